@@ -1,0 +1,163 @@
+//! The contract between the engine and what keeps layers on disk.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// The directory slot of one layer. Written in base 36, so that 500 of them fit into the one page
+/// of options that mount(2) takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u64);
+
+/// What a new layer starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing; the top directory belongs to root.
+    Empty,
+    /// The layer below, whose top directory's owner and group are taken over.
+    On(Slot),
+    /// As `On` or `Empty`, but the top directory belongs to these ids of the host.
+    Owned {
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+}
+
+/// One range of an id mapping, as in user_namespaces(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdMap {
+    /// First id in the container.
+    pub container: u32,
+    /// First id on the host.
+    pub host: u32,
+    /// Number of ids; never zero.
+    pub length: u32,
+}
+
+/// Checked id mappings of one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdMaps {
+    /// User ids.
+    pub uid: Vec<IdMap>,
+    /// Group ids.
+    pub gid: Vec<IdMap>,
+}
+
+/// What is to be mounted: a layer of its own, if any, over its parents, nearest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stack {
+    /// The writable layer; for a view without parents its empty one; for other views none.
+    pub own: Option<Slot>,
+    /// Committed layers below, nearest parent first.
+    pub parents: Vec<Slot>,
+    /// Whether the result may be written.
+    pub writable: bool,
+    /// Mappings to hand to the client as mount options.
+    pub ids: Option<IdMaps>,
+}
+
+/// One mount, as mount(8) would be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// File system type: `bind` or `overlay`.
+    pub kind: String,
+    /// What to mount.
+    pub source: String,
+    /// Options, one to an element.
+    pub options: Vec<String>,
+}
+
+/// What a layer holds on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of disk blocks, each inode counted once.
+    pub bytes: u64,
+    /// Inodes, the top directory included.
+    pub inodes: u64,
+}
+
+/// Where a slot was found on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Among the layers.
+    Layer,
+    /// Among the work directories.
+    Work,
+    /// In the trash.
+    Trash,
+}
+
+/// One entry of a driver's directories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// A directory the driver could have made.
+    Slot(Place, Slot),
+    /// Anything else; reported, never touched.
+    Stranger(PathBuf),
+}
+
+/// Keeps layers on disk. Every call blocks; every call may be repeated.
+pub trait Driver: Send + Sync + fmt::Debug {
+    /// Name as containerd's users know it, such as `overlayfs`.
+    fn name(&self) -> &'static str;
+
+    /// Makes the directories of a writable layer (or of a view without parents). Not durable
+    /// before [`sync`](Driver::sync). A directory that is already there is an error: slots are
+    /// never used twice.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; nothing stays behind that [`retire`](Driver::retire) would not take away.
+    fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error>;
+
+    /// Makes all that `create` and `retire` did before this call durable. One or two waits for
+    /// the disk, however many slots there are.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: nothing may be assumed durable.
+    fn sync(&self) -> Result<(), Error>;
+
+    /// Lists the mounts of a stack. Does no I/O.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] if the kernel could not take it.
+    fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error>;
+
+    /// Moves a layer and its work directory into the trash, by rename. Absent ones are passed
+    /// over, so that a repeated call succeeds.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn retire(&self, slot: Slot) -> Result<(), Error>;
+
+    /// Moves a layer back out of the trash.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn restore(&self, slot: Slot) -> Result<(), Error>;
+
+    /// Deletes a slot from the trash: by directory descriptor, never across a mount, never
+    /// through a symlink. Cost: one unlink a file. `keep_going` is asked between files and ends
+    /// the work early with [`Error::Stopped`] when it answers false.
+    ///
+    /// # Errors
+    /// [`Error::Io`] after everything that could be deleted is; [`Error::Busy`] if something is
+    /// mounted inside.
+    fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error>;
+
+    /// Measures a layer by walking it, one stat a file; files that vanish meanwhile are passed
+    /// over. Each inode counts once.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Stopped`] as for `delete`.
+    fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error>;
+
+    /// Lists what is on disk, in no order.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn list(&self) -> Result<Vec<Found>, Error>;
+
+    /// Facts for people: file system, kernel features and options in use.
+    fn describe(&self) -> Vec<(String, String)>;
+}

@@ -1,0 +1,53 @@
+//! The messages, clients and servers generated from the .proto files of this crate.
+//!
+//! Nothing here decides anything; the rules are in the daemon. What a field or a call means is
+//! documented in the .proto files.
+
+pub mod codec;
+
+/// Everything compiled into this crate, for gRPC reflection: an encoded `FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// containerd's packages.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::missing_errors_doc,
+    clippy::too_many_lines,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the .proto files carry the documentation"
+)]
+pub mod containerd {
+    /// `containerd.types`.
+    pub mod types {
+        tonic::include_proto!("containerd.types");
+    }
+    /// `containerd.services`.
+    pub mod services {
+        /// `containerd.services.snapshots`.
+        pub mod snapshots {
+            /// `containerd.services.snapshots.v1`.
+            pub mod v1 {
+                tonic::include_proto!("containerd.services.snapshots.v1");
+            }
+        }
+    }
+}
+
+/// layerd's own packages.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::missing_errors_doc,
+    clippy::too_many_lines,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the .proto files carry the documentation"
+)]
+pub mod layerd {
+    /// `layerd.v1`: administration.
+    pub mod v1 {
+        tonic::include_proto!("layerd.v1");
+    }
+}
