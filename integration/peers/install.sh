@@ -1,0 +1,122 @@
+#!/bin/bash
+# Installs what the end-to-end tests drive: Debian packages of this machine (packages.txt), and
+# under target/peers/ the containerd and Docker versions the tests name. Those come from other
+# Debian releases, so they are only unpacked there, never installed. Run as root.
+#
+# Which archive: the one this machine's apt is set up to use, whatever suites it lists itself.
+# A second run finds everything in place and asks nobody.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+peers=$(cd "$here/../.." && pwd)/target/peers
+
+# name, start of the version, suites to look in (first that has it), packages, binary to try
+wanted=(
+    "containerd-1.6|1.6.|bookworm|containerd|usr/bin/containerd"
+    "containerd-1.7|1.7.|trixie|containerd|usr/bin/containerd"
+    "containerd-2.1|2.1.|forky sid|containerd|usr/bin/containerd"
+    "docker-28|28.|forky sid|docker.io docker-cli|usr/sbin/dockerd"
+)
+
+die() {
+    echo "install.sh: $*" >&2
+    exit 1
+}
+
+# What is listed in packages.txt and not installed.
+missing_packages() {
+    local name
+    grep -v '^#' "$here/packages.txt" | while read -r name; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || echo "$name"
+    done
+}
+
+install_packages() {
+    local missing
+    mapfile -t missing < <(missing_packages)
+    ((${#missing[@]})) || return 0
+    echo "install.sh: installing ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# Address of the archive from which this machine's own release comes.
+archive() {
+    local codename
+    codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
+        awk -v release="$codename" '$1 == release && $2 == "main" { print $3; exit }'
+}
+
+# apt with lists and caches of its own, so that the machine's are neither used nor changed.
+# The machine's proxy and other settings still apply.
+private() {
+    local tool=$1
+    shift
+    "$tool" -qq \
+        -o Dir::State="$peers/.apt/state" -o Dir::State::status=/dev/null \
+        -o Dir::Cache="$peers/.apt/cache" \
+        -o Dir::Etc::sourcelist="$peers/.apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+        -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
+        -o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Sandbox::User=root "$@"
+}
+
+# Reads the package lists of the suites that are needed; a suite that the archive does not serve
+# is noticed later, when nothing is found in it.
+read_lists() {
+    local uri suite
+    uri=$(archive)
+    [[ -n $uri ]] || die "apt lists no archive for this release, main component"
+    mkdir -p "$peers/.apt/state/lists/partial" "$peers/.apt/cache/archives/partial"
+    for suite in bookworm trixie forky sid; do
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri $suite main"
+    done >"$peers/.apt/sources.list"
+    private apt-get update || echo "install.sh: some package lists could not be read" >&2
+}
+
+# Prints suite and version of the first match: package, start of version, suites.
+find_version() {
+    local suite version
+    for suite in $3; do
+        version=$(private apt-cache madison "$1" |
+            awk -F ' *[|] *' -v start="$2" -v suite="$suite" '
+                { gsub(/ /, "", $2) }
+                index($2, start) == 1 && $3 ~ (" " suite "/main ") { print $2; exit }')
+        [[ -z $version ]] || { echo "$version" && return; }
+    done
+    return 1
+}
+
+# Unpacks one peer beside its place, tries it, and moves it there, so that a half-made one is
+# never taken for a whole one.
+unpack() {
+    local name=$1 start=$2 suites=$3 packages=$4 binary=$5
+    local new="$peers/.new-$name" package version
+    rm -rf "$new" && mkdir -p "$new/debs"
+    for package in $packages; do
+        version=$(find_version "$package" "$start" "$suites") ||
+            die "the archive has no $package $start* in: $suites"
+        (cd "$new/debs" && private apt-get download "$package=$version")
+        dpkg -x "$new"/debs/"${package}"_*.deb "$new"
+        echo "$package $version" >>"$new/VERSIONS"
+    done
+    rm -r "$new/debs"
+    "$new/$binary" --version >/dev/null || die "$name does not run on this machine"
+    rm -rf "${peers:?}/$name" && mv "$new" "$peers/$name"
+    echo "install.sh: $name: $(paste -sd, "$peers/$name/VERSIONS")"
+}
+
+((EUID == 0)) || die "must run as root"
+mkdir -p "$peers"
+exec 9>"$peers/.lock"
+flock 9
+install_packages
+lists_read=
+for entry in "${wanted[@]}"; do
+    IFS='|' read -r name start suites packages binary <<<"$entry"
+    [[ ! -e $peers/$name/VERSIONS ]] || continue
+    [[ -n $lists_read ]] || read_lists
+    lists_read=yes
+    unpack "$name" "$start" "$suites" "$packages" "$binary"
+done
+rm -rf "$peers/.apt"
