@@ -1,1 +1,3 @@
 //! The daemon without a network.
+
+pub mod filter;
