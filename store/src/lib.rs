@@ -1,1 +1,29 @@
-//! What exists.
+//! What exists: records of snapshots, durable in sled, whole in memory.
+//!
+//! Invariants:
+//! - A change is on stable storage before the call that asked for it returns, and is visible to
+//!   readers only then. Readers see one [`View`], a consistent picture of one moment; they take
+//!   no lock that a writer holds while it waits for the disk.
+//! - One thread writes. It decides every change against the newest state, so two callers cannot
+//!   both take a key, and all callers that wait at one time share one flush.
+//! - Ids are handed out once, ever, across restarts and crashes.
+//! - This crate knows records only. It never sees a directory, a mount or a message.
+
+mod codec;
+mod db;
+mod error;
+mod model;
+mod state;
+mod store;
+mod sys;
+mod view;
+mod writer;
+
+pub use error::{Error, Refusal};
+pub use model::{
+    BadInput, Key, Kind, LABEL_MAX, LABELS_TOTAL_MAX, LabelChange, Labels, LayerId, NAME_MAX,
+    Record, Timestamp, Usage,
+};
+pub use state::{Commit, Create};
+pub use store::{Claim, Options, Store};
+pub use view::View;

@@ -1,0 +1,402 @@
+//! sled, and nothing else names it.
+//!
+//! What sled 0.34 does not do by itself is done here:
+//! - Log writes are durable only through [`crate::sys`]; a process in which that is not so refuses
+//!   to run. A commit ends with an fdatasync on a descriptor of our own, because sled's background
+//!   thread only logs its errors.
+//! - Values stay below [`VALUE_MAX`]: larger ones become blob files, which are never synced.
+//! - A kill during the first creation can leave a folder that never opens, so the first one is
+//!   built beside its place and renamed. A kill during any open leaves `snap.*.generating`, which
+//!   is removed before opening.
+//! - Opening rewrites the log, and a damaged one can come out shorter, or empty, without an error.
+//!   So a copy is kept while opening, all that was read is compared with what the last commit
+//!   said of itself ([`Meta`]) and with the number of that commit in a file beside the database
+//!   ([`Witness`]), and on any difference the copy is put back.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sled::transaction::{
+    ConflictableTransactionError, TransactionError, Transactional, TransactionalTree,
+};
+
+use crate::codec::{Assembly, Meta, RowKey, Table, VALUE_MAX, row_hash};
+use crate::error::Error;
+use crate::model::Record;
+use crate::sys;
+
+/// sled keeps its pages here; records are read from memory, so little is enough.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// sled gives log space back only in its background thread.
+const BACKGROUND_FLUSH_MS: u64 = 500;
+const META: &str = "meta";
+const FIRST_ID: u64 = 1;
+
+/// Rows to put (or, where there is no value, to delete) in one commit.
+pub(crate) type Rows = BTreeMap<RowKey, Option<Vec<u8>>>;
+
+/// The open database and what it last said of itself.
+#[derive(Debug)]
+pub(crate) struct Db {
+    sled: sled::Db,
+    tables: Vec<sled::Tree>,
+    meta_table: sled::Tree,
+    log: File,
+    witness: Witness,
+    meta: Meta,
+}
+
+impl Db {
+    /// Whether there is a database in `folder`, whatever its state.
+    pub(crate) fn exists(folder: &Path) -> bool {
+        let place = Place::new(folder);
+        place.db.exists() || place.touched.exists()
+    }
+
+    /// Opens the database in `folder`, or creates it if this is a `fresh` store, and reads all
+    /// records.
+    pub(crate) fn open(folder: &Path, fresh: bool) -> Result<(Self, Vec<Record>), Error> {
+        let place = Place::new(folder);
+        place.finish_interrupted()?;
+        if fresh {
+            place.create()?;
+        }
+        if !place.db.exists() {
+            let what = "it is missing".to_owned();
+            return Err(Error::Damaged {
+                path: place.db,
+                what,
+            });
+        }
+        place.keep_copy()?;
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_and_read(&place.db)));
+        let opened = opened.unwrap_or_else(|_| Err("opening it panics".to_owned()));
+        match opened {
+            Ok(opened) => {
+                remove_folder(&place.copy)?;
+                Ok(opened)
+            }
+            Err(what) => {
+                place.put_copy_back()?;
+                Err(Error::Damaged {
+                    path: place.db,
+                    what,
+                })
+            }
+        }
+    }
+
+    fn open_and_read(path: &Path) -> Result<(Self, Vec<Record>), String> {
+        let text = |error: sled::Error| error.to_string();
+        remove_half_made_snapshots(path).map_err(|error| error.to_string())?;
+        let db = Self::open_sled(path).map_err(|error| error.to_string())?;
+        let Some(row) = db.meta_table.get(META).map_err(text)? else {
+            return Err("it is empty".to_owned());
+        };
+        let meta = Meta::from_row(&row)?;
+        if let Some(last) = db.witness.last
+            && meta.sequence < last
+        {
+            let found = meta.sequence;
+            return Err(format!(
+                "it ends with commit {found}, but commit {last} was acknowledged"
+            ));
+        }
+        let records = db.read_all(&meta)?;
+        Ok((Self { meta, ..db }, records))
+    }
+
+    fn open_sled(path: &Path) -> io::Result<Self> {
+        let sled = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(Some(BACKGROUND_FLUSH_MS))
+            .use_compression(false)
+            .open()?;
+        let tables = Table::ALL.iter().map(|table| sled.open_tree(table.name()));
+        Ok(Self {
+            tables: tables.collect::<Result<_, _>>()?,
+            meta_table: sled.open_tree(META)?,
+            log: File::open(path.join("db"))?,
+            witness: Witness::open(&path.with_file_name("sequence"))?,
+            meta: Meta::default(),
+            sled,
+        })
+    }
+
+    fn read_all(&self, meta: &Meta) -> Result<Vec<Record>, String> {
+        let mut assembly = Assembly::default();
+        let (mut rows, mut digest) = (0u64, 0u128);
+        for table in Table::ALL {
+            for row in self.table(table).iter() {
+                let (key, value) = row.map_err(|error| error.to_string())?;
+                rows += 1;
+                digest = digest.wrapping_add(row_hash(table, &key, &value));
+                assembly
+                    .add(table, &key, &value)
+                    .map_err(|error| error.to_string())?;
+            }
+        }
+        if (rows, digest) != (meta.rows, meta.digest()) {
+            let wanted = meta.rows;
+            return Err(format!(
+                "it holds {rows} rows where {wanted} were committed, or other ones"
+            ));
+        }
+        assembly.finish().map_err(|error| error.to_string())
+    }
+
+    /// What the last commit said.
+    pub(crate) fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Applies all rows in one transaction and makes it durable. After an error nothing may be
+    /// assumed about what is on disk, and the handle must not be used again.
+    pub(crate) fn commit(&mut self, rows: &Rows, ids_below: u64) -> Result<(), Error> {
+        let meta = self.meta_after(rows, ids_below)?;
+        self.apply(rows, &meta)?;
+        self.flush()?;
+        self.witness.note(meta.sequence).map_err(write_error)?;
+        self.meta = meta;
+        Ok(())
+    }
+
+    /// Makes the number of the last commit durable, so that the next opening can tell exactly
+    /// whether it is all there.
+    pub(crate) fn seal(&self) -> Result<(), Error> {
+        self.witness.file.sync_all().map_err(write_error)
+    }
+
+    fn meta_after(&self, rows: &Rows, ids_below: u64) -> Result<Meta, Error> {
+        let mut meta = self.meta.clone();
+        let mut digest = meta.digest();
+        for ((table, key), value) in rows {
+            if let Some(old) = self.table(*table).get(key).map_err(write_error)? {
+                digest = digest.wrapping_sub(row_hash(*table, key, &old));
+                meta.rows -= 1;
+            }
+            if let Some(new) = value {
+                digest = digest.wrapping_add(row_hash(*table, key, new));
+                meta.rows += 1;
+            }
+        }
+        meta.set_digest(digest);
+        meta.sequence += 1;
+        meta.ids_below = ids_below;
+        Ok(meta)
+    }
+
+    fn apply(&self, rows: &Rows, meta: &Meta) -> Result<(), Error> {
+        let too_large =
+            |value: &Option<Vec<u8>>| value.as_ref().is_some_and(|value| value.len() > VALUE_MAX);
+        if rows.values().any(too_large) {
+            let cause = io::Error::other(format!("a row exceeds {VALUE_MAX} bytes"));
+            return Err(write_error(cause));
+        }
+        let mut trees = self.tables.clone();
+        trees.push(self.meta_table.clone());
+        let meta = meta.to_row();
+        let done = trees
+            .as_slice()
+            .transaction(|trees: &Vec<TransactionalTree>| {
+                for ((table, key), value) in rows {
+                    let tree = &trees[*table as usize];
+                    match value {
+                        Some(value) => drop(tree.insert(key.as_slice(), value.as_slice())?),
+                        None => drop(tree.remove(key.as_slice())?),
+                    }
+                }
+                trees[Table::ALL.len()].insert(META, meta.as_slice())?;
+                Ok::<(), ConflictableTransactionError<()>>(())
+            });
+        done.map_err(|error| match error {
+            TransactionError::Storage(cause) => write_error(cause),
+            TransactionError::Abort(()) => {
+                write_error(io::Error::other("the transaction was aborted"))
+            }
+        })
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        self.sled.flush().map_err(write_error)?;
+        self.log.sync_data().map_err(write_error)?;
+        if sys::sync_failed() {
+            return Err(write_error(io::Error::other(
+                "a log write could not be made durable",
+            )));
+        }
+        if sys::syncs() == 0 {
+            return Err(Error::NotDurable);
+        }
+        Ok(())
+    }
+
+    fn table(&self, table: Table) -> &sled::Tree {
+        &self.tables[table as usize]
+    }
+}
+
+/// The number of the last commit, in a file of its own.
+///
+/// It is written after each commit without waiting for the disk, so it never runs ahead of the
+/// database: after a clean stop or a killed process it is exact, after a power cut it may lag by
+/// what the kernel had not written back.
+#[derive(Debug)]
+struct Witness {
+    file: File,
+    last: Option<u64>,
+}
+
+impl Witness {
+    /// A file that is cut or garbled says nothing; it is not what the data depends on.
+    fn open(path: &Path) -> io::Result<Self> {
+        let mut options = File::options();
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        let mut bytes = [0; 12];
+        let read = file.read_exact_at(&mut bytes, 0);
+        let (number, crc) = bytes.split_at(8);
+        let whole = read.is_ok() && crc == crc32fast::hash(number).to_le_bytes();
+        let last = whole.then(|| u64::from_le_bytes(number.try_into().unwrap_or_default()));
+        Ok(Self { file, last })
+    }
+
+    fn note(&self, sequence: u64) -> io::Result<()> {
+        let number = sequence.to_le_bytes();
+        let crc = crc32fast::hash(&number).to_le_bytes();
+        self.file.write_all_at(&[&number[..], &crc].concat(), 0)
+    }
+}
+
+fn write_error(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Write {
+        cause: Arc::new(cause),
+    }
+}
+
+/// The folders around the database.
+struct Place {
+    folder: PathBuf,
+    db: PathBuf,
+    /// Where the first one is built.
+    fresh: PathBuf,
+    /// The copy kept while opening.
+    copy: PathBuf,
+    /// A database that failed to open, on its way out.
+    touched: PathBuf,
+}
+
+impl Place {
+    fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            db: folder.join("db"),
+            fresh: folder.join("db.new"),
+            copy: folder.join("db.copy"),
+            touched: folder.join("db.touched"),
+        }
+    }
+
+    /// Ends what a crash interrupted.
+    fn finish_interrupted(&self) -> Result<(), Error> {
+        if self.touched.exists() {
+            self.put_copy_back()?;
+        }
+        remove_folder(&self.fresh)
+    }
+
+    fn create(&self) -> Result<(), Error> {
+        let mut db = Db::open_sled(&self.fresh).map_err(write_error)?;
+        db.commit(&Rows::new(), FIRST_ID)?;
+        drop(db);
+        for path in [
+            &self.fresh.join("conf"),
+            &self.fresh.join("db"),
+            &self.fresh,
+        ] {
+            let synced = File::open(path).and_then(|file| file.sync_all());
+            synced.map_err(io_error("sync", path))?;
+        }
+        self.rename(&self.fresh, &self.db)
+    }
+
+    fn keep_copy(&self) -> Result<(), Error> {
+        remove_folder(&self.copy)?;
+        copy_folder(&self.db, &self.copy).map_err(io_error("copy the database to", &self.copy))
+    }
+
+    /// The copy is whole: it was finished before anything was moved to `touched`.
+    fn put_copy_back(&self) -> Result<(), Error> {
+        if self.db.exists() && !self.touched.exists() {
+            self.rename(&self.db, &self.touched)?;
+        }
+        if self.copy.exists() {
+            self.rename(&self.copy, &self.db)?;
+        }
+        remove_folder(&self.touched)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
+        let renamed = fs::rename(from, to).and_then(|()| File::open(&self.folder)?.sync_all());
+        renamed.map_err(io_error("rename the database to", to))
+    }
+}
+
+pub(crate) fn io_error(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |cause| Error::Io {
+        attempt,
+        path,
+        cause: Arc::new(cause),
+    }
+}
+
+/// sled's folder is flat but for `blobs`, which is empty (see [`VALUE_MAX`]).
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a folder that only this file writes to and where nothing is ever mounted"
+)]
+fn remove_folder(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("remove", path)(cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_half_made_snapshots(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Why a call on the store fails.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::model::{BadInput, Key, Kind};
+
+/// A change that the rules of snapshots do not allow. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No snapshot has this key.
+    #[error("snapshot {key:?} does not exist", key = key.as_str())]
+    Missing {
+        /// The key asked for.
+        key: Key,
+    },
+    /// The key or name belongs to another snapshot, or to one that is being made.
+    #[error("snapshot {key:?} already exists", key = key.as_str())]
+    Taken {
+        /// The key asked for.
+        key: Key,
+    },
+    /// No snapshot has the name that was given as the parent's.
+    #[error("parent snapshot {parent:?} does not exist", parent = parent.as_str())]
+    ParentMissing {
+        /// The name asked for.
+        parent: Key,
+    },
+    /// Only committed snapshots can be parents.
+    #[error("parent snapshot {parent:?} is {}, not committed", kind.as_str(), parent = parent.as_str())]
+    ParentNotCommitted {
+        /// The parent.
+        parent: Key,
+        /// What it is.
+        kind: Kind,
+        /// Whether Commit asked, which containerd answers with another code than Prepare.
+        at_commit: bool,
+    },
+    /// The snapshot has a parent, and Commit named another one.
+    #[error("snapshot {key:?} has the parent {recorded:?}, commit names {asked:?}",
+        key = key.as_str(), recorded = recorded.as_str(), asked = asked.as_str())]
+    OtherParent {
+        /// The active snapshot.
+        key: Key,
+        /// Its parent.
+        recorded: Key,
+        /// What Commit asked for.
+        asked: Key,
+    },
+    /// The operation needs an active snapshot.
+    #[error("snapshot {key:?} is {}, not active", kind.as_str(), key = key.as_str())]
+    NotActive {
+        /// The snapshot.
+        key: Key,
+        /// What it is.
+        kind: Kind,
+    },
+    /// Snapshots above hold it.
+    #[error("cannot remove snapshot {key:?}: it has {count} child{}, such as {child:?}",
+        if *count == 1 { "" } else { "ren" }, key = key.as_str(), child = child.as_str())]
+    HasChildren {
+        /// The snapshot.
+        key: Key,
+        /// How many children it has.
+        count: usize,
+        /// One of them.
+        child: Key,
+    },
+    /// A value breaks a rule.
+    #[error(transparent)]
+    Bad(#[from] BadInput),
+}
+
+/// Why a call failed. Cheap to clone: everybody who waited for one flush gets the same cause.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The rules forbid it; nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A file or folder of the store could not be used.
+    #[error("{attempt} {}", path.display())]
+    Io {
+        /// What was attempted.
+        attempt: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        cause: Arc<std::io::Error>,
+    },
+    /// The database did not take a change. Nothing of the batch is acknowledged or visible, and
+    /// no further change is taken until the store is opened anew.
+    #[error("write to the database")]
+    Write {
+        /// Why it failed.
+        #[source]
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// An earlier write failed; what is on disk is unknown until the store is opened anew.
+    #[error("the database is closed to changes since an earlier write failed; restart layerd")]
+    Poisoned,
+    /// The layer directories could not be made durable, so their records were not written.
+    #[error("make the directories of new layers durable")]
+    Barrier {
+        /// Why it failed.
+        #[source]
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store is closing.
+    #[error("layerd is stopping")]
+    Closing,
+    /// Another process holds the root.
+    #[error("{} is in use by another layerd ({holder}); stop it or choose another root", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// What the lock file says of its holder.
+        holder: String,
+    },
+    /// A newer layerd wrote this root.
+    #[error("{} says format {found}; this layerd knows formats up to {known}: run the newer layerd", path.display())]
+    Newer {
+        /// The format file.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+        /// The newest format this program knows.
+        known: u32,
+    },
+    /// The database does not hold what was last written to it. It was left as it was found.
+    #[error("the database {} is damaged: {what}; it was left untouched", path.display())]
+    Damaged {
+        /// The database's folder.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The program was linked so that sled's log writes are not durable.
+    #[error(
+        "log writes are not durable: sync_file_range is not the one layerd defines; refusing to run"
+    )]
+    NotDurable,
+}

@@ -1,0 +1,230 @@
+//! The states of a record and the legal moves between them. Pure: a picture of what exists and a
+//! request come in, edits or a refusal come out.
+//!
+//! ```text
+//!  create ──> Active ──commit──> Committed ──remove──> retired ──forget──> gone
+//!    │           └───────────────remove──────────────────^
+//!    └─────> View ───────────────remove──────────────────┘
+//! ```
+//!
+//! The order of the checks is containerd's: clients tell cases apart by the first one that fails.
+
+use std::sync::Arc;
+
+use crate::error::Refusal;
+use crate::model::{Key, Kind, LabelChange, Labels, LayerId, Record, Timestamp, Usage};
+use crate::view::View;
+
+/// One change to the records.
+#[derive(Debug, Clone)]
+pub(crate) enum Edit {
+    Put(Arc<Record>),
+    Forget(LayerId),
+}
+
+impl Edit {
+    pub(crate) fn apply(&self, view: &mut View) {
+        match self {
+            Self::Put(record) => view.put(record.clone()),
+            Self::Forget(id) => view.forget(*id),
+        }
+    }
+}
+
+/// What a request changes, and what it is answered with once that is durable.
+pub(crate) type Decision<T> = Result<(Vec<Edit>, T), Refusal>;
+
+/// A new active snapshot or view.
+#[derive(Debug, Clone)]
+pub struct Create {
+    /// Its key.
+    pub key: Key,
+    /// [`Kind::Active`] or [`Kind::View`].
+    pub kind: Kind,
+    /// Name of its parent.
+    pub parent: Option<Key>,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// A commit.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Name of the committed snapshot.
+    pub name: Key,
+    /// The active snapshot.
+    pub key: Key,
+    /// The committed snapshot's labels; those of the active one are not kept.
+    pub labels: Labels,
+    /// The parent to give it, if it has none.
+    pub parent: Option<Key>,
+}
+
+/// Checks that `create` is allowed; answers its parent.
+pub(crate) fn check_create(view: &View, create: &Create) -> Result<Option<Arc<Record>>, Refusal> {
+    let parent = create
+        .parent
+        .as_ref()
+        .map(|name| committed(view, name, false))
+        .transpose()?;
+    if view.find(&create.key).is_some() {
+        return Err(Refusal::Taken {
+            key: create.key.clone(),
+        });
+    }
+    Ok(parent)
+}
+
+pub(crate) fn create(
+    view: &View,
+    create: Create,
+    id: LayerId,
+    now: Timestamp,
+) -> Decision<Arc<Record>> {
+    let parent = check_create(view, &create)?;
+    put(Record {
+        id,
+        key: create.key,
+        kind: create.kind,
+        parent: parent.map(|parent| parent.id),
+        created: now,
+        updated: now,
+        labels: create.labels,
+        usage: None,
+        origin: None,
+        retired: None,
+    })
+}
+
+/// A commit that was made before, by name and key, is answered with what it made: containerd
+/// repeats one when it crashed between our answer and its own write.
+pub(crate) fn commit(view: &View, commit: Commit, now: Timestamp) -> Decision<Arc<Record>> {
+    let Some(active) = view.find(&commit.key) else {
+        return repeated(view, &commit);
+    };
+    if view.find(&commit.name).is_some() {
+        return Err(Refusal::Taken { key: commit.name });
+    }
+    if active.kind != Kind::Active {
+        return Err(Refusal::NotActive {
+            key: commit.key,
+            kind: active.kind,
+        });
+    }
+    let parent = parent_at_commit(view, active, &commit)?;
+    put(Record {
+        id: active.id,
+        key: commit.name,
+        kind: Kind::Committed,
+        parent,
+        created: now,
+        updated: now,
+        labels: commit.labels,
+        usage: None,
+        origin: Some(commit.key),
+        retired: None,
+    })
+}
+
+fn repeated(view: &View, commit: &Commit) -> Decision<Arc<Record>> {
+    match view.find(&commit.name) {
+        Some(done) if done.origin.as_ref() == Some(&commit.key) => Ok((Vec::new(), done.clone())),
+        _ => Err(Refusal::Missing {
+            key: commit.key.clone(),
+        }),
+    }
+}
+
+fn parent_at_commit(
+    view: &View,
+    active: &Record,
+    commit: &Commit,
+) -> Result<Option<LayerId>, Refusal> {
+    let recorded = active.parent.and_then(|id| view.get(id));
+    let Some(asked) = &commit.parent else {
+        return Ok(active.parent);
+    };
+    if let Some(recorded) = recorded
+        && recorded.key != *asked
+    {
+        return Err(Refusal::OtherParent {
+            key: commit.key.clone(),
+            recorded: recorded.key.clone(),
+            asked: asked.clone(),
+        });
+    }
+    Ok(Some(committed(view, asked, true)?.id))
+}
+
+pub(crate) fn remove(view: &View, key: &Key, now: Timestamp) -> Decision<Arc<Record>> {
+    let record = existing(view, key)?;
+    if let Some(child) = view.children(record.id).next() {
+        return Err(Refusal::HasChildren {
+            key: key.clone(),
+            count: view.children(record.id).count(),
+            child: child.key.clone(),
+        });
+    }
+    put(Record {
+        retired: Some(now),
+        ..Record::clone(record)
+    })
+}
+
+pub(crate) fn update(
+    view: &View,
+    key: &Key,
+    changes: &[LabelChange],
+    now: Timestamp,
+) -> Decision<Arc<Record>> {
+    let record = existing(view, key)?;
+    put(Record {
+        labels: record.labels.changed(changes)?,
+        updated: now,
+        ..Record::clone(record)
+    })
+}
+
+/// Keeps what a committed layer holds. A layer that went meanwhile is passed over.
+pub(crate) fn measured(view: &View, id: LayerId, usage: Usage) -> Decision<()> {
+    let committed = view.get(id).filter(|record| record.kind == Kind::Committed);
+    let edit = committed.map(|record| {
+        Edit::Put(Arc::new(Record {
+            usage: Some(usage),
+            ..Record::clone(record)
+        }))
+    });
+    Ok((edit.into_iter().collect(), ()))
+}
+
+/// Drops retired records whose directories are gone; live ones are left alone.
+pub(crate) fn forget(view: &View, ids: &[LayerId]) -> Decision<()> {
+    let gone = ids.iter().filter(|id| view.get_retired(**id).is_some());
+    Ok((gone.map(|id| Edit::Forget(*id)).collect(), ()))
+}
+
+fn put(record: Record) -> Decision<Arc<Record>> {
+    let record = Arc::new(record);
+    Ok((vec![Edit::Put(record.clone())], record))
+}
+
+fn existing<'v>(view: &'v View, key: &Key) -> Result<&'v Arc<Record>, Refusal> {
+    view.find(key)
+        .ok_or_else(|| Refusal::Missing { key: key.clone() })
+}
+
+fn committed(view: &View, parent: &Key, at_commit: bool) -> Result<Arc<Record>, Refusal> {
+    let Some(record) = view.find(parent) else {
+        return Err(Refusal::ParentMissing {
+            parent: parent.clone(),
+        });
+    };
+    if record.kind != Kind::Committed {
+        return Err(Refusal::ParentNotCommitted {
+            parent: parent.clone(),
+            kind: record.kind,
+            at_commit,
+        });
+    }
+    Ok(record.clone())
+}

@@ -1,0 +1,124 @@
+//! All records at one moment, in memory.
+//!
+//! The maps are persistent trees: a clone costs nothing and shares everything, so a reader keeps
+//! its picture for as long as it likes while the writer goes on.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use crate::model::{Key, Kind, LayerId, Record};
+
+/// A consistent picture of what exists. Cloning it is cheap.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    live: OrdMap<LayerId, Arc<Record>>,
+    keys: OrdMap<Key, LayerId>,
+    children: OrdSet<(LayerId, LayerId)>,
+    retired: OrdMap<LayerId, Arc<Record>>,
+}
+
+impl View {
+    /// The snapshot with this key or name.
+    #[must_use]
+    pub fn find(&self, key: &Key) -> Option<&Arc<Record>> {
+        self.live.get(self.keys.get(key)?)
+    }
+
+    /// The snapshot with this id.
+    #[must_use]
+    pub fn get(&self, id: LayerId) -> Option<&Arc<Record>> {
+        self.live.get(&id)
+    }
+
+    /// The removed snapshot with this id whose directory may still be there.
+    #[must_use]
+    pub fn get_retired(&self, id: LayerId) -> Option<&Arc<Record>> {
+        self.retired.get(&id)
+    }
+
+    /// All snapshots in the order of their creation.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.live.values()
+    }
+
+    /// Snapshots whose id is above `after`, in order: for reading in portions.
+    pub fn iter_after(&self, after: LayerId) -> impl Iterator<Item = &Arc<Record>> {
+        let from = LayerId(after.0.saturating_add(1));
+        self.live.range(from..).map(|(_, record)| record)
+    }
+
+    /// Removed snapshots whose directories may still be there.
+    pub fn retired(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.retired.values()
+    }
+
+    /// Number of snapshots.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether there is no snapshot.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// Snapshots directly above `id`.
+    pub fn children(&self, id: LayerId) -> impl Iterator<Item = &Arc<Record>> {
+        let all = (id, LayerId(0))..=(id, LayerId(u64::MAX));
+        self.children
+            .range(all)
+            .filter_map(|(_, child)| self.live.get(child))
+    }
+
+    /// Name of the layer below `record`; empty for none.
+    #[must_use]
+    pub fn parent_name(&self, record: &Record) -> &str {
+        let parent = record.parent.and_then(|id| self.live.get(&id));
+        parent.map_or("", |parent| parent.key.as_str())
+    }
+
+    /// The layers below `record`, nearest first.
+    pub fn ancestors(&self, record: &Record) -> impl Iterator<Item = &Arc<Record>> {
+        let above = |id: Option<LayerId>| id.and_then(|id| self.live.get(&id));
+        std::iter::successors(above(record.parent), move |layer| above(layer.parent))
+    }
+
+    /// Number of snapshots of one kind.
+    #[must_use]
+    pub fn count(&self, kind: Kind) -> usize {
+        self.iter().filter(|record| record.kind == kind).count()
+    }
+
+    pub(crate) fn stored(&self, id: LayerId) -> Option<&Arc<Record>> {
+        self.live.get(&id).or_else(|| self.retired.get(&id))
+    }
+
+    /// Puts a record in, in place of the one with the same id.
+    pub(crate) fn put(&mut self, record: Arc<Record>) {
+        self.forget(record.id);
+        if record.retired.is_some() {
+            self.retired.insert(record.id, record);
+            return;
+        }
+        self.keys.insert(record.key.clone(), record.id);
+        if let Some(parent) = record.parent {
+            self.children.insert((parent, record.id));
+        }
+        self.live.insert(record.id, record);
+    }
+
+    /// Takes a record out, whatever state it is in.
+    pub(crate) fn forget(&mut self, id: LayerId) {
+        self.retired.remove(&id);
+        let Some(old) = self.live.remove(&id) else {
+            return;
+        };
+        self.keys.remove(&old.key);
+        if let Some(parent) = old.parent {
+            self.children.remove(&(parent, id));
+        }
+    }
+}
