@@ -3,10 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// The directory slot of one layer. Written in base 36, so that 500 of them fit into the one page
-/// of options that mount(2) takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot(pub u64);
+use crate::error::Error;
+use crate::slot::Slot;
 
 /// What a new layer starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,27 +108,38 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// [`Error::Io`]; nothing stays behind that [`retire`](Driver::retire) would not take away.
     fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error>;
 
-    /// Makes all that `create` and `retire` did before this call durable. One or two waits for
-    /// the disk, however many slots there are.
+    /// Makes all that `create`, `retire` and `restore` did to layers before this call durable. At
+    /// most two waits for the disk, however many slots there are; none if nothing was done. Work
+    /// directories may still be lost with the power: see [`ensure_work`](Driver::ensure_work).
     ///
     /// # Errors
-    /// [`Error::Io`]: nothing may be assumed durable.
+    /// [`Error::Io`]: nothing may be assumed durable. A later call tries again.
     fn sync(&self) -> Result<(), Error>;
+
+    /// Makes the work directory of a writable layer anew if it is missing, as after a power cut.
+    /// One that is there stays as it is. Not durable.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; `NotFound` if the layer itself is missing.
+    fn ensure_work(&self, slot: Slot) -> Result<(), Error>;
 
     /// Lists the mounts of a stack. Does no I/O.
     ///
     /// # Errors
-    /// [`Error::TooLong`] if the kernel could not take it.
+    /// [`Error::TooLong`] or [`Error::TooDeep`] if the kernel could not take it;
+    /// [`Error::NotAStack`] if there is nothing to mount or nothing to write to.
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error>;
 
     /// Moves a layer and its work directory into the trash, by rename. Absent ones are passed
-    /// over, so that a repeated call succeeds.
+    /// over, so that a repeated call succeeds and a half-retired slot is completed. Something that
+    /// is mounted from the layer stays mounted. Durable after [`sync`](Driver::sync).
     ///
     /// # Errors
     /// [`Error::Io`].
     fn retire(&self, slot: Slot) -> Result<(), Error>;
 
-    /// Moves a layer back out of the trash.
+    /// Moves a layer and its work directory back out of the trash. Absent ones are passed over.
+    /// Durable after [`sync`](Driver::sync).
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -138,21 +147,24 @@ pub trait Driver: Send + Sync + fmt::Debug {
 
     /// Deletes a slot from the trash: by directory descriptor, never across a mount, never
     /// through a symlink. Cost: one unlink a file. `keep_going` is asked between files and ends
-    /// the work early with [`Error::Stopped`] when it answers false.
+    /// the work early with [`Error::Stopped`] when it answers false; a later call goes on. A slot
+    /// that is not in the trash is deleted already. Not durable: after a power cut some of it may
+    /// be back in the trash.
     ///
     /// # Errors
-    /// [`Error::Io`] after everything that could be deleted is; [`Error::Busy`] if something is
-    /// mounted inside.
+    /// [`Error::Busy`] if something is mounted inside, else [`Error::Io`] with the first failure;
+    /// both after everything that could be deleted is.
     fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error>;
 
     /// Measures a layer by walking it, one stat a file; files that vanish meanwhile are passed
     /// over. Each inode counts once.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Stopped`] as for `delete`.
+    /// [`Error::Io`], `NotFound` if there is no such layer; [`Error::Stopped`] as for `delete`.
     fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error>;
 
-    /// Lists what is on disk, in no order.
+    /// Lists what is on disk, in no order, each place of a slot once. Cost: one read of each of
+    /// the driver's own directories; layers are not entered.
     ///
     /// # Errors
     /// [`Error::Io`].

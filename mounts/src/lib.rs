@@ -1,8 +1,24 @@
 //! What is on disk and in the mount table.
 //!
 //! A [`Driver`] keeps layers and says how to mount them; it knows nothing of keys, labels or the
-//! database. Nothing here mounts on its own account: [`plan`](Driver::plan) only describes.
+//! database. No driver mounts on its own account: [`plan`](Driver::plan) only describes, and
+//! [`mount`] does it for who asks.
 
 pub mod driver;
+pub mod error;
+pub mod idmap;
+pub mod mount;
+pub mod mountinfo;
+pub mod overlay;
+pub mod plan;
+pub mod probe;
+pub mod slot;
+mod sys;
+pub mod tree;
 
-pub use driver::{Base, Driver, Error, Found, IdMap, IdMaps, Mount, Place, Slot, Stack, Usage};
+
+pub use driver::{Base, Driver, Found, IdMap, IdMaps, Mount, Place, Stack, Usage};
+pub use error::Error;
+pub use overlay::{Options, Overlay};
+pub use probe::Finding;
+pub use slot::Slot;

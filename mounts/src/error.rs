@@ -1,0 +1,153 @@
+//! Why keeping, planning or mounting a layer failed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+/// A failure of a driver or of a mount.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed.
+    #[error("{attempt} {}", path.display())]
+    Io {
+        /// What was attempted, as in "create directory".
+        attempt: &'static str,
+        /// What it was attempted on.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        cause: io::Error,
+    },
+    /// Something is mounted where files were to be deleted.
+    #[error("{} is a mount point; unmount it, then try again", path.display())]
+    Busy {
+        /// The mount point, or the directory that holds it.
+        path: PathBuf,
+    },
+    /// The caller wanted no more of it. What was done stays done.
+    #[error("stopped before the end")]
+    Stopped,
+    /// The mount options would be cut off by the kernel.
+    #[error(
+        "mount options of {layers} lower layers take {bytes} bytes, the kernel takes {limit}; \
+         a shorter root path or fewer layers would fit"
+    )]
+    TooLong {
+        /// Length of the options in their shortest form.
+        bytes: usize,
+        /// Bytes the kernel takes.
+        limit: usize,
+        /// Number of lower layers.
+        layers: usize,
+    },
+    /// More layers than overlayfs stacks.
+    #[error("{layers} lower layers, the kernel takes {limit}; build the image with fewer layers")]
+    TooDeep {
+        /// Number of lower layers.
+        layers: usize,
+        /// Number the kernel takes.
+        limit: usize,
+    },
+    /// A stack that no mount can express.
+    #[error("cannot plan a mount: {problem}")]
+    NotAStack {
+        /// What is missing.
+        problem: &'static str,
+    },
+    /// This machine, file system or configuration cannot hold layers.
+    #[error("{} cannot be used for layers: {check}: {problem}; {advice}", path.display())]
+    Unsuitable {
+        /// Root directory, or the setting concerned.
+        path: PathBuf,
+        /// Name of the check that failed.
+        check: &'static str,
+        /// What was found.
+        problem: String,
+        /// What to change.
+        advice: String,
+    },
+    /// A mount that this program does not know how to make.
+    #[error("cannot mount on {}: option or type `{option}` is not known", target.display())]
+    UnknownOption {
+        /// Where it was to be mounted.
+        target: PathBuf,
+        /// The option or type.
+        option: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(attempt: &'static str, path: &Path, cause: impl Into<io::Error>) -> Self {
+        Self::Io {
+            attempt,
+            path: path.to_owned(),
+            cause: cause.into(),
+        }
+    }
+
+    /// The kernel's answer, where there was one.
+    #[must_use]
+    pub fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Io { cause, .. } => Some(cause.kind()),
+            _ => None,
+        }
+    }
+
+    /// The kernel's answer as a number, as in errno(3).
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io { cause, .. } => cause.raw_os_error(),
+            _ => None,
+        }
+    }
+
+    /// Whether the disk, the inode table, a quota or a limit of this process is used up, so that
+    /// the same call may succeed once somebody made room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let full = [
+            Errno::ENOSPC,
+            Errno::EDQUOT,
+            Errno::EMFILE,
+            Errno::ENFILE,
+            Errno::ENOMEM,
+            Errno::EMLINK,
+        ];
+        self.errno()
+            .is_some_and(|number| full.contains(&Errno::from_raw(number)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::path::Path;
+
+    use nix::errno::Errno;
+
+    use super::Error;
+
+    #[test]
+    fn says_what_on_which_and_why() {
+        let error = Error::io("create directory", Path::new("/r/l/1"), Errno::ENOSPC);
+        assert_eq!(error.to_string(), "create directory /r/l/1");
+        let cause = error.source().expect("a cause").to_string();
+        assert!(cause.starts_with("No space left on device"), "{cause}");
+    }
+
+    #[test]
+    fn tells_full_from_broken() {
+        let with = |errno| Error::io("x", Path::new("/"), errno);
+        for errno in [Errno::ENOSPC, Errno::EDQUOT, Errno::EMFILE] {
+            assert!(with(errno).is_full());
+        }
+        for errno in [Errno::EIO, Errno::EROFS, Errno::ENOENT] {
+            assert!(!with(errno).is_full());
+            assert_eq!(with(errno).errno(), Some(errno as i32));
+        }
+        assert!(!Error::Stopped.is_full());
+    }
+}

@@ -1,0 +1,184 @@
+//! Makes planned mounts, for `layerctl` and the tests. The daemon mounts nothing.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::driver::Mount;
+use crate::error::Error;
+use crate::plan;
+
+/// What an [`unmount`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmounted {
+    /// It was mounted and no longer is.
+    Now,
+    /// Nothing was mounted there.
+    AlreadyGone,
+}
+
+/// Makes `mounts` on the existing directory `target`, in order. After an error none of them stays.
+/// Needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::UnknownOption`] for types other than `bind` and `overlay`, and for the
+/// id mappings, which only containerd carries out.
+pub fn mount(mounts: &[Mount], target: &Path) -> Result<(), Error> {
+    let target = &target
+        .canonicalize()
+        .map_err(|cause| Error::io("resolve", target, cause))?;
+    for (done, step) in mounts.iter().enumerate() {
+        if let Err(error) = mount_one(step, target) {
+            for _ in 0..done {
+                unmount(target)?;
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Takes away the topmost mount on `target`. Fails while it is in use; nothing is detached lazily.
+///
+/// # Errors
+/// [`Error::Busy`] if it is in use, else [`Error::Io`].
+pub fn unmount(target: &Path) -> Result<Unmounted, Error> {
+    match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => Ok(Unmounted::Now),
+        Err(Errno::EINVAL | Errno::ENOENT) => Ok(Unmounted::AlreadyGone),
+        Err(Errno::EBUSY) => Err(Error::Busy {
+            path: target.to_owned(),
+        }),
+        Err(cause) => Err(Error::io("unmount", target, cause)),
+    }
+}
+
+fn mount_one(mount: &Mount, target: &Path) -> Result<(), Error> {
+    let unknown = |option: &str| Error::UnknownOption {
+        target: target.to_owned(),
+        option: option.to_owned(),
+    };
+    let maps = ["uidmap=", "gidmap="];
+    let is_map = |option: &&String| maps.iter().any(|map| option.starts_with(map));
+    if let Some(option) = mount.options.iter().find(is_map) {
+        return Err(unknown(option));
+    }
+    match mount.kind.as_str() {
+        "bind" => bind(mount, target),
+        "overlay" => overlay(mount, target),
+        other => Err(unknown(other)),
+    }
+}
+
+fn bind(mount: &Mount, target: &Path) -> Result<(), Error> {
+    let (flags, rest) = split_flags(&mount.options);
+    if let Some(option) = rest.first() {
+        return Err(Error::UnknownOption {
+            target: target.to_owned(),
+            option: option.clone(),
+        });
+    }
+    let bind = MsFlags::MS_BIND | (flags & MsFlags::MS_REC);
+    let source = Path::new(&mount.source);
+    sys_mount(Some(source), target, None, bind, None)?;
+    let others = flags - MsFlags::MS_REC - MsFlags::MS_BIND;
+    if others.is_empty() {
+        return Ok(());
+    }
+    // The kernel looks at other flags only when asked again.
+    let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | others;
+    sys_mount(None, target, None, again, None).inspect_err(|_| {
+        let _ = unmount(target); // the first error counts
+    })
+}
+
+fn overlay(mount: &Mount, target: &Path) -> Result<(), Error> {
+    let (shared, options) = plan::shorten(&mount.options, page_size());
+    let (flags, rest) = split_flags(&options);
+    let data = plan::data(&rest);
+    let source = PathBuf::from(&mount.source);
+    let act = || sys_mount(Some(&source), target, Some("overlay"), flags, Some(&data));
+    match shared {
+        Some(shared) => in_directory(&shared, act),
+        None => act(),
+    }
+}
+
+/// Runs `act` with `dir` as working directory, on a thread that shares it with no other.
+fn in_directory<F>(dir: &Path, act: F) -> Result<(), Error>
+where
+    F: FnOnce() -> Result<(), Error> + Send,
+{
+    let run = || {
+        let fail = |cause: Errno| Error::io("change directory to", dir, cause);
+        unshare(CloneFlags::CLONE_FS).map_err(fail)?;
+        nix::unistd::chdir(dir).map_err(fail)?;
+        act()
+    };
+    on_thread(run).unwrap_or_else(|cause| Err(Error::io("start a thread for", dir, cause)))
+}
+
+/// Runs `act` on a thread of its own, to the end.
+pub(crate) fn on_thread<T: Send>(act: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("mount".to_owned())
+            .spawn_scoped(scope, act)?;
+        Ok(thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+pub(crate) fn sys_mount(
+    source: Option<&Path>,
+    target: &Path,
+    kind: Option<&str>,
+    flags: MsFlags,
+    data: Option<&str>,
+) -> Result<(), Error> {
+    nix::mount::mount(source, target, kind, flags, data)
+        .map_err(|cause| Error::io("mount on", target, cause))
+}
+
+/// Bytes of a page of memory: what mount(2) copies of its options.
+pub(crate) fn page_size() -> usize {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    let size = size
+        .ok()
+        .flatten()
+        .and_then(|size| usize::try_from(size).ok());
+    size.unwrap_or(4096) // POSIX requires an answer; no Linux has smaller pages
+}
+
+fn split_flags(options: &[String]) -> (MsFlags, Vec<String>) {
+    let mut flags = MsFlags::empty();
+    let mut rest = Vec::new();
+    for option in options {
+        match flag(option) {
+            Some(flag) => flags |= flag,
+            None => rest.push(option.clone()),
+        }
+    }
+    (flags, rest)
+}
+
+fn flag(option: &str) -> Option<MsFlags> {
+    Some(match option {
+        "rw" => MsFlags::empty(),
+        "ro" => MsFlags::MS_RDONLY,
+        "bind" => MsFlags::MS_BIND,
+        "rbind" => MsFlags::MS_BIND | MsFlags::MS_REC,
+        "nosuid" => MsFlags::MS_NOSUID,
+        "nodev" => MsFlags::MS_NODEV,
+        "noexec" => MsFlags::MS_NOEXEC,
+        "noatime" => MsFlags::MS_NOATIME,
+        "nodiratime" => MsFlags::MS_NODIRATIME,
+        "relatime" => MsFlags::MS_RELATIME,
+        "strictatime" => MsFlags::MS_STRICTATIME,
+        _ => return None,
+    })
+}

@@ -1,0 +1,389 @@
+//! Layers as plain directories, stacked by overlayfs.
+//!
+//! ```text
+//! <root>/l/<slot>     a layer's content; the upper directory while it is written
+//! <root>/w/<slot>     its work directory; the kernel makes work/ in it
+//! <root>/t/<slot>     a retired layer, on its way to deletion
+//! <root>/t/<slot>.w   the work directory of a retired layer
+//! ```
+//!
+//! `l`, `w` and `t` have mode 0700: no user of the machine gets at a layer's set-user-id files
+//! but through a mount that root made. A name in `l` is made once and never again. Everything is
+//! done by descriptor, so that renaming the root under a running daemon misleads nothing but the
+//! planned mounts.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::unistd::{Gid, Uid, fchown, fsync};
+
+use crate::driver::{Base, Driver, Found, Mount, Place, Stack, Usage};
+use crate::error::Error;
+use crate::plan::Layout;
+use crate::probe::{self, Finding};
+use crate::slot::Slot;
+use crate::{sys, tree};
+
+/// Settings of an [`Overlay`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Further options for every overlay mount, one to an element, as in `redirect_dir=on`. With
+    /// an `index` or `userxattr` among them, layerd adds none of its own.
+    pub mount_options: Vec<String>,
+}
+
+/// One of the driver's own directories.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    pub(crate) fd: OwnedFd,
+    pub(crate) path: PathBuf,
+}
+
+/// Layers as directories below one root.
+#[derive(Debug)]
+pub struct Overlay {
+    layout: Layout,
+    layers: Folder,
+    work: Folder,
+    trash: Folder,
+    findings: Vec<Finding>,
+    /// Something in `layers` or `trash` changed since it was last made durable. Set after the
+    /// change and cleared before the wait.
+    changed: [AtomicBool; 2],
+    /// Held while waiting, so that a second caller does not return before the first one's wait
+    /// ends although it covers its change.
+    syncing: Mutex<()>,
+}
+
+impl Overlay {
+    /// Opens `root`, making it and its folders if they are missing, and checks that layers can be
+    /// kept there. Durable on return. Mounts a small overlay in a mount namespace of its own for
+    /// the check, where the process may do that.
+    ///
+    /// # Errors
+    /// [`Error::Unsuitable`] says what to change; [`Error::Io`].
+    pub fn open(root: &Path, options: &Options) -> Result<Self, Error> {
+        let root = prepare_root(root)?;
+        let checked = probe::run(&root, options)?;
+        if let Some(fatal) = checked.findings.iter().find(|finding| finding.refuses()) {
+            return Err(fatal.to_error(&root));
+        }
+        let folder = |name: &CStr| open_folder(&root, name);
+        let overlay = Self {
+            layers: folder(c"l")?,
+            work: folder(c"w")?,
+            trash: folder(c"t")?,
+            layout: checked.layout,
+            findings: checked.findings,
+            changed: [AtomicBool::new(false), AtomicBool::new(false)],
+            syncing: Mutex::new(()),
+        };
+        sync_path(&root)?;
+        Ok(overlay)
+    }
+
+    /// Checks `root` as [`open`](Self::open) does, but goes on after a failure. Makes the root if
+    /// it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the root cannot be made or opened, [`Error::Unsuitable`] if its path or
+    /// the options cannot be used at all.
+    pub fn check(root: &Path, options: &Options) -> Result<Vec<Finding>, Error> {
+        let root = prepare_root(root)?;
+        Ok(probe::run(&root, options)?.findings)
+    }
+
+    /// What the checks at start found.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Directory of a layer, as it stands in the mounts.
+    #[must_use]
+    pub fn layer_path(&self, slot: Slot) -> PathBuf {
+        PathBuf::from(self.layout.layer(slot))
+    }
+
+    /// Makes the layer's own directory: mode 0755 whatever the umask, owned as `base` says.
+    fn create_layer(&self, slot: Slot, base: Base) -> Result<(), Error> {
+        let name = slot.to_string();
+        let path = self.layers.path.join(&name);
+        let (uid, gid) = self.owner(base)?;
+        let fail = |cause: Errno| Error::io("create directory", &path, cause);
+        let mode = Mode::from_bits_truncate(0o755);
+        mkdirat(&self.layers.fd, name.as_str(), mode).map_err(fail)?;
+        let dir = openat(&self.layers.fd, name.as_str(), FLAGS, Mode::empty()).map_err(fail)?;
+        let made = sys::stat(dir.as_fd(), c"").map_err(fail)?;
+        let mut corrected = false;
+        if (made.uid, made.gid) != (uid, gid) {
+            let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            fchown(&dir, owner.0, owner.1)
+                .map_err(|cause| Error::io("change the owner of", &path, cause))?;
+            corrected = true;
+        }
+        if made.mode & 0o7777 != mode.bits() {
+            fchmod(&dir, mode).map_err(|cause| Error::io("change the mode of", &path, cause))?;
+            corrected = true;
+        }
+        if corrected {
+            // Syncing the directory above promises the entry, not what was changed after it.
+            fsync(&dir).map_err(|cause| Error::io("sync", &path, cause))?;
+        }
+        Ok(())
+    }
+
+    fn owner(&self, base: Base) -> Result<(u32, u32), Error> {
+        match base {
+            Base::Empty => Ok((Uid::effective().as_raw(), Gid::effective().as_raw())),
+            Base::Owned { uid, gid } => Ok((uid, gid)),
+            Base::On(parent) => {
+                let top = self.stat(&self.layers, &c_name(&parent.to_string()))?;
+                Ok((top.uid, top.gid))
+            }
+        }
+    }
+
+    fn stat(&self, folder: &Folder, name: &CStr) -> Result<sys::Stat, Error> {
+        let path = folder.path.join(OsStr::from_bytes(name.to_bytes()));
+        let stat = sys::stat(folder.fd.as_fd(), name);
+        stat.map_err(|cause| Error::io("look at", &path, cause))
+    }
+
+    fn touched(&self) {
+        for changed in &self.changed {
+            changed.store(true, Ordering::Release);
+        }
+    }
+
+    fn sync_folder(&self, folder: &Folder, changed: &AtomicBool) -> Result<(), Error> {
+        if !changed.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        fsync(&folder.fd).map_err(|cause| {
+            changed.store(true, Ordering::Release);
+            Error::io("sync", &folder.path, cause)
+        })
+    }
+}
+
+impl Driver for Overlay {
+    fn name(&self) -> &'static str {
+        "overlayfs"
+    }
+
+    fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
+        let made = self.create_layer(slot, base);
+        self.changed[0].store(true, Ordering::Release);
+        made?;
+        if writable {
+            self.ensure_work(slot)?;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        let waiting = self.syncing.lock();
+        let _waiting = waiting.unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Which one first does not matter: a rename is one transaction on every file system that
+        // overlayfs takes for its upper directory.
+        self.sync_folder(&self.trash, &self.changed[1])?;
+        self.sync_folder(&self.layers, &self.changed[0])
+    }
+
+    fn ensure_work(&self, slot: Slot) -> Result<(), Error> {
+        let name = slot.to_string();
+        self.stat(&self.layers, &c_name(&name))?;
+        match mkdirat(&self.work.fd, name.as_str(), Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(cause) => {
+                let path = self.work.path.join(name);
+                Err(Error::io("create work directory", &path, cause))
+            }
+        }
+    }
+
+    fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
+        self.layout.plan(stack)
+    }
+
+    fn retire(&self, slot: Slot) -> Result<(), Error> {
+        let (name, work) = (slot.to_string(), work_name(slot));
+        let moved = move_over(&self.layers, &name, &self.trash, &name)
+            .and_then(|()| move_over(&self.work, &name, &self.trash, &work));
+        self.touched();
+        moved
+    }
+
+    fn restore(&self, slot: Slot) -> Result<(), Error> {
+        let (name, work) = (slot.to_string(), work_name(slot));
+        // The layer last: once it is back, nothing of it is in the trash.
+        let moved = move_over(&self.trash, &work, &self.work, &name)
+            .and_then(|()| move_over(&self.trash, &name, &self.layers, &name));
+        self.touched();
+        moved
+    }
+
+    fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
+        let trash = &self.trash;
+        let delete =
+            |name: String| tree::delete(trash.fd.as_fd(), &c_name(&name), &trash.path, keep_going);
+        let layer = delete(slot.to_string());
+        if matches!(layer, Err(Error::Stopped)) {
+            return layer;
+        }
+        let work = delete(work_name(slot));
+        layer.and(work)
+    }
+
+    fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error> {
+        let layers = &self.layers;
+        let name = c_name(&slot.to_string());
+        tree::usage(layers.fd.as_fd(), &name, &layers.path, keep_going)
+    }
+
+    fn list(&self) -> Result<Vec<Found>, Error> {
+        let mut found = Vec::new();
+        let folders = [
+            (Place::Layer, &self.layers),
+            (Place::Work, &self.work),
+            (Place::Trash, &self.trash),
+        ];
+        for (place, folder) in folders {
+            list_folder(place, folder, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn describe(&self) -> Vec<(String, String)> {
+        let options = ("mount options".to_owned(), self.layout.options().join(","));
+        let findings = self.findings.iter();
+        findings
+            .map(|finding| (finding.name.to_owned(), finding.detail.clone()))
+            .chain([options])
+            .collect()
+    }
+}
+
+const FLAGS: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
+fn work_name(slot: Slot) -> String {
+    format!("{slot}.w")
+}
+
+fn c_name(name: &str) -> CString {
+    CString::new(name).expect("the spelling of a slot has no NUL")
+}
+
+/// Moves a directory that is there. Never over another one: two directories of one name mean that
+/// something is badly wrong, and neither may be lost to it.
+fn move_over(from: &Folder, old: &str, to: &Folder, new: &str) -> Result<(), Error> {
+    match renameat2(&from.fd, old, &to.fd, new, RenameFlags::RENAME_NOREPLACE) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(Errno::EEXIST) => Err(Error::io("move to", &to.path.join(new), Errno::EEXIST)),
+        Err(cause) => Err(Error::io("move", &from.path.join(old), cause)),
+    }
+}
+
+fn list_folder(place: Place, folder: &Folder, found: &mut Vec<Found>) -> Result<(), Error> {
+    let fail = |cause: Errno| Error::io("read directory", &folder.path, cause);
+    let mut dir = Dir::openat(&folder.fd, c".", FLAGS, Mode::empty()).map_err(fail)?;
+    let first = found.len();
+    for entry in dir.iter() {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let slot = match entry.file_type() {
+            Some(Type::Directory) => slot_of(place, name),
+            _ => None,
+        };
+        found.push(match slot {
+            Some(slot) => Found::Slot(place, slot),
+            None => Found::Stranger(folder.path.join(OsStr::from_bytes(name.to_bytes()))),
+        });
+    }
+    drop_repeats(found, first);
+    Ok(())
+}
+
+fn slot_of(place: Place, name: &CStr) -> Option<Slot> {
+    let name = name.to_str().ok()?;
+    let number = match place {
+        Place::Trash => name.strip_suffix(".w").unwrap_or(name),
+        Place::Layer | Place::Work => name,
+    };
+    number.parse().ok()
+}
+
+/// A slot may be in the trash under two names.
+fn drop_repeats(found: &mut Vec<Found>, first: usize) {
+    let mut seen = std::collections::HashSet::new();
+    let mut index = 0;
+    found.retain(|entry| {
+        index += 1;
+        match entry {
+            Found::Slot(_, slot) if index > first => seen.insert(*slot),
+            _ => true,
+        }
+    });
+}
+
+fn prepare_root(root: &Path) -> Result<PathBuf, Error> {
+    let missing = root.ancestors().take_while(|path| !path.exists());
+    let holders: Vec<&Path> = missing.filter_map(Path::parent).collect();
+    let mut builder = std::fs::DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(root);
+    made.map_err(|cause| Error::io("create directory", root, cause))?;
+    for holder in holders {
+        let relative_to_here = holder.as_os_str().is_empty();
+        sync_path(if relative_to_here {
+            Path::new(".")
+        } else {
+            holder
+        })?;
+    }
+    // The client's mounts must not hang on a symlink that somebody turns elsewhere.
+    root.canonicalize()
+        .map_err(|cause| Error::io("resolve", root, cause))
+}
+
+fn open_folder(root: &Path, name: &CStr) -> Result<Folder, Error> {
+    let path = root.join(OsStr::from_bytes(name.to_bytes()));
+    let fail = |cause: Errno| Error::io("create directory", &path, cause);
+    match nix::unistd::mkdir(&path, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(cause) => return Err(fail(cause)),
+    }
+    let fd = nix::fcntl::open(&path, FLAGS, Mode::empty())
+        .map_err(|cause| Error::io("open directory", &path, cause))?;
+    let stat = sys::stat(fd.as_fd(), c"").map_err(fail)?;
+    if stat.mode & 0o7777 != 0o700 {
+        fchmod(&fd, Mode::S_IRWXU)
+            .map_err(|cause| Error::io("change the mode of", &path, cause))?;
+    }
+    fsync(&fd).map_err(|cause| Error::io("sync", &path, cause))?;
+    Ok(Folder { fd, path })
+}
+
+fn sync_path(path: &Path) -> Result<(), Error> {
+    let fail = |cause: Errno| Error::io("sync", path, cause);
+    let fd = nix::fcntl::open(path, FLAGS, Mode::empty()).map_err(fail)?;
+    fsync(&fd).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests;
