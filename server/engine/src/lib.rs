@@ -1,3 +1,123 @@
-//! The daemon without a network.
+//! The daemon without a network: blocking, and plain to test.
+//!
+//! The engine joins what exists (the store) with what is on disk (a driver). Order of writes:
+//! a new layer's directories are durable before its record, so a record always has its directory;
+//! a removed layer's record is retired before its directory moves to the trash, so a directory
+//! without a record was never acknowledged, or is on its way out. The engine never sees a message
+//! of the wire and knows nothing of async.
 
+mod error;
 pub mod filter;
+mod list;
+mod meter;
+mod reap;
+mod snapshots;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use layerd_mounts::{Driver, Slot};
+use layerd_store::{LayerId, Store};
+
+pub use error::{Error, ErrorKind};
+pub use list::{Entry, Listing};
+pub use reap::Reaped;
+pub use snapshots::{Counts, Mounted};
+
+use meter::Meter;
+use reap::Backlog;
+
+/// Settings of an engine.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long Usage of a writable layer waits for a figure taken after the call, before it
+    /// answers with the last finished one.
+    pub usage_patience: Duration,
+    /// Whether id mappings in labels become mount options; if not, they are refused.
+    pub id_mapping: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            usage_patience: Duration::from_millis(500),
+            id_mapping: true,
+        }
+    }
+}
+
+/// The open root: its records, its layers, and what works on them.
+#[derive(Debug)]
+pub struct Engine {
+    store: Arc<Store>,
+    driver: Arc<dyn Driver>,
+    meter: Meter,
+    backlog: Backlog,
+    options: Options,
+    root: PathBuf,
+}
+
+impl Engine {
+    /// Opens the records in `<root>/meta`, and makes good what an earlier process left half done:
+    /// work directories that are missing are made, directories without a record are queued for
+    /// the reaper. Changes nothing if it fails.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the records cannot be opened, [`Error::Unrecorded`] if there are
+    /// layers but no records, [`Error::Driver`] if the disk cannot be read.
+    pub fn open(root: &Path, driver: Arc<dyn Driver>, options: Options) -> Result<Self, Error> {
+        let found = driver.list().map_err(Error::driver("list the layers"))?;
+        reap::refuse_lost_records(root, &found)?;
+        let syncing = driver.clone();
+        let barrier = move || syncing.sync().map_err(|cause| Arc::new(cause) as _);
+        let barrier = Box::new(barrier);
+        let store = Store::open(&meta_folder(root), layerd_store::Options { barrier })?;
+        let store = Arc::new(store);
+        let meter = Meter::start(store.clone(), driver.clone())?;
+        let engine = Self {
+            store,
+            driver,
+            meter,
+            backlog: Backlog::default(),
+            options,
+            root: root.to_owned(),
+        };
+        engine.recover(&found)?;
+        Ok(engine)
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What keeps the layers.
+    #[must_use]
+    pub fn driver(&self) -> &dyn Driver {
+        self.driver.as_ref()
+    }
+
+    /// Whether the database failed, so that only a restart makes changes possible again.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.store.has_failed()
+    }
+
+    /// Ends work that takes long, so that the engine can be dropped soon. Calls under way end
+    /// with [`Error::Stopping`] if they wait for such work.
+    pub fn stop(&self) {
+        self.backlog.stop();
+        self.meter.stop();
+    }
+}
+
+fn meta_folder(root: &Path) -> PathBuf {
+    root.join("meta")
+}
+
+/// A layer's directory is named by its id.
+fn slot(id: LayerId) -> Slot {
+    Slot(id.0)
+}

@@ -1,0 +1,203 @@
+//! Why the engine fails, and what kind of failure that is to a caller.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use layerd_mounts::idmap::BadMap;
+use layerd_store::{BadInput, Key, LayerId, Refusal};
+
+use crate::filter::BadFilter;
+
+/// What a caller can do about an error. The server has one table from these to gRPC codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// There is no such snapshot.
+    Missing,
+    /// The key or name is taken.
+    Exists,
+    /// A value breaks a rule.
+    Invalid,
+    /// The state of things forbids it.
+    Refused,
+    /// The disk, a quota or a limit of the process is used up.
+    Full,
+    /// The daemon is stopping, or must be restarted.
+    Stopping,
+    /// Data is not what it was.
+    Damaged,
+    /// Anything that is not the caller's to mend.
+    Internal,
+}
+
+/// A failure of the engine. Unless a variant says otherwise, nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The records could not be read or changed.
+    #[error(transparent)]
+    Store(#[from] layerd_store::Error),
+    /// A value breaks a rule.
+    #[error(transparent)]
+    Bad(#[from] BadInput),
+    /// A filter does not parse.
+    #[error("filters: {0}")]
+    Filter(#[from] BadFilter),
+    /// Labels with id mappings that cannot be used.
+    #[error("labels uidmapping and gidmapping: {0}")]
+    Mapping(#[from] BadMap),
+    /// Id mappings are switched off.
+    #[error(
+        "the labels ask for id mappings, which `id_mapping = false` in layerd's configuration refuses"
+    )]
+    MappingOff,
+    /// Committed snapshots cannot be mounted themselves.
+    #[error("snapshot {key:?} is committed; prepare or view a snapshot on top of it to mount it", key = key.as_str())]
+    NotMountable {
+        /// The snapshot.
+        key: Key,
+    },
+    /// The directories of a new layer could not be made; what was made goes to the trash.
+    #[error("make the directories of layer {id}")]
+    Create {
+        /// The layer.
+        id: LayerId,
+        /// Why it failed.
+        #[source]
+        cause: layerd_mounts::Error,
+    },
+    /// The stack of a snapshot cannot be mounted.
+    #[error("plan the mounts of snapshot {key:?}: {cause}", key = key.as_str())]
+    Plan {
+        /// The snapshot.
+        key: Key,
+        /// Why it cannot.
+        #[source]
+        cause: layerd_mounts::Error,
+    },
+    /// A layer could not be measured.
+    #[error("measure layer {id}")]
+    Measure {
+        /// The layer.
+        id: LayerId,
+        /// Why it failed.
+        #[source]
+        cause: Arc<layerd_mounts::Error>,
+    },
+    /// The driver could not do something that concerns no single snapshot.
+    #[error("{attempt}")]
+    Driver {
+        /// What was attempted.
+        attempt: &'static str,
+        /// Why it failed.
+        #[source]
+        cause: layerd_mounts::Error,
+    },
+    /// A thread could not be started.
+    #[error("start the thread {name}")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// Why it failed.
+        #[source]
+        cause: io::Error,
+    },
+    /// Layers without records: an empty database must not take their place.
+    #[error(
+        "{} holds {layers} layers, but no database; put {} back from a backup, or move the layers away to start empty",
+        root.display(), meta.display()
+    )]
+    Unrecorded {
+        /// The data directory.
+        root: PathBuf,
+        /// Where the records belong.
+        meta: PathBuf,
+        /// Number of layers on disk.
+        layers: usize,
+    },
+    /// The daemon is stopping.
+    #[error("layerd is stopping")]
+    Stopping,
+}
+
+impl Error {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(cause) => store_kind(cause),
+            Self::Bad(_) | Self::Filter(_) | Self::Mapping(_) => ErrorKind::Invalid,
+            Self::NotMountable { .. } | Self::MappingOff => ErrorKind::Refused,
+            Self::Create { cause, .. } | Self::Driver { cause, .. } => driver_kind(cause),
+            Self::Measure { cause, .. } => driver_kind(cause),
+            Self::Plan { .. } => ErrorKind::Refused,
+            Self::Thread { .. } => ErrorKind::Full,
+            Self::Unrecorded { .. } => ErrorKind::Damaged,
+            Self::Stopping => ErrorKind::Stopping,
+        }
+    }
+
+    /// Says what was attempted of the driver.
+    pub(crate) fn driver(attempt: &'static str) -> impl FnOnce(layerd_mounts::Error) -> Self {
+        move |cause| Self::Driver { attempt, cause }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Store(refusal.into())
+    }
+}
+
+fn store_kind(error: &layerd_store::Error) -> ErrorKind {
+    match error {
+        layerd_store::Error::Refused(refusal) => refusal_kind(refusal),
+        layerd_store::Error::Barrier { cause } => barrier_kind(cause.as_ref()),
+        layerd_store::Error::Io { cause, .. } if is_full(cause) => ErrorKind::Full,
+        layerd_store::Error::Write { .. }
+        | layerd_store::Error::Poisoned
+        | layerd_store::Error::Closing => ErrorKind::Stopping,
+        layerd_store::Error::Damaged { .. } => ErrorKind::Damaged,
+        layerd_store::Error::Io { .. }
+        | layerd_store::Error::Locked { .. }
+        | layerd_store::Error::Newer { .. }
+        | layerd_store::Error::NotDurable => ErrorKind::Internal,
+    }
+}
+
+/// The codes are containerd's: Prepare calls an unfit parent invalid, Commit refuses it.
+fn refusal_kind(refusal: &Refusal) -> ErrorKind {
+    match refusal {
+        Refusal::Missing { .. } | Refusal::ParentMissing { .. } => ErrorKind::Missing,
+        Refusal::Taken { .. } => ErrorKind::Exists,
+        Refusal::ParentNotCommitted {
+            at_commit: false, ..
+        }
+        | Refusal::OtherParent { .. }
+        | Refusal::Bad(_) => ErrorKind::Invalid,
+        Refusal::ParentNotCommitted {
+            at_commit: true, ..
+        }
+        | Refusal::NotActive { .. }
+        | Refusal::HasChildren { .. } => ErrorKind::Refused,
+    }
+}
+
+fn barrier_kind(cause: &(dyn StdError + Send + Sync + 'static)) -> ErrorKind {
+    let driver = cause.downcast_ref::<layerd_mounts::Error>();
+    driver.map_or(ErrorKind::Internal, driver_kind)
+}
+
+fn driver_kind(error: &layerd_mounts::Error) -> ErrorKind {
+    match error {
+        layerd_mounts::Error::Stopped => ErrorKind::Stopping,
+        layerd_mounts::Error::Busy { .. } => ErrorKind::Refused,
+        full if full.is_full() => ErrorKind::Full,
+        _ => ErrorKind::Internal,
+    }
+}
+
+fn is_full(cause: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    kinds.contains(&cause.kind())
+}

@@ -1,0 +1,257 @@
+//! Measures layers, on threads of its own, so that no call walks one.
+//!
+//! A figure that is asked for is taken by a walk that began after the question: a walk under way
+//! may have passed what was written since. All who ask before a walk begins share it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use layerd_mounts::Driver;
+use layerd_store::{Kind, LayerId, Store, Usage};
+use tracing::warn;
+
+use crate::{Error, slot};
+
+/// Two, so that one huge layer does not hold up the others.
+const THREADS: usize = 2;
+
+/// Starts and ends the threads, and takes questions.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Arc<Store>,
+    driver: Arc<dyn Driver>,
+    queue: Mutex<Queue>,
+    /// Something was put into the queue, or it is over.
+    asked: Condvar,
+    stopping: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    order: VecDeque<LayerId>,
+    /// Walks that have not begun.
+    waiting: HashMap<LayerId, Arc<Walk>>,
+    /// Last figure of writable layers.
+    last: HashMap<LayerId, Usage>,
+}
+
+/// One walk and who waits for it.
+#[derive(Debug, Default)]
+struct Walk {
+    outcome: Mutex<Option<Outcome>>,
+    ended: Condvar,
+}
+
+type Outcome = Result<Usage, Arc<layerd_mounts::Error>>;
+
+impl Meter {
+    /// Starts the threads; committed layers without a figure are measured first.
+    pub(crate) fn start(store: Arc<Store>, driver: Arc<dyn Driver>) -> Result<Self, Error> {
+        let shared = Arc::new(Shared {
+            store,
+            driver,
+            queue: Mutex::default(),
+            asked: Condvar::new(),
+            stopping: AtomicBool::new(false),
+        });
+        let mut meter = Self {
+            shared,
+            threads: Vec::new(),
+        };
+        for _ in 0..THREADS {
+            let shared = meter.shared.clone();
+            let thread = thread::Builder::new()
+                .name("meter".into())
+                .spawn(move || shared.run());
+            meter.threads.push(thread.map_err(|cause| Error::Thread {
+                name: "meter",
+                cause,
+            })?);
+        }
+        let view = meter.shared.store.view();
+        let unmeasured = |kind, usage: Option<Usage>| kind == Kind::Committed && usage.is_none();
+        for record in view
+            .iter()
+            .filter(|record| unmeasured(record.kind, record.usage))
+        {
+            meter.measure(record.id);
+        }
+        Ok(meter)
+    }
+
+    /// Has a layer measured, without waiting.
+    pub(crate) fn measure(&self, id: LayerId) {
+        self.ask(id);
+    }
+
+    /// Waits for a figure taken from now on.
+    pub(crate) fn exact(&self, id: LayerId) -> Result<Usage, Error> {
+        let outcome = self
+            .ask(id)
+            .wait(None)
+            .unwrap_or(Err(Arc::new(layerd_mounts::Error::Stopped)));
+        outcome.map_err(|cause| measure_error(id, cause))
+    }
+
+    /// As [`exact`](Self::exact), but after `patience` the last finished figure will do.
+    pub(crate) fn recent(&self, id: LayerId, patience: Duration) -> Result<Usage, Error> {
+        let walk = self.ask(id);
+        if let Some(outcome) = walk.wait(Some(patience)) {
+            return outcome.map_err(|cause| measure_error(id, cause));
+        }
+        match self.last(id) {
+            Some(usage) => Ok(usage),
+            None => self.exact(id),
+        }
+    }
+
+    /// The last finished figure of a writable layer.
+    pub(crate) fn last(&self, id: LayerId) -> Option<Usage> {
+        self.shared.queue().last.get(&id).copied()
+    }
+
+    /// Drops what is known of a layer that went.
+    pub(crate) fn forget(&self, id: LayerId) {
+        self.shared.queue().last.remove(&id);
+    }
+
+    /// Ends all walks soon; who waits for one gets [`Error::Stopping`].
+    pub(crate) fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        let waiting = std::mem::take(&mut self.shared.queue().waiting);
+        for walk in waiting.into_values() {
+            walk.end(Err(Arc::new(layerd_mounts::Error::Stopped)));
+        }
+        self.shared.asked.notify_all();
+    }
+
+    fn ask(&self, id: LayerId) -> Arc<Walk> {
+        let mut queue = self.shared.queue();
+        if let Some(walk) = queue.waiting.get(&id) {
+            return walk.clone();
+        }
+        let walk = Arc::new(Walk::default());
+        if self.shared.is_stopping() {
+            walk.end(Err(Arc::new(layerd_mounts::Error::Stopped)));
+            return walk;
+        }
+        queue.waiting.insert(id, walk.clone());
+        queue.order.push_back(id);
+        self.shared.asked.notify_one();
+        walk
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                warn!("a meter thread panicked");
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        while let Some((id, walk)) = self.next() {
+            let outcome = self.driver.usage(slot(id), &|| !self.is_stopping());
+            let outcome = outcome.map_err(Arc::new).map(|usage| Usage {
+                bytes: usage.bytes,
+                inodes: usage.inodes,
+            });
+            if let Ok(usage) = outcome {
+                self.keep(id, usage);
+            }
+            walk.end(outcome);
+        }
+    }
+
+    /// Waits for the next walk to begin; none when it is over.
+    fn next(&self) -> Option<(LayerId, Arc<Walk>)> {
+        let mut queue = self.queue();
+        loop {
+            if self.is_stopping() {
+                return None;
+            }
+            let first = queue.order.pop_front();
+            if let Some(id) = first
+                && let Some(walk) = queue.waiting.remove(&id)
+            {
+                return Some((id, walk));
+            }
+            if first.is_none() {
+                queue = self
+                    .asked
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// A committed layer's figure is final; it is recorded. It is not needed to go on: after a
+    /// failure the layer is measured again at the next start.
+    fn keep(&self, id: LayerId, usage: Usage) {
+        let view = self.store.view();
+        match view.get(id).map(|record| record.kind) {
+            Some(Kind::Committed) => {
+                self.queue().last.remove(&id);
+                if let Err(cause) = self.store.set_usage(id, usage) {
+                    warn!(error = &cause as &dyn std::error::Error, %id, "keep the figure of a layer");
+                }
+            }
+            Some(_) => drop(self.queue().last.insert(id, usage)),
+            None => {}
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The queue is whole even if a holder panicked: each use is a few inserts or removes.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Walk {
+    fn end(&self, outcome: Outcome) {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        self.ended.notify_all();
+    }
+
+    /// Waits for the end; `None` if it did not come within `patience`.
+    fn wait(&self, patience: Option<Duration>) -> Option<Outcome> {
+        let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let pending = |outcome: &mut Option<Outcome>| outcome.is_none();
+        let outcome = match patience {
+            None => self
+                .ended
+                .wait_while(outcome, pending)
+                .unwrap_or_else(PoisonError::into_inner),
+            Some(patience) => {
+                let waited = self.ended.wait_timeout_while(outcome, patience, pending);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        outcome.clone()
+    }
+}
+
+fn measure_error(id: LayerId, cause: Arc<layerd_mounts::Error>) -> Error {
+    match *cause {
+        layerd_mounts::Error::Stopped => Error::Stopping,
+        _ => Error::Measure { id, cause },
+    }
+}

@@ -1,0 +1,264 @@
+//! The operations on snapshots, one short function each.
+
+use std::sync::Arc;
+
+use layerd_mounts::{Base, IdMaps, Mount, Stack};
+use layerd_store::{
+    BadInput, Claim, Commit, Create, Key, Kind, LabelChange, Labels, Record, Refusal, Usage, View,
+};
+use tracing::{debug, error};
+
+use crate::list::{Entry, Listing};
+use crate::{Engine, Error, slot};
+
+const UID_LABEL: &str = "containerd.io/snapshot/uidmapping";
+const GID_LABEL: &str = "containerd.io/snapshot/gidmapping";
+
+/// How to mount a snapshot.
+pub type Mounted = Vec<Mount>;
+
+/// How many snapshots there are, and what they hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Active snapshots.
+    pub active: u64,
+    /// Views.
+    pub views: u64,
+    /// Committed snapshots.
+    pub committed: u64,
+    /// Removed ones whose directories may still be there.
+    pub retired: u64,
+    /// Bytes of disk of those whose figure is known.
+    pub bytes: u64,
+    /// Those whose figure is not known.
+    pub unmeasured: u64,
+}
+
+impl Engine {
+    /// Creates an active snapshot or a view, and answers how to mount it.
+    ///
+    /// Durable on return: its directories and its record, for one or two waits for the disk that
+    /// all callers of the moment share, whatever the size of the parent. Mounts nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Missing`](crate::ErrorKind) if the parent is unknown, `Invalid` if it is not
+    /// committed or a label breaks a rule, `Exists` if the key is taken or being made, `Refused`
+    /// if the stack is too high to mount, `Full` if the disk is. Nothing is visible then.
+    pub fn create(&self, create: Create) -> Result<Mounted, Error> {
+        let claim = self.store.claim(create.clone())?;
+        let ids = self.mappings(&create.labels)?;
+        let stack = new_stack(&self.store.view(), &create, &claim, ids);
+        let mounts = self.plan(&create.key, &stack)?;
+        self.make_directories(&claim, &stack)?;
+        let (id, has_directories) = (claim.id(), stack.own.is_some());
+        let recorded = self.store.record(claim, has_directories);
+        let record = recorded.inspect_err(|_| self.abandon(id))?;
+        debug!(key = %record.key, %id, kind = record.kind.as_str(), "created");
+        Ok(mounts)
+    }
+
+    /// Answers how to mount a snapshot: always the same. Reads memory only.
+    ///
+    /// # Errors
+    /// `Missing`; `Refused` if it is committed.
+    pub fn mounts(&self, key: &Key) -> Result<Mounted, Error> {
+        let view = self.store.view();
+        let record = find(&view, key)?;
+        if record.kind == Kind::Committed {
+            return Err(Error::NotMountable { key: key.clone() });
+        }
+        let stack = stack(&view, record, self.mappings(&record.labels)?);
+        self.plan(key, &stack)
+    }
+
+    /// Turns an active snapshot into a committed one; a repeated call answers success.
+    ///
+    /// The record is durable on return. The layer is measured afterwards, not by this call, which
+    /// takes the same time for a layer of ten files or a million.
+    ///
+    /// # Errors
+    /// `Missing` if the key or the parent to give it is unknown, `Exists` if the name is taken,
+    /// `Refused` if the snapshot is not active or the parent not committed, `Invalid` if it has
+    /// another parent already.
+    pub fn commit(&self, commit: Commit) -> Result<(), Error> {
+        let key = commit.key.clone();
+        let record = self.store.commit(commit)?;
+        if record.usage.is_none() {
+            self.meter.measure(record.id);
+        }
+        debug!(%key, name = %record.key, id = %record.id, "committed");
+        Ok(())
+    }
+
+    /// Removes a snapshot: one durable write and a rename into the trash, whatever its size. The
+    /// reaper gives the space back.
+    ///
+    /// # Errors
+    /// `Missing`; `Refused` if it has children.
+    pub fn remove(&self, key: &Key) -> Result<(), Error> {
+        let record = self.store.remove(key)?;
+        // The removal is durable. If the rename fails, the reaper tries it again.
+        if let Err(cause) = self.driver.retire(slot(record.id)) {
+            let cause = &cause as &dyn std::error::Error;
+            error!(error = cause, id = %record.id, "move a removed layer to the trash");
+        }
+        debug!(%key, id = %record.id, "removed");
+        Ok(())
+    }
+
+    /// Describes a snapshot. Reads memory only.
+    ///
+    /// # Errors
+    /// `Missing`.
+    pub fn stat(&self, key: &Key) -> Result<Entry, Error> {
+        let view = self.store.view();
+        let record = find(&view, key)?.clone();
+        Ok(Entry::new(&view, record))
+    }
+
+    /// Changes labels, in order, and answers the description. Durable on return.
+    ///
+    /// # Errors
+    /// `Missing`; `Invalid` if a label breaks a rule.
+    pub fn update(&self, key: &Key, changes: Vec<LabelChange>) -> Result<Entry, Error> {
+        let record = self.store.update(key, changes)?;
+        debug!(%key, id = %record.id, "updated");
+        Ok(Entry::new(&self.store.view(), record))
+    }
+
+    /// Lists the snapshots that match any of `filters`, as of this moment. Blocks nobody, however
+    /// slowly the answer is read.
+    ///
+    /// # Errors
+    /// `Invalid` if a filter does not parse.
+    pub fn list(&self, filters: &[String]) -> Result<Listing, Error> {
+        Listing::new(self.store.view(), filters)
+    }
+
+    /// Answers what a snapshot itself holds on disk, its parents excluded.
+    ///
+    /// A committed one's figure is kept; only where it was committed a moment ago does the call
+    /// wait until it is measured. A writable layer is measured anew, by another thread; where that
+    /// takes longer than [`Options::usage_patience`](crate::Options), the answer is the last
+    /// finished figure, if there is one. A view holds nothing.
+    ///
+    /// # Errors
+    /// `Missing`, also if it is removed meanwhile; `Internal` if the layer cannot be read.
+    pub fn usage(&self, key: &Key) -> Result<Usage, Error> {
+        let view = self.store.view();
+        let record = find(&view, key)?;
+        let figure = match (record.kind, record.usage) {
+            (Kind::View, _) => return Ok(Usage::default()),
+            (_, Some(usage)) => return Ok(usage),
+            (Kind::Active, None) => self.meter.recent(record.id, self.options.usage_patience),
+            (Kind::Committed, None) => self.meter.exact(record.id),
+        };
+        // An error of a layer that went meanwhile is no error of the layer.
+        figure.or_else(|cause| find(&self.store.view(), key).and(Err(cause)))
+    }
+
+    /// Counts what there is. Costs a walk through memory.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let view = self.store.view();
+        let mut counts = Counts {
+            retired: view.retired().count() as u64,
+            ..Counts::default()
+        };
+        for record in view.iter() {
+            let figure = match record.kind {
+                Kind::View => Some(Usage::default()),
+                Kind::Active => self.meter.last(record.id),
+                Kind::Committed => record.usage,
+            };
+            match record.kind {
+                Kind::Active => counts.active += 1,
+                Kind::View => counts.views += 1,
+                Kind::Committed => counts.committed += 1,
+            }
+            match figure {
+                Some(usage) => counts.bytes += usage.bytes,
+                None => counts.unmeasured += 1,
+            }
+        }
+        counts
+    }
+
+    /// The id mappings that labels ask for.
+    fn mappings(&self, labels: &Labels) -> Result<Option<IdMaps>, Error> {
+        let ids = match (labels.get(UID_LABEL), labels.get(GID_LABEL)) {
+            (None, None) => return Ok(None),
+            (Some(uid), Some(gid)) => IdMaps::parse(uid, gid)?,
+            _ => {
+                let rule =
+                    format!("must come together with its other half, {UID_LABEL} with {GID_LABEL}");
+                return Err(BadInput::new("labels", rule).into());
+            }
+        };
+        if !self.options.id_mapping {
+            return Err(Error::MappingOff);
+        }
+        if ids.root().is_none() {
+            let rule = "must map id 0 of the container, to which the layer's top directory belongs";
+            return Err(BadInput::new("labels uidmapping and gidmapping", rule).into());
+        }
+        Ok(Some(ids))
+    }
+
+    fn plan(&self, key: &Key, stack: &Stack) -> Result<Mounted, Error> {
+        self.driver.plan(stack).map_err(|cause| Error::Plan {
+            key: key.clone(),
+            cause,
+        })
+    }
+
+    fn make_directories(&self, claim: &Claim, stack: &Stack) -> Result<(), Error> {
+        let (id, Some(own)) = (claim.id(), stack.own) else {
+            return Ok(());
+        };
+        let owner = stack.ids.as_ref().and_then(IdMaps::root);
+        let base = match (owner, stack.parents.first()) {
+            (Some((uid, gid)), _) => Base::Owned { uid, gid },
+            (None, Some(parent)) => Base::On(*parent),
+            (None, None) => Base::Empty,
+        };
+        let needs_work = stack.writable && !stack.parents.is_empty();
+        let created = self.driver.create(own, base, needs_work);
+        created.map_err(|cause| {
+            self.abandon(id);
+            Error::Create { id, cause }
+        })
+    }
+}
+
+fn find<'v>(view: &'v View, key: &Key) -> Result<&'v Arc<Record>, Error> {
+    let missing = || Refusal::Missing { key: key.clone() };
+    view.find(key).ok_or_else(|| missing().into())
+}
+
+/// What the mounts of a snapshot that is being made are planned from.
+fn new_stack(view: &View, create: &Create, claim: &Claim, ids: Option<IdMaps>) -> Stack {
+    let parents = claim.parent().map(|parent| {
+        let below = view.ancestors(parent).map(|layer| slot(layer.id));
+        std::iter::once(slot(parent.id)).chain(below).collect()
+    });
+    let parents: Vec<_> = parents.unwrap_or_default();
+    let writable = create.kind == Kind::Active;
+    Stack {
+        own: (writable || parents.is_empty()).then(|| slot(claim.id())),
+        parents,
+        writable,
+        ids,
+    }
+}
+
+fn stack(view: &View, record: &Record, ids: Option<IdMaps>) -> Stack {
+    let parents: Vec<_> = view.ancestors(record).map(|layer| slot(layer.id)).collect();
+    let writable = record.kind == Kind::Active;
+    Stack {
+        own: (writable || parents.is_empty()).then(|| slot(record.id)),
+        parents,
+        writable,
+        ids,
+    }
+}
