@@ -16,9 +16,15 @@ pub mod slot;
 mod sys;
 pub mod tree;
 
-
 pub use driver::{Base, Driver, Found, IdMap, IdMaps, Mount, Place, Stack, Usage};
 pub use error::Error;
 pub use overlay::{Options, Overlay};
 pub use probe::Finding;
 pub use slot::Slot;
+
+#[cfg(any(test, feature = "fake"))]
+pub mod contract;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+#[cfg(any(test, feature = "fake"))]
+pub mod rig;

@@ -1,4 +1,4 @@
-//! The mount table of this process, as in proc_pid_mountinfo(5).
+//! The mount table, as in proc_pid_mountinfo(5).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -39,12 +39,12 @@ pub struct BadLine {
     pub field: &'static str,
 }
 
-/// Reads the mount table.
+/// Reads the mount table of the calling thread.
 ///
 /// # Errors
 /// [`Error::Io`]; `InvalidData` for a table that [`parse`] refuses.
 pub fn read() -> Result<Vec<Entry>, Error> {
-    let path = Path::new("/proc/self/mountinfo");
+    let path = Path::new("/proc/thread-self/mountinfo");
     let fail = |cause| Error::io("read mount table", path, cause);
     let text = std::fs::read(path).map_err(fail)?;
     parse(&text).map_err(|bad| fail(std::io::Error::new(std::io::ErrorKind::InvalidData, bad)))
