@@ -3,6 +3,11 @@
 //! `conformance/run.sh` builds the suite from Debian's Go packages and starts one daemon for each
 //! of its tests. What must pass is listed by name, so that a test that vanishes is noticed too.
 
+#![expect(
+    clippy::tests_outside_test_module,
+    reason = "this file is tests as a whole"
+)]
+
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
