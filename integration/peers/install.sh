@@ -1,7 +1,8 @@
 #!/bin/bash
-# Installs what the end-to-end tests drive: Debian packages of this machine (packages.txt), and
-# under target/peers/ the containerd and Docker versions the tests name. Those come from other
-# Debian releases, so they are only unpacked there, never installed. Run as root.
+# Installs what the end-to-end tests drive: Debian packages of this machine's own release
+# (packages.txt here and in conformance/), and under target/peers/ the containerd and Docker
+# versions the tests name. Those come from other Debian releases, so they are only unpacked
+# there, never installed. Run as root.
 #
 # Which archive: the one this machine's apt is set up to use, whatever suites it lists itself.
 # A second run finds everything in place and asks nobody.
@@ -23,10 +24,10 @@ die() {
     exit 1
 }
 
-# What is listed in packages.txt and not installed.
+# What the lists name and is not installed.
 missing_packages() {
     local name
-    grep -v '^#' "$here/packages.txt" | while read -r name; do
+    grep -hv '^#' "$here/packages.txt" "$here/../conformance/packages.txt" | while read -r name; do
         [[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || echo "$name"
     done
 }

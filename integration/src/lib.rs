@@ -1,1 +1,25 @@
-//! Harness of the end-to-end tests.
+//! Harness of the end-to-end tests: the built daemon, the real clients, and images to give them.
+//!
+//! Everything a test starts or mounts lies below one [`Scratch`] directory. Its guard ends the
+//! processes and detaches the mounts found there, also when the test fails, so nothing here has
+//! to be cleaned up by name.
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a harness reports by failing its test"
+)]
+
+pub mod daemon;
+pub mod image;
+pub mod peers;
+pub mod process;
+pub mod scratch;
+pub mod snapshots;
+pub mod tree;
+
+pub use daemon::Daemon;
+pub use image::{Entry, Image, Layer};
+pub use peers::{Containerd, Docker, Version};
+pub use scratch::Scratch;
+pub use snapshots::Snapshots;
+pub use tree::Tree;

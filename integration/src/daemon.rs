@@ -1,0 +1,185 @@
+//! layerd itself.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::process::Server;
+use crate::scratch::profile;
+use crate::snapshots::Snapshots;
+
+/// How long a stop may take: longer than the daemon's own deadline.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// The built layerd on a root of its own.
+#[derive(Debug)]
+pub struct Daemon {
+    server: Server,
+    root: PathBuf,
+    socket: PathBuf,
+    log: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl Daemon {
+    /// Starts layerd with its root, socket and log in `dir`, and waits until it answers.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up.
+    #[must_use]
+    pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// As [`start`](Self::start), with more arguments.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up.
+    #[must_use]
+    pub fn start_with(dir: &Path, arguments: &[&str]) -> Self {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let (root, socket) = (dir.join("root"), dir.join("layerd.sock"));
+        let log = dir.join("layerd.log");
+        let server = launch(&root, &socket, &log, &arguments);
+        Self {
+            server,
+            root,
+            socket,
+            log,
+            arguments,
+        }
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The process id, which changes with every restart.
+    #[must_use]
+    pub fn pid(&self) -> nix::unistd::Pid {
+        self.server.pid()
+    }
+
+    /// A client of its snapshot service, on a connection of its own.
+    #[must_use]
+    pub fn snapshots(&self) -> Snapshots {
+        Snapshots::connect(&self.socket)
+    }
+
+    /// Kills it as a crash would: no handler runs. [`restart`](Self::restart) brings it back.
+    pub fn kill9(&mut self) {
+        self.server.kill9();
+    }
+
+    /// Starts it again on the same root, after [`kill9`](Self::kill9) or [`stop`](Self::stop).
+    ///
+    /// # Panics
+    /// With its log, if it does not come up.
+    pub fn restart(&mut self) {
+        self.server = launch(&self.root, &self.socket, &self.log, &self.arguments);
+    }
+
+    /// Asks it to end, as an operator does, and requires that it ends with 0.
+    ///
+    /// # Panics
+    /// With its log, otherwise.
+    pub fn stop(&mut self) {
+        let status = self.server.end(Signal::SIGTERM, STOP_LIMIT);
+        assert!(
+            status.success(),
+            "layerd: {status}; log:\n{}",
+            self.server.log()
+        );
+    }
+
+    /// Everything it has logged since the test began.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.server.log()
+    }
+
+    /// Requires that it never logged an error, a warning or a panic.
+    ///
+    /// # Panics
+    /// With those lines, otherwise.
+    pub fn assert_no_errors_logged(&self) {
+        let log = self.log();
+        let bad: Vec<&str> = log.lines().filter(|line| is_bad(line)).collect();
+        assert!(bad.is_empty(), "layerd logged:\n{}", bad.join("\n"));
+    }
+
+    /// Requires that every snapshot goes, once containerd's collector has run, and then every
+    /// directory, once the reaper has.
+    ///
+    /// # Panics
+    /// With what is left after 15 seconds.
+    pub fn assert_empty(&self) {
+        let mut client = self.snapshots();
+        let start = Instant::now();
+        loop {
+            let left = (client.list(), self.directories());
+            if left.0.is_empty() && left.1.is_empty() {
+                return;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(15),
+                "left behind: {left:#?}"
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The layers, work directories and trash on disk.
+    #[must_use]
+    pub fn directories(&self) -> Vec<PathBuf> {
+        ["l", "w", "t"]
+            .iter()
+            .flat_map(|part| {
+                let dir = self.root.join(part);
+                std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("read {}: {e}", dir.display()))
+            })
+            .map(|entry| entry.expect("the directory can be read").path())
+            .collect()
+    }
+}
+
+fn launch(root: &Path, socket: &Path, log: &Path, arguments: &[String]) -> Server {
+    // sun_path holds 108 bytes with its NUL.
+    assert!(
+        socket.as_os_str().len() < 108,
+        "too long: {}",
+        socket.display()
+    );
+    let program = profile().join("layerd");
+    assert!(
+        program.exists(),
+        "{} is missing: run `cargo build`",
+        program.display()
+    );
+    let mut command = Command::new(program);
+    command
+        .arg("--root")
+        .arg(root)
+        .arg("--socket")
+        .arg(socket)
+        .args(arguments);
+    let mut server = Server::start(&command, log);
+    server.wait_for(socket);
+    server
+}
+
+fn is_bad(line: &str) -> bool {
+    line.split(|c: char| !c.is_ascii_alphabetic())
+        .any(|word| ["ERROR", "WARN", "panicked"].contains(&word))
+}

@@ -1,0 +1,200 @@
+//! containerd with layerd as a proxy snapshotter, and `ctr` of the same version.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::{peer, search_path};
+use crate::image::architecture;
+use crate::process::{Server, output};
+
+/// One for all tests, because runc leaves its control group behind, empty.
+const NAMESPACE: &str = "layerd-test";
+
+/// The containerd versions that are tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// 1.6: configuration version 2.
+    V1_6,
+    /// 1.7: configuration version 2.
+    V1_7,
+    /// 2.1: configuration version 3; `ctr` imports through the transfer service.
+    V2_1,
+}
+
+impl Version {
+    fn name(self) -> &'static str {
+        match self {
+            Self::V1_6 => "containerd-1.6",
+            Self::V1_7 => "containerd-1.7",
+            Self::V2_1 => "containerd-2.1",
+        }
+    }
+}
+
+/// A containerd with its own root, state and socket.
+#[derive(Debug)]
+pub struct Containerd {
+    server: Server,
+    programs: PathBuf,
+    dir: PathBuf,
+    socket: PathBuf,
+}
+
+impl Containerd {
+    /// Starts it in `dir`, with the proxy snapshotter `layerd` at `snapshotter`, and waits until
+    /// it answers.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up; if it is not installed.
+    #[must_use]
+    pub fn start(version: Version, dir: &Path, snapshotter: &Path) -> Self {
+        let programs = peer(version.name());
+        let socket = dir.join("containerd.sock");
+        // It appends `.ttrpc` for a second socket; sun_path holds 108 bytes with its NUL.
+        assert!(
+            socket.as_os_str().len() < 102,
+            "too long: {}",
+            socket.display()
+        );
+        let config = configuration(version, dir, &socket, snapshotter);
+        std::fs::write(dir.join("containerd.toml"), config).expect("the directory can be written");
+        let server = launch(&programs, dir, &socket);
+        Self {
+            server,
+            programs,
+            dir: dir.to_owned(),
+            socket,
+        }
+    }
+
+    /// The socket of its API.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Ends it in good order; containers go on running.
+    ///
+    /// # Panics
+    /// If it does not end within 30 seconds.
+    pub fn stop(&mut self) {
+        self.server.end(Signal::SIGTERM, Duration::from_secs(30));
+    }
+
+    /// Ends it and starts it again.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.server = launch(&self.programs, &self.dir, &self.socket);
+    }
+
+    /// Everything it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.server.log()
+    }
+
+    /// Runs `ctr` and returns its standard output.
+    ///
+    /// # Panics
+    /// With everything it said, if it fails.
+    pub fn ctr(&self, arguments: &[&str]) -> String {
+        output(&mut self.command(arguments))
+    }
+
+    /// As [`ctr`](Self::ctr), for a command that may fail.
+    ///
+    /// # Panics
+    /// If `ctr` cannot be started.
+    #[must_use]
+    pub fn try_ctr(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        command
+            .stdin(Stdio::null())
+            .output()
+            .expect("ctr can be started")
+    }
+
+    /// `ctr snapshots --snapshotter layerd ...`.
+    ///
+    /// # Panics
+    /// With everything it said, if it fails.
+    pub fn snapshots(&self, arguments: &[&str]) -> String {
+        self.ctr(&[&["snapshots", "--snapshotter", "layerd"], arguments].concat())
+    }
+
+    /// A `ctr` command, to be run by the caller.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.programs.join("usr/bin/ctr"));
+        command
+            .env("PATH", search_path(std::slice::from_ref(&self.programs)))
+            .arg("--address")
+            .arg(&self.socket)
+            .args(["--namespace", NAMESPACE])
+            .args(arguments);
+        command
+    }
+}
+
+fn launch(programs: &Path, dir: &Path, socket: &Path) -> Server {
+    let mut command = Command::new(programs.join("usr/bin/containerd"));
+    command
+        .env("PATH", search_path(&[programs.to_owned()]))
+        .arg("--config")
+        .arg(dir.join("containerd.toml"));
+    let mut server = Server::start(&command, &dir.join("containerd.log"));
+    server.wait_for(socket);
+    server
+}
+
+/// What the tests do not use is switched off: it would listen on, or write to, shared places.
+fn configuration(version: Version, dir: &Path, socket: &Path, snapshotter: &Path) -> String {
+    let (number, transfer) = match version {
+        Version::V1_6 | Version::V1_7 => (2, String::new()),
+        Version::V2_1 => (3, unpack("layerd") + &unpack("overlayfs")),
+    };
+    format!(
+        r#"version = {number}
+root = "{dir}/root"
+state = "{dir}/state"
+disabled_plugins = [
+    "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
+    "io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt",
+    "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+    "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+]
+
+[grpc]
+address = "{socket}"
+
+[debug]
+level = "warn"
+
+[proxy_plugins.layerd]
+type = "snapshot"
+address = "{snapshotter}"
+{transfer}"#,
+        dir = dir.display(),
+        socket = socket.display(),
+        snapshotter = snapshotter.display(),
+    )
+}
+
+/// Without an entry for it, the transfer service refuses to unpack for a snapshotter.
+fn unpack(snapshotter: &str) -> String {
+    format!(
+        r#"
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+platform = "linux/{}"
+snapshotter = "{snapshotter}"
+differ = "walking"
+"#,
+        architecture()
+    )
+}

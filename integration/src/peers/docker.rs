@@ -1,0 +1,117 @@
+//! Docker on a containerd of its own, with layerd as its storage driver.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::{Containerd, Version, peer, search_path};
+use crate::process::{Server, output};
+
+/// A dockerd and its containerd.
+#[derive(Debug)]
+pub struct Docker {
+    server: Server,
+    containerd: Containerd,
+    programs: PathBuf,
+    dir: PathBuf,
+}
+
+impl Docker {
+    /// Starts both in `dir` and waits until dockerd answers. It has no network and changes no
+    /// firewall.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up; if it is not installed.
+    #[must_use]
+    pub fn start(dir: &Path, snapshotter: &Path) -> Self {
+        let programs = peer("docker-28");
+        let containerd = Containerd::start(Version::V2_1, dir, snapshotter);
+        let settings = json!({
+            "data-root": dir.join("data"),
+            "exec-root": dir.join("exec"),
+            "pidfile": dir.join("docker.pid"),
+            "hosts": [address(dir)],
+            "containerd": containerd.socket(),
+            "features": { "containerd-snapshotter": true },
+            "storage-driver": "layerd",
+            "bridge": "none",
+            "iptables": false,
+            "ip6tables": false,
+            "userland-proxy": false,
+            "live-restore": true,
+        });
+        std::fs::write(dir.join("daemon.json"), settings.to_string())
+            .expect("the directory can be written");
+        let server = launch(&programs, dir);
+        Self {
+            server,
+            containerd,
+            programs,
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// The containerd it uses; Docker's own things are in the namespace `moby`.
+    pub fn containerd(&mut self) -> &mut Containerd {
+        &mut self.containerd
+    }
+
+    /// Ends dockerd in good order. Its containers go on (`live-restore`).
+    ///
+    /// # Panics
+    /// If it does not end within 30 seconds.
+    pub fn stop(&mut self) {
+        self.server.end(Signal::SIGTERM, Duration::from_secs(30));
+    }
+
+    /// Ends dockerd and starts it again; its containerd stays.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.server = launch(&self.programs, &self.dir);
+    }
+
+    /// Runs `docker` and returns its standard output.
+    ///
+    /// # Panics
+    /// With everything it said, if it fails.
+    pub fn docker(&self, arguments: &[&str]) -> String {
+        output(&mut self.command(arguments))
+    }
+
+    /// A `docker` command, to be run by the caller.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.programs.join("usr/bin/docker"));
+        command
+            // The builder without BuildKit: Debian packages the other one separately.
+            .env("DOCKER_BUILDKIT", "0")
+            .env("DOCKER_CONFIG", self.dir.join("client"))
+            .args(["--host", &address(&self.dir)])
+            .args(arguments);
+        command
+    }
+}
+
+fn address(dir: &Path) -> String {
+    format!("unix://{}/docker.sock", dir.display())
+}
+
+fn launch(programs: &Path, dir: &Path) -> Server {
+    let mut command = Command::new(programs.join("usr/sbin/dockerd"));
+    command
+        .env(
+            "PATH",
+            search_path(&[peer("containerd-2.1"), programs.to_owned()]),
+        )
+        .arg("--config-file")
+        .arg(dir.join("daemon.json"));
+    let mut server = Server::start(&command, &dir.join("dockerd.log"));
+    server.wait_for(&dir.join("docker.sock"));
+    server
+}

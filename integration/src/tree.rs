@@ -1,0 +1,167 @@
+//! What a directory tree holds, in a form that can be compared.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fmt::Write as _;
+use std::fs::Metadata;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What a path is, beside its attributes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// A directory.
+    Directory,
+    /// A regular file: its size, the hash of its bytes, and the first path (in the order of the
+    /// tree) of the same inode.
+    File {
+        /// Bytes.
+        size: u64,
+        /// Hash of the content.
+        hash: u64,
+        /// Path of the first name of this inode; its own if it has one name.
+        first: String,
+    },
+    /// A symbolic link and what it points to.
+    Symlink(PathBuf),
+    /// A character device.
+    Character(u64),
+    /// A block device.
+    Block(u64),
+    /// A named pipe.
+    Pipe,
+    /// A socket.
+    Socket,
+}
+
+/// One path of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// What it is.
+    pub content: Content,
+    /// Permission bits with set-user-id, set-group-id and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Extended attributes in all name spaces.
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+}
+
+/// A tree: its paths relative to the top, which is "".
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tree(pub BTreeMap<String, Node>);
+
+impl Tree {
+    /// Reads a directory. Mounts below it are walked into.
+    ///
+    /// # Panics
+    /// If anything in it cannot be read.
+    #[must_use]
+    pub fn read(top: &Path) -> Self {
+        let mut nodes = BTreeMap::new();
+        visit(top, "", &mut nodes);
+        let mut first: BTreeMap<(u64, u64), String> = BTreeMap::new();
+        let nodes = nodes.into_iter().map(|(path, (inode, mut node))| {
+            let name = first.entry(inode).or_insert_with(|| path.clone());
+            if let Content::File { first, .. } = &mut node.content {
+                first.clone_from(name);
+            }
+            (path, node)
+        });
+        Self(nodes.collect())
+    }
+
+    /// Requires that two trees are equal.
+    ///
+    /// # Panics
+    /// With the paths that differ and how, otherwise.
+    pub fn assert_equals(&self, wanted: &Self) {
+        let mut report = String::new();
+        for path in self.0.keys().chain(wanted.0.keys()) {
+            let (have, want) = (self.0.get(path), wanted.0.get(path));
+            if have != want {
+                let _ = writeln!(report, "{path:?}:\n  is     {have:?}\n  wanted {want:?}");
+            }
+        }
+        assert!(report.is_empty(), "the trees differ:\n{report}");
+    }
+}
+
+type Found = BTreeMap<String, ((u64, u64), Node)>;
+
+fn visit(path: &Path, relative: &str, found: &mut Found) {
+    let meta =
+        std::fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    if meta.is_dir() {
+        for entry in std::fs::read_dir(path).expect("the directory can be read") {
+            let name = entry.expect("the directory can be read").file_name();
+            let name = name.to_str().expect("names in the tests' images are text");
+            let below = if relative.is_empty() {
+                name.into()
+            } else {
+                format!("{relative}/{name}")
+            };
+            visit(&path.join(name), &below, found);
+        }
+    }
+    let node = Node {
+        content: content(path, &meta),
+        mode: meta.mode() & 0o7777,
+        uid: meta.uid(),
+        gid: meta.gid(),
+        xattrs: xattrs(path),
+    };
+    found.insert(relative.into(), ((meta.dev(), meta.ino()), node));
+}
+
+fn content(path: &Path, meta: &Metadata) -> Content {
+    let kind = meta.file_type();
+    if kind.is_dir() {
+        Content::Directory
+    } else if kind.is_symlink() {
+        Content::Symlink(std::fs::read_link(path).expect("it is a link"))
+    } else if kind.is_char_device() {
+        Content::Character(meta.rdev())
+    } else if kind.is_block_device() {
+        Content::Block(meta.rdev())
+    } else if kind.is_fifo() {
+        Content::Pipe
+    } else if kind.is_socket() {
+        Content::Socket
+    } else {
+        let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        Content::File {
+            size: meta.len(),
+            hash: hash(&bytes),
+            first: String::new(),
+        }
+    }
+}
+
+/// The hash a tree keeps of a file's bytes.
+#[must_use]
+pub fn hash(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
+fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let path = CString::new(path.as_os_str().as_bytes()).expect("paths have no NUL");
+    let mut names = vec![0; 1 << 16];
+    let length = rustix::fs::llistxattr(&path, &mut names[..]).expect("attributes can be listed");
+    names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| {
+            let mut value = vec![0; 1 << 16];
+            let length = rustix::fs::lgetxattr(&path, name, &mut value[..])
+                .expect("a listed attribute can be read");
+            value.truncate(length);
+            (String::from_utf8_lossy(name).into_owned(), value)
+        })
+        .collect()
+}

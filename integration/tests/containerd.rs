@@ -1,0 +1,389 @@
+//! containerd 1.6, 1.7 and 2.1 with layerd as their snapshotter: the whole life of images and
+//! containers, also with layerd crashing between any two steps.
+#![allow(
+    clippy::panic,
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is tests"
+)]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use layerd_integration::image::{self, apply};
+use layerd_integration::process::{output, wait_until};
+use layerd_integration::{Containerd, Daemon, Entry, Image, Layer, Scratch, Tree, Version};
+use nix::mount::umount;
+
+macro_rules! on_version {
+    ($name:ident, $version:expr) => {
+        mod $name {
+            use super::Version;
+
+            #[test]
+            fn lifecycle() {
+                super::lifecycle($version, |_| ());
+            }
+
+            #[test]
+            fn lifecycle_with_crashes() {
+                super::lifecycle($version, super::World::crash);
+            }
+
+            #[test]
+            fn same_trees_as_the_built_in() {
+                super::same_trees_as_the_built_in($version);
+            }
+
+            #[test]
+            fn layers_128() {
+                super::many_layers($version, 128);
+            }
+
+            #[test]
+            fn layers_500() {
+                super::many_layers($version, 500);
+            }
+
+            #[test]
+            fn crash_while_importing() {
+                super::crash_while_importing($version);
+            }
+        }
+    };
+}
+
+on_version!(root_containerd_1_6, Version::V1_6);
+on_version!(root_containerd_1_7, Version::V1_7);
+on_version!(root_containerd_2_1, Version::V2_1);
+
+const NAME: &str = "docker.io/test/image:1";
+const LARGER: &str = "docker.io/test/larger:1";
+
+/// What the container of the lifecycle does, as a command and as a layer.
+const CHANGES: &str = "echo changed > /etc/motd; rm -r /names/hidden; mv /kinds/empty /kinds/full; \
+                       mkdir /new; chmod 0710 /new; echo end > /new/file; exec sleep 1000";
+
+fn changes() -> Layer {
+    vec![
+        Entry::file("etc/motd", "changed\n"),
+        Entry::file("names/.wh.hidden", ""),
+        Entry::file("kinds/.wh.empty", ""),
+        Entry::file("kinds/full", "no longer"),
+        Entry::directory("new").mode(0o710),
+        Entry::file("new/file", "end\n"),
+    ]
+}
+
+/// layerd, a containerd that uses it, and where they live. Dropped in this order.
+struct World {
+    containerd: Containerd,
+    daemon: Daemon,
+    scratch: Scratch,
+}
+
+impl World {
+    fn new(version: Version) -> Self {
+        let scratch = Scratch::new();
+        let daemon = Daemon::start(&scratch.dir("d"));
+        let containerd = Containerd::start(version, &scratch.dir("c"), daemon.socket());
+        Self {
+            containerd,
+            daemon,
+            scratch,
+        }
+    }
+
+    /// layerd dies; containerd is refused, not kept waiting; layerd comes back and containerd,
+    /// which dials again at its own pace, finds it.
+    fn crash(&mut self) {
+        let prepare = ["snapshots", "--snapshotter", "layerd", "prepare", "never"];
+        self.daemon.kill9();
+        let refused = self.containerd.try_ctr(&prepare);
+        assert!(!refused.status.success(), "prepared without a snapshotter");
+        self.daemon.restart();
+        self.reconnect();
+    }
+
+    fn reconnect(&self) {
+        let prepare = ["snapshots", "--snapshotter", "layerd", "prepare", "ping"];
+        wait_until("containerd to dial again", Duration::from_secs(10), || {
+            self.containerd.try_ctr(&prepare).status.success()
+        });
+        self.containerd.snapshots(&["rm", "ping"]);
+    }
+
+    fn image(&self, name: &str, layers: &[Layer]) -> Image {
+        Image::build(&self.scratch.dir("i"), name, layers)
+    }
+
+    fn import(&self, image: &Image, snapshotter: &str) {
+        let import = [
+            "images",
+            "import",
+            "--snapshotter",
+            snapshotter,
+            image.archive(),
+        ];
+        self.containerd.ctr(&import);
+    }
+
+    /// A name that no other test's container has: their control groups are the machine's.
+    fn container(&self) -> &str {
+        self.scratch.path().file_name().unwrap().to_str().unwrap()
+    }
+
+    /// Reads the tree over a committed snapshot through a snapshot that is removed again (not a
+    /// view: containerd's collector takes those that `ctr` makes at once).
+    fn tree(&self, snapshotter: &str, chain: &str) -> Tree {
+        let ctr = |arguments: &[&str]| {
+            self.containerd
+                .ctr(&[&["snapshots", "--snapshotter", snapshotter], arguments].concat())
+        };
+        let target = self.scratch.dir("m");
+        ctr(&["prepare", "look", chain]);
+        mount(&ctr(&["mounts", text(&target), "look"]));
+        let tree = Tree::read(&target);
+        umount(&target).unwrap();
+        ctr(&["rm", "look"]);
+        tree
+    }
+
+    fn run(&self, command: &str) {
+        let shell = ["/bin/sh", "-c", command];
+        let run = [
+            "run",
+            "--detach",
+            "--null-io",
+            "--snapshotter",
+            "layerd",
+            NAME,
+            self.container(),
+        ];
+        self.containerd.ctr(&[&run[..], &shell].concat());
+    }
+
+    fn exec(&self, command: &[&str]) -> String {
+        let exec = ["tasks", "exec", "--exec-id", "e", self.container()];
+        let output = self.containerd.try_ctr(&[&exec[..], command].concat());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn end(&self) {
+        self.containerd
+            .ctr(&["tasks", "kill", "--signal", "SIGKILL", self.container()]);
+        wait_until("the container to end", Duration::from_secs(10), || {
+            self.containerd.ctr(&["tasks", "ls"]).contains("STOPPED")
+        });
+        self.containerd.ctr(&["tasks", "rm", self.container()]);
+    }
+
+    /// Removes an image and what only it needs.
+    fn remove_image(&self, name: &str) {
+        self.containerd.ctr(&["images", "rm", "--sync", name]);
+        self.containerd.ctr(&["content", "prune", "references"]);
+    }
+
+    fn finish(mut self) {
+        self.daemon.assert_empty();
+        self.daemon.assert_no_errors_logged();
+        self.daemon.stop();
+    }
+}
+
+/// Import, look, run, write, compare, commit, remove; `between` happens between any two of them.
+fn lifecycle(version: Version, between: fn(&mut World)) {
+    let mut world = World::new(version);
+    let image = world.image(NAME, &image::corpus());
+    world.import(&image, "layerd");
+    between(&mut world);
+    world
+        .tree("layerd", image.top())
+        .assert_equals(image.tree());
+    between(&mut world);
+    world.run(CHANGES);
+    between(&mut world);
+    wait_until("the container's changes", Duration::from_secs(10), || {
+        world.exec(&["/bin/cat", "/new/file"]) == "end\n"
+    });
+    between(&mut world);
+    let diff = diff(&world);
+    for line in [
+        "etc/motd",
+        "names/.wh.hidden",
+        "kinds/.wh.empty",
+        "kinds/full",
+        "new/file",
+    ] {
+        assert!(
+            diff.lines().any(|have| have == line),
+            "no {line} in:\n{diff}"
+        );
+    }
+    between(&mut world);
+    world
+        .tree("layerd", image.top())
+        .assert_equals(image.tree());
+    between(&mut world);
+    world.end();
+    between(&mut world);
+    commit(&mut world, &image, between);
+    world
+        .containerd
+        .ctr(&["containers", "rm", world.container()]);
+    between(&mut world);
+    world.remove_image(NAME);
+    between(&mut world);
+    world.finish();
+}
+
+/// Commits what the container wrote and looks at it as a layer over the image.
+fn commit(world: &mut World, image: &Image, between: fn(&mut World)) {
+    world
+        .containerd
+        .snapshots(&["commit", "kept", world.container()]);
+    between(world);
+    let mut wanted = image.tree().clone();
+    apply(&mut wanted, &changes());
+    world.tree("layerd", "kept").assert_equals(&wanted);
+    between(world);
+    world.containerd.snapshots(&["prepare", "next", "kept"]);
+    between(world);
+    let refused = world
+        .containerd
+        .try_ctr(&["snapshots", "--snapshotter", "layerd", "rm", "kept"]);
+    assert!(
+        !refused.status.success(),
+        "removed a snapshot that has a child"
+    );
+    between(world);
+    world.containerd.snapshots(&["rm", "next"]);
+    between(world);
+    world.containerd.snapshots(&["rm", "kept"]);
+    between(world);
+}
+
+/// The names in the archive that containerd makes of a container's changes.
+fn diff(world: &World) -> String {
+    let archive = world.scratch.path().join("diff.tar.gz");
+    let arguments = [
+        "snapshots",
+        "--snapshotter",
+        "layerd",
+        "diff",
+        world.container(),
+    ];
+    let made = world.containerd.try_ctr(&arguments);
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    std::fs::write(&archive, made.stdout).unwrap();
+    output(Command::new("tar").arg("-tzf").arg(archive))
+}
+
+fn same_trees_as_the_built_in(version: Version) {
+    let world = World::new(version);
+    let image = world.image(NAME, &image::corpus());
+    for snapshotter in ["layerd", "overlayfs"] {
+        world.import(&image, snapshotter);
+    }
+    for chain in image.chain() {
+        let ours = world.tree("layerd", chain);
+        ours.assert_equals(&world.tree("overlayfs", chain));
+    }
+    world.remove_image(NAME);
+    world.finish();
+}
+
+/// `ctr` mounts all the layers. A container runs on one less: from 1.7 on, containerd looks into
+/// its root through a mount that takes the writable layer for one more lower one, and the kernel
+/// takes 500 of those.
+fn many_layers(version: Version, count: usize) {
+    let world = World::new(version);
+    let most = world.image(LARGER, &image::tiny(count));
+    assert_eq!(most.chain().len(), count);
+    world.import(&most, "layerd");
+    let target = world.scratch.dir("m");
+    let mount = [
+        "images",
+        "mount",
+        "--snapshotter",
+        "layerd",
+        LARGER,
+        text(&target),
+    ];
+    world.containerd.ctr(&mount);
+    Tree::read(&target).assert_equals(most.tree());
+    let unmount = [
+        "images",
+        "unmount",
+        "--snapshotter",
+        "layerd",
+        "--rm",
+        text(&target),
+    ];
+    world.containerd.ctr(&unmount);
+    world.import(&world.image(NAME, &image::tiny(count - 1)), "layerd");
+    world.run("echo changed > /n/1; exec sleep 1000");
+    wait_until("the container's change", Duration::from_secs(10), || {
+        world.exec(&["/bin/cat", "/n/1"]) == "changed\n"
+    });
+    let last = (count - 2).to_string();
+    assert_eq!(world.exec(&["/bin/cat", "/n/last"]), last);
+    world.end();
+    world
+        .containerd
+        .ctr(&["containers", "rm", world.container()]);
+    world.remove_image(LARGER);
+    world.remove_image(NAME);
+    world.finish();
+}
+
+/// Whatever the first import got to, a second one completes it.
+fn crash_while_importing(version: Version) {
+    let mut world = World::new(version);
+    let image = world.image(NAME, &image::tiny(60));
+    let mut import = world
+        .containerd
+        .command(&[
+            "images",
+            "import",
+            "--snapshotter",
+            "layerd",
+            image.archive(),
+        ])
+        .spawn()
+        .unwrap();
+    let mut client = world.daemon.snapshots();
+    wait_until(
+        "the import to be under way",
+        Duration::from_secs(20),
+        || client.list().len() > 20,
+    );
+    world.daemon.kill9();
+    let first = import.wait().unwrap();
+    assert!(
+        !first.success(),
+        "the crash came too late to disturb the import"
+    );
+    world.daemon.restart();
+    world.reconnect();
+    world.import(&image, "layerd");
+    world
+        .tree("layerd", image.top())
+        .assert_equals(image.tree());
+    world.remove_image(NAME);
+    world.finish();
+}
+
+/// Runs the command line that `ctr snapshots mounts` prints.
+fn mount(line: &str) {
+    output(Command::new("sh").args(["-euc", line]));
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
