@@ -1,3 +1,104 @@
-//! The daemon.
+//! layerd: keeps what containers store on disk, and tells containerd how to mount it.
+//!
+//! This file reads the command line, sets up logging and turns the outcome into an exit code. The
+//! daemon is in `daemon.rs`.
 
-fn main() {}
+mod check;
+mod config;
+mod daemon;
+mod grpc;
+mod listener;
+mod logging;
+mod notify;
+mod reaper;
+mod tasks;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing::error;
+
+use config::{Config, LogFormat};
+
+/// Storage daemon for containers: a snapshotter for containerd.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Validates the configuration and the host without starting; exits with 1 if layerd could
+    /// not run.
+    Check(Settings),
+}
+
+/// Settings on the command line win over those of the file.
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// Configuration file (TOML); none is read unless it is named here
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory that holds all data
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Unix socket to serve on
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,layerd_store=debug
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// How to log
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+}
+
+fn main() -> ExitCode {
+    // What layerd makes is root's alone, unless it says otherwise for one file.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Some(Command::Check(settings)) => check::run(&settings),
+        None => serve(&arguments.settings),
+    }
+}
+
+fn serve(settings: &Settings) -> ExitCode {
+    let config = match Config::load(settings) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("layerd: {}", with_causes(&error));
+            return ExitCode::from(2);
+        }
+    };
+    if let Err(error) = logging::start(&config.log) {
+        eprintln!("layerd: {}", with_causes(&error));
+        return ExitCode::from(2);
+    }
+    match daemon::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{}", with_causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error and what caused it, on one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let next_text = next.to_string();
+        if !text.ends_with(&next_text) {
+            text = format!("{text}: {next_text}");
+        }
+        cause = next.source();
+    }
+    text
+}

@@ -218,6 +218,14 @@ impl Store {
             .write(false, move |view| state::forget(view, &ids))
     }
 
+    /// Waits until the writer's thread has answered, which it cannot while the disk hangs.
+    ///
+    /// # Errors
+    /// [`Error::Write`] or [`Error::Poisoned`] if writes fail.
+    pub fn ping(&self) -> Result<(), Error> {
+        self.writer.reserve()
+    }
+
     /// Ids are reserved with every commit; only when a burst of claims outruns the reserve does
     /// one of them write.
     fn fresh_id(&self) -> Result<LayerId, Error> {

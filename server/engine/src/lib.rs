@@ -105,6 +105,14 @@ impl Engine {
         self.store.has_failed()
     }
 
+    /// Waits until the writer of the records has answered, which it cannot while the disk hangs.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if writes fail.
+    pub fn ping(&self) -> Result<(), Error> {
+        Ok(self.store.ping()?)
+    }
+
     /// Ends work that takes long, so that the engine can be dropped soon. Calls under way end
     /// with [`Error::Stopping`] if they wait for such work.
     pub fn stop(&self) {

@@ -1,0 +1,383 @@
+//! The configuration: `Raw` as the file has it, [`Config`] as the daemon trusts it.
+//!
+//! Every key is documented in `deploy/config.toml`; a test holds the two together.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use nix::unistd::{Gid, Group};
+use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
+
+use crate::Settings;
+
+/// Where containerd looks for a proxy's data by itself, so that its disk figures are right.
+const ROOT: &str = "/var/lib/containerd/io.containerd.snapshotter.v1.layerd";
+const SOCKET: &str = "/run/layerd/layerd.sock";
+
+/// Checked settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) root: PathBuf,
+    pub(crate) socket: SocketConfig,
+    pub(crate) log: LogConfig,
+    pub(crate) overlay: layerd_mounts::Options,
+    pub(crate) engine: layerd_engine::Options,
+    /// How often the reaper looks by itself.
+    pub(crate) reap_every: Duration,
+    /// How long a stop waits for calls to finish.
+    pub(crate) stop_timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct SocketConfig {
+    pub(crate) path: PathBuf,
+    /// Permission bits.
+    pub(crate) mode: u32,
+    pub(crate) group: Option<Gid>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct LogConfig {
+    /// Directives in tracing's filter syntax, already checked.
+    pub(crate) level: String,
+    pub(crate) format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// Lines for people, on standard error
+    #[default]
+    Text,
+    /// One JSON object a line, on standard error
+    Json,
+    /// The systemd journal, with fields
+    Journald,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("read the configuration {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("configuration {}: {source}", path.display())]
+    Parse {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
+    #[error("setting `{key}` is {value:?}: {rule}")]
+    Value {
+        key: &'static str,
+        value: String,
+        rule: String,
+    },
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Raw {
+    root: Option<PathBuf>,
+    stop_timeout_secs: Option<u64>,
+    socket: RawSocket,
+    log: RawLog,
+    overlayfs: RawOverlay,
+    usage: RawUsage,
+    reaper: RawReaper,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawSocket {
+    path: Option<PathBuf>,
+    mode: Option<String>,
+    group: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLog {
+    level: Option<String>,
+    format: Option<LogFormat>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawOverlay {
+    mount_options: Option<Vec<String>>,
+    id_mapping: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawUsage {
+    patience_ms: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawReaper {
+    every_secs: Option<u64>,
+}
+
+impl Config {
+    /// Reads the file, if one is named, puts the command line over it and checks all of it.
+    pub(crate) fn load(settings: &Settings) -> Result<Self, ConfigError> {
+        let mut raw = settings
+            .config
+            .as_deref()
+            .map_or_else(|| Ok(Raw::default()), read)?;
+        let over = |target: &mut Option<PathBuf>, value: &Option<PathBuf>| {
+            if value.is_some() {
+                target.clone_from(value);
+            }
+        };
+        over(&mut raw.root, &settings.root);
+        over(&mut raw.socket.path, &settings.socket);
+        raw.log.level = settings.log_level.clone().or(raw.log.level);
+        raw.log.format = settings.log_format.or(raw.log.format);
+        raw.try_into()
+    }
+}
+
+fn read(path: &Path) -> Result<Raw, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Parse {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+impl TryFrom<Raw> for Config {
+    type Error = ConfigError;
+
+    fn try_from(raw: Raw) -> Result<Self, ConfigError> {
+        let root = raw.root.unwrap_or_else(|| ROOT.into());
+        Ok(Self {
+            root: absolute("root", root)?,
+            socket: raw.socket.try_into()?,
+            log: raw.log.try_into()?,
+            overlay: layerd_mounts::Options {
+                mount_options: raw.overlayfs.mount_options.unwrap_or_default(),
+            },
+            engine: layerd_engine::Options {
+                usage_patience: millis("usage.patience_ms", raw.usage.patience_ms, 500, 60_000)?,
+                id_mapping: raw.overlayfs.id_mapping.unwrap_or(true),
+            },
+            reap_every: seconds("reaper.every_secs", raw.reaper.every_secs, 60, 86_400)?,
+            stop_timeout: seconds("stop_timeout_secs", raw.stop_timeout_secs, 30, 3_600)?,
+        })
+    }
+}
+
+impl TryFrom<RawSocket> for SocketConfig {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawSocket) -> Result<Self, ConfigError> {
+        Ok(Self {
+            path: socket_path(raw.path.unwrap_or_else(|| SOCKET.into()))?,
+            mode: mode(raw.mode.as_deref().unwrap_or("0600"))?,
+            group: raw.group.as_deref().map(group).transpose()?,
+        })
+    }
+}
+
+impl TryFrom<RawLog> for LogConfig {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawLog) -> Result<Self, ConfigError> {
+        let given = raw.level.unwrap_or_else(|| "info".into());
+        let level = directives(&given);
+        if let Err(cause) = EnvFilter::try_new(&level) {
+            return Err(value("log.level", &given, cause.to_string()));
+        }
+        let format = raw.format.unwrap_or_default();
+        Ok(Self { level, format })
+    }
+}
+
+/// A bare level is layerd's own; what its libraries say at debug helps nobody.
+fn directives(level: &str) -> String {
+    if level.chars().all(char::is_alphanumeric) {
+        return format!("warn,layerd={level}");
+    }
+    level.to_owned()
+}
+
+fn value(key: &'static str, value: impl Into<String>, rule: impl Into<String>) -> ConfigError {
+    ConfigError::Value {
+        key,
+        value: value.into(),
+        rule: rule.into(),
+    }
+}
+
+fn absolute(key: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    std::path::absolute(&path)
+        .map_err(|cause| value(key, path.display().to_string(), cause.to_string()))
+}
+
+fn socket_path(path: PathBuf) -> Result<PathBuf, ConfigError> {
+    /// As unix(7) has it: 108 bytes with the final NUL.
+    const MAX: usize = 107;
+    let path = absolute("socket.path", path)?;
+    let length = path.as_os_str().len();
+    if length > MAX {
+        let rule = format!("is {length} bytes long, a unix socket's path may have {MAX}");
+        return Err(value("socket.path", path.display().to_string(), rule));
+    }
+    Ok(path)
+}
+
+fn mode(text: &str) -> Result<u32, ConfigError> {
+    let mode = u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| {
+        value(
+            "socket.mode",
+            text,
+            "must be octal permission bits such as \"0660\"",
+        )
+    })
+}
+
+fn group(name: &str) -> Result<Gid, ConfigError> {
+    if let Ok(number) = name.parse() {
+        return Ok(Gid::from_raw(number));
+    }
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid),
+        Ok(None) => Err(value("socket.group", name, "no such group on this machine")),
+        Err(cause) => Err(value("socket.group", name, cause.to_string())),
+    }
+}
+
+fn seconds(
+    key: &'static str,
+    given: Option<u64>,
+    default: u64,
+    most: u64,
+) -> Result<Duration, ConfigError> {
+    range(key, given, default, most).map(Duration::from_secs)
+}
+
+fn millis(
+    key: &'static str,
+    given: Option<u64>,
+    default: u64,
+    most: u64,
+) -> Result<Duration, ConfigError> {
+    range(key, given, default, most).map(Duration::from_millis)
+}
+
+fn range(
+    key: &'static str,
+    given: Option<u64>,
+    default: u64,
+    most: u64,
+) -> Result<u64, ConfigError> {
+    let number = given.unwrap_or(default);
+    if (1..=most).contains(&number) {
+        return Ok(number);
+    }
+    Err(value(
+        key,
+        number.to_string(),
+        format!("must be from 1 to {most}"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let raw: Raw = toml::from_str(text).map_err(|error| error.to_string())?;
+        Config::try_from(raw).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn everything_has_a_default() {
+        let config = parse("").unwrap();
+        assert_eq!(config.root, Path::new(ROOT));
+        assert_eq!(config.socket.mode, 0o600);
+        assert_eq!(config.socket.group, None);
+        assert_eq!(config.log.format, LogFormat::Text);
+    }
+
+    #[test]
+    fn mistakes_name_key_value_and_rule() {
+        for (text, want) in [
+            ("rot = '/x'", "unknown field `rot`"),
+            (
+                "[socket]\nmode = '0888'",
+                "setting `socket.mode` is \"0888\": must be octal",
+            ),
+            (
+                "[socket]\ngroup = 'no such'",
+                "setting `socket.group` is \"no such\": no such group",
+            ),
+            (
+                "[reaper]\nevery_secs = 0",
+                "setting `reaper.every_secs` is \"0\": must be from 1 to 86400",
+            ),
+            ("[log]\nformat = 'xml'", "unknown variant `xml`"),
+            ("[log]\nlevel = 'loud=='", "setting `log.level`"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(want), "{text}: {error}");
+        }
+        let long = format!("[socket]\npath = '/{}'", "s".repeat(107));
+        assert!(parse(&long).unwrap_err().contains("is 108 bytes long"));
+    }
+
+    /// The sample documents each key with its default, commented out. With the comment signs gone
+    /// it must parse, and change nothing.
+    #[test]
+    fn the_sample_names_every_key_with_its_default() {
+        let sample = include_str!("../../deploy/config.toml");
+        let bare = |line: &str| {
+            line.strip_prefix('#')
+                .is_some_and(|rest| !rest.starts_with(' '))
+        };
+        let text: Vec<_> = sample
+            .lines()
+            .map(|line| if bare(line) { &line[1..] } else { line })
+            .collect();
+        let config = parse(&text.join("\n")).unwrap();
+        let mut default = parse("").unwrap();
+        assert_eq!(config.socket.group, Some(Gid::from_raw(0)));
+        default.socket.group = config.socket.group;
+        assert_eq!(format!("{config:?}"), format!("{default:?}"));
+        for key in [
+            "root",
+            "stop_timeout_secs",
+            "path",
+            "mode",
+            "group",
+            "level",
+            "format",
+            "mount_options",
+            "id_mapping",
+            "patience_ms",
+            "every_secs",
+        ] {
+            assert!(
+                text.iter()
+                    .any(|line| line.starts_with(&format!("{key} ="))),
+                "{key}"
+            );
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The daemon's life: open, recover, serve, drain.
+//!
+//! Shutdown order: the socket stops accepting, long work is told to end, calls finish, the reaper
+//! ends its step, the store writes what waits and closes. All within one deadline.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use layerd_engine::Engine;
+use layerd_mounts::Overlay;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{interval, timeout};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::config::Config;
+use crate::listener::{ListenError, Listener};
+use crate::reaper::{self, Nudge};
+use crate::tasks::Tasks;
+use crate::{grpc, notify};
+
+/// How often the daemon looks at itself if systemd does not ask for it more often.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
+
+/// Why the daemon ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DaemonError {
+    #[error("start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("prepare the data directory")]
+    Driver(#[from] layerd_mounts::Error),
+    #[error("open the data directory")]
+    Engine(#[from] layerd_engine::Error),
+    #[error("open the socket")]
+    Listen(#[from] ListenError),
+    #[error("set up the services")]
+    Services(#[source] tonic_reflection::server::Error),
+    #[error("serve")]
+    Serve(#[from] tonic::transport::Error),
+    #[error("the database failed; start layerd again")]
+    Failed,
+    #[error("calls did not end within {} s", .0.as_secs())]
+    Stuck(Duration),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(config: Config) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    runtime
+        .map_err(DaemonError::Runtime)?
+        .block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), DaemonError> {
+    let tasks = Tasks::default();
+    stop_on_signals(&tasks).map_err(DaemonError::Runtime)?;
+    let started = Instant::now();
+    let engine = Arc::new(open(&config)?);
+    let listener = Listener::open(&config.socket)?;
+    let remove_socket = listener.remover();
+    let nudge = Nudge::default();
+    let (health, health_service) = tonic_health::server::health_reporter();
+    grpc::set_serving(&health).await;
+    tasks.spawn(|stop| {
+        reaper::run(
+            engine.clone(),
+            tasks.clone(),
+            nudge.clone(),
+            config.reap_every,
+            stop,
+        )
+    });
+    tasks.spawn(|stop| watch(engine.clone(), tasks.clone(), stop));
+    let parts = grpc::Parts {
+        engine: engine.clone(),
+        tasks: tasks.clone(),
+        nudge,
+        started,
+    };
+    let router = grpc::router(parts, health_service).map_err(DaemonError::Services)?;
+    let socket = UnixListener::from_std(listener.socket).map_err(DaemonError::Runtime)?;
+    info!(version = env!("CARGO_PKG_VERSION"), root = %config.root.display(), "ready");
+    notify::ready();
+
+    let stop = tasks.stopping();
+    let ending = engine.clone();
+    let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(socket), async move {
+        stop.cancelled().await;
+        info!("stopping");
+        notify::stopping();
+        ending.stop();
+    });
+    let served = drain(served, &tasks, config.stop_timeout).await;
+    remove_socket();
+    served?;
+    close(engine)
+}
+
+/// Waits for the server and, once it is to stop, for all calls, but not for ever.
+async fn drain(
+    served: impl Future<Output = Result<(), tonic::transport::Error>>,
+    tasks: &Tasks,
+    limit: Duration,
+) -> Result<(), DaemonError> {
+    let stop = tasks.stopping();
+    let mut all = std::pin::pin!(async {
+        let served = served.await;
+        tasks.stop();
+        tasks.ended().await;
+        served
+    });
+    tokio::select! {
+        served = &mut all => return Ok(served?),
+        () = stop.cancelled() => {}
+    }
+    let served = timeout(limit, all).await;
+    Ok(served.map_err(|_| DaemonError::Stuck(limit))??)
+}
+
+fn open(config: &Config) -> Result<Engine, DaemonError> {
+    let driver = Arc::new(Overlay::open(&config.root, &config.overlay)?);
+    Ok(Engine::open(&config.root, driver, config.engine.clone())?)
+}
+
+fn close(engine: Arc<Engine>) -> Result<(), DaemonError> {
+    let failed = engine.has_failed();
+    drop(engine);
+    info!("stopped");
+    if failed {
+        Err(DaemonError::Failed)
+    } else {
+        Ok(())
+    }
+}
+
+/// Signals are caught before anything is opened, so that a stop during recovery is orderly too.
+fn stop_on_signals(tasks: &Tasks) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let all = tasks.clone();
+    tasks.spawn(|stop| async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        all.stop();
+    });
+    Ok(())
+}
+
+/// Looks whether the store works: stops the daemon if a write failed, so that it is started anew,
+/// and tells systemd that we are alive only after the writer's thread has answered.
+async fn watch(engine: Arc<Engine>, tasks: Tasks, stop: CancellationToken) {
+    let every = notify::watchdog().map_or(HEALTH_EVERY, |limit| (limit / 3).min(HEALTH_EVERY));
+    let mut tick = interval(every);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        if engine.has_failed() {
+            error!("the database failed; stopping, to be started anew");
+            tasks.stop();
+            return;
+        }
+        let engine = engine.clone();
+        if tasks
+            .call(move || engine.ping())
+            .await
+            .is_ok_and(|answer| answer.is_ok())
+        {
+            notify::alive();
+        }
+    }
+}

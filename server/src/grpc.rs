@@ -1,0 +1,80 @@
+//! The door: messages come in, are checked, and calls of the engine go on.
+
+mod admin;
+mod limits;
+mod snapshots;
+mod status;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use layerd_engine::Engine;
+use layerd_proto::DESCRIPTORS;
+use layerd_proto::containerd::services::snapshots::v1::snapshots_server::SnapshotsServer;
+use layerd_proto::layerd::v1::admin_server::AdminServer;
+use tonic::Status;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::server::HealthReporter;
+use tower::layer::util::{Identity, Stack};
+
+use crate::reaper::Nudge;
+use crate::tasks::Tasks;
+
+/// Largest message in either direction: containerd's own limit.
+const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+
+/// What every service works with.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) tasks: Tasks,
+    pub(crate) nudge: Nudge,
+    pub(crate) started: Instant,
+}
+
+impl Parts {
+    /// Runs a call of the engine, which blocks, to its end, whether or not the client waits.
+    async fn call<T, W>(&self, work: W) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Engine) -> Result<T, layerd_engine::Error> + Send + 'static,
+    {
+        let engine = self.engine.clone();
+        let done = self.tasks.call(move || work(&engine)).await;
+        done.map_err(|lost| status::lost(&lost))?
+            .map_err(|error| status::of(&error))
+    }
+}
+
+/// All services on one socket.
+pub(crate) fn router(
+    parts: Parts,
+    health: HealthServer<impl Health>,
+) -> Result<Router<Stack<limits::Oversize, Identity>>, tonic_reflection::server::Error> {
+    let snapshots = SnapshotsServer::new(snapshots::Service::new(parts.clone()))
+        .max_decoding_message_size(MESSAGE_MAX)
+        .max_encoding_message_size(MESSAGE_MAX);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(Server::builder()
+        .layer(limits::Oversize)
+        .add_service(snapshots)
+        .add_service(AdminServer::new(admin::Service::new(parts)))
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?))
+}
+
+/// Tells health checks that the services work.
+pub(crate) async fn set_serving(health: &HealthReporter) {
+    health
+        .set_serving::<SnapshotsServer<snapshots::Service>>()
+        .await;
+    health.set_serving::<AdminServer<admin::Service>>().await;
+}

@@ -1,0 +1,152 @@
+//! `containerd.services.snapshots.v1.Snapshots`.
+//!
+//! Reads are answered from memory on the spot. Everything that may wait for the disk runs on a
+//! thread of its own, to its end, whether or not the client still waits.
+
+use layerd_proto::containerd::services::snapshots::v1::{
+    CleanupRequest, CommitSnapshotRequest, ListSnapshotsRequest, ListSnapshotsResponse,
+    MountsRequest, MountsResponse, PrepareSnapshotRequest, PrepareSnapshotResponse,
+    RemoveSnapshotRequest, StatSnapshotRequest, StatSnapshotResponse, UpdateSnapshotRequest,
+    UpdateSnapshotResponse, UsageRequest, UsageResponse, ViewSnapshotRequest, ViewSnapshotResponse,
+    snapshots_server::Snapshots,
+};
+use tokio_stream::Iter;
+use tonic::{Request, Response, Status};
+
+use super::{Parts, status, wire};
+
+/// Entries in one message of List, as in containerd.
+const ENTRIES_PER_MESSAGE: usize = 100;
+
+#[derive(Debug)]
+pub(crate) struct Service {
+    parts: Parts,
+}
+
+impl Service {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self { parts }
+    }
+}
+
+type Listed = Box<dyn Iterator<Item = Result<ListSnapshotsResponse, Status>> + Send>;
+
+#[tonic::async_trait]
+impl Snapshots for Service {
+    type ListStream = Iter<Listed>;
+
+    async fn prepare(
+        &self,
+        request: Request<PrepareSnapshotRequest>,
+    ) -> Result<Response<PrepareSnapshotResponse>, Status> {
+        let create = wire::prepare(request.into_inner())?;
+        let mounts = self.parts.call(move |engine| engine.create(create)).await?;
+        let mounts = wire::mounts(mounts);
+        Ok(Response::new(PrepareSnapshotResponse { mounts }))
+    }
+
+    async fn view(
+        &self,
+        request: Request<ViewSnapshotRequest>,
+    ) -> Result<Response<ViewSnapshotResponse>, Status> {
+        let create = wire::view(request.into_inner())?;
+        let mounts = self.parts.call(move |engine| engine.create(create)).await?;
+        let mounts = wire::mounts(mounts);
+        Ok(Response::new(ViewSnapshotResponse { mounts }))
+    }
+
+    async fn mounts(
+        &self,
+        request: Request<MountsRequest>,
+    ) -> Result<Response<MountsResponse>, Status> {
+        let key = wire::key("key", &request.into_inner().key)?;
+        let mounts = self
+            .parts
+            .engine
+            .mounts(&key)
+            .map_err(|error| status::of(&error))?;
+        let mounts = wire::mounts(mounts);
+        Ok(Response::new(MountsResponse { mounts }))
+    }
+
+    async fn commit(
+        &self,
+        request: Request<CommitSnapshotRequest>,
+    ) -> Result<Response<()>, Status> {
+        let commit = wire::commit(request.into_inner())?;
+        self.parts
+            .call(move |engine| engine.commit(commit))
+            .await
+            .map(Response::new)
+    }
+
+    async fn remove(
+        &self,
+        request: Request<RemoveSnapshotRequest>,
+    ) -> Result<Response<()>, Status> {
+        let key = wire::key("key", &request.into_inner().key)?;
+        self.parts.call(move |engine| engine.remove(&key)).await?;
+        self.parts.nudge.nudge();
+        Ok(Response::new(()))
+    }
+
+    async fn stat(
+        &self,
+        request: Request<StatSnapshotRequest>,
+    ) -> Result<Response<StatSnapshotResponse>, Status> {
+        let key = wire::key("key", &request.into_inner().key)?;
+        let entry = self
+            .parts
+            .engine
+            .stat(&key)
+            .map_err(|error| status::of(&error))?;
+        let info = Some(wire::info(entry));
+        Ok(Response::new(StatSnapshotResponse { info }))
+    }
+
+    async fn update(
+        &self,
+        request: Request<UpdateSnapshotRequest>,
+    ) -> Result<Response<UpdateSnapshotResponse>, Status> {
+        let (key, changes) = wire::update(request.into_inner())?;
+        let entry = self
+            .parts
+            .call(move |engine| engine.update(&key, changes))
+            .await?;
+        let info = Some(wire::info(entry));
+        Ok(Response::new(UpdateSnapshotResponse { info }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<ListSnapshotsRequest>,
+    ) -> Result<Response<Self::ListStream>, Status> {
+        let filters = request.into_inner().filters;
+        let mut listing = self
+            .parts
+            .engine
+            .list(&filters)
+            .map_err(|error| status::of(&error))?;
+        let messages = std::iter::from_fn(move || {
+            let entries = listing.next_entries(ENTRIES_PER_MESSAGE);
+            let info: Vec<_> = entries.into_iter().map(wire::info).collect();
+            (!info.is_empty()).then_some(Ok(ListSnapshotsResponse { info }))
+        });
+        let messages: Listed = Box::new(messages);
+        Ok(Response::new(tokio_stream::iter(messages)))
+    }
+
+    async fn usage(
+        &self,
+        request: Request<UsageRequest>,
+    ) -> Result<Response<UsageResponse>, Status> {
+        let key = wire::key("key", &request.into_inner().key)?;
+        let usage = self.parts.call(move |engine| engine.usage(&key)).await?;
+        Ok(Response::new(wire::usage(usage)))
+    }
+
+    async fn cleanup(&self, _request: Request<CleanupRequest>) -> Result<Response<()>, Status> {
+        self.parts.nudge.nudge();
+        Ok(Response::new(()))
+    }
+}

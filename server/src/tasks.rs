@@ -1,0 +1,69 @@
+//! Every task has an owner: the only file that may spawn.
+//!
+//! Work that was begun ends, whoever waits for it: a client that hangs up drops its handler, not
+//! the call.
+
+use std::future::Future;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Why a call has no outcome.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Lost {
+    /// The call panicked; the panic is in the log.
+    #[error("the call failed inside layerd; its log says more")]
+    Panicked,
+    /// The runtime is going down.
+    #[error("layerd is stopping")]
+    Stopping,
+}
+
+/// Starts tasks and waits for them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    /// Runs a task until it ends; it is to do so soon after the token it gets is cancelled.
+    pub(crate) fn spawn<F>(&self, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.tracker.spawn(task(self.stop.clone()));
+    }
+
+    /// Runs blocking work on a thread of its own and waits for it. It runs to its end even if the
+    /// caller is dropped.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Lost> {
+        let done = self.tracker.spawn_blocking(work).await;
+        done.map_err(|error| {
+            if error.is_panic() {
+                Lost::Panicked
+            } else {
+                Lost::Stopping
+            }
+        })
+    }
+
+    /// Asks all tasks to end.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// What says that tasks are to end.
+    pub(crate) fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Waits until all tasks and calls have ended.
+    pub(crate) async fn ended(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
