@@ -182,3 +182,6 @@ fn flag(option: &str) -> Option<MsFlags> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -245,3 +245,6 @@ fn allowed(option: &str) -> bool {
         && !lowers.contains(&name)
         && option.chars().all(printable)
 }
+
+#[cfg(test)]
+mod tests;

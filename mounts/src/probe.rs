@@ -213,3 +213,6 @@ fn scratch(root: &Path) -> PathBuf {
 }
 
 const SCRATCH: &str = "probe.";
+
+#[cfg(test)]
+mod tests;

@@ -58,13 +58,13 @@ impl LoopDisk {
         Self::new("mkfs.ext4", &["-q"], mib)
     }
 
-    /// An empty vfat.
+    /// An empty ext4 whose directories do not tell the types of their entries.
     ///
     /// # Panics
-    /// If dosfstools is not installed or there is no loop device.
+    /// If e2fsprogs is not installed or there is no loop device.
     #[must_use]
-    pub fn vfat() -> Self {
-        Self::new("mkfs.vfat", &[], 32)
+    pub fn ext4_without_entry_types() -> Self {
+        Self::new("mkfs.ext4", &["-q", "-O", "^filetype"], 16)
     }
 
     /// An empty tmpfs.
@@ -73,15 +73,28 @@ impl LoopDisk {
     /// If this process may not mount.
     #[must_use]
     pub fn tmpfs() -> Self {
-        let disk = Self::folder();
-        run("mount", &["-t", "tmpfs", "tmpfs", text(&disk.folder)]);
-        disk
+        Self::memory("tmpfs")
+    }
+
+    /// An empty ramfs, which has no extended attributes.
+    ///
+    /// # Panics
+    /// If this process may not mount.
+    #[must_use]
+    pub fn ramfs() -> Self {
+        Self::memory("ramfs")
     }
 
     /// Where it is mounted.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.folder
+    }
+
+    fn memory(kind: &str) -> Self {
+        let disk = Self::folder();
+        run("mount", &["-t", kind, kind, text(&disk.folder)]);
+        disk
     }
 
     fn new(make: &str, options: &[&str], mib: u64) -> Self {

@@ -481,3 +481,6 @@ fn fd_path(fd: BorrowedFd<'_>) -> PathBuf {
 fn is_dot(name: &CStr) -> bool {
     name == c"." || name == c".."
 }
+
+#[cfg(test)]
+mod tests;

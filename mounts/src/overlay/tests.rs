@@ -1,55 +1,225 @@
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, umask};
+
 use super::{Options, Overlay};
-use crate::driver::{Base, Driver, Found, Place};
+use crate::driver::{Base, Driver, Found, Place, Stack};
+use crate::rig::{LoopDisk, enter_private_mounts};
 use crate::slot::Slot;
 
 fn open(root: &Path) -> Overlay {
     Overlay::open(root, &Options::default()).expect("a temporary directory holds layers")
 }
 
-#[test]
-fn a_layer_goes_through_its_life() {
-    let root = tempfile::tempdir().expect("a temporary directory");
-    let driver = open(root.path());
-    let slot = Slot(36);
-    driver.create(slot, Base::Empty, true).expect("create");
-    driver.sync().expect("sync");
-    let layer = root.path().join("l/10");
-    assert_eq!(
-        std::fs::metadata(&layer).expect("made").mode() & 0o7777,
-        0o755
-    );
-    std::fs::write(layer.join("file"), [1; 5000]).expect("write");
-    let used = driver.usage(slot, &|| true).expect("usage");
-    assert_eq!(used.inodes, 2);
-    assert!(used.bytes >= 8192, "{used:?}");
-    driver.retire(slot).expect("retire");
-    driver.retire(slot).expect("retire again");
-    assert_eq!(
-        driver.list().expect("list"),
-        [Found::Slot(Place::Trash, slot)]
-    );
-    driver.delete(slot, &|| true).expect("delete");
-    driver.delete(slot, &|| true).expect("delete again");
-    assert_eq!(driver.list().expect("list"), []);
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+fn mode(path: &Path) -> u32 {
+    let permissions = fs::metadata(path).expect("it is there").permissions();
+    permissions.mode() & 0o7777
 }
 
 #[test]
 fn the_folders_are_closed_to_others() {
-    let root = tempfile::tempdir().expect("a temporary directory");
+    let root = temporary();
     let inner = root.path().join("a/b");
     drop(open(&inner));
+    fs::set_permissions(inner.join("l"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    drop(open(&inner));
     for folder in ["", "l", "w", "t"] {
-        let mode = std::fs::metadata(inner.join(folder))
-            .expect("made")
-            .permissions();
-        assert_eq!(mode.mode() & 0o7777, 0o700, "{folder:?}");
+        assert_eq!(mode(&inner.join(folder)), 0o700, "{folder:?}");
     }
+}
+
+#[test]
+fn what_is_there_is_found_again() {
+    let root = temporary();
+    open(root.path())
+        .create(Slot(5), Base::Empty, true)
+        .expect("create");
+    let found = open(root.path()).list().expect("list");
+    let expected = [
+        Found::Slot(Place::Layer, Slot(5)),
+        Found::Slot(Place::Work, Slot(5)),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_root_may_be_a_symlink_but_plans_are_not() {
+    let root = temporary();
+    symlink(root.path(), root.path().join("link")).expect("symlink");
+    fs::create_dir(root.path().join("real")).expect("mkdir");
+    let driver = open(&root.path().join("link/real"));
+    let stack = Stack {
+        own: Some(Slot(1)),
+        parents: Vec::new(),
+        writable: true,
+        ids: None,
+    };
+    let plan = driver.plan(&stack).expect("plan");
+    let real = root.path().canonicalize().expect("real").join("real/l/1");
+    assert_eq!(Path::new(&plan[0].source), real);
+}
+
+/// A umask belongs to a thread that shares its working directory with no other.
+#[test]
+fn modes_do_not_depend_on_the_umask() {
+    let root = temporary();
+    for (slot, mask) in [(1, 0o077), (2, 0), (3, 0o777)] {
+        std::thread::scope(|scope| {
+            let act = || {
+                unshare(CloneFlags::CLONE_FS).expect("no right is needed");
+                umask(Mode::from_bits_truncate(mask));
+                let driver = open(&root.path().join("root"));
+                driver
+                    .create(Slot(slot), Base::Empty, true)
+                    .expect("create");
+            };
+            scope.spawn(act).join().expect("no panic");
+        });
+        let layer = root.path().join(format!("root/l/{slot}"));
+        assert_eq!(mode(&layer), 0o755, "umask {mask:o}");
+    }
+}
+
+#[test]
+fn root_owner_and_group_come_from_the_parent() {
+    let root = temporary();
+    let driver = open(root.path());
+    let owned = Base::Owned {
+        uid: 100_000,
+        gid: 200_000,
+    };
+    driver
+        .create(Slot(1), owned, true)
+        .expect("this test needs root");
+    let parent = driver.layer_path(Slot(1));
+    fs::set_permissions(&parent, fs::Permissions::from_mode(0o1777)).expect("chmod");
+    driver
+        .create(Slot(2), Base::On(Slot(1)), true)
+        .expect("create");
+    let made = fs::metadata(driver.layer_path(Slot(2))).expect("made");
+    assert_eq!((made.uid(), made.gid()), (100_000, 200_000));
+    assert_eq!(made.mode() & 0o7777, 0o755, "the mode is not taken over");
+}
+
+#[test]
+fn a_half_retired_slot_is_completed() {
+    let root = temporary();
+    let driver = open(root.path());
+    let at = |name: &str| root.path().join(name);
+    driver.create(Slot(1), Base::Empty, true).expect("create");
+    fs::rename(at("l/1"), at("t/1")).expect("as if the power went here");
+    driver.retire(Slot(1)).expect("retire");
     assert_eq!(
-        std::fs::read_dir(&inner).expect("read").count(),
-        3,
-        "no trial stays behind"
+        driver.list().expect("list"),
+        [Found::Slot(Place::Trash, Slot(1))]
     );
+    assert!(at("t/1").exists() && at("t/1.w").exists());
+    fs::rename(at("t/1.w"), at("w/1")).expect("as if the power went here");
+    driver.restore(Slot(1)).expect("restore");
+    assert!(at("l/1").exists() && at("w/1").exists() && !at("t/1").exists());
+}
+
+#[test]
+fn of_two_directories_with_one_number_none_is_lost() {
+    let root = temporary();
+    let driver = open(root.path());
+    for place in ["l/1", "t/1"] {
+        fs::create_dir(root.path().join(place)).expect("mkdir");
+    }
+    for moved in [driver.retire(Slot(1)), driver.restore(Slot(1))] {
+        let error = moved.expect_err("both are there");
+        assert_eq!(error.errno(), Some(Errno::EEXIST as i32));
+    }
+    assert!(root.path().join("l/1").exists() && root.path().join("t/1").exists());
+}
+
+#[test]
+fn a_lost_work_directory_is_made_anew() {
+    let root = temporary();
+    let driver = open(root.path());
+    driver.create(Slot(1), Base::Empty, true).expect("create");
+    let work = root.path().join("w/1");
+    fs::remove_dir(&work).expect("as if the power went here");
+    driver.ensure_work(Slot(1)).expect("ensure");
+    assert_eq!(mode(&work), 0o700);
+}
+
+#[test]
+fn strangers_are_reported_and_left_alone() {
+    let root = temporary();
+    let driver = open(root.path());
+    driver.create(Slot(1), Base::Empty, false).expect("create");
+    let strangers = [
+        "l/01", "l/1.w", "l/A", "l/file", "l/zlink", "t/1.x", "t/x.w.w", "w/new-1",
+    ];
+    for name in strangers {
+        let path = root.path().join(name);
+        match name {
+            "l/file" => fs::write(path, "x").expect("write"),
+            "l/zlink" => symlink(".", path).expect("symlink"),
+            _ => fs::create_dir(path).expect("mkdir"),
+        }
+    }
+    let mut found = Vec::new();
+    let mut slots = Vec::new();
+    for entry in driver.list().expect("list") {
+        match entry {
+            Found::Stranger(path) => found.push(path),
+            Found::Slot(place, slot) => slots.push((place, slot)),
+        }
+    }
+    found.sort();
+    let real = root.path().canonicalize().expect("real");
+    let expected: Vec<_> = strangers.iter().map(|name| real.join(name)).collect();
+    assert_eq!(found, expected);
+    assert_eq!(slots, [(Place::Layer, Slot(1))]);
+}
+
+#[test]
+fn a_number_that_is_not_a_directory_is_a_stranger() {
+    let root = temporary();
+    let driver = open(root.path());
+    fs::write(root.path().join("l/7"), "x").expect("write");
+    let found = driver.list().expect("list");
+    assert!(
+        matches!(found.as_slice(), [Found::Stranger(_)]),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn what_is_open_survives_a_renamed_root() {
+    let dir = temporary();
+    let driver = open(&dir.path().join("root"));
+    fs::rename(dir.path().join("root"), dir.path().join("moved")).expect("rename");
+    driver.create(Slot(1), Base::Empty, true).expect("create");
+    assert!(dir.path().join("moved/l/1").exists());
+}
+
+#[test]
+fn root_a_full_disk_is_told_apart_and_room_comes_back() {
+    enter_private_mounts();
+    let disk = LoopDisk::ext4(4);
+    let driver = open(disk.path());
+    let full = (0..100_000).find_map(|n| driver.create(Slot(n), Base::Empty, true).err());
+    let full = full.expect("four mebibytes do not hold so many");
+    assert!(full.is_full(), "{full:?}");
+    for found in driver.list().expect("list") {
+        if let Found::Slot(_, slot) = found {
+            driver.retire(slot).expect("a rename needs no room");
+            driver.delete(slot, &|| true).expect("delete");
+        }
+    }
+    driver.sync().expect("sync");
+    driver
+        .create(Slot(200_000), Base::Empty, true)
+        .expect("there is room again");
 }
