@@ -88,6 +88,7 @@ pub(crate) struct Checked {
 /// root cannot be written.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<Checked, Error> {
     let in_userns = in_user_namespace();
+    trial::load_module();
     let index = Path::new("/sys/module/overlay/parameters/index").exists();
     let options = complete(&options.mount_options, in_userns, index);
     let layout = Layout::new(root, options.clone(), mount::page_size())?;

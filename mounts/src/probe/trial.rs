@@ -36,6 +36,29 @@ pub(super) fn run(root: &Path, options: &[String]) -> Result<Vec<Finding>, Error
     Ok([vec![kinds], mounted].concat())
 }
 
+/// Lets the kernel load overlayfs if it is a module that nothing has used yet: its parameters show
+/// only then. Asking for a mount without layers does that, and always fails.
+pub(super) fn load_module() {
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if known.split_whitespace().any(|word| word == "overlay") {
+        return;
+    }
+    let ask = || {
+        own_namespace()?;
+        let flags = MsFlags::empty();
+        nix::mount::mount(Some("overlay"), "/", Some("overlay"), flags, None::<&str>)
+    };
+    // Whether it worked shows when a real mount is tried.
+    let _ = mount::on_thread(ask);
+}
+
+/// Gives this thread mounts of its own.
+fn own_namespace() -> Result<(), Errno> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+}
+
 /// The directory things are tried in. Gone when dropped.
 struct Scratch {
     root: PathBuf,
@@ -150,11 +173,9 @@ fn overlay(scratch: &Path, options: &[String]) -> Finding {
 }
 
 fn try_overlay(scratch: &Path, options: &[String]) -> Result<(), Trouble> {
-    let denied =
-        |cause: Errno| Trouble::NotAllowed("cannot make a mount namespace", io::Error::from(cause));
-    unshare(CloneFlags::CLONE_NEWNS).map_err(denied)?;
-    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(denied)?;
+    own_namespace().map_err(|cause| {
+        Trouble::NotAllowed("cannot make a mount namespace", io::Error::from(cause))
+    })?;
     let dir = |name: &str| scratch.join(name).display().to_string();
     let mut all = vec![
         format!("workdir={}", dir("work")),

@@ -11,7 +11,8 @@ use nix::fcntl::openat;
 use nix::sys::stat::{Mode, mkdirat};
 use tempfile::TempDir;
 
-use super::{FLAGS, delete, usage};
+use super::walk::FLAGS;
+use super::{delete, usage};
 use crate::driver::Usage;
 use crate::error::Error;
 use crate::mount::unmount;
