@@ -1,0 +1,149 @@
+//! What can be said on the command line. The help texts here are also the man pages.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::cmd::{completions, info, man, setup, snapshot};
+use crate::human;
+
+/// Looks into layerd and changes what it keeps
+///
+/// layerd keeps container layers on disk for containerd. This program asks the running daemon
+/// over its socket; it opens none of the daemon's files.
+#[derive(Debug, Parser)]
+#[command(
+    name = "layerctl",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes and the form of the JSON output: layerctl --help",
+    after_long_help = AFTER_HELP
+)]
+pub(crate) struct Cli {
+    /// Socket of the daemon; `unix://` may stand before the path
+    #[arg(
+        long,
+        global = true,
+        env = "LAYERD_ADDRESS",
+        value_name = "PATH",
+        default_value = "/run/layerd/layerd.sock",
+        value_parser = parse_address
+    )]
+    pub(crate) address: PathBuf,
+
+    /// Form of the output: columns for people, or one JSON object a line for programs
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORM",
+        default_value = "table"
+    )]
+    pub(crate) output: Format,
+
+    /// Never colour the output (it is coloured only on terminals, and not if NO_COLOR is set)
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+
+    /// How long to wait for each answer, such as 500ms, 30s or 2m; 0 waits forever
+    #[arg(
+        long,
+        global = true,
+        value_name = "TIME",
+        default_value = "30s",
+        value_parser = human::parse_duration
+    )]
+    pub(crate) timeout: Duration,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Info(info::Args),
+    #[command(alias = "snapshots", alias = "snap")]
+    Snapshot(snapshot::Args),
+    Setup(setup::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// Accepts a path, or a path after `unix://`.
+pub(crate) fn parse_address(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("unix://").unwrap_or(text) {
+        "" => Err("the path of a socket is wanted".to_owned()),
+        path if path.contains("://") => Err("only unix sockets are served".to_owned()),
+        path => Ok(PathBuf::from(path)),
+    }
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0   done
+  1   failed for a reason not listed here
+  2   the command line is wrong
+  3   no such snapshot
+  4   the key or name is taken
+  5   refused in the present state: the snapshot has children, is committed, is not active, or
+      a file was edited by somebody else
+  6   an argument or filter breaks a rule
+  7   the daemon cannot be reached, or is stopping
+  8   no answer in time; a change may have been made all the same
+  9   data on disk is damaged
+  10  the disk or a quota is full
+With several operands all are tried, and the first failure decides.
+
+JSON output (-o json): one object a line, nothing if there is nothing to show. Names stay as they
+are between releases; new ones may be added. Sizes are bytes, times are RFC 3339 in UTC.
+  snapshot ls     name, parent (\"\" for none), kind (active, view, committed), created_at,
+                  updated_at, labels (an object); with --usage also bytes, inodes
+  snapshot tree   as ls --usage, and depth (0 for the bottom layer), children (a number)
+  snapshot show   as ls --usage, and children (names), mounts (as below; [] if committed)
+  snapshot mounts, prepare, view
+                  type, source, target, options (an array)
+  snapshot usage  name, bytes, inodes
+  snapshot label  as ls
+  snapshot rm     removed (the key), one object for each
+  info            version, root, driver, backing_filesystem, kernel, features (name, value),
+                  active, views, committed, trash, bytes, unmeasured, disk_bytes,
+                  disk_free_bytes, uptime_seconds
+A snapshot that vanished while it was looked at has null for bytes and inodes.
+
+Keys and labels come from others: control characters in them are printed as escapes such as
+\\u{1b}, and a backslash as two. JSON and `ls -q -0` carry them unchanged.";
+
+#[cfg(test)]
+mod tests {
+    use super::{Cli, parse_address};
+    use clap::CommandFactory;
+    use std::path::PathBuf;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses_are_paths() {
+        assert_eq!(
+            parse_address("unix:///run/x.sock"),
+            Ok(PathBuf::from("/run/x.sock"))
+        );
+        assert_eq!(
+            parse_address("/run/x.sock"),
+            Ok(PathBuf::from("/run/x.sock"))
+        );
+        assert!(parse_address("").is_err());
+        assert!(parse_address("unix://").is_err());
+        assert!(parse_address("tcp://1.2.3.4").is_err());
+    }
+}

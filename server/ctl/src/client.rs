@@ -1,0 +1,269 @@
+//! The connection to the daemon: one method a call, each with its deadline and its error.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use layerd_proto::containerd::services::snapshots::v1 as wire;
+use layerd_proto::layerd::v1::admin_client::AdminClient;
+use layerd_proto::layerd::v1::{InfoRequest, InfoResponse};
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+use wire::snapshots_client::SnapshotsClient;
+
+use crate::error::Error;
+use crate::snapshot::{Mount, Snapshot, Usage};
+use crate::text::filter_value;
+
+/// What containerd's servers accept, too: a hundred snapshots with full labels in one message.
+const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+/// The name that containerd's configuration gives layerd.
+const SNAPSHOTTER: &str = "layerd";
+
+/// Key, parent and labels of a new snapshot.
+#[derive(Debug)]
+pub(crate) struct New {
+    pub(crate) key: String,
+    pub(crate) parent: String,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// A connection. Dropping it closes it.
+pub(crate) struct Client {
+    snapshots: SnapshotsClient<Channel>,
+    admin: AdminClient<Channel>,
+    timeout: Duration,
+}
+
+impl Client {
+    /// Connects at once, so that a daemon that is not there is told from a call that failed.
+    pub(crate) async fn connect(address: &Path, timeout: Duration) -> Result<Self, Error> {
+        let unreachable = |cause| Error::Unreachable {
+            address: address.display().to_string(),
+            cause,
+        };
+        let stream = within("connect to layerd", timeout, UnixStream::connect(address))
+            .await?
+            .map_err(unreachable)?;
+        let stream = Mutex::new(Some(TokioIo::new(stream)));
+        let connector = tower::service_fn(move |_uri| {
+            let taken = stream.lock().ok().and_then(|mut stream| stream.take());
+            std::future::ready(taken.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
+        });
+        // The address is never looked up; HTTP/2 wants one.
+        let channel = within(
+            "connect to layerd",
+            timeout,
+            Endpoint::from_static("http://localhost").connect_with_connector(connector),
+        )
+        .await?
+        .map_err(|cause| unreachable(io::Error::other(cause)))?;
+        Ok(Self {
+            snapshots: SnapshotsClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+            admin: AdminClient::new(channel),
+            timeout,
+        })
+    }
+
+    pub(crate) async fn info(&mut self) -> Result<InfoResponse, Error> {
+        let call = self.admin.info(InfoRequest {});
+        answer("ask layerd about itself", self.timeout, call).await
+    }
+
+    /// Every snapshot that matches one of `filters`, or all; in no order.
+    pub(crate) async fn list(&mut self, filters: Vec<String>) -> Result<Vec<Snapshot>, Error> {
+        let what = "list snapshots";
+        let request = wire::ListSnapshotsRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            filters,
+        };
+        let mut stream = answer(what, self.timeout, self.snapshots.list(request)).await?;
+        let mut all = Vec::new();
+        while let Some(message) = within(what, self.timeout, stream.message())
+            .await?
+            .map_err(|status| failed(what, status))?
+        {
+            all.extend(message.info.into_iter().map(Snapshot::from));
+        }
+        Ok(all)
+    }
+
+    pub(crate) async fn children(&mut self, name: &str) -> Result<Vec<Snapshot>, Error> {
+        self.list(vec![format!("parent=={}", filter_value(name))])
+            .await
+    }
+
+    pub(crate) async fn stat(&mut self, key: &str) -> Result<Snapshot, Error> {
+        let what = format!("look at snapshot \"{key}\"");
+        let request = wire::StatSnapshotRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            key: key.to_owned(),
+        };
+        let reply = answer(&what, self.timeout, self.snapshots.stat(request)).await?;
+        let lacks = "the snapshot";
+        reply
+            .info
+            .map(Snapshot::from)
+            .ok_or(Error::Malformed { what, lacks })
+    }
+
+    pub(crate) async fn usage(&mut self, key: &str) -> Result<Usage, Error> {
+        let what = format!("measure snapshot \"{key}\"");
+        let request = wire::UsageRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            key: key.to_owned(),
+        };
+        let reply = answer(&what, self.timeout, self.snapshots.usage(request)).await?;
+        Ok(Usage {
+            bytes: u64::try_from(reply.size).unwrap_or_default(),
+            inodes: u64::try_from(reply.inodes).unwrap_or_default(),
+        })
+    }
+
+    /// As [`usage`](Self::usage), but none for a snapshot that is gone by now.
+    pub(crate) async fn usage_if_there(&mut self, key: &str) -> Result<Option<Usage>, Error> {
+        match self.usage(key).await {
+            Ok(usage) => Ok(Some(usage)),
+            Err(Error::Call { status, .. }) if status.code() == tonic::Code::NotFound => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    pub(crate) async fn mounts(&mut self, key: &str) -> Result<Vec<Mount>, Error> {
+        let what = format!("get the mounts of snapshot \"{key}\"");
+        let request = wire::MountsRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            key: key.to_owned(),
+        };
+        let reply = answer(&what, self.timeout, self.snapshots.mounts(request)).await?;
+        Ok(reply.mounts.into_iter().map(Mount::from).collect())
+    }
+
+    pub(crate) async fn prepare(&mut self, new: New) -> Result<Vec<Mount>, Error> {
+        let what = format!("prepare snapshot \"{}\"", new.key);
+        let request = wire::PrepareSnapshotRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            key: new.key,
+            parent: new.parent,
+            labels: new.labels,
+        };
+        let reply = answer(&what, self.timeout, self.snapshots.prepare(request)).await?;
+        Ok(reply.mounts.into_iter().map(Mount::from).collect())
+    }
+
+    pub(crate) async fn view(&mut self, new: New) -> Result<Vec<Mount>, Error> {
+        let what = format!("make view \"{}\"", new.key);
+        let request = wire::ViewSnapshotRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            key: new.key,
+            parent: new.parent,
+            labels: new.labels,
+        };
+        let reply = answer(&what, self.timeout, self.snapshots.view(request)).await?;
+        Ok(reply.mounts.into_iter().map(Mount::from).collect())
+    }
+
+    /// Commits the active snapshot `key` under `name`.
+    pub(crate) async fn commit(
+        &mut self,
+        name: &str,
+        key: &str,
+        labels: BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        let request = wire::CommitSnapshotRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            name: name.to_owned(),
+            key: key.to_owned(),
+            labels,
+            parent: String::new(),
+        };
+        let what = format!("commit snapshot \"{key}\" as \"{name}\"");
+        answer(&what, self.timeout, self.snapshots.commit(request))
+            .await
+            .map(drop)
+    }
+
+    pub(crate) async fn remove(&mut self, key: &str) -> Result<(), Error> {
+        let request = wire::RemoveSnapshotRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            key: key.to_owned(),
+        };
+        let what = format!("remove snapshot \"{key}\"");
+        answer(&what, self.timeout, self.snapshots.remove(request))
+            .await
+            .map(drop)
+    }
+
+    /// Sets labels; those with an empty value are removed. Others stay.
+    pub(crate) async fn label(
+        &mut self,
+        key: &str,
+        labels: BTreeMap<String, String>,
+    ) -> Result<Snapshot, Error> {
+        let what = format!("change the labels of snapshot \"{key}\"");
+        let paths = labels
+            .keys()
+            .map(|label| format!("labels.{label}"))
+            .collect();
+        let request = wire::UpdateSnapshotRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+            info: Some(wire::Info {
+                name: key.to_owned(),
+                labels,
+                ..wire::Info::default()
+            }),
+            update_mask: Some(prost_types::FieldMask { paths }),
+        };
+        let reply = answer(&what, self.timeout, self.snapshots.update(request)).await?;
+        let lacks = "the snapshot";
+        reply
+            .info
+            .map(Snapshot::from)
+            .ok_or(Error::Malformed { what, lacks })
+    }
+
+    pub(crate) async fn cleanup(&mut self) -> Result<(), Error> {
+        let request = wire::CleanupRequest {
+            snapshotter: SNAPSHOTTER.to_owned(),
+        };
+        let call = self.snapshots.cleanup(request);
+        answer("start the cleanup", self.timeout, call)
+            .await
+            .map(drop)
+    }
+}
+
+async fn answer<T>(
+    what: &str,
+    limit: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Error> {
+    let reply = within(what, limit, call).await?;
+    reply
+        .map(Response::into_inner)
+        .map_err(|status| failed(what, status))
+}
+
+fn failed(what: &str, status: Status) -> Error {
+    Error::Call {
+        what: what.to_owned(),
+        status: Box::new(status),
+    }
+}
+
+async fn within<T>(what: &str, limit: Duration, work: impl Future<Output = T>) -> Result<T, Error> {
+    if limit.is_zero() {
+        return Ok(work.await);
+    }
+    tokio::time::timeout(limit, work)
+        .await
+        .map_err(|_| Error::TimedOut {
+            what: what.to_owned(),
+            limit,
+        })
+}

@@ -1,0 +1,55 @@
+//! The commands, one file a noun.
+
+pub(crate) mod completions;
+pub(crate) mod info;
+pub(crate) mod man;
+pub(crate) mod setup;
+pub(crate) mod snapshot;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cli::{Cli, Command};
+use crate::client::Client;
+use crate::error::Error;
+use crate::output::Output;
+
+/// Where the daemon is and how long it may take.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    pub(crate) address: PathBuf,
+    timeout: Duration,
+}
+
+impl Daemon {
+    async fn connect(&self) -> Result<Client, Error> {
+        Client::connect(&self.address, self.timeout).await
+    }
+}
+
+pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
+    let daemon = Daemon {
+        address: cli.address,
+        timeout: cli.timeout,
+    };
+    match cli.command {
+        Command::Info(args) => wait(info::run(&args, &daemon, out)),
+        Command::Snapshot(args) => wait(snapshot::run(args, &daemon, out)),
+        Command::Setup(args) => setup::run(args, &daemon, out),
+        Command::Completions(args) => completions::run(&args, out),
+        Command::Man(args) => man::run(&args, out),
+    }
+}
+
+/// Runs a conversation with the daemon on this thread.
+fn wait(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| Error::Io {
+            what: "start".to_owned(),
+            cause,
+        })?
+        .block_on(work)
+}

@@ -1,0 +1,260 @@
+//! `layerctl setup`: what other programs need to know of layerd.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command as Process;
+
+use clap::Subcommand;
+
+use super::Daemon;
+use crate::containerd::dropin::{DropIn, host_platform};
+use crate::containerd::main_file::{self, MainFile};
+use crate::containerd::{Schema, Version};
+use crate::error::Error;
+use crate::output::Output;
+use crate::owned::{self, Done, Owner};
+use crate::text::escape;
+
+/// Configures other programs to use layerd
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Containerd(Containerd),
+}
+
+/// Prints, writes or removes the drop-in that makes layerd a snapshotter of containerd
+///
+/// Without --write it is printed. With --write it is put into containerd's directory of drop-ins,
+/// unless somebody edited the file that is there. config.toml is read, never changed; if
+/// containerd would not read the drop-in, the line to add is shown. containerd must be restarted
+/// to notice a change; running containers go on.
+#[derive(Debug, clap::Args)]
+struct Containerd {
+    /// containerd's version, such as 1.7 or 2.1.4; asked of `containerd --version` by default
+    #[arg(long, value_name = "VERSION", value_parser = Version::parse)]
+    version: Option<Version>,
+
+    /// Write the drop-in
+    #[arg(long, conflicts_with = "remove")]
+    write: bool,
+
+    /// Remove the drop-in
+    #[arg(long)]
+    remove: bool,
+
+    /// Socket containerd reaches layerd at; that of --address by default
+    #[arg(long, value_name = "PATH", value_parser = crate::cli::parse_address)]
+    socket: Option<PathBuf>,
+
+    /// Data directory of layerd
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/containerd/io.containerd.snapshotter.v1.layerd"
+    )]
+    root: PathBuf,
+
+    /// Let pods with user namespaces share layers (containerd 2.0 and Linux 5.19)
+    #[arg(long)]
+    remap_ids: bool,
+
+    /// Have image names and layer digests passed on as labels (containerd 2.1)
+    #[arg(long)]
+    annotations: bool,
+
+    /// containerd's own configuration
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/containerd/config.toml"
+    )]
+    config: PathBuf,
+
+    /// Directory for the drop-in, layerd.toml
+    #[arg(long, value_name = "DIR", default_value = main_file::DROP_INS)]
+    dir: PathBuf,
+
+    /// Platform to unpack images for; this machine's by default
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
+}
+
+pub(crate) fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let Command::Containerd(args) = args.command;
+    let path = args.dir.join("layerd.toml");
+    if args.remove {
+        return remove(&path, out);
+    }
+    let version = match args.version {
+        Some(version) => version,
+        None => installed()?,
+    };
+    let main = read_main(&args.config)?;
+    let text = owned::sealed(&drop_in(&args, version, main.as_ref(), daemon)?.render());
+    if args.write {
+        let done = write(&path, &text)?;
+        tell(done, &path, out)?;
+    } else {
+        out.raw(text.as_bytes())?;
+    }
+    match main_file::advice(version, main.as_ref(), &args.config, &path) {
+        Some(advice) => note(&advice, args.write, out),
+        None => Ok(()),
+    }
+}
+
+fn drop_in(
+    args: &Containerd,
+    version: Version,
+    main: Option<&MainFile>,
+    daemon: &Daemon,
+) -> Result<DropIn, Error> {
+    let socket = args.socket.as_deref().unwrap_or(&daemon.address);
+    let drop_in = DropIn {
+        version,
+        schema: Schema::choose(version, main.map(|main| main.schema)),
+        socket: absolute("--socket", socket)?,
+        root: absolute("--root", &args.root)?,
+        platform: args.platform.clone().unwrap_or_else(host_platform),
+        remap_ids: args.remap_ids,
+        annotations: args.annotations,
+    };
+    drop_in
+        .check()
+        .map_err(|why| invalid(why, "Leave the option out."))?;
+    Ok(drop_in)
+}
+
+fn invalid(why: String, hint: &str) -> Error {
+    Error::Invalid {
+        what: "make the drop-in".to_owned(),
+        why,
+        hint: hint.to_owned(),
+    }
+}
+
+/// containerd has another working directory, and its configuration holds text only.
+fn absolute(option: &str, path: &Path) -> Result<String, Error> {
+    match path.to_str() {
+        Some(text) if path.is_absolute() && !text.contains(char::is_control) => Ok(text.to_owned()),
+        _ => Err(invalid(
+            format!("{option} is {}", path.display()),
+            "An absolute path without control characters is wanted.",
+        )),
+    }
+}
+
+/// Asks the containerd on the search path.
+fn installed() -> Result<Version, Error> {
+    let what = || "find out containerd's version".to_owned();
+    let hint = "Name it with --version, such as --version 2.1.".to_owned();
+    let output = Process::new("containerd")
+        .arg("--version")
+        .output()
+        .map_err(|cause| Error::Invalid {
+            what: what(),
+            why: format!("run `containerd --version`: {cause}"),
+            hint: hint.clone(),
+        })?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Version::from_output(&text).map_err(|why| Error::Invalid {
+        what: what(),
+        why,
+        hint,
+    })
+}
+
+fn read_main(path: &Path) -> Result<Option<MainFile>, Error> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(failed("read", path, cause)),
+    };
+    MainFile::parse(&text)
+        .map(Some)
+        .map_err(|why| Error::Invalid {
+            what: format!("read {}", path.display()),
+            why,
+            hint: "containerd would not start with it either; mend it first.".to_owned(),
+        })
+}
+
+fn write(path: &Path, text: &str) -> Result<Done, Error> {
+    match owned::owner(path).map_err(|cause| failed("read", path, cause))? {
+        Owner::Us(old) if old == text => return Ok(Done::Already),
+        Owner::Us(_) | Owner::Nobody => {}
+        Owner::Somebody(old) => return Err(edited("write", path, &owned::difference(&old, text))),
+    }
+    owned::replace(path, text).map_err(|cause| failed("write", path, cause))?;
+    Ok(Done::Now)
+}
+
+fn remove(path: &Path, out: &mut Output) -> Result<(), Error> {
+    let name = escape(&path.display().to_string());
+    match owned::owner(path).map_err(|cause| failed("read", path, cause))? {
+        Owner::Nobody => out.line(&format!("There is no {name}")),
+        Owner::Somebody(_) => Err(edited("remove", path, "")),
+        Owner::Us(_) => {
+            owned::remove(path).map_err(|cause| failed("remove", path, cause))?;
+            out.line(&format!(
+                "Removed {name}. Restart containerd: systemctl restart containerd"
+            ))
+        }
+    }
+}
+
+fn failed(attempt: &str, path: &Path, cause: io::Error) -> Error {
+    Error::Io {
+        what: format!("{attempt} {}", path.display()),
+        cause,
+    }
+}
+
+fn edited(attempt: &str, path: &Path, difference: &str) -> Error {
+    let lines: Vec<String> = difference.lines().map(escape).collect();
+    let would = if lines.is_empty() {
+        ""
+    } else {
+        "\nThis would have changed:\n"
+    };
+    Error::Refused {
+        what: format!("{attempt} {}", path.display()),
+        why: "somebody else wrote or edited it".to_owned(),
+        hint: format!(
+            "Move it away and try again, or keep it and change it by hand.{would}{}",
+            lines.join("\n")
+        ),
+    }
+}
+
+fn tell(done: Done, path: &Path, out: &mut Output) -> Result<(), Error> {
+    let name = escape(&path.display().to_string());
+    match done {
+        Done::Already => out.line(&format!("{name} is up to date")),
+        Done::Now => out.line(&format!(
+            "Wrote {name}. Restart containerd: systemctl restart containerd\n\
+             Then `ctr plugins ls` lists layerd, and `ctr images pull --snapshotter layerd` uses it."
+        )),
+    }
+}
+
+/// Beside a printed drop-in advice goes to standard error, so that the output can be saved as it
+/// is.
+fn note(advice: &str, written: bool, out: &mut Output) -> Result<(), Error> {
+    let advice: String = advice.lines().map(|line| escape(line) + "\n").collect();
+    if written {
+        return out.raw(advice.as_bytes());
+    }
+    io::stderr()
+        .write_all(advice.as_bytes())
+        .map_err(Error::Output)
+}
+
+#[cfg(test)]
+mod tests;

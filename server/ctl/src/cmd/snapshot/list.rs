@@ -1,0 +1,158 @@
+//! `layerctl snapshot ls`.
+
+use serde::Serialize;
+
+use crate::cmd::Daemon;
+use crate::error::Error;
+use crate::human;
+use crate::output::Output;
+use crate::snapshot::{Kind, Snapshot, Usage};
+use crate::table::{Cell, Colour, Table};
+use crate::text::{escape, shorten};
+
+/// Lists snapshots, oldest first
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "list")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(super) choice: Choice,
+
+    /// Print names only
+    #[arg(short, long, conflicts_with = "usage")]
+    quiet: bool,
+
+    /// End names with NUL and print them unchanged, for `xargs -0`
+    #[arg(short = '0', long, requires = "quiet")]
+    null: bool,
+
+    /// Also show sizes; costs a call for each snapshot
+    #[arg(short, long)]
+    usage: bool,
+
+    /// Show digests in full in the column of parents
+    #[arg(long)]
+    no_trunc: bool,
+}
+
+/// Which snapshots to show.
+#[derive(Debug, clap::Args)]
+pub(super) struct Choice {
+    /// Only snapshots that match, in containerd's language: kind==active, name~=sha256,
+    /// parent=="", labels."containerd.io/snapshot.ref"==sha256:...; a comma means and, a second
+    /// --filter means or
+    #[arg(short, long = "filter", value_name = "FILTER")]
+    filters: Vec<String>,
+
+    /// Only snapshots of this kind
+    #[arg(short, long, value_enum)]
+    kind: Option<Kind>,
+}
+
+impl Choice {
+    /// Matching snapshots, oldest first.
+    pub(super) async fn fetch(
+        self,
+        client: &mut crate::client::Client,
+    ) -> Result<Vec<Snapshot>, Error> {
+        let mut found = client.list(self.filters).await?;
+        if let Some(kind) = self.kind {
+            found.retain(|snapshot| snapshot.kind == kind);
+        }
+        found.sort_by(|left, right| (left.created, &left.name).cmp(&(right.created, &right.name)));
+        Ok(found)
+    }
+}
+
+#[derive(Serialize)]
+struct Measured<'a> {
+    #[serde(flatten)]
+    snapshot: &'a Snapshot,
+    bytes: Option<u64>,
+    inodes: Option<u64>,
+}
+
+pub(super) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    let found = args.choice.fetch(&mut client).await?;
+    if args.quiet {
+        return names(&found, args.null, out);
+    }
+    if !args.usage {
+        return plain(&found, args.no_trunc, out);
+    }
+    let mut rows = Vec::with_capacity(found.len());
+    for snapshot in &found {
+        rows.push((snapshot, client.usage_if_there(&snapshot.name).await?));
+    }
+    measured(&rows, args.no_trunc, out)
+}
+
+fn names(found: &[Snapshot], null: bool, out: &mut Output) -> Result<(), Error> {
+    for snapshot in found {
+        if null {
+            out.raw(snapshot.name.as_bytes())?;
+            out.raw(b"\0")?;
+        } else {
+            out.line(&escape(&snapshot.name))?;
+        }
+    }
+    Ok(())
+}
+
+fn plain(found: &[Snapshot], full: bool, out: &mut Output) -> Result<(), Error> {
+    if out.json {
+        return found.iter().try_for_each(|snapshot| out.object(snapshot));
+    }
+    let mut table = Table::new(&["KIND", "AGE", "PARENT", "NAME"]);
+    for snapshot in found {
+        table.push(vec![
+            snapshot.kind.cell(),
+            Cell::right(human::age(snapshot.created.0, out.now)),
+            parent(snapshot, full),
+            Cell::left(escape(&snapshot.name)),
+        ]);
+    }
+    out.table(&table)
+}
+
+fn measured(
+    rows: &[(&Snapshot, Option<Usage>)],
+    full: bool,
+    out: &mut Output,
+) -> Result<(), Error> {
+    if out.json {
+        return rows.iter().try_for_each(|(snapshot, usage)| {
+            out.object(&Measured {
+                snapshot,
+                bytes: usage.map(|usage| usage.bytes),
+                inodes: usage.map(|usage| usage.inodes),
+            })
+        });
+    }
+    let mut table = Table::new(&["KIND", "AGE", "SIZE", "INODES", "PARENT", "NAME"]);
+    for (snapshot, usage) in rows {
+        let inodes = usage.map_or_else(|| "-".to_owned(), |usage| usage.inodes.to_string());
+        table.push(vec![
+            snapshot.kind.cell(),
+            Cell::right(human::age(snapshot.created.0, out.now)),
+            size(*usage),
+            Cell::right(inodes),
+            parent(snapshot, full),
+            Cell::left(escape(&snapshot.name)),
+        ]);
+    }
+    out.table(&table)
+}
+
+/// A size, or a dash for a snapshot that is gone by now.
+pub(super) fn size(usage: Option<Usage>) -> Cell {
+    Cell::right(usage.map_or_else(|| "-".to_owned(), |usage| human::size(usage.bytes)))
+}
+
+fn parent(snapshot: &Snapshot, full: bool) -> Cell {
+    match snapshot.parent.as_str() {
+        "" => Cell::left("-").coloured(Colour::Dim),
+        name if full => Cell::left(escape(name)),
+        name => Cell::left(escape(&shorten(name))),
+    }
+}

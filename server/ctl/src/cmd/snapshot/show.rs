@@ -1,0 +1,184 @@
+//! `layerctl snapshot show`, `mounts` and `usage`: look at single snapshots.
+
+use serde::Serialize;
+
+use crate::cmd::Daemon;
+use crate::error::Error;
+use crate::human;
+use crate::output::Output;
+use crate::snapshot::{self, Kind, Snapshot};
+use crate::table::{Cell, Table};
+use crate::text::escape;
+
+/// Shows all there is to know about a snapshot
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "inspect")]
+pub(crate) struct Args {
+    /// Key or name
+    key: String,
+}
+
+/// Shows how to mount an active snapshot or a view
+#[derive(Debug, clap::Args)]
+pub(crate) struct Mounts {
+    /// Key of an active snapshot or a view
+    key: String,
+}
+
+/// Shows what snapshots hold on disk, without their parents
+#[derive(Debug, clap::Args)]
+pub(crate) struct Usage {
+    /// Keys or names
+    #[arg(required = true)]
+    keys: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    snapshot: Snapshot,
+    bytes: u64,
+    inodes: u64,
+    children: Vec<String>,
+    mounts: Vec<snapshot::Mount>,
+}
+
+#[derive(Serialize)]
+struct Measured<'a> {
+    name: &'a str,
+    #[serde(flatten)]
+    usage: snapshot::Usage,
+}
+
+/// Children listed by name before the rest is only counted.
+const CHILDREN_SHOWN: usize = 20;
+
+pub(super) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    let snapshot = client.stat(&args.key).await?;
+    let usage = client.usage(&args.key).await?;
+    let children = client.children(&args.key).await?;
+    let mut children: Vec<String> = children.into_iter().map(|child| child.name).collect();
+    children.sort();
+    let mounts = match snapshot.kind {
+        Kind::Active | Kind::View => client.mounts(&args.key).await?,
+        Kind::Committed | Kind::Unknown => Vec::new(),
+    };
+    let shown = Shown {
+        snapshot,
+        bytes: usage.bytes,
+        inodes: usage.inodes,
+        children,
+        mounts,
+    };
+    if out.json {
+        return out.object(&shown);
+    }
+    let now = out.now;
+    lines(&shown, now)
+        .iter()
+        .try_for_each(|line| out.line(&escape(line)))
+}
+
+fn lines(shown: &Shown, now: i64) -> Vec<String> {
+    let snapshot = &shown.snapshot;
+    let parent = match snapshot.parent.as_str() {
+        "" => "none",
+        name => name,
+    };
+    let age = human::age(snapshot.created.0, now);
+    let mut lines = vec![
+        format!("Name: {}", snapshot.name),
+        format!("Kind: {}", snapshot.kind.name()),
+        format!("Parent: {parent}"),
+        format!("Created: {} ({age} ago)", snapshot.created_at),
+        format!("Updated: {}", snapshot.updated_at),
+        format!("Size: {} ({} bytes)", human::size(shown.bytes), shown.bytes),
+        format!("Inodes: {}", shown.inodes),
+        format!("Labels: {}", snapshot.labels.len()),
+    ];
+    let labels = snapshot.labels.iter();
+    lines.extend(labels.map(|(key, value)| format!(" {key}={value}")));
+    lines.push(format!("Children: {}", shown.children.len()));
+    let children = shown.children.iter().take(CHILDREN_SHOWN);
+    lines.extend(children.map(|child| format!(" {child}")));
+    if shown.children.len() > CHILDREN_SHOWN {
+        lines.push(format!(
+            " and {} more",
+            shown.children.len() - CHILDREN_SHOWN
+        ));
+    }
+    for mount in &shown.mounts {
+        lines.push(format!("Mount: {} of {}", mount.kind, mount.source));
+        lines.extend(mount.options.iter().map(|option| format!(" {option}")));
+    }
+    lines
+}
+
+pub(super) async fn mounts(args: &Mounts, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let mounts = daemon.connect().await?.mounts(&args.key).await;
+    print_mounts(&mounts.map_err(|error| advise(error, &args.key))?, out)
+}
+
+/// Says which command leads to what was wanted.
+pub(super) fn advise(error: Error, key: &str) -> Error {
+    match error {
+        Error::Call { what, status } if status.code() == tonic::Code::FailedPrecondition => {
+            Error::Refused {
+                what,
+                why: status.message().to_owned(),
+                hint: escape(&format!(
+                    "A committed snapshot has no mounts of its own. Make a view of it first:\n\
+                     layerctl snapshot view NEW-KEY '{key}'"
+                )),
+            }
+        }
+        other => other,
+    }
+}
+
+pub(super) fn print_mounts(mounts: &[snapshot::Mount], out: &mut Output) -> Result<(), Error> {
+    if out.json {
+        return mounts.iter().try_for_each(|mount| out.object(mount));
+    }
+    let mut table = Table::new(&["TYPE", "SOURCE", "OPTIONS"]);
+    for mount in mounts {
+        table.push(vec![
+            Cell::left(escape(&mount.kind)),
+            Cell::left(escape(&mount.source)),
+            Cell::left(escape(&mount.options.join(","))),
+        ]);
+    }
+    out.table(&table)
+}
+
+pub(super) async fn usage(args: Usage, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    let mut measured = Vec::new();
+    let mut failed = Vec::new();
+    for key in &args.keys {
+        match client.usage(key).await {
+            Ok(usage) => measured.push((key, usage)),
+            Err(error) => failed.push(error),
+        }
+    }
+    print_usage(&measured, out)?;
+    super::change::all_or(failed)
+}
+
+fn print_usage(measured: &[(&String, snapshot::Usage)], out: &mut Output) -> Result<(), Error> {
+    if out.json {
+        return measured
+            .iter()
+            .try_for_each(|&(name, usage)| out.object(&Measured { name, usage }));
+    }
+    let mut table = Table::new(&["SIZE", "INODES", "NAME"]);
+    for (name, usage) in measured {
+        table.push(vec![
+            Cell::right(human::size(usage.bytes)),
+            Cell::right(usage.inodes.to_string()),
+            Cell::left(escape(name)),
+        ]);
+    }
+    out.table(&table)
+}

@@ -1,0 +1,161 @@
+//! containerd's configuration: which release wants which lines.
+
+pub(crate) mod dropin;
+pub(crate) mod main_file;
+
+use std::fmt;
+
+/// A release of containerd. Without a patch number it stands for the newest of its series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version {
+    major: u32,
+    minor: u32,
+    patch: Option<u32>,
+}
+
+/// The oldest series that layerd knows.
+const OLDEST: (u32, u32) = (1, 6);
+
+impl Version {
+    /// Reads `1.7`, `v2.1.4`, `1.6.20~ds1`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("a version such as 1.7 or 2.1.4 is wanted, not {text:?}");
+        let mut numbers = text.strip_prefix('v').unwrap_or(text).splitn(3, '.');
+        let mut whole = || numbers.next().and_then(|number| number.parse().ok());
+        let (major, minor) = whole().zip(whole()).ok_or_else(wrong)?;
+        let version = Self {
+            major,
+            minor,
+            patch: numbers
+                .next()
+                .map(leading_number)
+                .transpose()
+                .map_err(|()| wrong())?,
+        };
+        if (major, minor) < OLDEST {
+            return Err(format!(
+                "containerd {version} is too old, 1.6 is the oldest that layerd serves"
+            ));
+        }
+        Ok(version)
+    }
+
+    /// Finds the version in what `containerd --version` prints: name, package, version, revision.
+    pub(crate) fn from_output(output: &str) -> Result<Self, String> {
+        let word = output.split_whitespace().nth(2).unwrap_or_default();
+        Self::parse(word)
+    }
+
+    /// Whether it is this release or a later one.
+    fn since(self, major: u32, minor: u32, patch: u32) -> bool {
+        let own = self.patch.unwrap_or(u32::MAX);
+        (self.major, self.minor, own) >= (major, minor, patch)
+    }
+
+    fn is_series(self, major: u32, minor: u32) -> bool {
+        (self.major, self.minor) == (major, minor)
+    }
+}
+
+fn leading_number(text: &str) -> Result<u32, ()> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    text[..digits].parse().map_err(|_| ())
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)?;
+        match self.patch {
+            Some(patch) => write!(f, ".{patch}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Version of the configuration format. A drop-in may not be newer than config.toml: containerd
+/// then refuses to start, or no longer migrates config.toml.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Schema {
+    /// Short plugin names, no `version` line.
+    V1,
+    V2,
+    /// containerd 2.x.
+    V3,
+}
+
+impl Schema {
+    /// The newest format that both the release and its config.toml, if there is one, use.
+    pub(crate) fn choose(version: Version, main_file: Option<Self>) -> Self {
+        let newest = if version.since(2, 0, 0) {
+            Self::V3
+        } else {
+            Self::V2
+        };
+        main_file.map_or(newest, |main_file| newest.min(main_file))
+    }
+
+    /// The line that says so.
+    pub(crate) fn line(self) -> Option<&'static str> {
+        match self {
+            Self::V1 => None,
+            Self::V2 => Some("version = 2"),
+            Self::V3 => Some("version = 3"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Schema, Version};
+
+    fn version(text: &str) -> Version {
+        Version::parse(text).unwrap()
+    }
+
+    #[test]
+    fn versions_are_found_in_what_containerd_prints() {
+        let table = [
+            (
+                "containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3",
+                "1.6.20",
+            ),
+            (
+                "containerd github.com/containerd/containerd/v2 v2.1.4 75cb2b7\n",
+                "2.1.4",
+            ),
+            ("containerd containerd.io 1.7.25 bcc810d6", "1.7.25"),
+            (
+                "containerd github.com/containerd/containerd/v2 2.4.0-beta.1+unknown ",
+                "2.4.0",
+            ),
+        ];
+        for (output, wanted) in table {
+            assert_eq!(Version::from_output(output).unwrap().to_string(), wanted);
+        }
+    }
+
+    #[test]
+    fn what_is_no_version_is_refused() {
+        for bad in ["", "2", "two", "2.x", "1.7.x", "1.5.9", "-1.2"] {
+            assert!(Version::parse(bad).is_err(), "{bad}");
+        }
+        assert!(Version::from_output("containerd").is_err());
+    }
+
+    #[test]
+    fn a_series_stands_for_its_newest_release() {
+        assert!(version("1.6").since(1, 6, 32));
+        assert!(!version("1.6.31").since(1, 6, 32));
+        assert!(version("2.0.0").since(1, 7, 16));
+        assert!(!version("1.7").since(2, 0, 0));
+    }
+
+    #[test]
+    fn a_drop_in_is_never_newer_than_the_main_file() {
+        assert_eq!(Schema::choose(version("1.7"), None), Schema::V2);
+        assert_eq!(Schema::choose(version("2.2"), None), Schema::V3);
+        assert_eq!(Schema::choose(version("2.2"), Some(Schema::V2)), Schema::V2);
+        assert_eq!(Schema::choose(version("1.6"), Some(Schema::V3)), Schema::V2);
+        assert_eq!(Schema::choose(version("1.7"), Some(Schema::V1)), Schema::V1);
+    }
+}

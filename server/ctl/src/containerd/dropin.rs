@@ -1,0 +1,178 @@
+//! The drop-in that makes layerd a snapshotter of containerd.
+//!
+//! What is left out is left out on purpose: `rebase` loses deletions for any snapshotter not
+//! named overlayfs, and a proxy of type `diff` crashes containerd 1.6 and early 1.7.
+
+use super::{Schema, Version};
+
+/// Everything the text depends on.
+#[derive(Debug)]
+pub(crate) struct DropIn {
+    pub(crate) version: Version,
+    pub(crate) schema: Schema,
+    /// Path of the daemon's socket.
+    pub(crate) socket: String,
+    /// Data directory of the daemon.
+    pub(crate) root: String,
+    /// As `linux/amd64`.
+    pub(crate) platform: String,
+    /// Let containerd map ids while mounting.
+    pub(crate) remap_ids: bool,
+    /// Have image names and layer digests passed on as labels.
+    pub(crate) annotations: bool,
+}
+
+impl DropIn {
+    /// Why these options do not go with this release.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.remap_ids && !self.version.since(2, 0, 0) {
+            return Err(format!(
+                "--remap-ids needs containerd 2.0, this is {}",
+                self.version
+            ));
+        }
+        if self.annotations && !self.version.since(2, 1, 0) {
+            return Err(format!(
+                "--annotations needs containerd 2.1, this is {}",
+                self.version
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn render(&self) -> String {
+        let mut text = format!(
+            "# layerd as a snapshotter of containerd {}.\n",
+            self.version
+        );
+        if let Some(line) = self.schema.line() {
+            text.push_str(&format!("{line}\n"));
+        }
+        text.push_str(&self.proxy());
+        if self.knows_exports() {
+            text.push_str(&self.exports());
+        }
+        if self.wants_unpack() {
+            text.push_str(&self.unpack());
+        }
+        text.push_str(&self.default_hint());
+        text
+    }
+
+    fn proxy(&self) -> String {
+        let mut text = format!(
+            "\n[proxy_plugins.layerd]\ntype = \"snapshot\"\naddress = {}\n",
+            quoted(&self.socket)
+        );
+        if self.remap_ids {
+            text.push_str(
+                "# Pods with user namespaces share layers instead of copying them (Linux 5.19).\n",
+            );
+            text.push_str("capabilities = [\"remap-ids\"]\n");
+        }
+        if !self.knows_exports() {
+            text.push_str(&format!(
+                "# This release looks for the data directory, to tell the kubelet how full its\n\
+                 # disk is, in one place only: io.containerd.snapshotter.v1.layerd below its own root.\n\
+                 # The daemon uses {}.\n",
+                self.root
+            ));
+        }
+        text
+    }
+
+    /// Unknown to earlier releases, which would only warn.
+    fn knows_exports(&self) -> bool {
+        if self.version.is_series(1, 6) {
+            self.version.since(1, 6, 32)
+        } else {
+            self.version.since(1, 7, 16)
+        }
+    }
+
+    fn exports(&self) -> String {
+        let mut text = format!(
+            "\n[proxy_plugins.layerd.exports]\n\
+             # The daemon's data directory. The kubelet is told how full its disk is.\n\
+             root = {}\n",
+            quoted(&self.root)
+        );
+        if self.annotations {
+            text.push_str("# Labels of new layers name the image and the layer's digest.\n");
+            text.push_str("enable_remote_snapshot_annotations = \"true\"\n");
+        }
+        text
+    }
+
+    /// The transfer service exists from 1.7 on; its long plugin name needs format 2.
+    fn wants_unpack(&self) -> bool {
+        self.version.since(1, 7, 0) && self.schema > Schema::V1
+    }
+
+    fn unpack(&self) -> String {
+        let users = if self.version.since(2, 1, 0) {
+            "CRI, ctr and nerdctl pull through it"
+        } else if self.version.since(2, 0, 0) {
+            "ctr and nerdctl pull through it"
+        } else {
+            "`ctr images pull --local=false` pulls through it"
+        };
+        let merging = if self.version.since(2, 0, 0) {
+            "The list replaces the built-in one"
+        } else {
+            "This table replaces the one in config.toml as a whole"
+        };
+        let mut text = format!(
+            "\n# The transfer service: {users}, and without an entry here\n\
+             # pulls into layerd fail. {merging}, so overlayfs has an entry, too.\n"
+        );
+        for snapshotter in ["overlayfs", "layerd"] {
+            text.push_str(&format!(
+                "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n\
+                 platform = {}\nsnapshotter = \"{snapshotter}\"\ndiffer = \"walking\"\n",
+                quoted(&self.platform)
+            ));
+        }
+        text
+    }
+
+    fn default_hint(&self) -> String {
+        let place = if self.version.since(2, 0, 0) {
+            "in a file beside this one or in config.toml"
+        } else {
+            // There a drop-in replaces the whole table of a plugin.
+            "in config.toml itself, within the table that is there"
+        };
+        let table = match self.schema {
+            Schema::V1 => "plugins.cri.containerd",
+            Schema::V2 => "plugins.\"io.containerd.grpc.v1.cri\".containerd",
+            Schema::V3 => "plugins.\"io.containerd.cri.v1.images\"",
+        };
+        format!(
+            "\n# To make layerd the default of Kubernetes, write {place}:\n\
+             # [{table}]\n# snapshotter = \"layerd\"\n"
+        )
+    }
+}
+
+/// A TOML string.
+pub(crate) fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// This machine's platform as containerd writes it.
+pub(crate) fn host_platform() -> String {
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "arm" => "arm/v7",
+        "loongarch64" => "loong64",
+        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+        same => same,
+    };
+    format!("linux/{machine}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+use toml::{Table, Value};
+
+use super::{DropIn, Schema, Version};
+
+fn drop_in(version: &str) -> DropIn {
+    let version = Version::parse(version).unwrap();
+    DropIn {
+        version,
+        schema: Schema::choose(version, None),
+        socket: "/run/layerd/layerd.sock".to_owned(),
+        root: "/var/lib/l \"q\"".to_owned(),
+        platform: "linux/amd64".to_owned(),
+        remap_ids: false,
+        annotations: false,
+    }
+}
+
+/// What containerd would read.
+fn parsed(drop_in: &DropIn) -> Table {
+    drop_in.check().unwrap();
+    let text = drop_in.render();
+    toml::from_str(&text).unwrap_or_else(|cause| panic!("{cause}: {text}"))
+}
+
+fn wanted(text: &str) -> Table {
+    toml::from_str(text).unwrap()
+}
+
+const PROXY: &str = "
+[proxy_plugins.layerd]
+type = 'snapshot'
+address = '/run/layerd/layerd.sock'
+";
+
+const EXPORTS: &str = "
+[proxy_plugins.layerd.exports]
+root = '/var/lib/l \"q\"'
+";
+
+const UNPACK: &str = "
+[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
+platform = 'linux/amd64'
+snapshotter = 'overlayfs'
+differ = 'walking'
+[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
+platform = 'linux/amd64'
+snapshotter = 'layerd'
+differ = 'walking'
+";
+
+#[test]
+fn each_series_gets_what_it_knows() {
+    let table = [
+        ("1.6.31", vec!["version = 2", PROXY]),
+        ("1.6.32", vec!["version = 2", PROXY, EXPORTS]),
+        ("1.6", vec!["version = 2", PROXY, EXPORTS]),
+        ("1.7.15", vec!["version = 2", PROXY, UNPACK]),
+        ("1.7.16", vec!["version = 2", PROXY, EXPORTS, UNPACK]),
+        ("1.7", vec!["version = 2", PROXY, EXPORTS, UNPACK]),
+        ("2.0.0", vec!["version = 3", PROXY, EXPORTS, UNPACK]),
+        ("2.1.4", vec!["version = 3", PROXY, EXPORTS, UNPACK]),
+        ("2.2", vec!["version = 3", PROXY, EXPORTS, UNPACK]),
+        ("2.3.0", vec!["version = 3", PROXY, EXPORTS, UNPACK]),
+        ("2.4", vec!["version = 3", PROXY, EXPORTS, UNPACK]),
+    ];
+    for (version, parts) in table {
+        assert_eq!(
+            parsed(&drop_in(version)),
+            wanted(&parts.concat()),
+            "{version}"
+        );
+    }
+}
+
+#[test]
+fn an_old_main_file_is_followed() {
+    let v1 = DropIn {
+        schema: Schema::V1,
+        ..drop_in("1.7")
+    };
+    assert_eq!(parsed(&v1), wanted(&[PROXY, EXPORTS].concat()));
+    let v2 = DropIn {
+        schema: Schema::V2,
+        ..drop_in("2.2")
+    };
+    assert_eq!(
+        parsed(&v2),
+        wanted(&["version = 2", PROXY, EXPORTS, UNPACK].concat())
+    );
+}
+
+#[test]
+fn options_appear_where_they_are_known() {
+    let both = |version| DropIn {
+        remap_ids: true,
+        annotations: true,
+        ..drop_in(version)
+    };
+    let table = parsed(&both("2.1"));
+    let proxy = &table["proxy_plugins"]["layerd"];
+    assert_eq!(proxy["capabilities"], Value::from(vec!["remap-ids"]));
+    assert_eq!(
+        proxy["exports"]["enable_remote_snapshot_annotations"],
+        Value::from("true")
+    );
+    assert!(both("2.0").check().unwrap_err().contains("--annotations"));
+    assert!(both("1.7").check().unwrap_err().contains("--remap-ids"));
+}
+
+#[test]
+fn what_endangers_data_or_containerd_is_never_written() {
+    for version in ["1.6", "1.7", "2.0", "2.1", "2.2", "2.3", "2.4"] {
+        let text = drop_in(version).render();
+        assert!(
+            !text.contains("rebase") && !text.contains("\"diff\""),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn the_hint_for_the_default_works_once_uncommented() {
+    let table = [
+        ("1.7", Schema::V1, "plugins.cri.containerd"),
+        (
+            "1.7",
+            Schema::V2,
+            "plugins.'io.containerd.grpc.v1.cri'.containerd",
+        ),
+        ("2.1", Schema::V3, "plugins.'io.containerd.cri.v1.images'"),
+    ];
+    for (version, schema, path) in table {
+        let text = DropIn {
+            schema,
+            ..drop_in(version)
+        }
+        .render();
+        let hint: String = text
+            .lines()
+            .skip_while(|line| !line.starts_with("# To make"))
+            .skip(1)
+            .map(|line| format!("{}\n", &line[2..]))
+            .collect();
+        assert_eq!(
+            wanted(&hint),
+            wanted(&format!("[{path}]\nsnapshotter = 'layerd'")),
+            "{text}"
+        );
+    }
+}

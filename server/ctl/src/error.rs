@@ -1,0 +1,246 @@
+//! What can go wrong, how it ends the program, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use crate::text::escape;
+
+/// Exit codes. Scripts rely on them; `cli.rs` documents them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done = 0,
+    Failed = 1,
+    NotFound = 3,
+    Exists = 4,
+    Refused = 5,
+    Invalid = 6,
+    Unavailable = 7,
+    TimedOut = 8,
+    DataLoss = 9,
+    Full = 10,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Everything a command can fail with. `what` completes "cannot ...".
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("cannot reach layerd at {address}: {cause}")]
+    Unreachable {
+        address: String,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("cannot {what}: {}", status.message())]
+    Call {
+        what: String,
+        #[source]
+        status: Box<Status>,
+    },
+    #[error("cannot {what}: no answer within {}", crate::human::duration(*limit))]
+    TimedOut { what: String, limit: Duration },
+    #[error("cannot {what}: the answer lacks {lacks}")]
+    Malformed { what: String, lacks: &'static str },
+    #[error("cannot {what}: {cause}")]
+    Io {
+        what: String,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("cannot {what}: {why}")]
+    Refused {
+        what: String,
+        why: String,
+        hint: String,
+    },
+    #[error("cannot {what}: {why}")]
+    Invalid {
+        what: String,
+        why: String,
+        hint: String,
+    },
+    #[error("cannot mount snapshot \"{key}\" at {}: {}", dir.display(), chain(&**cause))]
+    Mount {
+        key: String,
+        dir: PathBuf,
+        #[source]
+        cause: Box<layerd_mounts::Error>,
+    },
+    #[error("cannot unmount {}: {}", dir.display(), chain(&**cause))]
+    Unmount {
+        dir: PathBuf,
+        #[source]
+        cause: Box<layerd_mounts::Error>,
+    },
+    #[error("cannot write the output: {0}")]
+    Output(#[source] io::Error),
+    #[error("{} of the operands failed", .0.len())]
+    Several(Vec<Error>),
+}
+
+impl Error {
+    /// The exit code; of several failures, the first one's.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Unreachable { .. } => Exit::Unavailable,
+            Self::Call { status, .. } => exit_of(status.code()),
+            Self::TimedOut { .. } => Exit::TimedOut,
+            Self::Refused { .. } => Exit::Refused,
+            Self::Invalid { .. } => Exit::Invalid,
+            Self::Several(all) => all.first().map_or(Exit::Failed, Self::exit),
+            Self::Malformed { .. }
+            | Self::Io { .. }
+            | Self::Mount { .. }
+            | Self::Unmount { .. }
+            | Self::Output(_) => Exit::Failed,
+        }
+    }
+
+    /// The failures to report one by one.
+    pub(crate) fn each(&self) -> &[Error] {
+        match self {
+            Self::Several(all) => all,
+            one => std::slice::from_ref(one),
+        }
+    }
+
+    /// One line, safe to print: messages quote what clients sent.
+    pub(crate) fn describe(&self) -> String {
+        escape(&self.to_string())
+    }
+
+    /// What the reader can do, where there is something to say.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { cause, .. } => Some(unreachable_hint(cause.kind())),
+            Self::Call { status, .. } => call_hint(status.code()).map(str::to_owned),
+            Self::TimedOut { .. } => Some(
+                "Is the disk stuck? Look at `systemctl status layerd`; wait longer with --timeout.\n\
+                 A change may have been made all the same: layerd finishes what it started."
+                    .to_owned(),
+            ),
+            Self::Refused { hint, .. } | Self::Invalid { hint, .. } => Some(hint.clone()),
+            Self::Mount { .. } | Self::Unmount { .. } => {
+                Some("Mounting needs root; `dmesg` says what the kernel disliked.".to_owned())
+            }
+            Self::Malformed { .. } => {
+                Some("Do layerctl and layerd come from the same release?".to_owned())
+            }
+            Self::Io { .. } | Self::Output(_) | Self::Several(_) => None,
+        }
+    }
+}
+
+/// An error and everything that led to it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn exit_of(code: Code) -> Exit {
+    match code {
+        Code::NotFound => Exit::NotFound,
+        Code::AlreadyExists => Exit::Exists,
+        Code::FailedPrecondition => Exit::Refused,
+        Code::InvalidArgument => Exit::Invalid,
+        Code::Unavailable => Exit::Unavailable,
+        Code::DeadlineExceeded => Exit::TimedOut,
+        Code::DataLoss => Exit::DataLoss,
+        Code::ResourceExhausted => Exit::Full,
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::PermissionDenied
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::Unauthenticated => Exit::Failed,
+    }
+}
+
+fn unreachable_hint(kind: io::ErrorKind) -> String {
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            "The socket is for root: use sudo, or join the group that owns it.".to_owned()
+        }
+        io::ErrorKind::NotFound => {
+            "Is layerd running? Look at `systemctl status layerd`. If its socket is elsewhere, \
+             name it with --address or LAYERD_ADDRESS."
+                .to_owned()
+        }
+        _ => "Is layerd running? Look at `systemctl status layerd` and `journalctl -u layerd`."
+            .to_owned(),
+    }
+}
+
+fn call_hint(code: Code) -> Option<&'static str> {
+    match code {
+        Code::NotFound => Some("`layerctl snapshot ls` shows what there is."),
+        Code::Unavailable => {
+            Some("layerd is stopping or starting: look at `systemctl status layerd`.")
+        }
+        Code::DataLoss => Some(
+            "The data on disk is damaged: `journalctl -u layerd` says which, before anything is changed.",
+        ),
+        Code::ResourceExhausted => Some("Is the disk full? `layerctl info` shows what is free."),
+        Code::Unimplemented => {
+            Some("This layerd is older than layerctl, or something else listens there.")
+        }
+        Code::Internal | Code::Unknown => Some("`journalctl -u layerd` has the details."),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, Exit};
+    use tonic::{Code, Status};
+
+    fn call(code: Code) -> Error {
+        Error::Call {
+            what: "remove \"a\"".to_owned(),
+            status: Box::new(Status::new(code, "it has\x1b[2J children")),
+        }
+    }
+
+    #[test]
+    fn codes_become_documented_exit_codes() {
+        let table = [
+            (Code::NotFound, 3),
+            (Code::AlreadyExists, 4),
+            (Code::FailedPrecondition, 5),
+            (Code::InvalidArgument, 6),
+            (Code::Unavailable, 7),
+            (Code::DeadlineExceeded, 8),
+            (Code::DataLoss, 9),
+            (Code::ResourceExhausted, 10),
+            (Code::Internal, 1),
+            (Code::Cancelled, 1),
+        ];
+        for (code, exit) in table {
+            assert_eq!(call(code).exit() as u8, exit, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_several_failures_counts() {
+        let several = Error::Several(vec![call(Code::NotFound), call(Code::DataLoss)]);
+        assert_eq!(several.exit(), Exit::NotFound);
+        assert_eq!(several.each().len(), 2);
+    }
+
+    #[test]
+    fn messages_cannot_write_to_the_terminal() {
+        let text = call(Code::FailedPrecondition).describe();
+        assert_eq!(text, "cannot remove \"a\": it has\\u{1b}[2J children");
+    }
+}

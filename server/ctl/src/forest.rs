@@ -1,0 +1,215 @@
+//! Lays snapshots out as trees that stay readable at any size.
+//!
+//! A child that continues the largest part of its tree stands below its parent in the same
+//! column; only the others are indented. Every step to the right at least halves what is left,
+//! so a chain of 500 layers needs no indentation at all and a million snapshots need at most
+//! twenty steps. Nothing here recurses.
+
+use std::collections::HashMap;
+
+/// What the layout needs to know of a snapshot.
+pub(crate) trait Member {
+    fn name(&self) -> &str;
+    fn parent(&self) -> &str;
+    /// Order among children of one parent.
+    fn age_order(&self) -> (i64, i32);
+}
+
+/// One line of the picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// A snapshot, by its place in the input.
+    One {
+        index: usize,
+        place: Place,
+        children: usize,
+    },
+    /// A stretch of a chain that was folded: snapshots by their place in the input.
+    Folded { indices: Vec<usize>, column: usize },
+}
+
+/// Where a snapshot stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Steps to the right.
+    pub(crate) column: usize,
+    /// Whether the column starts here. If not, the parent is the nearest one above in it.
+    pub(crate) start: bool,
+    /// Ancestors among the input.
+    pub(crate) depth: usize,
+}
+
+/// A stretch of fewer layers is not worth folding.
+const FOLD_FROM: usize = 3;
+
+/// Every input stands on one line. A snapshot whose parent is not in the input starts a tree.
+pub(crate) fn layout<M: Member>(members: &[M]) -> Vec<Line> {
+    let children = children_of(members);
+    let roots = roots_of(members);
+    let order = breadth_first(&roots, &children);
+    let weights = weights(members.len(), &order, &children);
+    let mut lines = Vec::with_capacity(members.len());
+    let mut waiting: Vec<(usize, Place)> = roots.iter().rev().map(|&root| (root, ROOT)).collect();
+    while let Some((index, place)) = waiting.pop() {
+        lines.push(Line::One {
+            index,
+            place,
+            children: children[index].len(),
+        });
+        push_children(index, place, &children, &weights, &mut waiting);
+    }
+    lines
+}
+
+const ROOT: Place = Place {
+    column: 0,
+    start: true,
+    depth: 0,
+};
+
+/// The heaviest child goes on in the column, after all others.
+fn push_children(
+    index: usize,
+    place: Place,
+    children: &[Vec<usize>],
+    weights: &[usize],
+    waiting: &mut Vec<(usize, Place)>,
+) {
+    let Some(&heavy) = children[index].iter().max_by_key(|&&child| weights[child]) else {
+        return;
+    };
+    let depth = place.depth + 1;
+    waiting.push((
+        heavy,
+        Place {
+            column: place.column,
+            start: false,
+            depth,
+        },
+    ));
+    let aside = Place {
+        column: place.column + 1,
+        start: true,
+        depth,
+    };
+    let others = children[index].iter().rev();
+    waiting.extend(
+        others
+            .filter(|&&child| child != heavy)
+            .map(|&child| (child, aside)),
+    );
+}
+
+/// Replaces stretches in which every snapshot has exactly one child, the next line.
+pub(crate) fn fold(lines: Vec<Line>) -> Vec<Line> {
+    let mut folded = Vec::with_capacity(lines.len());
+    let mut stretch = Vec::new();
+    for line in lines {
+        if is_link(&line) {
+            stretch.push(line);
+        } else {
+            close(&mut stretch, &mut folded);
+            folded.push(line);
+        }
+    }
+    close(&mut stretch, &mut folded);
+    folded
+}
+
+fn is_link(line: &Line) -> bool {
+    matches!(line, Line::One { place, children: 1, .. } if !place.start)
+}
+
+fn close(stretch: &mut Vec<Line>, folded: &mut Vec<Line>) {
+    if stretch.len() < FOLD_FROM {
+        folded.append(stretch);
+        return;
+    }
+    let mut column = 0;
+    let indices = stretch
+        .drain(..)
+        .filter_map(|line| match line {
+            Line::One { index, place, .. } => {
+                column = place.column;
+                Some(index)
+            }
+            Line::Folded { .. } => None,
+        })
+        .collect();
+    folded.push(Line::Folded { indices, column });
+}
+
+fn children_of<M: Member>(members: &[M]) -> Vec<Vec<usize>> {
+    let places = places(members);
+    let mut children = vec![Vec::new(); members.len()];
+    for (index, member) in members.iter().enumerate() {
+        if let Some(&parent) = places.get(member.parent()) {
+            let siblings: &mut Vec<usize> = &mut children[parent];
+            siblings.push(index);
+        }
+    }
+    for siblings in &mut children {
+        sort(members, siblings);
+    }
+    children
+}
+
+fn roots_of<M: Member>(members: &[M]) -> Vec<usize> {
+    let places = places(members);
+    let mut roots: Vec<usize> = (0..members.len())
+        .filter(|&index| !places.contains_key(members[index].parent()))
+        .collect();
+    sort(members, &mut roots);
+    roots
+}
+
+fn places<M: Member>(members: &[M]) -> HashMap<&str, usize> {
+    members
+        .iter()
+        .enumerate()
+        .map(|(index, member)| (member.name(), index))
+        .collect()
+}
+
+fn sort<M: Member>(members: &[M], indices: &mut [usize]) {
+    indices.sort_by_key(|&index| (members[index].age_order(), members[index].name()));
+}
+
+fn breadth_first(roots: &[usize], children: &[Vec<usize>]) -> Vec<usize> {
+    let mut order = roots.to_vec();
+    let mut next = 0;
+    while let Some(&index) = order.get(next) {
+        order.extend(&children[index]);
+        next += 1;
+    }
+    order
+}
+
+/// Snapshots in each one's tree, itself included.
+fn weights(count: usize, order: &[usize], children: &[Vec<usize>]) -> Vec<usize> {
+    let mut weights = vec![1; count];
+    for &index in order.iter().rev() {
+        weights[index] += children[index]
+            .iter()
+            .map(|&child| weights[child])
+            .sum::<usize>();
+    }
+    weights
+}
+
+/// What stands before a snapshot's name.
+pub(crate) fn prefix(place: Place) -> String {
+    match (place.column, place.start) {
+        (0, true) => "● ".to_owned(),
+        (column, true) => format!("{}├─ ● ", "│  ".repeat(column - 1)),
+        (column, false) => format!("{}↓ ", "│  ".repeat(column)),
+    }
+}
+
+/// What stands before the note on a folded stretch.
+pub(crate) fn folded_prefix(column: usize) -> String {
+    format!("{}⋮ ", "│  ".repeat(column))
+}
+
+#[cfg(test)]
+mod tests;

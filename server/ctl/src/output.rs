@@ -1,0 +1,42 @@
+//! Where results go and in which form.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::table::Table;
+use crate::text;
+
+/// The output of one run.
+pub(crate) struct Output {
+    pub(crate) json: bool,
+    pub(crate) colour: bool,
+    /// Seconds since 1970.
+    pub(crate) now: i64,
+    pub(crate) out: Box<dyn Write>,
+}
+
+impl Output {
+    /// One JSON object on a line of its own.
+    pub(crate) fn object(&mut self, value: &impl Serialize) -> Result<(), Error> {
+        let json = serde_json::to_string(value).map_err(|cause| Error::Output(cause.into()))?;
+        self.line(&text::escape_json(&json))
+    }
+
+    /// A line that is safe to print.
+    pub(crate) fn line(&mut self, line: &str) -> Result<(), Error> {
+        writeln!(self.out, "{line}").map_err(Error::Output)
+    }
+
+    pub(crate) fn table(&mut self, table: &Table) -> Result<(), Error> {
+        table
+            .write(&mut *self.out, self.colour)
+            .map_err(Error::Output)
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.out.write_all(bytes).map_err(Error::Output)
+    }
+}

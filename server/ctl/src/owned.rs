@@ -1,0 +1,161 @@
+//! A file that this program owns until somebody else edits it.
+//!
+//! The first line carries a checksum of the others. A file without it, or with a wrong one, is a
+//! person's work and is neither replaced nor removed.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+const MARK: &str =
+    "# Written by `layerctl setup`; do not edit, it would no longer be updated. Checksum: ";
+
+/// Whose a file is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// There is no file.
+    Nobody,
+    /// This program's; what it wrote.
+    Us(String),
+    /// A person's, or edited by one.
+    Somebody(String),
+}
+
+/// What a change did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// The file is as wanted now.
+    Now,
+    /// It was before.
+    Already,
+}
+
+/// `body` with its mark.
+pub(crate) fn sealed(body: &str) -> String {
+    format!("{MARK}{:016x}\n{body}", xxh3_64(body.as_bytes()))
+}
+
+/// Whose the file at `path` is.
+pub(crate) fn owner(path: &Path) -> io::Result<Owner> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Owner::Nobody),
+        Err(cause) => return Err(cause),
+    };
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let body = text.split_once('\n').map(|(_, body)| body);
+    Ok(match body {
+        Some(body) if sealed(body) == text => Owner::Us(text),
+        _ => Owner::Somebody(text),
+    })
+}
+
+/// Puts `text` at `path` so that after a crash either the old or the new file is there, and
+/// durably so on return. The caller has asked for the [`owner`] before.
+pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(dir)?;
+    let temporary = temporary(path);
+    let written = write_durably(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+    if let Err(cause) = written {
+        let _ = fs::remove_file(&temporary); // the first error counts
+        return Err(cause);
+    }
+    File::open(dir)?.sync_all()
+}
+
+/// Removes `path` durably.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// Beside the file, under a name that matches no `*.toml`.
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn write_durably(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// The lines that differ, as in a patch: `-` is in `old`, `+` in `new`.
+pub(crate) fn difference(old: &str, new: &str) -> String {
+    let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
+    let same = old
+        .iter()
+        .zip(&new)
+        .take_while(|(old, new)| old == new)
+        .count();
+    let rest = old[same..].iter().rev().zip(new[same..].iter().rev());
+    let tail = rest.take_while(|(old, new)| old == new).count();
+    let gone = old[same..old.len() - tail]
+        .iter()
+        .map(|line| format!("-{line}\n"));
+    let come = new[same..new.len() - tail]
+        .iter()
+        .map(|line| format!("+{line}\n"));
+    gone.chain(come).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Owner, difference, owner, remove, replace, sealed};
+    use std::fs;
+
+    #[test]
+    fn a_file_is_ours_until_it_is_edited() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("conf.d/layerd.toml");
+        assert_eq!(owner(&path).unwrap(), Owner::Nobody);
+        let text = sealed("a = 1\n");
+        replace(&path, &text).unwrap();
+        assert_eq!(owner(&path).unwrap(), Owner::Us(text.clone()));
+        for edited in [
+            format!("{text}b = 2\n"),
+            text.replace("a = 1", "a = 2"),
+            String::new(),
+        ] {
+            fs::write(&path, &edited).unwrap();
+            assert_eq!(owner(&path).unwrap(), Owner::Somebody(edited));
+        }
+        fs::write(&path, b"\xff\n\xff").unwrap();
+        assert!(matches!(owner(&path).unwrap(), Owner::Somebody(_)));
+    }
+
+    #[test]
+    fn replacing_leaves_nothing_beside_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layerd.toml");
+        replace(&path, "one").unwrap();
+        replace(&path, "two").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        remove(&path).unwrap();
+        assert_eq!(owner(&path).unwrap(), Owner::Nobody);
+    }
+
+    #[test]
+    fn a_failed_replacement_keeps_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layerd.toml");
+        fs::create_dir(&path).unwrap(); // a rename cannot replace it
+        replace(&path, "one").unwrap_err();
+        assert!(path.is_dir());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn differences_leave_out_what_is_the_same() {
+        assert_eq!(difference("a\nb\nc\n", "a\nx\ny\nc\n"), "-b\n+x\n+y\n");
+        assert_eq!(difference("a\n", "a\n"), "");
+        assert_eq!(difference("a\na\n", "a\n"), "-a\n");
+        assert_eq!(difference("", "a\n"), "+a\n");
+    }
+}
