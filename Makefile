@@ -1,0 +1,78 @@
+# The doors: what a developer types. The work is in cargo and in integration/. Everything that is
+# made lies below target/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/target/tools/bin:$(PATH)
+export CARGO_TERM_COLOR ?= auto
+
+# Tests that mount have names that begin with root_, or lie in a module of such a name.
+root_tests := test(/(^|::)root_/)
+# Those that drive other people's programs.
+peers_tests := package(layerd-integration) & binary(/^(containerd|docker|conformance)$$/)
+# Mounts of the tests, whatever becomes of them, are gone with the namespace.
+own_mounts := unshare --mount --propagation private --
+nextest := cargo nextest run --workspace --locked
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Run a development daemon below target/run (as root); shows how containerd would use it
+	@cargo build --locked -p layerd -p layerctl
+	@mkdir -p target/run
+	@echo "# What containerd needs to be told (make run CONTAINERD=2.1 shows it for that release):"
+	@target/debug/layerctl --address $(CURDIR)/target/run/layerd.sock setup containerd \
+		--version $(or $(CONTAINERD),1.7) --root $(CURDIR)/target/run/root
+	@exec target/debug/layerd --root target/run/root --socket target/run/layerd.sock --log-level debug
+
+.PHONY: demo
+demo: peers ## Show layerd at work with a containerd of its own (as root)
+	@cargo build --locked -p layerd -p layerctl
+	@integration/demo.sh
+
+.PHONY: peers
+peers: ## Install what the end-to-end tests drive: Debian packages, containerd and Docker (as root)
+	@integration/peers/install.sh
+
+.PHONY: tools
+tools: ## Build the tools that tests and lint need and this machine lacks
+	@.ci/tools
+
+.PHONY: fmt
+fmt: ## Format the code
+	@cargo fmt --all
+
+.PHONY: lint
+lint: tools ## Check format, lints, documentation, licences and the crates' arrows
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --document-private-items --locked
+	@.ci/deny
+
+.PHONY: test
+test: as-root peers lint build ## Run everything that CI runs (as root); installs what it needs
+	$(own_mounts) $(nextest) --profile ci
+
+.PHONY: test-unit
+test-unit: tools ## Run the tests that need no root
+	$(nextest) -E 'not $(root_tests)'
+
+.PHONY: test-root
+test-root: as-root tools build ## Run the tests that mount, without those of test-peers (as root)
+	$(own_mounts) $(nextest) -E '$(root_tests) - ($(peers_tests))'
+
+.PHONY: test-peers
+test-peers: as-root peers tools build ## Run containerd's suite and the real clients (as root)
+	$(own_mounts) $(nextest) -E '$(peers_tests)'
+
+# The end-to-end tests start the programs that this builds.
+.PHONY: build
+build: ## Build all programs
+	cargo build --workspace --locked
+
+.PHONY: as-root
+as-root:
+	@[[ $$(id -u) == 0 ]] || { echo "make: these tests mount file systems: run make as root" >&2; exit 1; }
