@@ -119,6 +119,14 @@ impl Entry {
 /// The entries of one layer, in the order of the archive.
 pub type Layer = Vec<Entry>;
 
+/// Writes the archive of one layer, as `docker import` takes it.
+///
+/// # Panics
+/// If the file cannot be written.
+pub fn write_layer(file: &Path, layer: &[Entry]) {
+    std::fs::write(file, tar::archive(layer)).expect("the archive can be written");
+}
+
 /// An image as a tar file that `ctr images import` and `docker load` take.
 #[derive(Debug)]
 pub struct Image {

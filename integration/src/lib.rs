@@ -16,6 +16,7 @@ pub mod process;
 pub mod scratch;
 pub mod snapshots;
 pub mod tree;
+pub mod wire;
 
 pub use daemon::Daemon;
 pub use image::{Entry, Image, Layer};

@@ -103,15 +103,7 @@ impl World {
         let refused = self.containerd.try_ctr(&prepare);
         assert!(!refused.status.success(), "prepared without a snapshotter");
         self.daemon.restart();
-        self.reconnect();
-    }
-
-    fn reconnect(&self) {
-        let prepare = ["snapshots", "--snapshotter", "layerd", "prepare", "ping"];
-        wait_until("containerd to dial again", Duration::from_secs(10), || {
-            self.containerd.try_ctr(&prepare).status.success()
-        });
-        self.containerd.snapshots(&["rm", "ping"]);
+        self.containerd.wait_for_snapshotter();
     }
 
     fn image(&self, name: &str, layers: &[Layer]) -> Image {
@@ -370,7 +362,7 @@ fn crash_while_importing(version: Version) {
         "the crash came too late to disturb the import"
     );
     world.daemon.restart();
-    world.reconnect();
+    world.containerd.wait_for_snapshotter();
     world.import(&image, "layerd");
     world
         .tree("layerd", image.top())

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::{peer, search_path};
 use crate::image::architecture;
-use crate::process::{Server, output};
+use crate::process::{Server, output, wait_until};
 
 /// One for all tests, because runc leaves its control group behind, empty.
 const NAMESPACE: &str = "layerd-test";
@@ -126,6 +126,18 @@ impl Containerd {
     /// With everything it said, if it fails.
     pub fn snapshots(&self, arguments: &[&str]) -> String {
         self.ctr(&[&["snapshots", "--snapshotter", "layerd"], arguments].concat())
+    }
+
+    /// Waits until it reaches layerd again after a restart of layerd: it dials at its own pace.
+    ///
+    /// # Panics
+    /// If that takes over 10 seconds.
+    pub fn wait_for_snapshotter(&self) {
+        let prepare = ["snapshots", "--snapshotter", "layerd", "prepare", "ping"];
+        wait_until("containerd to dial layerd", Duration::from_secs(10), || {
+            self.try_ctr(&prepare).status.success()
+        });
+        self.snapshots(&["rm", "ping"]);
     }
 
     /// A `ctr` command, to be run by the caller.

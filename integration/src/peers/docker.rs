@@ -37,6 +37,7 @@ impl Docker {
             "containerd": containerd.socket(),
             "features": { "containerd-snapshotter": true },
             "storage-driver": "layerd",
+            "log-level": "warn",
             "bridge": "none",
             "iptables": false,
             "ip6tables": false,
