@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use crate::text::escape;
+use crate::text::escape_message;
 
 /// Exit codes. Scripts rely on them; `cli.rs` documents them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(crate) enum Error {
         #[source]
         cause: io::Error,
     },
-    #[error("cannot {what}: {}", status.message())]
+    #[error("cannot {what}: {}", reason(what, status))]
     Call {
         what: String,
         #[source]
@@ -114,7 +114,7 @@ impl Error {
 
     /// One line, safe to print: messages quote what clients sent.
     pub(crate) fn describe(&self) -> String {
-        escape(&self.to_string())
+        escape_message(&self.to_string())
     }
 
     /// What the reader can do, where there is something to say.
@@ -137,6 +137,15 @@ impl Error {
             Self::Io { .. } | Self::Output(_) | Self::Several(_) => None,
         }
     }
+}
+
+/// The daemon's message, without the attempt if it names it as well.
+pub(crate) fn reason<'a>(what: &str, status: &'a Status) -> &'a str {
+    let message = status.message();
+    message
+        .strip_prefix("cannot ")
+        .and_then(|rest| rest.strip_prefix(what)?.strip_prefix(": "))
+        .unwrap_or(message)
 }
 
 /// An error and everything that led to it.
@@ -236,6 +245,18 @@ mod tests {
         let several = Error::Several(vec![call(Code::NotFound), call(Code::DataLoss)]);
         assert_eq!(several.exit(), Exit::NotFound);
         assert_eq!(several.each().len(), 2);
+    }
+
+    #[test]
+    fn the_attempt_is_named_once() {
+        let twice = Error::Call {
+            what: "remove \"a\"".to_owned(),
+            status: Box::new(Status::new(
+                Code::Internal,
+                "cannot remove \"a\": it has children",
+            )),
+        };
+        assert_eq!(twice.describe(), "cannot remove \"a\": it has children");
     }
 
     #[test]

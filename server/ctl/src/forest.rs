@@ -100,43 +100,51 @@ fn push_children(
     );
 }
 
-/// Replaces stretches in which every snapshot has exactly one child, the next line.
+/// Replaces stretches in which every snapshot has exactly one child, the next line. What a leaf
+/// stands on is kept: it is the image of that container.
 pub(crate) fn fold(lines: Vec<Line>) -> Vec<Line> {
     let mut folded = Vec::with_capacity(lines.len());
-    let mut stretch = Vec::new();
+    let mut stretch: Vec<(usize, Place)> = Vec::new();
     for line in lines {
-        if is_link(&line) {
-            stretch.push(line);
-        } else {
-            close(&mut stretch, &mut folded);
-            folded.push(line);
+        match line {
+            Line::One {
+                index,
+                place,
+                children: 1,
+            } if !place.start => stretch.push((index, place)),
+            other => {
+                close(&mut stretch, is_leaf(&other), &mut folded);
+                folded.push(other);
+            }
         }
     }
-    close(&mut stretch, &mut folded);
     folded
 }
 
-fn is_link(line: &Line) -> bool {
-    matches!(line, Line::One { place, children: 1, .. } if !place.start)
+fn is_leaf(line: &Line) -> bool {
+    matches!(line, Line::One { children: 0, .. })
 }
 
-fn close(stretch: &mut Vec<Line>, folded: &mut Vec<Line>) {
-    if stretch.len() < FOLD_FROM {
-        folded.append(stretch);
-        return;
+/// Ends a stretch, which a line that is no link always does: the last snapshot has no child.
+fn close(stretch: &mut Vec<(usize, Place)>, keep_last: bool, folded: &mut Vec<Line>) {
+    let kept = if keep_last { stretch.pop() } else { None };
+    match stretch.first() {
+        Some((_, place)) if stretch.len() >= FOLD_FROM => folded.push(Line::Folded {
+            column: place.column,
+            indices: stretch.iter().map(|&(index, _)| index).collect(),
+        }),
+        _ => folded.extend(stretch.iter().copied().map(link)),
     }
-    let mut column = 0;
-    let indices = stretch
-        .drain(..)
-        .filter_map(|line| match line {
-            Line::One { index, place, .. } => {
-                column = place.column;
-                Some(index)
-            }
-            Line::Folded { .. } => None,
-        })
-        .collect();
-    folded.push(Line::Folded { indices, column });
+    stretch.clear();
+    folded.extend(kept.map(link));
+}
+
+fn link((index, place): (usize, Place)) -> Line {
+    Line::One {
+        index,
+        place,
+        children: 1,
+    }
 }
 
 fn children_of<M: Member>(members: &[M]) -> Vec<Vec<usize>> {

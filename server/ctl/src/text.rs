@@ -14,6 +14,18 @@ pub(crate) fn escape(text: &str) -> String {
     safe
 }
 
+/// As [`escape`], but leaves backslashes alone: for messages, whose writers escaped what they quote.
+pub(crate) fn escape_message(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '"' | '\'' | '\\' => safe.push(char),
+            _ => safe.extend(char.escape_debug()),
+        }
+    }
+    safe
+}
+
 /// Escapes the characters that JSON allows and terminals obey. The value stays the same.
 pub(crate) fn escape_json(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
@@ -67,7 +79,7 @@ pub(crate) fn filter_value(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{escape, escape_json, filter_value, shorten};
+    use super::{escape, escape_json, escape_message, filter_value, shorten};
 
     #[test]
     fn what_a_terminal_would_obey_is_escaped() {
@@ -84,6 +96,15 @@ mod tests {
         for (raw, safe) in table {
             assert_eq!(escape(raw), safe);
         }
+    }
+
+    #[test]
+    fn messages_are_not_escaped_twice() {
+        let once = escape("\x1b[2J");
+        assert_eq!(
+            escape_message(&format!("it is {once}, \n")),
+            format!("it is {once}, \\n")
+        );
     }
 
     #[test]

@@ -104,9 +104,9 @@ impl DropIn {
         text
     }
 
-    /// The transfer service exists from 1.7 on; its long plugin name needs format 2.
+    /// The transfer service exists from 1.7 on. There a file of format 1 cannot name it.
     fn wants_unpack(&self) -> bool {
-        self.version.since(1, 7, 0) && self.schema > Schema::V1
+        self.version.since(2, 0, 0) || (self.version.since(1, 7, 0) && self.schema > Schema::V1)
     }
 
     fn unpack(&self) -> String {

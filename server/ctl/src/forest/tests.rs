@@ -85,7 +85,7 @@ fn a_chain_of_thousands_needs_no_indentation_and_no_stack() {
     );
     assert_eq!(
         draw(&members, &fold(lines)),
-        ["● 0", "⋮ 19998 more", "↓ 19999"]
+        ["● 0", "⋮ 19997 more", "↓ 19998", "↓ 19999"]
     );
 }
 
@@ -112,7 +112,8 @@ fn forks_are_never_folded_away() {
         "⋮ 4 more",
         "↓ 5",
         "├─ ● container",
-        "⋮ 5 more",
+        "⋮ 4 more",
+        "↓ 10",
         "↓ 11",
     ];
     assert_eq!(drawn, wanted);

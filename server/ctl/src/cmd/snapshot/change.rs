@@ -6,7 +6,7 @@ use super::parse_label;
 use super::show::print_mounts;
 use crate::client::New;
 use crate::cmd::Daemon;
-use crate::error::Error;
+use crate::error::{Error, reason};
 use crate::output::Output;
 use crate::text::escape;
 
@@ -123,13 +123,12 @@ pub(super) async fn rm(args: Rm, daemon: &Daemon, out: &mut Output) -> Result<()
 fn advise_rm(error: Error, key: &str) -> Error {
     match error {
         Error::Call { what, status } if status.code() == tonic::Code::FailedPrecondition => {
-            Error::Refused {
-                what,
-                why: status.message().to_owned(),
-                hint: escape(&format!(
-                    "Remove first what builds on it: layerctl snapshot show '{key}'"
-                )),
-            }
+            let why = reason(&what, &status).to_owned();
+            let hint = format!(
+                "Remove first what builds on it: layerctl snapshot show '{}'",
+                escape(key)
+            );
+            Error::Refused { what, why, hint }
         }
         other => other,
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::cmd::Daemon;
-use crate::error::Error;
+use crate::error::{Error, reason};
 use crate::human;
 use crate::output::Output;
 use crate::snapshot::{self, Kind, Snapshot};
@@ -124,14 +124,14 @@ pub(super) async fn mounts(args: &Mounts, daemon: &Daemon, out: &mut Output) -> 
 pub(super) fn advise(error: Error, key: &str) -> Error {
     match error {
         Error::Call { what, status } if status.code() == tonic::Code::FailedPrecondition => {
-            Error::Refused {
-                what,
-                why: status.message().to_owned(),
-                hint: escape(&format!(
-                    "A committed snapshot has no mounts of its own. Make a view of it first:\n\
-                     layerctl snapshot view NEW-KEY '{key}'"
-                )),
-            }
+            let why = reason(&what, &status).to_owned();
+            let hint = format!(
+                "A committed snapshot has no mounts of its own. Make a view of it first:
+\
+                 layerctl snapshot view NEW-KEY '{}'",
+                escape(key)
+            );
+            Error::Refused { what, why, hint }
         }
         other => other,
     }

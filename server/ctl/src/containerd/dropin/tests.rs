@@ -79,6 +79,11 @@ fn an_old_main_file_is_followed() {
         ..drop_in("1.7")
     };
     assert_eq!(parsed(&v1), wanted(&[PROXY, EXPORTS].concat()));
+    let v1 = DropIn {
+        schema: Schema::V1,
+        ..drop_in("2.1")
+    };
+    assert_eq!(parsed(&v1), wanted(&[PROXY, EXPORTS, UNPACK].concat()));
     let v2 = DropIn {
         schema: Schema::V2,
         ..drop_in("2.2")
