@@ -21,6 +21,8 @@ use crate::model::{Key, Kind, LABEL_MAX, Labels, LayerId, Record, Timestamp, Usa
 /// below 7.6 KB.
 pub(crate) const VALUE_MAX: usize = LABEL_MAX + 64;
 
+/// Characters kept of the reason why a layer is not trusted.
+const DAMAGE_CHARS: usize = 500;
 const FORMAT: u8 = 1;
 const HEADER: usize = 5;
 
@@ -76,6 +78,8 @@ struct SnapRow {
     inodes: Option<u64>,
     #[prost(sint64, optional, tag = "7")]
     retired: Option<i64>,
+    #[prost(string, optional, tag = "8")]
+    damage: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -197,6 +201,7 @@ impl Assembly {
                 .map(|(bytes, inodes)| Usage { bytes, inodes }),
             origin: self.origins.remove(&id).map(key).transpose()?,
             retired: row.retired.map(Timestamp),
+            damage: row.damage.clone(),
         })
     }
 }
@@ -222,6 +227,10 @@ fn snap_row(record: &Record) -> SnapRow {
         bytes: record.usage.map(|usage| usage.bytes),
         inodes: record.usage.map(|usage| usage.inodes),
         retired: record.retired.map(|time| time.0),
+        damage: record
+            .damage
+            .as_ref()
+            .map(|why| why.chars().take(DAMAGE_CHARS).collect()),
     }
 }
 
@@ -365,6 +374,7 @@ mod tests {
             }),
             origin: origin.map(|origin| Key::parse("key", &origin).unwrap()),
             retired: retired.map(Timestamp),
+            damage: Some("none".into()),
         }
     }
 

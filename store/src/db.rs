@@ -12,6 +12,9 @@
 //!   So a copy is kept while opening, all that was read is compared with what the last commit
 //!   said of itself ([`Meta`]) and with the number of that commit in a file beside the database
 //!   ([`Witness`]), and on any difference the copy is put back.
+//! - After a failed write the handle is of no use, and what is on disk is unknown: the kernel
+//!   reports a failed write-back once and takes the pages for clean. Then a new database is built
+//!   from what was acknowledged, beside the old one, and takes its place in one exchange.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -21,14 +24,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use sled::transaction::{
     ConflictableTransactionError, TransactionError, Transactional, TransactionalTree,
 };
 
-use crate::codec::{Assembly, Meta, RowKey, Table, VALUE_MAX, row_hash};
+use tracing::warn;
+
+use crate::codec::{self, Assembly, Meta, RowKey, Table, VALUE_MAX, row_hash};
 use crate::error::Error;
 use crate::model::Record;
 use crate::sys;
+use crate::view::View;
 
 /// sled keeps its pages here; records are read from memory, so little is enough.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
@@ -36,6 +43,8 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 const BACKGROUND_FLUSH_MS: u64 = 500;
 const META: &str = "meta";
 const FIRST_ID: u64 = 1;
+/// Rows in one commit while a database is built anew.
+const REBUILD_ROWS: usize = 500;
 
 /// Rows to put (or, where there is no value, to delete) in one commit.
 pub(crate) type Rows = BTreeMap<RowKey, Option<Vec<u8>>>;
@@ -73,7 +82,7 @@ impl Db {
                 what,
             });
         }
-        place.keep_copy()?;
+        let has_copy = place.keep_copy()?;
         let opened = catch_unwind(AssertUnwindSafe(|| Self::open_and_read(&place.db)));
         let opened = opened.unwrap_or_else(|_| Err("opening it panics".to_owned()));
         match opened {
@@ -82,13 +91,61 @@ impl Db {
                 Ok(opened)
             }
             Err(what) => {
-                place.put_copy_back()?;
+                if has_copy {
+                    place.put_copy_back()?;
+                }
                 Err(Error::Damaged {
                     path: place.db,
                     what,
                 })
             }
         }
+    }
+
+    /// Builds a database that holds exactly what `view` does, in the place of the one there, if
+    /// any, which is set aside; its path comes with the answer. Needs space for both.
+    pub(crate) fn rebuild(
+        folder: &Path,
+        view: &View,
+        sequence: u64,
+        ids_below: u64,
+    ) -> Result<(Self, PathBuf), Error> {
+        sys::forget_failure();
+        let place = Place::new(folder);
+        remove_folder(&place.fresh)?;
+        let mut db = Self::open_sled(&place.fresh).map_err(write_error)?;
+        db.meta.sequence = sequence;
+        let mut portion = Rows::new();
+        for record in view.iter().chain(view.retired()) {
+            portion.extend(
+                codec::rows(record)
+                    .into_iter()
+                    .map(|(key, value)| (key, Some(value))),
+            );
+            if portion.len() >= REBUILD_ROWS {
+                db.commit_rows(&std::mem::take(&mut portion), ids_below)?;
+            }
+        }
+        db.commit_rows(&portion, ids_below)?;
+        let old = folder.join(format!("db.old.{}", db.meta.sequence));
+        drop(db);
+        place.sync_fresh()?;
+        place.exchange(&old)?;
+        let (db, _) = Self::open(folder, false)?;
+        db.witness.note(db.meta.sequence).map_err(write_error)?;
+        Ok((db, old))
+    }
+
+    /// Deletes a database that [`rebuild`](Self::rebuild) set aside.
+    pub(crate) fn discard(old: &Path) -> Result<(), Error> {
+        remove_folder(old)
+    }
+
+    /// Number of the last commit that was noted in `folder`; 0 if none is known.
+    pub(crate) fn last_sequence(folder: &Path) -> Result<u64, Error> {
+        let path = folder.join("sequence");
+        let witness = Witness::open(&path).map_err(io_error("open", &path))?;
+        Ok(witness.last.unwrap_or(0))
     }
 
     fn open_and_read(path: &Path) -> Result<(Self, Vec<Record>), String> {
@@ -159,10 +216,14 @@ impl Db {
     /// Applies all rows in one transaction and makes it durable. After an error nothing may be
     /// assumed about what is on disk, and the handle must not be used again.
     pub(crate) fn commit(&mut self, rows: &Rows, ids_below: u64) -> Result<(), Error> {
+        self.commit_rows(rows, ids_below)?;
+        self.witness.note(self.meta.sequence).map_err(write_error)
+    }
+
+    fn commit_rows(&mut self, rows: &Rows, ids_below: u64) -> Result<(), Error> {
         let meta = self.meta_after(rows, ids_below)?;
         self.apply(rows, &meta)?;
         self.flush()?;
-        self.witness.note(meta.sequence).map_err(write_error)?;
         self.meta = meta;
         Ok(())
     }
@@ -278,9 +339,9 @@ impl Witness {
     }
 }
 
-fn write_error(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+fn write_error(cause: impl Into<io::Error>) -> Error {
     Error::Write {
-        cause: Arc::new(cause),
+        cause: Arc::new(cause.into()),
     }
 }
 
@@ -317,8 +378,13 @@ impl Place {
 
     fn create(&self) -> Result<(), Error> {
         let mut db = Db::open_sled(&self.fresh).map_err(write_error)?;
-        db.commit(&Rows::new(), FIRST_ID)?;
+        db.commit_rows(&Rows::new(), FIRST_ID)?;
         drop(db);
+        self.sync_fresh()?;
+        self.rename(&self.fresh, &self.db)
+    }
+
+    fn sync_fresh(&self) -> Result<(), Error> {
         for path in [
             &self.fresh.join("conf"),
             &self.fresh.join("db"),
@@ -327,12 +393,37 @@ impl Place {
             let synced = File::open(path).and_then(|file| file.sync_all());
             synced.map_err(io_error("sync", path))?;
         }
-        self.rename(&self.fresh, &self.db)
+        Ok(())
     }
 
-    fn keep_copy(&self) -> Result<(), Error> {
+    /// Puts what was built in the place of the database, in one step, and that one to `old`.
+    fn exchange(&self, old: &Path) -> Result<(), Error> {
+        if !self.db.exists() {
+            return self.rename(&self.fresh, &self.db);
+        }
+        let flags = RenameFlags::RENAME_EXCHANGE;
+        let exchanged = renameat2(AT_FDCWD, &self.fresh, AT_FDCWD, &self.db, flags);
+        exchanged.map_err(|errno| io_error("exchange the database", &self.db)(errno.into()))?;
+        self.rename(&self.fresh, old)
+    }
+
+    /// A full disk must not keep the store from opening, or nothing could be removed any more.
+    fn keep_copy(&self) -> Result<bool, Error> {
         remove_folder(&self.copy)?;
-        copy_folder(&self.db, &self.copy).map_err(io_error("copy the database to", &self.copy))
+        match copy_folder(&self.db, &self.copy) {
+            Ok(()) => Ok(true),
+            Err(cause)
+                if matches!(
+                    cause.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ) =>
+            {
+                warn!("the disk is too full for a copy of the database while it is opened");
+                remove_folder(&self.copy)?;
+                Ok(false)
+            }
+            Err(cause) => Err(io_error("copy the database to", &self.copy)(cause)),
+        }
     }
 
     /// The copy is whole: it was finished before anything was moved to `touched`.

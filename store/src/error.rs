@@ -66,6 +66,15 @@ pub enum Refusal {
         /// One of them.
         child: Key,
     },
+    /// A removed snapshot cannot come back before its parent.
+    #[error("cannot restore snapshot {key:?}: its parent {} was removed too; restore that first",
+        parent.as_ref().map_or("", Key::as_str), key = key.as_str())]
+    ParentRemoved {
+        /// The snapshot.
+        key: Key,
+        /// Its parent, if anything is known of it.
+        parent: Option<Key>,
+    },
     /// A value breaks a rule.
     #[error(transparent)]
     Bad(#[from] BadInput),
@@ -88,17 +97,19 @@ pub enum Error {
         #[source]
         cause: Arc<std::io::Error>,
     },
-    /// The database did not take a change. Nothing of the batch is acknowledged or visible, and
-    /// no further change is taken until the store is opened anew.
+    /// The disk is so full that nothing new is taken; removals are.
+    #[error("the disk is full; remove snapshots or free space under {}", folder.display())]
+    Full {
+        /// The store's folder.
+        folder: PathBuf,
+    },
+    /// The database did not take a change. Nothing of the batch is acknowledged or visible.
     #[error("write to the database")]
     Write {
         /// Why it failed.
         #[source]
-        cause: Arc<dyn std::error::Error + Send + Sync>,
+        cause: Arc<std::io::Error>,
     },
-    /// An earlier write failed; what is on disk is unknown until the store is opened anew.
-    #[error("the database is closed to changes since an earlier write failed; restart layerd")]
-    Poisoned,
     /// The layer directories could not be made durable, so their records were not written.
     #[error("make the directories of new layers durable")]
     Barrier {

@@ -12,7 +12,11 @@
 mod codec;
 mod db;
 mod error;
+mod export;
+mod lock;
 mod model;
+mod published;
+mod space;
 mod state;
 mod store;
 mod sys;
@@ -20,6 +24,7 @@ mod view;
 mod writer;
 
 pub use error::{Error, Refusal};
+pub use export::Export;
 pub use model::{
     BadInput, Key, Kind, LABEL_MAX, LABELS_TOTAL_MAX, LabelChange, Labels, LayerId, NAME_MAX,
     Record, Timestamp, Usage,

@@ -125,8 +125,13 @@ impl Timestamp {
             clippy::disallowed_methods,
             reason = "the one place that reads the clock"
         )]
-        let now = std::time::SystemTime::now();
-        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        std::time::SystemTime::now().into()
+    }
+}
+
+impl From<std::time::SystemTime> for Timestamp {
+    fn from(time: std::time::SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
     }
 }
@@ -280,6 +285,8 @@ pub struct Record {
     pub origin: Option<Key>,
     /// When it was removed; its key is free then and its directory is in the trash.
     pub retired: Option<Timestamp>,
+    /// Why its content cannot be trusted.
+    pub damage: Option<String>,
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use crate::error::Refusal;
-use crate::model::{Key, Kind, LabelChange, Labels, LayerId, Record, Timestamp, Usage};
+use crate::model::{BadInput, Key, Kind, LabelChange, Labels, LayerId, Record, Timestamp, Usage};
 use crate::view::View;
 
 /// One change to the records.
@@ -93,6 +93,7 @@ pub(crate) fn create(
         usage: None,
         origin: None,
         retired: None,
+        damage: None,
     })
 }
 
@@ -123,6 +124,7 @@ pub(crate) fn commit(view: &View, commit: Commit, now: Timestamp) -> Decision<Ar
         usage: None,
         origin: Some(commit.key),
         retired: None,
+        damage: None,
     })
 }
 
@@ -180,7 +182,8 @@ pub(crate) fn update(
     let record = existing(view, key)?;
     put(Record {
         labels: record.labels.changed(changes)?,
-        updated: now,
+        // The clock may have gone back.
+        updated: now.max(record.created),
         ..Record::clone(record)
     })
 }
@@ -191,6 +194,42 @@ pub(crate) fn measured(view: &View, id: LayerId, usage: Usage) -> Decision<()> {
     let edit = committed.map(|record| {
         Edit::Put(Arc::new(Record {
             usage: Some(usage),
+            ..Record::clone(record)
+        }))
+    });
+    Ok((edit.into_iter().collect(), ()))
+}
+
+/// Takes a retired record back.
+pub(crate) fn restore(view: &View, id: LayerId, now: Timestamp) -> Decision<Arc<Record>> {
+    let Some(record) = view.get_retired(id) else {
+        return Err(BadInput::new("id", format!("no removed snapshot has the id {id}")).into());
+    };
+    if view.find(&record.key).is_some() {
+        return Err(Refusal::Taken {
+            key: record.key.clone(),
+        });
+    }
+    if let Some(parent) = record.parent
+        && view.get(parent).is_none()
+    {
+        return Err(Refusal::ParentRemoved {
+            key: record.key.clone(),
+            parent: view.stored(parent).map(|parent| parent.key.clone()),
+        });
+    }
+    put(Record {
+        retired: None,
+        updated: now.max(record.created),
+        ..Record::clone(record)
+    })
+}
+
+/// Notes that a layer's content cannot be trusted. A layer that went meanwhile is passed over.
+pub(crate) fn damaged(view: &View, id: LayerId, why: String) -> Decision<()> {
+    let edit = view.get(id).map(|record| {
+        Edit::Put(Arc::new(Record {
+            damage: Some(why),
             ..Record::clone(record)
         }))
     });

@@ -2,21 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use nix::fcntl::{Flock, FlockArg};
+use tracing::warn;
 
 use crate::db::{Db, io_error};
 use crate::error::{Error, Refusal};
+use crate::export::{self, Export, Exporter};
+use crate::lock::Lock;
 use crate::model::{Key, LabelChange, LayerId, Record, Timestamp, Usage};
+use crate::published::Published;
+use crate::space::Space;
 use crate::state::{self, Commit, Create};
 use crate::view::View;
-use crate::writer::Writer;
+use crate::writer::{Class, Writer};
 
 /// Newest layout of the store's folder that this program knows.
 const FORMAT: u32 = 1;
@@ -46,22 +50,27 @@ pub(crate) struct Shared {
     pub(crate) next_id: AtomicU64,
     /// Ids below this one are reserved on disk.
     pub(crate) ids_below: AtomicU64,
-    /// Whether a write failed.
+    /// Whether the last write failed.
     pub(crate) failed: AtomicBool,
+    /// Tells the exporter what is new.
+    pub(crate) published: Published,
     claims: Mutex<BTreeMap<Key, LayerId>>,
 }
 
 /// The records of one root.
 ///
 /// All calls block: those that change something until it is durable, one flush shared by all who
-/// wait; those that read not at all. Dropping it writes what waits and closes the database.
+/// wait; those that read not at all. Dropping it writes what waits, exports all records and closes
+/// the database.
 #[derive(Debug)]
 pub struct Store {
     shared: Arc<Shared>,
+    // In the order of their end: the exporter writes what the writer left.
     writer: Writer,
+    _exporter: Exporter,
+    lock: Held,
     fresh: bool,
     first_id: u64,
-    _lock: Flock<File>,
 }
 
 impl Store {
@@ -72,34 +81,84 @@ impl Store {
     /// [`Error::Locked`], [`Error::Newer`] and [`Error::Damaged`] leave everything as it was;
     /// [`Error::Io`] says which file could not be used.
     pub fn open(folder: &Path, options: Options) -> Result<Self, Error> {
-        fs::create_dir_all(folder).map_err(io_error("create", folder))?;
-        let lock = lock(folder)?;
+        let lock = open_folder(folder)?;
+        let space = Space::new(folder);
         let has_format = check_format(folder)?;
-        let fresh = !has_format && !Db::exists(folder);
+        let fresh = !has_format && !Db::exists(folder) && export::list(folder)?.is_empty();
         let (db, records) = Db::open(folder, fresh)?;
         if !has_format {
             write_format(folder)?;
         }
-        let mut view = View::default();
-        for record in records {
-            view.put(Arc::new(record));
-        }
+        let view = View::of(records, db.meta().sequence)?;
+        lock.note_holder();
         let next = db.meta().ids_below;
-        let shared = Arc::new(Shared {
-            view: ArcSwap::from_pointee(view),
-            next_id: AtomicU64::new(next),
-            ids_below: AtomicU64::new(next),
-            failed: AtomicBool::new(false),
-            claims: Mutex::default(),
-        });
-        let writer = Writer::start(db, shared.clone(), options.barrier);
+        let shared = Arc::new(Shared::new(view, next));
+        let lock = Held {
+            shared: shared.clone(),
+            lock,
+        };
+        let exporter = Exporter::start(folder, shared.clone());
+        let exporter = exporter.map_err(io_error("start the exporter of", folder))?;
+        let writer = Writer::start(db, folder, space, shared.clone(), options.barrier);
         Ok(Self {
             writer: writer.map_err(io_error("start the writer of", folder))?,
+            _exporter: exporter,
+            lock,
             shared,
             fresh,
             first_id: next,
-            _lock: lock,
         })
+    }
+
+    /// Puts an export in place of the database, which is set aside as `db.old.<sequence>`, never
+    /// deleted. Ids go on above the export's and `above`, which is the highest that was found on
+    /// disk. The daemon must not be running.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Newer`], [`Error::Damaged`] if the export is, [`Error::Io`],
+    /// [`Error::Write`]: what is there stays there.
+    pub fn restore(folder: &Path, export: &Export, above: LayerId) -> Result<(), Error> {
+        let lock = open_folder(folder)?;
+        let has_format = check_format(folder)?;
+        let view = View::of(export.records.clone(), export.meta.sequence)?;
+        let ids_below = export.meta.ids_below.max(above.0.saturating_add(1));
+        let sequence = export.meta.sequence.max(Db::last_sequence(folder)?);
+        let (db, _) = Db::rebuild(folder, &view, sequence, ids_below)?;
+        drop(db);
+        if !has_format {
+            write_format(folder)?;
+        }
+        lock.ended_cleanly();
+        Ok(())
+    }
+
+    /// Writes all records to a file that [`Export::read`] reads.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn export_to(&self, target: &Path) -> Result<(), Error> {
+        export::write(
+            target,
+            &self.view(),
+            self.shared.ids_below.load(Ordering::Acquire),
+        )
+    }
+
+    /// As [`export_to`](Self::export_to), into memory.
+    ///
+    /// # Errors
+    /// [`Error::Io`], in theory.
+    pub fn export(&self) -> Result<Vec<u8>, Error> {
+        let below = self.shared.ids_below.load(Ordering::Acquire);
+        export::write_to(Vec::new(), &self.view(), below)
+            .map_err(io_error("write the export", Path::new("memory")))
+    }
+
+    /// Whether the last process that had the store open did not close it: it was killed, or the
+    /// power was cut.
+    #[must_use]
+    pub fn was_unclean(&self) -> bool {
+        self.lock.lock.was_unclean()
     }
 
     /// Whether [`open`](Self::open) made the store.
@@ -108,7 +167,8 @@ impl Store {
         self.fresh
     }
 
-    /// Whether a write failed, so that only reads are answered until the store is opened anew.
+    /// Whether the last write failed. Each further change first builds the database anew from what
+    /// was acknowledged; until that succeeds, only reads are answered.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.shared.failed.load(Ordering::Acquire)
@@ -164,19 +224,25 @@ impl Store {
     pub fn record(&self, claim: Claim, has_directories: bool) -> Result<Arc<Record>, Error> {
         let (create, id) = (claim.create.clone(), claim.id);
         let now = Timestamp::now();
-        self.writer.write(has_directories, move |view| {
-            state::create(view, create, id, now)
-        })
+        let class = if has_directories {
+            Class::NewWithFiles
+        } else {
+            Class::New
+        };
+        self.writer
+            .write(class, move |view| state::create(view, create, id, now))
     }
 
-    /// Turns an active snapshot into a committed one; a repeated call answers the same.
+    /// Turns an active snapshot into a committed one; a repeated call answers the same. With
+    /// `files`, the barrier is passed first.
     ///
     /// # Errors
-    /// [`Error::Refused`] as [`Refusal`] lists; [`Error::Write`].
-    pub fn commit(&self, commit: Commit) -> Result<Arc<Record>, Error> {
+    /// [`Error::Refused`] as [`Refusal`] lists; [`Error::Barrier`], [`Error::Write`].
+    pub fn commit(&self, commit: Commit, files: bool) -> Result<Arc<Record>, Error> {
         let now = Timestamp::now();
+        let class = if files { Class::Files } else { Class::Records };
         self.writer
-            .write(false, move |view| state::commit(view, commit, now))
+            .write(class, move |view| state::commit(view, commit, now))
     }
 
     /// Frees a key and marks its record as retired; the directory is the caller's to deal with.
@@ -186,7 +252,7 @@ impl Store {
     pub fn remove(&self, key: &Key) -> Result<Arc<Record>, Error> {
         let (key, now) = (key.clone(), Timestamp::now());
         self.writer
-            .write(false, move |view| state::remove(view, &key, now))
+            .write(Class::Records, move |view| state::remove(view, &key, now))
     }
 
     /// Changes labels, in order.
@@ -196,8 +262,9 @@ impl Store {
     /// [`Error::Write`].
     pub fn update(&self, key: &Key, changes: Vec<LabelChange>) -> Result<Arc<Record>, Error> {
         let (key, now) = (key.clone(), Timestamp::now());
-        self.writer
-            .write(false, move |view| state::update(view, &key, &changes, now))
+        self.writer.write(Class::Records, move |view| {
+            state::update(view, &key, &changes, now)
+        })
     }
 
     /// Keeps what a committed layer holds on disk.
@@ -206,7 +273,26 @@ impl Store {
     /// [`Error::Write`].
     pub fn set_usage(&self, id: LayerId, usage: Usage) -> Result<(), Error> {
         self.writer
-            .write(false, move |view| state::measured(view, id, usage))
+            .write(Class::Records, move |view| state::measured(view, id, usage))
+    }
+
+    /// Takes a removed snapshot back, under its old key.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it is not there, its key is taken or its parent is gone.
+    pub fn restore_removed(&self, id: LayerId) -> Result<Arc<Record>, Error> {
+        let now = Timestamp::now();
+        self.writer
+            .write(Class::Records, move |view| state::restore(view, id, now))
+    }
+
+    /// Notes that the content of a layer cannot be trusted, and why.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn set_damage(&self, id: LayerId, why: String) -> Result<(), Error> {
+        self.writer
+            .write(Class::Records, move |view| state::damaged(view, id, why))
     }
 
     /// Drops the records of retired layers whose directories are gone.
@@ -215,7 +301,7 @@ impl Store {
     /// [`Error::Write`].
     pub fn forget(&self, ids: Vec<LayerId>) -> Result<(), Error> {
         self.writer
-            .write(false, move |view| state::forget(view, &ids))
+            .write(Class::Records, move |view| state::forget(view, &ids))
     }
 
     /// Waits until the writer's thread has answered, which it cannot while the disk hangs.
@@ -239,6 +325,50 @@ impl Store {
     fn claims(&self) -> MutexGuard<'_, BTreeMap<Key, LayerId>> {
         lock_claims(&self.shared)
     }
+}
+
+impl Shared {
+    fn new(view: View, next_id: u64) -> Self {
+        let published = Published::default();
+        published.note(view.sequence());
+        Self {
+            view: ArcSwap::from_pointee(view),
+            next_id: AtomicU64::new(next_id),
+            ids_below: AtomicU64::new(next_id),
+            failed: AtomicBool::new(false),
+            published,
+            claims: Mutex::default(),
+        }
+    }
+
+    /// Lets readers see a newer state.
+    pub(crate) fn publish(&self, view: View) {
+        let sequence = view.sequence();
+        self.view.store(Arc::new(view));
+        self.published.note(sequence);
+    }
+}
+
+/// The lock, until writer and exporter have ended.
+#[derive(Debug)]
+struct Held {
+    shared: Arc<Shared>,
+    lock: Lock,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.shared.failed.load(Ordering::Acquire) {
+            warn!("the store did not end in order: its last write failed");
+        } else {
+            self.lock.ended_cleanly();
+        }
+    }
+}
+
+fn open_folder(folder: &Path) -> Result<Lock, Error> {
+    fs::create_dir_all(folder).map_err(io_error("create", folder))?;
+    Lock::take(folder)
 }
 
 /// A snapshot being made: its key and id are taken.
@@ -273,35 +403,6 @@ impl Drop for Claim {
 /// The map is whole even if a holder panicked: each use is one insert, remove or read.
 fn lock_claims(shared: &Shared) -> MutexGuard<'_, BTreeMap<Key, LayerId>> {
     shared.claims.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Takes the lock that keeps a second layerd out, and notes who holds it.
-fn lock(folder: &Path) -> Result<Flock<File>, Error> {
-    let path = folder.join("lock");
-    let mut options = OpenOptions::new();
-    let file = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path);
-    let file = file.map_err(io_error("open", &path))?;
-    let mut locked = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(locked) => locked,
-        Err((mut file, nix::Error::EWOULDBLOCK)) => {
-            let mut holder = String::new();
-            // The text only helps people; without it the error still says what is wrong.
-            let _ = file.read_to_string(&mut holder);
-            let holder = holder.trim().to_owned();
-            return Err(Error::Locked { path, holder });
-        }
-        Err((_, errno)) => return Err(io_error("lock", &path)(errno.into())),
-    };
-    let noted = locked
-        .set_len(0)
-        .and_then(|()| writeln!(locked, "process {}", std::process::id()));
-    noted.map_err(io_error("write", &path))?;
-    Ok(locked)
 }
 
 /// Whether the folder has a format this program knows; `false` if it has none yet.

@@ -21,6 +21,11 @@ pub(crate) fn sync_failed() -> bool {
     FAILED.load(Ordering::Acquire)
 }
 
+/// Starts to watch anew, for a new database.
+pub(crate) fn forget_failure() {
+    FAILED.store(false, Ordering::Release);
+}
+
 /// fdatasync(2) under the name sled calls.
 ///
 /// Defining the symbol cannot break others: an fdatasync does all that sync_file_range(2)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
+use crate::error::Error;
 use crate::model::{Key, Kind, LayerId, Record};
 
 /// A consistent picture of what exists. Cloning it is cheap.
@@ -16,9 +17,39 @@ pub struct View {
     keys: OrdMap<Key, LayerId>,
     children: OrdSet<(LayerId, LayerId)>,
     retired: OrdMap<LayerId, Arc<Record>>,
+    sequence: u64,
 }
 
 impl View {
+    /// A picture of `records`, as commit number `sequence` left them.
+    pub(crate) fn of(records: Vec<Record>, sequence: u64) -> Result<Self, Error> {
+        let mut view = Self {
+            sequence,
+            ..Self::default()
+        };
+        for record in records {
+            if record.retired.is_none() && view.find(&record.key).is_some() {
+                let what = format!("two snapshots have the key {:?}", record.key.as_str());
+                return Err(Error::Damaged {
+                    path: "the records".into(),
+                    what,
+                });
+            }
+            view.put(Arc::new(record));
+        }
+        Ok(view)
+    }
+
+    /// Number of the commit that left things as they are here.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    pub(crate) fn set_sequence(&mut self, sequence: u64) {
+        self.sequence = sequence;
+    }
+
     /// The snapshot with this key or name.
     #[must_use]
     pub fn find(&self, key: &Key) -> Option<&Arc<Record>> {

@@ -6,17 +6,20 @@
 //! the flush, because it may rest on a change of the same batch.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::mem;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use std::{io, mem};
 
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::codec;
 use crate::db::{Db, Rows};
 use crate::error::Error;
+use crate::space::Space;
 use crate::state::{Decision, Edit};
 use crate::store::{Barrier, Shared};
 use crate::view::View;
@@ -29,15 +32,40 @@ const BATCH_BYTES: usize = 256 * 1024;
 const QUEUE: usize = 1024;
 /// How far ahead of what was handed out ids are reserved with every commit.
 const ID_RESERVE: u64 = 256;
+/// How often a failed database is built anew, at most.
+const REBUILD_PAUSE: Duration = Duration::from_secs(1);
 
 type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 type Decide = Box<dyn FnOnce(&View) -> (Vec<Edit>, Answer) + Send>;
+
+/// What a request needs besides the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Nothing: it changes or drops records that are there.
+    Records,
+    /// Files that must be durable first.
+    Files,
+    /// Space, as it adds a record.
+    New,
+    /// Both.
+    NewWithFiles,
+}
+
+impl Class {
+    fn needs_barrier(self) -> bool {
+        matches!(self, Self::Files | Self::NewWithFiles)
+    }
+
+    fn needs_space(self) -> bool {
+        matches!(self, Self::New | Self::NewWithFiles)
+    }
+}
 
 struct Request {
     decide: Decide,
     /// Answers without deciding.
     fail: Box<dyn FnOnce(Error) + Send>,
-    needs_barrier: bool,
+    class: Class,
 }
 
 /// The callers' end of the writer.
@@ -50,13 +78,21 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(crate) fn start(db: Db, shared: Arc<Shared>, barrier: Barrier) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        db: Db,
+        folder: &Path,
+        space: Space,
+        shared: Arc<Shared>,
+        barrier: Barrier,
+    ) -> std::io::Result<Self> {
         let (requests, queue) = sync_channel(QUEUE);
         let batches = Batches {
-            db,
+            db: Some(db),
+            folder: folder.to_owned(),
+            space,
             shared,
             barrier,
-            broken: false,
+            rebuild_after: Instant::now(),
         };
         let thread = thread::Builder::new().name("store-writer".into());
         let thread = thread.spawn(move || batches.run(&queue))?;
@@ -69,7 +105,7 @@ impl Writer {
     /// Has `decide` decided, and waits until the outcome is durable.
     pub(crate) fn write<T: Send + 'static>(
         &self,
-        needs_barrier: bool,
+        class: Class,
         decide: impl FnOnce(&View) -> Decision<T> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, outcome) = sync_channel(1);
@@ -77,7 +113,7 @@ impl Writer {
         let request = Request {
             decide: Box::new(move |view| decided(decide(view), reply)),
             fail: Box::new(move |error| drop(refuse.send(Err(error)))),
-            needs_barrier,
+            class,
         };
         let requests = self.requests.as_ref().ok_or(Error::Closing)?;
         requests.send(request).map_err(|_| Error::Closing)?;
@@ -86,7 +122,7 @@ impl Writer {
 
     /// Waits until the ids handed out so far are reserved on disk.
     pub(crate) fn reserve(&self) -> Result<(), Error> {
-        self.write(false, |_| Ok((Vec::new(), ())))
+        self.write(Class::Records, |_| Ok((Vec::new(), ())))
     }
 }
 
@@ -118,10 +154,13 @@ fn decided<T: Send + 'static>(
 }
 
 struct Batches {
-    db: Db,
+    /// Gone after a failed write, until it is built anew.
+    db: Option<Db>,
+    folder: PathBuf,
+    space: Space,
     shared: Arc<Shared>,
     barrier: Barrier,
-    broken: bool,
+    rebuild_after: Instant,
 }
 
 impl Batches {
@@ -129,29 +168,35 @@ impl Batches {
         while let Ok(first) = queue.recv() {
             let mut waiting = VecDeque::from([first]);
             waiting.extend(queue.try_iter().take(BATCH_MAX - 1));
+            self.refuse_without_space(&mut waiting);
             self.pass_barrier(&mut waiting);
             while !waiting.is_empty() {
                 self.batch(&mut waiting);
             }
         }
-        if !self.broken {
-            self.give_ids_back();
+        self.end();
+    }
+
+    fn refuse_without_space(&mut self, waiting: &mut VecDeque<Request>) {
+        if waiting.iter().any(|request| request.class.needs_space()) && self.space.look() {
+            let folder = &self.folder;
+            let full = || Error::Full {
+                folder: folder.clone(),
+            };
+            fail_all(waiting, Class::needs_space, full);
         }
     }
 
     /// Directories are durable before their records: one barrier serves all who wait.
     fn pass_barrier(&self, waiting: &mut VecDeque<Request>) {
-        if !waiting.iter().any(|request| request.needs_barrier) {
+        if !waiting.iter().any(|request| request.class.needs_barrier()) {
             return;
         }
-        let Err(cause) = (self.barrier)() else { return };
-        let (failed, rest) = mem::take(waiting)
-            .into_iter()
-            .partition::<Vec<_>, _>(|request| request.needs_barrier);
-        waiting.extend(rest);
-        for request in failed {
-            let cause = Arc::clone(&cause);
-            (request.fail)(Error::Barrier { cause });
+        if let Err(cause) = (self.barrier)() {
+            let failed = || Error::Barrier {
+                cause: cause.clone(),
+            };
+            fail_all(waiting, Class::needs_barrier, failed);
         }
     }
 
@@ -164,50 +209,103 @@ impl Batches {
             draft.take(request);
         }
         let written = self.write(&draft.rows);
-        if written.is_ok() {
-            self.shared.view.store(Arc::new(draft.view));
+        if let Ok(Some(sequence)) = written {
+            draft.view.set_sequence(sequence);
+            self.shared.publish(draft.view);
         }
+        let written = written.map(drop);
         for answer in draft.answers {
             answer(written.clone());
         }
     }
 
-    fn write(&mut self, rows: &Rows) -> Result<(), Error> {
-        if self.broken {
-            return Err(Error::Poisoned);
-        }
+    /// Answers the number of the commit, if there was anything to commit.
+    fn write(&mut self, rows: &Rows) -> Result<Option<u64>, Error> {
         let ids_ran_out = self.shared.next_id.load(Ordering::Acquire)
             > self.shared.ids_below.load(Ordering::Acquire);
-        if rows.is_empty() && !ids_ran_out {
-            return Ok(());
+        if rows.is_empty() && !ids_ran_out && self.db.is_some() {
+            return Ok(None);
         }
         let written = self.commit(rows, ID_RESERVE);
         if let Err(error) = &written {
-            self.broken = true;
-            self.shared.failed.store(true, Ordering::Release);
             error!(
                 error = error as &dyn std::error::Error,
-                "the database failed; no change is taken any more"
+                "the database failed"
             );
+            self.shared.failed.store(true, Ordering::Release);
+            self.db = None;
+            self.space.release();
         }
-        written
+        written.map(Some)
     }
 
-    fn commit(&mut self, rows: &Rows, reserve: u64) -> Result<(), Error> {
+    fn commit(&mut self, rows: &Rows, reserve: u64) -> Result<u64, Error> {
         let below = self.shared.next_id.load(Ordering::Acquire) + reserve;
-        self.db.commit(rows, below)?;
+        let db = match &mut self.db {
+            Some(db) => db,
+            None => {
+                let db = self.rebuild(below)?;
+                self.db.insert(db)
+            }
+        };
+        db.commit(rows, below)?;
+        let sequence = db.meta().sequence;
         self.shared.ids_below.store(below, Ordering::Release);
-        Ok(())
+        self.shared.failed.store(false, Ordering::Release);
+        Ok(sequence)
+    }
+
+    /// What is on disk after a failed write is unknown. What was acknowledged is in memory.
+    fn rebuild(&mut self, ids_below: u64) -> Result<Db, Error> {
+        let now = Instant::now();
+        if now < self.rebuild_after {
+            let cause =
+                io::Error::other("an earlier write failed; the next try is due in a second");
+            return Err(Error::Write {
+                cause: Arc::new(cause),
+            });
+        }
+        self.rebuild_after = now + REBUILD_PAUSE;
+        let view = self.shared.view.load_full();
+        // The failed commit may be on disk after all; the new database must not seem older.
+        let sequence = view.sequence().max(Db::last_sequence(&self.folder)?) + 1;
+        let (db, old) = Db::rebuild(&self.folder, &view, sequence, ids_below)?;
+        warn!("the database was built anew after a failed write; nothing acknowledged was lost");
+        Db::discard(&old)?;
+        Ok(db)
     }
 
     /// After a clean stop the reserved ids that nobody took are free again.
-    fn give_ids_back(&mut self) {
-        if let Err(error) = self.commit(&Rows::new(), 0).and_then(|()| self.db.seal()) {
-            error!(
-                error = &error as &dyn std::error::Error,
-                "the last write of the store failed"
-            );
+    fn end(mut self) {
+        if self.db.is_none() {
+            return;
         }
+        let mut view = View::clone(&self.shared.view.load());
+        let last = self.commit(&Rows::new(), 0);
+        let sealed = self.db.as_ref().map_or(Ok(()), Db::seal);
+        match last.and_then(|sequence| sealed.map(|()| sequence)) {
+            Ok(sequence) => {
+                view.set_sequence(sequence);
+                self.shared.publish(view);
+            }
+            Err(error) => {
+                self.shared.failed.store(true, Ordering::Release);
+                error!(
+                    error = &error as &dyn std::error::Error,
+                    "the last write of the store failed"
+                );
+            }
+        }
+    }
+}
+
+/// Fails those that need what is not to be had; the others stay.
+fn fail_all(waiting: &mut VecDeque<Request>, needs: fn(Class) -> bool, error: impl Fn() -> Error) {
+    let all = mem::take(waiting).into_iter();
+    let (failed, rest) = all.partition::<Vec<_>, _>(|request| needs(request.class));
+    waiting.extend(rest);
+    for request in failed {
+        (request.fail)(error());
     }
 }
 

@@ -7,6 +7,8 @@
     reason = "a test crate"
 )]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -14,57 +16,12 @@ use std::sync::Arc;
 use std::thread;
 
 use layerd_store::{
-    Commit, Create, Error, Key, Kind, LABEL_MAX, LabelChange, Labels, NAME_MAX, Options, Record,
-    Refusal, Store, Usage,
+    Commit, Create, Error, Kind, LABEL_MAX, LabelChange, Labels, NAME_MAX, Options, Refusal, Store,
+    Usage,
 };
 use tempfile::TempDir;
 
-fn open(root: &Path) -> Result<Store, Error> {
-    let barrier = Box::new(|| Ok(()));
-    Store::open(root, Options { barrier })
-}
-
-fn key(text: &str) -> Key {
-    Key::parse("key", text).unwrap()
-}
-
-fn create(
-    store: &Store,
-    name: &str,
-    parent: Option<&str>,
-    kind: Kind,
-) -> Result<Arc<Record>, Error> {
-    let claim = store.claim(Create {
-        key: key(name),
-        kind,
-        parent: parent.map(key),
-        labels: Labels::default(),
-    })?;
-    store.record(claim, true)
-}
-
-fn commit(store: &Store, name: &str, from: &str) -> Result<Arc<Record>, Error> {
-    store.commit(Commit {
-        name: key(name),
-        key: key(from),
-        labels: Labels::default(),
-        parent: None,
-    })
-}
-
-fn refusal(result: Result<Arc<Record>, Error>) -> Refusal {
-    match result {
-        Err(Error::Refused(refusal)) => refusal,
-        other => panic!("expected a refusal, got {other:?}"),
-    }
-}
-
-fn all(store: &Store) -> Vec<Record> {
-    let view = store.view();
-    let live = view.iter().map(|record| Record::clone(record));
-    live.chain(view.retired().map(|record| Record::clone(record)))
-        .collect()
-}
+use common::{all, commit, create, key, open, refusal};
 
 /// Every file below `folder` with its bytes.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -175,12 +132,15 @@ fn a_commit_may_name_a_parent_only_where_there_is_none() {
     let root = TempDir::new().unwrap();
     let store = open(root.path()).unwrap();
     let rebase = |name: &str, from: &str, parent: &str| {
-        store.commit(Commit {
-            name: key(name),
-            key: key(from),
-            labels: Labels::default(),
-            parent: Some(key(parent)),
-        })
+        store.commit(
+            Commit {
+                name: key(name),
+                key: key(from),
+                labels: Labels::default(),
+                parent: Some(key(parent)),
+            },
+            true,
+        )
     };
     for (name, parent) in [("a", None), ("b", None)] {
         create(&store, name, parent, Kind::Active).unwrap();

@@ -154,9 +154,9 @@ fn store_kind(error: &layerd_store::Error) -> ErrorKind {
         layerd_store::Error::Refused(refusal) => refusal_kind(refusal),
         layerd_store::Error::Barrier { cause } => barrier_kind(cause.as_ref()),
         layerd_store::Error::Io { cause, .. } if is_full(cause) => ErrorKind::Full,
-        layerd_store::Error::Write { .. }
-        | layerd_store::Error::Poisoned
-        | layerd_store::Error::Closing => ErrorKind::Stopping,
+        layerd_store::Error::Write { cause } if is_full(cause) => ErrorKind::Full,
+        layerd_store::Error::Full { .. } => ErrorKind::Full,
+        layerd_store::Error::Write { .. } | layerd_store::Error::Closing => ErrorKind::Stopping,
         layerd_store::Error::Damaged { .. } => ErrorKind::Damaged,
         layerd_store::Error::Io { .. }
         | layerd_store::Error::Locked { .. }
@@ -179,6 +179,7 @@ fn refusal_kind(refusal: &Refusal) -> ErrorKind {
             at_commit: true, ..
         }
         | Refusal::NotActive { .. }
+        | Refusal::ParentRemoved { .. }
         | Refusal::HasChildren { .. } => ErrorKind::Refused,
     }
 }

@@ -208,7 +208,7 @@ impl Engine {
             self.forget(gone.copied().collect());
         }
         if reaped != Reaped::default() {
-            info!(deleted = reaped.deleted, failed = reaped.failed, "reaped");
+            debug!(deleted = reaped.deleted, failed = reaped.failed, "reaped");
         }
         reaped
     }

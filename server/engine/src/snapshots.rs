@@ -82,7 +82,7 @@ impl Engine {
     /// another parent already.
     pub fn commit(&self, commit: Commit) -> Result<(), Error> {
         let key = commit.key.clone();
-        let record = self.store.commit(commit)?;
+        let record = self.store.commit(commit, false)?;
         if record.usage.is_none() {
             self.meter.measure(record.id);
         }

@@ -1,0 +1,361 @@
+//! A second copy of the records, in a file that needs no database to read.
+//!
+//! ```text
+//! "layerd export 1\n"
+//! rows:     table (1 byte), length of key (4, little-endian), length of value (4), key, value
+//! trailer:  255, length of the Meta row (4), the Meta row, CRC-32 of everything before it (4)
+//! ```
+//!
+//! Rows are the database's own, each with its checksum; the trailer says how many there are and
+//! what they add up to, so a cut, garbled or mixed-up file is recognised. A file appears by
+//! rename, whole and durable, as `export.<sequence>`; the two newest are kept.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tracing::{debug, warn};
+
+use crate::codec::{self, Assembly, Meta, Table, VALUE_MAX, row_hash};
+use crate::db::io_error;
+use crate::error::Error;
+use crate::model::{NAME_MAX, Record, Timestamp};
+use crate::store::Shared;
+use crate::view::View;
+
+const MAGIC: &[u8] = b"layerd export 1\n";
+const TRAILER: u8 = 255;
+const PREFIX: &str = "export.";
+const GENERATIONS: usize = 2;
+/// How long nothing may have changed before an export is worth its while.
+const QUIET: Duration = Duration::from_secs(2);
+/// How long changes may go on before an export is made all the same.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// An export takes at most this share of the time: 1 in so many.
+const REST: u32 = 20;
+
+/// Records as an export holds them.
+#[derive(Debug)]
+pub struct Export {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// When it was written.
+    pub taken: Timestamp,
+    /// All records, live and retired.
+    pub records: Vec<Record>,
+    pub(crate) meta: Meta,
+}
+
+impl Export {
+    /// Reads and verifies an export.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Damaged`] if it is not what was written.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(io_error("open", path))?;
+        let taken = file
+            .metadata()
+            .and_then(|data| data.modified())
+            .map(Timestamp::from);
+        let parsed = Reader::new(BufReader::new(file)).read_all();
+        let (records, meta) = parsed.map_err(|what| Error::Damaged {
+            path: path.to_owned(),
+            what,
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            taken: taken.map_err(io_error("read", path))?,
+            records,
+            meta,
+        })
+    }
+
+    /// The newest export in a store's folder that is whole; those that are not are passed over
+    /// with a warning.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be read.
+    pub fn newest(folder: &Path) -> Result<Option<Self>, Error> {
+        for (_, path) in list(folder)?.into_iter().rev() {
+            match Self::read(&path) {
+                Ok(export) => return Ok(Some(export)),
+                Err(cause) => warn!(
+                    error = &cause as &dyn std::error::Error,
+                    "an export is of no use"
+                ),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Exports in a store's folder with their sequence numbers, oldest first.
+pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io_error("read", folder))? {
+        let path = entry.map_err(io_error("read", folder))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let number = name.and_then(|name| name.strip_prefix(PREFIX));
+        if let Some(number) = number.and_then(|number| number.parse().ok()) {
+            found.push((number, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Writes all records of `view` to `target`, which appears whole and durable or not at all.
+pub(crate) fn write(target: &Path, view: &View, ids_below: u64) -> Result<(), Error> {
+    let temporary = target.with_extension("new");
+    let folder = target.parent().unwrap_or(Path::new("/"));
+    let written = || {
+        let file = File::create(&temporary)?;
+        let file = write_to(file, view, ids_below)?;
+        file.sync_all()?;
+        fs::rename(&temporary, target)?;
+        File::open(folder)?.sync_all()
+    };
+    written().map_err(|cause| {
+        // Half a file helps nobody; if it cannot be removed, the next export overwrites it.
+        let _ = fs::remove_file(&temporary);
+        io_error("write the export", target)(cause)
+    })
+}
+
+/// Writes all records to `sink` and gives it back.
+pub(crate) fn write_to<W: Write>(sink: W, view: &View, ids_below: u64) -> io::Result<W> {
+    let mut out = Summed {
+        inner: BufWriter::new(sink),
+        crc: crc32fast::Hasher::new(),
+    };
+    let (mut meta, mut digest) = (Meta::default(), 0u128);
+    out.write_all(MAGIC)?;
+    for record in view.iter().chain(view.retired()) {
+        for ((table, key), value) in codec::rows(record) {
+            digest = digest.wrapping_add(row_hash(table, &key, &value));
+            meta.rows += 1;
+            out.write_all(&[table as u8])?;
+            out.write_all(&length(&key))?;
+            out.write_all(&length(&value))?;
+            out.write_all(&key)?;
+            out.write_all(&value)?;
+        }
+    }
+    meta.sequence = view.sequence();
+    meta.ids_below = ids_below;
+    meta.set_digest(digest);
+    let row = meta.to_row();
+    out.write_all(&[TRAILER])?;
+    out.write_all(&length(&row))?;
+    out.write_all(&row)?;
+    let crc = out.crc.finalize();
+    out.inner.write_all(&crc.to_le_bytes())?;
+    out.inner
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)
+}
+
+fn length(bytes: &[u8]) -> [u8; 4] {
+    u32::try_from(bytes.len())
+        .expect("rows are a few KiB")
+        .to_le_bytes()
+}
+
+struct Summed<W: Write> {
+    inner: BufWriter<W>,
+    crc: crc32fast::Hasher,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.crc.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+struct Reader<R> {
+    inner: R,
+    crc: crc32fast::Hasher,
+}
+
+impl<R: Read> Reader<R> {
+    fn new(inner: R) -> Self {
+        let crc = crc32fast::Hasher::new();
+        Self { inner, crc }
+    }
+
+    fn read_all(mut self) -> Result<(Vec<Record>, Meta), String> {
+        if self.bytes(MAGIC.len())? != MAGIC {
+            return Err("it is no export, or one of an unknown format".into());
+        }
+        let mut assembly = Assembly::default();
+        let (mut rows, mut digest) = (0u64, 0u128);
+        loop {
+            let [tag] = self.array()?;
+            if tag == TRAILER {
+                break;
+            }
+            let table = *Table::ALL
+                .get(usize::from(tag))
+                .ok_or("a table is unknown")?;
+            let (key, value) = (self.length(NAME_MAX)?, self.length(VALUE_MAX)?);
+            let (key, value) = (self.bytes(key)?, self.bytes(value)?);
+            rows += 1;
+            digest = digest.wrapping_add(row_hash(table, &key, &value));
+            assembly
+                .add(table, &key, &value)
+                .map_err(|bad| bad.to_string())?;
+        }
+        let meta = self.trailer()?;
+        if (meta.rows, meta.digest()) != (rows, digest) {
+            return Err("its rows are not those that were written".into());
+        }
+        let records = assembly.finish().map_err(|bad| bad.to_string())?;
+        Ok((records, meta))
+    }
+
+    fn trailer(&mut self) -> Result<Meta, String> {
+        let size = self.length(VALUE_MAX)?;
+        let row = self.bytes(size)?;
+        let crc = self.crc.clone().finalize();
+        if u32::from_le_bytes(self.array()?) != crc {
+            return Err("the checksum of the file is wrong".into());
+        }
+        Ok(Meta::from_row(&row)?)
+    }
+
+    fn length(&mut self, most: usize) -> Result<usize, String> {
+        let size = u32::from_le_bytes(self.array()?) as usize;
+        if size > most {
+            Err("a length is impossible".into())
+        } else {
+            Ok(size)
+        }
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn bytes(&mut self, count: usize) -> Result<Vec<u8>, String> {
+        let mut bytes = vec![0; count];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), String> {
+        let read = self.inner.read_exact(bytes);
+        read.map_err(|cause| format!("it ends early: {cause}"))?;
+        self.crc.update(bytes);
+        Ok(())
+    }
+}
+
+/// Writes an export after each quiet period and at the end.
+#[derive(Debug)]
+pub(crate) struct Exporter {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Exporter {
+    pub(crate) fn start(folder: &Path, shared: Arc<Shared>) -> io::Result<Self> {
+        let work = Work {
+            folder: folder.to_owned(),
+            shared: shared.clone(),
+            exported: list(folder).ok().and_then(|all| Some(all.last()?.0)),
+        };
+        let thread = thread::Builder::new()
+            .name("store-exporter".into())
+            .spawn(move || work.run())?;
+        let thread = Some(thread);
+        Ok(Self { shared, thread })
+    }
+}
+
+/// Writes the last export, so it is to be dropped after the writer.
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        self.shared.published.end();
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
+            warn!("the thread that exports the records panicked");
+        }
+    }
+}
+
+struct Work {
+    folder: PathBuf,
+    shared: Arc<Shared>,
+    /// Sequence of the newest export.
+    exported: Option<u64>,
+}
+
+impl Work {
+    fn run(mut self) {
+        while self
+            .shared
+            .published
+            .wait_beyond(self.exported.unwrap_or(0))
+        {
+            self.wait_for_quiet();
+            let began = Instant::now();
+            self.export();
+            self.shared.published.rest(began.elapsed() * REST);
+        }
+        if self.exported != Some(self.shared.view.load().sequence()) {
+            self.export();
+        }
+    }
+
+    fn wait_for_quiet(&self) {
+        let began = Instant::now();
+        loop {
+            let seen = self.shared.view.load().sequence();
+            self.shared.published.rest(QUIET);
+            let quiet = self.shared.view.load().sequence() == seen;
+            if quiet || began.elapsed() > PATIENCE || self.shared.published.has_ended() {
+                return;
+            }
+        }
+    }
+
+    /// A failure leaves the older exports as they are; the next change is the next try.
+    fn export(&mut self) {
+        let view = self.shared.view.load_full();
+        let ids_below = self.shared.ids_below.load(Ordering::Acquire);
+        let sequence = view.sequence();
+        let target = self.folder.join(format!("{PREFIX}{sequence}"));
+        self.exported = Some(sequence);
+        match write(&target, &view, ids_below).and_then(|()| self.drop_old()) {
+            Ok(()) => debug!(sequence, "exported the records"),
+            Err(cause) => warn!(
+                error = &cause as &dyn std::error::Error,
+                "the records were not exported"
+            ),
+        }
+    }
+
+    fn drop_old(&self) -> Result<(), Error> {
+        let all = list(&self.folder)?;
+        let old = all.len().saturating_sub(GENERATIONS);
+        for (_, path) in &all[..old] {
+            fs::remove_file(path).map_err(io_error("remove", path))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,53 @@
+//! Tells the exporter that something was published, and when it is over.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The newest published sequence number, and who waits for newer ones.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sequence: u64,
+    ended: bool,
+}
+
+impl Published {
+    /// Notes a newer sequence number.
+    pub(crate) fn note(&self, sequence: u64) {
+        self.state().sequence = sequence;
+        self.changed.notify_all();
+    }
+
+    /// Ends all waiting.
+    pub(crate) fn end(&self) {
+        self.state().ended = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state().ended
+    }
+
+    /// Waits for a sequence number above `seen`; false at the end.
+    pub(crate) fn wait_beyond(&self, seen: u64) -> bool {
+        let waiting = |state: &mut State| !state.ended && state.sequence <= seen;
+        let state = self.changed.wait_while(self.state(), waiting);
+        !state.unwrap_or_else(PoisonError::into_inner).ended
+    }
+
+    /// Waits for a time, or the end.
+    pub(crate) fn rest(&self, time: Duration) {
+        let waiting = |state: &mut State| !state.ended;
+        drop(self.changed.wait_timeout_while(self.state(), time, waiting));
+    }
+
+    /// The state is whole even if a holder panicked: each use is one assignment or read.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,64 @@
+//! What the tests of the store share.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "each test crate uses its part"
+)]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use layerd_store::{Commit, Create, Error, Key, Kind, Labels, Options, Record, Refusal, Store};
+
+pub fn open(root: &Path) -> Result<Store, Error> {
+    let barrier = Box::new(|| Ok(()));
+    Store::open(root, Options { barrier })
+}
+
+pub fn key(text: &str) -> Key {
+    Key::parse("key", text).unwrap()
+}
+
+pub fn create(
+    store: &Store,
+    name: &str,
+    parent: Option<&str>,
+    kind: Kind,
+) -> Result<Arc<Record>, Error> {
+    let claim = store.claim(Create {
+        key: key(name),
+        kind,
+        parent: parent.map(key),
+        labels: Labels::default(),
+    })?;
+    store.record(claim, true)
+}
+
+pub fn commit(store: &Store, name: &str, from: &str) -> Result<Arc<Record>, Error> {
+    store.commit(
+        Commit {
+            name: key(name),
+            key: key(from),
+            labels: Labels::default(),
+            parent: None,
+        },
+        true,
+    )
+}
+
+pub fn refusal(result: Result<Arc<Record>, Error>) -> Refusal {
+    match result {
+        Err(Error::Refused(refusal)) => refusal,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+pub fn all(store: &Store) -> Vec<Record> {
+    let view = store.view();
+    let live = view.iter().map(|record| Record::clone(record));
+    live.chain(view.retired().map(|record| Record::clone(record)))
+        .collect()
+}

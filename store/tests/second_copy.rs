@@ -1,0 +1,148 @@
+//! The second copy of the records: written at the end, read when the database is lost.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::tests_outside_test_module,
+    missing_docs,
+    reason = "a test crate"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use layerd_store::{Error, Export, Kind, LayerId, Record, Store};
+use tempfile::TempDir;
+
+use common::{all, commit, create, key, open};
+
+/// A closed store with some snapshots, and its records.
+fn filled() -> (TempDir, Vec<Record>) {
+    let root = TempDir::new().unwrap();
+    let store = open(root.path()).unwrap();
+    for n in 0..50 {
+        create(&store, &format!("a{n}"), None, Kind::Active).unwrap();
+        commit(&store, &format!("c{n}"), &format!("a{n}")).unwrap();
+        create(
+            &store,
+            &format!("b{n}"),
+            Some(&format!("c{n}")),
+            Kind::Active,
+        )
+        .unwrap();
+    }
+    store.remove(&key("b7")).unwrap();
+    let records = all(&store);
+    (root, records)
+}
+
+fn exports(root: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut found: Vec<_> = entries
+        .filter(|path| path.to_string_lossy().contains("/export."))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn a_lost_database_comes_back_from_the_export() {
+    let (root, records) = filled();
+    fs::rename(root.path().join("db"), root.path().join("away")).unwrap();
+    assert!(matches!(open(root.path()), Err(Error::Damaged { .. })));
+    let export = Export::newest(root.path()).unwrap().unwrap();
+    assert_eq!(export.records, {
+        let mut by_id = records.clone();
+        by_id.sort_by_key(|record| record.id);
+        by_id
+    });
+    Store::restore(root.path(), &export, LayerId(5_000)).unwrap();
+    let store = open(root.path()).unwrap();
+    assert_eq!(all(&store), records);
+    let new = create(&store, "new", None, Kind::Active).unwrap();
+    assert!(
+        new.id > LayerId(5_000),
+        "ids go on above what was found on disk"
+    );
+}
+
+#[test]
+fn a_damaged_database_is_set_aside_not_deleted() {
+    let (root, records) = filled();
+    let log = root.path().join("db/db");
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[600..4000].fill(0xff);
+    fs::write(&log, &bytes).unwrap();
+    assert!(matches!(open(root.path()), Err(Error::Damaged { .. })));
+    let export = Export::newest(root.path()).unwrap().unwrap();
+    Store::restore(root.path(), &export, LayerId(0)).unwrap();
+    assert_eq!(all(&open(root.path()).unwrap()), records);
+    let names = fs::read_dir(root.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let old = names
+        .filter(|name| name.to_string_lossy().starts_with("db.old."))
+        .count();
+    assert_eq!(old, 1);
+}
+
+#[test]
+fn the_newest_whole_export_is_taken() {
+    let (root, _) = filled();
+    let store = open(root.path()).unwrap();
+    create(&store, "later", None, Kind::Active).unwrap();
+    drop(store);
+    let found = exports(root.path());
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(Export::newest(root.path()).unwrap().unwrap().path, found[1]);
+    for damage in [0, 20, 1000] {
+        let good = fs::read(&found[1]).unwrap();
+        let mut bad = good.clone();
+        bad[damage] ^= 1;
+        fs::write(&found[1], &bad).unwrap();
+        assert!(Export::read(&found[1]).is_err(), "byte {damage}");
+        assert_eq!(Export::newest(root.path()).unwrap().unwrap().path, found[0]);
+        fs::write(&found[1], &good[..good.len() - 1]).unwrap();
+        assert!(Export::read(&found[1]).is_err(), "cut");
+        fs::write(&found[1], &good).unwrap();
+    }
+}
+
+#[test]
+fn an_export_follows_a_quiet_period() {
+    let root = TempDir::new().unwrap();
+    let store = open(root.path()).unwrap();
+    create(&store, "a", None, Kind::Active).unwrap();
+    let began = Instant::now();
+    while exports(root.path()).is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(20), "no export");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let newest = Export::newest(root.path()).unwrap().unwrap();
+    assert_eq!(newest.records, all(&store));
+}
+
+#[test]
+fn an_unclean_end_is_noticed() {
+    let (root, _) = filled();
+    let store = open(root.path()).unwrap();
+    assert!(!store.was_unclean());
+    let copy = TempDir::new().unwrap();
+    for name in ["lock", "format", "sequence"] {
+        fs::copy(root.path().join(name), copy.path().join(name)).unwrap();
+    }
+    fs::create_dir(copy.path().join("db")).unwrap();
+    for entry in fs::read_dir(root.path().join("db")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), copy.path().join("db").join(entry.file_name())).unwrap();
+        }
+    }
+    let survivor = open(copy.path()).unwrap();
+    assert!(survivor.was_unclean());
+    assert_eq!(all(&survivor), all(&store));
+}
