@@ -371,6 +371,30 @@ fn crash_while_importing(version: Version) {
     world.finish();
 }
 
+/// `make demo`, which people look at first.
+#[test]
+fn root_demo_shows_the_layer_below_untouched() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo.sh");
+    let said = output(&mut Command::new(script));
+    let shows = |start: &str, end: &str| {
+        let mut lines = said.lines();
+        lines.any(|line| line.starts_with(start) && line.ends_with(end))
+    };
+    assert!(
+        shows("in the container:", "changed by the container"),
+        "{said}"
+    );
+    assert!(
+        shows("in the container's layer", "changed by the container"),
+        "{said}"
+    );
+    assert!(
+        shows("in the image's layer", "hello from the image"),
+        "{said}"
+    );
+    assert!(shows("snapshots: 0, directories: 0", ""), "{said}");
+}
+
 /// Runs the command line that `ctr snapshots mounts` prints.
 fn mount(line: &str) {
     output(Command::new("sh").args(["-euc", line]));
