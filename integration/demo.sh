@@ -4,6 +4,12 @@
 # containerd of its own; all files are below target/demo/. `make demo` runs it, as root.
 set -euo pipefail
 
+# In a process and a mount namespace of its own, so that nothing outlives it, however it ends.
+if [[ ${1:-} != inside ]]; then
+    ((EUID == 0)) || { echo "demo.sh: must run as root: it mounts and starts containers" >&2 && exit 1; }
+    exec unshare --mount --propagation private --pid --fork --kill-child --mount-proc "$0" inside
+fi
+
 here=$(cd "$(dirname "$0")" && pwd -P)
 target=$here/../target
 bin=$(cd "$target" && pwd -P)/debug
@@ -56,18 +62,14 @@ await() {
     die "waited in vain for $what; see the logs in $demo"
 }
 
-# Runs on every way out, so that nothing stays mounted or running.
+# Runs on every way out. What it cannot end goes with the namespaces.
 clean_up() {
-    if ctr tasks kill --signal SIGKILL "$container" >/dev/null 2>&1; then
-        await "the container's end" ctr tasks rm "$container"
-    fi
-    local pid
-    for pid in $containerd_pid $layerd_pid; do
-        kill "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    awk -v below="$demo/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | tac |
-        xargs -r umount --lazy
+    set +e
+    ctr tasks kill --signal SIGKILL "$container" >/dev/null 2>&1 &&
+        (await "the container's end" ctr tasks rm "$container")
+    kill $containerd_pid $layerd_pid 2>/dev/null
+    wait
+    set -e
 }
 
 start_layerd() {
@@ -148,11 +150,10 @@ is_empty() {
     [[ -z $(layerctl snapshot ls --output json) && -z $(layers_on_disk) ]]
 }
 
-((EUID == 0)) || die "must run as root: it mounts and starts containers"
 [[ -x $bin/layerd && -x $bin/layerctl ]] || die "run \`cargo build\` first"
 [[ -x $peer/containerd && -x /bin/busybox ]] || die "run \`make peers\` (integration/peers/install.sh) first"
 trap clean_up EXIT
-clean_up
+trap 'exit 130' INT TERM
 rm -rf --one-file-system "$demo"
 mkdir -p "$demo"
 
@@ -171,7 +172,7 @@ ctr images import --snapshotter layerd "$demo/image.tar" >/dev/null
 show layerctl snapshot tree
 
 step "Run a container on it that overwrites /etc/greeting. It gets a writable layer on top."
-ctr run --detach --null-io --snapshotter layerd "$image" "$container" \
+ctr run --detach --null-io --runc-root "$demo/runc" --snapshotter layerd "$image" "$container" \
     /bin/sh -c 'echo "changed by the container" > /etc/greeting; exec sleep 1000'
 await "the container's write" is_changed
 show layerctl snapshot tree
@@ -202,5 +203,6 @@ echo "snapshots: $(layerctl snapshot ls --output json | wc -l), directories: $(l
 step "Stop both. Nothing stays mounted or running."
 clean_up
 containerd_pid= layerd_pid=
-! grep -q " $demo/" /proc/self/mountinfo || die "something is still mounted below $demo"
-echo "mounted below target/demo: nothing. The logs are still there."
+! grep " $demo/" /proc/self/mountinfo || die "something is still mounted below $demo"
+! grep -l "$demo/" /proc/[0-9]*/cmdline 2>/dev/null || die "something still runs"
+echo "The logs are in $demo."
