@@ -23,12 +23,23 @@ macro_rules! on_version {
 
             #[test]
             fn lifecycle() {
-                super::lifecycle($version, |_| ());
+                super::lifecycle(super::World::new($version), |_| ());
+            }
+
+            #[test]
+            fn lifecycle_on_xfs() {
+                super::lifecycle(super::World::on_xfs($version), |_| ());
+            }
+
+            #[test]
+            fn lifecycle_with_restarts_of_containerd() {
+                let restart = |world: &mut super::World| world.containerd.restart();
+                super::lifecycle(super::World::new($version), restart);
             }
 
             #[test]
             fn lifecycle_with_crashes() {
-                super::lifecycle($version, super::World::crash);
+                super::lifecycle(super::World::new($version), super::World::crash);
             }
 
             #[test]
@@ -85,8 +96,16 @@ struct World {
 
 impl World {
     fn new(version: Version) -> Self {
-        let scratch = Scratch::new();
-        let daemon = Daemon::start(&scratch.dir("d"));
+        Self::below(version, Scratch::new(), "d")
+    }
+
+    /// With layerd's data on xfs.
+    fn on_xfs(version: Version) -> Self {
+        Self::below(version, Scratch::on_xfs(320), "disk/d")
+    }
+
+    fn below(version: Version, scratch: Scratch, data: &str) -> Self {
+        let daemon = Daemon::start(&scratch.dir(data));
         let containerd = Containerd::start(version, &scratch.dir("c"), daemon.socket());
         Self {
             containerd,
@@ -185,8 +204,7 @@ impl World {
 }
 
 /// Import, look, run, write, compare, commit, remove; `between` happens between any two of them.
-fn lifecycle(version: Version, between: fn(&mut World)) {
-    let mut world = World::new(version);
+fn lifecycle(mut world: World, between: fn(&mut World)) {
     let image = world.image(NAME, &image::corpus());
     world.import(&image, "layerd");
     between(&mut world);
