@@ -11,7 +11,7 @@ use layerd_engine::Engine;
 use layerd_mounts::Overlay;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -24,6 +24,8 @@ use crate::{grpc, notify};
 
 /// How often the daemon looks at itself if systemd does not ask for it more often.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
+/// How long clients get to read their last replies and to close, once all calls have ended.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
 /// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]
@@ -50,13 +52,23 @@ pub(crate) enum DaemonError {
 pub(crate) fn run(config: Config) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build();
-    runtime
-        .map_err(DaemonError::Runtime)?
-        .block_on(serve(config))
+        .build()
+        .map_err(DaemonError::Runtime)?;
+    match runtime.block_on(serve(config)) {
+        Ok(engine) => {
+            // Ends the connections that their clients left open, which hold the engine.
+            drop(runtime);
+            close(engine)
+        }
+        Err(error) => {
+            // What is stuck would keep us for ever. Nothing acknowledged depends on it.
+            runtime.shutdown_background();
+            Err(error)
+        }
+    }
 }
 
-async fn serve(config: Config) -> Result<(), DaemonError> {
+async fn serve(config: Config) -> Result<Arc<Engine>, DaemonError> {
     let tasks = Tasks::default();
     stop_on_signals(&tasks).map_err(DaemonError::Runtime)?;
     let started = Instant::now();
@@ -98,28 +110,41 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let served = drain(served, &tasks, config.stop_timeout).await;
     remove_socket();
     served?;
-    close(engine)
+    Ok(engine)
 }
 
-/// Waits for the server and, once it is to stop, for all calls, but not for ever.
+/// Waits for the server and, once it is to stop, for all calls, but not for ever. Clients are told
+/// to close their connections and get a moment for it; one that is idle, stopped or slow to read
+/// does not keep the daemon.
 async fn drain(
     served: impl Future<Output = Result<(), tonic::transport::Error>>,
     tasks: &Tasks,
     limit: Duration,
 ) -> Result<(), DaemonError> {
     let stop = tasks.stopping();
-    let mut all = std::pin::pin!(async {
-        let served = served.await;
-        tasks.stop();
-        tasks.ended().await;
-        served
-    });
+    let mut served = std::pin::pin!(served);
+    let mut ended = None;
     tokio::select! {
-        served = &mut all => return Ok(served?),
+        outcome = &mut served => ended = Some(outcome),
         () = stop.cancelled() => {}
     }
-    let served = timeout(limit, all).await;
-    Ok(served.map_err(|_| DaemonError::Stuck(limit))??)
+    tasks.stop();
+    let all = async {
+        let quiet = async {
+            tasks.ended().await;
+            sleep(CLOSE_GRACE).await;
+        };
+        if ended.is_none() {
+            tokio::select! {
+                outcome = &mut served => ended = Some(outcome),
+                () = quiet => {}
+            }
+        }
+        tasks.ended().await;
+    };
+    let in_time = timeout(limit, all).await;
+    in_time.map_err(|_| DaemonError::Stuck(limit))?;
+    Ok(ended.unwrap_or(Ok(()))?)
 }
 
 fn open(config: &Config) -> Result<Engine, DaemonError> {

@@ -3,6 +3,7 @@
 //! Reads are answered from memory on the spot. Everything that may wait for the disk runs on a
 //! thread of its own, to its end, whether or not the client still waits.
 
+use layerd_engine::Listing;
 use layerd_proto::containerd::services::snapshots::v1::{
     CleanupRequest, CommitSnapshotRequest, ListSnapshotsRequest, ListSnapshotsResponse,
     MountsRequest, MountsResponse, PrepareSnapshotRequest, PrepareSnapshotResponse,
@@ -10,6 +11,7 @@ use layerd_proto::containerd::services::snapshots::v1::{
     UpdateSnapshotResponse, UsageRequest, UsageResponse, ViewSnapshotRequest, ViewSnapshotResponse,
     snapshots_server::Snapshots,
 };
+use prost::Message as _;
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status};
 
@@ -17,6 +19,9 @@ use super::{Parts, status, wire};
 
 /// Entries in one message of List, as in containerd.
 const ENTRIES_PER_MESSAGE: usize = 100;
+/// Bytes after which a message of List takes no further entry: a hundred snapshots with all the
+/// labels they may have would pass the limit of a message, and containerd's collector needs List.
+const BYTES_PER_MESSAGE: usize = 1024 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -108,7 +113,14 @@ impl Snapshots for Service {
         &self,
         request: Request<UpdateSnapshotRequest>,
     ) -> Result<Response<UpdateSnapshotResponse>, Status> {
-        let (key, changes) = wire::update(request.into_inner())?;
+        let message = request.into_inner();
+        let key = wire::update_key(&message)?;
+        // An unknown snapshot is answered before anything that is wrong with the mask.
+        self.parts
+            .engine
+            .stat(&key)
+            .map_err(|error| status::of(&error))?;
+        let changes = wire::label_changes(message)?;
         let entry = self
             .parts
             .call(move |engine| engine.update(&key, changes))
@@ -127,11 +139,7 @@ impl Snapshots for Service {
             .engine
             .list(&filters)
             .map_err(|error| status::of(&error))?;
-        let messages = std::iter::from_fn(move || {
-            let entries = listing.next_entries(ENTRIES_PER_MESSAGE);
-            let info: Vec<_> = entries.into_iter().map(wire::info).collect();
-            (!info.is_empty()).then_some(Ok(ListSnapshotsResponse { info }))
-        });
+        let messages = std::iter::from_fn(move || next_message(&mut listing).map(Ok));
         let messages: Listed = Box::new(messages);
         Ok(Response::new(tokio_stream::iter(messages)))
     }
@@ -149,4 +157,18 @@ impl Snapshots for Service {
         self.parts.nudge.nudge();
         Ok(Response::new(()))
     }
+}
+
+/// The next message of a list; none at its end.
+fn next_message(listing: &mut Listing) -> Option<ListSnapshotsResponse> {
+    let (mut info, mut bytes) = (Vec::new(), 0);
+    while info.len() < ENTRIES_PER_MESSAGE && bytes < BYTES_PER_MESSAGE {
+        let Some(entry) = listing.next_entries(1).pop() else {
+            break;
+        };
+        let next = wire::info(entry);
+        bytes += next.encoded_len();
+        info.push(next);
+    }
+    (!info.is_empty()).then_some(ListSnapshotsResponse { info })
 }

@@ -47,20 +47,25 @@ pub(crate) fn commit(message: pb::CommitSnapshotRequest) -> Result<Commit, Statu
     })
 }
 
-/// Name, parent, kind and times of the Info are containerd's to fill as it likes; only the name
-/// and the labels are read.
-pub(crate) fn update(
-    message: pb::UpdateSnapshotRequest,
-) -> Result<(Key, Vec<LabelChange>), Status> {
+/// Which snapshot to update. Parent, kind and times of the Info are containerd's to fill as it
+/// likes; only the name and the labels are read.
+pub(crate) fn update_key(message: &pb::UpdateSnapshotRequest) -> Result<Key, Status> {
     let missing = || status::bad(BadInput::new("info", "must be set"));
-    let info = message.info.ok_or_else(missing)?;
-    let name = key("info.name", &info.name)?;
+    let info = message.info.as_ref().ok_or_else(missing)?;
+    key("info.name", &info.name)
+}
+
+/// What to change about its labels.
+pub(crate) fn label_changes(
+    message: pb::UpdateSnapshotRequest,
+) -> Result<Vec<LabelChange>, Status> {
+    let given = message.info.unwrap_or_default().labels;
     let paths = message.update_mask.unwrap_or_default().paths;
     if paths.is_empty() {
-        return Ok((name, vec![LabelChange::Replace(labels(info.labels)?)]));
+        return Ok(vec![LabelChange::Replace(labels(given)?)]);
     }
-    let changes = paths.iter().map(|path| label_change(path, &info.labels));
-    Ok((name, changes.collect::<Result<_, _>>()?))
+    let changes = paths.iter().map(|path| label_change(path, &given));
+    changes.collect()
 }
 
 fn label_change(path: &str, raw: &RawLabels) -> Result<LabelChange, Status> {
@@ -163,21 +168,21 @@ mod tests {
 
     #[test]
     fn masks_become_label_changes_in_order() {
-        let (_, changes) =
-            update(request(&["labels.a.b", "labels.gone"], &[("a.b", "1")])).unwrap();
+        let mask = ["labels.a.b", "labels.gone"];
+        let changes = label_changes(request(&mask, &[("a.b", "1")])).unwrap();
         let want = vec![
             LabelChange::Set("a.b".into(), "1".into()),
             LabelChange::Delete("gone".into()),
         ];
         assert_eq!(changes, want);
-        let (_, all) = update(request(&[], &[("a", "1")])).unwrap();
+        let all = label_changes(request(&[], &[("a", "1")])).unwrap();
         assert!(matches!(all.as_slice(), [LabelChange::Replace(_)]));
     }
 
     #[test]
     fn other_masks_are_invalid() {
         for path in ["parent", "labelsx", "labels.", "", "kind"] {
-            let status = update(request(&[path], &[])).unwrap_err();
+            let status = label_changes(request(&[path], &[])).unwrap_err();
             assert_eq!(status.code(), Code::InvalidArgument, "{path}");
         }
     }
