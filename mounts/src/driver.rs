@@ -108,13 +108,37 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// [`Error::Io`]; nothing stays behind that [`retire`](Driver::retire) would not take away.
     fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error>;
 
-    /// Makes all that `create`, `retire` and `restore` did to layers before this call durable. At
-    /// most two waits for the disk, however many slots there are; none if nothing was done. Work
-    /// directories may still be lost with the power: see [`ensure_work`](Driver::ensure_work).
+    /// Brings the content of a layer to the disk and measures it on the way. Durable only after the
+    /// next [`sync`](Driver::sync). Cost: three looks at each file, and the time to write what is
+    /// dirty; nobody else's files are waited for.
     ///
     /// # Errors
-    /// [`Error::Io`]: nothing may be assumed durable. A later call tries again.
+    /// [`Error::Lost`] if content could not be written: the kernel has dropped it, and a second
+    /// try would wrongly succeed. [`Error::Io`] otherwise.
+    fn settle(&self, slot: Slot) -> Result<Usage, Error>;
+
+    /// Makes all that `create`, `settle`, `retire` and `restore` did to layers before this call
+    /// durable. One wait for the disk, however many slots there are, where the file system has one
+    /// journal (ext4, xfs); none if nothing was done. Work directories may still be lost with the
+    /// power: see [`ensure_work`](Driver::ensure_work).
+    ///
+    /// # Errors
+    /// [`Error::Io`]: nothing may be assumed durable.
     fn sync(&self) -> Result<(), Error>;
+
+    /// Drops the work directory of a layer that will not be written any more. Nothing there is
+    /// success.
+    ///
+    /// # Errors
+    /// As for [`delete`](Driver::delete).
+    fn seal(&self, slot: Slot) -> Result<(), Error>;
+
+    /// Moves an entry of the driver's folders that is not layerd's, or not known any more, to
+    /// `<root>/lost`, where nothing looks at it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn set_aside(&self, found: &Found) -> Result<PathBuf, Error>;
 
     /// Makes the work directory of a writable layer anew if it is missing, as after a power cut.
     /// One that is there stays as it is. Not durable.

@@ -19,6 +19,15 @@ pub enum Error {
         #[source]
         cause: io::Error,
     },
+    /// Content that was written to a layer did not reach the disk, and is gone.
+    #[error("write {} to the disk", path.display())]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        cause: io::Error,
+    },
     /// Something is mounted where files were to be deleted.
     #[error("{} is a mount point; unmount it, then try again", path.display())]
     Busy {
@@ -90,7 +99,7 @@ impl Error {
     #[must_use]
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         match self {
-            Self::Io { cause, .. } => Some(cause.kind()),
+            Self::Io { cause, .. } | Self::Lost { cause, .. } => Some(cause.kind()),
             _ => None,
         }
     }
@@ -99,7 +108,7 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Io { cause, .. } => cause.raw_os_error(),
+            Self::Io { cause, .. } | Self::Lost { cause, .. } => cause.raw_os_error(),
             _ => None,
         }
     }

@@ -17,7 +17,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::dir::{Dir, Type};
@@ -32,6 +31,10 @@ use crate::plan::Layout;
 use crate::probe::{self, Finding};
 use crate::slot::Slot;
 use crate::{sys, tree};
+use barrier::Barrier;
+
+mod barrier;
+mod lost;
 
 /// Settings of an [`Overlay`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,12 +59,11 @@ pub struct Overlay {
     work: Folder,
     trash: Folder,
     findings: Vec<Finding>,
-    /// Something in `layers` or `trash` changed since it was last made durable. Set after the
-    /// change and cleared before the wait.
-    changed: [AtomicBool; 2],
-    /// Held while waiting, so that a second caller does not return before the first one's wait
-    /// ends although it covers its change.
-    syncing: Mutex<()>,
+    root: PathBuf,
+    /// Something changed since it was last made durable. Set after the change and cleared before
+    /// the wait.
+    changed: AtomicBool,
+    barrier: Barrier,
 }
 
 impl Overlay {
@@ -84,8 +86,9 @@ impl Overlay {
             trash: folder(c"t")?,
             layout: checked.layout,
             findings: checked.findings,
-            changed: [AtomicBool::new(false), AtomicBool::new(false)],
-            syncing: Mutex::new(()),
+            barrier: Barrier::open(&root)?,
+            changed: AtomicBool::new(false),
+            root: root.clone(),
         };
         sync_path(&root)?;
         Ok(overlay)
@@ -100,6 +103,24 @@ impl Overlay {
     pub fn check(root: &Path, options: &Options) -> Result<Vec<Finding>, Error> {
         let root = prepare_root(root)?;
         Ok(probe::run(&root, options)?.findings)
+    }
+
+    /// Lists what is on disk under `root` without changing anything. A root without layerd's
+    /// folders holds nothing.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn survey(root: &Path) -> Result<Vec<Found>, Error> {
+        let mut found = Vec::new();
+        for (place, name) in [(Place::Layer, "l"), (Place::Work, "w"), (Place::Trash, "t")] {
+            let path = root.join(name);
+            match nix::fcntl::open(&path, FLAGS, Mode::empty()) {
+                Ok(fd) => list_folder(place, &Folder { fd, path }, &mut found)?,
+                Err(Errno::ENOENT) => {}
+                Err(cause) => return Err(Error::io("open directory", &path, cause)),
+            }
+        }
+        Ok(found)
     }
 
     /// What the checks at start found.
@@ -160,19 +181,7 @@ impl Overlay {
     }
 
     fn touched(&self) {
-        for changed in &self.changed {
-            changed.store(true, Ordering::Release);
-        }
-    }
-
-    fn sync_folder(&self, folder: &Folder, changed: &AtomicBool) -> Result<(), Error> {
-        if !changed.swap(false, Ordering::AcqRel) {
-            return Ok(());
-        }
-        fsync(&folder.fd).map_err(|cause| {
-            changed.store(true, Ordering::Release);
-            Error::io("sync", &folder.path, cause)
-        })
+        self.changed.store(true, Ordering::Release);
     }
 }
 
@@ -183,7 +192,7 @@ impl Driver for Overlay {
 
     fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
         let made = self.create_layer(slot, base);
-        self.changed[0].store(true, Ordering::Release);
+        self.touched();
         made?;
         if writable {
             self.ensure_work(slot)?;
@@ -191,13 +200,33 @@ impl Driver for Overlay {
         Ok(())
     }
 
+    fn settle(&self, slot: Slot) -> Result<Usage, Error> {
+        let layers = &self.layers;
+        let name = c_name(&slot.to_string());
+        let usage = tree::settle(
+            layers.fd.as_fd(),
+            &name,
+            &layers.path,
+            !self.barrier.is_shared(),
+        );
+        self.touched();
+        usage
+    }
+
     fn sync(&self) -> Result<(), Error> {
-        let waiting = self.syncing.lock();
-        let _waiting = waiting.unwrap_or_else(std::sync::PoisonError::into_inner);
-        // Which one first does not matter: a rename is one transaction on every file system that
-        // overlayfs takes for its upper directory.
-        self.sync_folder(&self.trash, &self.changed[1])?;
-        self.sync_folder(&self.layers, &self.changed[0])
+        self.barrier
+            .pass(&self.changed, &[&self.trash, &self.layers])
+    }
+
+    fn seal(&self, slot: Slot) -> Result<(), Error> {
+        let (name, trashed) = (slot.to_string(), work_name(slot));
+        move_over(&self.work, &name, &self.trash, &trashed)?;
+        let trash = &self.trash;
+        tree::delete(trash.fd.as_fd(), &c_name(&trashed), &trash.path, &|| true)
+    }
+
+    fn set_aside(&self, found: &Found) -> Result<PathBuf, Error> {
+        lost::set_aside(&self.root, found)
     }
 
     fn ensure_work(&self, slot: Slot) -> Result<(), Error> {

@@ -22,6 +22,8 @@ pub(crate) struct Stat {
     pub(crate) device: (u32, u32),
     /// Blocks of 512 bytes.
     pub(crate) blocks: u64,
+    /// Length in bytes.
+    pub(crate) size: u64,
     /// The mount it was reached through; `None` before Linux 5.8.
     pub(crate) mount: Option<u64>,
 }
@@ -29,6 +31,10 @@ pub(crate) struct Stat {
 impl Stat {
     pub(crate) fn is_dir(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+
+    pub(crate) fn is_file(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFREG
     }
 
     /// What two names of one file have in common.
@@ -73,6 +79,40 @@ pub(crate) fn stat(dir: BorrowedFd<'_>, name: &CStr) -> Result<Stat, Errno> {
         inode: out.stx_ino,
         device: (out.stx_dev_major, out.stx_dev_minor),
         blocks: out.stx_blocks,
+        size: out.stx_size,
         mount: (out.stx_mask & libc::STATX_MNT_ID != 0).then_some(out.stx_mnt_id),
     })
+}
+
+/// Which part of sync_file_range(2) is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteBack {
+    /// Have all dirty pages written, without waiting.
+    Start,
+    /// Have them written and wait until they are.
+    Finish,
+}
+
+/// Writes back the dirty pages of a whole file: sync_file_range(2), as a system call, because the
+/// C function of this name is another one in layerd (see the store).
+pub(crate) fn write_back(file: BorrowedFd<'_>, what: WriteBack) -> Result<(), Errno> {
+    let flags = match what {
+        WriteBack::Start => libc::SYNC_FILE_RANGE_WRITE,
+        WriteBack::Finish => {
+            libc::SYNC_FILE_RANGE_WAIT_BEFORE
+                | libc::SYNC_FILE_RANGE_WRITE
+                | libc::SYNC_FILE_RANGE_WAIT_AFTER
+        }
+    };
+    // SAFETY: takes no pointers; a length of 0 stands for the end of the file.
+    let rc = unsafe {
+        libc::syscall(
+            libc::SYS_sync_file_range,
+            file.as_raw_fd(),
+            0_i64,
+            0_i64,
+            flags,
+        )
+    };
+    Errno::result(rc).map(drop)
 }

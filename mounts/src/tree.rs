@@ -15,11 +15,11 @@ use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
 use crate::driver::Usage;
 use crate::error::Error;
-use crate::sys::{self, Stat};
+use crate::sys::{self, Stat, WriteBack};
 use walk::{Next, Visitor, open, walk};
 
 mod walk;
@@ -189,6 +189,116 @@ impl Visitor for Measure {
     }
 
     fn entered(&mut self, _: BorrowedFd<'_>, _: &Stat) {}
+
+    fn left(&mut self, _: BorrowedFd<'_>, _: &CStr, _: bool) -> Result<bool, Errno> {
+        Ok(false)
+    }
+
+    fn mounted(&mut self, _: PathBuf) {}
+
+    fn failed(&mut self, error: Error) {
+        self.failed.get_or_insert(error);
+    }
+}
+
+/// Writes the content of all files in a tree back to the disk and measures the tree. Dirty pages
+/// of all files are on their way before the first one is waited for. `each` also makes every file
+/// and directory durable by itself, for file systems on which one journal commit does not do it
+/// for all.
+///
+/// # Errors
+/// [`Error::Lost`] if content could not be written; [`Error::Io`] for the first other failure.
+pub(crate) fn settle(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    shown: &Path,
+    each: bool,
+) -> Result<Usage, Error> {
+    let total = usage(parent, name, shown, &|| true)?;
+    for what in [WriteBack::Start, WriteBack::Finish] {
+        let mut settle = Settle {
+            what,
+            each: each && what == WriteBack::Finish,
+            shown: shown.join(OsStr::from_bytes(name.to_bytes())),
+            failed: None,
+        };
+        walk(parent, name, shown, &mut settle, &|| true)?;
+        if let Some(error) = settle.failed {
+            return Err(error);
+        }
+    }
+    Ok(total)
+}
+
+struct Settle {
+    what: WriteBack,
+    each: bool,
+    shown: PathBuf,
+    failed: Option<Error>,
+}
+
+impl Settle {
+    fn file(&mut self, dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+        // Another file may be there by now; it must not be waited for, nor followed.
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = match openat(dir, name, flags, Mode::empty()) {
+            Err(Errno::ENOENT | Errno::ELOOP | Errno::ENXIO) => return Ok(()),
+            other => other?,
+        };
+        let written = sys::write_back(file.as_fd(), self.what);
+        let written = written.and_then(|()| if self.each { fsync(&file) } else { Ok(()) });
+        if let Err(cause) = written {
+            let path = self.shown.join(OsStr::from_bytes(name.to_bytes()));
+            self.lost(path, cause);
+        }
+        Ok(())
+    }
+
+    fn lost(&mut self, path: PathBuf, cause: Errno) {
+        let cause = cause.into();
+        self.failed.get_or_insert(Error::Lost { path, cause });
+    }
+}
+
+impl Visitor for Settle {
+    fn verb(&self) -> &'static str {
+        "write back"
+    }
+
+    fn entry(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        kind: Option<Type>,
+        root: &Stat,
+    ) -> Result<Next, Errno> {
+        if !matches!(kind, Some(Type::Directory | Type::File) | None) {
+            return Ok(Next::Pass);
+        }
+        let stat = sys::stat(dir, name)?;
+        if !stat.same_mount(root) {
+            return Ok(Next::Pass);
+        }
+        if stat.is_dir() {
+            return Ok(Next::Enter);
+        }
+        if stat.is_file() && (stat.size > 0 || self.each) {
+            self.file(dir, name)?;
+        }
+        Ok(Next::Pass)
+    }
+
+    fn force(&mut self, _: BorrowedFd<'_>, _: &CStr) -> Result<OwnedFd, Errno> {
+        Err(Errno::EACCES) // root needs no force, and others must not change modes here
+    }
+
+    fn entered(&mut self, dir: BorrowedFd<'_>, _: &Stat) {
+        if self.each
+            && let Err(cause) = fsync(dir)
+        {
+            self.lost(self.shown.clone(), cause);
+        }
+    }
 
     fn left(&mut self, _: BorrowedFd<'_>, _: &CStr, _: bool) -> Result<bool, Errno> {
         Ok(false)

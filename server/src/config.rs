@@ -4,10 +4,12 @@
 
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use layerd_engine::{Durability, TrashOptions};
 use nix::unistd::{Gid, Group};
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
@@ -82,12 +84,30 @@ pub(crate) enum ConfigError {
 #[serde(deny_unknown_fields, default)]
 struct Raw {
     root: Option<PathBuf>,
+    durability: Option<RawDurability>,
     stop_timeout_secs: Option<u64>,
     socket: RawSocket,
     log: RawLog,
     overlayfs: RawOverlay,
     usage: RawUsage,
     reaper: RawReaper,
+    trash: RawTrash,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawDurability {
+    Full,
+    Metadata,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawTrash {
+    keep_secs: Option<u64>,
+    min_free_percent: Option<u64>,
+    brake_percent: Option<u64>,
+    brake_min: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -168,11 +188,31 @@ impl TryFrom<Raw> for Config {
                 mount_options: raw.overlayfs.mount_options.unwrap_or_default(),
             },
             engine: layerd_engine::Options {
+                durability: match raw.durability {
+                    None | Some(RawDurability::Full) => Durability::Full,
+                    Some(RawDurability::Metadata) => Durability::Metadata,
+                },
+                trash: raw.trash.try_into()?,
                 usage_patience: millis("usage.patience_ms", raw.usage.patience_ms, 500, 60_000)?,
                 id_mapping: raw.overlayfs.id_mapping.unwrap_or(true),
             },
             reap_every: seconds("reaper.every_secs", raw.reaper.every_secs, 60, 86_400)?,
             stop_timeout: seconds("stop_timeout_secs", raw.stop_timeout_secs, 30, 3_600)?,
+        })
+    }
+}
+
+impl TryFrom<RawTrash> for TrashOptions {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawTrash) -> Result<Self, ConfigError> {
+        let brake_min = range("trash.brake_min", raw.brake_min, 200, 1..=1_000_000)?;
+        Ok(Self {
+            keep: range("trash.keep_secs", raw.keep_secs, 2, 0..=31_536_000)
+                .map(Duration::from_secs)?,
+            min_free_percent: range("trash.min_free_percent", raw.min_free_percent, 10, 0..=100)?,
+            brake_percent: range("trash.brake_percent", raw.brake_percent, 30, 0..=100)?,
+            brake_min: usize::try_from(brake_min).unwrap_or(usize::MAX),
         })
     }
 }
@@ -269,7 +309,7 @@ fn seconds(
     default: u64,
     most: u64,
 ) -> Result<Duration, ConfigError> {
-    range(key, given, default, most).map(Duration::from_secs)
+    range(key, given, default, 1..=most).map(Duration::from_secs)
 }
 
 fn millis(
@@ -278,24 +318,21 @@ fn millis(
     default: u64,
     most: u64,
 ) -> Result<Duration, ConfigError> {
-    range(key, given, default, most).map(Duration::from_millis)
+    range(key, given, default, 1..=most).map(Duration::from_millis)
 }
 
 fn range(
     key: &'static str,
     given: Option<u64>,
     default: u64,
-    most: u64,
+    allowed: RangeInclusive<u64>,
 ) -> Result<u64, ConfigError> {
     let number = given.unwrap_or(default);
-    if (1..=most).contains(&number) {
+    if allowed.contains(&number) {
         return Ok(number);
     }
-    Err(value(
-        key,
-        number.to_string(),
-        format!("must be from 1 to {most}"),
-    ))
+    let rule = format!("must be from {} to {}", allowed.start(), allowed.end());
+    Err(value(key, number.to_string(), rule))
 }
 
 #[cfg(test)]
@@ -372,6 +409,11 @@ mod tests {
             "id_mapping",
             "patience_ms",
             "every_secs",
+            "durability",
+            "keep_secs",
+            "min_free_percent",
+            "brake_percent",
+            "brake_min",
         ] {
             assert!(
                 text.iter()

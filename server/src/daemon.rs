@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use layerd_engine::Engine;
+use layerd_engine::{Engine, ErrorKind};
 use layerd_mounts::Overlay;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::listener::{ListenError, Listener};
 use crate::reaper::{self, Nudge};
 use crate::tasks::Tasks;
-use crate::{grpc, notify};
+use crate::{grpc, notify, with_causes};
 
 /// How often the daemon looks at itself if systemd does not ask for it more often.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
@@ -72,8 +72,18 @@ async fn serve(config: Config) -> Result<Arc<Engine>, DaemonError> {
     let tasks = Tasks::default();
     stop_on_signals(&tasks).map_err(DaemonError::Runtime)?;
     let started = Instant::now();
-    let engine = Arc::new(open(&config)?);
-    let listener = Listener::open(&config.socket)?;
+    let driver = Arc::new(Overlay::open(&config.root, &config.overlay)?);
+    let open = || Engine::open(&config.root, driver.clone(), config.engine.clone());
+    let (engine, listener) = match open() {
+        Ok(engine) => (engine, Listener::open(&config.socket)?),
+        Err(error) if error.kind() == ErrorKind::Damaged => {
+            let listener = Listener::open(&config.socket)?;
+            rescue(&config, &driver, &tasks, &listener, error).await?;
+            (open()?, listener)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let engine = Arc::new(engine);
     let remove_socket = listener.remover();
     let nudge = Nudge::default();
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -147,9 +157,63 @@ async fn drain(
     Ok(ended.unwrap_or(Ok(()))?)
 }
 
-fn open(config: &Config) -> Result<Engine, DaemonError> {
-    let driver = Arc::new(Overlay::open(&config.root, &config.overlay)?);
-    Ok(Engine::open(&config.root, driver, config.engine.clone())?)
+/// Serves nothing but the way to get the records back, until they are back. An empty store in
+/// their place would have containerd believe that every image is gone.
+async fn rescue(
+    config: &Config,
+    driver: &Arc<Overlay>,
+    tasks: &Tasks,
+    listener: &Listener,
+    trouble: layerd_engine::Error,
+) -> Result<(), DaemonError> {
+    let trouble_text = format!(
+        "{}; `layerctl restore` puts the newest export of the records in its place, `layerctl restore FILE` a backup",
+        with_causes(&trouble)
+    );
+    error!("{trouble_text}");
+    let done = CancellationToken::new();
+    let router = grpc::rescue::router(grpc::rescue::Rescue {
+        root: config.root.clone(),
+        driver: driver.clone(),
+        tasks: tasks.clone(),
+        trouble: trouble_text,
+        done: done.clone(),
+    });
+    let socket = listener.socket.try_clone().and_then(UnixListener::from_std);
+    let socket = socket.map_err(DaemonError::Runtime)?;
+    notify::ready();
+    tasks.spawn(|stop| keep_alive(done.clone(), stop));
+    let (stop, restored) = (tasks.stopping(), done.clone());
+    let ended = async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = restored.cancelled() => {}
+        }
+    };
+    router
+        .serve_with_incoming_shutdown(UnixListenerStream::new(socket), ended)
+        .await?;
+    if done.is_cancelled() {
+        Ok(())
+    } else {
+        Err(trouble.into())
+    }
+}
+
+/// Keeps systemd's watchdog quiet while there is no store to ask.
+async fn keep_alive(done: CancellationToken, stop: CancellationToken) {
+    let mut tick = interval(watch_every());
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = done.cancelled() => return,
+            _ = tick.tick() => notify::alive(),
+        }
+    }
+}
+
+fn watch_every() -> Duration {
+    notify::watchdog().map_or(HEALTH_EVERY, |limit| (limit / 3).min(HEALTH_EVERY))
 }
 
 fn close(engine: Arc<Engine>) -> Result<(), DaemonError> {
@@ -179,27 +243,17 @@ fn stop_on_signals(tasks: &Tasks) -> io::Result<()> {
     Ok(())
 }
 
-/// Looks whether the store works: stops the daemon if a write failed, so that it is started anew,
-/// and tells systemd that we are alive only after the writer's thread has answered.
+/// Tells systemd that we are alive, each time after the writer's thread has answered: it does not
+/// while the disk hangs. A store that refuses changes is alive; it heals itself when it can.
 async fn watch(engine: Arc<Engine>, tasks: Tasks, stop: CancellationToken) {
-    let every = notify::watchdog().map_or(HEALTH_EVERY, |limit| (limit / 3).min(HEALTH_EVERY));
-    let mut tick = interval(every);
+    let mut tick = interval(watch_every());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        if engine.has_failed() {
-            error!("the database failed; stopping, to be started anew");
-            tasks.stop();
-            return;
-        }
         let engine = engine.clone();
-        if tasks
-            .call(move || engine.ping())
-            .await
-            .is_ok_and(|answer| answer.is_ok())
-        {
+        if tasks.call(move || engine.ping()).await.is_ok() {
             notify::alive();
         }
     }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod limits;
+pub(crate) mod rescue;
 mod snapshots;
 mod status;
 mod wire;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -85,7 +85,12 @@ fn make_folder(path: &Path) -> Result<(), ListenError> {
     made.map_err(io_error("make the folder", folder))
 }
 
+/// A refused connection alone proves nothing: it is what any other file answers as well.
 fn remove_stale(path: &Path) -> Result<(), ListenError> {
+    let is_socket = |meta: fs::Metadata| meta.file_type().is_socket();
+    if !fs::symlink_metadata(path).is_ok_and(is_socket) {
+        return Ok(());
+    }
     match UnixStream::connect(path) {
         Ok(_) => Err(ListenError::InUse {
             path: path.to_owned(),

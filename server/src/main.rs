@@ -6,6 +6,7 @@
 mod check;
 mod config;
 mod daemon;
+mod fsck;
 mod grpc;
 mod listener;
 mod logging;
@@ -36,6 +37,24 @@ enum Command {
     /// Validates the configuration and the host without starting; exits with 1 if layerd could
     /// not run.
     Check(Settings),
+    /// Finds what is wrong under a root that no daemon serves; changes nothing unless told to.
+    /// Exits with 1 if problems are left.
+    Fsck {
+        #[command(flatten)]
+        settings: Settings,
+        /// Do what is announced behind each problem
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Puts an export of the records in place of a lost or damaged database. What was there is set
+    /// aside, nothing is deleted.
+    Restore {
+        #[command(flatten)]
+        settings: Settings,
+        /// Export to take; the newest one under the root unless given
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
+    },
 }
 
 /// Settings on the command line win over those of the file.
@@ -59,11 +78,15 @@ pub(crate) struct Settings {
 }
 
 fn main() -> ExitCode {
-    // What layerd makes is root's alone, unless it says otherwise for one file.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    // Whatever we were started with: no more than root may write what layerd makes. The data
+    // directory is closed to others as a whole; within it, layers must have their mode from the
+    // start, as changing it afterwards is one more thing to wait for.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let arguments = Arguments::parse();
     match arguments.command {
         Some(Command::Check(settings)) => check::run(&settings),
+        Some(Command::Fsck { settings, repair }) => fsck::run(&settings, repair),
+        Some(Command::Restore { settings, from }) => fsck::restore(&settings, from.as_deref()),
         None => serve(&arguments.settings),
     }
 }

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use layerd_engine::Engine;
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::tasks::Tasks;
+
+/// Shortest wait between two passes that nobody asked for.
+const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Wakes the reaper.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +25,8 @@ impl Nudge {
     }
 }
 
-/// Reaps at once, at every nudge, and every so often, until it is told to stop.
+/// Reaps at once, at every nudge, when the next layer in the trash is due, and every so often,
+/// until it is told to stop.
 pub(crate) async fn run(
     engine: Arc<Engine>,
     tasks: Tasks,
@@ -30,20 +34,25 @@ pub(crate) async fn run(
     every: Duration,
     stop: CancellationToken,
 ) {
-    let mut tick = interval(every);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut wait = Duration::ZERO;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = tick.tick() => {}
+            () = sleep(wait) => {}
             () = nudge.0.notified() => {}
         }
         let engine = engine.clone();
-        if let Err(lost) = tasks.call(move || engine.reap()).await {
-            error!(
-                error = &lost as &dyn std::error::Error,
-                "a pass of the reaper was lost"
-            );
-        }
+        wait = match tasks.call(move || engine.reap()).await {
+            Ok(reaped) => reaped
+                .next_in
+                .map_or(every, |next| next.clamp(SHORTEST, every)),
+            Err(lost) => {
+                error!(
+                    error = &lost as &dyn std::error::Error,
+                    "a pass of the reaper was lost"
+                );
+                every
+            }
+        };
     }
 }

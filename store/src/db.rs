@@ -102,6 +102,29 @@ impl Db {
         }
     }
 
+    /// Reads a copy of the database in `folder`, made in `spare`.
+    pub(crate) fn inspect(folder: &Path, spare: &Path) -> Result<(Meta, Vec<Record>), Error> {
+        let place = Place::new(folder);
+        let source = if place.touched.exists() {
+            &place.copy
+        } else {
+            &place.db
+        };
+        copy_folder(source, &spare.join("db")).map_err(io_error("copy the database", source))?;
+        let witness = folder.join("sequence");
+        if witness.exists() {
+            fs::copy(&witness, spare.join("sequence")).map_err(io_error("copy", &witness))?;
+        }
+        let (db, records) = Self::open(spare, false).map_err(|error| match error {
+            Error::Damaged { what, .. } => Error::Damaged {
+                path: source.clone(),
+                what,
+            },
+            other => other,
+        })?;
+        Ok((db.meta.clone(), records))
+    }
+
     /// Builds a database that holds exactly what `view` does, in the place of the one there, if
     /// any, which is set aside; its path comes with the answer. Needs space for both.
     pub(crate) fn rebuild(

@@ -58,6 +58,8 @@ pub struct Commit {
     pub labels: Labels,
     /// The parent to give it, if it has none.
     pub parent: Option<Key>,
+    /// What it holds on disk, if that is known already.
+    pub usage: Option<Usage>,
 }
 
 /// Checks that `create` is allowed; answers its parent.
@@ -97,40 +99,51 @@ pub(crate) fn create(
     })
 }
 
-/// A commit that was made before, by name and key, is answered with what it made: containerd
-/// repeats one when it crashed between our answer and its own write.
-pub(crate) fn commit(view: &View, commit: Commit, now: Timestamp) -> Decision<Arc<Record>> {
+/// Checks that `commit` is allowed; answers the active snapshot, or `None` if the commit was made
+/// before, by name and key: containerd repeats one when it crashed between our answer and its own
+/// write.
+pub(crate) fn check_commit(view: &View, commit: &Commit) -> Result<Option<Arc<Record>>, Refusal> {
     let Some(active) = view.find(&commit.key) else {
-        return repeated(view, &commit);
+        return repeated(view, commit).map(|_| None);
     };
     if view.find(&commit.name).is_some() {
-        return Err(Refusal::Taken { key: commit.name });
+        return Err(Refusal::Taken {
+            key: commit.name.clone(),
+        });
     }
     if active.kind != Kind::Active {
         return Err(Refusal::NotActive {
-            key: commit.key,
+            key: commit.key.clone(),
             kind: active.kind,
         });
     }
-    let parent = parent_at_commit(view, active, &commit)?;
+    parent_at_commit(view, active, commit)?;
+    Ok(Some(active.clone()))
+}
+
+/// A commit that was made before is answered with what it made.
+pub(crate) fn commit(view: &View, commit: Commit, now: Timestamp) -> Decision<Arc<Record>> {
+    let Some(active) = check_commit(view, &commit)? else {
+        return Ok((Vec::new(), repeated(view, &commit)?));
+    };
     put(Record {
         id: active.id,
+        parent: parent_at_commit(view, &active, &commit)?,
         key: commit.name,
         kind: Kind::Committed,
-        parent,
         created: now,
         updated: now,
         labels: commit.labels,
-        usage: None,
+        usage: commit.usage,
         origin: Some(commit.key),
         retired: None,
-        damage: None,
+        damage: active.damage.clone(),
     })
 }
 
-fn repeated(view: &View, commit: &Commit) -> Decision<Arc<Record>> {
+fn repeated(view: &View, commit: &Commit) -> Result<Arc<Record>, Refusal> {
     match view.find(&commit.name) {
-        Some(done) if done.origin.as_ref() == Some(&commit.key) => Ok((Vec::new(), done.clone())),
+        Some(done) if done.origin.as_ref() == Some(&commit.key) => Ok(done.clone()),
         _ => Err(Refusal::Missing {
             key: commit.key.clone(),
         }),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -110,6 +111,24 @@ impl Store {
         })
     }
 
+    /// Reads all records without changing anything: from a copy of the database in the folder for
+    /// temporary files. Answers them and the first id that was never handed out. A folder that
+    /// does not exist holds nothing.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn inspect(folder: &Path) -> Result<(View, LayerId), Error> {
+        if !folder.exists() {
+            return Ok((View::default(), LayerId(0)));
+        }
+        let _lock = Lock::take(folder)?;
+        check_format(folder)?;
+        let copy =
+            tempfile::tempdir().map_err(io_error("create", Path::new("a temporary folder")))?;
+        let (meta, records) = Db::inspect(folder, copy.path())?;
+        Ok((View::of(records, meta.sequence)?, LayerId(meta.ids_below)))
+    }
+
     /// Puts an export in place of the database, which is set aside as `db.old.<sequence>`, never
     /// deleted. Ids go on above the export's and `above`, which is the highest that was found on
     /// disk. The daemon must not be running.
@@ -186,6 +205,12 @@ impl Store {
         LayerId(self.first_id)
     }
 
+    /// The next id to be handed out; those from here on were never handed out.
+    #[must_use]
+    pub fn next_id(&self) -> LayerId {
+        LayerId(self.shared.next_id.load(Ordering::Acquire))
+    }
+
     /// Ids of layers that are being made: claimed, not yet recorded. To tell abandoned
     /// directories from new ones, read directories first, then this, then the view.
     #[must_use]
@@ -231,6 +256,15 @@ impl Store {
         };
         self.writer
             .write(class, move |view| state::create(view, create, id, now))
+    }
+
+    /// Checks whether a commit would be allowed; answers the active snapshot, or `None` if the very
+    /// same commit was made before.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as for [`commit`](Self::commit).
+    pub fn check_commit(&self, view: &View, commit: &Commit) -> Result<Option<Arc<Record>>, Error> {
+        Ok(state::check_commit(view, commit)?)
     }
 
     /// Turns an active snapshot into a committed one; a repeated call answers the same. With
@@ -367,7 +401,9 @@ impl Drop for Held {
 }
 
 fn open_folder(folder: &Path) -> Result<Lock, Error> {
-    fs::create_dir_all(folder).map_err(io_error("create", folder))?;
+    let mut private = fs::DirBuilder::new();
+    let made = private.recursive(true).mode(0o700).create(folder);
+    made.map_err(io_error("create", folder))?;
     Lock::take(folder)
 }
 

@@ -111,6 +111,13 @@ impl View {
         parent.map_or("", |parent| parent.key.as_str())
     }
 
+    /// As [`parent_name`](Self::parent_name), but finds removed parents too.
+    #[must_use]
+    pub fn parent_name_of_any(&self, record: &Record) -> &str {
+        let parent = record.parent.and_then(|id| self.stored(id));
+        parent.map_or("", |parent| parent.key.as_str())
+    }
+
     /// The layers below `record`, nearest first.
     pub fn ancestors(&self, record: &Record) -> impl Iterator<Item = &Arc<Record>> {
         let above = |id: Option<LayerId>| id.and_then(|id| self.live.get(&id));

@@ -138,6 +138,7 @@ fn a_commit_may_name_a_parent_only_where_there_is_none() {
                 key: key(from),
                 labels: Labels::default(),
                 parent: Some(key(parent)),
+                usage: None,
             },
             true,
         )

@@ -66,6 +66,15 @@ pub enum Error {
         #[source]
         cause: layerd_mounts::Error,
     },
+    /// The content of a layer could not be brought to the disk.
+    #[error("bring layer {id} to the disk")]
+    Settle {
+        /// The layer.
+        id: LayerId,
+        /// Why it failed.
+        #[source]
+        cause: layerd_mounts::Error,
+    },
     /// The stack of a snapshot cannot be mounted.
     #[error("plan the mounts of snapshot {key:?}: {cause}", key = key.as_str())]
     Plan {
@@ -115,6 +124,21 @@ pub enum Error {
         /// Number of layers on disk.
         layers: usize,
     },
+    /// There is no export to restore the records from.
+    #[error("no whole export of the records is in {}; name a backup with --from", meta.display())]
+    NoExport {
+        /// Where exports are kept.
+        meta: PathBuf,
+    },
+    /// The snapshot's content is gone or cannot be trusted.
+    #[error("snapshot {key:?} is damaged: {why}; remove what uses it, then pull or create it again (`layerctl fsck` lists all)",
+        key = key.as_str())]
+    Damaged {
+        /// The snapshot.
+        key: Key,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The daemon is stopping.
     #[error("layerd is stopping")]
     Stopping,
@@ -128,11 +152,14 @@ impl Error {
             Self::Store(cause) => store_kind(cause),
             Self::Bad(_) | Self::Filter(_) | Self::Mapping(_) => ErrorKind::Invalid,
             Self::NotMountable { .. } | Self::MappingOff => ErrorKind::Refused,
-            Self::Create { cause, .. } | Self::Driver { cause, .. } => driver_kind(cause),
+            Self::Create { cause, .. }
+            | Self::Driver { cause, .. }
+            | Self::Settle { cause, .. } => driver_kind(cause),
             Self::Measure { cause, .. } => driver_kind(cause),
             Self::Plan { .. } => ErrorKind::Refused,
             Self::Thread { .. } => ErrorKind::Full,
-            Self::Unrecorded { .. } => ErrorKind::Damaged,
+            Self::NoExport { .. } => ErrorKind::Missing,
+            Self::Unrecorded { .. } | Self::Damaged { .. } => ErrorKind::Damaged,
             Self::Stopping => ErrorKind::Stopping,
         }
     }
@@ -193,6 +220,7 @@ fn driver_kind(error: &layerd_mounts::Error) -> ErrorKind {
     match error {
         layerd_mounts::Error::Stopped => ErrorKind::Stopping,
         layerd_mounts::Error::Busy { .. } => ErrorKind::Refused,
+        layerd_mounts::Error::Lost { .. } => ErrorKind::Damaged,
         full if full.is_full() => ErrorKind::Full,
         _ => ErrorKind::Internal,
     }

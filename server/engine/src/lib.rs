@@ -6,12 +6,16 @@
 //! without a record was never acknowledged, or is on its way out. The engine never sees a message
 //! of the wire and knows nothing of async.
 
+mod check;
 mod error;
 pub mod filter;
 mod list;
 mod meter;
+mod quarantine;
 mod reap;
+mod recover;
 mod snapshots;
+mod trash;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,13 +24,18 @@ use std::time::Duration;
 use layerd_mounts::{Driver, Slot};
 use layerd_store::{LayerId, Store};
 
+pub use check::{Problem, Remedy};
 pub use error::{Error, ErrorKind};
 pub use list::{Entry, Listing};
 pub use reap::Reaped;
+pub use recover::{Finding, restore_records, survey};
 pub use snapshots::{Counts, Mounted};
+pub use trash::{Removed, TrashOptions};
 
 use meter::Meter;
+use quarantine::Quarantine;
 use reap::Backlog;
+use trash::Trash;
 
 /// Settings of an engine.
 #[derive(Debug, Clone)]
@@ -34,6 +43,10 @@ pub struct Options {
     /// How long Usage of a writable layer waits for a figure taken after the call, before it
     /// answers with the last finished one.
     pub usage_patience: Duration,
+    /// What Commit makes durable besides the record.
+    pub durability: Durability,
+    /// How long removed layers are kept.
+    pub trash: TrashOptions,
     /// Whether id mappings in labels become mount options; if not, they are refused.
     pub id_mapping: bool,
 }
@@ -42,9 +55,22 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             usage_patience: Duration::from_millis(500),
+            durability: Durability::Full,
+            trash: TrashOptions::default(),
             id_mapping: true,
         }
     }
+}
+
+/// What is on stable storage when Commit answers, besides the record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The content of the layer: Commit looks at each of its files and waits for what is dirty.
+    #[default]
+    Full,
+    /// Nothing: a power cut within the kernel's write-back time can leave empty files, as with
+    /// containerd's own snapshotters. Commit costs the same for a layer of any size.
+    Metadata,
 }
 
 /// The open root: its records, its layers, and what works on them.
@@ -54,6 +80,8 @@ pub struct Engine {
     driver: Arc<dyn Driver>,
     meter: Meter,
     backlog: Backlog,
+    trash: Trash,
+    quarantine: Quarantine,
     options: Options,
     root: PathBuf,
 }
@@ -68,7 +96,7 @@ impl Engine {
     /// layers but no records, [`Error::Driver`] if the disk cannot be read.
     pub fn open(root: &Path, driver: Arc<dyn Driver>, options: Options) -> Result<Self, Error> {
         let found = driver.list().map_err(Error::driver("list the layers"))?;
-        reap::refuse_lost_records(root, &found)?;
+        recover::refuse_lost_records(root, &found)?;
         let syncing = driver.clone();
         let barrier = move || syncing.sync().map_err(|cause| Arc::new(cause) as _);
         let barrier = Box::new(barrier);
@@ -80,10 +108,12 @@ impl Engine {
             driver,
             meter,
             backlog: Backlog::default(),
+            trash: Trash::open(&meta_folder(root), options.trash.clone()),
+            quarantine: Quarantine::default(),
             options,
             root: root.to_owned(),
         };
-        engine.recover(&found)?;
+        engine.recover(&found);
         Ok(engine)
     }
 
@@ -103,6 +133,26 @@ impl Engine {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.store.has_failed()
+    }
+
+    /// Number of snapshots that cannot be trusted.
+    #[must_use]
+    pub fn quarantined(&self) -> usize {
+        self.quarantine.len()
+    }
+
+    /// What Commit makes durable.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.options.durability
+    }
+
+    /// All records as one file, which `layerd restore` reads.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn backup(&self) -> Result<Vec<u8>, Error> {
+        Ok(self.store.export()?)
     }
 
     /// Waits until the writer of the records has answered, which it cannot while the disk hangs.

@@ -1,21 +1,18 @@
-//! Gives back the space of removed layers, and makes good what a crash left half done.
+//! Gives back the space of removed layers.
 //!
 //! There is one way to delete: into the trash by rename, then reap. What is deleted was removed by
 //! a client, or is a directory whose id an earlier or failed call took without ever recording it.
-//! Anything else that is found is reported and left alone: after a restored backup it may be the
-//! only copy.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use layerd_mounts::{Found, Place};
-use layerd_store::{Kind, LayerId, View};
-use tracing::{debug, info, warn};
+use layerd_store::LayerId;
+use nix::sys::statvfs::statvfs;
+use tracing::{debug, warn};
 
-use crate::{Engine, Error, meta_folder, slot};
+use crate::{Engine, slot};
 
 /// Records dropped in one write.
 const FORGET_AT_ONCE: usize = 128;
@@ -30,6 +27,8 @@ pub struct Reaped {
     pub deleted: usize,
     /// Layers that could not be deleted now; they are tried again later.
     pub failed: usize,
+    /// When the next layer in the trash may be deleted.
+    pub next_in: Option<Duration>,
 }
 
 /// What the reaper has to do besides the retired records.
@@ -53,6 +52,11 @@ struct Failure {
 impl Backlog {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Keeps passes of the reaper away.
+    pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
+        held(&self.pass)
     }
 
     fn is_stopping(&self) -> bool {
@@ -79,138 +83,62 @@ impl Backlog {
     }
 }
 
-/// What start-up makes good.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Repair {
-    /// Delete a directory that never got a record, or whose record was dropped already.
-    Reap(LayerId),
-    /// Make a work directory: they are not synced, a power cut may take them.
-    MakeWork(LayerId),
-    /// Tell people about it.
-    Report(String),
-}
-
-/// Decides what to make good. `found` must be older than `view`.
-fn plan(found: &[Found], view: &View, first_id: LayerId) -> BTreeSet<Repair> {
-    let misplaced = found
-        .iter()
-        .filter_map(|entry| repair(entry, view, first_id));
-    misplaced.chain(missing_work(found, view)).collect()
-}
-
-fn repair(entry: &Found, view: &View, first_id: LayerId) -> Option<Repair> {
-    let (place, id) = match entry {
-        Found::Slot(place, slot) => (*place, LayerId(slot.0)),
-        Found::Stranger(path) => {
-            return Some(Repair::Report(format!(
-                "{} is not layerd's",
-                path.display()
-            )));
-        }
-    };
-    let live = view.get(id).is_some();
-    if view.get_retired(id).is_some() || (live && place != Place::Trash) {
-        return None;
-    }
-    Some(if live {
-        Repair::Report(format!(
-            "layer {id} is in the trash, but its snapshot was not removed"
-        ))
-    } else if id < first_id {
-        Repair::Reap(id)
-    } else {
-        Repair::Report(format!("layer {id} has an id that was never handed out"))
-    })
-}
-
-/// Writable layers over others whose work directory is gone.
-fn missing_work(found: &[Found], view: &View) -> BTreeSet<Repair> {
-    let there: BTreeSet<_> = found
-        .iter()
-        .filter_map(|entry| match entry {
-            Found::Slot(Place::Work, slot) => Some(LayerId(slot.0)),
-            _ => None,
-        })
-        .collect();
-    let stacked = view
-        .iter()
-        .filter(|record| record.kind == Kind::Active && record.parent.is_some());
-    let missing = stacked.filter(|record| !there.contains(&record.id));
-    missing.map(|record| Repair::MakeWork(record.id)).collect()
-}
-
-/// An empty database must not take the place of one that was lost while its layers are there.
-pub(crate) fn refuse_lost_records(root: &Path, found: &[Found]) -> Result<(), Error> {
-    let meta = meta_folder(root);
-    let layers = found
-        .iter()
-        .filter(|entry| matches!(entry, Found::Slot(Place::Layer, _)))
-        .count();
-    if layers == 0 || meta.join("format").exists() {
-        return Ok(());
-    }
-    Err(Error::Unrecorded {
-        root: root.to_owned(),
-        meta,
-        layers,
-    })
-}
-
 impl Engine {
-    /// Makes good what `found` shows; called before any request.
-    pub(crate) fn recover(&self, found: &[Found]) -> Result<(), Error> {
-        let repairs = plan(found, &self.store.view(), self.store.first_id());
-        let mut orphans = held(&self.backlog.orphans);
-        for repair in repairs {
-            match repair {
-                Repair::Reap(id) => drop(orphans.insert(id)),
-                Repair::MakeWork(id) => self
-                    .driver
-                    .ensure_work(slot(id))
-                    .map_err(Error::driver("make a missing work directory"))?,
-                Repair::Report(text) => warn!("{text}; it was left alone"),
-            }
-        }
-        if !orphans.is_empty() {
-            info!(
-                count = orphans.len(),
-                "layers that an interrupted call left behind go to the trash"
-            );
-        }
-        Ok(())
-    }
-
     /// Hands the directories of a failed call to the reaper.
     pub(crate) fn abandon(&self, id: LayerId) {
         held(&self.backlog.orphans).insert(id);
     }
 
-    /// Deletes what was removed, and answers how much. One failure does not keep the others from
-    /// being tried; what failed waits longer each time. Ends early after [`stop`](Self::stop).
-    /// A second call at the same time waits for the first and then looks again.
+    /// Deletes what was removed and may go, and answers how much. One failure does not keep the
+    /// others from being tried; what failed waits longer each time. Ends early after
+    /// [`stop`](Self::stop). A second call at the same time waits for the first and then looks
+    /// again.
     pub fn reap(&self) -> Reaped {
-        let _pass = held(&self.backlog.pass);
-        let retired: Vec<_> = self
-            .store
-            .view()
-            .retired()
-            .map(|record| record.id)
-            .collect();
-        let orphans = held(&self.backlog.orphans).clone();
-        let due = |id: &LayerId| self.backlog.is_due(*id);
+        let _pass = self.backlog.hold();
         let mut reaped = Reaped::default();
-        for id in orphans.into_iter().filter(due) {
+        let orphans = held(&self.backlog.orphans).clone();
+        for id in orphans.into_iter().filter(|id| self.backlog.is_due(*id)) {
             self.reap_one(id, &mut reaped);
         }
-        let due: Vec<_> = retired.into_iter().filter(due).collect();
+        let due = self.due(&mut reaped);
         for portion in due.chunks(FORGET_AT_ONCE) {
             let gone = portion.iter().filter(|id| self.reap_one(**id, &mut reaped));
             self.forget(gone.copied().collect());
         }
-        if reaped != Reaped::default() {
+        if reaped.deleted + reaped.failed > 0 {
             debug!(deleted = reaped.deleted, failed = reaped.failed, "reaped");
         }
         reaped
+    }
+
+    /// Removed layers that may be deleted, oldest first; notes when the next one may.
+    fn due(&self, reaped: &mut Reaped) -> Vec<LayerId> {
+        let view = self.store.view();
+        let space_wanted = self.is_space_wanted();
+        let mut due: Vec<_> = Vec::new();
+        for record in view
+            .retired()
+            .filter(|record| self.backlog.is_due(record.id))
+        {
+            match self.trash.due_in(record, space_wanted) {
+                Some(Duration::ZERO) => due.push((record.retired, record.id)),
+                Some(left) => {
+                    reaped.next_in = Some(reaped.next_in.map_or(left, |next| next.min(left)))
+                }
+                None => {}
+            }
+        }
+        due.sort_unstable();
+        due.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn is_space_wanted(&self) -> bool {
+        // Where this cannot be told, the time decides.
+        let Ok(disk) = statvfs(&self.root) else {
+            return false;
+        };
+        let percent = disk.blocks_available().saturating_mul(100) / disk.blocks().max(1);
+        percent < self.trash.min_free_percent()
     }
 
     /// Whether there is nothing left for the reaper, now or later.
@@ -234,6 +162,7 @@ impl Engine {
                 debug!(%id, "deleted");
                 self.backlog.note_success(id);
                 self.meter.forget(id);
+                self.quarantine.forget(id);
                 reaped.deleted += 1;
                 true
             }

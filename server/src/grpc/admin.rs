@@ -1,11 +1,21 @@
-//! `layerd.v1.Admin`: what an operator asks.
+//! `layerd.v1.Admin`: what an operator asks and decides.
 
+use layerd_engine::{Durability, Engine, Finding, Remedy, Removed};
 use layerd_proto::layerd::v1::admin_server::Admin;
-use layerd_proto::layerd::v1::{Feature, InfoRequest, InfoResponse};
+use layerd_proto::layerd::v1::{self as pb, InfoRequest, InfoResponse};
+use layerd_store::LayerId;
 use nix::sys::statvfs::statvfs;
-use tonic::{Request, Response, Status};
+use tokio_stream::Iter;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::info;
 
 use super::Parts;
+use crate::with_causes;
+
+/// Bytes in one chunk of a file.
+const CHUNK: usize = 64 * 1024;
+/// Entries in one message of a list.
+const ENTRIES_PER_MESSAGE: usize = 100;
 
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -18,19 +28,109 @@ impl Service {
     }
 }
 
+type Pieces<T> = Iter<std::vec::IntoIter<Result<T, Status>>>;
+
 #[tonic::async_trait]
 impl Admin for Service {
+    type ListTrashStream = Pieces<pb::ListTrashResponse>;
+    type BackupStream = Pieces<pb::Chunk>;
+
     async fn info(&self, _request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
-        let parts = self.parts.clone();
-        let info = self.parts.tasks.call(move || info(&parts)).await;
-        info.map(Response::new)
-            .map_err(|lost| super::status::lost(&lost))
+        let uptime_seconds = self.parts.started.elapsed().as_secs();
+        let info = self
+            .parts
+            .call(move |engine| Ok(info(engine, uptime_seconds)));
+        info.await.map(Response::new)
+    }
+
+    async fn list_trash(
+        &self,
+        _request: Request<pb::ListTrashRequest>,
+    ) -> Result<Response<Self::ListTrashStream>, Status> {
+        let removed: Vec<_> = self.parts.engine.trash().into_iter().map(removed).collect();
+        let messages = removed.chunks(ENTRIES_PER_MESSAGE).map(|some| {
+            Ok(pb::ListTrashResponse {
+                removed: some.to_vec(),
+            })
+        });
+        Ok(Response::new(tokio_stream::iter(
+            messages.collect::<Vec<_>>(),
+        )))
+    }
+
+    async fn restore_trash(
+        &self,
+        request: Request<pb::RestoreTrashRequest>,
+    ) -> Result<Response<pb::RestoreTrashResponse>, Status> {
+        let request = request.into_inner();
+        if request.ids.is_empty() && !request.all {
+            return Err(Status::invalid_argument(
+                "ids: name at least one layer, or set all",
+            ));
+        }
+        let restored = self
+            .parts
+            .call(move |engine| Ok(restore(engine, &request)))
+            .await?;
+        Ok(Response::new(pb::RestoreTrashResponse { restored }))
+    }
+
+    async fn empty_trash(
+        &self,
+        request: Request<pb::EmptyTrashRequest>,
+    ) -> Result<Response<pb::EmptyTrashResponse>, Status> {
+        let engine = &self.parts.engine;
+        if request.into_inner().only_release {
+            engine.release_brake();
+        } else {
+            engine.empty_trash();
+        }
+        self.parts.nudge.nudge();
+        let layers = engine.trash().len() as u64;
+        Ok(Response::new(pb::EmptyTrashResponse { layers }))
+    }
+
+    async fn fsck(
+        &self,
+        request: Request<pb::FsckRequest>,
+    ) -> Result<Response<pb::FsckResponse>, Status> {
+        let repair = request.into_inner().repair;
+        let findings = self.parts.call(move |engine| engine.fsck(repair)).await?;
+        if repair {
+            self.parts.nudge.nudge();
+        }
+        let findings = findings.iter().map(finding).collect();
+        Ok(Response::new(pb::FsckResponse { findings }))
+    }
+
+    async fn backup(
+        &self,
+        _request: Request<pb::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let file = self.parts.call(Engine::backup).await?;
+        info!(bytes = file.len(), "backup taken");
+        let chunks = file.chunks(CHUNK).map(|data| {
+            Ok(pb::Chunk {
+                data: data.to_vec(),
+            })
+        });
+        Ok(Response::new(tokio_stream::iter(
+            chunks.collect::<Vec<_>>(),
+        )))
+    }
+
+    async fn restore_records(
+        &self,
+        _request: Request<Streaming<pb::Chunk>>,
+    ) -> Result<Response<pb::RestoreRecordsResponse>, Status> {
+        Err(Status::failed_precondition(
+            "the records are sound; to go back to an older state all the same, stop layerd and run `layerd restore`",
+        ))
     }
 }
 
 /// Waits for the file system, which may hang.
-fn info(parts: &Parts) -> InfoResponse {
-    let engine = &parts.engine;
+fn info(engine: &Engine, uptime_seconds: u64) -> InfoResponse {
     let counts = engine.counts();
     let disk = statvfs(engine.root()).ok();
     let bytes = |blocks: u64, size: u64| blocks.saturating_mul(size);
@@ -47,7 +147,7 @@ fn info(parts: &Parts) -> InfoResponse {
         features: facts
             .iter()
             .cloned()
-            .map(|(name, value)| Feature { name, value })
+            .map(|(name, value)| pb::Feature { name, value })
             .collect(),
         active: counts.active,
         views: counts.views,
@@ -59,7 +159,14 @@ fn info(parts: &Parts) -> InfoResponse {
         disk_free_bytes: disk.map_or(0, |disk| {
             bytes(disk.blocks_available(), disk.fragment_size())
         }),
-        uptime_seconds: parts.started.elapsed().as_secs(),
+        uptime_seconds,
+        alarms: alarms(engine),
+        quarantined: engine.quarantined() as u64,
+        durability: match engine.durability() {
+            Durability::Full => "full",
+            Durability::Metadata => "metadata",
+        }
+        .to_owned(),
     }
 }
 
@@ -67,4 +174,72 @@ fn kernel_release() -> String {
     let name = nix::sys::utsname::uname();
     name.map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_default()
+}
+
+fn alarms(engine: &Engine) -> Vec<String> {
+    let mut alarms = Vec::new();
+    if let Some(reason) = engine.brake() {
+        alarms.push(format!(
+            "{reason}: nothing is deleted until `layerctl trash empty` or `layerctl trash restore` decides"
+        ));
+    }
+    let quarantined = engine.quarantined();
+    if quarantined > 0 {
+        alarms.push(format!(
+            "{quarantined} snapshots are damaged and answer DATA_LOSS; `layerctl fsck` lists them"
+        ));
+    }
+    if engine.has_failed() {
+        alarms.push("the database takes no change; the log says why".to_owned());
+    }
+    alarms
+}
+
+fn removed(removed: Removed) -> pb::Removed {
+    let record = &removed.record;
+    pb::Removed {
+        id: record.id.0,
+        key: record.key.as_str().to_owned(),
+        kind: record.kind.as_str().to_owned(),
+        removed_at: record.retired.map_or(0, |time| time.0),
+        bytes: record.usage.map(|usage| usage.bytes),
+        parent: removed.parent,
+    }
+}
+
+fn restore(engine: &Engine, request: &pb::RestoreTrashRequest) -> Vec<pb::Restored> {
+    let trash = engine.trash();
+    let mut outcomes = Vec::new();
+    let mut note = |id: LayerId, key: &str, outcome: Result<(), layerd_engine::Error>| {
+        outcomes.push(pb::Restored {
+            id: id.0,
+            key: key.to_owned(),
+            error: outcome
+                .err()
+                .map(|error| with_causes(&error))
+                .unwrap_or_default(),
+        });
+    };
+    if request.all {
+        for (removed, outcome) in engine.restore_all() {
+            note(removed.record.id, removed.record.key.as_str(), outcome);
+        }
+    }
+    for id in request.ids.iter().map(|id| LayerId(*id)) {
+        let known = trash.iter().find(|removed| removed.record.id == id);
+        let key = known.map_or("", |removed| removed.record.key.as_str());
+        note(id, key, engine.restore(id));
+    }
+    outcomes
+}
+
+fn finding(finding: &Finding) -> pb::Finding {
+    let remedy = finding.problem.remedy();
+    let (Remedy::Safe(text) | Remedy::OnRequest(text) | Remedy::Quarantine(text)) = remedy;
+    pb::Finding {
+        problem: finding.problem.to_string(),
+        remedy: text.to_owned(),
+        repaired: finding.repaired,
+        quarantined: matches!(remedy, Remedy::Quarantine(_)),
+    }
 }

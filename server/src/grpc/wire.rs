@@ -44,6 +44,7 @@ pub(crate) fn commit(message: pb::CommitSnapshotRequest) -> Result<Commit, Statu
         key: key("key", &message.key)?,
         labels: labels(message.labels)?,
         parent: optional_key("parent", &message.parent)?,
+        usage: None,
     })
 }
 

@@ -44,6 +44,7 @@ pub fn commit(store: &Store, name: &str, from: &str) -> Result<Arc<Record>, Erro
             key: key(from),
             labels: Labels::default(),
             parent: None,
+            usage: None,
         },
         true,
     )

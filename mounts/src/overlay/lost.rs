@@ -1,0 +1,59 @@
+//! Where things go that layerd does not know: kept, out of the way, for a person to look at.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use crate::driver::{Found, Place};
+use crate::error::Error;
+
+/// Moves an entry to `<root>/lost/<folder>-<name>`, with a number behind it if that is taken.
+pub(super) fn set_aside(root: &Path, found: &Found) -> Result<PathBuf, Error> {
+    let source = match found {
+        Found::Slot(place, slot) => root.join(folder_of(*place)).join(slot.to_string()),
+        Found::Stranger(path) => path.clone(),
+    };
+    let lost = root.join("lost");
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&lost);
+    made.map_err(|cause| Error::io("create directory", &lost, cause))?;
+    let folder = source
+        .parent()
+        .and_then(Path::file_name)
+        .unwrap_or_default();
+    let mut name = OsString::from(folder);
+    name.push("-");
+    name.push(source.file_name().unwrap_or_default());
+    let mut target = lost.join(&name);
+    let mut number = 0_u32;
+    loop {
+        match renameat2(
+            AT_FDCWD,
+            &source,
+            AT_FDCWD,
+            &target,
+            RenameFlags::RENAME_NOREPLACE,
+        ) {
+            Ok(()) => return Ok(target),
+            Err(nix::Error::EEXIST) => {}
+            Err(cause) => return Err(Error::io("move", &source, cause)),
+        }
+        number += 1;
+        let mut numbered = name.clone();
+        numbered.push(format!(".{number}"));
+        target = lost.join(numbered);
+    }
+}
+
+fn folder_of(place: Place) -> &'static str {
+    match place {
+        Place::Layer => "l",
+        Place::Work => "w",
+        Place::Trash => "t",
+    }
+}

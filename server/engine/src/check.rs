@@ -1,0 +1,239 @@
+//! Compares records with what is on disk. Pure: facts come in, problems come out.
+//!
+//! Each problem knows its remedy. What is safe is made good at start; what needs a person's word
+//! is only reported; a snapshot that cannot be trusted is quarantined: it answers DATA_LOSS, and
+//! nothing else suffers from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use layerd_mounts::{Found, Place, Slot};
+use layerd_store::{Key, Kind, LayerId, Record, View};
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Problem {
+    /// A name that layerd would not have given.
+    #[error("{} is not layerd's", path.display())]
+    Stranger {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// A layer whose id was never handed out.
+    #[error("a directory of layer {id} is there, an id that was never handed out")]
+    UnknownLayer {
+        /// In which folder.
+        place: Place,
+        /// The id its name stands for.
+        id: LayerId,
+    },
+    /// A layer whose making was never acknowledged, or whose record is dropped already.
+    #[error("layer {id} was left behind by an interrupted call")]
+    Abandoned {
+        /// The layer.
+        id: LayerId,
+    },
+    /// A removed layer that is still in its place.
+    #[error("layer {id} was removed but is not in the trash")]
+    NotInTrash {
+        /// The layer.
+        id: LayerId,
+    },
+    /// A layer in the trash whose snapshot was not removed.
+    #[error("layer {id} is in the trash, but its snapshot {key:?} was not removed", key = key.as_str())]
+    InTrash {
+        /// The layer.
+        id: LayerId,
+        /// Its snapshot.
+        key: Key,
+    },
+    /// A layer that is both in its place and in the trash.
+    #[error("layer {id} of snapshot {key:?} is in its place and in the trash", key = key.as_str())]
+    TwoDirectories {
+        /// The layer.
+        id: LayerId,
+        /// Its snapshot.
+        key: Key,
+    },
+    /// A writable layer that overlayfs has no room to work for.
+    #[error("layer {id} of snapshot {key:?} has no work directory", key = key.as_str())]
+    NoWorkDirectory {
+        /// The layer.
+        id: LayerId,
+        /// Its snapshot.
+        key: Key,
+    },
+    /// A work directory of a layer that is not written any more.
+    #[error("layer {id} of snapshot {key:?} has a work directory that it does not need", key = key.as_str())]
+    SpareWorkDirectory {
+        /// The layer.
+        id: LayerId,
+        /// Its snapshot.
+        key: Key,
+    },
+    /// A layer that is gone.
+    #[error("the directory of layer {id} of snapshot {key:?} is missing", key = key.as_str())]
+    NoDirectory {
+        /// The layer.
+        id: LayerId,
+        /// Its snapshot.
+        key: Key,
+    },
+    /// A snapshot whose parent is not there.
+    #[error("the parent of snapshot {key:?} (layer {id}) is missing", key = key.as_str())]
+    ParentGone {
+        /// The layer.
+        id: LayerId,
+        /// Its snapshot.
+        key: Key,
+    },
+    /// A layer whose content was lost on its way to the disk.
+    #[error("snapshot {key:?} (layer {id}) cannot be trusted: {why}", key = key.as_str())]
+    Untrusted {
+        /// The layer.
+        id: LayerId,
+        /// Its snapshot.
+        key: Key,
+        /// What happened.
+        why: String,
+    },
+}
+
+/// What is done about a problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Made good at start, or by `fsck --repair`; nothing can be lost by it.
+    Safe(&'static str),
+    /// Done only by `fsck --repair`.
+    OnRequest(&'static str),
+    /// The snapshot answers DATA_LOSS until it is removed.
+    Quarantine(&'static str),
+}
+
+impl Problem {
+    /// What is done about it.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        const AGAIN: &str = "remove what uses it, then pull or create it again";
+        match self {
+            Self::Stranger { .. } | Self::UnknownLayer { .. } => {
+                Remedy::OnRequest("move it to lost/")
+            }
+            Self::TwoDirectories { .. } => Remedy::OnRequest("move the one in the trash to lost/"),
+            Self::Abandoned { .. } => Remedy::Safe("delete it"),
+            Self::NotInTrash { .. } => Remedy::Safe("move it to the trash"),
+            Self::InTrash { .. } => Remedy::Safe("move it back"),
+            Self::NoWorkDirectory { .. } => Remedy::Safe("make it"),
+            Self::SpareWorkDirectory { .. } => Remedy::Safe("delete it"),
+            Self::NoDirectory { .. } | Self::ParentGone { .. } | Self::Untrusted { .. } => {
+                Remedy::Quarantine(AGAIN)
+            }
+        }
+    }
+
+    /// The snapshot that must not be used because of it.
+    pub(crate) fn quarantined(&self) -> Option<LayerId> {
+        match self {
+            Self::NoDirectory { id, .. }
+            | Self::ParentGone { id, .. }
+            | Self::Untrusted { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+}
+
+/// What there is to compare. `found` must be read before `claimed`, and that before `view`.
+#[derive(Debug)]
+pub(crate) struct Facts<'a> {
+    pub(crate) found: &'a [Found],
+    /// Layers that are being made.
+    pub(crate) claimed: &'a [LayerId],
+    pub(crate) view: &'a View,
+    /// Ids from here on were never handed out.
+    pub(crate) next_id: LayerId,
+}
+
+/// Finds what is not as it should be.
+pub(crate) fn problems(facts: &Facts<'_>) -> BTreeSet<Problem> {
+    let mut places: BTreeMap<LayerId, BTreeSet<Place>> = BTreeMap::new();
+    let mut found = BTreeSet::new();
+    for entry in facts.found {
+        match entry {
+            Found::Stranger(path) => {
+                found.insert(Problem::Stranger { path: path.clone() });
+            }
+            Found::Slot(place, Slot(id)) => {
+                places.entry(LayerId(*id)).or_default().insert(*place);
+            }
+        }
+    }
+    for (id, places) in &places {
+        found.extend(misplaced(facts, *id, places));
+    }
+    let nowhere = BTreeSet::new();
+    for record in facts.view.iter() {
+        found.extend(unfit(
+            facts.view,
+            record,
+            places.get(&record.id).unwrap_or(&nowhere),
+        ));
+    }
+    found
+}
+
+/// What is wrong with the directories of one id.
+fn misplaced(facts: &Facts<'_>, id: LayerId, places: &BTreeSet<Place>) -> Option<Problem> {
+    if facts.view.get_retired(id).is_some() {
+        let only_trash = places.iter().all(|place| *place == Place::Trash);
+        return (!only_trash).then_some(Problem::NotInTrash { id });
+    }
+    if let Some(record) = facts.view.get(id) {
+        let key = record.key.clone();
+        return match (
+            places.contains(&Place::Layer),
+            places.contains(&Place::Trash),
+        ) {
+            (true, true) => Some(Problem::TwoDirectories { id, key }),
+            (false, true) => Some(Problem::InTrash { id, key }),
+            _ => None,
+        };
+    }
+    if facts.claimed.contains(&id) {
+        return None;
+    }
+    let place = *places.first()?;
+    Some(if id < facts.next_id {
+        Problem::Abandoned { id }
+    } else {
+        Problem::UnknownLayer { place, id }
+    })
+}
+
+/// What is wrong with one snapshot.
+fn unfit(view: &View, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem> {
+    let (id, key) = (record.id, record.key.clone());
+    let mut found = Vec::new();
+    if let Some(why) = record.damage.clone() {
+        let key = key.clone();
+        found.push(Problem::Untrusted { id, key, why });
+    }
+    if record
+        .parent
+        .is_some_and(|parent| view.get(parent).is_none())
+    {
+        let key = key.clone();
+        found.push(Problem::ParentGone { id, key });
+    }
+    let has_own = record.kind != Kind::View || record.parent.is_none();
+    if has_own && !places.contains(&Place::Layer) && !places.contains(&Place::Trash) {
+        found.push(Problem::NoDirectory { id, key });
+        return found;
+    }
+    let needs_work = record.kind == Kind::Active && record.parent.is_some();
+    match (needs_work, places.contains(&Place::Work)) {
+        (true, false) => found.push(Problem::NoWorkDirectory { id, key }),
+        (false, true) => found.push(Problem::SpareWorkDirectory { id, key }),
+        _ => {}
+    }
+    found
+}

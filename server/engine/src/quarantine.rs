@@ -1,0 +1,57 @@
+//! Snapshots that must not be used, and why.
+
+use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock};
+
+use layerd_store::{LayerId, Record, View};
+
+use crate::Error;
+
+/// Kept in memory: start-up finds again what is wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Quarantine(RwLock<BTreeMap<LayerId, String>>);
+
+impl Quarantine {
+    /// Bars a layer.
+    pub(crate) fn set(&self, id: LayerId, why: String) {
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, why);
+    }
+
+    /// Lets a layer go that was removed.
+    pub(crate) fn forget(&self, id: LayerId) {
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+    }
+
+    /// Number of layers that are barred.
+    pub(crate) fn len(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Refuses a snapshot that is barred.
+    pub(crate) fn check(&self, record: &Record) -> Result<(), Error> {
+        let barred = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        match barred.get(&record.id) {
+            None => Ok(()),
+            Some(why) => Err(Error::Damaged {
+                key: record.key.clone(),
+                why: why.clone(),
+            }),
+        }
+    }
+
+    /// Refuses a snapshot that is barred or stands on one that is.
+    pub(crate) fn check_stack(&self, view: &View, record: &Record) -> Result<(), Error> {
+        if self.len() == 0 {
+            return Ok(());
+        }
+        self.check(record)?;
+        view.ancestors(record)
+            .try_for_each(|layer| self.check(layer))
+    }
+}

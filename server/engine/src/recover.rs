@@ -1,0 +1,241 @@
+//! What start-up makes good, and fsck.
+//!
+//! The order of writes, and what a crash between any two steps leaves behind:
+//!
+//! | call    | steps, each durable before the next where it says so        | left by a crash: made good as |
+//! |---------|--------------------------------------------------------------|------------------------------|
+//! | Prepare, View | directories made; **journal**; record; answer          | directories without a record: abandoned, deleted |
+//! | Commit  | content written back; **journal**; record; answer; work directory dropped | an active snapshot, or a spare work directory: deleted |
+//! | Remove  | record retired; answer; directory to the trash               | a retired layer in its place: moved to the trash |
+//! | reap    | directory deleted; record dropped                            | a retired record without a directory: dropped by the next pass |
+//! | restore | directory back; record live; answer                          | a retired layer in its place: moved to the trash |
+//! | Update, figures | record; answer                                       | nothing |
+//! | export  | temporary file; its sync; rename; sync of the folder         | a temporary file: overwritten by the next |
+//!
+//! "Record" is one transaction of the store, durable when it returns; "journal" is one wait that
+//! all calls of the moment share. Work directories are never waited for: start-up makes them anew.
+
+use std::path::Path;
+
+use layerd_mounts::{Found, Overlay, Place};
+use layerd_store::{Export, LayerId, Store};
+use tracing::{error, info, warn};
+
+use crate::check::{Facts, Problem, Remedy, problems};
+use crate::{Engine, Error, meta_folder, slot};
+
+/// A problem and what became of it.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    /// What is wrong.
+    pub problem: Problem,
+    /// Whether it was made good.
+    pub repaired: bool,
+}
+
+/// An empty database must not take the place of one that was lost while its layers are there.
+pub(crate) fn refuse_lost_records(root: &Path, found: &[Found]) -> Result<(), Error> {
+    let meta = meta_folder(root);
+    let layers = found
+        .iter()
+        .filter(|entry| matches!(entry, Found::Slot(Place::Layer, _)))
+        .count();
+    if layers == 0 || meta.join("format").exists() {
+        return Ok(());
+    }
+    Err(Error::Unrecorded {
+        root: root.to_owned(),
+        meta,
+        layers,
+    })
+}
+
+/// Puts an export in place of a lost or damaged database: the newest one, unless a file is named.
+/// Layers of which it knows nothing are moved to `lost/`, not deleted: they are younger than the
+/// export, and may be the only copy. The daemon must not be running. Answers the number of
+/// snapshots that are back and of layers that were moved.
+///
+/// # Errors
+/// [`Error::NoExport`] if there is none; [`Error::Store`], [`Error::Driver`].
+pub fn restore_records(
+    root: &Path,
+    driver: &Overlay,
+    file: Option<&Path>,
+) -> Result<(usize, usize), Error> {
+    use layerd_mounts::Driver as _;
+    let meta = meta_folder(root);
+    let export = match file {
+        Some(file) => Some(Export::read(file)?),
+        None => Export::newest(&meta)?,
+    };
+    let export = export.ok_or_else(|| Error::NoExport { meta: meta.clone() })?;
+    let found = driver.list().map_err(Error::driver("list the layers"))?;
+    let ids = |entry: &Found| match entry {
+        Found::Slot(_, slot) => Some(LayerId(slot.0)),
+        Found::Stranger(_) => None,
+    };
+    let highest = found.iter().filter_map(ids).max().unwrap_or(LayerId(0));
+    Store::restore(&meta, &export, highest)?;
+    let known = |id: LayerId| export.records.iter().any(|record| record.id == id);
+    let unknown = found
+        .iter()
+        .filter(|entry| ids(entry).is_some_and(|id| !known(id)));
+    let mut moved = 0;
+    for entry in unknown {
+        driver
+            .set_aside(entry)
+            .map_err(Error::driver("move a layer to lost/"))?;
+        moved += 1;
+    }
+    let live = export
+        .records
+        .iter()
+        .filter(|record| record.retired.is_none());
+    Ok((live.count(), moved))
+}
+
+/// Compares records and directories of a root that no daemon serves, without changing anything:
+/// the database is read from a copy, which needs space for itself in the folder for temporary
+/// files.
+///
+/// # Errors
+/// [`Error::Store`] if the database is damaged or in use, [`Error::Unrecorded`] if there is none
+/// although there are layers, [`Error::Driver`] if the disk cannot be read.
+pub fn survey(root: &Path) -> Result<Vec<Problem>, Error> {
+    let found = Overlay::survey(root).map_err(Error::driver("list the layers"))?;
+    refuse_lost_records(root, &found)?;
+    let (view, ids_below) = Store::inspect(&meta_folder(root))?;
+    let facts = Facts {
+        found: &found,
+        claimed: &[],
+        view: &view,
+        next_id: ids_below,
+    };
+    Ok(problems(&facts).into_iter().collect())
+}
+
+impl Engine {
+    /// Makes good what `found` shows; called before any request.
+    pub(crate) fn recover(&self, found: &[Found]) {
+        if self.store.was_unclean() {
+            warn!("the last process did not end in order; everything acknowledged was verified");
+        }
+        let problems = problems(&Facts {
+            found,
+            claimed: &[],
+            view: &self.store.view(),
+            next_id: self.store.first_id(),
+        });
+        for problem in problems {
+            match problem.remedy() {
+                Remedy::Safe(_) => self.make_good(&problem),
+                Remedy::OnRequest(_) => warn!("{problem}; it was left alone"),
+                Remedy::Quarantine(advice) => error!("{problem}; {advice}"),
+            }
+            if let Some(id) = problem.quarantined() {
+                self.quarantine.set(id, problem.to_string());
+            }
+        }
+    }
+
+    /// Compares records and directories, and with `repair` does what the remedies announce. Two
+    /// looks are taken, so that calls under way are not mistaken for problems. Costs two readings
+    /// of layerd's folders.
+    ///
+    /// # Errors
+    /// [`Error::Driver`] if the disk cannot be read.
+    pub fn fsck(&self, repair: bool) -> Result<Vec<Finding>, Error> {
+        let first = self.look()?;
+        let both = self
+            .look()?
+            .into_iter()
+            .filter(|problem| first.contains(problem));
+        Ok(both.map(|problem| self.find(problem, repair)).collect())
+    }
+
+    fn look(&self) -> Result<Vec<Problem>, Error> {
+        let before = self.store.view();
+        let found = self
+            .driver
+            .list()
+            .map_err(Error::driver("list the layers"))?;
+        let claimed = self.store.claimed();
+        let view = self.store.view();
+        let all = problems(&Facts {
+            found: &found,
+            claimed: &claimed,
+            view: &view,
+            next_id: self.store.next_id(),
+        });
+        // A snapshot made since the directories were read seems to lack its own.
+        let settled = |problem: &Problem| {
+            problem
+                .quarantined()
+                .is_none_or(|id| before.get(id).is_some())
+        };
+        Ok(all.into_iter().filter(settled).collect())
+    }
+
+    fn find(&self, problem: Problem, repair: bool) -> Finding {
+        if let Some(id) = problem.quarantined() {
+            self.quarantine.set(id, problem.to_string());
+        }
+        let repaired = repair && self.repair(&problem);
+        Finding { problem, repaired }
+    }
+
+    fn repair(&self, problem: &Problem) -> bool {
+        match problem.remedy() {
+            Remedy::Safe(_) => {
+                self.make_good(problem);
+                true
+            }
+            Remedy::OnRequest(_) => self.set_aside(problem),
+            Remedy::Quarantine(_) => false,
+        }
+    }
+
+    fn set_aside(&self, problem: &Problem) -> bool {
+        let found = match problem {
+            Problem::Stranger { path } => Found::Stranger(path.clone()),
+            Problem::UnknownLayer { place, id } => Found::Slot(*place, slot(*id)),
+            Problem::TwoDirectories { id, .. } => Found::Slot(Place::Trash, slot(*id)),
+            _ => return false,
+        };
+        match self.driver.set_aside(&found) {
+            Ok(target) => {
+                info!(target = %target.display(), "{problem}; it was moved");
+                true
+            }
+            Err(cause) => {
+                warn!(
+                    error = &cause as &dyn std::error::Error,
+                    "{problem}; it could not be moved"
+                );
+                false
+            }
+        }
+    }
+
+    /// A failure leaves the problem for the next look; nothing rests on it being gone.
+    fn make_good(&self, problem: &Problem) {
+        let done = match problem {
+            Problem::Abandoned { id } => {
+                self.abandon(*id);
+                Ok(())
+            }
+            Problem::NotInTrash { id } => self.driver.retire(slot(*id)),
+            Problem::InTrash { id, .. } => self.driver.restore(slot(*id)),
+            Problem::NoWorkDirectory { id, .. } => self.driver.ensure_work(slot(*id)),
+            Problem::SpareWorkDirectory { id, .. } => self.driver.seal(slot(*id)),
+            _ => Ok(()),
+        };
+        match done {
+            Ok(()) => info!("{problem}; made good"),
+            Err(cause) => warn!(
+                error = &cause as &dyn std::error::Error,
+                "{problem}; it could not be made good"
+            ),
+        }
+    }
+}

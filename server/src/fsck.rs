@@ -1,0 +1,130 @@
+//! `layerd fsck` and `layerd restore`: on a root that no daemon serves.
+
+use std::fmt::Display;
+use std::io::{Write as _, stdout};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use layerd_engine::{Engine, Error, Remedy, restore_records, survey};
+use layerd_mounts::Overlay;
+
+use crate::config::Config;
+use crate::{Settings, with_causes};
+
+/// Finds what is wrong under a root; with `repair` does what the remedies announce. Without it,
+/// nothing is written: the database is read from a copy. Exits with 0 if all is well or was
+/// repaired, with 1 otherwise.
+pub(crate) fn run(settings: &Settings, repair: bool) -> ExitCode {
+    report(
+        Config::load(settings)
+            .map_err(|error| with_causes(&error))
+            .and_then(|config| {
+                if repair {
+                    fix(&config)
+                } else {
+                    look(&config.root)
+                }
+            }),
+    )
+}
+
+/// Puts an export in place of the records.
+pub(crate) fn restore(settings: &Settings, from: Option<&Path>) -> ExitCode {
+    report(Config::load(settings).map_err(|error| with_causes(&error)).and_then(|config| {
+        let driver = open_driver(&config)?;
+        let restored = restore_records(&config.root, &driver, from);
+        let (snapshots, moved) = restored.map_err(|error| with_causes(&error))?;
+        print(format_args!("{snapshots} snapshots are back; {moved} layers that the export does not know are in lost/"));
+        Ok(true)
+    }))
+}
+
+fn look(root: &Path) -> Result<bool, String> {
+    let problems = survey(root).map_err(|error| with_causes(&error))?;
+    for problem in &problems {
+        let (Remedy::Safe(remedy) | Remedy::OnRequest(remedy) | Remedy::Quarantine(remedy)) =
+            problem.remedy();
+        print(format_args!("{problem}: {remedy}"));
+    }
+    print(summary(problems.len(), 0));
+    Ok(problems.is_empty())
+}
+
+fn fix(config: &Config) -> Result<bool, String> {
+    let before = match survey(&config.root) {
+        Ok(problems) => problems,
+        Err(error) if is_database(&error) => return fix_database(config, &error),
+        Err(error) => return Err(with_causes(&error)),
+    };
+    // Opening makes good what is safe.
+    let driver = Arc::new(open_driver(config)?);
+    let engine = Engine::open(&config.root, driver, config.engine.clone())
+        .map_err(|error| with_causes(&error))?;
+    engine.fsck(true).map_err(|error| with_causes(&error))?;
+    engine.reap();
+    let left: Vec<_> = engine.fsck(false).map_err(|error| with_causes(&error))?;
+    for problem in &before {
+        let is_left = left.iter().any(|finding| finding.problem == *problem);
+        let (Remedy::Safe(remedy) | Remedy::OnRequest(remedy) | Remedy::Quarantine(remedy)) =
+            problem.remedy();
+        print(format_args!(
+            "{problem}: {remedy}{}",
+            if is_left { "" } else { ": done" }
+        ));
+    }
+    print(summary(
+        before.len(),
+        before.len().saturating_sub(left.len()),
+    ));
+    Ok(left.is_empty())
+}
+
+fn fix_database(config: &Config, trouble: &Error) -> Result<bool, String> {
+    let trouble = with_causes(trouble);
+    let driver = open_driver(config)?;
+    let restored = restore_records(&config.root, &driver, None);
+    let (snapshots, moved) =
+        restored.map_err(|error| format!("{trouble}; {}", with_causes(&error)))?;
+    print(format_args!(
+        "{trouble}: put the newest export in its place: done"
+    ));
+    print(format_args!(
+        "{snapshots} snapshots are back; {moved} layers that the export does not know are in lost/"
+    ));
+    fix(config)
+}
+
+fn is_database(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Store(layerd_store::Error::Damaged { .. }) | Error::Unrecorded { .. }
+    )
+}
+
+fn open_driver(config: &Config) -> Result<Overlay, String> {
+    Overlay::open(&config.root, &config.overlay).map_err(|error| with_causes(&error))
+}
+
+fn summary(found: usize, repaired: usize) -> String {
+    match found {
+        0 => "no problems".to_owned(),
+        _ => format!("{found} problems, {repaired} repaired"),
+    }
+}
+
+fn report(outcome: Result<bool, String>) -> ExitCode {
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(text) => {
+            eprintln!("layerd: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(line: impl Display) {
+    // A reader that closed the pipe has seen enough.
+    let _ = writeln!(stdout(), "{line}");
+}

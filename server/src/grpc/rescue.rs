@@ -1,0 +1,197 @@
+//! What is served while the records are lost or damaged: the way to get them back.
+//!
+//! Every other call is answered with UNAVAILABLE and what to do, so that clients wait instead of
+//! taking an empty store for the truth.
+
+use std::future::{Future, ready};
+use std::io::Write;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use layerd_engine::restore_records;
+use layerd_mounts::Overlay;
+use layerd_proto::layerd::v1::admin_server::{Admin, AdminServer};
+use layerd_proto::layerd::v1::{self as pb, InfoRequest, InfoResponse};
+use tempfile::NamedTempFile;
+use tokio_stream::{Empty, StreamExt};
+use tokio_util::sync::CancellationToken;
+use tonic::codegen::http::{Request as HttpRequest, Response as HttpResponse};
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+use tonic::{Request, Response, Status, Streaming};
+use tower::layer::util::{Identity, Stack};
+use tower::{Layer, Service as TowerService};
+use tracing::{error, info};
+
+use super::status;
+use crate::tasks::Tasks;
+
+/// Largest export that is taken over the wire.
+const UPLOAD_MAX: usize = 1024 * 1024 * 1024;
+
+/// What the rescue works with.
+#[derive(Debug, Clone)]
+pub(crate) struct Rescue {
+    pub(crate) root: PathBuf,
+    pub(crate) driver: Arc<Overlay>,
+    pub(crate) tasks: Tasks,
+    /// What is wrong, and what to do about it.
+    pub(crate) trouble: String,
+    /// Cancelled when the records are back.
+    pub(crate) done: CancellationToken,
+}
+
+/// The server of a daemon without records.
+pub(crate) fn router(rescue: Rescue) -> Router<Stack<Refuse, Identity>> {
+    let refuse = Refuse {
+        trouble: rescue.trouble.clone().into(),
+    };
+    Server::builder()
+        .layer(refuse)
+        .add_service(AdminServer::new(rescue))
+}
+
+#[tonic::async_trait]
+impl Admin for Rescue {
+    type ListTrashStream = Empty<Result<pb::ListTrashResponse, Status>>;
+    type BackupStream = Empty<Result<pb::Chunk, Status>>;
+
+    async fn info(&self, _request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+        Ok(Response::new(InfoResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            root: self.root.display().to_string(),
+            alarms: vec![self.trouble.clone()],
+            ..InfoResponse::default()
+        }))
+    }
+
+    async fn list_trash(
+        &self,
+        _: Request<pb::ListTrashRequest>,
+    ) -> Result<Response<Self::ListTrashStream>, Status> {
+        Err(Status::unavailable(&self.trouble))
+    }
+
+    async fn restore_trash(
+        &self,
+        _: Request<pb::RestoreTrashRequest>,
+    ) -> Result<Response<pb::RestoreTrashResponse>, Status> {
+        Err(Status::unavailable(&self.trouble))
+    }
+
+    async fn empty_trash(
+        &self,
+        _: Request<pb::EmptyTrashRequest>,
+    ) -> Result<Response<pb::EmptyTrashResponse>, Status> {
+        Err(Status::unavailable(&self.trouble))
+    }
+
+    async fn fsck(
+        &self,
+        _: Request<pb::FsckRequest>,
+    ) -> Result<Response<pb::FsckResponse>, Status> {
+        Err(Status::unavailable(&self.trouble))
+    }
+
+    async fn backup(
+        &self,
+        _: Request<pb::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        Err(Status::unavailable(&self.trouble))
+    }
+
+    async fn restore_records(
+        &self,
+        request: Request<Streaming<pb::Chunk>>,
+    ) -> Result<Response<pb::RestoreRecordsResponse>, Status> {
+        let upload = self.receive(request.into_inner()).await?;
+        let (root, driver) = (self.root.clone(), self.driver.clone());
+        let restored = self.tasks.call(move || {
+            let file = upload.as_ref().map(NamedTempFile::path);
+            restore_records(&root, &driver, file)
+        });
+        let restored = restored.await.map_err(|lost| status::lost(&lost))?;
+        let (snapshots, set_aside) = restored.map_err(|error| status::of(&error))?;
+        info!(snapshots, set_aside, "the records are back");
+        self.done.cancel();
+        Ok(Response::new(pb::RestoreRecordsResponse {
+            snapshots: snapshots as u64,
+            set_aside: set_aside as u64,
+        }))
+    }
+}
+
+impl Rescue {
+    /// Keeps an uploaded export in a file; `None` if nothing was sent.
+    async fn receive(
+        &self,
+        mut chunks: Streaming<pb::Chunk>,
+    ) -> Result<Option<NamedTempFile>, Status> {
+        let trouble = |cause: std::io::Error| {
+            error!(
+                error = &cause as &dyn std::error::Error,
+                "keep an uploaded export"
+            );
+            Status::internal(format!("keep the uploaded export: {cause}"))
+        };
+        let mut upload = NamedTempFile::new_in(&self.root).map_err(trouble)?;
+        let mut size = 0;
+        while let Some(chunk) = chunks.next().await {
+            let data = chunk?.data;
+            size += data.len();
+            if size > UPLOAD_MAX {
+                let text = format!("the export is larger than {UPLOAD_MAX} bytes");
+                return Err(Status::resource_exhausted(text));
+            }
+            upload.write_all(&data).map_err(trouble)?;
+        }
+        Ok((size > 0).then_some(upload))
+    }
+}
+
+/// Refuses everything but the rescue itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Refuse {
+    trouble: Arc<str>,
+}
+
+impl<S> Layer<S> for Refuse {
+    type Service = RefuseService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let trouble = self.trouble.clone();
+        RefuseService { inner, trouble }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct RefuseService<S> {
+    inner: S,
+    trouble: Arc<str>,
+}
+
+impl<S, I, O> TowerService<HttpRequest<I>> for RefuseService<S>
+where
+    S: TowerService<HttpRequest<I>, Response = HttpResponse<O>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    O: Default + Send + 'static,
+{
+    type Response = HttpResponse<O>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse<O>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: HttpRequest<I>) -> Self::Future {
+        if request.uri().path().starts_with("/layerd.v1.Admin/") {
+            return Box::pin(self.inner.call(request));
+        }
+        let answer = Status::unavailable(&*self.trouble).into_http();
+        Box::pin(ready(Ok(answer)))
+    }
+}
