@@ -341,7 +341,7 @@ impl Store {
     /// Waits until the writer's thread has answered, which it cannot while the disk hangs.
     ///
     /// # Errors
-    /// [`Error::Write`] or [`Error::Poisoned`] if writes fail.
+    /// [`Error::Write`] if writes fail.
     pub fn ping(&self) -> Result<(), Error> {
         self.writer.reserve()
     }
