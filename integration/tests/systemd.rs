@@ -76,6 +76,23 @@ fn units_agree_with_the_sample_configuration() {
     );
 }
 
+/// The example for those who look before they run anything is what would be written.
+#[test]
+fn drop_in_example_is_what_layerctl_writes() {
+    let layerctl = layerd().with_file_name("layerctl");
+    let printed = output(Command::new(layerctl).args([
+        "setup",
+        "containerd",
+        "--version=2.1",
+        "--platform=linux/amd64",
+        "--config=/nonexistent",
+    ]));
+    assert_eq!(
+        printed,
+        fs::read_to_string(deploy("containerd.toml")).unwrap()
+    );
+}
+
 #[test]
 fn root_first_client_starts_the_daemon() {
     let scratch = Scratch::new();
