@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::cmd::{completions, info, man, setup, snapshot};
+use crate::cmd::{backup, completions, fsck, info, man, restore, setup, snapshot, trash};
 use crate::human;
 
 /// Looks into layerd and changes what it keeps
@@ -72,6 +72,10 @@ pub(crate) enum Command {
     Info(info::Args),
     #[command(alias = "snapshots", alias = "snap")]
     Snapshot(snapshot::Args),
+    Trash(trash::Args),
+    Fsck(fsck::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     Setup(setup::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -93,13 +97,15 @@ Exit codes:
   2   the command line is wrong
   3   no such snapshot
   4   the key or name is taken
-  5   refused in the present state: the snapshot has children, is committed, is not active, or
-      a file was edited by somebody else
+  5   refused in the present state: the snapshot has children, is committed, is not active, a
+      file is there or was edited by somebody else, the records are sound, or nobody said yes
   6   an argument or filter breaks a rule
-  7   the daemon cannot be reached, or is stopping
+  7   the daemon cannot be reached, is stopping, or has lost its records and waits for
+      `layerctl restore`
   8   no answer in time; a change may have been made all the same
   9   data on disk is damaged
   10  the disk or a quota is full
+  11  fsck: problems are left
 With several operands all are tried, and the first failure decides.
 
 JSON output (-o json): one object a line, nothing if there is nothing to show. Names stay as they
@@ -113,9 +119,16 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   snapshot usage  name, bytes, inodes
   snapshot label  as ls
   snapshot rm     removed (the key), one object for each
-  info            version, root, driver, backing_filesystem, kernel, features (name, value),
-                  active, views, committed, trash, bytes, unmeasured, disk_bytes,
-                  disk_free_bytes, uptime_seconds
+  info            alarms (an array of sentences), version, root, driver, backing_filesystem,
+                  kernel, features (name, value), durability, active, views, committed,
+                  quarantined, trash, bytes, unmeasured, disk_bytes, disk_free_bytes,
+                  uptime_seconds; while the records are lost, driver is \"\"
+  trash ls        id, key, parent (\"\" for none), kind, removed_at, bytes (null if not known)
+  trash restore   id, key, one object for each that is back
+  trash empty     layers (in the trash at that moment)
+  fsck            problem, remedy, repaired, quarantined, one object for each problem
+  backup          file, bytes; nothing if the backup itself goes to standard output
+  restore         snapshots, set_aside
 A snapshot that vanished while it was looked at has null for bytes and inodes.
 
 Keys and labels come from others: control characters in them are printed as escapes such as

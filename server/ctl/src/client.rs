@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use layerd_proto::containerd::services::snapshots::v1 as wire;
+use layerd_proto::layerd::v1 as admin;
 use layerd_proto::layerd::v1::admin_client::AdminClient;
 use layerd_proto::layerd::v1::{InfoRequest, InfoResponse};
 use tokio::net::UnixStream;
@@ -22,6 +23,8 @@ use crate::text::filter_value;
 
 /// What containerd's servers accept, too: a hundred snapshots with full labels in one message.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+/// As large as a piece of a backup may be.
+const CHUNK: usize = 64 * 1024;
 /// The name that containerd's configuration gives layerd.
 const SNAPSHOTTER: &str = "layerd";
 
@@ -73,6 +76,81 @@ impl Client {
     pub(crate) async fn info(&mut self) -> Result<InfoResponse, Error> {
         let call = self.admin.info(InfoRequest {});
         answer("ask layerd about itself", self.timeout, call).await
+    }
+
+    /// What is in the trash, oldest first.
+    pub(crate) async fn trash(&mut self) -> Result<Vec<admin::Removed>, Error> {
+        let what = "list the trash";
+        let call = self.admin.list_trash(admin::ListTrashRequest {});
+        let mut stream = answer(what, self.timeout, call).await?;
+        let mut all = Vec::new();
+        while let Some(message) = within(what, self.timeout, stream.message())
+            .await?
+            .map_err(|status| failed(what, status))?
+        {
+            all.extend(message.removed);
+        }
+        Ok(all)
+    }
+
+    /// Takes removed snapshots back; all if no `ids` are given.
+    pub(crate) async fn restore_trash(
+        &mut self,
+        ids: Vec<u64>,
+    ) -> Result<Vec<admin::Restored>, Error> {
+        let all = ids.is_empty();
+        let call = self
+            .admin
+            .restore_trash(admin::RestoreTrashRequest { ids, all });
+        let reply = answer("restore from the trash", self.timeout, call).await?;
+        Ok(reply.restored)
+    }
+
+    /// Lets the trash be deleted, and answers how many layers are in it.
+    pub(crate) async fn empty_trash(&mut self, only_release: bool) -> Result<u64, Error> {
+        let call = self
+            .admin
+            .empty_trash(admin::EmptyTrashRequest { only_release });
+        let reply = answer("empty the trash", self.timeout, call).await?;
+        Ok(reply.layers)
+    }
+
+    pub(crate) async fn fsck(&mut self, repair: bool) -> Result<Vec<admin::Finding>, Error> {
+        let call = self.admin.fsck(admin::FsckRequest { repair });
+        let reply = answer("compare records and disk", self.timeout, call).await?;
+        Ok(reply.findings)
+    }
+
+    /// Hands the pieces of a backup to `each`. All of it came if this succeeds.
+    pub(crate) async fn backup(
+        &mut self,
+        mut each: impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let what = "take a backup";
+        let call = self.admin.backup(admin::BackupRequest {});
+        let mut stream = answer(what, self.timeout, call).await?;
+        while let Some(chunk) = within(what, self.timeout, stream.message())
+            .await?
+            .map_err(|status| failed(what, status))?
+        {
+            each(&chunk.data)?;
+        }
+        Ok(())
+    }
+
+    /// Puts `file`, or the daemon's own newest export if there is none, in place of lost records.
+    pub(crate) async fn restore_records(
+        &mut self,
+        file: Option<&[u8]>,
+    ) -> Result<admin::RestoreRecordsResponse, Error> {
+        let pieces = file.unwrap_or_default().chunks(CHUNK);
+        let chunks: Vec<_> = pieces
+            .map(|data| admin::Chunk {
+                data: data.to_vec(),
+            })
+            .collect();
+        let call = self.admin.restore_records(tokio_stream::iter(chunks));
+        answer("restore the records", self.timeout, call).await
     }
 
     /// Every snapshot that matches one of `filters`, or all; in no order.

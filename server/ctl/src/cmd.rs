@@ -1,10 +1,14 @@
 //! The commands, one file a noun.
 
+pub(crate) mod backup;
 pub(crate) mod completions;
+pub(crate) mod fsck;
 pub(crate) mod info;
 pub(crate) mod man;
+pub(crate) mod restore;
 pub(crate) mod setup;
 pub(crate) mod snapshot;
+pub(crate) mod trash;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -36,6 +40,10 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
     match cli.command {
         Command::Info(args) => wait(info::run(&args, &daemon, out)),
         Command::Snapshot(args) => wait(snapshot::run(args, &daemon, out)),
+        Command::Trash(args) => wait(trash::run(args, &daemon, out)),
+        Command::Fsck(args) => wait(fsck::run(&args, &daemon, out)),
+        Command::Backup(args) => wait(backup::run(&args, &daemon, out)),
+        Command::Restore(args) => wait(restore::run(&args, &daemon, out)),
         Command::Setup(args) => setup::run(args, &daemon, out),
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args, out),

@@ -22,6 +22,7 @@ pub(crate) enum Exit {
     TimedOut = 8,
     DataLoss = 9,
     Full = 10,
+    ProblemsLeft = 11,
 }
 
 impl From<Exit> for ExitCode {
@@ -67,6 +68,18 @@ pub(crate) enum Error {
         why: String,
         hint: String,
     },
+    #[error("cannot {what}: {why}")]
+    NotFound {
+        what: String,
+        why: String,
+        hint: String,
+    },
+    #[error("{left} of {found} problems are left")]
+    ProblemsLeft {
+        found: usize,
+        left: usize,
+        hint: String,
+    },
     #[error("cannot mount snapshot \"{key}\" at {}: {}", dir.display(), chain(&**cause))]
     Mount {
         key: String,
@@ -94,7 +107,9 @@ impl Error {
             Self::Call { status, .. } => exit_of(status.code()),
             Self::TimedOut { .. } => Exit::TimedOut,
             Self::Refused { .. } => Exit::Refused,
+            Self::NotFound { .. } => Exit::NotFound,
             Self::Invalid { .. } => Exit::Invalid,
+            Self::ProblemsLeft { .. } => Exit::ProblemsLeft,
             Self::Several(all) => all.first().map_or(Exit::Failed, Self::exit),
             Self::Malformed { .. }
             | Self::Io { .. }
@@ -121,13 +136,16 @@ impl Error {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Unreachable { cause, .. } => Some(unreachable_hint(cause.kind())),
-            Self::Call { status, .. } => call_hint(status.code()).map(str::to_owned),
+            Self::Call { status, .. } => call_hint(status).map(str::to_owned),
             Self::TimedOut { .. } => Some(
                 "Is the disk stuck? Look at `systemctl status layerd`; wait longer with --timeout.\n\
                  A change may have been made all the same: layerd finishes what it started."
                     .to_owned(),
             ),
-            Self::Refused { hint, .. } | Self::Invalid { hint, .. } => Some(hint.clone()),
+            Self::Refused { hint, .. }
+            | Self::Invalid { hint, .. }
+            | Self::NotFound { hint, .. }
+            | Self::ProblemsLeft { hint, .. } => Some(hint.clone()),
             Self::Mount { .. } | Self::Unmount { .. } => {
                 Some("Mounting needs root; `dmesg` says what the kernel disliked.".to_owned())
             }
@@ -146,6 +164,15 @@ pub(crate) fn reason<'a>(what: &str, status: &'a Status) -> &'a str {
         .strip_prefix("cannot ")
         .and_then(|rest| rest.strip_prefix(what)?.strip_prefix(": "))
         .unwrap_or(message)
+}
+
+/// Success if nothing failed.
+pub(crate) fn all_or(mut failed: Vec<Error>) -> Result<(), Error> {
+    match failed.len() {
+        0 => Ok(()),
+        1 => Err(failed.remove(0)),
+        _ => Err(Error::Several(failed)),
+    }
 }
 
 /// An error and everything that led to it.
@@ -191,14 +218,18 @@ fn unreachable_hint(kind: io::ErrorKind) -> String {
     }
 }
 
-fn call_hint(code: Code) -> Option<&'static str> {
-    match code {
+/// What the daemon's message does not say itself.
+fn call_hint(status: &Status) -> Option<&'static str> {
+    if status.message().contains("`layerctl ") || status.message().contains("`layerd ") {
+        return None;
+    }
+    match status.code() {
         Code::NotFound => Some("`layerctl snapshot ls` shows what there is."),
         Code::Unavailable => {
             Some("layerd is stopping or starting: look at `systemctl status layerd`.")
         }
         Code::DataLoss => Some(
-            "The data on disk is damaged: `journalctl -u layerd` says which, before anything is changed.",
+            "The data on disk is damaged: `layerctl fsck` says which, `journalctl -u layerd` since when.",
         ),
         Code::ResourceExhausted => Some("Is the disk full? `layerctl info` shows what is free."),
         Code::Unimplemented => {
@@ -257,6 +288,16 @@ mod tests {
             )),
         };
         assert_eq!(twice.describe(), "cannot remove \"a\": it has children");
+    }
+
+    #[test]
+    fn advice_of_the_daemon_is_not_contradicted() {
+        let lost = |message: &str| Error::Call {
+            what: "list snapshots".to_owned(),
+            status: Box::new(Status::unavailable(message)),
+        };
+        assert_eq!(lost("it is lost; `layerctl restore` helps").hint(), None);
+        assert!(lost("layerd is stopping").hint().is_some());
     }
 
     #[test]

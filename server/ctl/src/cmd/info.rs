@@ -7,23 +7,29 @@ use super::Daemon;
 use crate::error::Error;
 use crate::human::size;
 use crate::output::Output;
-use crate::text::escape;
+use crate::text::{escape, escape_message};
 
-/// Shows the daemon, its driver, its disk and how much it keeps
+/// Shows what needs attention, the daemon, its driver, its disk and how much it keeps
+///
+/// Alarms come first: removed snapshots that are held back, damaged ones, a database that takes
+/// no changes or is lost. Each says what to do. Without alarms nothing needs a person.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
 #[derive(Serialize)]
 struct Json<'a> {
+    alarms: &'a [String],
     version: &'a str,
     root: &'a str,
     driver: &'a str,
     backing_filesystem: &'a str,
     kernel: &'a str,
     features: Vec<Feature<'a>>,
+    durability: &'a str,
     active: u64,
     views: u64,
     committed: u64,
+    quarantined: u64,
     trash: u64,
     bytes: u64,
     unmeasured: u64,
@@ -42,6 +48,7 @@ impl<'a> From<&'a InfoResponse> for Json<'a> {
     fn from(info: &'a InfoResponse) -> Self {
         let features = info.features.iter();
         Self {
+            alarms: &info.alarms,
             version: &info.version,
             root: &info.root,
             driver: &info.driver,
@@ -53,9 +60,11 @@ impl<'a> From<&'a InfoResponse> for Json<'a> {
                     value: &feature.value,
                 })
                 .collect(),
+            durability: &info.durability,
             active: info.active,
             views: info.views,
             committed: info.committed,
+            quarantined: info.quarantined,
             trash: info.trash,
             bytes: info.bytes,
             unmeasured: info.unmeasured,
@@ -71,13 +80,33 @@ pub(crate) async fn run(_args: &Args, daemon: &Daemon, out: &mut Output) -> Resu
     if out.json {
         return out.object(&Json::from(&info));
     }
+    for alarm in &info.alarms {
+        out.line(&alarm_line(alarm, out.colour))?;
+    }
     for line in lines(&info) {
         out.line(&escape(&line))?;
     }
     Ok(())
 }
 
+/// Whole, however long; a terminal wraps it.
+fn alarm_line(alarm: &str, colour: bool) -> String {
+    let (start, end) = if colour {
+        ("\x1b[1;31m", "\x1b[0m")
+    } else {
+        ("", "")
+    };
+    format!("{start}ALARM: {}{end}", escape_message(alarm))
+}
+
 fn lines(info: &InfoResponse) -> Vec<String> {
+    // Without records the daemon knows no more of itself.
+    if info.driver.is_empty() {
+        return vec![
+            format!("Server Version: {}", info.version),
+            format!("Root Dir: {}", info.root),
+        ];
+    }
     let snapshots = info.active + info.views + info.committed;
     let mut lines = vec![
         format!("Server Version: {}", info.version),
@@ -87,10 +116,12 @@ fn lines(info: &InfoResponse) -> Vec<String> {
     let features = info.features.iter();
     lines.extend(features.map(|feature| format!(" {}: {}", feature.name, feature.value)));
     lines.extend([
+        format!(" Durability: {}", info.durability),
         format!("Snapshots: {snapshots}"),
         format!(" Committed: {}", info.committed),
         format!(" Active: {}", info.active),
         format!(" Views: {}", info.views),
+        format!(" Quarantined: {}", info.quarantined),
         format!(" Disk Usage: {}", used(info)),
         format!("Trash: {}", trash(info.trash)),
         format!("Root Dir: {}", info.root),
@@ -137,7 +168,7 @@ fn uptime(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{InfoResponse, lines, uptime};
+    use super::{InfoResponse, alarm_line, lines, uptime};
     use layerd_proto::layerd::v1::Feature;
 
     #[test]
@@ -161,16 +192,21 @@ mod tests {
             disk_bytes: 4 << 30,
             disk_free_bytes: 1 << 30,
             uptime_seconds: 90_000,
+            alarms: Vec::new(),
+            quarantined: 6,
+            durability: "full".to_owned(),
         };
         let wanted = [
             "Server Version: 0.1.0",
             "Storage Driver: overlayfs",
             " Backing Filesystem: xfs",
             " userxattr: no",
+            " Durability: full",
             "Snapshots: 6",
             " Committed: 3",
             " Active: 1",
             " Views: 2",
+            " Quarantined: 6",
             " Disk Usage: 2.00KiB and 5 snapshots not measured yet",
             "Trash: 4 removed snapshots still on disk",
             "Root Dir: /var/lib/l",
@@ -197,6 +233,29 @@ mod tests {
 
     #[test]
     fn an_empty_disk_divides_nothing() {
-        assert!(lines(&InfoResponse::default()).contains(&" Disk: 0B, 0B free (0%)".to_owned()));
+        let info = InfoResponse {
+            driver: "overlayfs".to_owned(),
+            ..InfoResponse::default()
+        };
+        assert!(lines(&info).contains(&" Disk: 0B, 0B free (0%)".to_owned()));
+    }
+
+    #[test]
+    fn a_daemon_without_records_shows_what_it_knows() {
+        let info = InfoResponse {
+            version: "0.1.0".to_owned(),
+            root: "/r".to_owned(),
+            ..InfoResponse::default()
+        };
+        assert_eq!(lines(&info), ["Server Version: 0.1.0", "Root Dir: /r"]);
+    }
+
+    #[test]
+    fn alarms_are_red_and_harmless() {
+        assert_eq!(
+            alarm_line("all \x1b[2J gone", true),
+            "\x1b[1;31mALARM: all \\u{1b}[2J gone\x1b[0m"
+        );
+        assert_eq!(alarm_line("all gone", false), "ALARM: all gone");
     }
 }

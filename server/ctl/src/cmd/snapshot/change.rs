@@ -6,7 +6,7 @@ use super::parse_label;
 use super::show::print_mounts;
 use crate::client::New;
 use crate::cmd::Daemon;
-use crate::error::{Error, reason};
+use crate::error::{Error, all_or, reason};
 use crate::output::Output;
 use crate::text::escape;
 
@@ -131,15 +131,6 @@ fn advise_rm(error: Error, key: &str) -> Error {
             Error::Refused { what, why, hint }
         }
         other => other,
-    }
-}
-
-/// Success if nothing failed.
-pub(super) fn all_or(mut failed: Vec<Error>) -> Result<(), Error> {
-    match failed.len() {
-        0 => Ok(()),
-        1 => Err(failed.remove(0)),
-        _ => Err(Error::Several(failed)),
     }
 }
 

@@ -163,7 +163,7 @@ pub(super) async fn usage(args: Usage, daemon: &Daemon, out: &mut Output) -> Res
         }
     }
     print_usage(&measured, out)?;
-    super::change::all_or(failed)
+    crate::error::all_or(failed)
 }
 
 fn print_usage(measured: &[(&String, snapshot::Usage)], out: &mut Output) -> Result<(), Error> {

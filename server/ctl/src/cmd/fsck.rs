@@ -1,0 +1,123 @@
+//! `layerctl fsck`.
+
+use layerd_proto::layerd::v1::Finding;
+use serde::Serialize;
+
+use super::Daemon;
+use crate::error::Error;
+use crate::output::Output;
+use crate::text::escape_message;
+
+/// Compares the records with what is on disk; changes nothing without --repair
+///
+/// Each problem is shown with its remedy. With --repair the remedies are carried out, as announced:
+/// what layerd does not know is moved to lost/ under its root, never deleted. Quarantined
+/// snapshots answer DATA_LOSS until they are removed and pulled or created again; no repair brings
+/// their content back, and no other snapshot suffers from them. The daemon stays up meanwhile. For
+/// a root that no daemon serves there is `layerd fsck --root DIR`.
+///
+/// Exits with 0 if there are no problems or all were repaired, with 11 if problems are left.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Carry out the remedies
+    #[arg(long)]
+    repair: bool,
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    problem: &'a str,
+    remedy: &'a str,
+    repaired: bool,
+    quarantined: bool,
+}
+
+pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let findings = daemon.connect().await?.fsck(args.repair).await?;
+    for finding in &findings {
+        show(finding, out)?;
+    }
+    if findings.is_empty() && !out.json {
+        out.line("No problems.")?;
+    }
+    let left = findings.iter().filter(|finding| !finding.repaired).count();
+    if left == 0 {
+        return Ok(());
+    }
+    let hint = hint(&findings, args.repair);
+    Err(Error::ProblemsLeft {
+        found: findings.len(),
+        left,
+        hint,
+    })
+}
+
+fn show(finding: &Finding, out: &mut Output) -> Result<(), Error> {
+    if out.json {
+        return out.object(&Json {
+            problem: &finding.problem,
+            remedy: &finding.remedy,
+            repaired: finding.repaired,
+            quarantined: finding.quarantined,
+        });
+    }
+    let (problem, remedy) = (&finding.problem, &finding.remedy);
+    out.line(&format!("{}: {}", state(finding), escape_message(problem)))?;
+    out.line(&format!("  remedy: {}", escape_message(remedy)))
+}
+
+fn state(finding: &Finding) -> &'static str {
+    match (finding.repaired, finding.quarantined) {
+        (true, _) => "repaired",
+        (false, true) => "QUARANTINED",
+        (false, false) => "problem",
+    }
+}
+
+/// What to do about those that are left.
+fn hint(findings: &[Finding], repair: bool) -> String {
+    let left = || findings.iter().filter(|finding| !finding.repaired);
+    let mut advice = Vec::new();
+    if left().any(|finding| !finding.quarantined) {
+        advice.push(if repair {
+            "`journalctl -u layerd` says why a remedy failed."
+        } else {
+            "`layerctl fsck --repair` carries out the remedies."
+        });
+    }
+    if left().any(|finding| finding.quarantined) {
+        advice.push(
+            "Quarantined snapshots answer DATA_LOSS: remove what uses them, then pull or create it again.",
+        );
+    }
+    advice.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Finding, hint, state};
+
+    fn finding(repaired: bool, quarantined: bool) -> Finding {
+        Finding {
+            repaired,
+            quarantined,
+            ..Finding::default()
+        }
+    }
+
+    #[test]
+    fn states_are_told_apart() {
+        assert_eq!(state(&finding(true, false)), "repaired");
+        assert_eq!(state(&finding(false, true)), "QUARANTINED");
+        assert_eq!(state(&finding(false, false)), "problem");
+    }
+
+    #[test]
+    fn advice_fits_what_is_left() {
+        let repairable = [finding(false, false)];
+        assert!(hint(&repairable, false).contains("--repair"));
+        assert!(hint(&repairable, true).contains("journalctl"));
+        let mixed = [finding(true, false), finding(false, true)];
+        assert!(hint(&mixed, true).starts_with("Quarantined"));
+    }
+}

@@ -1,0 +1,312 @@
+//! `layerctl trash ...`: removed snapshots, until their layers are deleted.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::Subcommand;
+use layerd_proto::layerd::v1::{Removed, Restored};
+use serde::Serialize;
+
+use super::Daemon;
+use crate::error::{Error, all_or};
+use crate::human;
+use crate::output::Output;
+use crate::snapshot::timestamp;
+use crate::table::{Cell, Colour, Table};
+use crate::text::escape;
+
+/// Shows removed snapshots, takes them back or lets them go
+///
+/// A removed snapshot stays in the trash for a time that the daemon's configuration sets
+/// (trash.keep_secs), and until then can be taken back whole. If a large share of all snapshots is
+/// removed at once, as happens when containerd loses its own records, a brake holds the trash:
+/// nothing is deleted until `trash restore` or `trash empty` decides. `layerctl info` shows that.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Ls(Ls),
+    Restore(Restore),
+    Empty(Empty),
+}
+
+/// Lists removed snapshots that can be taken back, the first removed first
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "list")]
+struct Ls {}
+
+/// Takes removed snapshots back under the keys they had
+///
+/// Prints the keys that are back. A snapshot needs its parent, so a parent that was removed too is
+/// to be named as well; the order does not matter. Those whose key is in use by now stay in the
+/// trash. The brake stays on: release it with `trash empty --release-only` when all that is wanted
+/// is back.
+#[derive(Debug, clap::Args)]
+struct Restore {
+    /// Ids as `trash ls` shows them, or keys; an id wins over a key of the same digits
+    #[arg(value_name = "ID|KEY", required_unless_present = "all")]
+    which: Vec<String>,
+
+    /// Take back everything
+    #[arg(long, conflicts_with = "which")]
+    all: bool,
+}
+
+/// Deletes everything in the trash now, for good, and releases the brake
+///
+/// Asks before it does. Returns at once; the space comes back a little later.
+#[derive(Debug, clap::Args)]
+struct Empty {
+    /// Only release the brake: removed snapshots go when their time is up, as usual. With the
+    /// default time, that is at once for what has been in the trash for two seconds
+    #[arg(long)]
+    release_only: bool,
+
+    /// Do not ask; needed where standard input is no terminal
+    #[arg(short, long)]
+    yes: bool,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    id: u64,
+    key: &'a str,
+    parent: &'a str,
+    kind: &'a str,
+    removed_at: String,
+    bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Back<'a> {
+    id: u64,
+    key: &'a str,
+}
+
+#[derive(Serialize)]
+struct Emptied {
+    layers: u64,
+}
+
+pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    match args.command {
+        Command::Ls(args) => ls(&args, daemon, out).await,
+        Command::Restore(args) => restore(&args, daemon, out).await,
+        Command::Empty(args) => empty(&args, daemon, out).await,
+    }
+}
+
+async fn ls(_args: &Ls, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let trash = daemon.connect().await?.trash().await?;
+    if out.json {
+        return trash
+            .iter()
+            .try_for_each(|removed| out.object(&entry(removed)));
+    }
+    let mut table = Table::new(&["ID", "KIND", "REMOVED", "SIZE", "PARENT", "KEY"]);
+    for removed in &trash {
+        let size = removed.bytes.map_or_else(|| "-".to_owned(), human::size);
+        let age = human::age(removed.removed_at / 1_000_000_000, out.now);
+        table.push(vec![
+            Cell::right(removed.id.to_string()),
+            Cell::left(escape(&removed.kind)),
+            Cell::right(age),
+            Cell::right(size),
+            parent(removed),
+            Cell::left(escape(&removed.key)),
+        ]);
+    }
+    out.table(&table)
+}
+
+fn parent(removed: &Removed) -> Cell {
+    match removed.parent.as_str() {
+        "" => Cell::left("-").coloured(Colour::Dim),
+        name => Cell::left(escape(name)),
+    }
+}
+
+fn entry(removed: &Removed) -> Entry<'_> {
+    Entry {
+        id: removed.id,
+        key: &removed.key,
+        parent: &removed.parent,
+        kind: &removed.kind,
+        removed_at: timestamp(removed.removed_at),
+        bytes: removed.bytes,
+    }
+}
+
+async fn restore(args: &Restore, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    let (ids, mut failed) = choose(&client.trash().await?, &args.which);
+    if !args.all && ids.is_empty() {
+        return all_or(failed);
+    }
+    for restored in client.restore_trash(ids).await? {
+        match restored.error.as_str() {
+            "" if out.json => out.object(&Back {
+                id: restored.id,
+                key: &restored.key,
+            })?,
+            "" => out.line(&escape(&restored.key))?,
+            _ => failed.push(refused(restored)),
+        }
+    }
+    all_or(failed)
+}
+
+fn refused(restored: Restored) -> Error {
+    Error::Refused {
+        what: format!("restore \"{}\" (id {})", restored.key, restored.id),
+        why: restored.error,
+        hint: "It is still in the trash. Name a removed parent as well, or use --all; if its key \
+               is taken, remove the snapshot that has it."
+            .to_owned(),
+    }
+}
+
+/// The ids that `which` names, parents before children (they are older), and what names none.
+fn choose(trash: &[Removed], which: &[String]) -> (Vec<u64>, Vec<Error>) {
+    let (mut ids, mut failed) = (Vec::new(), Vec::new());
+    for name in which {
+        match choose_one(trash, name) {
+            Ok(id) => ids.push(id),
+            Err(error) => failed.push(error),
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    (ids, failed)
+}
+
+fn choose_one(trash: &[Removed], name: &str) -> Result<u64, Error> {
+    if let Some(by_id) = trash.iter().find(|one| one.id.to_string() == name) {
+        return Ok(by_id.id);
+    }
+    let ids: Vec<u64> = trash
+        .iter()
+        .filter(|removed| removed.key == name)
+        .map(|removed| removed.id)
+        .collect();
+    let what = format!("restore \"{name}\"");
+    match ids[..] {
+        [id] => Ok(id),
+        [] => Err(Error::NotFound {
+            what,
+            why: "it is not in the trash".to_owned(),
+            hint: "`layerctl trash ls` shows what is there.".to_owned(),
+        }),
+        _ => Err(Error::Invalid {
+            what,
+            why: format!("{} removed snapshots had that key", ids.len()),
+            hint: format!("Choose one by its id: {}", list(&ids)),
+        }),
+    }
+}
+
+fn list(ids: &[u64]) -> String {
+    let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
+    ids.join(", ")
+}
+
+async fn empty(args: &Empty, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    if !args.yes {
+        confirm(&question(&client.trash().await?, args.release_only))?;
+    }
+    let layers = client.empty_trash(args.release_only).await?;
+    if out.json {
+        return out.object(&Emptied { layers });
+    }
+    let fate = match args.release_only {
+        true => "go when their time is up",
+        false => "are being deleted",
+    };
+    out.line(&format!("{layers} removed snapshots {fate}"))
+}
+
+fn question(trash: &[Removed], release_only: bool) -> String {
+    let bytes = trash.iter().filter_map(|removed| removed.bytes).sum();
+    let (count, size) = (trash.len(), human::size(bytes));
+    match release_only {
+        true => format!("Let {count} removed snapshots ({size}) go when their time is up?"),
+        false => format!("Delete {count} removed snapshots ({size}) for good?"),
+    }
+}
+
+/// Asks on standard error, so that the output stays clean.
+fn confirm(question: &str) -> Result<(), Error> {
+    let refused = |why: &str, hint: &str| Error::Refused {
+        what: "empty the trash".to_owned(),
+        why: why.to_owned(),
+        hint: hint.to_owned(),
+    };
+    if !io::stdin().is_terminal() {
+        return Err(refused(
+            "nobody can be asked, as standard input is no terminal",
+            "Say --yes if everything in the trash may be deleted; `layerctl trash ls` shows it.",
+        ));
+    }
+    let failed = |cause| Error::Io {
+        what: "ask".to_owned(),
+        cause,
+    };
+    write!(io::stderr(), "{question} [y/N] ").map_err(failed)?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(failed)?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(refused(
+            "the answer was not yes",
+            "Nothing was changed; `layerctl trash restore` takes removed snapshots back.",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Removed, choose, choose_one, question};
+    use crate::error::Exit;
+
+    fn removed(id: u64, key: &str) -> Removed {
+        Removed {
+            id,
+            key: key.to_owned(),
+            bytes: Some(1024),
+            ..Removed::default()
+        }
+    }
+
+    #[test]
+    fn ids_and_keys_name_what_is_there() {
+        let trash = [
+            removed(1, "a"),
+            removed(2, "1"),
+            removed(3, "b"),
+            removed(4, "b"),
+        ];
+        assert_eq!(choose_one(&trash, "a").unwrap(), 1);
+        assert_eq!(choose_one(&trash, "1").unwrap(), 1, "an id wins");
+        assert_eq!(choose_one(&trash, "2").unwrap(), 2);
+        assert_eq!(choose_one(&trash, "c").unwrap_err().exit(), Exit::NotFound);
+        let twice = choose_one(&trash, "b").unwrap_err();
+        assert_eq!(twice.hint().unwrap(), "Choose one by its id: 3, 4");
+        let which = ["4", "c", "a", "1"].map(str::to_owned);
+        let (ids, failed) = choose(&trash, &which);
+        assert_eq!((ids, failed.len()), (vec![1, 4], 1), "parents first");
+    }
+
+    #[test]
+    fn the_question_says_how_much() {
+        let trash = [removed(1, "a"), removed(2, "b")];
+        assert_eq!(
+            question(&trash, false),
+            "Delete 2 removed snapshots (2.00KiB) for good?"
+        );
+        assert!(question(&trash, true).contains("when their time is up"));
+    }
+}
