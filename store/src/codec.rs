@@ -10,12 +10,17 @@
 //! | name   | id                    | [`TextRow`]: the key or name           |
 //! | origin | id                    | [`TextRow`]: the key before the commit |
 //! | label  | id, ordinal (4)       | [`LabelRow`]                           |
+//! | volume | id, part (4)          | a part of a [`VolumeBody`]             |
+//! | attachment | id, part (4)      | a part of an [`AttachmentBody`]        |
 
 use std::collections::BTreeMap;
 
 use prost::Message;
 
+mod body;
+
 use crate::model::{Key, Kind, LABEL_MAX, Labels, LayerId, Record, Timestamp, Usage};
+use crate::state::Item;
 
 /// Longest value of a row: the client's 4096 bytes and our framing. Blob files were not seen
 /// below 7.6 KB.
@@ -25,6 +30,8 @@ pub(crate) const VALUE_MAX: usize = LABEL_MAX + 64;
 const DAMAGE_CHARS: usize = 500;
 const FORMAT: u8 = 1;
 const HEADER: usize = 5;
+/// Bytes in one part of a body.
+const PART: usize = 4000;
 
 /// The tables, in the order in which the database numbers them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,10 +40,19 @@ pub(crate) enum Table {
     Name,
     Origin,
     Label,
+    Volume,
+    Attachment,
 }
 
 impl Table {
-    pub(crate) const ALL: [Self; 4] = [Self::Snap, Self::Name, Self::Origin, Self::Label];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Snap,
+        Self::Name,
+        Self::Origin,
+        Self::Label,
+        Self::Volume,
+        Self::Attachment,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -44,6 +60,8 @@ impl Table {
             Self::Name => "name",
             Self::Origin => "origin",
             Self::Label => "label",
+            Self::Volume => "volume",
+            Self::Attachment => "attachment",
         }
     }
 }
@@ -96,8 +114,30 @@ struct LabelRow {
     value: String,
 }
 
-/// All rows of one record.
-pub(crate) fn rows(record: &Record) -> BTreeMap<RowKey, Vec<u8>> {
+/// All rows of one record of any kind.
+pub(crate) fn rows(item: &Item) -> BTreeMap<RowKey, Vec<u8>> {
+    match item {
+        Item::Snapshot(record) => snapshot_rows(record),
+        Item::Volume(volume) => parts(Table::Volume, volume.id.0, &body::of_volume(volume)),
+        Item::Attachment(attachment) => parts(
+            Table::Attachment,
+            attachment.id.0,
+            &body::of_attachment(attachment),
+        ),
+    }
+}
+
+/// A body of any length in rows of at most [`PART`] bytes.
+fn parts(table: Table, id: u64, body: &[u8]) -> BTreeMap<RowKey, Vec<u8>> {
+    let row = |(part, bytes): (u32, &[u8])| {
+        let key = [&id.to_be_bytes()[..], &part.to_be_bytes()].concat();
+        let value = frame(table, &key, bytes);
+        ((table, key), value)
+    };
+    (0_u32..).zip(body.chunks(PART)).map(row).collect()
+}
+
+fn snapshot_rows(record: &Record) -> BTreeMap<RowKey, Vec<u8>> {
     let id = record.id.0.to_be_bytes().to_vec();
     let mut rows = BTreeMap::new();
     let mut add = |table: Table, key: Vec<u8>, body: Vec<u8>| {
@@ -127,6 +167,8 @@ pub(crate) struct Assembly {
     names: BTreeMap<u64, String>,
     origins: BTreeMap<u64, String>,
     labels: BTreeMap<u64, Labels>,
+    volumes: BTreeMap<u64, Vec<u8>>,
+    attachments: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Assembly {
@@ -154,29 +196,42 @@ impl Assembly {
             ),
             Table::Label => {
                 let row = LabelRow::decode(body).map_err(malformed)?;
-                self.labels
-                    .entry(id)
-                    .or_default()
-                    .insert_stored(row.key, row.value);
+                let labels = self.labels.entry(id).or_default();
+                labels.insert_stored(row.key, row.value);
             }
+            // Rows come in the order of their keys, so parts come in order.
+            Table::Volume => self.volumes.entry(id).or_default().extend(body),
+            Table::Attachment => self.attachments.entry(id).or_default().extend(body),
         }
         Ok(())
     }
 
-    /// The records, in order of their ids.
-    pub(crate) fn finish(mut self) -> Result<Vec<Record>, BadRow> {
+    /// The records, snapshots first, in order of their ids.
+    pub(crate) fn finish(mut self) -> Result<Vec<Item>, BadRow> {
         let snaps = std::mem::take(&mut self.snaps);
-        let records = snaps.into_iter().map(|(id, row)| self.record(id, &row));
-        let records = records.collect::<Result<_, _>>()?;
+        let snapshots = snaps
+            .into_iter()
+            .map(|(id, row)| Ok(Item::Snapshot(self.record(id, &row)?.into())));
+        let mut items = snapshots.collect::<Result<Vec<_>, _>>()?;
         let left = [
             (Table::Name, self.names.keys().next()),
             (Table::Origin, self.origins.keys().next()),
             (Table::Label, self.labels.keys().next()),
         ];
-        match left.into_iter().find_map(|(table, id)| Some((table, *id?))) {
-            Some((table, id)) => Err(bad_record(table, id, "belongs to no record")),
-            None => Ok(records),
+        if let Some((table, id)) = left.into_iter().find_map(|(table, id)| Some((table, *id?))) {
+            return Err(bad_record(table, id, "belongs to no record"));
         }
+        for (id, body) in self.volumes {
+            let volume =
+                body::to_volume(id, &body).map_err(|what| bad_record(Table::Volume, id, what))?;
+            items.push(Item::Volume(volume.into()));
+        }
+        for (id, body) in self.attachments {
+            let attachment = body::to_attachment(id, &body);
+            let attachment = attachment.map_err(|what| bad_record(Table::Attachment, id, what))?;
+            items.push(Item::Attachment(attachment.into()));
+        }
+        Ok(items)
     }
 
     fn record(&mut self, id: u64, row: &SnapRow) -> Result<Record, BadRow> {
@@ -249,7 +304,10 @@ fn text(key: &Key) -> Vec<u8> {
 }
 
 fn leading_id(table: Table, key: &[u8]) -> Option<u64> {
-    let tail = if table == Table::Label { 4 } else { 0 };
+    let tail = match table {
+        Table::Snap | Table::Name | Table::Origin => 0,
+        Table::Label | Table::Volume | Table::Attachment => 4,
+    };
     let (id, rest) = key.split_first_chunk::<8>()?;
     (rest.len() == tail).then(|| u64::from_be_bytes(*id))
 }
@@ -355,7 +413,7 @@ mod tests {
 
     use super::*;
 
-    fn record(
+    fn snapshot(
         labels: BTreeMap<String, String>,
         origin: Option<String>,
         retired: Option<i64>,
@@ -378,7 +436,7 @@ mod tests {
         }
     }
 
-    fn assemble(rows: &BTreeMap<RowKey, Vec<u8>>) -> Result<Vec<Record>, BadRow> {
+    fn assemble(rows: &BTreeMap<RowKey, Vec<u8>>) -> Result<Vec<Item>, BadRow> {
         let mut assembly = Assembly::default();
         for ((table, key), value) in rows {
             assembly.add(*table, key, value)?;
@@ -393,14 +451,15 @@ mod tests {
             origin in prop::option::of("[a-z]{1,9}"),
             retired in prop::option::of(any::<i64>()),
         ) {
-            let record = record(labels, origin, retired);
-            prop_assert_eq!(assemble(&rows(&record)).unwrap(), vec![record]);
+            let record = snapshot(labels, origin, retired);
+            let item = Item::Snapshot(record.into());
+            prop_assert_eq!(assemble(&rows(&item)).unwrap(), vec![item]);
         }
 
         #[test]
         fn every_flipped_bit_is_found(row in 0usize..4, bit in 0usize..200) {
             let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
-            let mut rows = rows(&record(labels, Some("o".into()), None));
+            let mut rows = rows(&Item::Snapshot(snapshot(labels, Some("o".into()), None).into()));
             let value = rows.values_mut().nth(row).unwrap();
             let bit = bit % (value.len() * 8);
             value[bit / 8] ^= 1 << (bit % 8);
@@ -410,7 +469,9 @@ mod tests {
 
     #[test]
     fn a_missing_or_spare_row_is_found() {
-        let all = rows(&record(BTreeMap::new(), None, None));
+        let all = rows(&Item::Snapshot(
+            snapshot(BTreeMap::new(), None, None).into(),
+        ));
         for table in [Table::Snap, Table::Name] {
             let mut rows = all.clone();
             rows.retain(|(of, _), _| *of != table);
@@ -422,8 +483,12 @@ mod tests {
     fn the_largest_record_fits_the_database() {
         let long = "k".repeat(crate::model::NAME_MAX);
         let labels = BTreeMap::from([("l".repeat(LABEL_MAX - 1), "v".to_owned())]);
-        let mut record = record(labels, Some(long.clone()), Some(i64::MIN));
+        let mut record = snapshot(labels, Some(long.clone()), Some(i64::MIN));
         record.key = Key::parse("key", &long).unwrap();
-        assert!(rows(&record).values().all(|value| value.len() <= VALUE_MAX));
+        assert!(
+            rows(&Item::Snapshot(record.into()))
+                .values()
+                .all(|value| value.len() <= VALUE_MAX)
+        );
     }
 }

@@ -23,8 +23,11 @@ use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use sled::transaction::{
     ConflictableTransactionError, TransactionError, Transactional, TransactionalTree,
 };
@@ -33,7 +36,7 @@ use tracing::warn;
 
 use crate::codec::{self, Assembly, Meta, RowKey, Table, VALUE_MAX, row_hash};
 use crate::error::Error;
-use crate::model::Record;
+use crate::state::Item;
 use crate::sys;
 use crate::view::View;
 
@@ -41,6 +44,8 @@ use crate::view::View;
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// sled gives log space back only in its background thread.
 const BACKGROUND_FLUSH_MS: u64 = 500;
+/// How long sled's threads may hold on to a database that was closed.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 const META: &str = "meta";
 const FIRST_ID: u64 = 1;
 /// Rows in one commit while a database is built anew.
@@ -69,7 +74,7 @@ impl Db {
 
     /// Opens the database in `folder`, or creates it if this is a `fresh` store, and reads all
     /// records.
-    pub(crate) fn open(folder: &Path, fresh: bool) -> Result<(Self, Vec<Record>), Error> {
+    pub(crate) fn open(folder: &Path, fresh: bool) -> Result<(Self, Vec<Item>), Error> {
         let place = Place::new(folder);
         place.finish_interrupted()?;
         if fresh {
@@ -103,7 +108,7 @@ impl Db {
     }
 
     /// Reads a copy of the database in `folder`, made in `spare`.
-    pub(crate) fn inspect(folder: &Path, spare: &Path) -> Result<(Meta, Vec<Record>), Error> {
+    pub(crate) fn inspect(folder: &Path, spare: &Path) -> Result<(Meta, Vec<Item>), Error> {
         let place = Place::new(folder);
         let source = if place.touched.exists() {
             &place.copy
@@ -139,9 +144,9 @@ impl Db {
         let mut db = Self::open_sled(&place.fresh).map_err(write_error)?;
         db.meta.sequence = sequence;
         let mut portion = Rows::new();
-        for record in view.iter().chain(view.retired()) {
+        for item in view.items() {
             portion.extend(
-                codec::rows(record)
+                codec::rows(&item)
                     .into_iter()
                     .map(|(key, value)| (key, Some(value))),
             );
@@ -171,7 +176,7 @@ impl Db {
         Ok(witness.last.unwrap_or(0))
     }
 
-    fn open_and_read(path: &Path) -> Result<(Self, Vec<Record>), String> {
+    fn open_and_read(path: &Path) -> Result<(Self, Vec<Item>), String> {
         let text = |error: sled::Error| error.to_string();
         remove_half_made_snapshots(path).map_err(|error| error.to_string())?;
         let db = Self::open_sled(path).map_err(|error| error.to_string())?;
@@ -192,6 +197,7 @@ impl Db {
     }
 
     fn open_sled(path: &Path) -> io::Result<Self> {
+        wait_until_released(&path.join("db"))?;
         let sled = sled::Config::new()
             .path(path)
             .cache_capacity(CACHE_BYTES)
@@ -209,7 +215,7 @@ impl Db {
         })
     }
 
-    fn read_all(&self, meta: &Meta) -> Result<Vec<Record>, String> {
+    fn read_all(&self, meta: &Meta) -> Result<Vec<Item>, String> {
         let mut assembly = Assembly::default();
         let (mut rows, mut digest) = (0u64, 0u128);
         for table in Table::ALL {
@@ -403,6 +409,8 @@ impl Place {
         let mut db = Db::open_sled(&self.fresh).map_err(write_error)?;
         db.commit_rows(&Rows::new(), FIRST_ID)?;
         drop(db);
+        let log = self.fresh.join("db");
+        wait_until_released(&log).map_err(io_error("close", &log))?;
         self.sync_fresh()?;
         self.rename(&self.fresh, &self.db)
     }
@@ -513,4 +521,23 @@ fn remove_half_made_snapshots(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// sled's threads let go of a database a moment after it was closed, and until then it cannot be
+/// opened again. The store's own lock keeps other processes out, so nobody else can hold it.
+fn wait_until_released(log: &Path) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        let file = match File::open(log) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file?,
+        };
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(_) => return Ok(()),
+            Err((_, Errno::EWOULDBLOCK)) if start.elapsed() < RELEASE_LIMIT => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err((_, errno)) => return Err(errno.into()),
+        }
+    }
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::model::{BadInput, Key, Kind};
+use crate::model::{BadInput, Key, Kind, LayerId};
+use crate::volume::{AttachmentId, Owner, VolumeId, VolumeName};
 
 /// A change that the rules of snapshots do not allow. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +67,14 @@ pub enum Refusal {
         /// One of them.
         child: Key,
     },
+    /// An image mount holds it.
+    #[error("cannot remove snapshot {key:?}: it is attached by {owner}", key = key.as_str())]
+    Attached {
+        /// The snapshot.
+        key: Key,
+        /// Who holds it.
+        owner: Owner,
+    },
     /// A removed snapshot cannot come back before its parent.
     #[error("cannot restore snapshot {key:?}: its parent {} was removed too; restore that first",
         parent.as_ref().map_or("", Key::as_str), key = key.as_str())]
@@ -74,6 +83,63 @@ pub enum Refusal {
         key: Key,
         /// Its parent, if anything is known of it.
         parent: Option<Key>,
+    },
+    /// No volume has this name.
+    #[error("volume {name} does not exist")]
+    VolumeMissing {
+        /// The name asked for.
+        name: VolumeName,
+    },
+    /// The name belongs to another volume.
+    #[error("volume {name} already exists")]
+    VolumeTaken {
+        /// The name asked for.
+        name: VolumeName,
+    },
+    /// Attachments hold it.
+    #[error("volume {name} is in use by {owner} (attachment {key:?}{})",
+        if *count > 1 { format!(", and {} more", count - 1) } else { String::new() }, key = key.as_str())]
+    VolumeInUse {
+        /// The volume.
+        name: VolumeName,
+        /// Number of attachments.
+        count: usize,
+        /// Who made the first of them.
+        owner: Owner,
+        /// Its key.
+        key: Key,
+    },
+    /// No deleted volume has this id.
+    #[error("no deleted volume has the id {id}")]
+    NotInTrash {
+        /// The id asked for.
+        id: VolumeId,
+    },
+    /// The volume was deleted while it was being attached.
+    #[error("volume {id} was deleted meanwhile")]
+    VolumeGone {
+        /// The volume.
+        id: VolumeId,
+    },
+    /// The snapshot was removed while it was being attached.
+    #[error("the snapshot of layer {id} was removed meanwhile")]
+    LayerGone {
+        /// The layer.
+        id: LayerId,
+    },
+    /// The key belongs to another attachment.
+    #[error("attachment {key:?} already exists, made by {owner}", key = key.as_str())]
+    AttachmentTaken {
+        /// The key asked for.
+        key: Key,
+        /// Who made the other one.
+        owner: Owner,
+    },
+    /// No attachment has this id.
+    #[error("attachment {id} does not exist")]
+    NotAttached {
+        /// The id asked for.
+        id: AttachmentId,
     },
     /// A value breaks a rule.
     #[error(transparent)]

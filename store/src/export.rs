@@ -24,8 +24,10 @@ use crate::codec::{self, Assembly, Meta, Table, VALUE_MAX, row_hash};
 use crate::db::io_error;
 use crate::error::Error;
 use crate::model::{NAME_MAX, Record, Timestamp};
+use crate::state::Item;
 use crate::store::Shared;
 use crate::view::View;
+use crate::volume::Volume;
 
 const MAGIC: &[u8] = b"layerd export 1\n";
 const TRAILER: u8 = 255;
@@ -45,8 +47,7 @@ pub struct Export {
     pub path: PathBuf,
     /// When it was written.
     pub taken: Timestamp,
-    /// All records, live and retired.
-    pub records: Vec<Record>,
+    pub(crate) items: Vec<Item>,
     pub(crate) meta: Meta,
 }
 
@@ -62,15 +63,31 @@ impl Export {
             .and_then(|data| data.modified())
             .map(Timestamp::from);
         let parsed = Reader::new(BufReader::new(file)).read_all();
-        let (records, meta) = parsed.map_err(|what| Error::Damaged {
+        let (items, meta) = parsed.map_err(|what| Error::Damaged {
             path: path.to_owned(),
             what,
         })?;
         Ok(Self {
             path: path.to_owned(),
             taken: taken.map_err(io_error("read", path))?,
-            records,
+            items,
             meta,
+        })
+    }
+
+    /// All snapshots, live and retired.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.items.iter().filter_map(|item| match item {
+            Item::Snapshot(record) => Some(record.as_ref()),
+            _ => None,
+        })
+    }
+
+    /// All volumes, live and retired.
+    pub fn volumes(&self) -> impl Iterator<Item = &Volume> {
+        self.items.iter().filter_map(|item| match item {
+            Item::Volume(volume) => Some(volume.as_ref()),
+            _ => None,
         })
     }
 
@@ -134,8 +151,8 @@ pub(crate) fn write_to<W: Write>(sink: W, view: &View, ids_below: u64) -> io::Re
     };
     let (mut meta, mut digest) = (Meta::default(), 0u128);
     out.write_all(MAGIC)?;
-    for record in view.iter().chain(view.retired()) {
-        for ((table, key), value) in codec::rows(record) {
+    for item in view.items() {
+        for ((table, key), value) in codec::rows(&item) {
             digest = digest.wrapping_add(row_hash(table, &key, &value));
             meta.rows += 1;
             out.write_all(&[table as u8])?;
@@ -193,7 +210,7 @@ impl<R: Read> Reader<R> {
         Self { inner, crc }
     }
 
-    fn read_all(mut self) -> Result<(Vec<Record>, Meta), String> {
+    fn read_all(mut self) -> Result<(Vec<Item>, Meta), String> {
         if self.bytes(MAGIC.len())? != MAGIC {
             return Err("it is no export, or one of an unknown format".into());
         }
@@ -219,8 +236,8 @@ impl<R: Read> Reader<R> {
         if (meta.rows, meta.digest()) != (rows, digest) {
             return Err("its rows are not those that were written".into());
         }
-        let records = assembly.finish().map_err(|bad| bad.to_string())?;
-        Ok((records, meta))
+        let items = assembly.finish().map_err(|bad| bad.to_string())?;
+        Ok((items, meta))
     }
 
     fn trailer(&mut self) -> Result<Meta, String> {

@@ -21,6 +21,8 @@ mod state;
 mod store;
 mod sys;
 mod view;
+mod volume;
+mod volumes;
 mod writer;
 
 pub use error::{Error, Refusal};
@@ -32,3 +34,8 @@ pub use model::{
 pub use state::{Commit, Create};
 pub use store::{Claim, Options, Store};
 pub use view::View;
+pub use volume::{
+    AttachState, Attachment, AttachmentId, MountedAt, Owner, SPEC_MAX, VOLUME_NAME_MAX, Volume,
+    VolumeId, VolumeName,
+};
+pub use volumes::Volumes;

@@ -14,19 +14,60 @@ use std::sync::Arc;
 use crate::error::Refusal;
 use crate::model::{BadInput, Key, Kind, LabelChange, Labels, LayerId, Record, Timestamp, Usage};
 use crate::view::View;
+use crate::volume::{Attachment, AttachmentId, Volume, VolumeId};
+
+/// One record of any kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Item {
+    Snapshot(Arc<Record>),
+    Volume(Arc<Volume>),
+    Attachment(Arc<Attachment>),
+}
 
 /// One change to the records.
 #[derive(Debug, Clone)]
 pub(crate) enum Edit {
-    Put(Arc<Record>),
+    Put(Item),
     Forget(LayerId),
+    ForgetVolume(VolumeId),
+    ForgetAttachment(AttachmentId),
 }
 
 impl Edit {
+    /// The record as it was before.
+    pub(crate) fn before(&self, view: &View) -> Option<Item> {
+        let snapshot = |id| view.stored(id).cloned().map(Item::Snapshot);
+        let volume = |id| view.volumes().stored(id).cloned().map(Item::Volume);
+        let attachment = |id| {
+            view.volumes()
+                .stored_attachment(id)
+                .cloned()
+                .map(Item::Attachment)
+        };
+        match self {
+            Self::Put(Item::Snapshot(record)) => snapshot(record.id),
+            Self::Put(Item::Volume(record)) => volume(record.id),
+            Self::Put(Item::Attachment(record)) => attachment(record.id),
+            Self::Forget(id) => snapshot(*id),
+            Self::ForgetVolume(id) => volume(*id),
+            Self::ForgetAttachment(id) => attachment(*id),
+        }
+    }
+
+    /// The record as it is to be; `None` if it goes.
+    pub(crate) fn after(&self) -> Option<&Item> {
+        match self {
+            Self::Put(item) => Some(item),
+            Self::Forget(_) | Self::ForgetVolume(_) | Self::ForgetAttachment(_) => None,
+        }
+    }
+
     pub(crate) fn apply(&self, view: &mut View) {
         match self {
-            Self::Put(record) => view.put(record.clone()),
+            Self::Put(item) => view.put_item(item.clone()),
             Self::Forget(id) => view.forget(*id),
+            Self::ForgetVolume(id) => view.volumes_mut().forget(*id),
+            Self::ForgetAttachment(id) => view.volumes_mut().forget_attachment(*id),
         }
     }
 }
@@ -180,6 +221,12 @@ pub(crate) fn remove(view: &View, key: &Key, now: Timestamp) -> Decision<Arc<Rec
             child: child.key.clone(),
         });
     }
+    if let Some(holder) = view.volumes().holder_of_layer(record.id) {
+        return Err(Refusal::Attached {
+            key: key.clone(),
+            owner: holder.owner.clone(),
+        });
+    }
     put(Record {
         retired: Some(now),
         ..Record::clone(record)
@@ -205,10 +252,10 @@ pub(crate) fn update(
 pub(crate) fn measured(view: &View, id: LayerId, usage: Usage) -> Decision<()> {
     let committed = view.get(id).filter(|record| record.kind == Kind::Committed);
     let edit = committed.map(|record| {
-        Edit::Put(Arc::new(Record {
+        Edit::Put(Item::Snapshot(Arc::new(Record {
             usage: Some(usage),
             ..Record::clone(record)
-        }))
+        })))
     });
     Ok((edit.into_iter().collect(), ()))
 }
@@ -241,10 +288,10 @@ pub(crate) fn restore(view: &View, id: LayerId, now: Timestamp) -> Decision<Arc<
 /// Notes that a layer's content cannot be trusted. A layer that went meanwhile is passed over.
 pub(crate) fn damaged(view: &View, id: LayerId, why: String) -> Decision<()> {
     let edit = view.get(id).map(|record| {
-        Edit::Put(Arc::new(Record {
+        Edit::Put(Item::Snapshot(Arc::new(Record {
             damage: Some(why),
             ..Record::clone(record)
-        }))
+        })))
     });
     Ok((edit.into_iter().collect(), ()))
 }
@@ -257,7 +304,7 @@ pub(crate) fn forget(view: &View, ids: &[LayerId]) -> Decision<()> {
 
 fn put(record: Record) -> Decision<Arc<Record>> {
     let record = Arc::new(record);
-    Ok((vec![Edit::Put(record.clone())], record))
+    Ok((vec![Edit::Put(Item::Snapshot(record.clone()))], record))
 }
 
 fn existing<'v>(view: &'v View, key: &Key) -> Result<&'v Arc<Record>, Refusal> {

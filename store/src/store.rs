@@ -1,5 +1,7 @@
 //! The store: what callers use.
 
+mod volumes;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
@@ -139,7 +141,7 @@ impl Store {
     pub fn restore(folder: &Path, export: &Export, above: LayerId) -> Result<(), Error> {
         let lock = open_folder(folder)?;
         let has_format = check_format(folder)?;
-        let view = View::of(export.records.clone(), export.meta.sequence)?;
+        let view = View::of(export.items.clone(), export.meta.sequence)?;
         let ids_below = export.meta.ids_below.max(above.0.saturating_add(1));
         let sequence = export.meta.sequence.max(Db::last_sequence(folder)?);
         let (db, _) = Db::rebuild(folder, &view, sequence, ids_below)?;
@@ -348,7 +350,7 @@ impl Store {
 
     /// Ids are reserved with every commit; only when a burst of claims outruns the reserve does
     /// one of them write.
-    fn fresh_id(&self) -> Result<LayerId, Error> {
+    pub(crate) fn fresh_id(&self) -> Result<LayerId, Error> {
         let id = self.shared.next_id.fetch_add(1, Ordering::AcqRel);
         if id >= self.shared.ids_below.load(Ordering::Acquire) {
             self.writer.reserve()?;

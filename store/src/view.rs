@@ -9,6 +9,8 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::error::Error;
 use crate::model::{Key, Kind, LayerId, Record};
+use crate::state::Item;
+use crate::volumes::Volumes;
 
 /// A consistent picture of what exists. Cloning it is cheap.
 #[derive(Debug, Clone, Default)]
@@ -17,27 +19,72 @@ pub struct View {
     keys: OrdMap<Key, LayerId>,
     children: OrdSet<(LayerId, LayerId)>,
     retired: OrdMap<LayerId, Arc<Record>>,
+    volumes: Volumes,
     sequence: u64,
 }
 
 impl View {
-    /// A picture of `records`, as commit number `sequence` left them.
-    pub(crate) fn of(records: Vec<Record>, sequence: u64) -> Result<Self, Error> {
+    /// A picture of `items`, as commit number `sequence` left them.
+    pub(crate) fn of(items: Vec<Item>, sequence: u64) -> Result<Self, Error> {
         let mut view = Self {
             sequence,
             ..Self::default()
         };
-        for record in records {
-            if record.retired.is_none() && view.find(&record.key).is_some() {
-                let what = format!("two snapshots have the key {:?}", record.key.as_str());
+        for item in items {
+            if let Some(what) = view.clash(&item) {
                 return Err(Error::Damaged {
                     path: "the records".into(),
                     what,
                 });
             }
-            view.put(Arc::new(record));
+            view.put_item(item);
         }
         Ok(view)
+    }
+
+    /// What two records claim at once.
+    fn clash(&self, item: &Item) -> Option<String> {
+        match item {
+            Item::Snapshot(record) => {
+                let taken = record.retired.is_none() && self.find(&record.key).is_some();
+                taken.then(|| format!("two snapshots have the key {:?}", record.key.as_str()))
+            }
+            Item::Volume(volume) => {
+                let taken = volume.retired.is_none() && self.volumes.find(&volume.name).is_some();
+                taken.then(|| format!("two volumes have the name {}", volume.name))
+            }
+            Item::Attachment(attachment) => {
+                let taken = self.volumes.attachment(&attachment.key).is_some();
+                taken.then(|| format!("two attachments have the key {:?}", attachment.key.as_str()))
+            }
+        }
+    }
+
+    /// Volumes and attachments.
+    #[must_use]
+    pub fn volumes(&self) -> &Volumes {
+        &self.volumes
+    }
+
+    pub(crate) fn volumes_mut(&mut self) -> &mut Volumes {
+        &mut self.volumes
+    }
+
+    /// All records of all kinds.
+    pub(crate) fn items(&self) -> impl Iterator<Item = Item> {
+        let snapshots = self.live.values().chain(self.retired.values());
+        snapshots
+            .cloned()
+            .map(Item::Snapshot)
+            .chain(self.volumes.all())
+    }
+
+    pub(crate) fn put_item(&mut self, item: Item) {
+        match item {
+            Item::Snapshot(record) => self.put(record),
+            Item::Volume(volume) => self.volumes.put(volume),
+            Item::Attachment(attachment) => self.volumes.put_attachment(attachment),
+        }
     }
 
     /// Number of the commit that left things as they are here.
@@ -135,7 +182,7 @@ impl View {
     }
 
     /// Puts a record in, in place of the one with the same id.
-    pub(crate) fn put(&mut self, record: Arc<Record>) {
+    fn put(&mut self, record: Arc<Record>) {
         self.forget(record.id);
         if record.retired.is_some() {
             self.retired.insert(record.id, record);

@@ -5,7 +5,7 @@
 //! fuller batch: while the disk works, the next batch gathers by itself. A refusal also waits for
 //! the flush, because it may rest on a change of the same batch.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -338,14 +338,10 @@ impl Draft {
 
     /// Adds the rows in which the edit differs from what the record was.
     fn add_rows(&mut self, edit: &Edit) {
-        let (id, new) = match edit {
-            Edit::Put(record) => (record.id, codec::rows(record)),
-            Edit::Forget(id) => (*id, BTreeMap::new()),
-        };
-        let old = self
-            .view
-            .stored(id)
-            .map(|record| codec::rows(record))
+        let new = edit.after().map(codec::rows).unwrap_or_default();
+        let old = edit
+            .before(&self.view)
+            .map(|item| codec::rows(&item))
             .unwrap_or_default();
         for (key, value) in &new {
             if old.get(key) != Some(value) {

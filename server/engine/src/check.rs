@@ -19,6 +19,22 @@ pub enum Problem {
         /// Where it is.
         path: PathBuf,
     },
+    /// A folder of layerd's that others can look into, or that layerd cannot use.
+    #[error("{} has the mode {mode:04o}", path.display())]
+    FolderMode {
+        /// Where it is.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A copy of the records that would not help if they were lost.
+    #[error("the export {} is of no use: {why}", path.display())]
+    BadExport {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A layer whose id was never handed out.
     #[error("a directory of layer {id} is there, an id that was never handed out")]
     UnknownLayer {
@@ -116,9 +132,10 @@ impl Problem {
     pub fn remedy(&self) -> Remedy {
         const AGAIN: &str = "remove what uses it, then pull or create it again";
         match self {
-            Self::Stranger { .. } | Self::UnknownLayer { .. } => {
+            Self::Stranger { .. } | Self::UnknownLayer { .. } | Self::BadExport { .. } => {
                 Remedy::OnRequest("move it to lost/")
             }
+            Self::FolderMode { .. } => Remedy::Safe("set it to 0700"),
             Self::TwoDirectories { .. } => Remedy::OnRequest("move the one in the trash to lost/"),
             Self::Abandoned { .. } => Remedy::Safe("delete it"),
             Self::NotInTrash { .. } => Remedy::Safe("move it to the trash"),

@@ -125,7 +125,7 @@ pub enum Error {
         layers: usize,
     },
     /// There is no export to restore the records from.
-    #[error("no whole export of the records is in {}; name a backup with --from", meta.display())]
+    #[error("no whole export of the records is in {}; name a backup", meta.display())]
     NoExport {
         /// Where exports are kept.
         meta: PathBuf,
@@ -196,7 +196,12 @@ fn store_kind(error: &layerd_store::Error) -> ErrorKind {
 fn refusal_kind(refusal: &Refusal) -> ErrorKind {
     match refusal {
         Refusal::Missing { .. } | Refusal::ParentMissing { .. } => ErrorKind::Missing,
-        Refusal::Taken { .. } => ErrorKind::Exists,
+        Refusal::VolumeMissing { .. }
+        | Refusal::NotInTrash { .. }
+        | Refusal::NotAttached { .. } => ErrorKind::Missing,
+        Refusal::Taken { .. } | Refusal::VolumeTaken { .. } | Refusal::AttachmentTaken { .. } => {
+            ErrorKind::Exists
+        }
         Refusal::ParentNotCommitted {
             at_commit: false, ..
         }
@@ -207,6 +212,10 @@ fn refusal_kind(refusal: &Refusal) -> ErrorKind {
         }
         | Refusal::NotActive { .. }
         | Refusal::ParentRemoved { .. }
+        | Refusal::Attached { .. }
+        | Refusal::VolumeInUse { .. }
+        | Refusal::VolumeGone { .. }
+        | Refusal::LayerGone { .. }
         | Refusal::HasChildren { .. } => ErrorKind::Refused,
     }
 }

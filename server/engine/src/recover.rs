@@ -15,6 +15,9 @@
 //! "Record" is one transaction of the store, durable when it returns; "journal" is one wait that
 //! all calls of the moment share. Work directories are never waited for: start-up makes them anew.
 
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use layerd_mounts::{Found, Overlay, Place};
@@ -31,6 +34,45 @@ pub struct Finding {
     pub problem: Problem,
     /// Whether it was made good.
     pub repaired: bool,
+}
+
+/// What only layerd may look into.
+const FOLDERS: [&str; 5] = ["meta", "l", "w", "t", "lost"];
+const FOLDER_MODE: u32 = 0o700;
+
+/// What is wrong with the folders themselves, and with the exports in one of them. Reads each
+/// export. What cannot be read at all is not judged here: the store says so when it opens.
+fn folder_problems(root: &Path) -> Vec<Problem> {
+    let folders = FOLDERS.into_iter().filter_map(|name| {
+        let path = root.join(name);
+        let found = fs::symlink_metadata(&path).ok()?;
+        let mode = found.permissions().mode() & 0o7777;
+        let is_wrong = found.is_dir() && mode != FOLDER_MODE;
+        is_wrong.then_some(Problem::FolderMode { path, mode })
+    });
+    folders.chain(bad_exports(&meta_folder(root))).collect()
+}
+
+fn bad_exports(meta: &Path) -> Vec<Problem> {
+    let Ok(entries) = fs::read_dir(meta) else {
+        return Vec::new();
+    };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let is_export = |path: &Path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let number = name.and_then(|name| name.strip_prefix("export."));
+        number.is_some_and(|number| number.parse::<u64>().is_ok())
+    };
+    paths
+        .filter(|path| is_export(path))
+        .filter_map(|path| match Export::read(&path) {
+            Err(layerd_store::Error::Damaged { what: why, .. }) => {
+                Some(Problem::BadExport { path, why })
+            }
+            // Gone by now: a newer one took its place.
+            Ok(_) | Err(_) => None,
+        })
+        .collect()
 }
 
 /// An empty database must not take the place of one that was lost while its layers are there.
@@ -66,6 +108,7 @@ pub fn restore_records(
     let meta = meta_folder(root);
     let export = match file {
         Some(file) => Some(Export::read(file)?),
+        None if !meta.exists() => None,
         None => Export::newest(&meta)?,
     };
     let export = export.ok_or_else(|| Error::NoExport { meta: meta.clone() })?;
@@ -76,22 +119,19 @@ pub fn restore_records(
     };
     let highest = found.iter().filter_map(ids).max().unwrap_or(LayerId(0));
     Store::restore(&meta, &export, highest)?;
-    let known = |id: LayerId| export.records.iter().any(|record| record.id == id);
+    let known = |id: LayerId| export.records().any(|record| record.id == id);
     let unknown = found
         .iter()
         .filter(|entry| ids(entry).is_some_and(|id| !known(id)));
-    let mut moved = 0;
+    let mut moved = BTreeSet::new();
     for entry in unknown {
         driver
             .set_aside(entry)
             .map_err(Error::driver("move a layer to lost/"))?;
-        moved += 1;
+        moved.extend(ids(entry));
     }
-    let live = export
-        .records
-        .iter()
-        .filter(|record| record.retired.is_none());
-    Ok((live.count(), moved))
+    let live = export.records().filter(|record| record.retired.is_none());
+    Ok((live.count(), moved.len()))
 }
 
 /// Compares records and directories of a root that no daemon serves, without changing anything:
@@ -111,7 +151,9 @@ pub fn survey(root: &Path) -> Result<Vec<Problem>, Error> {
         view: &view,
         next_id: ids_below,
     };
-    Ok(problems(&facts).into_iter().collect())
+    let mut all = problems(&facts);
+    all.extend(folder_problems(root));
+    Ok(all.into_iter().collect())
 }
 
 impl Engine {
@@ -126,9 +168,10 @@ impl Engine {
             view: &self.store.view(),
             next_id: self.store.first_id(),
         });
-        for problem in problems {
+        for problem in problems.into_iter().chain(folder_problems(&self.root)) {
             match problem.remedy() {
-                Remedy::Safe(_) => self.make_good(&problem),
+                // What cannot be made good is logged, and found again by fsck.
+                Remedy::Safe(_) => drop(self.make_good(&problem)),
                 Remedy::OnRequest(_) => warn!("{problem}; it was left alone"),
                 Remedy::Quarantine(advice) => error!("{problem}; {advice}"),
             }
@@ -161,12 +204,13 @@ impl Engine {
             .map_err(Error::driver("list the layers"))?;
         let claimed = self.store.claimed();
         let view = self.store.view();
-        let all = problems(&Facts {
+        let mut all = problems(&Facts {
             found: &found,
             claimed: &claimed,
             view: &view,
             next_id: self.store.next_id(),
         });
+        all.extend(folder_problems(&self.root));
         // A snapshot made since the directories were read seems to lack its own.
         let settled = |problem: &Problem| {
             problem
@@ -186,10 +230,7 @@ impl Engine {
 
     fn repair(&self, problem: &Problem) -> bool {
         match problem.remedy() {
-            Remedy::Safe(_) => {
-                self.make_good(problem);
-                true
-            }
+            Remedy::Safe(_) => self.make_good(problem),
             Remedy::OnRequest(_) => self.set_aside(problem),
             Remedy::Quarantine(_) => false,
         }
@@ -197,7 +238,9 @@ impl Engine {
 
     fn set_aside(&self, problem: &Problem) -> bool {
         let found = match problem {
-            Problem::Stranger { path } => Found::Stranger(path.clone()),
+            Problem::Stranger { path } | Problem::BadExport { path, .. } => {
+                Found::Stranger(path.clone())
+            }
             Problem::UnknownLayer { place, id } => Found::Slot(*place, slot(*id)),
             Problem::TwoDirectories { id, .. } => Found::Slot(Place::Trash, slot(*id)),
             _ => return false,
@@ -218,7 +261,7 @@ impl Engine {
     }
 
     /// A failure leaves the problem for the next look; nothing rests on it being gone.
-    fn make_good(&self, problem: &Problem) {
+    fn make_good(&self, problem: &Problem) -> bool {
         let done = match problem {
             Problem::Abandoned { id } => {
                 self.abandon(*id);
@@ -228,14 +271,23 @@ impl Engine {
             Problem::InTrash { id, .. } => self.driver.restore(slot(*id)),
             Problem::NoWorkDirectory { id, .. } => self.driver.ensure_work(slot(*id)),
             Problem::SpareWorkDirectory { id, .. } => self.driver.seal(slot(*id)),
+            Problem::FolderMode { path, .. } => {
+                let made = fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE));
+                made.map_err(|cause| layerd_mounts::Error::Io {
+                    attempt: "change the mode of",
+                    path: path.clone(),
+                    cause,
+                })
+            }
             _ => Ok(()),
         };
-        match done {
+        match &done {
             Ok(()) => info!("{problem}; made good"),
             Err(cause) => warn!(
-                error = &cause as &dyn std::error::Error,
+                error = cause as &dyn std::error::Error,
                 "{problem}; it could not be made good"
             ),
         }
+        done.is_ok()
     }
 }

@@ -1,0 +1,184 @@
+//! Volumes and attachments as protobuf bodies.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use crate::model::{Key, Labels, LayerId, Timestamp, Usage};
+use crate::volume::{
+    AttachState, Attachment, AttachmentId, MountedAt, Owner, Volume, VolumeId, VolumeName,
+};
+
+#[derive(Clone, PartialEq, Message)]
+struct VolumeBody {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(bool, tag = "2")]
+    anonymous: bool,
+    #[prost(string, tag = "3")]
+    driver: String,
+    #[prost(btree_map = "string, string", tag = "4")]
+    options: BTreeMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "5")]
+    labels: BTreeMap<String, String>,
+    #[prost(sint64, tag = "6")]
+    created: i64,
+    #[prost(sint64, tag = "7")]
+    updated: i64,
+    #[prost(string, tag = "8")]
+    filled_from: String,
+    #[prost(uint64, optional, tag = "9")]
+    snapshot_of: Option<u64>,
+    #[prost(message, optional, tag = "10")]
+    usage: Option<UsageBody>,
+    #[prost(sint64, optional, tag = "11")]
+    retired: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct UsageBody {
+    #[prost(uint64, tag = "1")]
+    bytes: u64,
+    #[prost(uint64, tag = "2")]
+    inodes: u64,
+    #[prost(sint64, tag = "3")]
+    as_of: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AttachmentBody {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(string, tag = "2")]
+    owner_kind: String,
+    #[prost(string, tag = "3")]
+    owner_id: String,
+    #[prost(uint64, optional, tag = "4")]
+    volume: Option<u64>,
+    #[prost(uint64, optional, tag = "5")]
+    layer: Option<u64>,
+    #[prost(string, tag = "6")]
+    spec: String,
+    #[prost(uint32, tag = "7")]
+    state: u32,
+    #[prost(message, optional, tag = "8")]
+    mount: Option<MountBody>,
+    #[prost(sint64, tag = "9")]
+    created: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct MountBody {
+    #[prost(string, tag = "1")]
+    target: String,
+    #[prost(uint64, tag = "2")]
+    unique_id: u64,
+    #[prost(string, tag = "3")]
+    boot: String,
+}
+
+const MALFORMED: &str = "the body is not what its table holds";
+
+pub(super) fn of_volume(volume: &Volume) -> Vec<u8> {
+    let labels = volume.labels.iter();
+    let body = VolumeBody {
+        name: volume.name.as_str().to_owned(),
+        anonymous: volume.anonymous,
+        driver: volume.driver.clone(),
+        options: volume.options.clone(),
+        labels: labels
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+        created: volume.created.0,
+        updated: volume.updated.0,
+        filled_from: volume.filled_from.clone(),
+        snapshot_of: volume.snapshot_of.map(|id| id.0),
+        usage: volume.usage.map(|(usage, as_of)| UsageBody {
+            bytes: usage.bytes,
+            inodes: usage.inodes,
+            as_of: as_of.0,
+        }),
+        retired: volume.retired.map(|time| time.0),
+    };
+    body.encode_to_vec()
+}
+
+pub(super) fn to_volume(id: u64, bytes: &[u8]) -> Result<Volume, &'static str> {
+    let body = VolumeBody::decode(bytes).map_err(|_| MALFORMED)?;
+    let mut labels = Labels::default();
+    for (key, value) in body.labels {
+        labels.insert_stored(key, value);
+    }
+    let usage = |body: UsageBody| {
+        let UsageBody {
+            bytes,
+            inodes,
+            as_of,
+        } = body;
+        (Usage { bytes, inodes }, Timestamp(as_of))
+    };
+    Ok(Volume {
+        id: VolumeId(id),
+        name: VolumeName::parse("name", &body.name).map_err(|_| "the name breaks a rule")?,
+        anonymous: body.anonymous,
+        driver: body.driver,
+        options: body.options,
+        labels,
+        created: Timestamp(body.created),
+        updated: Timestamp(body.updated),
+        filled_from: body.filled_from,
+        snapshot_of: body.snapshot_of.map(VolumeId),
+        usage: body.usage.map(usage),
+        retired: body.retired.map(Timestamp),
+    })
+}
+
+pub(super) fn of_attachment(attachment: &Attachment) -> Vec<u8> {
+    let body = AttachmentBody {
+        key: attachment.key.as_str().to_owned(),
+        owner_kind: attachment.owner.kind.clone(),
+        owner_id: attachment.owner.id.clone(),
+        volume: attachment.volume.map(|id| id.0),
+        layer: attachment.layer.map(|id| id.0),
+        spec: attachment.spec.clone(),
+        state: match attachment.state {
+            AttachState::Preparing => 1,
+            AttachState::Attached => 2,
+            AttachState::Waiting => 3,
+        },
+        mount: attachment.mount.as_ref().map(|mount| MountBody {
+            target: mount.target.clone(),
+            unique_id: mount.unique_id,
+            boot: mount.boot.clone(),
+        }),
+        created: attachment.created.0,
+    };
+    body.encode_to_vec()
+}
+
+pub(super) fn to_attachment(id: u64, bytes: &[u8]) -> Result<Attachment, &'static str> {
+    let body = AttachmentBody::decode(bytes).map_err(|_| MALFORMED)?;
+    Ok(Attachment {
+        id: AttachmentId(id),
+        key: Key::parse("key", &body.key).map_err(|_| "the key breaks a rule")?,
+        owner: Owner {
+            kind: body.owner_kind,
+            id: body.owner_id,
+        },
+        volume: body.volume.map(VolumeId),
+        layer: body.layer.map(LayerId),
+        spec: body.spec,
+        state: match body.state {
+            1 => AttachState::Preparing,
+            2 => AttachState::Attached,
+            3 => AttachState::Waiting,
+            _ => return Err("the state is unknown"),
+        },
+        mount: body.mount.map(|mount| MountedAt {
+            target: mount.target,
+            unique_id: mount.unique_id,
+            boot: mount.boot,
+        }),
+        created: Timestamp(body.created),
+    })
+}

@@ -1,0 +1,164 @@
+//! The store's operations on volumes and attachments. Each is durable when it returns.
+
+use std::sync::Arc;
+
+use super::Store;
+use crate::error::{Error, Refusal};
+use crate::model::{LabelChange, Timestamp, Usage};
+use crate::volume::{
+    AttachState, Attachment, AttachmentId, MountedAt, Volume, VolumeId, VolumeName,
+};
+use crate::volumes;
+use crate::writer::Class;
+
+impl Store {
+    /// Hands out an id for a volume.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if new ids could not be reserved.
+    pub fn volume_id(&self) -> Result<VolumeId, Error> {
+        Ok(VolumeId(self.fresh_id()?.0))
+    }
+
+    /// Hands out an id for an attachment.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if new ids could not be reserved.
+    pub fn attachment_id(&self) -> Result<AttachmentId, Error> {
+        Ok(AttachmentId(self.fresh_id()?.0))
+    }
+
+    /// Records a volume whose directory is there; the barrier is passed first.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the name is taken; [`Error::Barrier`], [`Error::Full`],
+    /// [`Error::Write`].
+    pub fn create_volume(&self, volume: Volume) -> Result<Arc<Volume>, Error> {
+        self.writer.write(Class::NewWithFiles, move |view| {
+            volumes::create(view, volume)
+        })
+    }
+
+    /// Changes labels of a volume, in order.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it is missing or its labels would exceed their limit;
+    /// [`Error::Write`].
+    pub fn relabel_volume(
+        &self,
+        name: &VolumeName,
+        changes: Vec<LabelChange>,
+    ) -> Result<Arc<Volume>, Error> {
+        let (name, now) = (name.clone(), Timestamp::now());
+        self.writer.write(Class::Records, move |view| {
+            volumes::relabel(view, &name, &changes, now)
+        })
+    }
+
+    /// Gives a volume another name. Attachments do not notice.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it is missing or the new name is taken; [`Error::Write`].
+    pub fn rename_volume(&self, name: &VolumeName, new: VolumeName) -> Result<Arc<Volume>, Error> {
+        let (name, now) = (name.clone(), Timestamp::now());
+        self.writer.write(Class::Records, move |view| {
+            volumes::rename(view, &name, new, now)
+        })
+    }
+
+    /// Frees the name of a volume and marks its record as retired, unless something holds it.
+    /// `only` names the volume that is meant, if the name may have changed hands.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it is missing or in use; [`Error::Write`].
+    pub fn retire_volume(
+        &self,
+        name: &VolumeName,
+        only: Option<VolumeId>,
+    ) -> Result<Arc<Volume>, Error> {
+        let (name, now) = (name.clone(), Timestamp::now());
+        self.writer.write(Class::Records, move |view| {
+            let found = view.volumes().find(&name);
+            if only.is_some_and(|id| found.is_none_or(|volume| volume.id != id)) {
+                return Err(Refusal::VolumeMissing { name });
+            }
+            volumes::retire(view, &name, now)
+        })
+    }
+
+    /// Takes a deleted volume back, under its old name or another one.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it is not in the trash or the name is taken; [`Error::Write`].
+    pub fn restore_volume(
+        &self,
+        id: VolumeId,
+        name: Option<VolumeName>,
+    ) -> Result<Arc<Volume>, Error> {
+        self.writer
+            .write(Class::Records, move |view| volumes::restore(view, id, name))
+    }
+
+    /// Keeps a figure of a volume.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn set_volume_usage(&self, id: VolumeId, usage: Usage) -> Result<(), Error> {
+        let now = Timestamp::now();
+        self.writer.write(Class::Records, move |view| {
+            volumes::measured(view, id, usage, now)
+        })
+    }
+
+    /// Notes what a volume was filled from; its content is made durable first.
+    ///
+    /// # Errors
+    /// [`Error::Barrier`], [`Error::Write`].
+    pub fn set_volume_filled(&self, id: VolumeId, from: String) -> Result<(), Error> {
+        self.writer
+            .write(Class::Files, move |view| volumes::filled(view, id, from))
+    }
+
+    /// Drops the records of deleted volumes whose directories are gone.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn forget_volumes(&self, ids: Vec<VolumeId>) -> Result<(), Error> {
+        self.writer
+            .write(Class::Records, move |view| volumes::forget(view, &ids))
+    }
+
+    /// Records the intent to attach. From then on what it holds cannot be removed.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the key is taken or what it holds is gone; [`Error::Full`],
+    /// [`Error::Write`].
+    pub fn attach(&self, attachment: Attachment) -> Result<Arc<Attachment>, Error> {
+        self.writer
+            .write(Class::New, move |view| volumes::attach(view, attachment))
+    }
+
+    /// Notes how far an attachment is.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it does not exist; [`Error::Write`].
+    pub fn set_attached(
+        &self,
+        id: AttachmentId,
+        state: AttachState,
+        mount: Option<MountedAt>,
+    ) -> Result<Arc<Attachment>, Error> {
+        self.writer.write(Class::Records, move |view| {
+            volumes::attached(view, id, state, mount)
+        })
+    }
+
+    /// Drops an attachment whose mount is gone.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn detach(&self, id: AttachmentId) -> Result<(), Error> {
+        self.writer
+            .write(Class::Records, move |view| volumes::detached(view, id))
+    }
+}

@@ -1,0 +1,234 @@
+//! The words of volumes and attachments: checked types without I/O.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::model::{BadInput, Key, Labels, LayerId, Timestamp, Usage};
+
+/// Longest name of a volume, in bytes: NAME_MAX, as a folder of links carries the names.
+pub const VOLUME_NAME_MAX: usize = 255;
+/// Most that the specification of one attachment may hold, in bytes.
+pub const SPEC_MAX: usize = 16 * 1024;
+
+/// Name of a volume, by Docker's rule: a letter or digit, then at least one more of letters,
+/// digits, `_`, `.` and `-`. Unique among volumes; it may change.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeName(Arc<str>);
+
+impl VolumeName {
+    /// Checks `raw`, which came in as `field`.
+    ///
+    /// # Errors
+    /// [`BadInput`] naming the rule it breaks.
+    pub fn parse(field: &str, raw: &str) -> Result<Self, BadInput> {
+        let bad = |rule: &str| {
+            Err(BadInput::new(
+                field,
+                format!("{:?} {rule}", raw.chars().take(64).collect::<String>()),
+            ))
+        };
+        if raw.len() < 2 {
+            return bad("is too short: names of volumes have at least two characters");
+        }
+        if raw.len() > VOLUME_NAME_MAX {
+            return bad("is too long: names of volumes have at most 255 bytes");
+        }
+        let rest = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        if !raw.as_bytes()[0].is_ascii_alphanumeric() || !raw.bytes().all(rest) {
+            return bad(
+                "is no name of a volume: a letter or digit, then letters, digits, _ . or -; host folders are absolute paths",
+            );
+        }
+        Ok(Self(raw.into()))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VolumeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Borrow<str> for VolumeName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Identity of a volume; also names its directory. From the same numbers as layers, so none is
+/// ever used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeId(pub u64);
+
+impl fmt::Display for VolumeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Identity of an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttachmentId(pub u64);
+
+impl fmt::Display for AttachmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What the store knows of one volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Identity.
+    pub id: VolumeId,
+    /// Its name.
+    pub name: VolumeName,
+    /// Whether layerd chose the name because nobody else did.
+    pub anonymous: bool,
+    /// What keeps it; `local` is a directory of layerd's own.
+    pub driver: String,
+    /// What the driver was told when it was created.
+    pub options: BTreeMap<String, String>,
+    /// Its labels.
+    pub labels: Labels,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When name or labels last changed.
+    pub updated: Timestamp,
+    /// What it was filled from: the name of a volume, a snapshot or an image path; empty if from
+    /// nothing.
+    pub filled_from: String,
+    /// The volume it is a snapshot of; snapshots are not attached for writing.
+    pub snapshot_of: Option<VolumeId>,
+    /// Last measured figure, and when it was taken.
+    pub usage: Option<(Usage, Timestamp)>,
+    /// When it was deleted; its name is free then and its directory is in the trash.
+    pub retired: Option<Timestamp>,
+}
+
+/// Who attached something.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner {
+    /// `container`, `pod`, `build`, `person` or `plugin`.
+    pub kind: String,
+    /// Identity within its kind.
+    pub id: String,
+}
+
+impl Owner {
+    /// The kinds of owners there are.
+    pub const KINDS: [&'static str; 5] = ["container", "pod", "build", "person", "plugin"];
+
+    /// Checks an owner.
+    ///
+    /// # Errors
+    /// [`BadInput`] naming the rule it breaks.
+    pub fn parse(kind: &str, id: &str) -> Result<Self, BadInput> {
+        if !Self::KINDS.contains(&kind) {
+            let rule = format!("{kind:?} is not one of {}", Self::KINDS.join(", "));
+            return Err(BadInput::new("owner.kind", rule));
+        }
+        if id.is_empty() || id.len() > 255 || id.chars().any(char::is_control) {
+            return Err(BadInput::new(
+                "owner.id",
+                "must be 1 to 255 bytes without control characters",
+            ));
+        }
+        Ok(Self {
+            kind: kind.to_owned(),
+            id: id.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.id)
+    }
+}
+
+/// How far an attachment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttachState {
+    /// The intent is recorded; a mount may or may not be there.
+    Preparing,
+    /// It is as its owner asked for.
+    Attached,
+    /// The machine was restarted since: its owner is to attach it again.
+    Waiting,
+}
+
+/// A mount that layerd made, as the kernel knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountedAt {
+    /// Where it is.
+    pub target: String,
+    /// The kernel's number of the mount, which is never used again until the next boot.
+    pub unique_id: u64,
+    /// The boot in which it was made.
+    pub boot: String,
+}
+
+/// What the store knows of one attachment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Identity.
+    pub id: AttachmentId,
+    /// The name its owner gave it; with it, a repeated call is recognised.
+    pub key: Key,
+    /// Who attached it.
+    pub owner: Owner,
+    /// The volume it holds.
+    pub volume: Option<VolumeId>,
+    /// The committed layer it holds, for an image mount.
+    pub layer: Option<LayerId>,
+    /// What was asked for, in the canonical form of `--mount`.
+    pub spec: String,
+    /// How far it is.
+    pub state: AttachState,
+    /// The mount, if layerd made one.
+    pub mount: Option<MountedAt>,
+    /// When it was first attached.
+    pub created: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_dockers_rule() {
+        for good in ["ab", "a.b", "A_-.", "0x", &"n".repeat(255)] {
+            assert!(VolumeName::parse("name", good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "a",
+            "-a",
+            ".a",
+            "a/b",
+            "a b",
+            "ä1",
+            "a\0",
+            &"n".repeat(256),
+        ] {
+            assert!(VolumeName::parse("name", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn owners_are_of_known_kinds() {
+        assert!(Owner::parse("container", "c1").is_ok());
+        assert!(Owner::parse("containers", "c1").is_err());
+        assert!(Owner::parse("pod", "").is_err());
+        assert!(Owner::parse("pod", "a\nb").is_err());
+    }
+}

@@ -1,0 +1,320 @@
+//! Volumes and attachments at one moment, and the legal moves between their states.
+//!
+//! ```text
+//!  create ──> there ──retire──> retired ──forget──> gone
+//!              ^  attachments hold it   └──restore──> there
+//!  attach: intent (Preparing) ──> Attached ──> gone;  after a reboot: Waiting ──> Preparing
+//! ```
+//!
+//! An attachment is recorded before anything is mounted for it and dropped after that is undone,
+//! so whatever is mounted has a record, and a volume with a record above it is never removed.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use crate::error::Refusal;
+use crate::model::{Key, LabelChange, LayerId, Timestamp, Usage};
+use crate::state::{Decision, Edit, Item};
+use crate::view::View;
+use crate::volume::{
+    AttachState, Attachment, AttachmentId, MountedAt, Volume, VolumeId, VolumeName,
+};
+
+/// Volumes and attachments of one moment. Cloning it is cheap.
+#[derive(Debug, Clone, Default)]
+pub struct Volumes {
+    live: OrdMap<VolumeId, Arc<Volume>>,
+    names: OrdMap<VolumeName, VolumeId>,
+    retired: OrdMap<VolumeId, Arc<Volume>>,
+    attachments: OrdMap<AttachmentId, Arc<Attachment>>,
+    keys: OrdMap<Key, AttachmentId>,
+    holders: OrdSet<(VolumeId, AttachmentId)>,
+    layer_holders: OrdSet<(LayerId, AttachmentId)>,
+}
+
+impl Volumes {
+    /// The volume with this name.
+    #[must_use]
+    pub fn find(&self, name: &VolumeName) -> Option<&Arc<Volume>> {
+        self.live.get(self.names.get(name)?)
+    }
+
+    /// The volume with this id.
+    #[must_use]
+    pub fn get(&self, id: VolumeId) -> Option<&Arc<Volume>> {
+        self.live.get(&id)
+    }
+
+    /// All volumes in the order of their creation.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Volume>> {
+        self.live.values()
+    }
+
+    /// Deleted volumes whose directories may still be there.
+    pub fn retired(&self) -> impl Iterator<Item = &Arc<Volume>> {
+        self.retired.values()
+    }
+
+    /// The attachment with this key.
+    #[must_use]
+    pub fn attachment(&self, key: &Key) -> Option<&Arc<Attachment>> {
+        self.attachments.get(self.keys.get(key)?)
+    }
+
+    /// All attachments in the order of their creation.
+    pub fn attachments(&self) -> impl Iterator<Item = &Arc<Attachment>> {
+        self.attachments.values()
+    }
+
+    /// Who holds a volume.
+    pub fn holders(&self, id: VolumeId) -> impl Iterator<Item = &Arc<Attachment>> {
+        let all = (id, AttachmentId(0))..=(id, AttachmentId(u64::MAX));
+        self.holders
+            .range(all)
+            .filter_map(|(_, holder)| self.attachments.get(holder))
+    }
+
+    /// One of those who hold a layer.
+    #[must_use]
+    pub fn holder_of_layer(&self, id: LayerId) -> Option<&Arc<Attachment>> {
+        let all = (id, AttachmentId(0))..=(id, AttachmentId(u64::MAX));
+        let (_, holder) = self.layer_holders.range(all).next()?;
+        self.attachments.get(holder)
+    }
+
+    pub(crate) fn stored(&self, id: VolumeId) -> Option<&Arc<Volume>> {
+        self.live.get(&id).or_else(|| self.retired.get(&id))
+    }
+
+    pub(crate) fn stored_attachment(&self, id: AttachmentId) -> Option<&Arc<Attachment>> {
+        self.attachments.get(&id)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = Item> {
+        let volumes = self.live.values().chain(self.retired.values());
+        let attachments = self.attachments.values();
+        volumes
+            .cloned()
+            .map(Item::Volume)
+            .chain(attachments.cloned().map(Item::Attachment))
+    }
+
+    pub(crate) fn put(&mut self, volume: Arc<Volume>) {
+        self.forget(volume.id);
+        if volume.retired.is_some() {
+            self.retired.insert(volume.id, volume);
+            return;
+        }
+        self.names.insert(volume.name.clone(), volume.id);
+        self.live.insert(volume.id, volume);
+    }
+
+    pub(crate) fn forget(&mut self, id: VolumeId) {
+        self.retired.remove(&id);
+        if let Some(old) = self.live.remove(&id) {
+            self.names.remove(&old.name);
+        }
+    }
+
+    pub(crate) fn put_attachment(&mut self, attachment: Arc<Attachment>) {
+        self.forget_attachment(attachment.id);
+        self.keys.insert(attachment.key.clone(), attachment.id);
+        if let Some(volume) = attachment.volume {
+            self.holders.insert((volume, attachment.id));
+        }
+        if let Some(layer) = attachment.layer {
+            self.layer_holders.insert((layer, attachment.id));
+        }
+        self.attachments.insert(attachment.id, attachment);
+    }
+
+    pub(crate) fn forget_attachment(&mut self, id: AttachmentId) {
+        let Some(old) = self.attachments.remove(&id) else {
+            return;
+        };
+        self.keys.remove(&old.key);
+        if let Some(volume) = old.volume {
+            self.holders.remove(&(volume, id));
+        }
+        if let Some(layer) = old.layer {
+            self.layer_holders.remove(&(layer, id));
+        }
+    }
+}
+
+/// Records a new volume whose directory is there.
+pub(crate) fn create(view: &View, volume: Volume) -> Decision<Arc<Volume>> {
+    if view.volumes().find(&volume.name).is_some() {
+        return Err(Refusal::VolumeTaken { name: volume.name });
+    }
+    put(volume)
+}
+
+pub(crate) fn relabel(
+    view: &View,
+    name: &VolumeName,
+    changes: &[LabelChange],
+    now: Timestamp,
+) -> Decision<Arc<Volume>> {
+    let volume = existing(view, name)?;
+    put(Volume {
+        labels: volume.labels.changed(changes)?,
+        updated: now.max(volume.created),
+        ..Volume::clone(volume)
+    })
+}
+
+/// Attachments hold the volume by its id, so they do not notice.
+pub(crate) fn rename(
+    view: &View,
+    name: &VolumeName,
+    new: VolumeName,
+    now: Timestamp,
+) -> Decision<Arc<Volume>> {
+    let volume = existing(view, name)?;
+    if *name == new {
+        return Ok((Vec::new(), volume.clone()));
+    }
+    if view.volumes().find(&new).is_some() {
+        return Err(Refusal::VolumeTaken { name: new });
+    }
+    put(Volume {
+        name: new,
+        updated: now.max(volume.created),
+        ..Volume::clone(volume)
+    })
+}
+
+pub(crate) fn retire(view: &View, name: &VolumeName, now: Timestamp) -> Decision<Arc<Volume>> {
+    let volume = existing(view, name)?;
+    let holders: Vec<_> = view.volumes().holders(volume.id).collect();
+    if let Some(first) = holders.first() {
+        return Err(Refusal::VolumeInUse {
+            name: name.clone(),
+            count: holders.len(),
+            owner: first.owner.clone(),
+            key: first.key.clone(),
+        });
+    }
+    put(Volume {
+        retired: Some(now),
+        ..Volume::clone(volume)
+    })
+}
+
+pub(crate) fn restore(
+    view: &View,
+    id: VolumeId,
+    name: Option<VolumeName>,
+) -> Decision<Arc<Volume>> {
+    let Some(volume) = view.volumes().retired.get(&id) else {
+        return Err(Refusal::NotInTrash { id });
+    };
+    let name = name.unwrap_or_else(|| volume.name.clone());
+    if view.volumes().find(&name).is_some() {
+        return Err(Refusal::VolumeTaken { name });
+    }
+    put(Volume {
+        name,
+        retired: None,
+        ..Volume::clone(volume)
+    })
+}
+
+/// Keeps a figure. A volume that went meanwhile is passed over.
+pub(crate) fn measured(view: &View, id: VolumeId, usage: Usage, now: Timestamp) -> Decision<()> {
+    let edit = view.volumes().get(id).map(|volume| {
+        Edit::Put(Item::Volume(Arc::new(Volume {
+            usage: Some((usage, now)),
+            ..Volume::clone(volume)
+        })))
+    });
+    Ok((edit.into_iter().collect(), ()))
+}
+
+/// Notes what an empty volume was filled from.
+pub(crate) fn filled(view: &View, id: VolumeId, from: String) -> Decision<()> {
+    let edit = view.volumes().get(id).map(|volume| {
+        Edit::Put(Item::Volume(Arc::new(Volume {
+            filled_from: from,
+            ..Volume::clone(volume)
+        })))
+    });
+    Ok((edit.into_iter().collect(), ()))
+}
+
+pub(crate) fn forget(view: &View, ids: &[VolumeId]) -> Decision<()> {
+    let gone = ids
+        .iter()
+        .filter(|id| view.volumes().retired.contains_key(*id));
+    Ok((gone.map(|id| Edit::ForgetVolume(*id)).collect(), ()))
+}
+
+/// Records the intent to attach. The volume and layer it holds are there, and stay.
+pub(crate) fn attach(view: &View, attachment: Attachment) -> Decision<Arc<Attachment>> {
+    if let Some(there) = view.volumes().attachment(&attachment.key) {
+        return Err(Refusal::AttachmentTaken {
+            key: attachment.key,
+            owner: there.owner.clone(),
+        });
+    }
+    if let Some(id) = attachment.volume
+        && view.volumes().get(id).is_none()
+    {
+        return Err(Refusal::VolumeGone { id });
+    }
+    if let Some(id) = attachment.layer
+        && view.get(id).is_none()
+    {
+        return Err(Refusal::LayerGone { id });
+    }
+    let attachment = Arc::new(attachment);
+    Ok((
+        vec![Edit::Put(Item::Attachment(attachment.clone()))],
+        attachment,
+    ))
+}
+
+/// Notes how far an attachment is.
+pub(crate) fn attached(
+    view: &View,
+    id: AttachmentId,
+    state: AttachState,
+    mount: Option<MountedAt>,
+) -> Decision<Arc<Attachment>> {
+    let Some(attachment) = view.volumes().stored_attachment(id) else {
+        return Err(Refusal::NotAttached { id });
+    };
+    let attachment = Arc::new(Attachment {
+        state,
+        mount,
+        ..Attachment::clone(attachment)
+    });
+    Ok((
+        vec![Edit::Put(Item::Attachment(attachment.clone()))],
+        attachment,
+    ))
+}
+
+/// Drops an attachment whose mount is gone. One that is not there is passed over.
+pub(crate) fn detached(view: &View, id: AttachmentId) -> Decision<()> {
+    let there = view.volumes().stored_attachment(id);
+    Ok((
+        there
+            .map(|_| Edit::ForgetAttachment(id))
+            .into_iter()
+            .collect(),
+        (),
+    ))
+}
+
+fn put(volume: Volume) -> Decision<Arc<Volume>> {
+    let volume = Arc::new(volume);
+    Ok((vec![Edit::Put(Item::Volume(volume.clone()))], volume))
+}
+
+fn existing<'v>(view: &'v View, name: &VolumeName) -> Result<&'v Arc<Volume>, Refusal> {
+    let missing = || Refusal::VolumeMissing { name: name.clone() };
+    view.volumes().find(name).ok_or_else(missing)
+}
