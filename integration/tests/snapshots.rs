@@ -48,11 +48,12 @@ impl World {
         Self::configured("")
     }
 
-    /// With a configuration file.
+    /// With a configuration file. Removed layers go at once, however many.
     fn configured(text: &str) -> Self {
         let scratch = Scratch::new();
         let file = scratch.path().join("config.toml");
-        std::fs::write(&file, text).unwrap();
+        let trash = "[trash]\nkeep_secs = 0\nbrake_percent = 0\n";
+        std::fs::write(&file, format!("{trash}{text}")).unwrap();
         let arguments = ["--config", file.to_str().unwrap()];
         let daemon = Daemon::start_with(scratch.path(), &arguments);
         Self {
@@ -112,6 +113,19 @@ impl World {
         self.refuses(what, code, |_| {
             layerd_integration::wire::raw(&socket, method, body)
         })
+    }
+
+    /// No error, no panic, and no warning but the one that a kill leaves.
+    fn assert_no_errors_logged(&self) {
+        let log = self.daemon.log();
+        let is_bad = |line: &&str| {
+            let bad = ["ERROR", " WARN", "panicked"]
+                .iter()
+                .any(|word| line.contains(word));
+            bad && !line.contains("did not end in order")
+        };
+        let bad: Vec<&str> = log.lines().filter(is_bad).collect();
+        assert!(bad.is_empty(), "layerd logged:\n{}", bad.join("\n"));
     }
 
     fn kill9_and_restart(&mut self) {

@@ -87,7 +87,7 @@ fn root_bad_keys_are_invalid() {
             &body,
         );
     }
-    world.daemon.assert_no_errors_logged();
+    world.assert_no_errors_logged();
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn root_what_is_no_message_is_invalid() {
             );
         }
     }
-    world.daemon.assert_no_errors_logged();
+    world.assert_no_errors_logged();
 }
 
 #[test]

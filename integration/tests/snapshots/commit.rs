@@ -82,5 +82,5 @@ fn root_a_repeated_commit_answers_success() {
     world.refuses("the name is gone", Code::NotFound, |c| {
         c.commit("name", "key", &[])
     });
-    world.daemon.assert_no_errors_logged();
+    world.assert_no_errors_logged();
 }

@@ -109,7 +109,7 @@ fn root_prepare_survives_a_client_that_leaves() {
     assert!(fates[1] > 0, "no call outlived its client: {fates:?}");
     world.client.remove("base").unwrap();
     world.daemon.assert_empty();
-    world.daemon.assert_no_errors_logged();
+    world.assert_no_errors_logged();
 }
 
 #[test]
@@ -145,5 +145,5 @@ fn root_commit_and_remove_survive_a_client_that_leaves() {
     }
     world.client.remove("base").unwrap();
     world.daemon.assert_empty();
-    world.daemon.assert_no_errors_logged();
+    world.assert_no_errors_logged();
 }

@@ -147,5 +147,5 @@ fn root_a_slow_reader_blocks_nobody() {
     world.stop_and_restart();
     println!("restart with {MANY}: {:?}", start.elapsed());
     assert_eq!(world.client.list().len(), MANY + 2);
-    world.daemon.assert_no_errors_logged();
+    world.assert_no_errors_logged();
 }

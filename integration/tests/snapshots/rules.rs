@@ -167,7 +167,7 @@ fn root_refused_calls_have_their_code_and_change_nothing() {
             assert!(message.contains("remove"), "{what}: {message}");
         }
     }
-    world.daemon.assert_no_errors_logged();
+    world.assert_no_errors_logged();
 }
 
 type Named = (&'static str, fn(&mut Snapshots));
@@ -189,7 +189,7 @@ fn root_a_child_of_any_kind_keeps_its_parent() {
     }
     world.client.remove("base").unwrap();
     world.daemon.assert_empty();
-    world.daemon.assert_no_errors_logged();
+    world.assert_no_errors_logged();
 }
 
 fn nanos(info: &Info) -> (i128, i128) {
@@ -306,7 +306,7 @@ fn root_a_removed_key_is_free_at_once() {
     assert_eq!(seen.len(), count, "a directory was used twice");
     client.remove("base").unwrap();
     world.daemon.assert_empty();
-    world.daemon.assert_no_errors_logged();
+    world.assert_no_errors_logged();
 }
 
 #[test]

@@ -1,0 +1,98 @@
+//! layerd as a service: how it starts, whom it refuses, what it says, and how it ends.
+#![allow(
+    clippy::panic,
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is tests"
+)]
+
+#[path = "service/check.rs"]
+mod check;
+#[path = "service/doors.rs"]
+mod doors;
+#[path = "service/load.rs"]
+mod load;
+#[path = "service/logs.rs"]
+mod logs;
+#[path = "service/stop.rs"]
+mod stop;
+#[path = "service/syncs.rs"]
+mod syncs;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use layerd_integration::{Daemon, Scratch};
+
+/// The built program.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).expect("tests lie in deps/");
+    profile.join("layerd")
+}
+
+/// Runs layerd with arguments with which it is to end by itself, and soon.
+fn run(arguments: &[&str]) -> Output {
+    let mut child = Command::new(program())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > Duration::from_secs(20) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("layerd {arguments:?} runs on");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().unwrap()
+}
+
+/// Starts layerd where it must refuse; answers what it said.
+fn refused(root: &Path, socket: &Path, more: &[&str]) -> String {
+    let base = [
+        "--root",
+        root.to_str().unwrap(),
+        "--socket",
+        socket.to_str().unwrap(),
+    ];
+    let output = run(&[&base, more].concat());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+/// Writes a configuration; answers the arguments that name it.
+fn config(dir: &Path, text: &str) -> [String; 2] {
+    let path = dir.join("config.toml");
+    std::fs::write(&path, text).unwrap();
+    ["--config".into(), path.to_str().unwrap().into()]
+}
+
+/// A daemon from which removed layers go at once, however many.
+fn without_trash(scratch: &Scratch) -> Daemon {
+    let [name, file] = config(
+        scratch.path(),
+        "[trash]\nkeep_secs = 0\nbrake_percent = 0\n",
+    );
+    Daemon::start_with(scratch.path(), &[&name, &file])
+}
+
+/// No error, no panic, and no warning but the one that a kill leaves.
+fn assert_quiet(daemon: &Daemon) {
+    let log = daemon.log();
+    let is_bad = |line: &&str| {
+        let bad = ["ERROR", " WARN", "panicked"]
+            .iter()
+            .any(|word| line.contains(word));
+        bad && !line.contains("did not end in order")
+    };
+    let bad: Vec<&str> = log.lines().filter(is_bad).collect();
+    assert!(bad.is_empty(), "layerd logged:\n{}", bad.join("\n"));
+}

@@ -1,0 +1,132 @@
+//! What operators read.
+
+use layerd_integration::{Daemon, Scratch, Snapshots};
+use serde_json::Value;
+
+/// One call of each kind that changes something.
+fn mutate(client: &mut Snapshots) {
+    client.prepare("key one", "", &[]).unwrap();
+    client.relabel("key one", &[("a", "b")], None).unwrap();
+    client.commit("name one", "key one", &[]).unwrap();
+    client.view("view one", "name one", &[]).unwrap();
+    client.remove("view one").unwrap();
+}
+
+const CHANGES: [(&str, &str); 5] = [
+    ("created", "key one"),
+    ("updated", "key one"),
+    ("committed", "name one"),
+    ("created", "view one"),
+    ("removed", "view one"),
+];
+
+#[test]
+fn root_a_change_is_one_line_at_debug() {
+    let scratch = Scratch::new();
+    let daemon = Daemon::start_with(scratch.path(), &["--log-level", "debug"]);
+    mutate(&mut daemon.snapshots());
+    let log = daemon.log();
+    for (change, key) in CHANGES {
+        let lines: Vec<_> = log
+            .lines()
+            .filter(|line| line.contains(&format!(" {change} ")) && line.contains(key))
+            .collect();
+        assert_eq!(lines.len(), 1, "{change} {key}: {lines:?} in:\n{log}");
+        assert!(
+            lines[0].contains("DEBUG") && lines[0].contains("id="),
+            "{}",
+            lines[0]
+        );
+    }
+    for library in ["h2::", "hyper", "sled::", "tower"] {
+        assert!(!log.contains(library), "libraries keep quiet:\n{log}");
+    }
+}
+
+#[test]
+fn root_at_info_changes_and_refusals_are_silent() {
+    let scratch = Scratch::new();
+    let daemon = Daemon::start(scratch.path());
+    let mut client = daemon.snapshots();
+    mutate(&mut client);
+    let before = daemon.log();
+    client.remove("nope").unwrap_err();
+    client.prepare("name one", "", &[]).unwrap_err();
+    client.names(&["("]).unwrap_err();
+    mutate_again(&mut client);
+    assert_eq!(daemon.log(), before);
+    daemon.assert_no_errors_logged();
+}
+
+fn mutate_again(client: &mut Snapshots) {
+    client.remove("name one").unwrap();
+    mutate(client);
+}
+
+#[test]
+fn root_json_lines_parse() {
+    let scratch = Scratch::new();
+    let arguments = ["--log-format", "json", "--log-level", "debug"];
+    let mut daemon = Daemon::start_with(scratch.path(), &arguments);
+    let mut client = daemon.snapshots();
+    mutate(&mut client);
+    client.prepare("quote \" and\nnew line", "", &[]).unwrap();
+    drop(client);
+    daemon.stop();
+    let lines: Vec<Value> = daemon
+        .log()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect();
+    let find = |message: &str, key: &str| {
+        lines
+            .iter()
+            .filter(|line| {
+                let fields = &line["fields"];
+                let named = ["key", "name"].iter().any(|field| fields[field] == key);
+                fields["message"] == message && named
+            })
+            .count()
+    };
+    for (change, key) in CHANGES {
+        assert_eq!(find(change, key), 1, "{change} {key}: {lines:#?}");
+    }
+    assert_eq!(find("created", "quote \" and\nnew line"), 1);
+    for line in &lines {
+        assert!(
+            line["timestamp"].is_string() && line["level"].is_string(),
+            "{line}"
+        );
+        assert!(
+            line["target"].is_string() && line["fields"].is_object(),
+            "{line}"
+        );
+    }
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["fields"]["message"] == "stopped")
+    );
+}
+
+/// Text from clients cannot forge lines of the log.
+#[test]
+fn root_a_key_cannot_forge_a_line() {
+    let scratch = Scratch::new();
+    let daemon = Daemon::start_with(scratch.path(), &["--log-level", "debug"]);
+    let mut client = daemon.snapshots();
+    client
+        .prepare(
+            "a\n2026-01-01T00:00:00Z ERROR layerd: forged\u{1b}[31m",
+            "",
+            &[],
+        )
+        .unwrap();
+    let log = daemon.log();
+    let forged: Vec<_> = log.lines().filter(|line| line.contains("forged")).collect();
+    assert!(
+        matches!(forged.as_slice(), [line] if line.contains("DEBUG")),
+        "{log}"
+    );
+    assert!(!log.contains('\u{1b}'), "{log:?}");
+}
