@@ -6,6 +6,7 @@
 //! the flush, because it may rest on a change of the same batch.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -226,17 +227,26 @@ impl Batches {
         if rows.is_empty() && !ids_ran_out && self.db.is_some() {
             return Ok(None);
         }
-        let written = self.commit(rows, ID_RESERVE);
+        let written = guarded(|| self.commit(rows, ID_RESERVE));
+        let written = written.unwrap_or_else(|| Err(panicked()));
         if let Err(error) = &written {
             error!(
                 error = error as &dyn std::error::Error,
                 "the database failed"
             );
             self.shared.failed.store(true, Ordering::Release);
-            self.db = None;
+            self.close();
             self.space.release();
         }
         written.map(Some)
+    }
+
+    /// sled writes once more when it is dropped, and after a failed write it may panic over that.
+    fn close(&mut self) {
+        let db = self.db.take();
+        if guarded(|| drop(db)).is_none() {
+            warn!("the database panicked at its end");
+        }
     }
 
     fn commit(&mut self, rows: &Rows, reserve: u64) -> Result<u64, Error> {
@@ -281,7 +291,7 @@ impl Batches {
             return;
         }
         let mut view = View::clone(&self.shared.view.load());
-        let last = self.commit(&Rows::new(), 0);
+        let last = guarded(|| self.commit(&Rows::new(), 0)).unwrap_or_else(|| Err(panicked()));
         let sealed = self.db.as_ref().map_or(Ok(()), Db::seal);
         match last.and_then(|sequence| sealed.map(|()| sequence)) {
             Ok(sequence) => {
@@ -296,6 +306,20 @@ impl Batches {
                 );
             }
         }
+        self.close();
+    }
+}
+
+/// Runs what may panic in the database; `None` if it did. The writer's thread must outlive that:
+/// without it, no change could ever be made again.
+fn guarded<T>(act: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(act)).ok()
+}
+
+fn panicked() -> Error {
+    let cause = io::Error::other("the database panicked");
+    Error::Write {
+        cause: Arc::new(cause),
     }
 }
 
