@@ -1,0 +1,513 @@
+//! Every system call is a crash point.
+
+use std::os::unix::process::ExitStatusExt;
+use std::thread;
+use std::time::Duration;
+
+use layerd_crash::trace::{Call, Moment, Plan, Tracer};
+use tonic::{Code, Status};
+
+use crate::Verdict;
+use crate::home::{Home, Ids, check_tidy, look};
+use crate::model::{Content, World, choose, compare};
+use crate::operation::{Operation, commit, labels, prepare, remove, view};
+use crate::process::{LIMIT, Layerd};
+
+/// Which of the points of an operation are tried.
+#[derive(Debug, Clone, Copy)]
+struct Points {
+    first: u64,
+    step: u64,
+    /// How many times in a row the operation must get through before it counts as tried out:
+    /// background threads make the count vary.
+    finishes: u32,
+}
+
+const EVERY: Points = Points {
+    first: 1,
+    step: 1,
+    finishes: 2,
+};
+
+/// What happened at one point.
+enum Outcome {
+    Struck,
+    Finished,
+}
+
+/// Repeats an experiment at many points, killing before and after the call. All that is wrong is
+/// collected, so that one run shows all of it.
+#[derive(Debug, Default)]
+struct Sweep {
+    visited: u64,
+    bad: Vec<String>,
+}
+
+impl Sweep {
+    fn run(
+        &mut self,
+        name: &str,
+        points: Points,
+        mut experiment: impl FnMut(u64, Moment) -> Verdict<Outcome>,
+    ) {
+        let before = self.visited;
+        let mut through = 0;
+        let mut number = points.first;
+        while through < points.finishes {
+            let mut struck = false;
+            for moment in [Moment::Before, Moment::After] {
+                match experiment(number, moment) {
+                    Ok(Outcome::Struck) => struck = true,
+                    Ok(Outcome::Finished) => {}
+                    Err(why) => {
+                        struck = true;
+                        self.bad
+                            .push(format!("{name}, {moment:?} call {number}: {why}"));
+                    }
+                }
+                self.visited += u64::from(struck);
+            }
+            through = if struck { 0 } else { through + 1 };
+            number += points.step;
+            assert!(number < 5000, "{name} never gets through");
+        }
+        println!("{name}: {} points", self.visited - before);
+        assert!(self.visited > before, "{name}: nothing was struck");
+    }
+
+    fn finish(self) {
+        let bad = self.bad.len();
+        println!("crash points visited: {}, bad: {bad}", self.visited);
+        assert!(bad == 0, "{}", self.bad.join("\n\n"));
+    }
+}
+
+/// What is asked of a daemon while it may die, and what must then be true.
+struct Case {
+    home: Home,
+    operation: Operation,
+}
+
+impl Case {
+    fn new(operation: Operation) -> Self {
+        Self {
+            home: Home::furnished(),
+            operation,
+        }
+    }
+
+    /// Kills the daemon at one point of the operation and looks at what is left.
+    fn strike(&self, number: u64, moment: Moment) -> Verdict<Outcome> {
+        let (acknowledged, fired) = self.crash(number, moment)?;
+        let after = self.operation.apply(&self.home.world).unwrap();
+        let candidates = if acknowledged {
+            vec![after]
+        } else {
+            vec![self.home.world.clone(), after]
+        };
+        let described = |why: String| format!("{}: {why}", describe(fired.as_ref()));
+        self.examine(&candidates, number).map_err(described)?;
+        Ok(if fired.is_some() {
+            Outcome::Struck
+        } else {
+            Outcome::Finished
+        })
+    }
+
+    /// Whether the operation was acknowledged, and at which call the daemon was killed.
+    fn crash(&self, number: u64, moment: Moment) -> Verdict<(bool, Option<Call>)> {
+        self.home.reset();
+        let mut layerd = Layerd::start(&self.home.site)?;
+        let mut client = self.home.site.client();
+        check_tidy(&mut client, &self.home.site, &self.home.world)?;
+        let plan = Plan::kill_at(number, moment).within(&self.home.site.root);
+        let mut tracer = layerd.trace(&plan);
+        let answer = self.operation.perform(&mut client);
+        if answer.is_ok() {
+            self.settle(&mut client);
+        }
+        let fired = ended(&mut tracer, &mut layerd)?;
+        if let (Err(status), None) = (&answer, &fired) {
+            return Err(format!("refused without a reason: {status}"));
+        }
+        Ok((answer.is_ok(), fired))
+    }
+
+    /// Waits for what the operation sets off behind its answer. Errors mean that the daemon died.
+    fn settle(&self, client: &mut layerd_integration::Snapshots) {
+        let after = self.operation.apply(&self.home.world).unwrap();
+        if let Operation::Commit { name, .. } = &self.operation {
+            let _ = client.usage(name);
+        }
+        if matches!(self.operation, Operation::Remove { .. }) {
+            for _ in 0..40 {
+                let tidy = crate::home::names(&self.home.site.root.join("t")).is_empty();
+                if client.cleanup().is_err()
+                    || (tidy
+                        && look(client, &self.home.site)
+                            .is_ok_and(|found| found.len() == after.len()))
+                {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            // The records of what was deleted are dropped after that.
+            thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    /// Starts the daemon anew, twice, and compares. `odd` numbers stop it in between, others kill.
+    fn examine(&self, candidates: &[World], odd: u64) -> Verdict {
+        let site = &self.home.site;
+        let mut ids = Ids::default();
+        ids.note(&site.root);
+        let layerd = Layerd::start(site)?;
+        let mut client = site.client();
+        let found = look(&mut client, site)?;
+        let (which, mut world) = choose(&found, candidates, &site.root, Content::Every)?;
+        check_tidy(&mut client, site, &world)?;
+        let done = which == candidates.len() - 1;
+        let wanted = if done {
+            self.operation.repeated()
+        } else {
+            Code::Ok
+        };
+        let answer = self.operation.perform(&mut client);
+        let given = answer.as_ref().err().map_or(Code::Ok, Status::code);
+        if given != wanted {
+            return Err(format!(
+                "repeated, it answers {answer:?} in place of {wanted:?}"
+            ));
+        }
+        if given == Code::Ok {
+            let after = match self.operation {
+                Operation::Commit { .. } if done => world.clone(),
+                _ => self.operation.apply(&world).unwrap(),
+            };
+            world = compare(
+                &look(&mut client, site)?,
+                &after,
+                &site.root,
+                Content::Every,
+            )?;
+        }
+        if !done && let Some(own) = new_directory(&self.operation, &world) {
+            ids.check_new(own)?;
+        }
+        check_tidy(&mut client, site, &world)?;
+        if odd % 2 == 1 {
+            layerd.stop()?;
+        } else {
+            layerd.kill();
+        }
+        verify(&self.home, &world)
+    }
+}
+
+/// The directory that a Prepare or View made.
+fn new_directory<'w>(operation: &Operation, world: &'w World) -> Option<&'w std::path::Path> {
+    let (Operation::Prepare { key, .. } | Operation::View { key, .. }) = operation else {
+        return None;
+    };
+    let own = world[key].own.as_deref()?;
+    own.file_name().map(|_| own)
+}
+
+/// Starts the daemon, requires exactly this state, that a new snapshot can be made, and that it
+/// ends in order.
+fn verify(home: &Home, world: &World) -> Verdict {
+    let site = &home.site;
+    let mut ids = Ids::default();
+    ids.note(&site.root);
+    let layerd = Layerd::start(site)?;
+    let mut client = site.client();
+    compare(&look(&mut client, site)?, world, &site.root, Content::Every)?;
+    check_tidy(&mut client, site, world)?;
+    let extra = prepare("afterwards", "");
+    let made = extra.perform(&mut client);
+    made.map_err(|status| format!("afterwards: {status}"))?;
+    let after = extra.apply(world).unwrap();
+    let after = compare(
+        &look(&mut client, site)?,
+        &after,
+        &site.root,
+        Content::Every,
+    )?;
+    ids.check_new(after["afterwards"].own.as_ref().unwrap())?;
+    layerd.stop()
+}
+
+/// Where the daemon died by the plan; none if it lives, which it then does no longer.
+fn ended(tracer: &mut Tracer, layerd: &mut Layerd) -> Verdict<Option<Call>> {
+    let trouble = |error| format!("tracer: {error}");
+    if tracer.status().map_err(trouble)?.fired.is_none() {
+        // It counts as through at this moment; what its threads do from now on is not meant.
+        tracer.arm(&Plan::count()).map_err(trouble)?;
+        // SIGKILL may have been on its way in between.
+        if let Some(status) = layerd.ended().filter(|status| status.signal() != Some(9)) {
+            return Err(format!("layerd ended by itself: {status}"));
+        }
+        let _ = nix::sys::signal::kill(layerd.pid(), nix::sys::signal::Signal::SIGKILL);
+        layerd.await_end()?;
+        return Ok(None);
+    }
+    let status = tracer.wait_end(LIMIT).map_err(trouble)?;
+    layerd.await_end()?;
+    Ok(status.fired)
+}
+
+fn describe(call: Option<&Call>) -> String {
+    call.map_or("not struck".into(), |call| {
+        format!("{} {:?} (call {})", call.name, call.paths, call.number)
+    })
+}
+
+fn calls() -> Vec<(&'static str, Operation)> {
+    let update = Operation::Update {
+        key: "live".into(),
+        labels: labels(&[("changed", "yes"), ("containerd.io/gc.root", "other")]),
+    };
+    vec![
+        ("Prepare", prepare("new", "")),
+        ("Prepare on a parent", prepare("new", "middle")),
+        ("View without a parent", view("new", "")),
+        ("View of one layer", view("new", "base")),
+        ("View of two layers", view("new", "middle")),
+        ("Commit", commit("new", "live")),
+        ("Remove of a layer and reaping", remove("unused")),
+        ("Remove of an active snapshot and reaping", remove("live")),
+        ("Remove of a view", remove("look")),
+        ("Update", update),
+    ]
+}
+
+#[test]
+fn root_short_calls_are_crash_points() {
+    let mut sweep = Sweep::default();
+    for (index, (name, operation)) in (0..).zip(calls()) {
+        let case = Case::new(operation);
+        let points = Points {
+            first: 1 + index % 3,
+            step: 5,
+            finishes: 1,
+        };
+        sweep.run(name, points, |number, moment| case.strike(number, moment));
+    }
+    sweep.finish();
+}
+
+#[test]
+fn root_full_calls_are_crash_points() {
+    let mut sweep = Sweep::default();
+    for (name, operation) in calls() {
+        let case = Case::new(operation);
+        sweep.run(name, EVERY, |number, moment| case.strike(number, moment));
+    }
+    sweep.finish();
+}
+
+/// Starts a daemon that is killed at one of its calls until it is up and at rest.
+fn strike_start(home: &Home, number: u64, moment: Moment) -> Verdict<Outcome> {
+    let plan = Plan::kill_at(number, moment).within(&home.site.root);
+    let (mut layerd, mut tracer) = Layerd::start_traced(&home.site, &plan);
+    if layerd.await_ready().is_ok() {
+        let mut client = home.site.client();
+        // Fails if it dies now.
+        let _ = check_tidy(&mut client, &home.site, &home.world);
+    }
+    let fired = ended(&mut tracer, &mut layerd)?;
+    let described = |why: String| format!("{}: {why}", describe(fired.as_ref()));
+    verify(home, &home.world).map_err(described)?;
+    Ok(if fired.is_some() {
+        Outcome::Struck
+    } else {
+        Outcome::Finished
+    })
+}
+
+/// A root that a daemon left at one point of an operation, as the state to go back to.
+fn crashed(operation: Operation, number: u64, moment: Moment) -> Home {
+    let mut case = Case::new(operation);
+    let (acknowledged, fired) = case.crash(number, moment).unwrap();
+    assert!(fired.is_some(), "{:?} has no call {number}", case.operation);
+    case.home.keep();
+    // Which of the two states it is does not change any more.
+    let layerd = Layerd::start(&case.home.site).unwrap();
+    let found = look(&mut case.home.site.client(), &case.home.site).unwrap();
+    drop(layerd);
+    let after = case.operation.apply(&case.home.world).unwrap();
+    let candidates = [case.home.world.clone(), after];
+    let from = usize::from(acknowledged);
+    let root = &case.home.site.root;
+    let chosen = choose(&found, &candidates[from..], root, Content::Every);
+    case.home.world = chosen.unwrap().1;
+    case.home
+}
+
+fn starts(sweep: &mut Sweep, points: Points) {
+    let home = Home::empty();
+    sweep.run("First start", points, |number, moment| {
+        home.reset();
+        strike_start(&home, number, moment)
+    });
+    let home = Home::furnished();
+    sweep.run("Start", points, |number, moment| {
+        home.reset();
+        strike_start(&home, number, moment)
+    });
+}
+
+fn recoveries(sweep: &mut Sweep, points: Points, crashes: &[(&str, Operation, u64, Moment)]) {
+    for (name, operation, number, moment) in crashes {
+        let home = crashed(operation.clone(), *number, *moment);
+        sweep.run(
+            &format!("Recovery from {name}"),
+            points,
+            |number, moment| {
+                home.reset();
+                strike_start(&home, number, moment)
+            },
+        );
+    }
+}
+
+/// What is killed first, before its recovery is.
+fn crashes() -> Vec<(&'static str, Operation, u64, Moment)> {
+    vec![
+        (
+            "Prepare, directories made",
+            prepare("new", "middle"),
+            2,
+            Moment::After,
+        ),
+        (
+            "Prepare, log written",
+            prepare("new", "middle"),
+            5,
+            Moment::After,
+        ),
+        ("Remove, log written", remove("live"), 2, Moment::After),
+        ("Remove, in the trash", remove("unused"), 5, Moment::After),
+        ("Commit", commit("new", "live"), 2, Moment::After),
+    ]
+}
+
+#[test]
+fn root_short_starts_are_crash_points() {
+    let mut sweep = Sweep::default();
+    let points = Points {
+        first: 2,
+        step: 19,
+        finishes: 1,
+    };
+    starts(&mut sweep, points);
+    recoveries(&mut sweep, points, &crashes()[..1]);
+    sweep.finish();
+}
+
+#[test]
+fn root_full_first_starts_are_crash_points() {
+    let mut sweep = Sweep::default();
+    starts(&mut sweep, EVERY);
+    sweep.finish();
+}
+
+#[test]
+fn root_full_recoveries_are_crash_points() {
+    let mut sweep = Sweep::default();
+    let points = Points { step: 3, ..EVERY };
+    recoveries(&mut sweep, points, &crashes());
+    sweep.finish();
+}
+
+/// Kills a daemon that was asked to end, at one of its calls.
+fn strike_stop(home: &Home, number: u64, moment: Moment) -> Verdict<Outcome> {
+    home.reset();
+    let site = &home.site;
+    let mut layerd = Layerd::start(site)?;
+    let mut client = site.client();
+    let update = calls().pop().unwrap().1;
+    let answer = update.perform(&mut client);
+    answer.map_err(|status| format!("Update: {status}"))?;
+    let plan = Plan::kill_at(number, moment).within(&site.root);
+    let mut tracer = layerd.trace(&plan);
+    layerd.terminate();
+    let status = layerd.await_end()?;
+    let fired = tracer
+        .status()
+        .map_err(|error| format!("tracer: {error}"))?
+        .fired;
+    if fired.is_none() && !status.success() {
+        return Err(format!("the stop ends with {status}"));
+    }
+    let described = |why: String| format!("{}: {why}", describe(fired.as_ref()));
+    let after = update.apply(&home.world).unwrap();
+    verify(home, &after).map_err(described)?;
+    Ok(if fired.is_some() {
+        Outcome::Struck
+    } else {
+        Outcome::Finished
+    })
+}
+
+#[test]
+fn root_short_stop_is_a_crash_point() {
+    let mut sweep = Sweep::default();
+    let home = Home::furnished();
+    let points = Points {
+        step: 4,
+        finishes: 1,
+        ..EVERY
+    };
+    sweep.run("Stop with export", points, |number, moment| {
+        strike_stop(&home, number, moment)
+    });
+    sweep.finish();
+}
+
+#[test]
+fn root_full_stop_is_a_crash_point() {
+    let mut sweep = Sweep::default();
+    let home = Home::furnished();
+    sweep.run("Stop with export", EVERY, |number, moment| {
+        strike_stop(&home, number, moment)
+    });
+    sweep.finish();
+}
+
+/// Kills a daemon that exports its records because nothing has changed for a while.
+fn strike_export(home: &Home, number: u64, moment: Moment) -> Verdict<Outcome> {
+    home.reset();
+    let site = &home.site;
+    let mut layerd = Layerd::start(site)?;
+    let mut client = site.client();
+    let update = calls().pop().unwrap().1;
+    let answer = update.perform(&mut client);
+    answer.map_err(|status| format!("Update: {status}"))?;
+    let plan = Plan::kill_at(number, moment).within(site.root.join("meta"));
+    let mut tracer = layerd.trace(&plan);
+    // Longer than the two seconds of quiet that the daemon waits for.
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) && layerd.ended().is_none() {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let fired = ended(&mut tracer, &mut layerd)?;
+    let described = |why: String| format!("{}: {why}", describe(fired.as_ref()));
+    let after = update.apply(&home.world).unwrap();
+    verify(home, &after).map_err(described)?;
+    Ok(if fired.is_some() {
+        Outcome::Struck
+    } else {
+        Outcome::Finished
+    })
+}
+
+#[test]
+fn root_full_export_is_a_crash_point() {
+    let mut sweep = Sweep::default();
+    let home = Home::furnished();
+    sweep.run("Export", EVERY, |number, moment| {
+        strike_export(&home, number, moment)
+    });
+    sweep.finish();
+}

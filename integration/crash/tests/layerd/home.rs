@@ -1,0 +1,253 @@
+//! A root to crash on, put back to the same state as often as needed, and what must not be left
+//! in it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use layerd_integration::scratch::mounts_below;
+use layerd_integration::{Scratch, Snapshots, process};
+use layerd_proto::containerd::services::snapshots::v1::Kind;
+
+use crate::Verdict;
+use crate::content::{Layer, fill};
+use crate::model::{World, observe, observe_one};
+use crate::operation::{Operation, commit, prepare, view};
+use crate::process::{Layerd, Site};
+
+/// How long the reaper may take for the few layers of a test.
+const REAP_LIMIT: Duration = Duration::from_secs(10);
+
+/// A root with its model, and a copy of both to go back to.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) site: Site,
+    pub(crate) world: World,
+    template: PathBuf,
+    // Last: it deletes all of it.
+    _scratch: Scratch,
+}
+
+impl Home {
+    /// A root that does not exist yet.
+    pub(crate) fn empty() -> Self {
+        let scratch = Scratch::new();
+        Self {
+            site: Site::new(scratch.path().join("root"), scratch.path()),
+            world: World::new(),
+            template: scratch.path().join("template"),
+            _scratch: scratch,
+        }
+    }
+
+    /// A root with something of everything: committed layers over each other, one that nobody
+    /// uses, an active snapshot with content, and views.
+    pub(crate) fn furnished() -> Self {
+        let mut home = Self::empty();
+        let layerd = Layerd::start(&home.site).unwrap();
+        let mut client = home.site.client();
+        let operations = [
+            prepare("base-active", ""),
+            commit("base", "base-active"),
+            prepare("middle-active", "base"),
+            commit("middle", "middle-active"),
+            prepare("unused-active", "base"),
+            commit("unused", "unused-active"),
+            prepare("live", "middle"),
+            view("look", "middle"),
+            view("look at nothing", ""),
+        ];
+        for (operation, seed) in operations.iter().zip(1..) {
+            home.run(&mut client, operation, seed).unwrap();
+        }
+        for name in ["base", "middle", "unused"] {
+            client.usage(name).unwrap();
+        }
+        layerd.stop().unwrap();
+        home.keep();
+        home
+    }
+
+    /// Performs an operation that must succeed, fills what it makes, and notes it in the model.
+    pub(crate) fn run(
+        &mut self,
+        client: &mut Snapshots,
+        operation: &Operation,
+        seed: u64,
+    ) -> Verdict {
+        let done = operation.perform(client);
+        done.map_err(|status| format!("{operation:?}: {status}"))?;
+        let after = operation.apply(&self.world);
+        self.world = after.map_err(|code| format!("{operation:?} should be {code}"))?;
+        note(client, &self.site.root, &mut self.world, operation)?;
+        if let Operation::Prepare { key, .. } = operation {
+            furnish(&self.site.root, &mut self.world, key, seed, 64);
+        }
+        Ok(())
+    }
+
+    /// Makes what is there now the state to go back to. The daemon must not be running.
+    pub(crate) fn keep(&self) {
+        copy(&self.site.root, &self.template);
+    }
+
+    /// Goes back.
+    pub(crate) fn reset(&self) {
+        delete(&self.site.root);
+        if self.template.exists() {
+            copy(&self.template, &self.site.root);
+        }
+    }
+}
+
+/// Completes the model of what an operation that was acknowledged made.
+pub(crate) fn note(
+    client: &mut Snapshots,
+    root: &Path,
+    world: &mut World,
+    operation: &Operation,
+) -> Verdict {
+    let Some(snap) = world.get_mut(operation.subject()) else {
+        return Ok(());
+    };
+    let found = observe_one(client, root, operation.subject())?;
+    snap.info = found.info;
+    snap.mounts = found.mounts;
+    snap.own = snap.own.take().or(found.own);
+    Ok(())
+}
+
+/// Writes into an active snapshot as a client does that unpacks an image.
+pub(crate) fn furnish(root: &Path, world: &mut World, key: &str, seed: u64, kib: usize) {
+    let snap = world.get_mut(key).unwrap();
+    let top = root.join(snap.own.as_ref().unwrap());
+    fill(&top, seed, kib);
+    snap.layer = Some(Arc::new(Layer::read(&top)));
+}
+
+/// Copies a tree with everything that a file system keeps of it, in place of what is there.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    delete(to);
+    process::output(Command::new("cp").arg("-a").arg(from).arg(to));
+}
+
+/// Deletes a tree in which nothing is mounted.
+pub(crate) fn delete(path: &Path) {
+    assert_eq!(mounts_below(path), [] as [PathBuf; 0]);
+    process::output(Command::new("rm").arg("-rf").arg(path));
+}
+
+/// Ids that were ever seen on disk.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ids(BTreeSet<u64>);
+
+impl Ids {
+    /// Notes the ids that are on disk now.
+    pub(crate) fn note(&mut self, root: &Path) {
+        for folder in ["l", "w", "t"] {
+            let names = names(&root.join(folder)).into_iter();
+            self.0.extend(names.filter_map(|name| number(&name)));
+        }
+    }
+
+    /// Checks that a directory such as `l/3z` is newer than all that were seen.
+    pub(crate) fn check_new(&self, own: &Path) -> Verdict {
+        let name = own.file_name().unwrap().to_str().unwrap();
+        let last = self.0.last().copied().unwrap_or(0);
+        match number(name) {
+            Some(id) if id > last => Ok(()),
+            _ => Err(format!("id {name} is handed out, {last} was seen before")),
+        }
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    u64::from_str_radix(name.strip_suffix(".w").unwrap_or(name), 36).ok()
+}
+
+/// Names in a directory; none if it is missing.
+pub(crate) fn names(directory: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+/// Has the reaper run and requires that it leaves exactly what the model has.
+pub(crate) fn check_tidy(client: &mut Snapshots, site: &Site, world: &World) -> Verdict {
+    let begun = Instant::now();
+    loop {
+        client
+            .cleanup()
+            .map_err(|status| format!("Cleanup: {status}"))?;
+        thread::sleep(Duration::from_millis(3));
+        let Err(left) = tidy(site, world) else {
+            return Ok(());
+        };
+        if begun.elapsed() > REAP_LIMIT {
+            return Err(format!("{left}; log:\n{}", site.tail()));
+        }
+    }
+}
+
+fn tidy(site: &Site, world: &World) -> Verdict {
+    let own = |snap: &&crate::model::Snap| {
+        let own = snap.own.as_ref()?.file_name()?;
+        Some(own.to_str().unwrap().to_owned())
+    };
+    let layers: BTreeSet<String> = world.values().filter_map(|snap| own(&snap)).collect();
+    let stacked = world
+        .values()
+        .filter(|snap| snap.is(Kind::Active) && !snap.info.parent.is_empty());
+    let work: BTreeSet<String> = stacked.filter_map(|snap| own(&snap)).collect();
+    let root = &site.root;
+    let (on_disk, work_on_disk) = (names(&root.join("l")), names(&root.join("w")));
+    if on_disk != layers {
+        return Err(format!("layers on disk {on_disk:?}, in records {layers:?}"));
+    }
+    if work_on_disk != work {
+        return Err(format!(
+            "work directories {work_on_disk:?}, needed {work:?}"
+        ));
+    }
+    let trash = names(&root.join("t"));
+    if !trash.is_empty() {
+        return Err(format!("in the trash: {trash:?}"));
+    }
+    tidy_folders(root)
+}
+
+fn tidy_folders(root: &Path) -> Verdict {
+    let top = names(root);
+    if !top
+        .iter()
+        .all(|name| ["l", "w", "t", "meta"].contains(&&**name))
+    {
+        return Err(format!("in the root: {top:?}"));
+    }
+    let mut files = names(&root.join("meta"));
+    files.extend(names(&root.join("meta/db")));
+    let temporary = |name: &&String| {
+        let endings = ["new", "copy", "touched", "generating", "tmp"];
+        name.rsplit_once('.')
+            .is_some_and(|(_, end)| endings.contains(&end))
+    };
+    if let Some(name) = files.iter().find(temporary) {
+        return Err(format!("left in meta: {name}"));
+    }
+    let mounts = mounts_below(root);
+    if mounts.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("mounted: {mounts:?}"))
+    }
+}
+
+/// Everything the daemon says, and nothing left over.
+pub(crate) fn look(client: &mut Snapshots, site: &Site) -> Verdict<World> {
+    observe(client, &site.root)
+}

@@ -1,0 +1,288 @@
+//! Every write is a power cut.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use layerd_crash::disk::{Cut, Filesystem, Later, Marker, Recorder, Recording};
+use layerd_crash::trace::{Class, Plan, Times, Tracer};
+use layerd_integration::Scratch;
+
+use crate::Verdict;
+use crate::home::{Ids, check_tidy, furnish, note};
+use crate::model::{Content, World, choose, compare, observe};
+use crate::operation::{commit, prepare, remove};
+use crate::process::{Layerd, Site};
+use crate::worker::{Stop, Worker};
+
+const EXT4: (Filesystem, u64) = (Filesystem::Ext4, 256 << 20);
+/// mkfs.xfs takes no less.
+const XFS: (Filesystem, u64) = (Filesystem::Xfs, 320 << 20);
+const WORKERS: u64 = 3;
+
+/// What is recorded.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    disk: (Filesystem, u64),
+    /// Things that each worker does between two restarts.
+    steps: usize,
+    seed: u64,
+    /// Further configuration.
+    config: &'static str,
+    /// Whether what should wait for the disk does.
+    syncs: bool,
+}
+
+/// A recording, and each worker's states: the n-th is what was acknowledged with its n-th mark.
+struct Run {
+    recording: Recording,
+    histories: Vec<Vec<World>>,
+    workers: Vec<Worker>,
+}
+
+impl Load {
+    fn new(disk: (Filesystem, u64), steps: usize, seed: u64) -> Self {
+        Self {
+            disk,
+            steps,
+            seed,
+            config: "",
+            syncs: true,
+        }
+    }
+
+    /// Lets the workers work, with a clean stop and a kill in between.
+    fn record(&self) -> Run {
+        let scratch = Scratch::new();
+        let mut recorder = Recorder::start(self.disk.0, self.disk.1).unwrap();
+        recorder.begin();
+        let site = Site::new(recorder.path().join("root"), scratch.path());
+        site.configure(self.config);
+        let mut workers: Vec<Worker> = (0..WORKERS)
+            .map(|number| Worker::new(number, self.seed, 300))
+            .collect();
+        let mut histories = vec![vec![World::new()]; workers.len()];
+        for phase in 0..3 {
+            let (layerd, tracer) = self.start(&site);
+            self.work(&site, &recorder.marker(), &mut workers, &mut histories);
+            drop(tracer);
+            if phase == 0 {
+                layerd.stop().unwrap();
+            } else {
+                layerd.kill();
+            }
+        }
+        Run {
+            recording: recorder.finish().unwrap(),
+            histories,
+            workers,
+        }
+    }
+
+    /// Without syncs, a tracer answers each of them with success and does nothing.
+    fn start(&self, site: &Site) -> (Layerd, Option<Tracer>) {
+        if self.syncs {
+            return (Layerd::start(site).unwrap(), None);
+        }
+        let plan = Plan::fail_at(1, 0, Times::Onwards)
+            .of(&[Class::Sync])
+            .within(&site.root);
+        let (mut layerd, tracer) = Layerd::start_traced(site, &plan);
+        layerd.await_ready().unwrap();
+        (layerd, Some(tracer))
+    }
+
+    fn work(
+        &self,
+        site: &Site,
+        marker: &Marker,
+        workers: &mut [Worker],
+        histories: &mut [Vec<World>],
+    ) {
+        std::thread::scope(|scope| {
+            for ((worker, history), number) in workers.iter_mut().zip(histories).zip(0u64..) {
+                let marker = marker.clone();
+                scope.spawn(move || {
+                    let mut client = site.client();
+                    for _ in 0..self.steps {
+                        let mark = || marker.mark(number << 32 | history.len() as u64);
+                        match worker.step(&mut client, &site.root, mark) {
+                            Ok(true) => history.push(worker.world.clone()),
+                            Ok(false) => {}
+                            Err(Stop::Call(why) | Stop::Wrong(why)) => panic!("{why}"),
+                        }
+                    }
+                });
+            }
+        });
+    }
+}
+
+impl Run {
+    /// Looks at the disks after many cuts; answers what is wrong with which.
+    fn examine(&mut self, seed: u64, count: usize) -> Vec<String> {
+        let scratch = Scratch::new();
+        let mut bad = Vec::new();
+        for cut in self.recording.cuts(seed, count, &Later::ALL) {
+            // Reading a damaged layer panics.
+            let looked = catch_unwind(AssertUnwindSafe(|| self.look(&cut, scratch.path())));
+            let verdict = looked.unwrap_or_else(|_| Err("what is there cannot be read".into()));
+            if let Err(why) = verdict {
+                bad.push(format!("{cut:?}: {why}"));
+            }
+        }
+        bad
+    }
+
+    fn look(&mut self, cut: &Cut, directory: &Path) -> Verdict {
+        let image = self.recording.image(cut).unwrap();
+        let mounted = image.mount().map_err(|error| format!("mount: {error}"))?;
+        let site = Site::new(mounted.path().join("root"), directory);
+        // Each image's log for itself.
+        let _ = std::fs::remove_file(&site.log);
+        let marks = self.recording.marks(cut);
+        let world = self.compare(&site, &marks)?;
+        go_on(&site, &world)?;
+        mounted
+            .unmount()
+            .map_err(|error| format!("unmount: {error}"))
+    }
+
+    /// Starts the daemon and compares what it has with what was acknowledged before the cut.
+    fn compare(&self, site: &Site, marks: &[u64]) -> Verdict<World> {
+        let mut ids = Ids::default();
+        ids.note(&site.root);
+        let layerd = Layerd::start(site)?;
+        let mut client = site.client();
+        let found = observe(&mut client, &site.root)?;
+        let mut world = World::new();
+        for (number, (worker, history)) in self.workers.iter().zip(&self.histories).enumerate() {
+            let marked = marks
+                .iter()
+                .filter(|mark| (**mark >> 32) as usize == number);
+            let done = marked.count();
+            let possible = &history[done..history.len().min(done + 2)];
+            let own = worker.own(&found);
+            let chosen = choose(&own, possible, &site.root, Content::Committed);
+            world.extend(
+                chosen
+                    .map_err(|why| format!("{why}; log:\n{}", site.tail()))?
+                    .1,
+            );
+        }
+        if let Some(name) = found.keys().find(|name| !world.contains_key(*name)) {
+            return Err(format!("{name} was never asked for"));
+        }
+        check_tidy(&mut client, site, &world)?;
+        layerd.kill();
+        Ok(world)
+    }
+}
+
+/// Requires that the daemon works on, and that a further restart changes nothing.
+fn go_on(site: &Site, world: &World) -> Verdict {
+    let mut ids = Ids::default();
+    ids.note(&site.root);
+    let layerd = Layerd::start(site)?;
+    let mut client = site.client();
+    let mut world = compare(
+        &observe(&mut client, &site.root)?,
+        world,
+        &site.root,
+        Content::Committed,
+    )?;
+    let operations = [
+        prepare("new", ""),
+        commit("kept", "new"),
+        prepare("new", "kept"),
+        remove("new"),
+    ];
+    for operation in operations {
+        let done = operation.perform(&mut client);
+        done.map_err(|status| format!("{operation:?}: {status}"))?;
+        world = operation.apply(&world).unwrap();
+        note(&mut client, &site.root, &mut world, &operation)?;
+        if world.get("new").is_some_and(|snap| snap.layer.is_none()) {
+            ids.check_new(world["new"].own.as_ref().unwrap())?;
+            furnish(&site.root, &mut world, "new", 1, 1);
+        }
+    }
+    check_tidy(&mut client, site, &world)?;
+    layerd.stop()?;
+    let layerd = Layerd::start(site)?;
+    let found = observe(&mut site.client(), &site.root)?;
+    compare(&found, &world, &site.root, Content::Committed)?;
+    layerd.stop()
+}
+
+/// Records once and looks at `count` images, none of which may be bad.
+fn survive(disk: (Filesystem, u64), steps: usize, seed: u64, count: usize) {
+    let mut run = Load::new(disk, steps, seed).record();
+    let acknowledged: usize = run.histories.iter().map(|history| history.len() - 1).sum();
+    let bad = run.examine(seed, count);
+    println!(
+        "{:?}: {acknowledged} operations, {count} images, bad: {}",
+        disk.0,
+        bad.len()
+    );
+    assert!(bad.is_empty(), "{}", bad.join("\n\n"));
+}
+
+#[test]
+fn root_short_power_cuts_on_ext4() {
+    survive(EXT4, 12, 1, 20);
+}
+
+#[test]
+fn root_short_power_cuts_on_xfs() {
+    survive(XFS, 12, 2, 20);
+}
+
+#[test]
+fn root_full_power_cuts_on_ext4() {
+    for seed in 3..6 {
+        survive(EXT4, 60, seed, 100);
+    }
+}
+
+#[test]
+fn root_full_power_cuts_on_xfs() {
+    for seed in 6..9 {
+        survive(XFS, 60, seed, 100);
+    }
+}
+
+/// Without syncs of layers, records are kept and content is lost: were it not found, the tests
+/// above would prove nothing about content.
+#[test]
+fn root_lost_content_is_found() {
+    for disk in [EXT4, XFS] {
+        let load = Load {
+            config: "durability = \"metadata\"\n",
+            ..Load::new(disk, 12, 10)
+        };
+        let bad = load.record().examine(10, 20);
+        println!(
+            "{:?} without durable layers: {} of 20 bad",
+            disk.0,
+            bad.len()
+        );
+        let content = bad
+            .iter()
+            .filter(|why| why.contains(" is (") || why.contains("directory"));
+        assert!(content.count() > 0, "{bad:?}");
+    }
+}
+
+/// With a disk that is told nothing of syncs, records are lost.
+#[test]
+fn root_lost_records_are_found() {
+    for disk in [EXT4, XFS] {
+        let load = Load {
+            syncs: false,
+            ..Load::new(disk, 12, 11)
+        };
+        let bad = load.record().examine(11, 20);
+        println!("{:?} without syncs: {} of 20 bad", disk.0, bad.len());
+        assert!(bad.iter().any(|why| why.contains("is lost")), "{bad:?}");
+    }
+}

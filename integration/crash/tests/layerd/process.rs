@@ -1,0 +1,213 @@
+//! layerd as a child that may die at any moment.
+
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use layerd_crash::trace::{Plan, Tracer};
+use layerd_integration::Snapshots;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Verdict;
+
+/// Longer than anything waits for when all is well, traced or not.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(2);
+
+/// Where a daemon keeps what.
+#[derive(Debug, Clone)]
+pub(crate) struct Site {
+    pub(crate) root: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) log: PathBuf,
+    config: PathBuf,
+}
+
+/// What is removed goes at once, however much it is, so that no test waits for it.
+const CONFIG: &str = "[trash]\nkeep_secs = 0\nbrake_percent = 0\n";
+
+impl Site {
+    /// With socket and log in `directory`, which is not below the root.
+    pub(crate) fn new(root: PathBuf, directory: &Path) -> Self {
+        let config = directory.join("config.toml");
+        std::fs::write(&config, CONFIG).unwrap();
+        Self {
+            root,
+            socket: directory.join("s"),
+            log: directory.join("log"),
+            config,
+        }
+    }
+
+    /// Adds these settings, which stand above all tables.
+    pub(crate) fn configure(&self, settings: &str) {
+        std::fs::write(&self.config, format!("{settings}{CONFIG}")).unwrap();
+    }
+
+    pub(crate) fn client(&self) -> Snapshots {
+        Snapshots::connect(&self.socket)
+    }
+
+    /// The last lines of the log.
+    pub(crate) fn tail(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    fn launch(&self, mut command: Command) -> Child {
+        // Left by a killed daemon; a socket that is there means that this one is ready.
+        let _ = std::fs::remove_file(&self.socket);
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .unwrap();
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(program())
+            .args(["--log-level", "debug"])
+            .arg("--root")
+            .arg(&self.root)
+            .arg("--socket")
+            .arg(&self.socket);
+        command
+            .arg("--config")
+            .arg(&self.config)
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+}
+
+/// The built daemon: two directories above the test.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join("layerd");
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo build`",
+        path.display()
+    );
+    path
+}
+
+/// A running layerd. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Layerd {
+    child: Child,
+    site: Site,
+}
+
+impl Layerd {
+    /// Starts it and waits until it serves.
+    pub(crate) fn start(site: &Site) -> Verdict<Self> {
+        let mut layerd = Self::spawn(site, Command::new("setpriv"));
+        layerd.await_ready()?;
+        Ok(layerd)
+    }
+
+    /// Starts it under a tracer, by `plan` from its first instruction. It may never serve.
+    pub(crate) fn start_traced(site: &Site, plan: &Plan) -> (Self, Tracer) {
+        let layerd = Self::spawn(site, Tracer::hold("setpriv").unwrap());
+        let tracer = layerd.trace(plan);
+        (layerd, tracer)
+    }
+
+    fn spawn(site: &Site, command: Command) -> Self {
+        Self {
+            child: site.launch(command),
+            site: site.clone(),
+        }
+    }
+
+    /// Traces it from now on.
+    pub(crate) fn trace(&self, plan: &Plan) -> Tracer {
+        Tracer::attach(self.child.id(), plan).unwrap()
+    }
+
+    /// Waits until it serves.
+    pub(crate) fn await_ready(&mut self) -> Verdict {
+        let start = Instant::now();
+        while UnixStream::connect(&self.site.socket).is_err() {
+            let ended = self.ended();
+            if ended.is_some() || start.elapsed() > LIMIT {
+                let tail = self.site.tail();
+                return Err(format!("layerd does not start ({ended:?}); log:\n{tail}"));
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn await_end(&mut self) -> Verdict<ExitStatus> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.ended() {
+                return Ok(status);
+            }
+            if start.elapsed() > LIMIT {
+                let tail = self.site.tail();
+                return Err(format!("layerd does not end; log:\n{tail}"));
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Asks it to end.
+    pub(crate) fn terminate(&self) {
+        // ESRCH: it ended already.
+        let _ = kill(self.pid(), Signal::SIGTERM);
+    }
+
+    /// Asks it to end and requires that it does so with 0.
+    pub(crate) fn stop(mut self) -> Verdict {
+        self.terminate();
+        let status = self.await_end()?;
+        if status.success() {
+            return Ok(());
+        }
+        let tail = self.site.tail();
+        Err(format!("a stop ends with {status}; log:\n{tail}"))
+    }
+
+    /// Kills it, wherever it is.
+    pub(crate) fn kill(mut self) {
+        self.finish();
+    }
+
+    /// As [`kill`](Self::kill), for who keeps it.
+    pub(crate) fn terminate_hard(&mut self) {
+        self.finish();
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
+    fn finish(&mut self) {
+        // Fails only if it ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Layerd {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
