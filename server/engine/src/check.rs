@@ -254,3 +254,6 @@ fn unfit(view: &View, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem>
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

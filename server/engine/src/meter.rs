@@ -165,13 +165,14 @@ impl Drop for Meter {
 impl Shared {
     fn run(&self) {
         while let Some((id, walk)) = self.next() {
+            let was_final = self.is_committed(id);
             let outcome = self.driver.usage(slot(id), &|| !self.is_stopping());
             let outcome = outcome.map_err(Arc::new).map(|usage| Usage {
                 bytes: usage.bytes,
                 inodes: usage.inodes,
             });
             if let Ok(usage) = outcome {
-                self.keep(id, usage);
+                self.keep(id, usage, was_final);
             }
             walk.end(outcome);
         }
@@ -199,17 +200,26 @@ impl Shared {
         }
     }
 
-    /// A committed layer's figure is final; it is recorded. It is not needed to go on: after a
+    fn is_committed(&self, id: LayerId) -> bool {
+        let view = self.store.view();
+        view.get(id)
+            .is_some_and(|record| record.kind == Kind::Committed)
+    }
+
+    /// The figure of a layer that was committed when the walk began is final; it is recorded. One
+    /// of a layer that was committed during the walk may lack what was written last, and must not
+    /// take the place of the one that Commit had taken. It is not needed to go on: after a
     /// failure the layer is measured again at the next start.
-    fn keep(&self, id: LayerId, usage: Usage) {
+    fn keep(&self, id: LayerId, usage: Usage, was_final: bool) {
         let view = self.store.view();
         match view.get(id).map(|record| record.kind) {
-            Some(Kind::Committed) => {
+            Some(Kind::Committed) if was_final => {
                 self.queue().last.remove(&id);
                 if let Err(cause) = self.store.set_usage(id, usage) {
                     warn!(error = &cause as &dyn std::error::Error, %id, "keep the figure of a layer");
                 }
             }
+            Some(Kind::Committed) => drop(self.queue().last.remove(&id)),
             Some(_) => drop(self.queue().last.insert(id, usage)),
             None => {}
         }
@@ -255,3 +265,6 @@ fn measure_error(id: LayerId, cause: Arc<layerd_mounts::Error>) -> Error {
         _ => Error::Measure { id, cause },
     }
 }
+
+#[cfg(test)]
+mod tests;

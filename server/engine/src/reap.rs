@@ -96,8 +96,7 @@ impl Engine {
     pub fn reap(&self) -> Reaped {
         let _pass = self.backlog.hold();
         let mut reaped = Reaped::default();
-        let orphans = held(&self.backlog.orphans).clone();
-        for id in orphans.into_iter().filter(|id| self.backlog.is_due(*id)) {
+        for id in self.due_orphans() {
             self.reap_one(id, &mut reaped);
         }
         let due = self.due(&mut reaped);
@@ -109,6 +108,17 @@ impl Engine {
             debug!(deleted = reaped.deleted, failed = reaped.failed, "reaped");
         }
         reaped
+    }
+
+    /// Directories of failed calls. A record whose write failed may be on disk all the same until
+    /// the database is built anew; after a crash before that it would have no directory.
+    fn due_orphans(&self) -> Vec<LayerId> {
+        if self.store.has_failed() {
+            return Vec::new();
+        }
+        let orphans = held(&self.backlog.orphans);
+        let due = orphans.iter().filter(|id| self.backlog.is_due(**id));
+        due.copied().collect()
     }
 
     /// Removed layers that may be deleted, oldest first; notes when the next one may.
@@ -194,3 +204,6 @@ impl Engine {
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use layerd_mounts::{Found, Place, Slot};
+use layerd_store::{Commit, Create, Key, Kind, Labels, LayerId, Options, Store, View};
+
+use super::{Facts, Problem, Remedy, problems};
+
+/// `base` is 1 and committed; `active` is 2, on it; `view` is 3, on it; `bare` is 4, active;
+/// `empty` is 5, a view of nothing; 6 is retired; 7 is being made.
+fn records(folder: &Path) -> Arc<View> {
+    let barrier = Box::new(|| Ok(()));
+    let store = Store::open(folder, Options { barrier }).unwrap();
+    let create = |name: &str, kind, parent: Option<&str>| {
+        let create = Create {
+            key: key(name),
+            kind,
+            parent: parent.map(key),
+            labels: Labels::default(),
+        };
+        let claim = store.claim(create).unwrap();
+        store.record(claim, true).unwrap();
+    };
+    create("tmp", Kind::Active, None);
+    let commit = Commit {
+        name: key("base"),
+        key: key("tmp"),
+        labels: Labels::default(),
+        parent: None,
+        usage: None,
+    };
+    store.commit(commit, false).unwrap();
+    create("active", Kind::Active, Some("base"));
+    create("view", Kind::View, Some("base"));
+    create("bare", Kind::Active, None);
+    create("empty", Kind::View, None);
+    create("gone", Kind::Active, None);
+    store.remove(&key("gone")).unwrap();
+    store.view()
+}
+
+fn key(name: &str) -> Key {
+    Key::parse("key", name).unwrap()
+}
+
+fn at(place: Place, id: u64) -> Found {
+    Found::Slot(place, Slot(id))
+}
+
+/// What is on disk when all is well.
+fn well() -> Vec<Found> {
+    vec![
+        at(Place::Layer, 1),
+        at(Place::Layer, 2),
+        at(Place::Work, 2),
+        at(Place::Layer, 4),
+        at(Place::Layer, 5),
+        at(Place::Trash, 6),
+        at(Place::Layer, 7),
+    ]
+}
+
+/// Each: what is missing, what is there besides, and what must be found.
+type Case = (&'static [(Place, u64)], Vec<Found>, Vec<Problem>);
+
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn cases() -> Vec<Case> {
+    let (active, base) = (key("active"), key("base"));
+    let id = LayerId;
+    let stranger = PathBuf::from("/r/l/README");
+    vec![
+        (&[], vec![], vec![]),
+        (&[(Place::Trash, 6)], vec![], vec![]),
+        (
+            &[],
+            vec![at(Place::Trash, 8)],
+            vec![Problem::Abandoned { id: id(8) }],
+        ),
+        (
+            &[],
+            vec![at(Place::Layer, 8)],
+            vec![Problem::Abandoned { id: id(8) }],
+        ),
+        (
+            &[],
+            vec![at(Place::Work, 9)],
+            vec![Problem::Abandoned { id: id(9) }],
+        ),
+        (&[], vec![at(Place::Work, 7)], vec![]),
+        (
+            &[],
+            vec![at(Place::Layer, 10)],
+            vec![Problem::UnknownLayer {
+                place: Place::Layer,
+                id: id(10),
+            }],
+        ),
+        (
+            &[],
+            vec![Found::Stranger(stranger.clone())],
+            vec![Problem::Stranger { path: stranger }],
+        ),
+        (
+            &[(Place::Trash, 6)],
+            vec![at(Place::Layer, 6)],
+            vec![Problem::NotInTrash { id: id(6) }],
+        ),
+        (
+            &[],
+            vec![at(Place::Work, 6)],
+            vec![Problem::NotInTrash { id: id(6) }],
+        ),
+        (
+            &[(Place::Layer, 1)],
+            vec![at(Place::Trash, 1)],
+            vec![Problem::InTrash {
+                id: id(1),
+                key: base.clone(),
+            }],
+        ),
+        (
+            &[],
+            vec![at(Place::Trash, 1)],
+            vec![Problem::TwoDirectories {
+                id: id(1),
+                key: base.clone(),
+            }],
+        ),
+        (
+            &[(Place::Work, 2)],
+            vec![],
+            vec![Problem::NoWorkDirectory {
+                id: id(2),
+                key: active.clone(),
+            }],
+        ),
+        (
+            &[],
+            vec![at(Place::Work, 1)],
+            vec![Problem::SpareWorkDirectory {
+                id: id(1),
+                key: base.clone(),
+            }],
+        ),
+        (
+            &[(Place::Layer, 1)],
+            vec![],
+            vec![Problem::NoDirectory {
+                id: id(1),
+                key: base,
+            }],
+        ),
+        (
+            &[(Place::Layer, 2), (Place::Work, 2)],
+            vec![],
+            vec![Problem::NoDirectory {
+                id: id(2),
+                key: active,
+            }],
+        ),
+        (
+            &[(Place::Layer, 5)],
+            vec![],
+            vec![Problem::NoDirectory {
+                id: id(5),
+                key: key("empty"),
+            }],
+        ),
+    ]
+}
+
+#[test]
+fn what_is_found_becomes_problems() {
+    let dir = tempfile::tempdir().unwrap();
+    let view = records(dir.path());
+    for (missing, besides, wanted) in cases() {
+        let mut found = well();
+        found.retain(|entry| !missing.iter().any(|(place, id)| *entry == at(*place, *id)));
+        found.extend(besides.clone());
+        let facts = Facts {
+            found: &found,
+            claimed: &[LayerId(7)],
+            view: &view,
+            next_id: LayerId(10),
+        };
+        let seen: Vec<_> = problems(&facts).into_iter().collect();
+        assert_eq!(seen, wanted, "without {missing:?}, with {besides:?}");
+    }
+}
+
+/// Nothing that a client was told exists is ever deleted without a person's word.
+#[test]
+fn only_what_nobody_was_told_of_is_deleted() {
+    for (_, _, problems) in cases() {
+        for problem in problems {
+            if let Remedy::Safe("delete it") = problem.remedy() {
+                assert!(
+                    matches!(
+                        problem,
+                        Problem::Abandoned { .. } | Problem::SpareWorkDirectory { .. }
+                    ),
+                    "{problem:?}"
+                );
+            }
+        }
+    }
+}

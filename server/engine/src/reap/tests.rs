@@ -1,0 +1,137 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use layerd_mounts::fake::Fake;
+use layerd_mounts::{Driver as _, Found, Place, Slot};
+use layerd_store::{Create, Key, Kind, Labels, LayerId};
+use nix::errno::Errno;
+
+use super::{BACK_OFF, BACK_OFF_MAX, Backlog, Reaped, held};
+use crate::{Engine, Options, TrashOptions};
+
+fn engine(root: &std::path::Path, fake: &Fake, trash: TrashOptions) -> Engine {
+    let options = Options {
+        trash,
+        ..Options::default()
+    };
+    Engine::open(root, Arc::new(fake.clone()), options).unwrap()
+}
+
+fn at_once() -> TrashOptions {
+    TrashOptions {
+        keep: Duration::ZERO,
+        ..TrashOptions::default()
+    }
+}
+
+fn key(name: &str) -> Key {
+    Key::parse("key", name).unwrap()
+}
+
+fn removed(engine: &Engine, name: &str) -> Slot {
+    let create = Create {
+        key: key(name),
+        kind: Kind::Active,
+        parent: None,
+        labels: Labels::default(),
+    };
+    engine.create(create).unwrap();
+    let id = engine.stat(&key(name)).unwrap().record.id;
+    engine.remove(&key(name)).unwrap();
+    Slot(id.0)
+}
+
+fn wait_of(backlog: &Backlog, id: LayerId) -> Duration {
+    held(&backlog.failures)[&id].wait
+}
+
+#[test]
+fn each_failure_doubles_the_wait_up_to_five_minutes() {
+    let backlog = Backlog::default();
+    let id = LayerId(7);
+    assert!(backlog.is_due(id));
+    let mut wanted = BACK_OFF;
+    for _ in 0..12 {
+        let before = Instant::now();
+        backlog.note_failure(id);
+        assert_eq!(wait_of(&backlog, id), wanted);
+        let not_before = held(&backlog.failures)[&id].not_before;
+        assert!(not_before >= before + wanted);
+        assert!(!backlog.is_due(id));
+        wanted = (wanted * 2).min(BACK_OFF_MAX);
+    }
+    assert_eq!(wait_of(&backlog, id), BACK_OFF_MAX);
+    assert!(backlog.is_due(LayerId(8)), "others do not wait");
+    backlog.note_success(id);
+    assert!(backlog.is_due(id));
+    backlog.note_failure(id);
+    assert_eq!(wait_of(&backlog, id), BACK_OFF, "it starts anew");
+}
+
+#[test]
+fn a_layer_that_cannot_be_deleted_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let engine = engine(dir.path(), &fake, at_once());
+    let stuck = removed(&engine, "stuck");
+    removed(&engine, "other");
+    fake.set_mounted(stuck, true);
+    let reaped = engine.reap();
+    assert_eq!((reaped.deleted, reaped.failed), (1, 1));
+    assert_eq!(fake.list().unwrap(), [Found::Slot(Place::Trash, stuck)]);
+    assert!(!engine.is_reaped());
+    let again = engine.reap();
+    assert_eq!((again.deleted, again.failed), (0, 0), "it waits its turn");
+    fake.set_mounted(stuck, false);
+    std::thread::sleep(BACK_OFF);
+    assert_eq!(engine.reap().deleted, 1);
+    assert_eq!(fake.list().unwrap(), []);
+    assert!(engine.is_reaped());
+}
+
+#[test]
+fn a_restart_tries_at_once_what_had_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let first = engine(dir.path(), &fake, at_once());
+    removed(&first, "k");
+    fake.fail_from(1, Errno::EIO);
+    assert_eq!(first.reap().failed, 1);
+    fake.heal();
+    drop(first);
+    let second = engine(dir.path(), &fake, at_once());
+    assert_eq!(second.reap().deleted, 1);
+    assert!(second.is_reaped());
+}
+
+#[test]
+fn a_removed_layer_is_kept_for_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let trash = TrashOptions {
+        keep: Duration::from_millis(300),
+        min_free_percent: 0,
+        ..TrashOptions::default()
+    };
+    let engine = engine(dir.path(), &fake, trash);
+    let slot = removed(&engine, "k");
+    let reaped = engine.reap();
+    assert_eq!((reaped.deleted, reaped.failed), (0, 0));
+    let left = reaped.next_in.expect("it says when");
+    assert!(left <= Duration::from_millis(300));
+    assert_eq!(fake.list().unwrap(), [Found::Slot(Place::Trash, slot)]);
+    std::thread::sleep(left);
+    assert_eq!(engine.reap().deleted, 1);
+    assert!(engine.is_reaped());
+}
+
+#[test]
+fn after_stop_nothing_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let engine = engine(dir.path(), &fake, at_once());
+    let slot = removed(&engine, "k");
+    engine.stop();
+    assert_eq!(engine.reap(), Reaped::default());
+    assert_eq!(fake.list().unwrap(), [Found::Slot(Place::Trash, slot)]);
+}
