@@ -1,0 +1,309 @@
+//! A stack of layer directories, seen as overlayfs would show it.
+//!
+//! A name belongs to the topmost layer that has it. Directories of several layers are one, down
+//! to the first layer that hides those below: by a whiteout (a character device 0:0), by anything
+//! that is no directory, or because the directory is marked opaque. A single directory is not a
+//! stack but a plain tree: markers mean nothing in it and are files and attributes like others.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use crate::copy::Markers;
+use crate::error::Error;
+use crate::node::{self, Kind, Stat, Xattrs};
+use crate::trail::Trail;
+
+/// Directories that a stack keeps open, whatever its height, besides the current one of each
+/// layer.
+const OPEN_DIRECTORIES: usize = 192;
+
+#[derive(Debug)]
+pub(super) struct Stack {
+    /// Topmost first. Those that take part at a depth have a trail of that depth.
+    layers: Vec<Layer>,
+    markers: Option<Markers>,
+    depth: usize,
+}
+
+#[derive(Debug)]
+struct Layer {
+    trail: Trail,
+    root: Stat,
+}
+
+/// A name in the current directory, and the number of the layer it belongs to.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) name: CString,
+    pub(super) layer: usize,
+    pub(super) is_dir: bool,
+}
+
+/// What a name was found to be.
+enum Found {
+    /// Entered.
+    Directory,
+    Nothing,
+    Other(Kind),
+}
+
+impl Stack {
+    /// The directory `subpath` in the stack `source`. `markers` counts only if there are several.
+    pub(super) fn open(
+        source: &[BorrowedFd<'_>],
+        subpath: &Path,
+        markers: Markers,
+    ) -> Result<Self, Error> {
+        let keep = OPEN_DIRECTORIES / source.len().max(1);
+        let roots = source.iter().map(|root| Layer::open(*root, keep));
+        let mut stack = Self {
+            layers: roots.collect::<Result<_, _>>()?,
+            markers: (source.len() > 1).then_some(markers),
+            depth: 0,
+        };
+        stack.refuse_roots()?;
+        stack.go_to(subpath)?;
+        Ok(stack)
+    }
+
+    fn refuse_roots(&self) -> Result<(), Error> {
+        let Some(markers) = self.markers else {
+            return Ok(());
+        };
+        for layer in &self.layers {
+            let root = layer.trail.root();
+            marks(root, markers, Path::new(""))?;
+        }
+        Ok(())
+    }
+
+    fn go_to(&mut self, subpath: &Path) -> Result<(), Error> {
+        let bad = || Error::BadPath {
+            path: subpath.to_owned(),
+        };
+        for component in subpath.components() {
+            let name = match component {
+                Component::CurDir | Component::RootDir => continue,
+                Component::Normal(name) => name,
+                Component::ParentDir | Component::Prefix(_) => return Err(bad()),
+            };
+            let name = CString::new(name.as_encoded_bytes()).map_err(|_| bad())?;
+            let path = self.join(&name);
+            match self.descend(&name)? {
+                Found::Directory => {}
+                Found::Nothing => return Err(Error::Missing { path }),
+                Found::Other(kind) => {
+                    let found = kind.noun();
+                    return Err(Error::NotADirectory { path, found });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes down into a directory that was listed.
+    pub(super) fn enter(&mut self, name: &CStr) -> Result<(), Error> {
+        match self.descend(name)? {
+            Found::Directory => Ok(()),
+            Found::Nothing | Found::Other(_) => Err(Error::Changed {
+                path: self.join(name),
+            }),
+        }
+    }
+
+    /// Goes up again.
+    pub(super) fn leave(&mut self) {
+        for layer in self.layers.iter_mut() {
+            if layer.trail.depth() == self.depth {
+                layer.trail.leave();
+            }
+        }
+        self.depth = self.depth.saturating_sub(1);
+    }
+
+    fn descend(&mut self, name: &CStr) -> Result<Found, Error> {
+        let path = self.join(name);
+        let mut found = Found::Nothing;
+        let (depth, markers) = (self.depth, self.markers);
+        for layer in self
+            .layers
+            .iter_mut()
+            .filter(|layer| layer.trail.depth() == depth)
+        {
+            let Some((open, stat)) = layer.find(name, &path)? else {
+                continue;
+            };
+            if stat.kind() != Kind::Directory {
+                let hidden = markers.is_some() && stat.is_whiteout();
+                if matches!(found, Found::Nothing) && !hidden {
+                    found = Found::Other(stat.kind());
+                }
+                break;
+            }
+            let opaque = match markers {
+                Some(markers) => marks(open.as_fd(), markers, &path)?,
+                None => false,
+            };
+            layer.trail.enter(name, open, stat.identity());
+            found = Found::Directory;
+            if opaque {
+                break;
+            }
+        }
+        if matches!(found, Found::Directory) {
+            self.depth += 1;
+        }
+        Ok(found)
+    }
+
+    /// The names of the current directory, directories last.
+    pub(super) fn list(&mut self) -> Result<Vec<Entry>, Error> {
+        let path = self.path();
+        let (depth, stacked) = (self.depth, self.markers.is_some());
+        let mut seen = HashSet::new();
+        let mut entries = Vec::new();
+        let taking_part = self.layers.iter_mut().enumerate();
+        let taking_part = taking_part.filter(|(_, layer)| layer.trail.depth() == depth);
+        let several = taking_part.size_hint().1 > Some(1);
+        for (number, layer) in taking_part {
+            for (name, kind) in layer.names(&path)? {
+                if several && !seen.insert(name.clone()) {
+                    continue;
+                }
+                if stacked && layer.is_whiteout(&name, kind, &path)? {
+                    continue;
+                }
+                entries.push(Entry {
+                    name,
+                    layer: number,
+                    is_dir: kind == FileType::Directory,
+                });
+            }
+        }
+        entries.sort_by_key(|entry| entry.is_dir);
+        Ok(entries)
+    }
+
+    /// The file of an entry. `None` if it is gone by now.
+    pub(super) fn find(
+        &mut self,
+        entry: &Entry,
+        path: &Path,
+    ) -> Result<Option<(OwnedFd, Stat)>, Error> {
+        self.layers[entry.layer].find(&entry.name, path)
+    }
+
+    /// What the current directory is, and its attributes: those of the topmost layer it is in.
+    pub(super) fn here(&mut self) -> Result<(Stat, Xattrs), Error> {
+        let path = self.path();
+        let depth = self.depth;
+        let mut layers = self.layers.iter_mut();
+        let Some(layer) = layers.find(|layer| layer.trail.depth() == depth) else {
+            return Err(Error::Missing { path });
+        };
+        let here = layer.trail.here()?;
+        let failed = |cause| Error::io("look at", &path, cause);
+        let stat = node::stat(here).map_err(failed)?;
+        let xattrs = node::xattrs(here).map_err(failed)?;
+        Ok((stat, self.visible(xattrs, &path)?))
+    }
+
+    /// The attributes of a file of the stack, as a mount would show them.
+    pub(super) fn xattrs(&self, file: BorrowedFd<'_>, path: &Path) -> Result<Xattrs, Error> {
+        let failed = |cause| Error::io("read the attributes of", path, cause);
+        let xattrs = node::xattrs(file).map_err(failed)?;
+        self.visible(xattrs, path)
+    }
+
+    fn visible(&self, xattrs: Xattrs, path: &Path) -> Result<Xattrs, Error> {
+        match self.markers {
+            Some(markers) if !xattrs.is_empty() => markers.strip(xattrs, path),
+            _ => Ok(xattrs),
+        }
+    }
+
+    /// The path of `name` in the current directory, as the layers have it.
+    pub(super) fn join(&self, name: &CStr) -> PathBuf {
+        self.path().join(OsStr::from_bytes(name.to_bytes()))
+    }
+
+    fn path(&self) -> PathBuf {
+        let deepest = self.layers.iter().max_by_key(|layer| layer.trail.depth());
+        deepest.map_or_else(PathBuf::new, |layer| layer.trail.path())
+    }
+}
+
+impl Layer {
+    fn open(root: BorrowedFd<'_>, keep: usize) -> Result<Self, Error> {
+        let failed = |cause| Error::io("open", Path::new(""), cause);
+        let root = root.try_clone_to_owned().map_err(|cause| Error::Io {
+            attempt: "open",
+            path: PathBuf::from("."),
+            cause,
+        })?;
+        let stat = node::stat(root.as_fd()).map_err(failed)?;
+        let trail = Trail::new(root, keep);
+        Ok(Self { trail, root: stat })
+    }
+
+    fn find(&mut self, name: &CStr, path: &Path) -> Result<Option<(OwnedFd, Stat)>, Error> {
+        let here = self.trail.here()?;
+        let (found, stat) = match node::find(here, name) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.map_err(|cause| Error::io("look at", path, cause))?,
+        };
+        if stat.same_mount(&self.root) {
+            return Ok(Some((found, stat)));
+        }
+        Err(Error::MountPoint {
+            path: path.to_owned(),
+        })
+    }
+
+    fn names(&mut self, path: &Path) -> Result<Vec<(CString, FileType)>, Error> {
+        let failed = |cause| Error::io("read directory", path, cause);
+        let here = self.trail.here()?;
+        let mut names = Vec::new();
+        for entry in node::read_dir(here).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            if name != c"." && name != c".." {
+                names.push((name.to_owned(), entry.file_type()));
+            }
+        }
+        Ok(names)
+    }
+
+    fn is_whiteout(&mut self, name: &CStr, kind: FileType, dir: &Path) -> Result<bool, Error> {
+        if !matches!(kind, FileType::CharacterDevice | FileType::Unknown) {
+            return Ok(false);
+        }
+        let found = self.find(name, dir)?;
+        Ok(found.is_some_and(|(_, stat)| stat.is_whiteout()))
+    }
+}
+
+/// Whether a directory is opaque. Refuses what would need more than that to be understood.
+fn marks(dir: BorrowedFd<'_>, markers: Markers, path: &Path) -> Result<bool, Error> {
+    let proc = node::proc_path(dir);
+    let failed = |cause| Error::io("read the attributes of", path, cause);
+    let value = |name| node::xattr(&proc, name).map_err(failed);
+    let refused = |feature| {
+        let path = crate::error::shown(path);
+        Err(Error::Feature { path, feature })
+    };
+    if value(markers.redirect())?.is_some() {
+        return refused("redirect_dir");
+    }
+    match value(markers.opaque())?.as_deref() {
+        Some(b"y") => Ok(true),
+        Some(b"x") => refused("whiteouts as attributes"),
+        _ => Ok(false),
+    }
+}

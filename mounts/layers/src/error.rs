@@ -1,0 +1,137 @@
+//! Why a tree could not be copied, written or read.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A failure. Paths are relative to the root of the tree.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed.
+    #[error("{attempt} {}", path.display())]
+    Io {
+        /// What was attempted, as in "create directory".
+        attempt: &'static str,
+        /// What it was attempted on.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        cause: io::Error,
+    },
+    /// There is nothing of this name in any layer, or it was deleted by one above.
+    #[error("there is no {} in the source", path.display())]
+    Missing {
+        /// The first component that is not there, with those before it.
+        path: PathBuf,
+    },
+    /// A directory was wanted. A symlink is not one: it is never followed.
+    #[error("{} in the source is {found}, not a directory", path.display())]
+    NotADirectory {
+        /// What was looked at.
+        path: PathBuf,
+        /// What it is, as in "a symlink".
+        found: &'static str,
+    },
+    /// A path that leaves the tree, or is none.
+    #[error("`{}` is not a path within a tree", path.display())]
+    BadPath {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The path of a file is longer than the kernel takes, counted from the root of the tree.
+    #[error("a path of {length} bytes, the kernel takes {limit}; it begins with {}", path.display())]
+    TooLong {
+        /// Its first 200 bytes.
+        path: PathBuf,
+        /// Its length.
+        length: usize,
+        /// What the kernel takes.
+        limit: usize,
+    },
+    /// Something is mounted inside the source; what is below it is not part of the tree.
+    #[error("{} is a mount point; unmount it, then try again", path.display())]
+    MountPoint {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The layers were made with a feature of overlayfs that layerd never turns on.
+    #[error("{} was made by an overlay mount with {feature}, which is not supported", path.display())]
+    Feature {
+        /// The file concerned.
+        path: PathBuf,
+        /// What would be needed.
+        feature: &'static str,
+    },
+    /// A directory was moved or replaced while it was in use.
+    #[error("{} was replaced by somebody else meanwhile", path.display())]
+    Changed {
+        /// Which one.
+        path: PathBuf,
+    },
+    /// The caller wanted no more of it. What was done stays done.
+    #[error("stopped before the end")]
+    Stopped,
+}
+
+impl Error {
+    pub(crate) fn io(attempt: &'static str, path: &Path, cause: impl Into<io::Error>) -> Self {
+        Self::Io {
+            attempt,
+            path: shown(path),
+            cause: cause.into(),
+        }
+    }
+
+    /// The kernel's answer as a number, as in errno(3), where there was one.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io { cause, .. } => cause.raw_os_error(),
+            _ => None,
+        }
+    }
+
+    /// Whether the disk, the inode table, a quota or a limit of this process is used up, so that
+    /// the same call may succeed once somebody made room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let full = [
+            libc::ENOSPC,
+            libc::EDQUOT,
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::ENOMEM,
+        ];
+        self.errno().is_some_and(|number| full.contains(&number))
+    }
+}
+
+/// The root of a tree has no name of its own.
+pub(crate) fn shown(path: &Path) -> PathBuf {
+    if path.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        path.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::path::Path;
+
+    use rustix::io::Errno;
+
+    use super::Error;
+
+    #[test]
+    fn says_what_on_which_and_why() {
+        let error = Error::io("create directory", Path::new("a/b"), Errno::NOSPC);
+        assert_eq!(error.to_string(), "create directory a/b");
+        let cause = error.source().expect("a cause").to_string();
+        assert!(cause.starts_with("No space left on device"), "{cause}");
+        assert!(error.is_full());
+        let root = Error::io("read directory", Path::new(""), Errno::IO);
+        assert_eq!(root.to_string(), "read directory .");
+        assert!(!root.is_full());
+    }
+}

@@ -1,0 +1,22 @@
+//! Trees of files, as data: [`copy`] takes one out of a stack of layers or clones it, [`archive`]
+//! writes one to a tar stream and reads it back.
+//!
+//! Everything works on descriptors of directories. No path is resolved a second time, no symlink
+//! is followed, no mount is crossed, and nothing outside the destination changes, also when the
+//! source is hostile and changes meanwhile. What a tree is for (a volume, a layer) is known
+//! above: this crate knows no database, no mount and no name of either.
+//!
+//! What belongs to a file and is carried along: type, permission bits, owner, access and
+//! modification time in nanoseconds, device number, hard links, holes, and the extended
+//! attributes `user.*`, `trusted.*`, `security.capability` and POSIX ACLs. Other attributes
+//! (`security.selinux` above all) are left to the policy of the destination.
+
+pub mod copy;
+pub mod error;
+mod node;
+pub mod progress;
+mod sys;
+mod trail;
+
+pub use error::Error;
+pub use progress::{Progress, Silent};
