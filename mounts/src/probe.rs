@@ -95,11 +95,21 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<Checked, Error> {
     let mut findings = vec![on_overlay(root)?, file_system(root)?];
     // Overlay on overlay fails in ways that the trial could only guess at.
     if !findings.iter().any(Finding::refuses) {
-        findings.extend(trial::run(root, &options)?);
+        findings.extend(tried(root, &options)?);
     }
     findings.push(user_namespace(in_userns));
     findings.push(idmapped_layers());
     Ok(Checked { layout, findings })
+}
+
+/// A root that holds layers passed the trial before. If there is no room to repeat it, the daemon
+/// must start all the same: to remove layers is what makes room.
+fn tried(root: &Path, options: &[String]) -> Result<Vec<Finding>, Error> {
+    let in_use = root.join("l").exists();
+    match trial::run(root, options, in_use) {
+        Err(cause) if in_use && cause.is_full() => Ok(vec![trial::no_room(&cause)]),
+        outcome => outcome,
+    }
 }
 
 /// Adds what this kernel needs to what was configured. `index=off`: with it on, an upper directory

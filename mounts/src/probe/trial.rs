@@ -22,13 +22,14 @@ use crate::{mount, plan, tree};
 
 const KINDS: &str = "use ext4, btrfs, or xfs made with ftype=1";
 
-/// Tries `options` on the file system of `root`.
-pub(super) fn run(root: &Path, options: &[String]) -> Result<Vec<Finding>, Error> {
+/// Tries `options` on the file system of `root`. If it is `in_use` by layerd already, a full disk
+/// does not count.
+pub(super) fn run(root: &Path, options: &[String], in_use: bool) -> Result<Vec<Finding>, Error> {
     sweep(root)?;
     let scratch = Scratch::new(root)?;
     let kinds = entry_types(&scratch.path)?;
     let mounted = if kinds.ok {
-        vec![overlay(&scratch.path, options)]
+        vec![overlay(&scratch.path, options, in_use)]
     } else {
         Vec::new()
     };
@@ -140,8 +141,20 @@ enum Trouble {
     Broken(&'static str, io::Error),
 }
 
-fn overlay(scratch: &Path, options: &[String]) -> Finding {
-    const NAME: &str = "overlay mount";
+const NAME: &str = "overlay mount";
+
+/// What is found if the disk is too full to try anything.
+pub(super) fn no_room(cause: &dyn std::fmt::Display) -> Finding {
+    let advice = "remove layers, or make room on the disk";
+    Finding::bad(NAME, format!("not tried: {cause}"), advice).tolerable()
+}
+
+fn is_full(cause: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    kinds.contains(&cause.kind())
+}
+
+fn overlay(scratch: &Path, options: &[String], in_use: bool) -> Finding {
     let tried = mount::on_thread(|| try_overlay(scratch, options));
     let trouble = match tried {
         Ok(Ok(())) => return Finding::good(NAME, "works"),
@@ -149,6 +162,9 @@ fn overlay(scratch: &Path, options: &[String]) -> Finding {
         Err(cause) => Trouble::NotAllowed("cannot start a thread", cause),
     };
     match trouble {
+        Trouble::Refused(cause) | Trouble::Broken(_, cause) if in_use && is_full(&cause) => {
+            no_room(&cause)
+        }
         Trouble::NotAllowed(what, cause) => {
             let detail = format!("not tried: {what}: {cause}");
             let advice = "run this check as root (it needs CAP_SYS_ADMIN)";
