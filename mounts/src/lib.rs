@@ -8,6 +8,7 @@ pub mod driver;
 pub mod error;
 pub mod idmap;
 pub mod mount;
+pub mod mounter;
 pub mod mountinfo;
 pub mod overlay;
 pub mod plan;

@@ -1,0 +1,74 @@
+//! A user namespace that holds id mappings and nothing else, for mounts that are shifted by them.
+//!
+//! The kernel takes mappings only as a user namespace, and a process with threads cannot enter a
+//! new one. So a child process is born in it, its mappings are written from outside, its namespace
+//! is opened, and it is killed: well under a millisecond in a small process.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow};
+
+use super::MountError;
+use crate::driver::{IdMap, IdMaps};
+use crate::sys;
+
+/// A user namespace with given mappings, as long as it is held.
+#[derive(Debug)]
+pub(super) struct UserNamespace {
+    fd: OwnedFd,
+}
+
+impl AsFd for UserNamespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Kills the child, whatever happens.
+struct Child(i32);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if let Err(error) = sys::reap(self.0) {
+            tracing::warn!(pid = self.0, %error, "cannot end the holder of a user namespace");
+        }
+    }
+}
+
+impl UserNamespace {
+    pub(super) fn new(ids: &IdMaps) -> Result<Self, MountError> {
+        let child = start()?;
+        let path = |name: &str| PathBuf::from(format!("/proc/{}/{name}", child.0));
+        for (name, ranges) in [("uid_map", &ids.uid), ("gid_map", &ids.gid)] {
+            let path = path(name);
+            fs::write(&path, lines(ranges))
+                .map_err(|cause| MountError::io("write id mappings to", &path, cause))?;
+        }
+        let path = path("ns/user");
+        let file = File::open(&path)
+            .map_err(|cause| MountError::io("open user namespace", &path, cause))?;
+        Ok(Self { fd: file.into() })
+    }
+}
+
+/// No signal handler of this process may run in the child, which has them all, too.
+fn start() -> Result<Child, MountError> {
+    let path = PathBuf::from("/proc/self");
+    let fail = |cause: Errno| MountError::io("make a user namespace for", &path, cause);
+    let before = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+        .map_err(fail)?;
+    let child = sys::start_in_user_namespace().map(Child);
+    before.thread_set_mask().map_err(fail)?;
+    child.map_err(fail)
+}
+
+/// As user_namespaces(7) wants them: first id inside, first outside, length. What is on disk is
+/// "inside", what the host sees is "outside".
+fn lines(ranges: &[IdMap]) -> String {
+    let line = |range: &IdMap| format!("{} {} {}\n", range.container, range.host, range.length);
+    ranges.iter().map(line).collect()
+}

@@ -1,0 +1,340 @@
+//! The [`Mounter`] of the real kernel.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::mount::MsFlags;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use super::idmap::UserNamespace;
+use super::{
+    Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holders, MountEntry,
+    MountError, MountId, Mounter, NewSource, PrivateRoot, Propagation, ReadOnly, Source, Symlinks,
+    TmpfsOptions, Tree, Want, features, holders, overlay, path, root, table, unmount,
+};
+use crate::driver::Mount;
+use crate::sys::{self, MountAttributes};
+
+/// Mounts for real, in the mount namespace of the calling thread.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KernelMounter;
+
+impl KernelMounter {
+    /// Does nothing yet; what works is found when it is tried.
+    #[must_use]
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl Mounter for KernelMounter {
+    fn open_source(&self, path: &Path, symlinks: Symlinks) -> Result<Handle, MountError> {
+        path::open_source(path, symlinks)
+    }
+
+    fn create_source(&self, path: &Path, new: &NewSource) -> Result<Source, MountError> {
+        path::create_source(path, new)
+    }
+
+    fn resolve(&self, root: &Handle, subpath: &Path, want: Want) -> Result<Handle, MountError> {
+        path::resolve(root, subpath, want)
+    }
+
+    fn bind(&self, source: &Handle, options: &BindOptions) -> Result<Tree, MountError> {
+        check_propagation(source, options.propagation)?;
+        let tree = clone(source, options.recursive)?;
+        let whole = restrict(tree.as_fd(), source.path(), options)?;
+        if let Some(ids) = &options.ids {
+            let namespace = UserNamespace::new(ids)?;
+            shift(tree.as_fd(), source.path(), options.recursive, &namespace)?;
+        }
+        Ok(Tree {
+            read_only: effective(tree.as_fd(), source.path(), whole)?,
+            fd: tree,
+            shown: source.path().to_owned(),
+            propagation: options.propagation,
+        })
+    }
+
+    fn tmpfs(&self, options: &TmpfsOptions) -> Result<Tree, MountError> {
+        let shown = PathBuf::from("tmpfs");
+        let fail = |cause: rustix::io::Errno| MountError::io("make a", &shown, cause);
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail)?;
+        for (key, value) in tmpfs_words(options) {
+            fsconfig_set_string(&context, key, value.as_str())
+                .map_err(|cause| said(&context, "set an option of", &shown, cause))?;
+        }
+        fsconfig_create(&context).map_err(|cause| said(&context, "make a", &shown, cause))?;
+        let flags = [
+            (options.read_only, MountAttrFlags::MOUNT_ATTR_RDONLY),
+            (options.nosuid, MountAttrFlags::MOUNT_ATTR_NOSUID),
+            (options.nodev, MountAttrFlags::MOUNT_ATTR_NODEV),
+            (options.noexec, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        ];
+        let flags = flags.iter().filter(|(wanted, _)| *wanted);
+        let flags = flags.fold(MountAttrFlags::empty(), |all, (_, flag)| all | *flag);
+        let fd = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(fail)?;
+        Ok(Tree {
+            fd,
+            shown,
+            propagation: Propagation::Private,
+            read_only: if options.read_only {
+                Effective::Recursive
+            } else {
+                Effective::Writable
+            },
+        })
+    }
+
+    fn view(&self, plan: &[Mount]) -> Result<Tree, MountError> {
+        overlay::view(self, plan)
+    }
+
+    fn attach(&self, tree: Tree, target: &Handle) -> Result<Attached, MountError> {
+        let moved = move_mount(
+            tree.fd.as_fd(),
+            c"",
+            target.as_fd(),
+            c"",
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+        );
+        moved.map_err(|cause| refused(&tree, target, cause))?;
+        let attached = settle(&tree, target.path());
+        attached.inspect_err(|_| unmount::undo(tree.fd.as_fd(), target.path()))
+    }
+
+    fn detach(
+        &self,
+        target: &Path,
+        expected: &Attached,
+        mode: DetachMode,
+    ) -> Result<Detached, MountError> {
+        unmount::detach(target, expected, mode)
+    }
+
+    fn mounts_below(&self, root: &Path) -> Result<Vec<MountEntry>, MountError> {
+        table::below(root)
+    }
+
+    fn is_mounted(&self, id: MountId) -> Result<bool, MountError> {
+        table::is_mounted(id)
+    }
+
+    fn holders(
+        &self,
+        directory: &Handle,
+        known: &[MountId],
+        limit: Duration,
+    ) -> Result<Holders, MountError> {
+        holders::mounts_of(directory, known, limit)
+    }
+
+    fn private_root(&self, path: &Path) -> Result<PrivateRoot, MountError> {
+        root::make(self, path)
+    }
+
+    fn release_private_root(&self, path: &Path) -> Result<Detached, MountError> {
+        root::release(path)
+    }
+
+    fn features(&self) -> Vec<Feature> {
+        features::probe(self)
+    }
+}
+
+/// Slaves and peers need somebody to listen to.
+fn check_propagation(source: &Handle, wanted: Propagation) -> Result<(), MountError> {
+    let (word, needed) = match wanted {
+        Propagation::Private => return Ok(()),
+        Propagation::Slave => ("slave", "shared or slave"),
+        Propagation::Shared => ("shared", "shared"),
+    };
+    let mount = table::mount_of(source)?;
+    let good = match mount.propagation {
+        Propagation::Shared => true,
+        Propagation::Slave => wanted == Propagation::Slave,
+        Propagation::Private => false,
+    };
+    if good {
+        return Ok(());
+    }
+    let slave = mount.propagation == Propagation::Slave;
+    Err(MountError::NotShared {
+        path: source.path().to_owned(),
+        mount: mount.target,
+        actual: if slave { "slave" } else { "private" },
+        wanted: word,
+        needed,
+    })
+}
+
+pub(super) fn clone(source: &Handle, recursive: bool) -> Result<OwnedFd, MountError> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(source.as_fd(), c"", flags)
+        .map_err(|cause| MountError::io("bind", source.path(), cause))
+}
+
+/// Applies everything but the id mappings. Answers whether all of the tree is read-only for good.
+fn restrict(tree: BorrowedFd<'_>, shown: &Path, options: &BindOptions) -> Result<bool, MountError> {
+    let set = |attributes: MountAttributes<'_>, recursive| {
+        sys::mount_setattr(tree, recursive, &attributes)
+            .map_err(|cause| MountError::io("change mount of", shown, cause))
+    };
+    let flags = [
+        (options.nosuid, libc::MOUNT_ATTR_NOSUID),
+        (options.nodev, libc::MOUNT_ATTR_NODEV),
+        (options.noexec, libc::MOUNT_ATTR_NOEXEC),
+    ];
+    let flags = flags.iter().filter(|(wanted, _)| *wanted);
+    let common = MountAttributes {
+        set: flags.fold(0, |all, (_, flag)| all | flag),
+        propagation: propagation_word(options.propagation),
+        user_namespace: None,
+    };
+    set(common, options.recursive)?;
+    let read_only = MountAttributes {
+        set: libc::MOUNT_ATTR_RDONLY,
+        ..MountAttributes::default()
+    };
+    // What shows up below later, by propagation, is as writable as at its origin.
+    let closed = options.propagation == Propagation::Private;
+    match options.read_only {
+        ReadOnly::Writable => Ok(false),
+        ReadOnly::Top => set(read_only, false).map(|()| !options.recursive && closed),
+        ReadOnly::RecursiveIfPossible => match set(read_only, options.recursive) {
+            Ok(()) => Ok(closed),
+            Err(_) => set(read_only, false).map(|()| false),
+        },
+        ReadOnly::RecursiveRequired if !closed => Err(MountError::Unsupported {
+            what: "recursive read-only with slave or shared propagation",
+            path: shown.to_owned(),
+            advice: "mounts that propagate here later would be writable; use private propagation",
+            cause: None,
+        }),
+        ReadOnly::RecursiveRequired => set(read_only, options.recursive).map(|()| true),
+    }
+}
+
+fn shift(
+    tree: BorrowedFd<'_>,
+    shown: &Path,
+    recursive: bool,
+    namespace: &UserNamespace,
+) -> Result<(), MountError> {
+    let attributes = MountAttributes {
+        user_namespace: Some(namespace.as_fd()),
+        ..MountAttributes::default()
+    };
+    let unsupported = |advice, cause: Errno| MountError::Unsupported {
+        what: "an id-mapped mount",
+        path: shown.to_owned(),
+        advice,
+        cause: Some(cause.into()),
+    };
+    sys::mount_setattr(tree, recursive, &attributes).map_err(|cause| match cause {
+        Errno::EINVAL => unsupported(
+            "its file system (or, in a recursive bind, one below) cannot shift ids; ext4, xfs, \
+             btrfs and tmpfs can, overlay cannot: map its layers, or change the owners",
+            cause,
+        ),
+        Errno::EPERM => unsupported("it is id-mapped already; bind its origin", cause),
+        cause => MountError::io("shift the ids of", shown, cause),
+    })
+}
+
+/// The mode the kernel has, which is stricter than asked for where the source is.
+fn effective(tree: BorrowedFd<'_>, shown: &Path, whole: bool) -> Result<Effective, MountError> {
+    let found = fstatvfs(tree).map_err(|cause| MountError::io("look at", shown, cause))?;
+    Ok(match (found.flags().contains(FsFlags::ST_RDONLY), whole) {
+        (false, _) => Effective::Writable,
+        (true, false) => Effective::Top,
+        (true, true) => Effective::Recursive,
+    })
+}
+
+pub(super) fn propagation_word(propagation: Propagation) -> u64 {
+    let flag = match propagation {
+        Propagation::Private => MsFlags::MS_PRIVATE,
+        Propagation::Slave => MsFlags::MS_SLAVE,
+        Propagation::Shared => MsFlags::MS_SHARED,
+    };
+    flag.bits()
+}
+
+/// The kernel makes shared what is put on a shared mount, whatever it was before.
+fn settle(tree: &Tree, target: &Path) -> Result<Attached, MountError> {
+    if tree.propagation != Propagation::Shared {
+        let attributes = MountAttributes {
+            propagation: propagation_word(tree.propagation),
+            ..MountAttributes::default()
+        };
+        sys::mount_setattr(tree.fd.as_fd(), true, &attributes)
+            .map_err(|cause| MountError::io("change mount on", target, cause))?;
+    }
+    let fail = |cause| MountError::io("look at the mount on", target, cause);
+    let id = sys::mount_id(tree.fd.as_fd(), c"", false).map_err(fail)?;
+    let stat = sys::stat(tree.fd.as_fd(), c"").map_err(fail)?;
+    Ok(Attached {
+        id,
+        last_id: table::highest_below(id)?,
+        device: stat.device,
+        inode: stat.inode,
+    })
+}
+
+fn refused(tree: &Tree, target: &Handle, cause: rustix::io::Errno) -> MountError {
+    let path = target.path().to_owned();
+    match cause {
+        rustix::io::Errno::NOTDIR if target.is_dir() => MountError::IsADirectory { path },
+        rustix::io::Errno::NOTDIR => MountError::NotADirectory { path },
+        rustix::io::Errno::NOENT => MountError::Missing { path },
+        cause => MountError::Io {
+            attempt: "mount on",
+            path,
+            log: format!("{} was to be mounted", tree.shown.display()),
+            cause: cause.into(),
+        },
+    }
+}
+
+fn tmpfs_words(options: &TmpfsOptions) -> Vec<(&'static str, String)> {
+    let mut words = vec![
+        ("mode", format!("{:o}", options.mode)),
+        ("uid", options.uid.to_string()),
+        ("gid", options.gid.to_string()),
+    ];
+    words.extend(options.size.map(|bytes| ("size", bytes.to_string())));
+    words.extend(options.inodes.map(|count| ("nr_inodes", count.to_string())));
+    words
+}
+
+/// An error with what the kernel wrote into the log of the context.
+pub(super) fn said(
+    context: &OwnedFd,
+    attempt: &'static str,
+    path: &Path,
+    cause: rustix::io::Errno,
+) -> MountError {
+    let mut log = Vec::new();
+    let mut line = [0; 1024];
+    while let Ok(length @ 1..) = nix::unistd::read(context, &mut line) {
+        log.push(String::from_utf8_lossy(&line[..length]).trim().to_owned());
+    }
+    MountError::Io {
+        attempt,
+        path: path.to_owned(),
+        log: log.join("; "),
+        cause: cause.into(),
+    }
+}

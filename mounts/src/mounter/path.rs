@@ -1,0 +1,254 @@
+//! Paths to descriptors: what is found is what is used, whoever exchanges names meanwhile.
+
+use std::ffi::OsStr;
+use std::fs::Permissions;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::sys::stat::{Mode, mkdirat};
+
+use super::{Handle, MountError, NewSource, Source, Symlinks, Want};
+
+/// Tries while somebody renames directories. Each takes microseconds; 1,000 exchanges a
+/// millisecond were not seen to fail more than a few in a row.
+const TRIES: u32 = 256;
+
+const INSIDE: ResolveFlag = ResolveFlag::RESOLVE_BENEATH
+    .union(ResolveFlag::RESOLVE_NO_SYMLINKS)
+    .union(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+
+/// See [`super::Mounter::open_source`].
+pub(crate) fn open_source(path: &Path, symlinks: Symlinks) -> Result<Handle, MountError> {
+    absolute(path)?;
+    let mut resolve = ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    if symlinks == Symlinks::Refuse {
+        resolve |= ResolveFlag::RESOLVE_NO_SYMLINKS;
+    }
+    let top = top()?;
+    let fd = look_up(top.as_fd(), path, resolve).map_err(|cause| {
+        let fails = |part: &Path| look_up(top.as_fd(), part, resolve).err();
+        explain(cause, path, path, &first_bad(path, fails))
+    })?;
+    Handle::new(fd, path)
+}
+
+/// See [`super::Mounter::resolve`].
+pub(crate) fn resolve(root: &Handle, subpath: &Path, want: Want) -> Result<Handle, MountError> {
+    let shown = root.path().join(subpath);
+    let inner = if subpath.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        subpath
+    };
+    let fd = look_up(root.as_fd(), inner, INSIDE).map_err(|cause| {
+        let escape = || MountError::Escape {
+            root: root.path().to_owned(),
+            subpath: subpath.to_owned(),
+        };
+        let fails = |part: &Path| look_up(root.as_fd(), part, INSIDE).err();
+        match cause {
+            Errno::EXDEV => escape(),
+            cause => explain(
+                cause,
+                &shown,
+                subpath,
+                &root.path().join(first_bad(inner, fails)),
+            ),
+        }
+    })?;
+    let handle = Handle::new(fd, &shown)?;
+    match (want, handle.is_dir()) {
+        (Want::Directory, false) => Err(MountError::NotADirectory { path: shown }),
+        (Want::File, true) => Err(MountError::IsADirectory { path: shown }),
+        _ => Ok(handle),
+    }
+}
+
+/// See [`super::Mounter::create_source`].
+pub(crate) fn create_source(path: &Path, new: &NewSource) -> Result<Source, MountError> {
+    let (mut at, missing) = existing(path)?;
+    let made = !missing.is_empty();
+    let last = missing.len().saturating_sub(1);
+    for (index, name) in missing.iter().enumerate() {
+        let shown = at.path().join(name);
+        let fd = if new.file && index == last {
+            make_file(at.as_fd(), name, &shown, new)?
+        } else {
+            make_dir(at.as_fd(), name, &shown, new)?
+        };
+        at = Handle::new(fd, &shown)?;
+    }
+    Ok(Source { handle: at, made })
+}
+
+/// Opens as much of a path as there is. Answers the names that are missing below.
+fn existing(path: &Path) -> Result<(Handle, Vec<&OsStr>), MountError> {
+    let mut missing = Vec::new();
+    let mut there = path;
+    loop {
+        match open_source(there, Symlinks::Follow) {
+            Ok(handle) => {
+                missing.reverse();
+                return Ok((handle, missing));
+            }
+            Err(MountError::Missing { .. }) => {}
+            Err(other) => return Err(other),
+        }
+        match (there.components().next_back(), there.parent()) {
+            (Some(Component::Normal(name)), Some(parent)) => {
+                missing.push(name);
+                there = parent;
+            }
+            _ => {
+                return Err(MountError::BadPath {
+                    path: path.to_owned(),
+                    problem: "has `..` after a part that does not exist",
+                });
+            }
+        }
+    }
+}
+
+fn make_dir(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    shown: &Path,
+    new: &NewSource,
+) -> Result<OwnedFd, MountError> {
+    let fail = |cause| MountError::io("create directory", shown, cause);
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = match mkdirat(dir, name, Mode::S_IRWXU) {
+        Ok(()) => true,
+        Err(Errno::EEXIST) => false, // somebody was faster; it will do if it is a directory
+        Err(cause) => return Err(fail(cause)),
+    };
+    let fd = openat(dir, name, flags, Mode::empty()).map_err(|cause| match cause {
+        Errno::ELOOP | Errno::ENOTDIR => planted(dir, name, shown),
+        cause => fail(cause),
+    })?;
+    if made {
+        give(&fd, shown, new.mode, new)?;
+    }
+    openat(&fd, ".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(fail)
+}
+
+fn make_file(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    shown: &Path,
+    new: &NewSource,
+) -> Result<OwnedFd, MountError> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let fail = |cause| MountError::io("create file", shown, cause);
+    match openat(dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+        Ok(fd) => {
+            give(&fd, shown, new.mode & !0o111, new)?;
+            Ok(fd)
+        }
+        Err(Errno::EEXIST) => {
+            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let fd = openat(dir, name, flags, Mode::empty()).map_err(fail)?;
+            let found = Handle::new(fd, shown)?;
+            if found.is_symlink() {
+                return Err(planted(dir, name, shown));
+            }
+            Ok(found.fd)
+        }
+        Err(cause) => Err(fail(cause)),
+    }
+}
+
+/// Sets owner and mode, in this order, because a change of owner takes bits of the mode away.
+fn give(fd: &OwnedFd, shown: &Path, mode: u32, new: &NewSource) -> Result<(), MountError> {
+    std::os::unix::fs::fchown(fd, Some(new.uid), Some(new.gid))
+        .map_err(|cause| MountError::io("change owner of", shown, cause))?;
+    let copy = fd.try_clone();
+    let set = |fd: OwnedFd| std::fs::File::from(fd).set_permissions(Permissions::from_mode(mode));
+    copy.and_then(set)
+        .map_err(|cause| MountError::io("change mode of", shown, cause))
+}
+
+/// Tells a symlink from another thing that was in the way.
+fn planted(dir: BorrowedFd<'_>, name: &OsStr, shown: &Path) -> MountError {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let found = openat(dir, name, flags, Mode::empty())
+        .map_err(|cause| MountError::io("open", shown, cause))
+        .and_then(|fd| Handle::new(fd, shown));
+    let path = shown.to_owned();
+    match found {
+        Ok(found) if found.is_symlink() => MountError::Symlink { path },
+        Ok(_) => MountError::NotADirectory { path },
+        Err(error) => error,
+    }
+}
+
+/// openat2(2) with O_PATH, again and again while a rename gets in its way.
+fn look_up(dir: BorrowedFd<'_>, path: &Path, resolve: ResolveFlag) -> Result<OwnedFd, Errno> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(resolve);
+    for _ in 0..TRIES {
+        match openat2(dir, path, how) {
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+fn explain(cause: Errno, shown: &Path, asked: &Path, bad: &Path) -> MountError {
+    let path = bad.to_owned();
+    match cause {
+        Errno::ENOENT => MountError::Missing { path },
+        // The component after it cannot be looked up in it.
+        Errno::ENOTDIR => MountError::NotADirectory {
+            path: bad.parent().unwrap_or(bad).to_owned(),
+        },
+        Errno::ELOOP => MountError::Symlink { path },
+        Errno::EAGAIN => MountError::Raced {
+            path: shown.to_owned(),
+        },
+        Errno::ENOSYS => MountError::Unsupported {
+            what: "safe resolution of a path (openat2)",
+            path: shown.to_owned(),
+            advice: "use Linux 5.6 or newer, and let the seccomp filter pass openat2",
+            cause: Some(cause.into()),
+        },
+        Errno::EINVAL if asked.as_os_str().as_bytes().contains(&0) => MountError::BadPath {
+            path: asked.to_owned(),
+            problem: "holds a zero byte",
+        },
+        cause => MountError::io("open", shown, cause),
+    }
+}
+
+/// The shortest part of a path that fails too; for messages, so a race does no harm.
+fn first_bad(path: &Path, fails: impl Fn(&Path) -> Option<Errno>) -> PathBuf {
+    let mut part = PathBuf::new();
+    for component in path.components() {
+        part.push(component);
+        if fails(&part).is_some() {
+            break;
+        }
+    }
+    part
+}
+
+fn absolute(path: &Path) -> Result<(), MountError> {
+    if path.is_absolute() {
+        return Ok(());
+    }
+    Err(MountError::BadPath {
+        path: path.to_owned(),
+        problem: "is not an absolute path",
+    })
+}
+
+fn top() -> Result<OwnedFd, MountError> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open("/", flags, Mode::empty()).map_err(|cause| MountError::io("open", Path::new("/"), cause))
+}

@@ -1,0 +1,65 @@
+//! The private mount root: a directory bound on itself, so that no other mount namespace hears of
+//! what is mounted below. A bind into a group of peers costs several times as much.
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use super::kernel::KernelMounter;
+use super::{
+    BindOptions, Detached, Handle, MountEntry, MountError, Mounter, PrivateRoot, Propagation,
+    Symlinks, path, table, unmount,
+};
+
+/// See [`Mounter::private_root`].
+pub(super) fn make(mounter: &KernelMounter, path: &Path) -> Result<PrivateRoot, MountError> {
+    let root = path::open_source(path, Symlinks::Follow)?;
+    if let Some(own) = bound_on_itself(&root)? {
+        if own.propagation != Propagation::Private {
+            unmount::make_private(root.as_fd(), false)
+                .map_err(|cause| MountError::io("make private", path, cause))?;
+        }
+        return Ok(PrivateRoot::Already);
+    }
+    if !table::below(path)?.is_empty() {
+        return Ok(PrivateRoot::InUse);
+    }
+    let tree = mounter.bind(&root, &BindOptions::default())?;
+    mounter.attach(tree, &root)?;
+    Ok(PrivateRoot::Made)
+}
+
+/// See [`Mounter::release_private_root`].
+pub(super) fn release(path: &Path) -> Result<Detached, MountError> {
+    let root = path::open_source(path, Symlinks::Follow)?;
+    let Some(own) = bound_on_itself(&root)? else {
+        return Ok(Detached::AlreadyGone);
+    };
+    drop(root); // it would keep the mount busy
+    if !table::below(path)?.is_empty() {
+        return Err(MountError::Busy {
+            path: path.to_owned(),
+            holders: Vec::new(),
+            complete: true,
+        });
+    }
+    unmount::take_at(&own.target, own.id)
+}
+
+/// The mount on `root`, if it shows what would be there without it.
+fn bound_on_itself(root: &Handle) -> Result<Option<MountEntry>, MountError> {
+    let own = table::mount_of(root)?;
+    if own.target != table::real_path(root)? {
+        return Ok(None);
+    }
+    let Some(below) = table::by_id(own.parent)? else {
+        return Ok(None);
+    };
+    let inner = own.target.strip_prefix(&below.target).ok();
+    let same = inner.is_some_and(|inner| own.root == join(&below.root, inner));
+    Ok((same && own.device == below.device).then_some(own))
+}
+
+/// Without the slash that joining an empty path leaves.
+fn join(root: &Path, inner: &Path) -> PathBuf {
+    root.components().chain(inner.components()).collect()
+}

@@ -1,0 +1,77 @@
+//! Mounts by descriptor on the real kernel. Every test has a mount namespace of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{
+    Attached, BindOptions, DetachMode, Detached, Handle, KernelMounter, Mounter, Symlinks, Tree,
+};
+use crate::rig::{LoopDisk, enter_private_mounts};
+
+/// A tmpfs to work in, and a mounter.
+pub(super) struct Ground {
+    pub(super) mounter: KernelMounter,
+    pub(super) disk: LoopDisk,
+}
+
+impl Ground {
+    pub(super) fn new() -> Self {
+        enter_private_mounts();
+        Self {
+            mounter: KernelMounter::new(),
+            disk: LoopDisk::tmpfs(),
+        }
+    }
+
+    /// A directory, made if need be.
+    pub(super) fn dir(&self, name: &str) -> PathBuf {
+        let path = self.disk.path().join(name);
+        fs::create_dir_all(&path).expect("a directory");
+        path
+    }
+
+    pub(super) fn open(&self, path: &Path) -> Handle {
+        self.mounter
+            .open_source(path, Symlinks::Refuse)
+            .expect("it is there")
+    }
+
+    pub(super) fn bind(&self, source: &Path, options: &BindOptions) -> Tree {
+        self.mounter
+            .bind(&self.open(source), options)
+            .expect("bind")
+    }
+
+    pub(super) fn attach(&self, tree: Tree, target: &Path) -> Attached {
+        self.mounter
+            .attach(tree, &self.open(target))
+            .expect("attach")
+    }
+
+    pub(super) fn detach(&self, target: &Path, attached: &Attached) {
+        let gone = self.mounter.detach(target, attached, DetachMode::Normal);
+        assert_eq!(gone.expect("detach"), Detached::Now);
+    }
+}
+
+#[test]
+fn root_a_bind_comes_and_goes() {
+    let ground = Ground::new();
+    let (source, target) = (ground.dir("source"), ground.dir("target"));
+    fs::write(source.join("file"), "content").expect("write");
+    let tree = ground.bind(&source, &BindOptions::default());
+    let attached = ground.attach(tree, &target);
+    assert_eq!(fs::read(target.join("file")).expect("read"), b"content");
+    assert!(ground.mounter.is_mounted(attached.id).expect("look"));
+    let below = ground.mounter.mounts_below(ground.disk.path());
+    let below = below.expect("list");
+    assert_eq!(below.len(), 1, "{below:?}");
+    assert_eq!((below[0].id, &below[0].target), (attached.id, &target));
+    ground.detach(&target, &attached);
+    assert!(!target.join("file").exists());
+    let again = ground
+        .mounter
+        .detach(&target, &attached, DetachMode::Normal);
+    assert_eq!(again.expect("detach"), Detached::AlreadyGone);
+    assert!(!ground.mounter.is_mounted(attached.id).expect("look"));
+}

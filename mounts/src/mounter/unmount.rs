@@ -1,0 +1,252 @@
+//! Takes a mount away, that one and no other.
+//!
+//! umount2(2) goes by path and takes what is topmost there at that moment. To make sure of the
+//! mount, it is taken in two steps: MNT_EXPIRE marks the topmost, which is then proved to be the
+//! right one with nothing on top of it; the second MNT_EXPIRE takes only what bears the mark. A
+//! mount that was put there in between does not.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::Mode;
+
+use super::kernel::propagation_word;
+use super::{
+    Attached, DetachMode, Detached, Handle, MountEntry, MountError, MountId, Propagation, Symlinks,
+    holders, path, table,
+};
+use crate::sys::{self, MountAttributes};
+
+/// Tries while the mount is busy for a moment, as when somebody walks through it.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// How long holders are looked for.
+const SEARCH: Duration = Duration::from_millis(500);
+
+/// See [`super::Mounter::detach`].
+pub(super) fn detach(
+    target: &Path,
+    expected: &Attached,
+    mode: DetachMode,
+) -> Result<Detached, MountError> {
+    let place = match Place::new(target) {
+        Ok(place) => place,
+        Err(MountError::Missing { .. } | MountError::NotADirectory { .. }) => {
+            return absent(target, expected.id);
+        }
+        Err(error) => return Err(error),
+    };
+    if !place.shows(expected)? {
+        return absent(target, expected.id);
+    }
+    let below = table::all_below(expected.id)?;
+    refuse_strangers(&below, expected)?;
+    if !below.is_empty() {
+        // Else what is unmounted here would go at its origin, too.
+        place.make_private(expected.id)?;
+    }
+    match mode {
+        DetachMode::Normal => {
+            take_below(&below)?;
+            take(&place, expected.id)
+        }
+        DetachMode::Lazy => drop_lazily(&place, expected.id),
+    }
+}
+
+/// A mount point: the directory it is in, held open, and its name there.
+struct Place<'a> {
+    parent: Handle,
+    name: CString,
+    shown: &'a Path,
+}
+
+impl<'a> Place<'a> {
+    fn new(target: &'a Path) -> Result<Self, MountError> {
+        let bad = || MountError::BadPath {
+            path: target.to_owned(),
+            problem: "cannot be a mount point",
+        };
+        let (parent, name) = match (target.parent(), target.file_name()) {
+            (Some(parent), Some(name)) => (parent, name),
+            _ => return Err(bad()),
+        };
+        Ok(Self {
+            parent: path::open_source(parent, Symlinks::Follow)?,
+            name: CString::new(name.as_bytes()).map_err(|_| bad())?,
+            shown: target,
+        })
+    }
+
+    /// Number of the topmost mount here.
+    fn top(&self) -> Result<Option<MountId>, MountError> {
+        match sys::mount_id(self.parent.as_fd(), &self.name, false) {
+            Ok(id) => Ok(Some(id)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(cause) => Err(self.fail(cause)),
+        }
+    }
+
+    /// Whether the topmost mount is the expected one. Numbers begin anew when the machine
+    /// restarts, and are used again on old kernels, so the top directory must be the same.
+    fn shows(&self, expected: &Attached) -> Result<bool, MountError> {
+        if self.top()? != Some(expected.id) {
+            return Ok(false);
+        }
+        match sys::stat(self.parent.as_fd(), &self.name) {
+            Ok(stat) => Ok(stat.identity() == (expected.device, expected.inode)),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(cause) => Err(self.fail(cause)),
+        }
+    }
+
+    fn make_private(&self, expected: MountId) -> Result<(), MountError> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = openat(&self.parent, self.name.as_c_str(), flags, Mode::empty())
+            .map_err(|cause| self.fail(cause))?;
+        let top = Handle::new(fd, self.shown)?;
+        if table::id_of(&top)? != expected {
+            return absent(self.shown, expected).map(drop);
+        }
+        make_private(top.as_fd(), true).map_err(|cause| self.fail(cause))
+    }
+
+    fn unmount(&self, flags: MntFlags) -> Result<(), Errno> {
+        let parent = format!("/proc/self/fd/{}", self.parent.as_fd().as_raw_fd());
+        let path = Path::new(&parent).join(OsStr::from_bytes(self.name.to_bytes()));
+        umount2(&path, flags | MntFlags::UMOUNT_NOFOLLOW)
+    }
+
+    fn fail(&self, cause: Errno) -> MountError {
+        MountError::io("unmount", self.shown, cause)
+    }
+}
+
+pub(super) fn make_private(mount: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
+    let attributes = MountAttributes {
+        propagation: propagation_word(Propagation::Private),
+        ..MountAttributes::default()
+    };
+    sys::mount_setattr(mount, recursive, &attributes)
+}
+
+/// What it means that the topmost mount is another one.
+fn absent(target: &Path, expected: MountId) -> Result<Detached, MountError> {
+    if !table::is_mounted(expected)? {
+        return Ok(Detached::AlreadyGone);
+    }
+    let on_top = table::all_below(expected)?;
+    match on_top.iter().find(|entry| entry.target == target) {
+        Some(entry) => Err(covered(entry, expected)),
+        None => Err(MountError::Elsewhere {
+            path: target.to_owned(),
+            expected,
+        }),
+    }
+}
+
+fn covered(entry: &MountEntry, expected: MountId) -> MountError {
+    MountError::Covered {
+        path: entry.target.clone(),
+        expected,
+        other: entry.id,
+    }
+}
+
+/// What was mounted inside later is somebody's own, unless it came from elsewhere by propagation:
+/// then it is still there.
+fn refuse_strangers(below: &[MountEntry], expected: &Attached) -> Result<(), MountError> {
+    let strange = |entry: &&MountEntry| {
+        entry.id > expected.last_id && entry.propagation == Propagation::Private
+    };
+    match below.iter().find(strange) {
+        Some(entry) => Err(covered(entry, expected.id)),
+        None => Ok(()),
+    }
+}
+
+/// Takes the mounts below away, those on top first.
+fn take_below(below: &[MountEntry]) -> Result<(), MountError> {
+    let mut below: Vec<&MountEntry> = below.iter().collect();
+    below.sort_by_key(|entry| (entry.target.components().count(), entry.id));
+    for entry in below.into_iter().rev() {
+        match Place::new(&entry.target) {
+            Ok(place) => take(&place, entry.id)?,
+            Err(MountError::Missing { .. }) => absent(&entry.target, entry.id)?,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(())
+}
+
+/// Takes the mount `id` away that stands on `place`, as described above.
+pub(super) fn take_at(target: &Path, id: MountId) -> Result<Detached, MountError> {
+    take(&Place::new(target)?, id)
+}
+
+fn take(place: &Place<'_>, id: MountId) -> Result<Detached, MountError> {
+    for _ in 0..TRIES {
+        if place.top()? != Some(id) {
+            return absent(place.shown, id);
+        }
+        match try_take(place, id)? {
+            Ok(()) => return Ok(Detached::Now),
+            Err(Errno::EAGAIN | Errno::EBUSY) => std::thread::sleep(PAUSE),
+            Err(cause) => return Err(place.fail(cause)),
+        }
+    }
+    let found = holders::of_mount(id, SEARCH);
+    Err(MountError::Busy {
+        path: place.shown.to_owned(),
+        holders: found.found,
+        complete: found.complete,
+    })
+}
+
+/// One pass of the two steps.
+fn try_take(place: &Place<'_>, id: MountId) -> Result<Result<(), Errno>, MountError> {
+    match place.unmount(MntFlags::MNT_EXPIRE) {
+        Err(Errno::EAGAIN) => {}
+        other => return Ok(other),
+    }
+    match table::all_below(id)?.first() {
+        Some(entry) => Err(covered(entry, id)),
+        None => Ok(place.unmount(MntFlags::MNT_EXPIRE)),
+    }
+}
+
+/// The kernel has no two steps for this one; what somebody puts on top between the check and the
+/// call, a few microseconds, would go instead. It is noticed then.
+fn drop_lazily(place: &Place<'_>, id: MountId) -> Result<Detached, MountError> {
+    place
+        .unmount(MntFlags::MNT_DETACH)
+        .map_err(|cause| place.fail(cause))?;
+    if table::is_mounted(id)? {
+        return absent(place.shown, id);
+    }
+    Ok(Detached::Now)
+}
+
+/// Takes back a mount whose attachment failed half-way; the first error counts.
+pub(super) fn undo(tree: BorrowedFd<'_>, target: &Path) {
+    let name: &CStr = c"";
+    let undone = sys::mount_id(tree, name, false)
+        .map_err(|cause| MountError::io("unmount", target, cause))
+        .and_then(|id| {
+            let place = Place::new(target)?;
+            if place.top()? == Some(id) {
+                drop_lazily(&place, id)?; // `tree` keeps it busy
+            }
+            Ok(())
+        });
+    if let Err(error) = undone {
+        tracing::warn!(target = %target.display(), %error, "cannot take a half-made mount back");
+    }
+}
