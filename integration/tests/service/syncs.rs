@@ -9,7 +9,7 @@ use layerd_integration::{Daemon, Scratch};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// strace on a running daemon. Each wait for the disk takes a millisecond longer, as on a disk that
+/// strace on a running daemon. Each wait for the disk takes ten milliseconds longer, as on a disk that
 /// is not this machine's memory: on one that answers at once there is nothing to share.
 struct Watch {
     strace: Child,
@@ -26,7 +26,7 @@ impl Watch {
                 "-e",
                 "trace=fsync,fdatasync,syncfs,sync_file_range",
                 "-e",
-                "inject=fsync,fdatasync:delay_exit=1000",
+                "inject=fsync,fdatasync:delay_exit=10000",
                 "-o",
             ])
             .arg(&output)
@@ -77,16 +77,19 @@ impl Drop for Watch {
     }
 }
 
-const CALLS: usize = 160;
+const CLIENTS: usize = 32;
 
-/// Makes `CALLS` snapshots with `clients` clients; answers the waits for the disk.
+/// Calls of one client.
+const EACH: usize = 20;
+
+/// Has each of `clients` make snapshots; answers the waits for the disk.
 fn syncs(daemon: &Daemon, dir: &Path, clients: usize) -> usize {
     let mut all: Vec<_> = (0..clients).map(|_| daemon.snapshots()).collect();
     let watch = Watch::start(daemon, dir, &format!("strace.{clients}"));
     std::thread::scope(|scope| {
         for (number, client) in all.iter_mut().enumerate() {
             scope.spawn(move || {
-                for round in 0..CALLS / clients {
+                for round in 0..EACH {
                     let key = format!("{clients} clients: {number}/{round}");
                     client.prepare(&key, "", &[]).unwrap();
                 }
@@ -104,14 +107,16 @@ fn root_prepare_waits_for_the_disk_and_shares_the_wait() {
     let daemon = Daemon::start(scratch.path());
     daemon.snapshots().prepare("warm", "", &[]).unwrap();
     let alone = syncs(&daemon, scratch.path(), 1);
-    let together = syncs(&daemon, scratch.path(), 32);
-    eprintln!("waits for the disk for {CALLS} Prepares: 1 client {alone}, 32 clients {together}");
+    let together = syncs(&daemon, scratch.path(), CLIENTS);
+    let calls = EACH * CLIENTS;
+    eprintln!("waits for the disk: {alone} for {EACH} Prepares of 1 client");
+    eprintln!("waits for the disk: {together} for {calls} Prepares of {CLIENTS} clients");
     assert!(
-        alone >= CALLS,
+        alone >= EACH,
         "a Prepare was answered without waiting: {alone}"
     );
-    assert!(together < CALLS, "the clients do not share: {together}");
     assert!(together > 0);
+    assert!(together < calls, "the clients do not share: {together}");
 }
 
 /// Every call that changes something waits at least once; those that only look, never.
