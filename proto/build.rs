@@ -5,9 +5,10 @@ use std::{env, error, fs};
 
 use prost::Message as _;
 
-const FILES: [&str; 2] = [
+const FILES: [&str; 3] = [
     "containerd/services/snapshots/v1/snapshots.proto",
     "layerd/v1/admin.proto",
+    "layerd/volumes/v1/volumes.proto",
 ];
 
 fn main() -> Result<(), Box<dyn error::Error>> {

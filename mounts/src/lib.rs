@@ -4,8 +4,10 @@
 //! database. No driver mounts on its own account: [`plan`](Driver::plan) only describes, and
 //! [`mount`] does it for who asks.
 
+mod barrier;
 pub mod driver;
 pub mod error;
+mod folder;
 pub mod idmap;
 pub mod mount;
 pub mod mounter;
@@ -16,12 +18,14 @@ pub mod probe;
 pub mod slot;
 mod sys;
 pub mod tree;
+pub mod volume_dirs;
 
 pub use driver::{Base, Driver, Found, IdMap, IdMaps, Mount, Place, Stack, Usage};
 pub use error::Error;
 pub use overlay::{Options, Overlay};
 pub use probe::Finding;
 pub use slot::Slot;
+pub use volume_dirs::VolumeDirs;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod contract;

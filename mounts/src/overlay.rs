@@ -12,8 +12,8 @@
 //! done by descriptor, so that renaming the root under a running daemon misleads nothing but the
 //! planned mounts.
 
-use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{CStr, OsStr};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -21,19 +21,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
+use nix::fcntl::openat;
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, fchown, fsync};
 
+use crate::barrier::Barrier;
 use crate::driver::{Base, Driver, Found, Mount, Place, Stack, Usage};
 use crate::error::Error;
+use crate::folder::{FLAGS, Folder, c_name, move_over, sync_path};
 use crate::plan::Layout;
 use crate::probe::{self, Finding};
 use crate::slot::Slot;
 use crate::{sys, tree};
-use barrier::Barrier;
 
-mod barrier;
 mod lost;
 
 /// Settings of an [`Overlay`].
@@ -42,13 +42,6 @@ pub struct Options {
     /// Further options for every overlay mount, one to an element, as in `redirect_dir=on`. With
     /// an `index` or `userxattr` among them, layerd adds none of its own.
     pub mount_options: Vec<String>,
-}
-
-/// One of the driver's own directories.
-#[derive(Debug)]
-pub(crate) struct Folder {
-    pub(crate) fd: OwnedFd,
-    pub(crate) path: PathBuf,
 }
 
 /// Layers as directories below one root.
@@ -79,7 +72,7 @@ impl Overlay {
         if let Some(fatal) = checked.findings.iter().find(|finding| finding.refuses()) {
             return Err(fatal.to_error(&root));
         }
-        let folder = |name: &CStr| open_folder(&root, name);
+        let folder = |name: &CStr| Folder::open(&root, name);
         let overlay = Self {
             layers: folder(c"l")?,
             work: folder(c"w")?,
@@ -303,27 +296,8 @@ impl Driver for Overlay {
     }
 }
 
-const FLAGS: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
-
 fn work_name(slot: Slot) -> String {
     format!("{slot}.w")
-}
-
-fn c_name(name: &str) -> CString {
-    CString::new(name).expect("the spelling of a slot has no NUL")
-}
-
-/// Moves a directory that is there. Never over another one: two directories of one name mean that
-/// something is badly wrong, and neither may be lost to it.
-fn move_over(from: &Folder, old: &str, to: &Folder, new: &str) -> Result<(), Error> {
-    match renameat2(&from.fd, old, &to.fd, new, RenameFlags::RENAME_NOREPLACE) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(Errno::EEXIST) => Err(Error::io("move to", &to.path.join(new), Errno::EEXIST)),
-        Err(cause) => Err(Error::io("move", &from.path.join(old), cause)),
-    }
 }
 
 fn list_folder(place: Place, folder: &Folder, found: &mut Vec<Found>) -> Result<(), Error> {
@@ -388,30 +362,6 @@ fn prepare_root(root: &Path) -> Result<PathBuf, Error> {
     // The client's mounts must not hang on a symlink that somebody turns elsewhere.
     root.canonicalize()
         .map_err(|cause| Error::io("resolve", root, cause))
-}
-
-fn open_folder(root: &Path, name: &CStr) -> Result<Folder, Error> {
-    let path = root.join(OsStr::from_bytes(name.to_bytes()));
-    let fail = |cause: Errno| Error::io("create directory", &path, cause);
-    match nix::unistd::mkdir(&path, Mode::S_IRWXU) {
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(cause) => return Err(fail(cause)),
-    }
-    let fd = nix::fcntl::open(&path, FLAGS, Mode::empty())
-        .map_err(|cause| Error::io("open directory", &path, cause))?;
-    let stat = sys::stat(fd.as_fd(), c"").map_err(fail)?;
-    if stat.mode & 0o7777 != 0o700 {
-        fchmod(&fd, Mode::S_IRWXU)
-            .map_err(|cause| Error::io("change the mode of", &path, cause))?;
-    }
-    fsync(&fd).map_err(|cause| Error::io("sync", &path, cause))?;
-    Ok(Folder { fd, path })
-}
-
-fn sync_path(path: &Path) -> Result<(), Error> {
-    let fail = |cause: Errno| Error::io("sync", path, cause);
-    let fd = nix::fcntl::open(path, FLAGS, Mode::empty()).map_err(fail)?;
-    fsync(&fd).map_err(fail)
 }
 
 #[cfg(test)]

@@ -50,4 +50,11 @@ pub mod layerd {
     pub mod v1 {
         tonic::include_proto!("layerd.v1");
     }
+    /// `layerd.volumes`.
+    pub mod volumes {
+        /// `layerd.volumes.v1`: volumes and attachments.
+        pub mod v1 {
+            tonic::include_proto!("layerd.volumes.v1");
+        }
+    }
 }

@@ -206,7 +206,7 @@ impl TryFrom<RawTrash> for TrashOptions {
     type Error = ConfigError;
 
     fn try_from(raw: RawTrash) -> Result<Self, ConfigError> {
-        let brake_min = range("trash.brake_min", raw.brake_min, 200, 1..=1_000_000)?;
+        let brake_min = range("trash.brake_min", raw.brake_min, 600, 1..=1_000_000)?;
         Ok(Self {
             keep: range("trash.keep_secs", raw.keep_secs, 2, 0..=31_536_000)
                 .map(Duration::from_secs)?,

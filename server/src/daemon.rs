@@ -190,9 +190,20 @@ async fn rescue(
             () = restored.cancelled() => {}
         }
     };
-    router
-        .serve_with_incoming_shutdown(UnixListenerStream::new(socket), ended)
-        .await?;
+    let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(socket), ended);
+    let (stop, restored) = (tasks.stopping(), done.clone());
+    // A client that is idle or stopped keeps its connection, but not the daemon.
+    let enough = async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = restored.cancelled() => {}
+        }
+        sleep(CLOSE_GRACE).await;
+    };
+    tokio::select! {
+        outcome = served => outcome?,
+        () = enough => {}
+    }
     if done.is_cancelled() {
         Ok(())
     } else {

@@ -10,12 +10,30 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use crate::driver::{Found, Place};
 use crate::error::Error;
 
-/// Moves an entry to `<root>/lost/<folder>-<name>`, with a number behind it if that is taken.
+/// Moves an entry to `<root>/lost/<folder>-<name>`, with a number behind it if that is taken. A
+/// slot in the trash has a directory, a work directory, or both.
 pub(super) fn set_aside(root: &Path, found: &Found) -> Result<PathBuf, Error> {
     let source = match found {
-        Found::Slot(place, slot) => root.join(folder_of(*place)).join(slot.to_string()),
+        Found::Slot(Place::Trash, slot) => {
+            let (layer, work) = (slot.to_string(), super::work_name(*slot));
+            let [layer, work] = [layer, work].map(|name| root.join("t").join(name));
+            match (layer.symlink_metadata(), work.symlink_metadata()) {
+                (Ok(_), Ok(_)) => {
+                    move_aside(root, work)?;
+                    layer
+                }
+                (Err(_), Ok(_)) => work,
+                _ => layer,
+            }
+        }
+        Found::Slot(Place::Layer, slot) => root.join("l").join(slot.to_string()),
+        Found::Slot(Place::Work, slot) => root.join("w").join(slot.to_string()),
         Found::Stranger(path) => path.clone(),
     };
+    move_aside(root, source)
+}
+
+fn move_aside(root: &Path, source: PathBuf) -> Result<PathBuf, Error> {
     let lost = root.join("lost");
     let made = fs::DirBuilder::new()
         .recursive(true)
@@ -47,13 +65,5 @@ pub(super) fn set_aside(root: &Path, found: &Found) -> Result<PathBuf, Error> {
         let mut numbered = name.clone();
         numbered.push(format!(".{number}"));
         target = lost.join(numbered);
-    }
-}
-
-fn folder_of(place: Place) -> &'static str {
-    match place {
-        Place::Layer => "l",
-        Place::Work => "w",
-        Place::Trash => "t",
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use layerd_mounts::idmap::BadMap;
-use layerd_store::{BadInput, Key, LayerId, Refusal};
+use layerd_store::{BadInput, Key, LayerId, Refusal, VolumeName};
 
 use crate::filter::BadFilter;
 
@@ -139,6 +139,59 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// No volume has this name.
+    #[error(
+        "volume {name} does not exist{}; `layerctl volume create {name}` or `-v {name}:PATH` would create it",
+        suggestion(near)
+    )]
+    NoVolume {
+        /// The name asked for.
+        name: VolumeName,
+        /// Names that are near.
+        near: Vec<VolumeName>,
+    },
+    /// A volume is there, but not as it was asked for.
+    #[error(
+        "volume {name} already exists with other settings: {field} is {have:?}, asked for was {want:?}"
+    )]
+    Drift {
+        /// The volume.
+        name: VolumeName,
+        /// What differs.
+        field: String,
+        /// What it is.
+        have: String,
+        /// What was asked for.
+        want: String,
+    },
+    /// A volume is being copied or exported.
+    #[error("volume {name} is being copied or exported; try again when that has ended")]
+    BeingRead {
+        /// The volume.
+        name: VolumeName,
+    },
+    /// Files could not be copied.
+    #[error("{attempt}")]
+    Copy {
+        /// What was attempted.
+        attempt: &'static str,
+        /// Why it failed.
+        #[source]
+        cause: layerd_layers::Error,
+    },
+    /// The kernel gave no random bytes.
+    #[error("read random bytes for a name")]
+    Random {
+        /// Why not.
+        #[source]
+        cause: io::Error,
+    },
+    /// A prune was to be executed that nobody planned.
+    #[error("there is no prune plan {id:?}, or it is older than ten minutes; plan again")]
+    NoPlan {
+        /// The id asked for.
+        id: String,
+    },
     /// The daemon is stopping.
     #[error("layerd is stopping")]
     Stopping,
@@ -158,7 +211,11 @@ impl Error {
             Self::Measure { cause, .. } => driver_kind(cause),
             Self::Plan { .. } => ErrorKind::Refused,
             Self::Thread { .. } => ErrorKind::Full,
-            Self::NoExport { .. } => ErrorKind::Missing,
+            Self::NoExport { .. } | Self::NoVolume { .. } => ErrorKind::Missing,
+            Self::Drift { .. } => ErrorKind::Exists,
+            Self::BeingRead { .. } | Self::NoPlan { .. } => ErrorKind::Refused,
+            Self::Copy { cause, .. } => copy_kind(cause),
+            Self::Random { .. } => ErrorKind::Internal,
             Self::Unrecorded { .. } | Self::Damaged { .. } => ErrorKind::Damaged,
             Self::Stopping => ErrorKind::Stopping,
         }
@@ -233,6 +290,22 @@ fn driver_kind(error: &layerd_mounts::Error) -> ErrorKind {
         full if full.is_full() => ErrorKind::Full,
         _ => ErrorKind::Internal,
     }
+}
+
+fn copy_kind(error: &layerd_layers::Error) -> ErrorKind {
+    if error.is_full() {
+        ErrorKind::Full
+    } else {
+        ErrorKind::Internal
+    }
+}
+
+fn suggestion(near: &[VolumeName]) -> String {
+    if near.is_empty() {
+        return String::new();
+    }
+    let names: Vec<_> = near.iter().map(VolumeName::as_str).collect();
+    format!(" (there is {})", names.join(", "))
 }
 
 fn is_full(cause: &io::Error) -> bool {

@@ -8,6 +8,7 @@
 
 mod check;
 mod error;
+mod events;
 pub mod filter;
 mod list;
 mod meter;
@@ -15,27 +16,33 @@ mod quarantine;
 mod reap;
 mod recover;
 mod snapshots;
+pub mod spec;
 mod trash;
+mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use layerd_mounts::{Driver, Slot};
+use layerd_mounts::{Driver, Slot, VolumeDirs};
 use layerd_store::{LayerId, Store};
 
 pub use check::{Problem, Remedy};
 pub use error::{Error, ErrorKind};
+pub use events::Event;
 pub use list::{Entry, Listing};
 pub use reap::Reaped;
 pub use recover::{Finding, restore_records, survey};
 pub use snapshots::{Counts, Mounted};
 pub use trash::{Removed, TrashOptions};
+pub use volumes::{Candidate, CreateVolume, Plan, Pruned, Source, VolumeEntry, VolumeFilter};
 
+use events::Events;
 use meter::Meter;
 use quarantine::Quarantine;
 use reap::Backlog;
 use trash::Trash;
+use volumes::{Pins, Plans};
 
 /// Settings of an engine.
 #[derive(Debug, Clone)]
@@ -82,6 +89,10 @@ pub struct Engine {
     backlog: Backlog,
     trash: Trash,
     quarantine: Quarantine,
+    volume_dirs: Arc<VolumeDirs>,
+    pins: Pins,
+    plans: Plans,
+    events: Events,
     options: Options,
     root: PathBuf,
 }
@@ -97,8 +108,16 @@ impl Engine {
     pub fn open(root: &Path, driver: Arc<dyn Driver>, options: Options) -> Result<Self, Error> {
         let found = driver.list().map_err(Error::driver("list the layers"))?;
         recover::refuse_lost_records(root, &found)?;
-        let syncing = driver.clone();
-        let barrier = move || syncing.sync().map_err(|cause| Arc::new(cause) as _);
+        let volume_dirs =
+            VolumeDirs::open(root).map_err(Error::driver("open the folder of volumes"))?;
+        let volume_dirs = Arc::new(volume_dirs);
+        let (layers, volumes) = (driver.clone(), volume_dirs.clone());
+        let barrier = move || {
+            layers
+                .sync()
+                .and_then(|()| volumes.sync())
+                .map_err(|cause| Arc::new(cause) as _)
+        };
         let barrier = Box::new(barrier);
         let store = Store::open(&meta_folder(root), layerd_store::Options { barrier })?;
         let store = Arc::new(store);
@@ -110,10 +129,15 @@ impl Engine {
             backlog: Backlog::default(),
             trash: Trash::open(&meta_folder(root), options.trash.clone()),
             quarantine: Quarantine::default(),
+            volume_dirs,
+            pins: Pins::default(),
+            plans: Plans::default(),
+            events: Events::default(),
             options,
             root: root.to_owned(),
         };
         engine.recover(&found);
+        engine.recover_volumes()?;
         Ok(engine)
     }
 
@@ -139,6 +163,13 @@ impl Engine {
     #[must_use]
     pub fn quarantined(&self) -> usize {
         self.quarantine.len()
+    }
+
+    /// What happens to volumes and attachments from now on. The channel ends when its reader is
+    /// too far behind.
+    #[must_use]
+    pub fn watch(&self) -> std::sync::mpsc::Receiver<Event> {
+        self.events.watch()
     }
 
     /// What Commit makes durable.

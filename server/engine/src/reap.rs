@@ -59,7 +59,7 @@ impl Backlog {
         held(&self.pass)
     }
 
-    fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
@@ -104,6 +104,7 @@ impl Engine {
             let gone = portion.iter().filter(|id| self.reap_one(**id, &mut reaped));
             self.forget(gone.copied().collect());
         }
+        self.reap_volumes();
         if reaped.deleted + reaped.failed > 0 {
             debug!(deleted = reaped.deleted, failed = reaped.failed, "reaped");
         }

@@ -40,9 +40,9 @@ pub struct Finding {
 const FOLDERS: [&str; 5] = ["meta", "l", "w", "t", "lost"];
 const FOLDER_MODE: u32 = 0o700;
 
-/// What is wrong with the folders themselves, and with the exports in one of them. Reads each
-/// export. What cannot be read at all is not judged here: the store says so when it opens.
-fn folder_problems(root: &Path) -> Vec<Problem> {
+/// What is wrong with the folders themselves. What cannot be read at all is not judged here: the
+/// store and the driver say so when they open.
+fn open_folders(root: &Path) -> Vec<Problem> {
     let folders = FOLDERS.into_iter().filter_map(|name| {
         let path = root.join(name);
         let found = fs::symlink_metadata(&path).ok()?;
@@ -50,9 +50,10 @@ fn folder_problems(root: &Path) -> Vec<Problem> {
         let is_wrong = found.is_dir() && mode != FOLDER_MODE;
         is_wrong.then_some(Problem::FolderMode { path, mode })
     });
-    folders.chain(bad_exports(&meta_folder(root))).collect()
+    folders.collect()
 }
 
+/// Exports that would not help. Reads all of each, so start-up does without.
 fn bad_exports(meta: &Path) -> Vec<Problem> {
     let Ok(entries) = fs::read_dir(meta) else {
         return Vec::new();
@@ -152,7 +153,8 @@ pub fn survey(root: &Path) -> Result<Vec<Problem>, Error> {
         next_id: ids_below,
     };
     let mut all = problems(&facts);
-    all.extend(folder_problems(root));
+    all.extend(open_folders(root));
+    all.extend(bad_exports(&meta_folder(root)));
     Ok(all.into_iter().collect())
 }
 
@@ -160,7 +162,7 @@ impl Engine {
     /// Makes good what `found` shows; called before any request.
     pub(crate) fn recover(&self, found: &[Found]) {
         if self.store.was_unclean() {
-            warn!("the last process did not end in order; everything acknowledged was verified");
+            info!("the last process did not end in order; everything acknowledged was verified");
         }
         let problems = problems(&Facts {
             found,
@@ -168,7 +170,7 @@ impl Engine {
             view: &self.store.view(),
             next_id: self.store.first_id(),
         });
-        for problem in problems.into_iter().chain(folder_problems(&self.root)) {
+        for problem in problems.into_iter().chain(open_folders(&self.root)) {
             match problem.remedy() {
                 // What cannot be made good is logged, and found again by fsck.
                 Remedy::Safe(_) => drop(self.make_good(&problem)),
@@ -210,7 +212,8 @@ impl Engine {
             view: &view,
             next_id: self.store.next_id(),
         });
-        all.extend(folder_problems(&self.root));
+        all.extend(open_folders(&self.root));
+        all.extend(bad_exports(&meta_folder(&self.root)));
         // A snapshot made since the directories were read seems to lack its own.
         let settled = |problem: &Problem| {
             problem

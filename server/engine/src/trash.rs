@@ -35,7 +35,7 @@ impl Default for TrashOptions {
             keep: Duration::from_secs(2),
             min_free_percent: 10,
             brake_percent: 30,
-            brake_min: 200,
+            brake_min: 600,
         }
     }
 }
@@ -142,6 +142,11 @@ impl Trash {
     /// Why nothing is deleted, if that is so.
     pub(crate) fn brake(&self) -> Option<String> {
         self.state().brake.clone()
+    }
+
+    /// Up to when everything that was removed may go.
+    pub(crate) fn emptied(&self) -> Option<Timestamp> {
+        self.state().emptied
     }
 
     pub(crate) fn min_free_percent(&self) -> u64 {

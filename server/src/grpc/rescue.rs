@@ -10,10 +10,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use layerd_engine::restore_records;
+use layerd_engine::{Error, restore_records};
 use layerd_mounts::Overlay;
 use layerd_proto::layerd::v1::admin_server::{Admin, AdminServer};
 use layerd_proto::layerd::v1::{self as pb, InfoRequest, InfoResponse};
+use layerd_store::Error as StoreError;
 use tempfile::NamedTempFile;
 use tokio_stream::{Empty, StreamExt};
 use tokio_util::sync::CancellationToken;
@@ -107,13 +108,19 @@ impl Admin for Rescue {
         request: Request<Streaming<pb::Chunk>>,
     ) -> Result<Response<pb::RestoreRecordsResponse>, Status> {
         let upload = self.receive(request.into_inner()).await?;
+        let file = upload.as_ref().map(|upload| upload.path().to_owned());
         let (root, driver) = (self.root.clone(), self.driver.clone());
         let restored = self.tasks.call(move || {
             let file = upload.as_ref().map(NamedTempFile::path);
             restore_records(&root, &driver, file)
         });
         let restored = restored.await.map_err(|lost| status::lost(&lost))?;
-        let (snapshots, set_aside) = restored.map_err(|error| status::of(&error))?;
+        let (snapshots, set_aside) = restored.map_err(|error| match error {
+            Error::Store(StoreError::Damaged { path, what }) if Some(&path) == file.as_ref() => {
+                Status::invalid_argument(format!("the file that was sent is no backup: {what}"))
+            }
+            other => status::of(&other),
+        })?;
         info!(snapshots, set_aside, "the records are back");
         self.done.cancel();
         Ok(Response::new(pb::RestoreRecordsResponse {

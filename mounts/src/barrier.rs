@@ -19,11 +19,11 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{fsync, ftruncate};
 
-use super::Folder;
 use crate::error::Error;
+use crate::folder::{FLAGS, Folder};
 
 #[derive(Debug)]
-pub(super) struct Barrier {
+pub(crate) struct Barrier {
     root: PathBuf,
     /// The nameless file and its length, where the file system has one journal. The lock also
     /// keeps a second caller from returning before the wait that covers its change has ended.
@@ -32,30 +32,34 @@ pub(super) struct Barrier {
 }
 
 impl Barrier {
-    pub(super) fn open(root: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(root: &Path) -> Result<Self, Error> {
         let fail = |cause: Errno| Error::io("open a file to sync in", root, cause);
-        let folder = open(root, super::FLAGS, Mode::empty()).map_err(fail)?;
+        let folder = open(root, FLAGS, Mode::empty()).map_err(fail)?;
         let kind = fstatfs(&folder).map_err(fail)?.filesystem_type();
         let shared = kind == EXT4_SUPER_MAGIC || kind == XFS_SUPER_MAGIC;
         let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
         let file = shared
             .then(|| open(root, flags, Mode::S_IRUSR | Mode::S_IWUSR))
             .transpose();
-        let file = file.map_err(fail)?.map(|fd| (File::from(fd), 0));
+        let file = match file {
+            // A full disk must not keep the daemon from starting: each file is then synced.
+            Err(Errno::ENOSPC | Errno::EDQUOT) => None,
+            file => file.map_err(fail)?,
+        };
         Ok(Self {
             root: root.to_owned(),
-            journal: Mutex::new(file),
-            shared,
+            shared: file.is_some(),
+            journal: Mutex::new(file.map(|fd| (File::from(fd), 0))),
         })
     }
 
     /// Whether one wait covers all files.
-    pub(super) fn is_shared(&self) -> bool {
+    pub(crate) fn is_shared(&self) -> bool {
         self.shared
     }
 
     /// Makes all earlier changes of names and sizes durable, if there are any.
-    pub(super) fn pass(&self, changed: &AtomicBool, folders: &[&Folder]) -> Result<(), Error> {
+    pub(crate) fn pass(&self, changed: &AtomicBool, folders: &[&Folder]) -> Result<(), Error> {
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         if !changed.swap(false, Ordering::AcqRel) {
             return Ok(());

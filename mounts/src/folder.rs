@@ -1,0 +1,74 @@
+//! A directory of our own, held open.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, RenameFlags, renameat2};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{Gid, Uid, fchown, fsync};
+
+use crate::error::Error;
+use crate::sys;
+
+/// How our own directories are opened.
+pub(crate) const FLAGS: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
+/// One of the driver's own directories.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    pub(crate) fd: OwnedFd,
+    pub(crate) path: PathBuf,
+}
+
+impl Folder {
+    /// Opens `name` below `root`; makes it if it is missing. Only root gets at what is inside,
+    /// whatever was done to its owner and mode. Durable on return, but for its entry in `root`.
+    pub(crate) fn open(root: &Path, name: &CStr) -> Result<Self, Error> {
+        let path = root.join(OsStr::from_bytes(name.to_bytes()));
+        let fail = |cause: Errno| Error::io("create directory", &path, cause);
+        match nix::unistd::mkdir(&path, Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(cause) => return Err(fail(cause)),
+        }
+        let fd = nix::fcntl::open(&path, FLAGS, Mode::empty())
+            .map_err(|cause| Error::io("open directory", &path, cause))?;
+        let stat = sys::stat(fd.as_fd(), c"").map_err(fail)?;
+        if (stat.uid, stat.gid) != (Uid::effective().as_raw(), Gid::effective().as_raw()) {
+            fchown(&fd, Some(Uid::effective()), Some(Gid::effective()))
+                .map_err(|cause| Error::io("change the owner of", &path, cause))?;
+        }
+        if stat.mode & 0o7777 != 0o700 {
+            fchmod(&fd, Mode::S_IRWXU)
+                .map_err(|cause| Error::io("change the mode of", &path, cause))?;
+        }
+        fsync(&fd).map_err(|cause| Error::io("sync", &path, cause))?;
+        Ok(Self { fd, path })
+    }
+}
+
+pub(crate) fn c_name(name: &str) -> CString {
+    CString::new(name).expect("the spelling of a slot has no NUL")
+}
+
+/// Moves a directory that is there. Never over another one: two directories of one name mean that
+/// something is badly wrong, and neither may be lost to it.
+pub(crate) fn move_over(from: &Folder, old: &str, to: &Folder, new: &str) -> Result<(), Error> {
+    match renameat2(&from.fd, old, &to.fd, new, RenameFlags::RENAME_NOREPLACE) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(Errno::EEXIST) => Err(Error::io("move to", &to.path.join(new), Errno::EEXIST)),
+        Err(cause) => Err(Error::io("move", &from.path.join(old), cause)),
+    }
+}
+
+/// Makes entries of a directory durable.
+pub(crate) fn sync_path(path: &Path) -> Result<(), Error> {
+    let fail = |cause: Errno| Error::io("sync", path, cause);
+    let fd = nix::fcntl::open(path, FLAGS, Mode::empty()).map_err(fail)?;
+    fsync(&fd).map_err(fail)
+}

@@ -1,0 +1,343 @@
+//! Directories of volumes.
+//!
+//! ```text
+//! <root>/volumes/<slot>/data           a volume's content; stays where it is while it is attached
+//! <root>/volumes/.staging/<slot>/data  content that is being made
+//! <root>/volumes/.trash/<slot>         a deleted volume
+//! <root>/volumes/by-name/<name>        links for people
+//! ```
+//!
+//! A volume appears by rename, whole, and goes by rename, whatever its size. Nothing rests on the
+//! links: they are made anew at start.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{RenameFlags, openat, renameat2};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
+
+use crate::barrier::Barrier;
+use crate::driver::Usage;
+use crate::error::Error;
+use crate::folder::{FLAGS, Folder, c_name, move_over, sync_path};
+use crate::slot::Slot;
+use crate::tree;
+
+const DATA: &str = "data";
+
+/// Who owns the top folder of a new volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Top {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// What is on disk of volumes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoundVolumes {
+    /// In their place.
+    pub live: Vec<Slot>,
+    /// Being made when the last process ended.
+    pub staged: Vec<Slot>,
+    /// In the trash.
+    pub trashed: Vec<Slot>,
+}
+
+/// The directories of all volumes of one root.
+#[derive(Debug)]
+pub struct VolumeDirs {
+    live: Folder,
+    staging: Folder,
+    trash: Folder,
+    names: Folder,
+    changed: AtomicBool,
+    barrier: Barrier,
+}
+
+impl VolumeDirs {
+    /// Opens `<root>/volumes`, making it if it is missing. The root is there and was checked.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        let live = Folder::open(root, c"volumes")?;
+        let inside = live.path.clone();
+        let dirs = Self {
+            staging: Folder::open(&inside, c".staging")?,
+            trash: Folder::open(&inside, c".trash")?,
+            names: Folder::open(&inside, c"by-name")?,
+            live,
+            changed: AtomicBool::new(false),
+            barrier: Barrier::open(root)?,
+        };
+        sync_path(&inside)?;
+        sync_path(root)?;
+        Ok(dirs)
+    }
+
+    /// Where a volume's content is.
+    #[must_use]
+    pub fn data_path(&self, slot: Slot) -> PathBuf {
+        self.live.path.join(slot.to_string()).join(DATA)
+    }
+
+    /// Opens a volume's content.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open_data(&self, slot: Slot) -> Result<OwnedFd, Error> {
+        open_data(&self.live, slot)
+    }
+
+    /// Makes an empty volume that nobody sees yet, and opens its content. What an earlier call
+    /// left there goes first.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn stage(&self, slot: Slot, top: Top) -> Result<OwnedFd, Error> {
+        self.drop_stage(slot)?;
+        let name = slot.to_string();
+        let path = self.staging.path.join(&name);
+        let fail = |cause: Errno| Error::io("create directory", &path, cause);
+        mkdirat(&self.staging.fd, name.as_str(), Mode::S_IRWXU).map_err(fail)?;
+        let holder = openat(&self.staging.fd, name.as_str(), FLAGS, Mode::empty()).map_err(fail)?;
+        mkdirat(&holder, DATA, Mode::S_IRWXU).map_err(fail)?;
+        let data = openat(&holder, DATA, FLAGS, Mode::empty()).map_err(fail)?;
+        set_top(&data, top).map_err(fail)?;
+        Ok(data)
+    }
+
+    /// Lets a staged volume appear in its place. Durable after [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// [`Error::Io`]; a volume that is there already is never replaced.
+    pub fn publish(&self, slot: Slot) -> Result<(), Error> {
+        let name = slot.to_string();
+        self.touched();
+        move_over(&self.staging, &name, &self.live, &name)
+    }
+
+    /// Puts staged content in the place of a volume's own, which goes to the staging area. Who
+    /// has the volume mounted keeps what was there before.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn exchange(&self, slot: Slot) -> Result<(), Error> {
+        let name = format!("{slot}/{DATA}");
+        let flags = RenameFlags::RENAME_EXCHANGE;
+        let exchanged = renameat2(
+            &self.staging.fd,
+            name.as_str(),
+            &self.live.fd,
+            name.as_str(),
+            flags,
+        );
+        self.touched();
+        exchanged.map_err(|cause| Error::io("exchange", &self.live.path.join(name), cause))
+    }
+
+    /// Deletes what is staged for a volume. Nothing there is success.
+    ///
+    /// # Errors
+    /// As for [`delete`](Self::delete).
+    pub fn drop_stage(&self, slot: Slot) -> Result<(), Error> {
+        delete(&self.staging, slot, &|| true)
+    }
+
+    /// Moves a volume to the trash. One that is not there is passed over.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn retire(&self, slot: Slot) -> Result<(), Error> {
+        let name = slot.to_string();
+        self.touched();
+        move_over(&self.live, &name, &self.trash, &name)
+    }
+
+    /// Moves a volume back out of the trash.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn restore(&self, slot: Slot) -> Result<(), Error> {
+        let name = slot.to_string();
+        self.touched();
+        move_over(&self.trash, &name, &self.live, &name)
+    }
+
+    /// Deletes a volume from the trash, as [`Driver::delete`](crate::Driver::delete) does a layer.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
+        delete(&self.trash, slot, keep_going)
+    }
+
+    /// Measures a volume: one look at each file.
+    ///
+    /// # Errors
+    /// As for [`Driver::usage`](crate::Driver::usage).
+    pub fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error> {
+        let holder = open_holder(&self.live, slot)?;
+        tree::usage(
+            holder.as_fd(),
+            &c_name(DATA),
+            &self.data_path(slot),
+            keep_going,
+        )
+    }
+
+    /// Whether nothing was ever put into a volume.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn is_empty(&self, slot: Slot) -> Result<bool, Error> {
+        let path = self.data_path(slot);
+        let fail = |cause: Errno| Error::io("read directory", &path, cause);
+        let mut dir =
+            Dir::openat(&self.open_data(slot)?, ".", FLAGS, Mode::empty()).map_err(fail)?;
+        let mut names = dir
+            .iter()
+            .map(|entry| entry.map(|entry| entry.file_name().to_owned()));
+        let other = names
+            .find(|name| !matches!(name.as_deref(), Ok(name) if name == c"." || name == c".."));
+        match other {
+            Some(Err(cause)) => Err(fail(cause)),
+            other => Ok(other.is_none()),
+        }
+    }
+
+    /// Makes all earlier calls durable: one wait, or none if nothing was done.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: nothing may be assumed durable.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.barrier.pass(&self.changed, &[&self.trash, &self.live])
+    }
+
+    /// Whether [`sync`](Self::sync) makes the names and attributes of all files durable, so that
+    /// only their content has to be written back by who fills a volume.
+    #[must_use]
+    pub fn has_one_journal(&self) -> bool {
+        self.barrier.is_shared()
+    }
+
+    /// Lists what is on disk, in no order. What is not layerd's is left out.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn list(&self) -> Result<FoundVolumes, Error> {
+        Ok(FoundVolumes {
+            live: slots(&self.live)?,
+            staged: slots(&self.staging)?,
+            trashed: slots(&self.trash)?,
+        })
+    }
+
+    /// Makes the links for people be those of `names`, and no others.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for the first that could not be made; the others are.
+    pub fn link_all(&self, names: &BTreeMap<String, Slot>) -> Result<(), Error> {
+        let fail = |cause: Errno| Error::io("read directory", &self.names.path, cause);
+        let mut dir = Dir::openat(&self.names.fd, ".", FLAGS, Mode::empty()).map_err(fail)?;
+        let there = dir
+            .iter()
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_str().ok()?.to_owned()));
+        for name in
+            there.filter(|name| !matches!(name.as_str(), "." | "..") && !names.contains_key(name))
+        {
+            self.unlink(&name)?;
+        }
+        names
+            .iter()
+            .try_for_each(|(name, slot)| self.link(name, *slot))
+    }
+
+    /// Links a name to a volume, in place of what it led to. `name` is the checked name of a
+    /// volume, which is no path.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn link(&self, name: &str, slot: Slot) -> Result<(), Error> {
+        self.unlink(name)?;
+        let target = format!("../{slot}/{DATA}");
+        let linked = symlinkat(target.as_str(), &self.names.fd, name);
+        linked.map_err(|cause| Error::io("make the link", &self.names.path.join(name), cause))
+    }
+
+    /// Removes the link of a name. Nothing there is success.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn unlink(&self, name: &str) -> Result<(), Error> {
+        match unlinkat(&self.names.fd, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(cause) => Err(Error::io(
+                "remove the link",
+                &self.names.path.join(name),
+                cause,
+            )),
+        }
+    }
+
+    fn touched(&self) {
+        self.changed.store(true, Ordering::Release);
+    }
+}
+
+fn set_top(data: &OwnedFd, top: Top) -> Result<(), Errno> {
+    fchown(
+        data,
+        Some(Uid::from_raw(top.uid)),
+        Some(Gid::from_raw(top.gid)),
+    )?;
+    fchmod(data, Mode::from_bits_truncate(top.mode))
+}
+
+fn open_holder(folder: &Folder, slot: Slot) -> Result<OwnedFd, Error> {
+    let name = slot.to_string();
+    let opened = openat(&folder.fd, name.as_str(), FLAGS, Mode::empty());
+    opened.map_err(|cause| Error::io("open directory", &folder.path.join(name), cause))
+}
+
+fn open_data(folder: &Folder, slot: Slot) -> Result<OwnedFd, Error> {
+    let holder = open_holder(folder, slot)?;
+    let opened = openat(&holder, DATA, FLAGS, Mode::empty());
+    opened.map_err(|cause| {
+        Error::io(
+            "open directory",
+            &folder.path.join(slot.to_string()).join(DATA),
+            cause,
+        )
+    })
+}
+
+fn delete(folder: &Folder, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
+    tree::delete(
+        folder.fd.as_fd(),
+        &c_name(&slot.to_string()),
+        &folder.path,
+        keep_going,
+    )
+}
+
+fn slots(folder: &Folder) -> Result<Vec<Slot>, Error> {
+    let fail = |cause: Errno| Error::io("read directory", &folder.path, cause);
+    let mut dir = Dir::openat(&folder.fd, ".", FLAGS, Mode::empty()).map_err(fail)?;
+    let mut found = Vec::new();
+    for entry in dir.iter() {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name().to_str().ok();
+        found.extend(name.and_then(|name| name.parse::<Slot>().ok()));
+    }
+    Ok(found)
+}

@@ -1,0 +1,316 @@
+//! The normalised form of a mount. What is of these types has been checked.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::error::{Fault, Rule, quote, too_long};
+use super::path::{HostPath, Subpath, Target};
+
+/// Longest name of a volume, in bytes.
+const NAME_MAX: usize = 255;
+/// Longest reference to an image, in bytes: a snapshot's name may be that long.
+const REFERENCE_MAX: usize = 4096;
+
+/// One mount of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountSpec {
+    /// What is mounted.
+    pub kind: Kind,
+    /// Where the container sees it.
+    pub target: Target,
+    /// Whether the container may write.
+    pub read_only: ReadOnly,
+    /// What happens if the source does not exist. Anonymous volumes and tmpfs are always made,
+    /// images never.
+    pub on_missing: OnMissing,
+    /// SELinux label to give the content; nothing is relabelled without one.
+    pub relabel: Option<Relabel>,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A volume.
+    Volume(Volume),
+    /// A file or directory of the host.
+    Bind(Bind),
+    /// Memory.
+    Tmpfs(Tmpfs),
+    /// The content of an image.
+    Image(Image),
+}
+
+/// A volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Its name; `None` for one that is made for this mount and gets a name then.
+    pub name: Option<VolumeName>,
+    /// What of it is mounted; `None` for all. Needs a name.
+    pub subpath: Option<Subpath>,
+    /// Whether an empty volume gets what the image has at the target.
+    pub copy_up: bool,
+    /// How to make it, if this mount does.
+    pub create_with: CreateWith,
+}
+
+/// How to make a volume. Used only when it does not exist yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateWith {
+    /// The driver; `None` for the default one.
+    pub driver: Option<String>,
+    /// The driver's options.
+    pub options: BTreeMap<String, String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A file or directory of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// The path on the host. Symbolic links in it are not resolved yet.
+    pub source: HostPath,
+    /// How mounts made later below it spread.
+    pub propagation: Propagation,
+    /// Whether the mounts below it come along.
+    pub recursive: bool,
+    /// What to make of a source that is missing; [`CreateSource::None`] exactly if the policy is
+    /// [`Policy::Fail`].
+    pub create: CreateSource,
+    /// Whose ids the files seem to have.
+    pub idmap: Option<IdMap>,
+}
+
+/// What is made of a bind mount's missing source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CreateSource {
+    /// Nothing.
+    #[default]
+    None,
+    /// A directory, with those above it.
+    Directory,
+    /// An empty file, with the directories above it.
+    File,
+}
+
+/// How the ids of a bind mount's files are mapped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdMap {
+    /// As the container's user namespace maps ids.
+    UserNamespace,
+    /// The owner of the source appears as this user (a name, an id, or `uid:gid`), or as the one
+    /// the container runs as.
+    MatchUser(Option<String>),
+}
+
+/// Memory, up to what `size` says. Always `nosuid,nodev` unless `more` says otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tmpfs {
+    /// Most it may hold; `None` leaves it to the kernel (half of the memory).
+    pub size: Option<TmpfsSize>,
+    /// Permissions of its root; `None` for 1777.
+    pub mode: Option<u32>,
+    /// Owner of its root; `None` for 0.
+    pub uid: Option<u32>,
+    /// Group of its root; `None` for 0.
+    pub gid: Option<u32>,
+    /// Most files it may hold; 0 for no limit, `None` leaves it to the kernel.
+    pub inodes: Option<u64>,
+    /// Whether programs on it may run.
+    pub exec: bool,
+    /// Further mount options that differ from the defaults, sorted, at most one of a kind.
+    pub more: Vec<String>,
+}
+
+/// A limit for a tmpfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TmpfsSize {
+    /// Bytes; 0 for no limit.
+    Bytes(u64),
+    /// Hundredths of the memory.
+    Percent(u64),
+}
+
+/// The content of an image, or of a committed snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Which one.
+    pub reference: ImageReference,
+    /// What of it is mounted; `None` for all.
+    pub subpath: Option<Subpath>,
+}
+
+/// Reference to an image or name of a committed snapshot: 1 to 4096 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageReference(String);
+
+impl ImageReference {
+    pub(super) fn parse(field: &str, raw: &str) -> Result<Self, Fault> {
+        match raw.len() {
+            0 => Err(Fault::new(field, Rule::Missing, "is required for an image")),
+            1..=REFERENCE_MAX => Ok(Self(raw.to_owned())),
+            bytes => Err(too_long(field, bytes, REFERENCE_MAX)),
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Name of a volume: 2 to 255 letters, digits, dots, hyphens and underscores of ASCII, of which
+/// the first is a letter or digit.
+///
+/// An index entry, never a path: a volume's directory is named by its id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeName(String);
+
+impl VolumeName {
+    /// Checks a name; `None` if it breaks the rule.
+    #[must_use]
+    pub fn new(raw: &str) -> Option<Self> {
+        Self::parse("", raw).ok()
+    }
+
+    pub(super) fn parse(field: &str, raw: &str) -> Result<Self, Fault> {
+        let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        let Some(first) = raw.chars().next() else {
+            return Err(Fault::new(field, Rule::Empty, "must not be empty"));
+        };
+        if raw.len() > NAME_MAX {
+            return Err(too_long(field, raw.len(), NAME_MAX));
+        }
+        let broken = if !first.is_ascii_alphanumeric() {
+            "does not begin with a letter or digit"
+        } else if !raw.chars().all(inner) {
+            "holds more than letters, digits, dots, hyphens and underscores"
+        } else if raw.len() < 2 {
+            "has only one character"
+        } else {
+            return Ok(Self(raw.to_owned()));
+        };
+        Err(bad_name(field, raw, broken))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn bad_name(field: &str, raw: &str, broken: &str) -> Fault {
+    let detail = format!("the volume name {:?} {broken}", quote(raw));
+    let fault = Fault::new(field, Rule::BadName, detail);
+    if raw.starts_with('~') {
+        fault.hint("a shell expands ~ only at the start of a word: give an absolute path")
+    } else if raw.contains('/') {
+        fault.hint("a host directory needs an absolute path, and with --mount also type=bind")
+    } else {
+        fault
+    }
+}
+
+impl fmt::Display for VolumeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Whether the container may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadOnly {
+    /// It may.
+    Rw,
+    /// Not to the mount itself; mounts below it stay as they are.
+    RoTop,
+    /// Nor to mounts below it, if kernel and runtime can do that.
+    RoRecursiveIfPossible,
+    /// Nor to mounts below it, or there is no mount.
+    RoRecursiveRequired,
+}
+
+/// What to do if the source is missing, and who said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnMissing {
+    /// What to do.
+    pub policy: Policy,
+    /// Who said so.
+    pub origin: Origin,
+}
+
+/// What to do if the source is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Make it.
+    Create,
+    /// Refuse the mount.
+    Fail,
+}
+
+/// Where a policy comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A word of the flag.
+    Explicit,
+    /// The dialect's rule for this kind of flag.
+    Dialect,
+}
+
+/// SELinux label for the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relabel {
+    /// Containers share it (`z`).
+    Shared,
+    /// This container's own (`Z`).
+    Private,
+}
+
+/// How mounts spread between a bind mount and its source.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Propagation {
+    /// Not at all, for this mount.
+    Private,
+    /// Not at all.
+    #[default]
+    Rprivate,
+    /// Both ways, for this mount.
+    Shared,
+    /// Both ways.
+    Rshared,
+    /// From the host only, for this mount.
+    Slave,
+    /// From the host only.
+    Rslave,
+}
+
+impl Propagation {
+    /// All of them.
+    pub(super) const ALL: [Self; 6] = [
+        Self::Private,
+        Self::Rprivate,
+        Self::Shared,
+        Self::Rshared,
+        Self::Slave,
+        Self::Rslave,
+    ];
+
+    /// As a mount option.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::Rprivate => "rprivate",
+            Self::Shared => "shared",
+            Self::Rshared => "rshared",
+            Self::Slave => "slave",
+            Self::Rslave => "rslave",
+        }
+    }
+
+    /// Case matters.
+    pub(super) fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == word)
+    }
+}

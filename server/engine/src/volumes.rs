@@ -1,0 +1,522 @@
+//! The operations on volumes.
+//!
+//! Order of writes: a new volume's directory is whole and durable before its record; a deleted
+//! volume's record is retired before its directory moves to the trash. A directory without a
+//! record is never deleted unless it is empty: after a restored backup it may be the only copy.
+
+mod fill;
+mod prune;
+mod recover;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use layerd_mounts::Slot;
+use layerd_mounts::volume_dirs::Top;
+use layerd_store::{
+    BadInput, LabelChange, Labels, Refusal, Timestamp, Usage, View, Volume, VolumeId, VolumeName,
+};
+use tracing::{debug, info, warn};
+
+pub(crate) use fill::Pins;
+pub use fill::Source;
+pub(crate) use prune::Plans;
+pub use prune::{Candidate, Plan, Pruned};
+
+use crate::{Engine, Error};
+
+/// The one driver there is: a folder of layerd's own.
+const LOCAL: &str = "local";
+/// How long a deleted volume can be taken back.
+const KEEP_VOLUMES: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What a volume is to be like.
+#[derive(Debug, Clone, Default)]
+pub struct CreateVolume {
+    /// Its name; anonymous without one.
+    pub name: Option<VolumeName>,
+    /// Its driver; empty for `local`.
+    pub driver: String,
+    /// `uid`, `gid` and `mode` of the top folder.
+    pub options: BTreeMap<String, String>,
+    /// Its labels.
+    pub labels: Labels,
+    /// The volume it is to be a copy of.
+    pub clone_of: Option<VolumeName>,
+}
+
+/// Which volumes are meant.
+#[derive(Debug, Clone, Default)]
+pub struct VolumeFilter {
+    /// Part of the name.
+    pub name: String,
+    /// `key` or `key=value`, all of them.
+    pub labels: Vec<String>,
+    /// The driver; empty for any.
+    pub driver: String,
+    /// Those that nothing holds, or something.
+    pub dangling: Option<bool>,
+    /// Those in the trash.
+    pub deleted: bool,
+}
+
+/// A volume as it is described to clients.
+#[derive(Debug, Clone)]
+pub struct VolumeEntry {
+    /// Its record.
+    pub volume: Arc<Volume>,
+    /// Where its content is.
+    pub path: PathBuf,
+    /// Number of attachments.
+    pub attachments: usize,
+}
+
+impl Engine {
+    /// Creates a volume, or answers the one that is there if it is as asked. Durable on return.
+    /// An empty one costs three directories and a shared flush; a clone a look at each file, and
+    /// the content too where the file system cannot share blocks.
+    ///
+    /// # Errors
+    /// `Exists` if the name has other settings, naming the field; `Missing` if the volume to clone
+    /// is; `Invalid` if an option breaks a rule; `Full`. Nothing is visible then.
+    pub fn create_volume(&self, request: &CreateVolume) -> Result<(VolumeEntry, bool), Error> {
+        let top = top(request)?;
+        if let Some(name) = &request.name
+            && let Some(there) = self.store.view().volumes().find(name)
+        {
+            check_same(there, request)?;
+            return Ok((self.volume_entry(there.clone()), false));
+        }
+        let source = request
+            .clone_of
+            .as_ref()
+            .map(|name| self.pinned(name))
+            .transpose()?;
+        let filled_from = request
+            .clone_of
+            .as_ref()
+            .map(|name| format!("volume {name}"));
+        let id = self.store.volume_id()?;
+        let data = self
+            .volume_dirs
+            .stage(slot(id), top)
+            .map_err(Error::driver("make the folder of a volume"))?;
+        if let Some(source) = &source {
+            self.copy_volume(source.id(), id, &data)?;
+        }
+        let volume = new_volume(id, request, filled_from.unwrap_or_default(), None)?;
+        self.publish_volume(volume, request)
+    }
+
+    /// Describes a volume. Reads memory only.
+    ///
+    /// # Errors
+    /// `Missing`, naming those that are near.
+    pub fn volume(&self, name: &VolumeName) -> Result<VolumeEntry, Error> {
+        let view = self.store.view();
+        let volume = find(&view, name)?;
+        Ok(self.volume_entry(volume.clone()))
+    }
+
+    /// Volumes that match, in the order of their creation. Reads memory only.
+    ///
+    /// # Errors
+    /// None today; the signature leaves room for filters that can be wrong.
+    pub fn volumes(&self, filter: &VolumeFilter) -> Result<Vec<VolumeEntry>, Error> {
+        let view = self.store.view();
+        let volumes = view.volumes();
+        let all: Vec<_> = if filter.deleted {
+            volumes.retired().cloned().collect()
+        } else {
+            volumes.iter().cloned().collect()
+        };
+        let matching = all.into_iter().filter(|volume| {
+            filter.matches(volume, view.volumes().holders(volume.id).next().is_some())
+        });
+        Ok(matching.map(|volume| self.volume_entry(volume)).collect())
+    }
+
+    /// Changes labels, in order. Durable on return.
+    ///
+    /// # Errors
+    /// `Missing`; `Invalid` if the labels would exceed their limit.
+    pub fn update_volume(
+        &self,
+        name: &VolumeName,
+        changes: Vec<LabelChange>,
+    ) -> Result<VolumeEntry, Error> {
+        find(&self.store.view(), name)?;
+        let volume = self.store.relabel_volume(name, changes)?;
+        self.events.tell("updated", name.as_str());
+        Ok(self.volume_entry(volume))
+    }
+
+    /// Gives a volume another name, also while it is attached: its folder stays where it is.
+    ///
+    /// # Errors
+    /// `Missing`; `Exists` if the new name is taken.
+    pub fn rename_volume(&self, name: &VolumeName, new: VolumeName) -> Result<VolumeEntry, Error> {
+        find(&self.store.view(), name)?;
+        let volume = self.store.rename_volume(name, new)?;
+        self.relink(&volume, Some(name));
+        self.events.tell("renamed", volume.name.as_str());
+        debug!(from = %name, to = %volume.name, "volume renamed");
+        Ok(self.volume_entry(volume))
+    }
+
+    /// Moves a volume to the trash: one durable write and a rename, whatever its size. Answers its
+    /// id, or `None` if there is none of this name.
+    ///
+    /// # Errors
+    /// `Refused` while it is attached or being copied, naming who uses it.
+    pub fn delete_volume(&self, name: &VolumeName) -> Result<Option<VolumeId>, Error> {
+        let Some(volume) = self.store.view().volumes().find(name).cloned() else {
+            return Ok(None);
+        };
+        self.retire_volume(&volume)?;
+        Ok(Some(volume.id))
+    }
+
+    pub(crate) fn retire_volume(&self, volume: &Volume) -> Result<(), Error> {
+        let name = &volume.name;
+        let _pins = self.pins.refuse(volume.id, name)?;
+        match self.store.retire_volume(name, Some(volume.id)) {
+            Err(layerd_store::Error::Refused(Refusal::VolumeMissing { .. })) => return Ok(()),
+            other => drop(other?),
+        }
+        // The deletion is durable. If the rename fails, start-up does it.
+        let moved = self
+            .volume_dirs
+            .retire(slot(volume.id))
+            .and_then(|()| self.volume_dirs.unlink(name.as_str()));
+        if let Err(cause) = moved {
+            warn!(error = &cause as &dyn std::error::Error, %name, "move a deleted volume to the trash");
+        }
+        self.events.tell("deleted", name.as_str());
+        info!(%name, id = %volume.id, "volume deleted; it can be taken back from the trash");
+        Ok(())
+    }
+
+    /// Takes a volume out of the trash, by id or by a name that only one in the trash had.
+    ///
+    /// # Errors
+    /// `Missing` if it is not in the trash; `Exists` if its name is taken and no other was given;
+    /// `Invalid` if several had the name.
+    pub fn undelete_volume(
+        &self,
+        id: Option<VolumeId>,
+        name: Option<&VolumeName>,
+        new: Option<VolumeName>,
+    ) -> Result<VolumeEntry, Error> {
+        let _pass = self.backlog.hold();
+        let id = id.map_or_else(|| self.deleted_id(name), Ok)?;
+        self.volume_dirs
+            .restore(slot(id))
+            .map_err(Error::driver("move a volume out of the trash"))?;
+        let volume = self.store.restore_volume(id, new).inspect_err(|_| {
+            if self.store.view().volumes().get(id).is_none()
+                && let Err(cause) = self.volume_dirs.retire(slot(id))
+            {
+                warn!(error = &cause as &dyn std::error::Error, %id, "move a volume back to the trash");
+            }
+        })?;
+        self.relink(&volume, None);
+        self.events.tell("undeleted", volume.name.as_str());
+        Ok(self.volume_entry(volume))
+    }
+
+    /// What a volume holds, and when that was measured. Without `exact` the last figure, if there
+    /// is one; else a look at each file.
+    ///
+    /// # Errors
+    /// `Missing`; `Internal` if it cannot be read.
+    pub fn volume_usage(
+        &self,
+        name: &VolumeName,
+        exact: bool,
+    ) -> Result<(Usage, Timestamp), Error> {
+        let view = self.store.view();
+        let volume = find(&view, name)?;
+        if let Some(figure) = volume.usage
+            && !exact
+        {
+            return Ok(figure);
+        }
+        let measured = self.volume_dirs.usage(slot(volume.id), &|| true);
+        let measured = measured.map_err(Error::driver("measure a volume"))?;
+        let usage = Usage {
+            bytes: measured.bytes,
+            inodes: measured.inodes,
+        };
+        self.store.set_volume_usage(volume.id, usage)?;
+        Ok((usage, Timestamp::now()))
+    }
+
+    /// Deletes volumes whose time in the trash is up, or all that were there at `emptied`.
+    pub(crate) fn reap_volumes(&self) {
+        let now = Timestamp::now();
+        let keep = i64::try_from(KEEP_VOLUMES.as_nanos()).unwrap_or(i64::MAX);
+        let emptied = self.trash.emptied();
+        let is_due = |retired: Timestamp| {
+            retired.0.saturating_add(keep) <= now.0
+                || emptied.is_some_and(|emptied| retired <= emptied)
+        };
+        let view = self.store.view();
+        let due = view
+            .volumes()
+            .retired()
+            .filter(|volume| volume.retired.is_some_and(is_due));
+        let mut gone = Vec::new();
+        for volume in due {
+            let deleted = self.volume_dirs.retire(slot(volume.id));
+            match deleted.and_then(|()| {
+                self.volume_dirs
+                    .delete(slot(volume.id), &|| !self.backlog.is_stopping())
+            }) {
+                Ok(()) => gone.push(volume.id),
+                Err(layerd_mounts::Error::Stopped) => break,
+                Err(cause) => {
+                    warn!(error = &cause as &dyn std::error::Error, id = %volume.id, "a deleted volume cannot be deleted yet")
+                }
+            }
+        }
+        if !gone.is_empty()
+            && let Err(cause) = self.store.forget_volumes(gone)
+        {
+            warn!(
+                error = &cause as &dyn std::error::Error,
+                "drop the records of deleted volumes"
+            );
+        }
+    }
+
+    /// Lets staged content appear as a volume and records it. If another call was first, its
+    /// volume is the answer, if it is as asked.
+    fn publish_volume(
+        &self,
+        volume: Volume,
+        request: &CreateVolume,
+    ) -> Result<(VolumeEntry, bool), Error> {
+        let id = volume.id;
+        self.volume_dirs
+            .publish(slot(id))
+            .map_err(Error::driver("put a volume in its place"))?;
+        match self.store.create_volume(volume) {
+            Ok(volume) => {
+                self.relink(&volume, None);
+                self.events.tell("created", volume.name.as_str());
+                debug!(name = %volume.name, %id, "volume created");
+                Ok((self.volume_entry(volume), true))
+            }
+            Err(cause) => {
+                self.drop_unrecorded(id);
+                let there = request
+                    .name
+                    .as_ref()
+                    .and_then(|name| self.store.view().volumes().find(name).cloned());
+                match (cause, there) {
+                    (layerd_store::Error::Refused(Refusal::VolumeTaken { .. }), Some(there)) => {
+                        check_same(&there, request)?;
+                        Ok((self.volume_entry(there), false))
+                    }
+                    (cause, _) => Err(cause.into()),
+                }
+            }
+        }
+    }
+
+    /// A failure leaves a folder without a record, which start-up reports.
+    fn drop_unrecorded(&self, id: VolumeId) {
+        let dropped = self
+            .volume_dirs
+            .retire(slot(id))
+            .and_then(|()| self.volume_dirs.delete(slot(id), &|| true));
+        if let Err(cause) = dropped {
+            warn!(error = &cause as &dyn std::error::Error, %id, "delete the folder of a volume that was not created");
+        }
+    }
+
+    /// Nothing rests on the links for people.
+    fn relink(&self, volume: &Volume, old: Option<&VolumeName>) {
+        let unlinked = old.map_or(Ok(()), |old| self.volume_dirs.unlink(old.as_str()));
+        let linked =
+            unlinked.and_then(|()| self.volume_dirs.link(volume.name.as_str(), slot(volume.id)));
+        if let Err(cause) = linked {
+            warn!(error = &cause as &dyn std::error::Error, name = %volume.name, "link the name of a volume");
+        }
+    }
+
+    pub(crate) fn volume_entry(&self, volume: Arc<Volume>) -> VolumeEntry {
+        VolumeEntry {
+            path: self.volume_dirs.data_path(slot(volume.id)),
+            attachments: self.store.view().volumes().holders(volume.id).count(),
+            volume,
+        }
+    }
+
+    fn deleted_id(&self, name: Option<&VolumeName>) -> Result<VolumeId, Error> {
+        let view = self.store.view();
+        let Some(name) = name else {
+            return Err(BadInput::new("id", "name a deleted volume by its id or its name").into());
+        };
+        let mut found = view
+            .volumes()
+            .retired()
+            .filter(|volume| volume.name == *name);
+        match (found.next(), found.next()) {
+            (None, _) => Err(no_volume(&view, name)),
+            (Some(only), None) => Ok(only.id),
+            (Some(first), Some(second)) => {
+                let rule = format!(
+                    "several deleted volumes had the name {name}; give an id, such as {} or {}",
+                    first.id, second.id
+                );
+                Err(BadInput::new("name", rule).into())
+            }
+        }
+    }
+}
+
+impl VolumeFilter {
+    fn matches(&self, volume: &Volume, is_held: bool) -> bool {
+        let has = |wanted: &String| match wanted.split_once('=') {
+            Some((key, value)) => volume.labels.get(key) == Some(value),
+            None => volume.labels.get(wanted).is_some(),
+        };
+        volume.name.as_str().contains(&self.name)
+            && (self.driver.is_empty() || volume.driver == self.driver)
+            && self.labels.iter().all(has)
+            && self.dangling.is_none_or(|dangling| dangling != is_held)
+    }
+}
+
+/// A volume's folder is named by its id.
+pub(crate) fn slot(id: VolumeId) -> Slot {
+    Slot(id.0)
+}
+
+/// The volume of this name, or an error that names those that are near.
+pub(crate) fn find<'v>(view: &'v View, name: &VolumeName) -> Result<&'v Arc<Volume>, Error> {
+    view.volumes()
+        .find(name)
+        .ok_or_else(|| no_volume(view, name))
+}
+
+fn no_volume(view: &View, name: &VolumeName) -> Error {
+    /// Most names that an error suggests.
+    const NEAR: usize = 3;
+    let wanted = name.as_str();
+    let is_near = |other: &&Arc<Volume>| {
+        let other = other.name.as_str();
+        other.starts_with(wanted) || wanted.starts_with(other) || other.eq_ignore_ascii_case(wanted)
+    };
+    let near = view.volumes().iter().filter(is_near).take(NEAR);
+    Error::NoVolume {
+        name: name.clone(),
+        near: near.map(|volume| volume.name.clone()).collect(),
+    }
+}
+
+pub(crate) fn new_volume(
+    id: VolumeId,
+    request: &CreateVolume,
+    filled_from: String,
+    snapshot_of: Option<VolumeId>,
+) -> Result<Volume, Error> {
+    let now = Timestamp::now();
+    Ok(Volume {
+        id,
+        name: request.name.clone().map_or_else(anonymous_name, Ok)?,
+        anonymous: request.name.is_none(),
+        driver: LOCAL.to_owned(),
+        options: request.options.clone(),
+        labels: request.labels.clone(),
+        created: now,
+        updated: now,
+        filled_from,
+        snapshot_of,
+        usage: None,
+        retired: None,
+    })
+}
+
+/// 64 hexadecimal digits, as Docker's.
+fn anonymous_name() -> Result<VolumeName, Error> {
+    let mut bytes = [0_u8; 32];
+    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|cause: io::Error| Error::Random { cause })?;
+    let name: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(VolumeName::parse("name", &name)?)
+}
+
+/// Owner and mode of the top folder.
+fn top(request: &CreateVolume) -> Result<Top, Error> {
+    if !matches!(request.driver.as_str(), "" | LOCAL) {
+        let rule = format!("{:?} is unknown; there is \"local\"", request.driver);
+        return Err(BadInput::new("driver", rule).into());
+    }
+    let mut top = Top {
+        uid: 0,
+        gid: 0,
+        mode: 0o755,
+    };
+    for (key, text) in &request.options {
+        let field = format!("options[{key:?}]");
+        let bad = |rule: &str| BadInput::new(field.clone(), format!("{text:?} {rule}"));
+        match key.as_str() {
+            "uid" => top.uid = text.parse().map_err(|_| bad("is not a user id"))?,
+            "gid" => top.gid = text.parse().map_err(|_| bad("is not a group id"))?,
+            "mode" => {
+                let mode = u32::from_str_radix(text, 8)
+                    .ok()
+                    .filter(|mode| *mode <= 0o7777);
+                top.mode = mode.ok_or_else(|| bad("is not a mode in octal"))?;
+            }
+            _ => {
+                return Err(BadInput::new(field, "is unknown; there are uid, gid and mode").into());
+            }
+        }
+    }
+    Ok(top)
+}
+
+/// Every field that is given must be as it is.
+fn check_same(there: &Volume, request: &CreateVolume) -> Result<(), Error> {
+    let drift = |field: &str, have: String, want: String| Error::Drift {
+        name: there.name.clone(),
+        field: field.to_owned(),
+        have,
+        want,
+    };
+    for (key, want) in &request.options {
+        let have = there.options.get(key);
+        if have != Some(want) {
+            return Err(drift(
+                &format!("options[{key:?}]"),
+                have.cloned().unwrap_or_default(),
+                want.clone(),
+            ));
+        }
+    }
+    for (key, want) in request.labels.iter() {
+        let have = there.labels.get(key).unwrap_or_default();
+        if have != want {
+            return Err(drift(
+                &format!("labels[{key:?}]"),
+                have.to_owned(),
+                want.to_owned(),
+            ));
+        }
+    }
+    if let Some(source) = &request.clone_of {
+        let want = format!("volume {source}");
+        if there.filled_from != want {
+            return Err(drift("clone_of", there.filled_from.clone(), want));
+        }
+    }
+    Ok(())
+}

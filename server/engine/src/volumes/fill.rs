@@ -1,0 +1,144 @@
+//! Copies of volumes: clones and snapshots.
+//!
+//! Content is made in the staging area, brought to the disk, and appears by one rename. A crash
+//! in between leaves staged content, which start-up deletes.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use layerd_layers::copy::{self, Durable, copy_tree};
+use layerd_store::{Refusal, VolumeId, VolumeName};
+
+use super::{CreateVolume, VolumeEntry, find, new_volume, slot, top};
+use crate::{Engine, Error};
+
+/// Volumes whose content is being read, by how many: they must not be deleted meanwhile.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pins(Arc<Mutex<BTreeMap<VolumeId, usize>>>);
+
+/// Keeps one volume from being deleted.
+#[derive(Debug)]
+pub struct Source {
+    pins: Pins,
+    id: VolumeId,
+}
+
+impl Pins {
+    fn pin(&self, id: VolumeId) -> Source {
+        *self.lock().entry(id).or_default() += 1;
+        let pins = self.clone();
+        Source { pins, id }
+    }
+
+    /// Refuses to delete a volume that is being read, and keeps readers away while it is deleted.
+    pub(crate) fn refuse(
+        &self,
+        id: VolumeId,
+        name: &VolumeName,
+    ) -> Result<impl Drop + use<'_>, Error> {
+        let pins = self.lock();
+        if pins.contains_key(&id) {
+            return Err(Error::BeingRead { name: name.clone() });
+        }
+        Ok(pins)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<VolumeId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source {
+    pub(crate) fn id(&self) -> VolumeId {
+        self.id
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        let mut pins = self.pins.lock();
+        if let Some(count) = pins.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.id);
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Makes a read-only copy of a volume, as a volume of its own. Blocks are shared where the
+    /// file system can. Who writes meanwhile gets a copy as after a crash.
+    ///
+    /// # Errors
+    /// `Missing`; `Exists` if the name of the copy is taken; `Full`.
+    pub fn snapshot_volume(
+        &self,
+        name: &VolumeName,
+        copy_name: VolumeName,
+    ) -> Result<VolumeEntry, Error> {
+        let source = self.pinned(name)?;
+        let request = CreateVolume {
+            name: Some(copy_name.clone()),
+            ..CreateVolume::default()
+        };
+        if self.store.view().volumes().find(&copy_name).is_some() {
+            return Err(Refusal::VolumeTaken { name: copy_name }.into());
+        }
+        let id = self.store.volume_id()?;
+        let data = self.volume_dirs.stage(slot(id), top(&request)?);
+        let data = data.map_err(Error::driver("make the folder of a volume"))?;
+        self.copy_volume(source.id(), id, &data)?;
+        let volume = new_volume(id, &request, format!("volume {name}"), Some(source.id()))?;
+        self.publish_volume(volume, &request)
+            .map(|(entry, _)| entry)
+    }
+
+    /// Keeps a volume from being deleted while it is read.
+    pub(crate) fn pinned(&self, name: &VolumeName) -> Result<Source, Error> {
+        let pin = self.pins.pin(find(&self.store.view(), name)?.id);
+        // It may have gone between the look and the pin.
+        find(&self.store.view(), name)?;
+        Ok(pin)
+    }
+
+    /// Copies a volume's content, on its way to the disk, to a staged one; after a failure nothing
+    /// stays staged.
+    pub(crate) fn copy_volume(
+        &self,
+        from: VolumeId,
+        to: VolumeId,
+        staged: &OwnedFd,
+    ) -> Result<(), Error> {
+        let data = self
+            .volume_dirs
+            .open_data(slot(from))
+            .map_err(Error::driver("open a volume"))?;
+        let options = copy::Options {
+            durable: if self.volume_dirs.has_one_journal() {
+                Durable::Content
+            } else {
+                Durable::Each
+            },
+            ..copy::Options::default()
+        };
+        let copied = copy_tree(&[data.as_fd()], Path::new(""), staged.as_fd(), &options);
+        copied
+            .map(drop)
+            .map_err(|cause| self.drop_staged(to, "copy a volume", cause))
+    }
+
+    pub(crate) fn drop_staged(
+        &self,
+        id: VolumeId,
+        attempt: &'static str,
+        cause: layerd_layers::Error,
+    ) -> Error {
+        if let Err(left) = self.volume_dirs.drop_stage(slot(id)) {
+            tracing::warn!(error = &left as &dyn std::error::Error, %id, "delete what was staged");
+        }
+        Error::Copy { attempt, cause }
+    }
+}
