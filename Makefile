@@ -17,7 +17,7 @@ nextest := cargo nextest run --workspace --locked
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Run a development daemon below target/run (as root); shows how containerd would use it
@@ -76,3 +76,17 @@ build: ## Build all programs
 .PHONY: as-root
 as-root:
 	@[[ $$(id -u) == 0 ]] || { echo "make: these tests mount file systems: run make as root" >&2; exit 1; }
+
+.PHONY: bench
+bench: as-root peers release ## Measure layerd beside containerd's overlayfs, and count flushes (as root)
+	@peer=$$(integration/bench/peer/build.sh); \
+		$(own_mounts) target/release/layerd-bench ops --fs tmpfs,target,xfs --peer "$$peer"
+	@$(own_mounts) target/release/layerd-bench flushes
+
+.PHONY: bench-durability
+bench-durability: as-root release ## Measure what durability = "full" costs (as root)
+	@$(own_mounts) target/release/layerd-bench durability
+
+.PHONY: release
+release: ## Build layerd and what measures it, optimised
+	@cargo build --release --locked -p layerd -p layerd-bench

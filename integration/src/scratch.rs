@@ -140,7 +140,7 @@ fn unescape(field: &[u8]) -> OsString {
     OsString::from_vec(out)
 }
 
-/// The workspace's target directory: two above the folder of the running test.
+/// The workspace's target directory: above the profile's folder.
 pub(crate) fn target() -> PathBuf {
     profile()
         .parent()
@@ -150,7 +150,9 @@ pub(crate) fn target() -> PathBuf {
 
 /// `target/debug` (or another profile), which holds the built programs.
 pub(crate) fn profile() -> PathBuf {
-    let test = std::env::current_exe().expect("a running program has a path");
-    let profile = test.ancestors().nth(2).expect("tests lie in deps/");
-    profile.to_owned()
+    let program = std::env::current_exe().expect("a running program has a path");
+    let folder = program.parent().expect("a program lies in a folder");
+    // Tests lie in deps/, programs beside it.
+    let profile = folder.parent().filter(|_| folder.ends_with("deps"));
+    profile.unwrap_or(folder).to_owned()
 }

@@ -1,0 +1,50 @@
+// Command overlayfs serves containerd's own overlayfs snapshotter on a socket, so that it can be
+// measured as layerd is: overlayfs ROOT SOCKET.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/contrib/snapshotservice"
+	"github.com/containerd/containerd/snapshots/overlay"
+	"google.golang.org/grpc"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "overlayfs:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) != 2 {
+		return errors.New("usage: overlayfs ROOT SOCKET")
+	}
+	root, socket := args[0], args[1]
+	// As containerd has it: removed layers are deleted by its collector, not in Remove.
+	backend, err := overlay.NewSnapshotter(root, overlay.AsynchronousRemove)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", root, err)
+	}
+	defer backend.Close()
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer()
+	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(backend))
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		<-stop
+		server.GracefulStop()
+	}()
+	return server.Serve(listener)
+}

@@ -1,0 +1,136 @@
+//! `layerd-bench`: what layerd costs, measured on this machine.
+//!
+//! It starts the `layerd` that was built beside it on file systems below target/ and drives it
+//! through its socket. Servers that are compared run in turn, in one run, on the same file system,
+//! and ratios are formed within a round, so that a busy neighbour hits both. Tables go to standard
+//! output as Markdown; nothing is left behind. Needs root, since it mounts loop images.
+#![allow(
+    clippy::panic,
+    reason = "a measurement that cannot be made ends with the reason"
+)]
+
+mod content;
+mod durability;
+mod flushes;
+mod load;
+mod ops;
+mod place;
+mod stats;
+mod table;
+mod target;
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::place::Fs;
+use crate::target::Target;
+
+/// Measures layerd
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// What durability = "full" costs beside "metadata": commits, and unpacking an image
+    Durability {
+        #[command(flatten)]
+        on: On,
+        /// A small part of it, to see that it works
+        #[arg(long)]
+        short: bool,
+    },
+    /// How many flushes each operation takes
+    Flushes {
+        /// File systems, in this order
+        #[arg(long, value_enum, value_delimiter = ',', default_value = "ext4,xfs")]
+        fs: Vec<Fs>,
+        /// Calls at a time
+        #[arg(long, value_delimiter = ',', default_value = "1,32")]
+        clients: Vec<usize>,
+    },
+    /// Operations a second and their latency
+    Ops {
+        #[command(flatten)]
+        on: On,
+        /// Calls at a time
+        #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
+        clients: Vec<usize>,
+        /// Calls of each kind in a round
+        #[arg(long, default_value_t = 480)]
+        calls: usize,
+        /// layerd's setting
+        #[arg(long, value_parser = ["full", "metadata"], default_value = "full")]
+        durability: String,
+        /// A server to compare with: a program that takes a root and a socket, and serves there
+        #[arg(long)]
+        peer: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct On {
+    /// File systems, in this order
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "target,xfs")]
+    fs: Vec<Fs>,
+    /// Rounds
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+}
+
+fn main() {
+    say(&machine());
+    match Cli::parse().command {
+        What::Durability { on, short } => {
+            let rounds = on.rounds;
+            durability::run(&on.fs, durability::Extent { rounds, short });
+        }
+        What::Flushes { fs, clients } => flushes::run(&fs, &clients),
+        What::Ops {
+            on,
+            clients,
+            calls,
+            durability,
+            peer,
+        } => {
+            let durability = if durability == "full" {
+                "full"
+            } else {
+                "metadata"
+            };
+            let mut targets = vec![Target::Layerd(durability)];
+            targets.extend(peer.into_iter().map(Target::Peer));
+            let rounds = on.rounds;
+            let extent = ops::Extent {
+                rounds,
+                clients,
+                calls,
+            };
+            ops::run(&on.fs, &targets, &extent);
+        }
+    }
+    say(&machine());
+}
+
+/// What the figures depend on, and how busy others keep it.
+fn machine() -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    format!(
+        "Linux {}, {cpus} CPUs, load average {}\n",
+        read("/proc/sys/kernel/osrelease").trim(),
+        read("/proc/loadavg").trim(),
+    )
+}
+
+/// Prints a part of the answer as soon as it is there.
+fn say(part: &impl Display) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{part}").expect("standard output takes the answer");
+}

@@ -1,0 +1,138 @@
+//! What is measured: layerd, and any other snapshotter that serves containerd's protocol.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use layerd_integration::process::{Server, wait_until};
+use nix::sys::signal::Signal;
+
+/// Calls that wait for the disk, or ask it to begin.
+const FLUSHES: &str = "trace=fsync,fdatasync,sync_file_range,syncfs,sync,msync";
+
+/// A program to start.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// The layerd built beside this program, with a `durability`.
+    Layerd(&'static str),
+    /// A program that takes a root and a socket and serves there.
+    Peer(PathBuf),
+}
+
+impl Target {
+    /// What tables call it.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Layerd(durability) => format!("layerd, {durability}"),
+            Self::Peer(program) => program.file_name().map_or_else(
+                || program.display().to_string(),
+                |name| name.to_string_lossy().into_owned(),
+            ),
+        }
+    }
+
+    /// Starts it with everything it has below `dir`, and waits until it answers.
+    pub(crate) fn start(&self, dir: &Path) -> Running {
+        let command = self.command(dir);
+        Running::start(&command, dir)
+    }
+
+    /// As [`start`](Self::start), noting each call for a flush in `dir/trace`. Only those calls
+    /// are slower for it.
+    pub(crate) fn start_traced(&self, dir: &Path) -> Running {
+        let plain = self.command(dir);
+        let mut command = Command::new("strace");
+        command
+            .args([
+                "-D",
+                "-f",
+                "--seccomp-bpf",
+                "-qq",
+                "-e",
+                "signal=none",
+                "-e",
+            ])
+            .arg(FLUSHES)
+            .arg("-o")
+            .arg(dir.join("trace"))
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        Running::start(&command, dir)
+    }
+
+    fn command(&self, dir: &Path) -> Command {
+        let (root, socket) = (dir.join("root"), dir.join("s"));
+        match self {
+            Self::Layerd(durability) => {
+                let config = dir.join("config.toml");
+                std::fs::write(&config, settings(durability)).expect("a fresh folder");
+                let mut command = Command::new(layerd());
+                command.arg("--config").arg(config);
+                command.arg("--root").arg(root).arg("--socket").arg(socket);
+                command
+            }
+            Self::Peer(program) => {
+                let mut command = Command::new(program);
+                command.arg(root).arg(socket);
+                command
+            }
+        }
+    }
+}
+
+/// Mass removal is what a benchmark does, and removed layers must make room for the next.
+fn settings(durability: &str) -> String {
+    format!(
+        "durability = \"{durability}\"\n[log]\nlevel = \"warn\"\n\
+         [trash]\nkeep_secs = 0\nbrake_percent = 0\n"
+    )
+}
+
+fn layerd() -> PathBuf {
+    let own = std::env::current_exe().expect("a running program has a path");
+    let program = own.with_file_name("layerd");
+    let hint = "build it first, in the same profile";
+    assert!(program.exists(), "{}: {hint}", program.display());
+    program
+}
+
+/// A started target. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    server: Server,
+    dir: PathBuf,
+}
+
+impl Running {
+    fn start(command: &Command, dir: &Path) -> Self {
+        let mut server = Server::start(command, &dir.join("log"));
+        server.wait_for(&dir.join("s"));
+        Self {
+            server,
+            dir: dir.to_owned(),
+        }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join("s")
+    }
+
+    /// Waits until layerd has deleted what was removed.
+    pub(crate) fn wait_reaped(&self) {
+        let trash = self.dir.join("root/t");
+        let empty = || std::fs::read_dir(&trash).is_ok_and(|mut entries| entries.next().is_none());
+        wait_until("the trash to be emptied", Duration::from_secs(120), empty);
+    }
+
+    /// Lines of the trace up to now: one for each call.
+    pub(crate) fn trace(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.dir.join("trace")).unwrap_or_default();
+        let begun = |line: &&str| !line.contains(" resumed>");
+        text.lines().filter(begun).map(ToOwned::to_owned).collect()
+    }
+
+    /// Ends it in good order.
+    pub(crate) fn stop(mut self) {
+        self.server.end(Signal::SIGTERM, Duration::from_secs(60));
+    }
+}
