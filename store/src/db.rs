@@ -115,6 +115,10 @@ impl Db {
         } else {
             &place.db
         };
+        if !source.exists() {
+            let (path, what) = (source.clone(), "it is missing".to_owned());
+            return Err(Error::Damaged { path, what });
+        }
         copy_folder(source, &spare.join("db")).map_err(io_error("copy the database", source))?;
         let witness = folder.join("sequence");
         if witness.exists() {
