@@ -3,12 +3,14 @@
 use std::fs;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use layerd_proto::layerd::v1::RestoreRecordsResponse;
 use serde::Serialize;
+use tonic::{Code, Status};
 
 use super::Daemon;
-use crate::error::Error;
+use crate::error::{Error, reason};
 use crate::output::Output;
 use crate::text::escape;
 
@@ -25,6 +27,9 @@ pub(crate) struct Args {
     file: Option<PathBuf>,
 }
 
+/// How often layerd is asked whether it serves again.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
 #[derive(Serialize)]
 struct Json {
     snapshots: u64,
@@ -35,7 +40,10 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
     let file = args.file.as_deref().map(read).transpose()?;
     let mut client = daemon.connect().await?;
     let root = client.info().await?.root;
-    let done = client.restore_records(file.as_deref()).await?;
+    let done = client.restore_records(file.as_deref()).await;
+    let done = done.map_err(|error| advise(error, args.file.is_some()))?;
+    drop(client);
+    wait_until_served(daemon).await?;
     if out.json {
         return out.object(&Json {
             snapshots: done.snapshots,
@@ -50,6 +58,55 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
         out.line(&escape(&line))?;
     }
     Ok(())
+}
+
+/// layerd leaves the rescue behind and opens what was restored, so that a script can go on at
+/// once after us.
+async fn wait_until_served(daemon: &Daemon) -> Result<(), Error> {
+    loop {
+        // A connection of its own each time: the rescue closes those that it served.
+        let info = daemon.connect().await?.info().await;
+        match info {
+            Ok(info) if !info.driver.is_empty() => return Ok(()),
+            Ok(_) => {}
+            Err(Error::Call { status, .. }) if is_closing(&status) => {}
+            Err(other) => return Err(other),
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// What a connection says that ends while it is asked.
+fn is_closing(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Cancelled | Code::Unknown
+    )
+}
+
+fn advise(error: Error, has_file: bool) -> Error {
+    let Error::Call { what, status } = error else {
+        return error;
+    };
+    let why = reason(&what, &status).to_owned();
+    match status.code() {
+        Code::NotFound => Error::NotFound {
+            what,
+            why,
+            hint: "Name one that `layerctl backup` wrote: layerctl restore FILE. Without any, the \
+                   layers stay where they are, but nobody knows their names."
+                .to_owned(),
+        },
+        Code::InvalidArgument if has_file => Error::Invalid {
+            what,
+            why,
+            hint:
+                "Nothing was changed. Name another backup; without FILE, layerd takes the newest \
+                   export it has kept."
+                    .to_owned(),
+        },
+        _ => Error::Call { what, status },
+    }
 }
 
 /// Reads all of it before anything is sent. Nothing at all would mean "the newest export" to the
@@ -85,20 +142,16 @@ fn read(file: &Path) -> Result<Vec<u8>, Error> {
 }
 
 fn lines(done: &RestoreRecordsResponse, source: &str, root: &str) -> Vec<String> {
-    let mut lines = vec![format!(
-        "{} snapshots are back, from {source}.",
-        done.snapshots
-    )];
-    lines.push(match done.set_aside {
-        0 => "Every layer on disk is known; nothing had to be set aside.".to_owned(),
-        some => format!(
-            "{some} layers are newer than that: they are in {root}/lost now. Nothing was deleted."
-        ),
-    });
-    lines.push(
-        "layerd serves again; `layerctl fsck` compares the records with the disk.".to_owned(),
-    );
-    lines
+    let set_aside = match done.set_aside {
+        0 => "nothing, as every layer on disk is known".to_owned(),
+        some => format!("{some}, newer than that; they are in {root}/lost now"),
+    };
+    vec![
+        format!("Snapshots that are back: {}, from {source}", done.snapshots),
+        format!("Layers set aside: {set_aside}"),
+        "Nothing was deleted. layerd serves again; `layerctl fsck` compares records and disk."
+            .to_owned(),
+    ]
 }
 
 #[cfg(test)]
@@ -125,9 +178,9 @@ mod tests {
             set_aside,
         };
         let text = lines(&done(3), "b", "/r").join(" ");
-        assert!(text.contains("2 snapshots are back, from b."), "{text}");
+        assert!(text.contains("are back: 2, from b"), "{text}");
         assert!(
-            text.contains("3 layers") && text.contains("/r/lost"),
+            text.contains("aside: 3") && text.contains("/r/lost"),
             "{text}"
         );
         let text = lines(&done(0), "b", "/r").join(" ");

@@ -1,0 +1,161 @@
+//! The database is lost or damaged, and comes back with one command.
+
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use layerd_integration::process::wait_until;
+
+use tonic::Code;
+
+use super::{World, layer_dir};
+
+#[test]
+fn root_a_lost_database_comes_back() {
+    loses_and_gets_back("rm -r meta/db", None);
+}
+
+#[test]
+fn root_a_truncated_database_comes_back() {
+    loses_and_gets_back("for f in $(find meta/db -type f); do : > $f; done", None);
+}
+
+#[test]
+fn root_a_garbled_database_comes_back() {
+    let garble = "for f in $(find meta/db -type f -size +0); do
+        head -c 65536 /dev/urandom | dd of=$f conv=notrunc status=none; done";
+    loses_and_gets_back(garble, None);
+}
+
+#[test]
+fn root_a_lost_metadata_folder_comes_back_from_a_backup() {
+    loses_and_gets_back("rm -r meta", Some("backup"));
+}
+
+fn loses_and_gets_back(loss: &str, backup: Option<&str>) {
+    let mut world = World::new("");
+    world.furnish();
+    let file = backup.map(|name| world.scratch.path().join(name));
+    let file = file.as_ref().map(|path| path.to_str().unwrap());
+    if let Some(file) = file {
+        world.run(&["backup", file]);
+    }
+    let before = world.state();
+    world.daemon.stop(); // which writes the last export
+    world.restart();
+    let newer = make_newer(&mut world);
+    world.sh(loss);
+    world.restart();
+
+    // Someone who says nothing, and someone who asks and keeps the connection.
+    let _idle = UnixStream::connect(world.daemon.socket()).unwrap();
+    assert_rescue(&mut world);
+    if let Some(file) = file {
+        let none = world.ctl(&["restore"]);
+        assert_eq!(none.code, 3, "{none:?}");
+        assert!(none.error.contains("layerctl restore FILE"), "{none:?}");
+        assert_rescue(&mut world);
+        let wrong = world.scratch.path().join("config.toml");
+        let wrong = world.ctl(&["restore", wrong.to_str().unwrap()]);
+        assert_eq!(wrong.code, 6, "{wrong:?}");
+        assert!(wrong.error.contains("is no backup"), "{wrong:?}");
+        let text = world.run(&["restore", file]);
+        assert!(
+            text.contains(&format!("are back: 5, from {file}")),
+            "{text}"
+        );
+    } else {
+        let text = world.run(&["restore"]);
+        assert!(
+            text.contains("are back: 5, from the newest export"),
+            "{text}"
+        );
+        assert!(
+            text.contains("aside: 1, newer") && text.contains("/lost"),
+            "{text}"
+        );
+    }
+
+    // The same client goes on. It read nothing from its old connection meanwhile, so it hears
+    // only with its next call that this one ends.
+    wait_until("the client to dial again", Duration::from_secs(5), || {
+        world.client.stat("top").is_ok()
+    });
+    assert_eq!(world.state(), before);
+    let lost = world.daemon.root().join(format!("lost/l-{newer}"));
+    assert_eq!(std::fs::read(lost.join("newer")).unwrap(), b"newer\n");
+    assert_works(&mut world, &newer);
+    assert_eq!(world.run(&["fsck"]), "No problems.\n");
+    let again = world.ctl(&["restore"]);
+    assert_eq!(again.code, 5, "{again:?}");
+    assert!(again.error.contains("records are sound"), "{again:?}");
+    world.daemon.stop();
+    world.restart();
+    assert_eq!(world.state(), before);
+    assert!(
+        !world.daemon.log().contains("panicked at"),
+        "{}",
+        world.daemon.log()
+    );
+}
+
+/// Makes a snapshot and crashes before it is exported. Answers the name of its directory.
+fn make_newer(world: &mut World) -> String {
+    let exports = world.sh("ls meta | grep export");
+    world.commit("newer", "top");
+    let slot = world.sh("ls l | sort | tail -n 1").trim().to_owned();
+    world.sh(&format!("grep -q newer l/{slot}/newer"));
+    world.kill();
+    for export in world.sh("ls meta | grep export").lines() {
+        if !exports.contains(export) {
+            world.sh(&format!("rm meta/{export}"));
+        }
+    }
+    slot
+}
+
+fn assert_rescue(world: &mut World) {
+    let refused = world.client.stat("top").unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    assert!(
+        refused.message().contains("`layerctl restore`"),
+        "{refused:?}"
+    );
+    let refused = world.client.prepare("x", "top", &[]).unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    let commands: [&[&str]; 6] = [
+        &["snapshot", "ls"],
+        &["trash", "ls"],
+        &["trash", "empty", "--yes"],
+        &["trash", "restore", "--all"],
+        &["fsck"],
+        &["backup", "-"],
+    ];
+    for command in commands {
+        let ended = world.ctl(command);
+        assert_eq!(ended.code, 7, "{command:?}: {ended:?}");
+        assert!(
+            ended.error.contains(refused.message()),
+            "all of it: {ended:?}"
+        );
+    }
+    let text = world.run(&["info"]);
+    assert!(
+        text.starts_with(&format!("ALARM: {}", refused.message())),
+        "{text}"
+    );
+    let info = &world.json(&["info"])[0];
+    assert_eq!(info["alarms"][0], refused.message());
+    assert_eq!(info["driver"], "");
+}
+
+/// A client can go on as if nothing had happened, and no id is used twice.
+fn assert_works(world: &mut World, newer: &str) {
+    let mounts = world.client.prepare("next", "top", &[]).unwrap();
+    let dir = layer_dir(&mounts);
+    let slot = dir.file_name().unwrap().to_str().unwrap();
+    let number = |slot: &str| u64::from_str_radix(slot, 36).unwrap();
+    assert!(number(slot) > number(newer), "{slot} is used again");
+    std::fs::write(dir.join("next"), "next").unwrap();
+    world.client.commit("next-layer", "next", &[]).unwrap();
+    world.client.remove("next-layer").unwrap();
+}
