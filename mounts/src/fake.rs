@@ -14,6 +14,10 @@ use crate::error::Error;
 use crate::plan::Layout;
 use crate::slot::Slot;
 
+mod mounter;
+
+pub use mounter::FakeMounter;
+
 /// A driver in memory.
 #[derive(Debug, Clone, Default)]
 pub struct Fake {

@@ -24,8 +24,15 @@ mod root;
 mod table;
 mod unmount;
 
+#[cfg(any(test, feature = "fake"))]
+pub mod contract;
+
 pub use error::MountError;
 pub use kernel::KernelMounter;
+#[cfg(any(test, feature = "fake"))]
+pub(crate) use path::{create_source, open_source, resolve};
+#[cfg(any(test, feature = "fake"))]
+pub(crate) use table::real_path;
 
 /// Number of a mount, 64 bits, never used again until the machine restarts (Linux 6.8). Older
 /// kernels give numbers below 2^31 that are used again; [`Attached`] then also goes by device and
@@ -346,9 +353,18 @@ pub enum Holds {
 pub struct Holders {
     /// Those found.
     pub found: Vec<Holder>,
-    /// Whether all processes were looked at in the time given; if not, an empty list proves
-    /// nothing.
-    pub complete: bool,
+    /// Processes that this one may not look at, such as process 1 from inside a container.
+    pub hidden: Vec<u32>,
+    /// Whether the time ran out before all were looked at.
+    pub cut_short: bool,
+}
+
+impl Holders {
+    /// Whether all processes were looked at; if not, finding none proves nothing.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.hidden.is_empty() && !self.cut_short
+    }
 }
 
 /// What [`Mounter::private_root`] found.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::{Holder, Holds, MountId};
+use super::{Holder, Holders, Holds, MountId};
 use crate::error::Error;
 
 /// A failure of a [`Mounter`](super::Mounter).
@@ -72,14 +72,12 @@ pub enum MountError {
         path: PathBuf,
     },
     /// The mount is in use.
-    #[error("{} is in use{}", path.display(), by(holders, *complete))]
+    #[error("{} is in use{}", path.display(), by(holders))]
     Busy {
         /// Where it is mounted.
         path: PathBuf,
         /// Who uses it, as far as was found.
-        holders: Vec<Holder>,
-        /// Whether all processes were looked at.
-        complete: bool,
+        holders: Holders,
     },
     /// Something else is mounted on top of or inside what was to be unmounted.
     #[error(
@@ -183,16 +181,16 @@ fn said(log: &str) -> String {
 }
 
 /// At most three holders, so that a message stays a line.
-fn by(holders: &[Holder], complete: bool) -> String {
+fn by(holders: &Holders) -> String {
     let mut text = String::new();
-    for (index, holder) in holders.iter().take(3).enumerate() {
+    for (index, holder) in holders.found.iter().take(3).enumerate() {
         let start = if index == 0 { " by " } else { ", " };
         let _ = write!(text, "{start}{holder}"); // writing to a string cannot fail
     }
-    if holders.len() > 3 {
-        let _ = write!(text, " and {} more", holders.len() - 3);
+    if holders.found.len() > 3 {
+        let _ = write!(text, " and {} more", holders.found.len() - 3);
     }
-    if !complete {
+    if !holders.complete() {
         text.push_str("; not all processes were looked at");
     }
     text

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ pub(super) fn of_mount(id: MountId, limit: Duration) -> Holders {
                 found.push(holder(pid, holds));
             }
         }
-        let Some(descriptors) = descriptors(pid) else {
+        let Some(descriptors) = numbers(&format!("/proc/{pid}/fd")) else {
             return false;
         };
         for descriptor in descriptors {
@@ -54,70 +55,87 @@ pub(super) fn mounts_of(
     limit: Duration,
 ) -> Result<Holders, MountError> {
     let through = table::mount_of(directory)?;
-    let inner = table::real_path(directory)?;
-    let inner = inner.strip_prefix(&through.target).unwrap_or(Path::new(""));
-    let root = if inner.as_os_str().is_empty() {
-        through.root.clone()
-    } else {
-        through.root.join(inner)
-    };
-    let ours = namespace(Path::new("/proc/thread-self/ns/mnt"));
+    let root = root_of(directory, &through)?;
     let shows = |device, seen: &Path| device == through.device && seen.starts_with(&root);
-    let own = |entry: &MountEntry| entry.id != through.id && !known.contains(&entry.id);
-    let mut holders = Holders::default();
-    for entry in table::all()?.into_iter().filter(own) {
+    let ours = namespace(Path::new("/proc/thread-self/ns/mnt")).ok();
+    let mut own = table::all()?;
+    own.retain(|entry| entry.id != through.id && !known.contains(&entry.id));
+    own.retain(|entry| shows(entry.device, &entry.root));
+    let mut seen: HashSet<u64> = ours.into_iter().collect();
+    let mut holders = search(limit, |pid, found| {
+        let tasks = numbers(&format!("/proc/{pid}/task"));
+        tasks.is_some_and(|tasks| {
+            tasks.into_iter().fold(true, |all, task| {
+                let task = format!("/proc/{pid}/task/{task}");
+                all & elsewhere(pid, &task, &mut seen, shows, found)
+            })
+        })
+    });
+    let (pid, namespace) = (std::process::id(), ours.unwrap_or(0));
+    holders.found.extend(own.into_iter().map(|entry| {
+        let target = entry.target;
+        holder(pid, Holds::Mount { target, namespace })
+    }));
+    Ok(holders)
+}
+
+/// The path of a directory in its file system.
+fn root_of(directory: &Handle, through: &MountEntry) -> Result<PathBuf, MountError> {
+    let path = table::real_path(directory)?;
+    let inner = path.strip_prefix(&through.target).unwrap_or(Path::new(""));
+    let parts = through.root.components().chain(inner.components());
+    Ok(parts.collect())
+}
+
+/// Looks into the mount namespace of a thread, unless that was done before. Answers whether it
+/// could; a thread that ended meanwhile holds nothing.
+fn elsewhere(
+    pid: u32,
+    task: &str,
+    seen: &mut HashSet<u64>,
+    shows: impl Fn((u32, u32), &Path) -> bool,
+    found: &mut Vec<Holder>,
+) -> bool {
+    let namespace = match namespace(&Path::new(task).join("ns/mnt")) {
+        Ok(namespace) => namespace,
+        Err(error) => return error.kind() != ErrorKind::PermissionDenied,
+    };
+    if seen.contains(&namespace) {
+        return true;
+    }
+    let entries = match fs::read(Path::new(task).join("mountinfo")) {
+        Ok(text) => mountinfo::parse(&text),
+        Err(error) => return error.kind() != ErrorKind::PermissionDenied,
+    };
+    let Ok(entries) = entries else {
+        return false;
+    };
+    seen.insert(namespace);
+    for entry in entries {
         if shows(entry.device, &entry.root) {
-            let (target, namespace) = (entry.target, ours.unwrap_or(0));
-            let holds = Holds::Mount { target, namespace };
-            holders.found.push(holder(std::process::id(), holds));
+            let target = entry.target;
+            found.push(holder(pid, Holds::Mount { target, namespace }));
         }
     }
-    let mut seen: HashSet<u64> = ours.into_iter().collect();
-    let others = search(limit, |pid, found| {
-        let Some(namespace) = namespace(&PathBuf::from(format!("/proc/{pid}/ns/mnt"))) else {
-            return !Path::new(&format!("/proc/{pid}")).exists();
-        };
-        if !seen.insert(namespace) {
-            return true;
-        }
-        let Some(entries) = mounts_seen_by(pid) else {
-            seen.remove(&namespace); // another process of it may answer
-            return !Path::new(&format!("/proc/{pid}")).exists();
-        };
-        for entry in entries {
-            if shows(entry.device, &entry.root) {
-                let target = entry.target;
-                found.push(holder(pid, Holds::Mount { target, namespace }));
-            }
-        }
-        true
-    });
-    holders.found.extend(others.found);
-    holders.complete = others.complete;
-    Ok(holders)
+    true
 }
 
 /// Shows each process to `look`, which answers whether it could look at it.
 fn search(limit: Duration, mut look: impl FnMut(u32, &mut Vec<Holder>) -> bool) -> Holders {
     let end = Instant::now() + limit;
-    let mut holders = Holders {
-        found: Vec::new(),
-        complete: true,
-    };
-    let Ok(entries) = fs::read_dir("/proc") else {
-        holders.complete = false;
+    let mut holders = Holders::default();
+    let Some(pids) = numbers("/proc") else {
+        holders.cut_short = true;
         return holders;
     };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
+    for pid in pids {
         if Instant::now() >= end {
-            holders.complete = false;
+            holders.cut_short = true;
             break;
         }
-        holders.complete &= look(pid, &mut holders.found);
+        if !look(pid, &mut holders.found) {
+            holders.hidden.push(pid);
+        }
     }
     holders
 }
@@ -136,27 +154,17 @@ fn open_process(pid: u32) -> nix::Result<OwnedFd> {
     open(format!("/proc/{pid}").as_str(), flags, Mode::empty())
 }
 
-/// `None` if this process may not look.
-fn descriptors(pid: u32) -> Option<Vec<u32>> {
-    match fs::read_dir(format!("/proc/{pid}/fd")) {
-        Ok(entries) => Some(
-            entries
-                .flatten()
-                .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-                .collect(),
-        ),
+/// Names of a directory of `/proc` that are numbers; `None` if this process may not look.
+fn numbers(path: &str) -> Option<Vec<u32>> {
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    match fs::read_dir(path) {
+        Ok(entries) => Some(entries.flatten().filter_map(number).collect()),
         Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
         Err(_) => Some(Vec::new()), // gone
     }
 }
 
-fn mounts_seen_by(pid: u32) -> Option<Vec<mountinfo::Entry>> {
-    let text = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
-    mountinfo::parse(&text).ok()
-}
-
-/// Inode of a link of namespaces.
-fn namespace(link: &Path) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
-    Some(fs::metadata(link).ok()?.ino())
+/// Inode of a link to a namespace.
+fn namespace(link: &Path) -> io::Result<u64> {
+    Ok(fs::metadata(link)?.ino())
 }

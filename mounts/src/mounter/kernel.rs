@@ -97,6 +97,7 @@ impl Mounter for KernelMounter {
     }
 
     fn attach(&self, tree: Tree, target: &Handle) -> Result<Attached, MountError> {
+        check_kinds(&tree, target)?;
         let moved = move_mount(
             tree.fd.as_fd(),
             c"",
@@ -104,7 +105,7 @@ impl Mounter for KernelMounter {
             c"",
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
         );
-        moved.map_err(|cause| refused(&tree, target, cause))?;
+        moved.map_err(|cause| refused(target, cause))?;
         let attached = settle(&tree, target.path());
         attached.inspect_err(|_| unmount::undo(tree.fd.as_fd(), target.path()))
     }
@@ -293,18 +294,23 @@ fn settle(tree: &Tree, target: &Path) -> Result<Attached, MountError> {
     })
 }
 
-fn refused(tree: &Tree, target: &Handle, cause: rustix::io::Errno) -> MountError {
+/// The kernel only says EINVAL.
+fn check_kinds(tree: &Tree, target: &Handle) -> Result<(), MountError> {
+    let top = sys::stat(tree.fd.as_fd(), c"")
+        .map_err(|cause| MountError::io("look at", &tree.shown, cause))?;
+    let path = target.path().to_owned();
+    match (top.is_dir(), target.is_dir()) {
+        (true, false) => Err(MountError::NotADirectory { path }),
+        (false, true) => Err(MountError::IsADirectory { path }),
+        _ => Ok(()),
+    }
+}
+
+fn refused(target: &Handle, cause: rustix::io::Errno) -> MountError {
     let path = target.path().to_owned();
     match cause {
-        rustix::io::Errno::NOTDIR if target.is_dir() => MountError::IsADirectory { path },
-        rustix::io::Errno::NOTDIR => MountError::NotADirectory { path },
         rustix::io::Errno::NOENT => MountError::Missing { path },
-        cause => MountError::Io {
-            attempt: "mount on",
-            path,
-            log: format!("{} was to be mounted", tree.shown.display()),
-            cause: cause.into(),
-        },
+        cause => MountError::io("mount on", &path, cause),
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::kernel::KernelMounter;
 use super::{
-    BindOptions, Detached, Handle, MountEntry, MountError, Mounter, PrivateRoot, Propagation,
-    Symlinks, path, table, unmount,
+    BindOptions, Detached, Handle, Holders, MountEntry, MountError, Mounter, PrivateRoot,
+    Propagation, Symlinks, path, table, unmount,
 };
 
 /// See [`Mounter::private_root`].
@@ -38,8 +38,7 @@ pub(super) fn release(path: &Path) -> Result<Detached, MountError> {
     if !table::below(path)?.is_empty() {
         return Err(MountError::Busy {
             path: path.to_owned(),
-            holders: Vec::new(),
-            complete: true,
+            holders: Holders::default(),
         });
     }
     unmount::take_at(&own.target, own.id)

@@ -103,7 +103,7 @@ pub(super) fn id_of(handle: &Handle) -> Result<MountId, MountError> {
 }
 
 /// The path that the mount table has for it.
-pub(super) fn real_path(handle: &Handle) -> Result<PathBuf, MountError> {
+pub(crate) fn real_path(handle: &Handle) -> Result<PathBuf, MountError> {
     use std::os::fd::AsRawFd;
     let link = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
     std::fs::read_link(&link)

@@ -75,3 +75,9 @@ fn root_a_bind_comes_and_goes() {
     assert_eq!(again.expect("detach"), Detached::AlreadyGone);
     assert!(!ground.mounter.is_mounted(attached.id).expect("look"));
 }
+
+#[test]
+fn root_the_kernel_keeps_the_contract() {
+    let ground = Ground::new();
+    super::contract::check(&ground.mounter, &ground.dir("scratch"));
+}

@@ -202,11 +202,9 @@ fn take(place: &Place<'_>, id: MountId) -> Result<Detached, MountError> {
             Err(cause) => return Err(place.fail(cause)),
         }
     }
-    let found = holders::of_mount(id, SEARCH);
     Err(MountError::Busy {
         path: place.shown.to_owned(),
-        holders: found.found,
-        complete: found.complete,
+        holders: holders::of_mount(id, SEARCH),
     })
 }
 

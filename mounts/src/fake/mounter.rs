@@ -1,0 +1,477 @@
+//! A [`Mounter`] whose mount table is in memory and that fails when told to. Tests only.
+//!
+//! Paths are looked up for real, so give it directories that are there; no root is needed. Nothing
+//! shows through its mounts. Clones share one table, so that a test can throw an engine away and
+//! open a new one on what is left.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::driver::Mount;
+use crate::mounter::{
+    Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holder, Holders,
+    Holds, MountEntry, MountError, MountId, Mounter, NewSource, PrivateRoot, Propagation, ReadOnly,
+    Source, Symlinks, TmpfsOptions, Tree, Want, create_source, open_source, real_path, resolve,
+};
+
+/// First number given out.
+const FIRST: MountId = 1 << 32;
+
+/// A mounter in memory.
+#[derive(Debug, Clone, Default)]
+pub struct FakeMounter {
+    table: Arc<Mutex<Table>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    mounts: BTreeMap<MountId, Entry>,
+    numbers: u64,
+    steps: u64,
+    failure: Option<(u64, Errno)>,
+    shared: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    mount: MountEntry,
+    top: ((u32, u32), u64),
+    busy: bool,
+    self_bind: bool,
+}
+
+impl FakeMounter {
+    /// Nothing mounted.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets the `nth` step from now on, counted from 1, fail once, before it does anything. Each
+    /// call that opens, makes, mounts or unmounts is a step; those that only ask are not.
+    pub fn fail_at(&self, nth: u64, errno: Errno) {
+        let mut table = self.table();
+        table.failure = Some((table.steps + nth, errno));
+    }
+
+    /// Lets everything work again. Answers whether a failure was set and never reached.
+    pub fn heal(&self) -> bool {
+        let mut table = self.table();
+        let steps = table.steps;
+        table.failure.take().is_some_and(|(at, _)| at > steps)
+    }
+
+    /// Steps taken so far.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.table().steps
+    }
+
+    /// All that is mounted, oldest first.
+    #[must_use]
+    pub fn mounts(&self) -> Vec<MountEntry> {
+        let table = self.table();
+        table.mounts.values().map(|e| e.mount.clone()).collect()
+    }
+
+    /// Pretends that somebody uses a mount, or no longer.
+    pub fn set_busy(&self, id: MountId, busy: bool) {
+        if let Some(entry) = self.table().mounts.get_mut(&id) {
+            entry.busy = busy;
+        }
+    }
+
+    /// Pretends that the mounts of all sources are shared, or no longer.
+    pub fn set_shared(&self, shared: bool) {
+        self.table().shared = shared;
+    }
+
+    /// Mounts something that is not layerd's. Answers its number.
+    pub fn add_stranger(&self, target: &Path) -> MountId {
+        let device = (0, 999);
+        let target = target.to_owned();
+        self.table()
+            .add(target, Path::new("/"), device, (device, 2), false)
+    }
+
+    /// Takes a mount away behind layerd's back.
+    pub fn lose(&self, id: MountId) {
+        self.table().mounts.remove(&id);
+    }
+
+    /// Takes all mounts away, and begins to number anew, as a restart of the machine does.
+    pub fn reboot(&self) {
+        let mut table = self.table();
+        table.mounts.clear();
+        table.numbers = 0;
+    }
+
+    fn step(&self, attempt: &'static str, path: &Path) -> Result<(), MountError> {
+        let mut table = self.table();
+        table.steps += 1;
+        match table.failure {
+            Some((at, errno)) if at == table.steps => Err(MountError::io(attempt, path, errno)),
+            _ => Ok(()),
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn add(
+        &mut self,
+        target: PathBuf,
+        root: &Path,
+        device: (u32, u32),
+        top: ((u32, u32), u64),
+        self_bind: bool,
+    ) -> MountId {
+        self.numbers += 1;
+        let id = FIRST + self.numbers;
+        let mount = MountEntry {
+            id,
+            parent: self.under(&target).unwrap_or(FIRST),
+            target,
+            device,
+            root: root.to_owned(),
+            propagation: Propagation::Private,
+        };
+        let entry = Entry {
+            mount,
+            top,
+            busy: false,
+            self_bind,
+        };
+        self.mounts.insert(id, entry);
+        id
+    }
+
+    /// The mount that a path lies on: the last one on its longest part.
+    fn under(&self, path: &Path) -> Option<MountId> {
+        let above = self.mounts.values().map(|entry| &entry.mount);
+        above
+            .filter(|mount| path.starts_with(&mount.target))
+            .max_by_key(|mount| (mount.target.components().count(), mount.id))
+            .map(|mount| mount.id)
+    }
+
+    fn on(&self, id: MountId) -> Option<&MountEntry> {
+        let mut mounts = self.mounts.values().map(|entry| &entry.mount);
+        mounts.find(|mount| mount.parent == id)
+    }
+
+    fn take(&mut self, target: &Path, expected: &Attached) -> Result<Detached, MountError> {
+        let id = expected.id;
+        let Some(entry) = self.mounts.get(&id) else {
+            return Ok(Detached::AlreadyGone);
+        };
+        if entry.top != (expected.device, expected.inode) {
+            return Ok(Detached::AlreadyGone);
+        }
+        if entry.mount.target != target {
+            return Err(MountError::Elsewhere {
+                path: target.to_owned(),
+                expected: id,
+            });
+        }
+        if let Some(other) = self.on(id) {
+            return Err(MountError::Covered {
+                path: other.target.clone(),
+                expected: id,
+                other: other.id,
+            });
+        }
+        self.mounts.remove(&id);
+        Ok(Detached::Now)
+    }
+}
+
+fn busy(path: &Path) -> MountError {
+    let holder = Holder {
+        pid: 1,
+        command: "fake".to_owned(),
+        holds: Holds::WorkingDirectory,
+    };
+    MountError::Busy {
+        path: path.to_owned(),
+        holders: Holders {
+            found: vec![holder],
+            ..Holders::default()
+        },
+    }
+}
+
+/// The path as the table has it: that of the parent is real, the last part stays.
+fn place(target: &Path) -> Result<PathBuf, MountError> {
+    let bad = || MountError::BadPath {
+        path: target.to_owned(),
+        problem: "cannot be a mount point",
+    };
+    let parent = target.parent().ok_or_else(bad)?;
+    let name = target.file_name().ok_or_else(bad)?;
+    Ok(real_path(&open_source(parent, Symlinks::Follow)?)?.join(name))
+}
+
+fn held(handle: &Handle) -> Result<OwnedFd, MountError> {
+    let copy = handle.as_fd().try_clone_to_owned();
+    copy.map_err(|cause| MountError::io("hold", handle.path(), cause))
+}
+
+/// A tree that shows nothing of the host.
+fn made_up(shown: &str, read_only: bool) -> Result<Tree, MountError> {
+    let top = open_source(Path::new("/"), Symlinks::Follow)?;
+    Ok(Tree {
+        fd: held(&top)?,
+        shown: PathBuf::from(shown),
+        propagation: Propagation::Private,
+        read_only: if read_only {
+            Effective::Recursive
+        } else {
+            Effective::Writable
+        },
+    })
+}
+
+impl Mounter for FakeMounter {
+    fn open_source(&self, path: &Path, symlinks: Symlinks) -> Result<Handle, MountError> {
+        self.step("open", path)?;
+        open_source(path, symlinks)
+    }
+
+    fn create_source(&self, path: &Path, new: &NewSource) -> Result<Source, MountError> {
+        self.step("create", path)?;
+        create_source(path, new)
+    }
+
+    fn resolve(&self, root: &Handle, subpath: &Path, want: Want) -> Result<Handle, MountError> {
+        self.step("open", &root.path().join(subpath))?;
+        resolve(root, subpath, want)
+    }
+
+    fn bind(&self, source: &Handle, options: &BindOptions) -> Result<Tree, MountError> {
+        self.step("bind", source.path())?;
+        let private = options.propagation == Propagation::Private;
+        if !private && !self.table().shared {
+            return Err(MountError::NotShared {
+                path: source.path().to_owned(),
+                mount: PathBuf::from("/"),
+                actual: "private",
+                wanted: "slave or shared",
+                needed: "shared",
+            });
+        }
+        Ok(Tree {
+            fd: held(source)?,
+            shown: real_path(source)?,
+            propagation: options.propagation,
+            read_only: match options.read_only {
+                ReadOnly::Writable => Effective::Writable,
+                ReadOnly::Top if options.recursive || !private => Effective::Top,
+                ReadOnly::Top => Effective::Recursive,
+                ReadOnly::RecursiveIfPossible if private => Effective::Recursive,
+                ReadOnly::RecursiveIfPossible => Effective::Top,
+                ReadOnly::RecursiveRequired if private => Effective::Recursive,
+                ReadOnly::RecursiveRequired => {
+                    return Err(MountError::Unsupported {
+                        what: "recursive read-only with slave or shared propagation",
+                        path: source.path().to_owned(),
+                        advice: "use private propagation",
+                        cause: None,
+                    });
+                }
+            },
+        })
+    }
+
+    fn tmpfs(&self, options: &TmpfsOptions) -> Result<Tree, MountError> {
+        self.step("make a", Path::new("tmpfs"))?;
+        made_up("tmpfs", options.read_only)
+    }
+
+    fn view(&self, plan: &[Mount]) -> Result<Tree, MountError> {
+        self.step("make an", Path::new("overlay"))?;
+        let upper = |option: &String| option.starts_with("upperdir=");
+        match plan {
+            [one] if !one.options.iter().any(upper) => made_up("overlay", true),
+            _ => Err(MountError::Unsupported {
+                what: "a read-only view",
+                path: PathBuf::from("overlay"),
+                advice: "the plan must be one bind, or one overlay without an upper directory",
+                cause: None,
+            }),
+        }
+    }
+
+    fn attach(&self, tree: Tree, target: &Handle) -> Result<Attached, MountError> {
+        self.step("mount on", target.path())?;
+        let path = target.path().to_owned();
+        let top = Handle::new(tree.fd, &tree.shown)?;
+        match (top.is_dir(), target.is_dir()) {
+            (true, false) => return Err(MountError::NotADirectory { path }),
+            (false, true) => return Err(MountError::IsADirectory { path }),
+            _ => {}
+        }
+        let place = real_path(target)?;
+        let (device, inode) = (top.device(), top.inode());
+        let mut table = self.table();
+        let id = table.add(place, &tree.shown, device, (device, inode), false);
+        Ok(Attached {
+            id,
+            last_id: id,
+            device,
+            inode,
+        })
+    }
+
+    fn detach(
+        &self,
+        target: &Path,
+        expected: &Attached,
+        mode: DetachMode,
+    ) -> Result<Detached, MountError> {
+        self.step("unmount", target)?;
+        let place = match place(target) {
+            Err(MountError::Missing { .. }) => target.to_owned(),
+            other => other?,
+        };
+        let mut table = self.table();
+        let used = table.mounts.get(&expected.id).is_some_and(|e| e.busy);
+        if used && mode == DetachMode::Normal {
+            return Err(busy(target));
+        }
+        table.take(&place, expected)
+    }
+
+    fn mounts_below(&self, root: &Path) -> Result<Vec<MountEntry>, MountError> {
+        let root = real_path(&open_source(root, Symlinks::Follow)?)?;
+        let mut found = self.mounts();
+        found.retain(|mount| mount.target != root && mount.target.starts_with(&root));
+        Ok(found)
+    }
+
+    fn is_mounted(&self, id: MountId) -> Result<bool, MountError> {
+        Ok(self.table().mounts.contains_key(&id))
+    }
+
+    fn holders(
+        &self,
+        directory: &Handle,
+        known: &[MountId],
+        _limit: Duration,
+    ) -> Result<Holders, MountError> {
+        let path = real_path(directory)?;
+        let mut found = self.mounts();
+        found.retain(|mount| mount.root.starts_with(&path) && !known.contains(&mount.id));
+        let holder = |mount: MountEntry| Holder {
+            pid: std::process::id(),
+            command: "fake".to_owned(),
+            holds: Holds::Mount {
+                target: mount.target,
+                namespace: 0,
+            },
+        };
+        Ok(Holders {
+            found: found.into_iter().map(holder).collect(),
+            ..Holders::default()
+        })
+    }
+
+    fn private_root(&self, path: &Path) -> Result<PrivateRoot, MountError> {
+        self.step("bind", path)?;
+        let handle = open_source(path, Symlinks::Follow)?;
+        let place = real_path(&handle)?;
+        let below = !self.mounts_below(path)?.is_empty();
+        let mut table = self.table();
+        let bound = |entry: &Entry| entry.self_bind && entry.mount.target == place;
+        if table.mounts.values().any(bound) {
+            return Ok(PrivateRoot::Already);
+        }
+        if below {
+            return Ok(PrivateRoot::InUse);
+        }
+        let (device, inode) = (handle.device(), handle.inode());
+        table.add(place.clone(), &place, device, (device, inode), true);
+        Ok(PrivateRoot::Made)
+    }
+
+    fn release_private_root(&self, path: &Path) -> Result<Detached, MountError> {
+        self.step("unmount", path)?;
+        let place = real_path(&open_source(path, Symlinks::Follow)?)?;
+        let below = !self.mounts_below(path)?.is_empty();
+        let mut table = self.table();
+        let bound = |entry: &&Entry| entry.self_bind && entry.mount.target == place;
+        let Some(id) = table.mounts.values().find(bound).map(|e| e.mount.id) else {
+            return Ok(Detached::AlreadyGone);
+        };
+        if below {
+            return Err(busy(path));
+        }
+        table.mounts.remove(&id);
+        Ok(Detached::Now)
+    }
+
+    fn features(&self) -> Vec<Feature> {
+        vec![Feature {
+            name: "memory",
+            trouble: None,
+        }]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::FakeMounter;
+    use crate::mounter::{BindOptions, DetachMode, Detached, Mounter, Symlinks, contract};
+
+    #[test]
+    fn keeps_the_contract() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        contract::check(&FakeMounter::new(), scratch.path());
+    }
+
+    #[test]
+    fn fails_at_the_step_it_was_told() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let fake = FakeMounter::new();
+        let attach = || {
+            let source = fake.open_source(scratch.path(), Symlinks::Follow)?;
+            let tree = fake.bind(&source, &BindOptions::default())?;
+            fake.attach(tree, &source)
+        };
+        for nth in 1..=3 {
+            fake.fail_at(nth, Errno::EIO);
+            let error = attach().expect_err("told to fail");
+            assert_eq!(error.errno(), Some(Errno::EIO as i32));
+            assert_eq!(fake.mounts(), [], "a failure leaves nothing");
+            assert!(!fake.heal(), "the failure was reached");
+        }
+        fake.fail_at(4, Errno::EIO);
+        let attached = attach().expect("three steps");
+        assert!(fake.heal(), "the failure was not reached");
+        fake.set_busy(attached.id, true);
+        let detach = |mode| fake.detach(scratch.path(), &attached, mode);
+        detach(DetachMode::Normal).expect_err("busy");
+        let gone = detach(DetachMode::Lazy).expect("lazily");
+        assert_eq!(gone, Detached::Now);
+    }
+
+    #[test]
+    fn a_reboot_takes_all_mounts() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let fake = FakeMounter::new();
+        let id = fake.add_stranger(scratch.path());
+        assert!(fake.is_mounted(id).expect("look"));
+        fake.reboot();
+        assert!(!fake.is_mounted(id).expect("look"));
+    }
+}
