@@ -94,7 +94,7 @@ impl Disk {
 
     /// Layers, one of them large and used by nobody.
     fn furnish(&mut self, kept: &mut Kept<'_>) -> Verdict {
-        for (name, kib) in [("small", 10), ("large", 10 * 1024)] {
+        for (name, kib) in [("small", 10), ("large", 40 * 1024)] {
             let key = format!("{name}-active");
             self.run(kept, &prepare(&key, ""))?;
             furnish(&self.site.root, &mut self.world, &key, 1, kib);
@@ -185,7 +185,7 @@ fn survive(mut disk: Disk, fill: fn(&Path)) -> Verdict {
 
 #[test]
 fn root_ext4_when_full_lets_remove_and_goes_on() {
-    let disk = Disk::new(64, &["mkfs.ext4", "-q", "-F", "-b", "4096"]);
+    let disk = Disk::new(128, &["mkfs.ext4", "-q", "-F", "-b", "4096"]);
     survive(disk, fill_space).unwrap_or_else(|why| panic!("{why}"));
 }
 
@@ -197,6 +197,6 @@ fn root_xfs_when_full_lets_remove_and_goes_on() {
 
 #[test]
 fn root_without_inodes_layers_can_be_removed() {
-    let disk = Disk::new(64, &["mkfs.ext4", "-q", "-F", "-b", "4096", "-N", "256"]);
+    let disk = Disk::new(128, &["mkfs.ext4", "-q", "-F", "-b", "4096", "-N", "256"]);
     survive(disk, fill_inodes).unwrap_or_else(|why| panic!("{why}"));
 }
