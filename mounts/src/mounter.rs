@@ -87,6 +87,16 @@ impl Handle {
         self.stat.device
     }
 
+    /// Owner and group, as they are now.
+    ///
+    /// # Errors
+    /// [`MountError::Io`].
+    pub fn owner(&self) -> Result<(u32, u32), MountError> {
+        let stat = crate::sys::stat(self.fd.as_fd(), c"");
+        let stat = stat.map_err(|cause| MountError::io("look at", &self.path, cause))?;
+        Ok((stat.uid, stat.gid))
+    }
+
     /// Number of the inode.
     #[must_use]
     pub fn inode(&self) -> u64 {
@@ -131,6 +141,8 @@ pub struct NewSource {
     pub uid: u32,
     /// Group of all that is made.
     pub gid: u32,
+    /// What to do about symlinks among what is there already.
+    pub symlinks: Symlinks,
 }
 
 impl NewSource {
@@ -140,6 +152,7 @@ impl NewSource {
         mode: 0o755,
         uid: 0,
         gid: 0,
+        symlinks: Symlinks::Follow,
     };
 }
 
@@ -402,7 +415,8 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     fn open_source(&self, path: &Path, symlinks: Symlinks) -> Result<Handle, MountError>;
 
     /// As `open_source`, but makes what is missing, parents included. Symlinks among what is
-    /// there are followed; in what is made, none is, whoever plants it meanwhile.
+    /// there are followed or not, as `new` says; in what is made, none is, whoever plants it
+    /// meanwhile.
     ///
     /// # Errors
     /// As `open_source`. What was made stays.

@@ -70,7 +70,7 @@ pub(crate) fn resolve(root: &Handle, subpath: &Path, want: Want) -> Result<Handl
 
 /// See [`super::Mounter::create_source`].
 pub(crate) fn create_source(path: &Path, new: &NewSource) -> Result<Source, MountError> {
-    let (mut at, missing) = existing(path)?;
+    let (mut at, missing) = existing(path, new.symlinks)?;
     let made = !missing.is_empty();
     let last = missing.len().saturating_sub(1);
     for (index, name) in missing.iter().enumerate() {
@@ -86,11 +86,11 @@ pub(crate) fn create_source(path: &Path, new: &NewSource) -> Result<Source, Moun
 }
 
 /// Opens as much of a path as there is. Answers the names that are missing below.
-fn existing(path: &Path) -> Result<(Handle, Vec<&OsStr>), MountError> {
+fn existing(path: &Path, symlinks: Symlinks) -> Result<(Handle, Vec<&OsStr>), MountError> {
     let mut missing = Vec::new();
     let mut there = path;
     loop {
-        match open_source(there, Symlinks::Follow) {
+        match open_source(there, symlinks) {
             Ok(handle) => {
                 missing.reverse();
                 return Ok((handle, missing));

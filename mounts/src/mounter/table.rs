@@ -158,7 +158,7 @@ fn entry(stat: MountStat) -> MountEntry {
 
 /// What all of the mount table says. It does not tell propagation, so everything counts as
 /// private: then slaves and peers are refused rather than promised.
-fn old() -> Result<Vec<MountEntry>, MountError> {
+pub(super) fn old() -> Result<Vec<MountEntry>, MountError> {
     let entries = mountinfo::read()?.into_iter();
     Ok(entries
         .map(|entry| MountEntry {

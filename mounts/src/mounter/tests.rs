@@ -3,15 +3,33 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::mount::MsFlags;
+
 use super::{
     Attached, BindOptions, DetachMode, Detached, Handle, KernelMounter, Mounter, Symlinks, Tree,
 };
 use crate::rig::{LoopDisk, enter_private_mounts};
 
+mod going;
+mod ids;
+mod options;
+mod race;
+mod views;
+
 /// A tmpfs to work in, and a mounter.
 pub(super) struct Ground {
     pub(super) mounter: KernelMounter,
     pub(super) disk: LoopDisk,
+}
+
+/// Mounts that a failed test left must go before the disk can.
+impl Drop for Ground {
+    fn drop(&mut self) {
+        let left = self.mounter.mounts_below(self.disk.path());
+        for entry in left.unwrap_or_default().iter().rev() {
+            let _ = nix::mount::umount2(&entry.target, nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
 }
 
 impl Ground {
@@ -21,6 +39,28 @@ impl Ground {
             mounter: KernelMounter::new(),
             disk: LoopDisk::tmpfs(),
         }
+    }
+
+    pub(super) fn on(disk: LoopDisk) -> Self {
+        Self {
+            mounter: KernelMounter::new(),
+            disk,
+        }
+    }
+
+    /// A tmpfs on a directory, behind layerd's back.
+    pub(super) fn foreign(&self, name: &str) -> PathBuf {
+        let path = self.dir(name);
+        let none = None::<&str>;
+        let flags = MsFlags::empty();
+        nix::mount::mount(Some("tmpfs"), &path, Some("tmpfs"), flags, none).expect("a tmpfs");
+        path
+    }
+
+    /// Has mount(8) make a mount shared, or the like.
+    pub(super) fn propagate(&self, path: &Path, flag: MsFlags) {
+        let none = None::<&str>;
+        nix::mount::mount(none, path, none, flag, none).expect("change the propagation");
     }
 
     /// A directory, made if need be.

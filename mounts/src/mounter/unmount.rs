@@ -39,26 +39,32 @@ pub(super) fn detach(
     let place = match Place::new(target) {
         Ok(place) => place,
         Err(MountError::Missing { .. } | MountError::NotADirectory { .. }) => {
-            return absent(target, expected.id);
+            return not_at(target, expected.id);
         }
         Err(error) => return Err(error),
     };
-    if !place.shows(expected)? {
-        return absent(target, expected.id);
-    }
-    let below = table::all_below(expected.id)?;
-    refuse_strangers(&below, expected)?;
-    if !below.is_empty() {
-        // Else what is unmounted here would go at its origin, too.
-        place.make_private(expected.id)?;
-    }
-    match mode {
-        DetachMode::Normal => {
-            take_below(&below)?;
-            take(&place, expected.id)
+    for _ in 0..TRIES {
+        if !place.shows(expected)? {
+            match place.without(expected)? {
+                Some(gone) => return Ok(gone),
+                None => continue, // what was on top is gone by now
+            }
         }
-        DetachMode::Lazy => drop_lazily(&place, expected.id),
+        let below = table::all_below(expected.id)?;
+        refuse_strangers(&below, expected)?;
+        if !below.is_empty() {
+            // Else what is unmounted here would go at its origin, too.
+            place.make_private(expected.id)?;
+        }
+        let done = match mode {
+            DetachMode::Normal => take_below(&below).and_then(|()| take(&place, expected.id))?,
+            DetachMode::Lazy => drop_lazily(&place, expected.id)?,
+        };
+        if let Some(done) = done {
+            return Ok(done);
+        }
     }
+    Err(place.busy(expected.id))
 }
 
 /// A mount point: the directory it is in, held open, and its name there.
@@ -113,9 +119,45 @@ impl<'a> Place<'a> {
             .map_err(|cause| self.fail(cause))?;
         let top = Handle::new(fd, self.shown)?;
         if table::id_of(&top)? != expected {
-            return absent(self.shown, expected).map(drop);
+            return Ok(()); // it will be noticed
         }
         make_private(top.as_fd(), true).map_err(|cause| self.fail(cause))
+    }
+
+    /// What it means that the topmost mount is another one; `None` if that has changed by now.
+    fn without(&self, expected: &Attached) -> Result<Option<Detached>, MountError> {
+        let Some(entry) = table::by_id(expected.id)? else {
+            return Ok(Some(Detached::AlreadyGone));
+        };
+        let here = table::real_path(&self.parent)?.join(OsStr::from_bytes(self.name.to_bytes()));
+        if entry.target != here {
+            return Err(self.elsewhere(expected.id));
+        }
+        let on_top = table::all_below(expected.id)?;
+        if let Some(on_top) = on_top.iter().find(|entry| entry.target == here) {
+            return Err(covered(on_top, expected.id));
+        }
+        match self.top()? {
+            // The number is the same, the directory is not: it was given out again.
+            Some(id) if id == expected.id && !self.shows(expected)? => {
+                Ok(Some(Detached::AlreadyGone))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn elsewhere(&self, expected: MountId) -> MountError {
+        MountError::Elsewhere {
+            path: self.shown.to_owned(),
+            expected,
+        }
+    }
+
+    fn busy(&self, id: MountId) -> MountError {
+        MountError::Busy {
+            path: self.shown.to_owned(),
+            holders: holders::of_mount(id, SEARCH),
+        }
     }
 
     fn unmount(&self, flags: MntFlags) -> Result<(), Errno> {
@@ -137,19 +179,15 @@ pub(super) fn make_private(mount: BorrowedFd<'_>, recursive: bool) -> Result<(),
     sys::mount_setattr(mount, recursive, &attributes)
 }
 
-/// What it means that the topmost mount is another one.
-fn absent(target: &Path, expected: MountId) -> Result<Detached, MountError> {
-    if !table::is_mounted(expected)? {
-        return Ok(Detached::AlreadyGone);
-    }
-    let on_top = table::all_below(expected)?;
-    match on_top.iter().find(|entry| entry.target == target) {
-        Some(entry) => Err(covered(entry, expected)),
-        None => Err(MountError::Elsewhere {
+/// There is not even a place to look at.
+fn not_at(target: &Path, expected: MountId) -> Result<Detached, MountError> {
+    if table::is_mounted(expected)? {
+        return Err(MountError::Elsewhere {
             path: target.to_owned(),
             expected,
-        }),
+        });
     }
+    Ok(Detached::AlreadyGone)
 }
 
 fn covered(entry: &MountEntry, expected: MountId) -> MountError {
@@ -177,35 +215,40 @@ fn take_below(below: &[MountEntry]) -> Result<(), MountError> {
     let mut below: Vec<&MountEntry> = below.iter().collect();
     below.sort_by_key(|entry| (entry.target.components().count(), entry.id));
     for entry in below.into_iter().rev() {
-        match Place::new(&entry.target) {
-            Ok(place) => take(&place, entry.id)?,
-            Err(MountError::Missing { .. }) => absent(&entry.target, entry.id)?,
-            Err(error) => return Err(error),
-        };
+        take_at(&entry.target, entry.id)?;
     }
     Ok(())
 }
 
-/// Takes the mount `id` away that stands on `place`, as described above.
+/// Takes the mount `id` away from `target`, as described above, if it is the topmost there.
 pub(super) fn take_at(target: &Path, id: MountId) -> Result<Detached, MountError> {
-    take(&Place::new(target)?, id)
+    let place = match Place::new(target) {
+        Ok(place) => place,
+        Err(MountError::Missing { .. }) => return not_at(target, id),
+        Err(error) => return Err(error),
+    };
+    match take(&place, id)? {
+        Some(done) => Ok(done),
+        None => not_at(target, id),
+    }
 }
 
-fn take(place: &Place<'_>, id: MountId) -> Result<Detached, MountError> {
+/// `None` if it is not the topmost.
+fn take(place: &Place<'_>, id: MountId) -> Result<Option<Detached>, MountError> {
     for _ in 0..TRIES {
         if place.top()? != Some(id) {
-            return absent(place.shown, id);
+            return Ok(None);
         }
         match try_take(place, id)? {
-            Ok(()) => return Ok(Detached::Now),
+            Ok(()) => return Ok(Some(Detached::Now)),
+            // Somebody looked at it, or it is in use, maybe only for a moment.
             Err(Errno::EAGAIN | Errno::EBUSY) => std::thread::sleep(PAUSE),
+            // It went, and nothing else is mounted there.
+            Err(Errno::EINVAL | Errno::ENOENT) => {}
             Err(cause) => return Err(place.fail(cause)),
         }
     }
-    Err(MountError::Busy {
-        path: place.shown.to_owned(),
-        holders: holders::of_mount(id, SEARCH),
-    })
+    Err(place.busy(id))
 }
 
 /// One pass of the two steps.
@@ -221,15 +264,16 @@ fn try_take(place: &Place<'_>, id: MountId) -> Result<Result<(), Errno>, MountEr
 }
 
 /// The kernel has no two steps for this one; what somebody puts on top between the check and the
-/// call, a few microseconds, would go instead. It is noticed then.
-fn drop_lazily(place: &Place<'_>, id: MountId) -> Result<Detached, MountError> {
-    place
-        .unmount(MntFlags::MNT_DETACH)
-        .map_err(|cause| place.fail(cause))?;
-    if table::is_mounted(id)? {
-        return absent(place.shown, id);
+/// call, a few microseconds, would go instead. `None` then, if it was not the mount that went.
+fn drop_lazily(place: &Place<'_>, id: MountId) -> Result<Option<Detached>, MountError> {
+    if place.top()? != Some(id) {
+        return Ok(None);
     }
-    Ok(Detached::Now)
+    match place.unmount(MntFlags::MNT_DETACH) {
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+        Err(cause) => return Err(place.fail(cause)),
+    }
+    Ok((!table::is_mounted(id)?).then_some(Detached::Now))
 }
 
 /// Takes back a mount whose attachment failed half-way; the first error counts.
@@ -239,10 +283,7 @@ pub(super) fn undo(tree: BorrowedFd<'_>, target: &Path) {
         .map_err(|cause| MountError::io("unmount", target, cause))
         .and_then(|id| {
             let place = Place::new(target)?;
-            if place.top()? == Some(id) {
-                drop_lazily(&place, id)?; // `tree` keeps it busy
-            }
-            Ok(())
+            drop_lazily(&place, id).map(drop) // `tree` keeps it busy
         });
     if let Err(error) = undone {
         tracing::warn!(target = %target.display(), %error, "cannot take a half-made mount back");
