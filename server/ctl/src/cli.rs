@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::cmd::{backup, completions, fsck, info, man, restore, setup, snapshot, trash};
+use crate::cmd::{backup, completions, fsck, info, man, restore, setup, snapshot, trash, volume};
 use crate::human;
 
 /// Looks into layerd and changes what it keeps
@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Info(info::Args),
     #[command(alias = "snapshots", alias = "snap")]
     Snapshot(snapshot::Args),
+    #[command(alias = "volumes", alias = "vol")]
+    Volume(volume::Args),
     Trash(trash::Args),
     Fsck(fsck::Args),
     Backup(backup::Args),
@@ -95,10 +97,11 @@ Exit codes:
   0   done
   1   failed for a reason not listed here
   2   the command line is wrong
-  3   no such snapshot
+  3   no such snapshot or volume
   4   the key or name is taken
   5   refused in the present state: the snapshot has children, is committed, is not active, a
-      file is there or was edited by somebody else, the records are sound, or nobody said yes
+      file is there or was edited by somebody else, the records are sound, the volume is in use,
+      or nobody said yes
   6   an argument or filter breaks a rule
   7   the daemon cannot be reached, is stopping, or has lost its records and waits for
       `layerctl restore`
@@ -119,6 +122,16 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   snapshot usage  name, bytes, inodes
   snapshot label  as ls
   snapshot rm     removed (the key), one object for each
+  volume ls, inspect, undelete, rename, label, snapshot
+                  id, name, driver, path, created_at, updated_at, labels and options (objects),
+                  anonymous, attachments (a number), filled_from (\"\" for nothing), snapshot_of
+                  and deleted_at (null for none)
+  volume create, clone
+                  as ls, and created (false if it was there already)
+  volume rm       removed (the name), existed, id (0 if it did not), one object for each
+  volume usage    name, bytes, inodes, as_of
+  volume prune    id, name, skipped (why it was passed over; \"\" if it is in the trash), one
+                  object for each; with --dry-run: id, name, reason, bytes (null if not known)
   info            alarms (an array of sentences), version, root, driver, backing_filesystem,
                   kernel, features (name, value), durability, active, views, committed,
                   quarantined, trash, bytes, unmeasured, disk_bytes, disk_free_bytes,

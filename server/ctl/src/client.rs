@@ -1,5 +1,7 @@
 //! The connection to the daemon: one method a call, each with its deadline and its error.
 
+mod volumes;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
@@ -12,6 +14,7 @@ use layerd_proto::containerd::services::snapshots::v1 as wire;
 use layerd_proto::layerd::v1 as admin;
 use layerd_proto::layerd::v1::admin_client::AdminClient;
 use layerd_proto::layerd::v1::{InfoRequest, InfoResponse};
+use layerd_proto::layerd::volumes::v1::volumes_client::VolumesClient;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
@@ -40,6 +43,7 @@ pub(crate) struct New {
 pub(crate) struct Client {
     snapshots: SnapshotsClient<Channel>,
     admin: AdminClient<Channel>,
+    volumes: VolumesClient<Channel>,
     timeout: Duration,
 }
 
@@ -68,7 +72,8 @@ impl Client {
         .map_err(|cause| unreachable(io::Error::other(cause)))?;
         Ok(Self {
             snapshots: SnapshotsClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
-            admin: AdminClient::new(channel),
+            admin: AdminClient::new(channel.clone()),
+            volumes: VolumesClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
             timeout,
         })
     }

@@ -9,6 +9,7 @@ pub(crate) mod restore;
 pub(crate) mod setup;
 pub(crate) mod snapshot;
 pub(crate) mod trash;
+pub(crate) mod volume;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
     match cli.command {
         Command::Info(args) => wait(info::run(&args, &daemon, out)),
         Command::Snapshot(args) => wait(snapshot::run(args, &daemon, out)),
+        Command::Volume(args) => wait(volume::run(args, &daemon, out)),
         Command::Trash(args) => wait(trash::run(args, &daemon, out)),
         Command::Fsck(args) => wait(fsck::run(&args, &daemon, out)),
         Command::Backup(args) => wait(backup::run(&args, &daemon, out)),

@@ -1,6 +1,7 @@
 //! `layerctl`, the command line of layerd: asks the daemon over its socket, never opens its
 //! files. Output for people by default, JSON lines for programs, exit codes for scripts.
 
+mod ask;
 mod cli;
 mod client;
 mod cmd;
@@ -14,6 +15,7 @@ mod owned;
 mod snapshot;
 mod table;
 mod text;
+mod volume;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;

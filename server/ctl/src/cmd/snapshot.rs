@@ -60,7 +60,7 @@ pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
 }
 
 /// Splits `KEY=VALUE` at the first `=`.
-fn parse_label(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some(("", _)) | None => Err("KEY=VALUE is wanted".to_owned()),
         Some((_, "")) => Err("labels without a value are not kept".to_owned()),

@@ -1,12 +1,11 @@
 //! `layerctl trash ...`: removed snapshots, until their layers are deleted.
 
-use std::io::{self, IsTerminal, Write};
-
 use clap::Subcommand;
 use layerd_proto::layerd::v1::{Removed, Restored};
 use serde::Serialize;
 
 use super::Daemon;
+use crate::ask::Ask;
 use crate::error::{Error, all_or};
 use crate::human;
 use crate::output::Output;
@@ -69,6 +68,12 @@ struct Empty {
     #[arg(short, long)]
     yes: bool,
 }
+
+const QUESTION: Ask = Ask {
+    what: "empty the trash",
+    unasked: "Say --yes if everything in the trash may be deleted; `layerctl trash ls` shows it.",
+    declined: "Nothing was changed; `layerctl trash restore` takes removed snapshots back.",
+};
 
 #[derive(Serialize)]
 struct Entry<'a> {
@@ -216,7 +221,8 @@ fn list(ids: &[u64]) -> String {
 async fn empty(args: &Empty, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let mut client = daemon.connect().await?;
     if !args.yes {
-        confirm(&question(&client.trash().await?, args.release_only))?;
+        let question = question(&client.trash().await?, args.release_only);
+        QUESTION.confirm(&question)?;
     }
     let layers = client.empty_trash(args.release_only).await?;
     if out.json {
@@ -235,35 +241,6 @@ fn question(trash: &[Removed], release_only: bool) -> String {
     match release_only {
         true => format!("Let {count} removed snapshots ({size}) go when their time is up?"),
         false => format!("Delete {count} removed snapshots ({size}) for good?"),
-    }
-}
-
-/// Asks on standard error, so that the output stays clean.
-fn confirm(question: &str) -> Result<(), Error> {
-    let refused = |why: &str, hint: &str| Error::Refused {
-        what: "empty the trash".to_owned(),
-        why: why.to_owned(),
-        hint: hint.to_owned(),
-    };
-    if !io::stdin().is_terminal() {
-        return Err(refused(
-            "nobody can be asked, as standard input is no terminal",
-            "Say --yes if everything in the trash may be deleted; `layerctl trash ls` shows it.",
-        ));
-    }
-    let failed = |cause| Error::Io {
-        what: "ask".to_owned(),
-        cause,
-    };
-    write!(io::stderr(), "{question} [y/N] ").map_err(failed)?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(failed)?;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(refused(
-            "the answer was not yes",
-            "Nothing was changed; `layerctl trash restore` takes removed snapshots back.",
-        )),
     }
 }
 

@@ -1,0 +1,44 @@
+//! Asking a person before something is deleted.
+
+use std::io::{self, IsTerminal, Write};
+
+use crate::error::Error;
+
+/// What is asked for, and what to say where nobody agreed.
+pub(crate) struct Ask {
+    /// Completes "cannot ...".
+    pub(crate) what: &'static str,
+    /// What to do where nobody can be asked.
+    pub(crate) unasked: &'static str,
+    /// What is so after a no.
+    pub(crate) declined: &'static str,
+}
+
+impl Ask {
+    /// Asks on standard error, so that the output stays clean. Only a yes is success.
+    pub(crate) fn confirm(&self, question: &str) -> Result<(), Error> {
+        if !io::stdin().is_terminal() {
+            let why = "nobody can be asked, as standard input is no terminal";
+            return Err(self.refused(why, self.unasked));
+        }
+        let failed = |cause| Error::Io {
+            what: "ask".to_owned(),
+            cause,
+        };
+        write!(io::stderr(), "{question} [y/N] ").map_err(failed)?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).map_err(failed)?;
+        match answer.trim().to_ascii_lowercase().as_str() {
+            "y" | "yes" => Ok(()),
+            _ => Err(self.refused("the answer was not yes", self.declined)),
+        }
+    }
+
+    fn refused(&self, why: &str, hint: &str) -> Error {
+        Error::Refused {
+            what: self.what.to_owned(),
+            why: why.to_owned(),
+            hint: hint.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `layerctl volume rename` and `label`.
+
+use super::print_name;
+use crate::cmd::Daemon;
+use crate::cmd::snapshot::parse_label;
+use crate::error::Error;
+use crate::output::Output;
+use crate::text::escape;
+
+/// Gives a volume another name, also while it is in use
+///
+/// Its folder and its content stay where they are.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rename {
+    /// The volume
+    name: String,
+
+    /// The name it is to have
+    new_name: String,
+}
+
+/// Sets and removes labels of a volume, and shows those it has then
+#[derive(Debug, clap::Args)]
+pub(crate) struct Label {
+    /// The volume
+    name: String,
+
+    /// Labels to set
+    #[arg(value_name = "KEY=VALUE", value_parser = parse_label, required_unless_present = "remove")]
+    set: Vec<(String, String)>,
+
+    /// Key of a label to remove; may be repeated
+    #[arg(short, long, value_name = "KEY")]
+    remove: Vec<String>,
+}
+
+pub(super) async fn rename(args: &Rename, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    print_name(
+        &client.rename_volume(&args.name, &args.new_name).await?,
+        out,
+    )
+}
+
+pub(super) async fn label(args: Label, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let removed = args.remove.into_iter().map(|key| (key, String::new()));
+    let labels = args.set.into_iter().chain(removed).collect();
+    let mut client = daemon.connect().await?;
+    let volume = client.label_volume(&args.name, labels).await?;
+    if out.json {
+        return out.object(&volume);
+    }
+    let mut labels = volume.labels.iter();
+    labels.try_for_each(|(key, value)| out.line(&escape(&format!("{key}={value}"))))
+}

@@ -1,0 +1,168 @@
+//! `layerctl volume prune`: shows a plan, then has exactly that plan executed.
+
+use layerd_proto::layerd::volumes::v1::{PruneCandidate, PruneOutcome, PrunePlan};
+use serde::Serialize;
+
+use crate::ask::Ask;
+use crate::cmd::Daemon;
+use crate::error::Error;
+use crate::human;
+use crate::output::Output;
+use crate::table::{Cell, Table};
+use crate::text::escape;
+
+/// Removes volumes that nothing uses, after showing which
+///
+/// Prints the plan, asks, and then removes what the plan lists and nothing else: a volume that
+/// came into use or changed since is passed over, and said. What it removes is in the trash, as
+/// after `volume rm`. Volumes that somebody gave a name stay unless --all is said.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Also volumes with a name; otherwise anonymous ones only
+    #[arg(short, long)]
+    all: bool,
+
+    /// Only volumes with this label: label=KEY or label=KEY=VALUE. May be repeated; all must match
+    #[arg(short, long = "filter", value_name = "FILTER", value_parser = parse_filter)]
+    filters: Vec<String>,
+
+    /// Print the plan and change nothing
+    #[arg(short = 'n', long, conflicts_with = "yes")]
+    dry_run: bool,
+
+    /// Do not ask; needed where standard input is no terminal
+    #[arg(short, long)]
+    yes: bool,
+}
+
+const QUESTION: Ask = Ask {
+    what: "prune volumes",
+    unasked: "Say --yes if the volumes above may go to the trash.",
+    declined: "Nothing was changed.",
+};
+
+#[derive(Serialize)]
+struct Planned<'a> {
+    id: u64,
+    name: &'a str,
+    reason: &'a str,
+    bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Outcome<'a> {
+    id: u64,
+    name: &'a str,
+    skipped: &'a str,
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    match text.strip_prefix("label=") {
+        None | Some("") => Err("label=KEY or label=KEY=VALUE is wanted".to_owned()),
+        Some(label) => Ok(label.to_owned()),
+    }
+}
+
+pub(super) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    let plan = client.plan_prune(args.all, args.filters).await?;
+    // Programs get one form of object: what would be, or what was.
+    if !out.json || args.dry_run {
+        show(&plan, out)?;
+    }
+    if args.dry_run || plan.candidates.is_empty() {
+        return Ok(());
+    }
+    if !args.yes {
+        out.out.flush().map_err(Error::Output)?;
+        QUESTION.confirm(&question(&plan))?;
+    }
+    let outcomes = client.execute_prune(plan.id).await?;
+    outcomes.iter().try_for_each(|outcome| report(outcome, out))
+}
+
+fn show(plan: &PrunePlan, out: &mut Output) -> Result<(), Error> {
+    if out.json {
+        return plan
+            .candidates
+            .iter()
+            .try_for_each(|candidate| out.object(&planned(candidate)));
+    }
+    if plan.candidates.is_empty() {
+        return out.line("There is nothing to prune.");
+    }
+    let mut table = Table::new(&["SIZE", "REASON", "NAME"]);
+    for candidate in &plan.candidates {
+        let size = candidate.bytes.map_or_else(|| "-".to_owned(), human::size);
+        table.push(vec![
+            Cell::right(size),
+            Cell::left(escape(&candidate.reason)),
+            Cell::left(escape(&candidate.name)),
+        ]);
+    }
+    out.table(&table)
+}
+
+fn planned(candidate: &PruneCandidate) -> Planned<'_> {
+    Planned {
+        id: candidate.id,
+        name: &candidate.name,
+        reason: &candidate.reason,
+        bytes: candidate.bytes,
+    }
+}
+
+fn question(plan: &PrunePlan) -> String {
+    let count = plan.candidates.len();
+    let unknown = plan.candidates.iter().filter(|one| one.bytes.is_none());
+    match (unknown.count(), human::size(plan.bytes)) {
+        (0, size) => format!("Move {count} volumes ({size}) to the trash?"),
+        (some, size) => {
+            format!("Move {count} volumes ({size}, and {some} not measured) to the trash?")
+        }
+    }
+}
+
+fn report(outcome: &PruneOutcome, out: &mut Output) -> Result<(), Error> {
+    let (name, skipped) = (outcome.name.as_str(), outcome.skipped.as_str());
+    if out.json {
+        let id = outcome.id;
+        return out.object(&Outcome { id, name, skipped });
+    }
+    match skipped {
+        "" => out.line(&format!("removed {}", escape(name))),
+        why => out.line(&format!("kept {}: {}", escape(name), escape(why))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PruneCandidate, PrunePlan, parse_filter, question};
+
+    #[test]
+    fn the_question_says_how_much() {
+        let known = PruneCandidate {
+            bytes: Some(1024),
+            ..PruneCandidate::default()
+        };
+        let plan = |candidates| PrunePlan {
+            candidates,
+            bytes: 1024,
+            ..PrunePlan::default()
+        };
+        assert_eq!(
+            question(&plan(vec![known.clone()])),
+            "Move 1 volumes (1.00KiB) to the trash?"
+        );
+        assert_eq!(
+            question(&plan(vec![known, PruneCandidate::default()])),
+            "Move 2 volumes (1.00KiB, and 1 not measured) to the trash?"
+        );
+    }
+
+    #[test]
+    fn only_labels_choose() {
+        assert_eq!(parse_filter("label=a=b"), Ok("a=b".to_owned()));
+        assert!(parse_filter("name=a").is_err() && parse_filter("label=").is_err());
+    }
+}

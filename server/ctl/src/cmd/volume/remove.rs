@@ -1,0 +1,92 @@
+//! `layerctl volume rm` and `undelete`: into the trash and out of it.
+
+use layerd_proto::layerd::volumes::v1::ListRequest;
+use serde::Serialize;
+
+use super::print_name;
+use crate::client::Client;
+use crate::cmd::Daemon;
+use crate::error::{Error, all_or};
+use crate::output::Output;
+use crate::text::escape;
+
+/// Removes volumes that nothing uses
+///
+/// Prints the names it removed. They stay in the trash for a week, or until `trash empty`, and
+/// `volume undelete` takes them back. Takes as long for a large volume as for a small one.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rm {
+    /// Names
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+
+    /// A volume that is not there is no failure. One that is in use stays all the same
+    #[arg(short, long)]
+    force: bool,
+}
+
+/// Takes a removed volume back, with all that is in it, and prints its name
+#[derive(Debug, clap::Args)]
+pub(crate) struct Undelete {
+    /// Id as `volume ls --deleted` shows it, or the name it had; an id wins over a name of the
+    /// same digits
+    #[arg(value_name = "ID|NAME")]
+    which: String,
+
+    /// Another name to give it, as when its own is taken by now
+    #[arg(long = "as", value_name = "NAME")]
+    new_name: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Removed<'a> {
+    removed: &'a str,
+    existed: bool,
+    id: u64,
+}
+
+pub(super) async fn rm(args: &Rm, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    let mut failed = Vec::new();
+    for name in &args.names {
+        match remove(&mut client, name, args.force).await {
+            Ok(removed) if out.json => out.object(&removed)?,
+            Ok(_) => out.line(&escape(name))?,
+            Err(error) => failed.push(error),
+        }
+    }
+    all_or(failed)
+}
+
+/// The daemon answers success where there is nothing to remove, so that a call can be repeated. A
+/// person most likely mistyped; who did not says --force.
+async fn remove<'a>(client: &mut Client, name: &'a str, force: bool) -> Result<Removed<'a>, Error> {
+    if !force {
+        client.volume(name).await?;
+    }
+    let reply = client.delete_volume(name).await?;
+    Ok(Removed {
+        removed: name,
+        existed: reply.existed,
+        id: reply.id,
+    })
+}
+
+pub(super) async fn undelete(
+    args: &Undelete,
+    daemon: &Daemon,
+    out: &mut Output,
+) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    let request = ListRequest {
+        deleted: true,
+        ..ListRequest::default()
+    };
+    let deleted = client.volumes(request).await?;
+    let by_id = deleted
+        .iter()
+        .find(|volume| volume.id.to_string() == args.which);
+    let (id, name) = by_id.map_or((0, args.which.as_str()), |volume| (volume.id, ""));
+    let new_name = args.new_name.as_deref().unwrap_or_default();
+    print_name(&client.undelete_volume(id, name, new_name).await?, out)
+}

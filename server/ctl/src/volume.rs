@@ -1,0 +1,56 @@
+//! Volumes as layerctl shows them. The field names are the documented ones of `-o json`.
+
+use std::collections::BTreeMap;
+
+use layerd_proto::layerd::volumes::v1 as wire;
+use serde::Serialize;
+
+/// One volume.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Volume {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) driver: String,
+    /// Where its content is, on the host.
+    pub(crate) path: String,
+    /// RFC 3339, UTC.
+    pub(crate) created_at: String,
+    pub(crate) updated_at: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) options: BTreeMap<String, String>,
+    pub(crate) anonymous: bool,
+    pub(crate) attachments: u64,
+    /// Empty for nothing.
+    pub(crate) filled_from: String,
+    pub(crate) snapshot_of: Option<u64>,
+    pub(crate) deleted_at: Option<String>,
+    /// Seconds since 1970.
+    #[serde(skip)]
+    pub(crate) created: i64,
+    #[serde(skip)]
+    pub(crate) deleted: i64,
+}
+
+impl From<wire::Volume> for Volume {
+    fn from(volume: wire::Volume) -> Self {
+        let created = volume.created_at.unwrap_or_default();
+        let updated = volume.updated_at.unwrap_or_default();
+        Self {
+            id: volume.id,
+            name: volume.name,
+            driver: volume.driver,
+            path: volume.path,
+            created_at: created.to_string(),
+            updated_at: updated.to_string(),
+            labels: volume.labels,
+            options: volume.options,
+            anonymous: volume.anonymous,
+            attachments: volume.attachments,
+            filled_from: volume.filled_from,
+            snapshot_of: (volume.snapshot_of > 0).then_some(volume.snapshot_of),
+            deleted_at: volume.deleted_at.map(|time| time.to_string()),
+            created: created.seconds,
+            deleted: volume.deleted_at.unwrap_or_default().seconds,
+        }
+    }
+}
