@@ -5,10 +5,11 @@ use std::{env, error, fs};
 
 use prost::Message as _;
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "containerd/services/snapshots/v1/snapshots.proto",
     "layerd/v1/admin.proto",
     "layerd/volumes/v1/volumes.proto",
+    "layerd/volumes/v1/mounts.proto",
 ];
 
 fn main() -> Result<(), Box<dyn error::Error>> {

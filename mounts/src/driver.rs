@@ -1,6 +1,7 @@
 //! The contract between the engine and what keeps layers on disk.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::error::Error;
@@ -186,6 +187,12 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Io`], `NotFound` if there is no such layer; [`Error::Stopped`] as for `delete`.
     fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error>;
+
+    /// Opens the top directory of a layer, to read it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error>;
 
     /// Lists what is on disk, in no order, each place of a slot once. Cost: one read of each of
     /// the driver's own directories; layers are not entered.

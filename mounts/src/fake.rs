@@ -4,6 +4,7 @@
 //! engine on what is left.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -305,6 +306,14 @@ impl Driver for Fake {
             return Err(Error::Stopped);
         }
         Ok(layer.usage)
+    }
+
+    fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
+        Err(Error::io(
+            "open directory",
+            &path(Some(slot)),
+            Errno::ENOSYS,
+        ))
     }
 
     fn list(&self) -> Result<Vec<Found>, Error> {

@@ -13,7 +13,7 @@
 //! planned mounts.
 
 use std::ffi::{CStr, OsStr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -271,6 +271,12 @@ impl Driver for Overlay {
         let layers = &self.layers;
         let name = c_name(&slot.to_string());
         tree::usage(layers.fd.as_fd(), &name, &layers.path, keep_going)
+    }
+
+    fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
+        let name = slot.to_string();
+        let opened = openat(&self.layers.fd, name.as_str(), FLAGS, Mode::empty());
+        opened.map_err(|cause| Error::io("open directory", &self.layers.path.join(name), cause))
     }
 
     fn list(&self) -> Result<Vec<Found>, Error> {

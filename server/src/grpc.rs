@@ -2,9 +2,11 @@
 
 mod admin;
 mod limits;
+mod mounts;
 pub(crate) mod rescue;
 mod snapshots;
 mod status;
+mod volumes;
 mod wire;
 
 use std::sync::Arc;
@@ -14,6 +16,9 @@ use layerd_engine::Engine;
 use layerd_proto::DESCRIPTORS;
 use layerd_proto::containerd::services::snapshots::v1::snapshots_server::SnapshotsServer;
 use layerd_proto::layerd::v1::admin_server::AdminServer;
+use layerd_proto::layerd::volumes::v1::attachments_server::AttachmentsServer;
+use layerd_proto::layerd::volumes::v1::mounts_server::MountsServer;
+use layerd_proto::layerd::volumes::v1::volumes_server::VolumesServer;
 use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
@@ -66,6 +71,9 @@ pub(crate) fn router(
     Ok(Server::builder()
         .layer(limits::Oversize)
         .add_service(snapshots)
+        .add_service(VolumesServer::new(volumes::Service::new(parts.clone())))
+        .add_service(MountsServer::new(mounts::Service::new(parts.clone())))
+        .add_service(AttachmentsServer::new(mounts::Service::new(parts.clone())))
         .add_service(AdminServer::new(admin::Service::new(parts)))
         .add_service(health)
         .add_service(reflection().build_v1()?)

@@ -20,6 +20,11 @@ const LOW: u64 = 4 * 1024 * 1024;
 /// Free space above which the reserve is made anew.
 const ENOUGH: u64 = 4 * LOW + RESERVE.unsigned_abs();
 
+/// Free inodes below which nothing new is taken; to open the database takes one or two.
+const FEW_INODES: u64 = 16;
+/// Free inodes above which the reserve is made anew.
+const ENOUGH_INODES: u64 = 4 * FEW_INODES;
+
 /// The reserve of one store.
 #[derive(Debug)]
 pub(crate) struct Space {
@@ -47,10 +52,15 @@ impl Space {
             return false;
         };
         let free = disk.blocks_available().saturating_mul(disk.fragment_size());
-        if free < LOW && !self.low {
+        // File systems without a table of inodes say that they have none at all.
+        let inodes = match disk.files() {
+            0 => u64::MAX,
+            _ => disk.files_available(),
+        };
+        if (free < LOW || inodes < FEW_INODES) && !self.low {
             self.low = true;
             self.release();
-        } else if free > ENOUGH {
+        } else if free > ENOUGH && inodes > ENOUGH_INODES {
             self.renew();
         }
         self.low

@@ -173,8 +173,16 @@ pub struct MountedAt {
     pub target: String,
     /// The kernel's number of the mount, which is never used again until the next boot.
     pub unique_id: u64,
+    /// The highest number of the mounts that came along below it.
+    pub last_id: u64,
+    /// Device of its top, major and minor.
+    pub device: (u32, u32),
+    /// Inode of its top.
+    pub inode: u64,
     /// The boot in which it was made.
     pub boot: String,
+    /// How it can be written, as read back from the kernel: `rw`, `ro` or `ro-recursive`.
+    pub access: String,
 }
 
 /// What the store knows of one attachment.
@@ -192,6 +200,8 @@ pub struct Attachment {
     pub layer: Option<LayerId>,
     /// What was asked for, in the canonical form of `--mount`.
     pub spec: String,
+    /// Where layerd was asked to mount it; `None` if that is left to the runtime.
+    pub target: Option<String>,
     /// How far it is.
     pub state: AttachState,
     /// The mount, if layerd made one.

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::durable::Durable;
 use crate::error::Error;
 use crate::node::{self, Attributes, Identity, Kind, Stat};
 use crate::progress::{Progress, Silent};
@@ -29,6 +30,7 @@ mod markers;
 mod stack;
 mod work;
 
+pub(crate) use content::next_data;
 pub use markers::Markers;
 
 /// Directories of the destination that stay open, besides the current one.
@@ -71,19 +73,6 @@ impl fmt::Debug for Options<'_> {
 }
 
 const MOST_WORKERS: usize = 4;
-
-/// What is on the disk when a copy returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durable {
-    /// Whatever the kernel has written so far.
-    No,
-    /// The content of all files; writing starts with the first file and is waited for at the end.
-    /// Names and attributes wait in the journal: on file systems whose journal commits as a
-    /// whole (ext4, xfs), one fsync of the destination by the caller makes the tree durable.
-    Content,
-    /// Every file and directory by itself, with an fsync each: for all other file systems.
-    Each,
-}
 
 /// What was copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -185,16 +174,8 @@ impl Walk<'_, '_> {
 
     /// The destination must not hand an access list down to what is made in it.
     fn forget_acls(&mut self) -> Result<(), Error> {
-        let proc = node::proc_path(self.dest.here()?);
-        for name in [node::DEFAULT_ACL, node::ACCESS_ACL] {
-            match rustix::fs::removexattr(&*proc, name) {
-                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-                Err(cause) => {
-                    return Err(Error::io("remove the access list of", Path::new(""), cause));
-                }
-            }
-        }
-        Ok(())
+        node::forget_acls(self.dest.here()?)
+            .map_err(|cause| Error::io("remove the access list of", Path::new(""), cause))
     }
 
     fn begin(&mut self) -> Result<(), Error> {

@@ -67,6 +67,53 @@ pub enum Error {
         /// Which one.
         path: PathBuf,
     },
+    /// Reading the archive's stream, or writing it, failed.
+    #[error("{attempt} the archive at byte {offset}")]
+    Stream {
+        /// What was attempted, as in "read".
+        attempt: &'static str,
+        /// Bytes before.
+        offset: u64,
+        /// What the stream answered.
+        #[source]
+        cause: io::Error,
+    },
+    /// The stream ends within the archive.
+    #[error("the archive ends at byte {offset}, before its end mark")]
+    Truncated {
+        /// Length of what there is.
+        offset: u64,
+    },
+    /// The stream is no tar archive, a damaged one, or of a kind that is not known.
+    #[error("bad archive at byte {offset}: {problem}")]
+    Malformed {
+        /// Where the header begins that makes no sense.
+        offset: u64,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The archive was altered since layerd wrote it.
+    #[error("the archive is damaged: {problem}")]
+    Damaged {
+        /// How it shows.
+        problem: &'static str,
+    },
+    /// A file in the archive that would not stay in the tree, or must not be there.
+    #[error("refused `{}` in the archive: {problem}", path.display())]
+    Refused {
+        /// The file, at most 200 bytes of its path.
+        path: PathBuf,
+        /// Why.
+        problem: &'static str,
+    },
+    /// The archive holds more than the caller allows.
+    #[error("the archive has more than {limit} {what}")]
+    Limit {
+        /// What is counted, as in "files".
+        what: &'static str,
+        /// How many are allowed.
+        limit: u64,
+    },
     /// The caller wanted no more of it. What was done stays done.
     #[error("stopped before the end")]
     Stopped,

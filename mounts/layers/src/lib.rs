@@ -11,12 +11,18 @@
 //! attributes `user.*`, `trusted.*`, `security.capability` and POSIX ACLs. Other attributes
 //! (`security.selinux` above all) are left to the policy of the destination.
 
+pub mod archive;
 pub mod copy;
+pub mod durable;
 pub mod error;
 mod node;
 pub mod progress;
+#[cfg(test)]
+mod rig;
 mod sys;
+pub mod tar;
 mod trail;
 
+pub use durable::Durable;
 pub use error::Error;
 pub use progress::{Progress, Silent};

@@ -172,16 +172,23 @@ pub(crate) fn proc_path(file: BorrowedFd<'_>) -> CString {
 /// The extended attributes of a file, by name.
 pub(crate) type Xattrs = Vec<(CString, Vec<u8>)>;
 
-/// Where the access list lies that a directory gives to what is made in it.
-pub(crate) const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
-
-/// Where the access list of a file lies.
-pub(crate) const ACCESS_ACL: &CStr = c"system.posix_acl_access";
+/// Takes the access lists of a directory away, so that what is made in it inherits none.
+pub(crate) fn forget_acls(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    let path = proc_path(dir);
+    for name in [c"system.posix_acl_default", c"system.posix_acl_access"] {
+        match rustix::fs::removexattr(&*path, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(())
+}
 
 /// Whether this attribute belongs to the file and not to the policy of where it lies.
 pub(crate) fn is_carried(name: &[u8]) -> bool {
     name.starts_with(b"user.")
-        || name.starts_with(b"trusted.")
+        // On xfs these are the access lists a second time, as they lie on the disk.
+        || (name.starts_with(b"trusted.") && !name.starts_with(b"trusted.SGI_ACL_"))
         || name == b"security.capability"
         || name == b"system.posix_acl_access"
         || name == b"system.posix_acl_default"

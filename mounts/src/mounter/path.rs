@@ -31,7 +31,7 @@ pub(crate) fn open_source(path: &Path, symlinks: Symlinks) -> Result<Handle, Mou
     let top = top()?;
     let fd = look_up(top.as_fd(), path, resolve).map_err(|cause| {
         let fails = |part: &Path| look_up(top.as_fd(), part, resolve).err();
-        explain(cause, path, path, &first_bad(path, fails))
+        explain(cause, path, path, first_bad(path, fails))
     })?;
     Handle::new(fd, path)
 }
@@ -52,12 +52,10 @@ pub(crate) fn resolve(root: &Handle, subpath: &Path, want: Want) -> Result<Handl
         let fails = |part: &Path| look_up(root.as_fd(), part, INSIDE).err();
         match cause {
             Errno::EXDEV => escape(),
-            cause => explain(
-                cause,
-                &shown,
-                subpath,
-                &root.path().join(first_bad(inner, fails)),
-            ),
+            cause => {
+                let bad = first_bad(inner, fails).map(|bad| root.path().join(bad));
+                explain(cause, &shown, subpath, bad)
+            }
         }
     })?;
     let handle = Handle::new(fd, &shown)?;
@@ -71,15 +69,16 @@ pub(crate) fn resolve(root: &Handle, subpath: &Path, want: Want) -> Result<Handl
 /// See [`super::Mounter::create_source`].
 pub(crate) fn create_source(path: &Path, new: &NewSource) -> Result<Source, MountError> {
     let (mut at, missing) = existing(path, new.symlinks)?;
-    let made = !missing.is_empty();
+    let mut made = false;
     let last = missing.len().saturating_sub(1);
     for (index, name) in missing.iter().enumerate() {
         let shown = at.path().join(name);
-        let fd = if new.file && index == last {
+        let (fd, new) = if new.file && index == last {
             make_file(at.as_fd(), name, &shown, new)?
         } else {
             make_dir(at.as_fd(), name, &shown, new)?
         };
+        made = new;
         at = Handle::new(fd, &shown)?;
     }
     Ok(Source { handle: at, made })
@@ -113,12 +112,13 @@ fn existing(path: &Path, symlinks: Symlinks) -> Result<(Handle, Vec<&OsStr>), Mo
     }
 }
 
+/// Answers whether it was made by this call.
 fn make_dir(
     dir: BorrowedFd<'_>,
     name: &OsStr,
     shown: &Path,
     new: &NewSource,
-) -> Result<OwnedFd, MountError> {
+) -> Result<(OwnedFd, bool), MountError> {
     let fail = |cause| MountError::io("create directory", shown, cause);
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let made = match mkdirat(dir, name, Mode::S_IRWXU) {
@@ -133,21 +133,23 @@ fn make_dir(
     if made {
         give(&fd, shown, new.mode, new)?;
     }
-    openat(&fd, ".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(fail)
+    let held = openat(&fd, ".", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+    Ok((held.map_err(fail)?, made))
 }
 
+/// Answers whether it was made by this call.
 fn make_file(
     dir: BorrowedFd<'_>,
     name: &OsStr,
     shown: &Path,
     new: &NewSource,
-) -> Result<OwnedFd, MountError> {
+) -> Result<(OwnedFd, bool), MountError> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let fail = |cause| MountError::io("create file", shown, cause);
     match openat(dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
         Ok(fd) => {
             give(&fd, shown, new.mode & !0o111, new)?;
-            Ok(fd)
+            Ok((fd, true))
         }
         Err(Errno::EEXIST) => {
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -156,7 +158,7 @@ fn make_file(
             if found.is_symlink() {
                 return Err(planted(dir, name, shown));
             }
-            Ok(found.fd)
+            Ok((found.fd, false))
         }
         Err(cause) => Err(fail(cause)),
     }
@@ -200,13 +202,16 @@ fn look_up(dir: BorrowedFd<'_>, path: &Path, resolve: ResolveFlag) -> Result<Own
     Err(Errno::EAGAIN)
 }
 
-fn explain(cause: Errno, shown: &Path, asked: &Path, bad: &Path) -> MountError {
-    let path = bad.to_owned();
+/// `bad` is the part of `shown` that fails already, if it is only a part.
+fn explain(cause: Errno, shown: &Path, asked: &Path, bad: Option<PathBuf>) -> MountError {
+    let whole = bad.is_none();
+    let path = bad.unwrap_or_else(|| shown.to_owned());
     match cause {
         Errno::ENOENT => MountError::Missing { path },
+        Errno::ENOTDIR if whole => MountError::NotADirectory { path }, // it ends in a slash
         // The component after it cannot be looked up in it.
         Errno::ENOTDIR => MountError::NotADirectory {
-            path: bad.parent().unwrap_or(bad).to_owned(),
+            path: path.parent().unwrap_or(&path).to_owned(),
         },
         Errno::ELOOP => MountError::Symlink { path },
         Errno::EAGAIN => MountError::Raced {
@@ -227,15 +232,15 @@ fn explain(cause: Errno, shown: &Path, asked: &Path, bad: &Path) -> MountError {
 }
 
 /// The shortest part of a path that fails too; for messages, so a race does no harm.
-fn first_bad(path: &Path, fails: impl Fn(&Path) -> Option<Errno>) -> PathBuf {
+fn first_bad(path: &Path, fails: impl Fn(&Path) -> Option<Errno>) -> Option<PathBuf> {
     let mut part = PathBuf::new();
     for component in path.components() {
         part.push(component);
         if fails(&part).is_some() {
-            break;
+            return Some(part);
         }
     }
-    part
+    None
 }
 
 fn absolute(path: &Path) -> Result<(), MountError> {

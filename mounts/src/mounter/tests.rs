@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
-use nix::mount::MsFlags;
+use nix::mount::{MntFlags, MsFlags, umount2};
 
 use super::{
     Attached, BindOptions, DetachMode, Detached, Handle, KernelMounter, Mounter, Symlinks, Tree,
@@ -20,31 +21,39 @@ mod views;
 pub(super) struct Ground {
     pub(super) mounter: KernelMounter,
     pub(super) disk: LoopDisk,
+    foreign: Mutex<Vec<PathBuf>>,
 }
 
-/// Mounts that a failed test left must go before the disk can.
+/// What the test mounted itself goes here; what the mounter made must be gone by then.
 impl Drop for Ground {
     fn drop(&mut self) {
-        let left = self.mounter.mounts_below(self.disk.path());
-        for entry in left.unwrap_or_default().iter().rev() {
-            let _ = nix::mount::umount2(&entry.target, nix::mount::MntFlags::MNT_DETACH);
+        let foreign = std::mem::take(&mut *self.foreign.lock().expect("no panic in between"));
+        for path in foreign.iter().rev() {
+            let _ = umount2(path, MntFlags::MNT_DETACH); // the test may have done it
         }
+        let left = self.mounter.mounts_below(self.disk.path());
+        let left = left.unwrap_or_default();
+        for entry in left.iter().rev() {
+            let _ = umount2(&entry.target, MntFlags::MNT_DETACH);
+        }
+        assert!(
+            left.is_empty() || std::thread::panicking(),
+            "left: {left:?}"
+        );
     }
 }
 
 impl Ground {
     pub(super) fn new() -> Self {
         enter_private_mounts();
-        Self {
-            mounter: KernelMounter::new(),
-            disk: LoopDisk::tmpfs(),
-        }
+        Self::on(LoopDisk::tmpfs())
     }
 
     pub(super) fn on(disk: LoopDisk) -> Self {
         Self {
             mounter: KernelMounter::new(),
             disk,
+            foreign: Mutex::default(),
         }
     }
 
@@ -54,6 +63,8 @@ impl Ground {
         let none = None::<&str>;
         let flags = MsFlags::empty();
         nix::mount::mount(Some("tmpfs"), &path, Some("tmpfs"), flags, none).expect("a tmpfs");
+        let mut foreign = self.foreign.lock().expect("no panic in between");
+        foreign.push(path.clone());
         path
     }
 

@@ -5,7 +5,7 @@
 //! right one with nothing on top of it; the second MNT_EXPIRE takes only what bears the mark. A
 //! mount that was put there in between does not.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -278,14 +278,8 @@ fn drop_lazily(place: &Place<'_>, id: MountId) -> Result<Option<Detached>, Mount
 
 /// Takes back a mount whose attachment failed half-way; the first error counts.
 pub(super) fn undo(tree: BorrowedFd<'_>, target: &Path) {
-    let name: &CStr = c"";
-    let undone = sys::mount_id(tree, name, false)
-        .map_err(|cause| MountError::io("unmount", target, cause))
-        .and_then(|id| {
-            let place = Place::new(target)?;
-            drop_lazily(&place, id).map(drop) // `tree` keeps it busy
-        });
-    if let Err(error) = undone {
+    let path = format!("/proc/self/fd/{}", tree.as_raw_fd());
+    if let Err(error) = umount2(path.as_str(), MntFlags::MNT_DETACH) {
         tracing::warn!(target = %target.display(), %error, "cannot take a half-made mount back");
     }
 }

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use layerd_mounts::idmap::BadMap;
+use layerd_mounts::mounter::MountError;
 use layerd_store::{BadInput, Key, LayerId, Refusal, VolumeName};
 
 use crate::filter::BadFilter;
+use crate::spec::BadSpec;
 
 /// What a caller can do about an error. The server has one table from these to gRPC codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +188,58 @@ pub enum Error {
         #[source]
         cause: io::Error,
     },
+    /// A flag does not parse.
+    #[error(transparent)]
+    Spec(#[from] BadSpec),
+    /// The source of a mount is missing and is not to be made.
+    #[error("{} {:?} does not exist{}", refusal.what, refusal.name,
+        if refusal.hint.is_empty() { String::new() } else { format!("; {}", refusal.hint) })]
+    SourceMissing {
+        /// What is missing, and how to have it made.
+        refusal: crate::spec::Refusal,
+    },
+    /// Only committed snapshots can be mounted as images.
+    #[error("snapshot {key:?} is not committed, so it is no image", key = key.as_str())]
+    NotCommitted {
+        /// The snapshot.
+        key: Key,
+    },
+    /// An attachment is there, but not as it was asked for.
+    #[error("attachment {key:?} already exists with other settings: {field} is {have:?}, asked for was {want:?}", key = key.as_str())]
+    AttachmentDrift {
+        /// The attachment.
+        key: Key,
+        /// What differs.
+        field: &'static str,
+        /// What it is.
+        have: String,
+        /// What was asked for.
+        want: String,
+    },
+    /// Something is mounted already where a mount was to be made.
+    #[error("{} is a mount point already", path.display())]
+    Occupied {
+        /// The path.
+        path: PathBuf,
+    },
+    /// What was asked for cannot be kept.
+    #[error("{what} cannot be honoured here")]
+    NotHonoured {
+        /// What.
+        what: &'static str,
+    },
+    /// A mount could not be made or undone.
+    #[error(transparent)]
+    Mount(MountError),
+    /// A place to mount at could not be made or removed.
+    #[error("make or remove the mount point {}", path.display())]
+    Place {
+        /// The place.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        cause: io::Error,
+    },
     /// A prune was to be executed that nobody planned.
     #[error("there is no prune plan {id:?}, or it is older than ten minutes; plan again")]
     NoPlan {
@@ -216,6 +270,20 @@ impl Error {
             Self::BeingRead { .. } | Self::NoPlan { .. } => ErrorKind::Refused,
             Self::Copy { cause, .. } => copy_kind(cause),
             Self::Random { .. } => ErrorKind::Internal,
+            Self::Spec(_) => ErrorKind::Invalid,
+            Self::SourceMissing { .. } => ErrorKind::Missing,
+            Self::NotCommitted { .. } | Self::Occupied { .. } | Self::NotHonoured { .. } => {
+                ErrorKind::Refused
+            }
+            Self::AttachmentDrift { .. } => ErrorKind::Exists,
+            Self::Mount(cause) => mount_kind(cause),
+            Self::Place { cause, .. } => {
+                if is_full(cause) {
+                    ErrorKind::Full
+                } else {
+                    ErrorKind::Internal
+                }
+            }
             Self::Unrecorded { .. } | Self::Damaged { .. } => ErrorKind::Damaged,
             Self::Stopping => ErrorKind::Stopping,
         }
@@ -289,6 +357,19 @@ fn driver_kind(error: &layerd_mounts::Error) -> ErrorKind {
         layerd_mounts::Error::Lost { .. } => ErrorKind::Damaged,
         full if full.is_full() => ErrorKind::Full,
         _ => ErrorKind::Internal,
+    }
+}
+
+fn mount_kind(error: &MountError) -> ErrorKind {
+    match error {
+        MountError::Missing { .. } => ErrorKind::Missing,
+        MountError::NotADirectory { .. }
+        | MountError::IsADirectory { .. }
+        | MountError::Symlink { .. }
+        | MountError::Escape { .. }
+        | MountError::BadPath { .. } => ErrorKind::Invalid,
+        MountError::Io { .. } => ErrorKind::Internal,
+        _ => ErrorKind::Refused,
     }
 }
 

@@ -1,12 +1,9 @@
 //! What happens to volumes and attachments, for those who watch.
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use layerd_store::Timestamp;
-
-/// Events that a watcher may be behind before it is dropped.
-const BEHIND: usize = 1024;
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -19,35 +16,40 @@ pub struct Event {
     pub at: Timestamp,
 }
 
+/// Someone who watches. Called while others wait, so it must not block.
+pub trait Watcher: Send {
+    /// Takes an event; answers whether it wants more.
+    fn tell(&self, event: &Event) -> bool;
+
+    /// Whether it still wants events.
+    fn is_open(&self) -> bool;
+}
+
 /// Those who watch.
-#[derive(Debug, Default)]
-pub(crate) struct Events(Mutex<Vec<SyncSender<Event>>>);
+#[derive(Default)]
+pub(crate) struct Events(Mutex<Vec<Box<dyn Watcher>>>);
 
 impl Events {
-    /// Tells all watchers, without waiting for any: one that is too far behind is dropped.
+    /// Tells all who watch.
     pub(crate) fn tell(&self, what: &'static str, subject: &str) {
-        let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let event = Event {
             what,
             subject: subject.to_owned(),
             at: Timestamp::now(),
         };
-        watchers.retain(|watcher| {
-            let sent = watcher.try_send(event.clone());
-            !matches!(
-                sent,
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_))
-            )
-        });
+        let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.retain(|watcher| watcher.tell(&event));
     }
 
-    /// Watches from now on. The channel ends when the watcher is too far behind.
-    pub(crate) fn watch(&self) -> Receiver<Event> {
-        let (watcher, events) = sync_channel(BEHIND);
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(watcher);
-        events
+    pub(crate) fn add(&self, watcher: Box<dyn Watcher>) {
+        let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.retain(|watcher| watcher.is_open());
+        watchers.push(watcher);
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
     }
 }

@@ -6,6 +6,7 @@
 //! without a record was never acknowledged, or is on its way out. The engine never sees a message
 //! of the wire and knows nothing of async.
 
+mod attach;
 mod check;
 mod error;
 mod events;
@@ -18,18 +19,21 @@ mod recover;
 mod snapshots;
 pub mod spec;
 mod trash;
+mod turns;
 mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use layerd_mounts::mounter::{KernelMounter, Mounter};
 use layerd_mounts::{Driver, Slot, VolumeDirs};
-use layerd_store::{LayerId, Store};
+use layerd_store::{Key, LayerId, Store, VolumeId};
 
+pub use attach::{Attach, AttachmentEntry, OciMount, Reconciled};
 pub use check::{Problem, Remedy};
 pub use error::{Error, ErrorKind};
-pub use events::Event;
+pub use events::{Event, Watcher};
 pub use list::{Entry, Listing};
 pub use reap::Reaped;
 pub use recover::{Finding, restore_records, survey};
@@ -42,6 +46,7 @@ use meter::Meter;
 use quarantine::Quarantine;
 use reap::Backlog;
 use trash::Trash;
+use turns::Turns;
 use volumes::{Pins, Plans};
 
 /// Settings of an engine.
@@ -93,6 +98,12 @@ pub struct Engine {
     pins: Pins,
     plans: Plans,
     events: Events,
+    mounter: Arc<dyn Mounter>,
+    /// One call at a time for an attachment, and for filling a volume.
+    turns: Turns<Key>,
+    filling: Turns<VolumeId>,
+    /// This boot of the machine: mounts of another one are gone.
+    boot: String,
     options: Options,
     root: PathBuf,
 }
@@ -133,6 +144,10 @@ impl Engine {
             pins: Pins::default(),
             plans: Plans::default(),
             events: Events::default(),
+            mounter: Arc::new(KernelMounter::new()),
+            turns: Turns::default(),
+            filling: Turns::default(),
+            boot: boot_id(),
             options,
             root: root.to_owned(),
         };
@@ -165,11 +180,9 @@ impl Engine {
         self.quarantine.len()
     }
 
-    /// What happens to volumes and attachments from now on. The channel ends when its reader is
-    /// too far behind.
-    #[must_use]
-    pub fn watch(&self) -> std::sync::mpsc::Receiver<Event> {
-        self.events.watch()
+    /// Tells `watcher` what happens to volumes and attachments from now on.
+    pub fn watch(&self, watcher: Box<dyn Watcher>) {
+        self.events.add(watcher);
     }
 
     /// What Commit makes durable.
@@ -200,6 +213,13 @@ impl Engine {
         self.backlog.stop();
         self.meter.stop();
     }
+}
+
+/// random(4): a new one at each boot. Where it cannot be read, mounts are looked up by number
+/// alone.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
 fn meta_folder(root: &Path) -> PathBuf {

@@ -1,11 +1,14 @@
 //! Snapshots that must not be used, and why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{PoisonError, RwLock};
 
 use layerd_store::{LayerId, Record, View};
 
 use crate::Error;
+
+/// How the reason begins when content was lost on its way to the disk.
+pub(crate) const LOST: &str = "its content was lost on the way to the disk";
 
 /// Kept in memory: start-up finds again what is wrong.
 #[derive(Debug, Default)]
@@ -18,6 +21,13 @@ impl Quarantine {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(id, why);
+    }
+
+    /// Lets those go that were barred for what a look at the disk shows, and no longer does. Lost
+    /// content shows nowhere but in the record, if that could be written at all: it stays.
+    pub(crate) fn keep_only(&self, found: &BTreeSet<LayerId>) {
+        let mut barred = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        barred.retain(|id, why| found.contains(id) || why.starts_with(LOST));
     }
 
     /// Lets a layer go that was removed.

@@ -191,11 +191,14 @@ impl Engine {
     /// [`Error::Driver`] if the disk cannot be read.
     pub fn fsck(&self, repair: bool) -> Result<Vec<Finding>, Error> {
         let first = self.look()?;
-        let both = self
-            .look()?
+        let mut both = self.look()?;
+        both.retain(|problem| first.contains(problem));
+        let barred = both.iter().filter_map(Problem::quarantined).collect();
+        self.quarantine.keep_only(&barred);
+        Ok(both
             .into_iter()
-            .filter(|problem| first.contains(problem));
-        Ok(both.map(|problem| self.find(problem, repair)).collect())
+            .map(|problem| self.find(problem, repair))
+            .collect())
     }
 
     fn look(&self) -> Result<Vec<Problem>, Error> {

@@ -10,6 +10,7 @@ use layerd_store::{
 use tracing::{debug, error, warn};
 
 use crate::list::{Entry, Listing};
+use crate::quarantine::LOST;
 use crate::{Durability, Engine, Error, slot};
 
 const UID_LABEL: &str = "containerd.io/snapshot/uidmapping";
@@ -123,7 +124,7 @@ impl Engine {
 
     /// Bars a layer whose content did not reach the disk, for good.
     fn lost(&self, id: LayerId, cause: &dyn std::error::Error) {
-        let why = format!("its content was lost on the way to the disk: {cause}");
+        let why = format!("{LOST}: {cause}");
         self.quarantine.set(id, why.clone());
         if let Err(cause) = self.store.set_damage(id, why) {
             error!(error = &cause as &dyn std::error::Error, %id, "note that a layer is damaged");
@@ -206,8 +207,11 @@ impl Engine {
             (Kind::Active, None) => self.meter.recent(record.id, self.options.usage_patience),
             (Kind::Committed, None) => self.meter.exact(record.id),
         };
-        // An error of a layer that went meanwhile is no error of the layer.
-        figure.or_else(|cause| find(&self.store.view(), key).and(Err(cause)))
+        figure.or_else(|cause| {
+            // A layer that went meanwhile is no error; its key may be another's by now.
+            let is_same = find(&self.store.view(), key)?.id == record.id;
+            if is_same { Err(cause) } else { self.usage(key) }
+        })
     }
 
     /// Counts what there is. Costs a walk through memory.
@@ -288,7 +292,7 @@ impl Engine {
         let Some(parent) = claim.parent() else { return };
         let still_there = self.store.view().get(parent.id).is_some();
         if still_there && cause.io_kind() == Some(std::io::ErrorKind::NotFound) {
-            error!(key = %parent.key, id = %parent.id, "the directory of a layer is missing");
+            error!(key = parent.key.as_str(), id = %parent.id, "the directory of a layer is missing");
             self.quarantine
                 .set(parent.id, "its directory is missing".to_owned());
         }

@@ -219,7 +219,7 @@ impl Engine {
             .map_err(Error::driver("move a layer out of the trash"))?;
         match self.store.restore_removed(id) {
             Ok(record) => {
-                info!(key = %record.key, %id, "restored");
+                info!(key = record.key.as_str(), %id, "restored");
                 Ok(())
             }
             Err(cause) => {
@@ -233,7 +233,8 @@ impl Engine {
         }
     }
 
-    /// Takes back everything that is in the trash, parents first. Answers what became of each.
+    /// Takes back everything that is in the trash, parents first, which releases the brake if
+    /// nothing is left. Answers what became of each.
     pub fn restore_all(&self) -> Vec<(Removed, Result<(), Error>)> {
         let mut waiting = self.trash();
         waiting.sort_by_key(|removed| removed.record.id);
@@ -253,10 +254,14 @@ impl Engine {
                 done.push((removed.clone(), self.restore(removed.record.id)));
             }
             if is_last {
-                return done;
+                break;
             }
             waiting = rest;
         }
+        if self.store.view().retired().next().is_none() {
+            self.trash.release(None);
+        }
+        done
     }
 
     /// Releases the brake and lets everything that is in the trash now be deleted.

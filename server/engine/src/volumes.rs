@@ -123,10 +123,8 @@ impl Engine {
     }
 
     /// Volumes that match, in the order of their creation. Reads memory only.
-    ///
-    /// # Errors
-    /// None today; the signature leaves room for filters that can be wrong.
-    pub fn volumes(&self, filter: &VolumeFilter) -> Result<Vec<VolumeEntry>, Error> {
+    #[must_use]
+    pub fn volumes(&self, filter: &VolumeFilter) -> Vec<VolumeEntry> {
         let view = self.store.view();
         let volumes = view.volumes();
         let all: Vec<_> = if filter.deleted {
@@ -134,10 +132,11 @@ impl Engine {
         } else {
             volumes.iter().cloned().collect()
         };
-        let matching = all.into_iter().filter(|volume| {
-            filter.matches(volume, view.volumes().holders(volume.id).next().is_some())
-        });
-        Ok(matching.map(|volume| self.volume_entry(volume)).collect())
+        let is_held = |volume: &Volume| volumes.holders(volume.id).next().is_some();
+        let matching = all
+            .into_iter()
+            .filter(|volume| filter.matches(volume, is_held(volume)));
+        matching.map(|volume| self.volume_entry(volume)).collect()
     }
 
     /// Changes labels, in order. Durable on return.

@@ -123,7 +123,7 @@ fn kind(kind: Kind) -> pb::Kind {
     }
 }
 
-fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+pub(crate) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     const NANOS: i64 = 1_000_000_000;
     prost_types::Timestamp {
         seconds: time.0.div_euclid(NANOS),

@@ -65,6 +65,8 @@ struct AttachmentBody {
     mount: Option<MountBody>,
     #[prost(sint64, tag = "9")]
     created: i64,
+    #[prost(string, optional, tag = "10")]
+    target: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -75,6 +77,16 @@ struct MountBody {
     unique_id: u64,
     #[prost(string, tag = "3")]
     boot: String,
+    #[prost(uint64, tag = "4")]
+    last_id: u64,
+    #[prost(uint32, tag = "5")]
+    device_major: u32,
+    #[prost(uint32, tag = "6")]
+    device_minor: u32,
+    #[prost(uint64, tag = "7")]
+    inode: u64,
+    #[prost(string, tag = "8")]
+    access: String,
 }
 
 const MALFORMED: &str = "the body is not what its table holds";
@@ -141,6 +153,7 @@ pub(super) fn of_attachment(attachment: &Attachment) -> Vec<u8> {
         volume: attachment.volume.map(|id| id.0),
         layer: attachment.layer.map(|id| id.0),
         spec: attachment.spec.clone(),
+        target: attachment.target.clone(),
         state: match attachment.state {
             AttachState::Preparing => 1,
             AttachState::Attached => 2,
@@ -150,6 +163,11 @@ pub(super) fn of_attachment(attachment: &Attachment) -> Vec<u8> {
             target: mount.target.clone(),
             unique_id: mount.unique_id,
             boot: mount.boot.clone(),
+            last_id: mount.last_id,
+            device_major: mount.device.0,
+            device_minor: mount.device.1,
+            inode: mount.inode,
+            access: mount.access.clone(),
         }),
         created: attachment.created.0,
     };
@@ -168,6 +186,7 @@ pub(super) fn to_attachment(id: u64, bytes: &[u8]) -> Result<Attachment, &'stati
         volume: body.volume.map(VolumeId),
         layer: body.layer.map(LayerId),
         spec: body.spec,
+        target: body.target,
         state: match body.state {
             1 => AttachState::Preparing,
             2 => AttachState::Attached,
@@ -178,6 +197,10 @@ pub(super) fn to_attachment(id: u64, bytes: &[u8]) -> Result<Attachment, &'stati
             target: mount.target,
             unique_id: mount.unique_id,
             boot: mount.boot,
+            last_id: mount.last_id,
+            device: (mount.device_major, mount.device_minor),
+            inode: mount.inode,
+            access: mount.access,
         }),
         created: Timestamp(body.created),
     })

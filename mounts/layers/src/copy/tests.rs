@@ -3,8 +3,17 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::{Copied, Options, copy_tree};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::collection::vec;
+
+use super::{Copied, Markers, Options, copy_tree};
+use crate::Durable;
 use crate::error::Error;
+use crate::progress::Progress;
+use crate::rig::tree::{Who, build, items};
+use crate::rig::{self, Disk, Manifest, Merged, assert_same, manifest};
 
 fn copy(
     source: &[&Path],
@@ -76,4 +85,283 @@ fn answers_for_subpaths_that_are_none() {
     assert_eq!(try_copy("/dir").unwrap().files, 1);
     let again = try_copy("dir").unwrap_err();
     assert_eq!(again.errno(), Some(libc::EEXIST), "{again}");
+}
+
+/// Builds, copies and compares; what was copied.
+fn round(
+    disk: &dyn Fn() -> tempfile::TempDir,
+    tree: &[rig::tree::Item],
+    options: &Options<'_>,
+) -> Copied {
+    let (from, to) = (disk(), disk());
+    build(from.path(), tree);
+    let source = manifest(from.path());
+    let copied = copy(&[from.path()], "", to.path(), options).expect("a copy");
+    assert_same(&source, &manifest(to.path()));
+    assert_eq!(copied.files, source.len() as u64 - 1);
+    copied
+}
+
+/// Options that a number chooses: with and without threads and durability.
+fn chosen(number: usize) -> Options<'static> {
+    Options {
+        workers: [1, 2, 4][number % 3],
+        durable: [Durable::No, Durable::Content, Durable::Each][number / 3 % 3],
+        ..Options::default()
+    }
+}
+
+#[test]
+fn random_trees_of_anybody() {
+    let strategy = (items(Who::Anybody, 40), 0..9_usize);
+    rig::for_random(60, &strategy, |(tree, number)| {
+        round(&|| tempfile::tempdir().unwrap(), &tree, &chosen(number));
+    });
+}
+
+fn random_trees_on(disk: &dyn Fn() -> tempfile::TempDir, clones: bool) {
+    let strategy = (items(Who::Root, 40), 0..9_usize);
+    rig::for_random(60, &strategy, |(tree, number)| {
+        let copied = round(disk, &tree, &chosen(number));
+        assert_eq!(copied.cloned_bytes, if clones { copied.bytes } else { 0 });
+    });
+}
+
+#[test]
+fn root_random_trees_on_ext4() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("ext4", 600);
+    random_trees_on(&|| disk.dir(), false);
+}
+
+#[test]
+fn root_random_trees_on_xfs_are_cloned() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("xfs", 400);
+    random_trees_on(&|| disk.dir(), true);
+}
+
+#[test]
+fn root_random_trees_on_btrfs_are_cloned() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("btrfs", 400);
+    random_trees_on(&|| disk.dir(), true);
+}
+
+#[test]
+fn root_random_trees_from_one_file_system_to_another() {
+    rig::enter_private_mounts();
+    let (xfs, ext4) = (Disk::new("xfs", 400), Disk::new("ext4", 600));
+    let strategy = (items(Who::Root, 40), 0..9_usize);
+    rig::for_random(40, &strategy, |(tree, number)| {
+        let (from, to) = (xfs.dir(), ext4.dir());
+        build(from.path(), &tree);
+        let source = manifest(from.path());
+        let copied = copy(&[from.path()], "", to.path(), &chosen(number)).unwrap();
+        assert_eq!(copied.cloned_bytes, 0);
+        assert_same(&source, &manifest(to.path()));
+    });
+}
+
+/// The part of a merged tree that lies at `subpath`.
+fn part(merged: &Path, subpath: &str) -> Manifest {
+    manifest(&merged.join(subpath))
+}
+
+#[test]
+fn root_random_stacks_are_what_overlayfs_shows() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("ext4", 600);
+    let compared = AtomicU64::new(0);
+    let strategy = (vec(items(Who::Layer, 25), 2..6), 0..9_usize);
+    rig::for_random(250, &strategy, |(trees, number)| {
+        let home = disk.dir();
+        let mut layers = Vec::new();
+        for (number, tree) in trees.iter().enumerate() {
+            let layer = home.path().join(number.to_string());
+            fs::create_dir(&layer).unwrap();
+            build(&layer, tree);
+            layers.push(layer);
+        }
+        let merged = Merged::new(&layers);
+        for subpath in ["", "a", "b/c"] {
+            compare_stack(&layers, merged.path(), subpath, home.path(), number);
+        }
+        compared.fetch_add(1, Ordering::Relaxed);
+    });
+    assert_eq!(compared.into_inner(), 250);
+}
+
+fn compare_stack(layers: &[PathBuf], merged: &Path, subpath: &str, home: &Path, number: usize) {
+    let layers: Vec<_> = layers.iter().map(PathBuf::as_path).collect();
+    let to = tempfile::tempdir_in(home).unwrap();
+    let shown = merged.join(subpath);
+    // Look without following symlinks: every component must be a directory.
+    let is_dir = Path::new(subpath).ancestors().all(|path| {
+        let shown = merged.join(path).symlink_metadata();
+        shown.is_ok_and(|shown| shown.is_dir())
+    });
+    let copied = copy(&layers, subpath, to.path(), &chosen(number));
+    if is_dir {
+        copied.unwrap_or_else(|error| panic!("{}: {error}", shown.display()));
+        assert_same(&part(merged, subpath), &manifest(to.path()));
+    } else {
+        assert!(matches!(
+            copied,
+            Err(Error::Missing { .. } | Error::NotADirectory { .. })
+        ));
+    }
+}
+
+/// New directories of these names.
+fn dirs<const COUNT: usize>(home: &Path, names: [&str; COUNT]) -> [PathBuf; COUNT] {
+    names.map(|name| {
+        fs::create_dir(home.join(name)).unwrap();
+        home.join(name)
+    })
+}
+
+#[test]
+fn root_unusual_overlays_are_refused() {
+    rig::need_root();
+    let table = [
+        (
+            "dir",
+            "trusted.overlay.redirect",
+            "/elsewhere",
+            "redirect_dir",
+        ),
+        (
+            "dir",
+            "trusted.overlay.opaque",
+            "x",
+            "whiteouts as attributes",
+        ),
+        ("file", "trusted.overlay.metacopy", "", "metacopy"),
+    ];
+    for (marked, name, value, expected) in table {
+        let home = tempfile::tempdir().unwrap();
+        let names = ["1", "2", "to", "plain", "other"];
+        let [top, bottom, to, plain, other] = dirs(home.path(), names);
+        fs::create_dir(top.join("dir")).unwrap();
+        fs::write(top.join("file"), "").unwrap();
+        rig::give(&top.join(marked), |attributes| {
+            attributes.xattrs = vec![(rig::c(name), value.into())];
+        });
+        let options = Options::default();
+        let error = copy(&[&top, &bottom], "", &to, &options).unwrap_err();
+        assert!(
+            matches!(error, Error::Feature { feature, .. } if feature == expected),
+            "{error}"
+        );
+        // A single directory is a plain tree, where this means nothing.
+        copy(&[&top], "", &plain, &options).unwrap();
+        assert_same(&manifest(&top), &manifest(&plain));
+        // Nor does it to a mount that looks elsewhere for its notes.
+        let markers = Markers::User;
+        copy(
+            &[&top, &bottom],
+            "",
+            &other,
+            &Options { markers, ..options },
+        )
+        .unwrap();
+    }
+}
+
+#[test]
+fn root_mounts_in_the_source_are_refused() {
+    rig::enter_private_mounts();
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let inside = from.path().join("a");
+    fs::create_dir(&inside).unwrap();
+    let none = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("tmpfs"), &inside, Some("tmpfs"), none, None::<&str>).unwrap();
+    let error = copy(&[from.path()], "", to.path(), &Options::default());
+    nix::mount::umount(&inside).unwrap();
+    assert!(matches!(error, Err(Error::MountPoint { path }) if path == Path::new("a")));
+}
+
+#[test]
+fn deep_trees_need_few_descriptors() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut path = from.path().to_owned();
+    let room = 3900 - path.as_os_str().len();
+    for _ in 0..room / 2 {
+        path.push("d");
+    }
+    fs::create_dir_all(&path).unwrap();
+    // Something to come back to on the way up.
+    for path in path
+        .ancestors()
+        .take(room / 2 + 1)
+        .filter(|path| path != &from.path())
+    {
+        fs::create_dir(path.with_file_name("e")).unwrap();
+    }
+    let copied = copy(&[from.path()], "", to.path(), &Options::default()).unwrap();
+    assert_eq!(copied.files, room as u64 / 2 * 2);
+    assert!(
+        to.path()
+            .join(path.strip_prefix(from.path()).unwrap())
+            .is_dir()
+    );
+}
+
+#[test]
+fn paths_that_are_too_long_are_refused() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let flags = rustix::fs::OFlags::PATH;
+    let mut dir = rustix::fs::open(from.path(), flags, rustix::fs::Mode::empty()).unwrap();
+    let name = "n".repeat(250);
+    for _ in 0..17 {
+        rustix::fs::mkdirat(&dir, &*name, rustix::fs::Mode::RWXU).unwrap();
+        dir = rustix::fs::openat(&dir, &*name, flags, rustix::fs::Mode::empty()).unwrap();
+    }
+    let error = copy(&[from.path()], "", to.path(), &Options::default()).unwrap_err();
+    assert!(
+        matches!(error, Error::TooLong { limit: 4095, .. }),
+        "{error}"
+    );
+}
+
+struct StopAfter(AtomicU64, u64);
+
+impl Progress for StopAfter {
+    fn advanced(&self, files: u64, _: u64) {
+        self.0.fetch_add(files, Ordering::Relaxed);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= self.1
+    }
+}
+
+#[test]
+fn stops_when_told_and_counts_every_file() {
+    let from = tempfile::tempdir().unwrap();
+    for number in 0..50 {
+        fs::write(from.path().join(number.to_string()), "content").unwrap();
+    }
+    for workers in [1, 4] {
+        let to = tempfile::tempdir().unwrap();
+        let progress = StopAfter(AtomicU64::new(0), 10);
+        let options = Options {
+            workers,
+            progress: &progress,
+            ..Options::default()
+        };
+        let stopped = copy(&[from.path()], "", to.path(), &options);
+        assert!(matches!(stopped, Err(Error::Stopped)));
+        assert!(fs::read_dir(to.path()).unwrap().count() <= 50);
+        let to = tempfile::tempdir().unwrap();
+        let progress = StopAfter(AtomicU64::new(0), u64::MAX);
+        let options = Options {
+            workers,
+            progress: &progress,
+            ..Options::default()
+        };
+        copy(&[from.path()], "", to.path(), &options).unwrap();
+        assert_eq!(progress.0.into_inner(), 50);
+    }
 }

@@ -1,23 +1,19 @@
 //! Who fills the files that the walk made: the walking thread itself, or a few others.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::copy::Options;
 use crate::copy::content::{Content, Moved};
-use crate::copy::{Durable, Options};
+use crate::durable::OnTheWay;
 use crate::error::Error;
 use crate::node::Attributes;
-use crate::sys::{self, WriteBack};
 
 /// Files that wait for a worker; each holds two descriptors.
 const WAITING: usize = 32;
-
-/// Files of one worker whose content is on its way to the disk.
-const ON_THE_WAY: usize = 64;
 
 /// A file that was made and is empty.
 #[derive(Debug)]
@@ -68,7 +64,7 @@ impl<'a> Work<'a> {
         if workers < 2 {
             let mut worker = Worker::new(self);
             let walked = walk(&mut |job| worker.fill(job))?;
-            return worker.settle(0).map(|()| walked);
+            return worker.on_the_way.finish().map(|()| walked);
         }
         let (give, take) = sync_channel(WAITING);
         // Held by the workers alone: were all of them to panic, giving fails instead of waiting.
@@ -108,7 +104,7 @@ impl<'a> Work<'a> {
             }
             self.note(worker.fill(job));
         }
-        self.note(worker.settle(0));
+        self.note(worker.on_the_way.finish());
     }
 
     fn note(&self, done: Result<(), Error>) {
@@ -123,7 +119,7 @@ impl<'a> Work<'a> {
 struct Worker<'w, 'a> {
     work: &'w Work<'a>,
     buffer: Vec<u8>,
-    on_the_way: VecDeque<(OwnedFd, PathBuf)>,
+    on_the_way: OnTheWay,
 }
 
 impl<'w, 'a> Worker<'w, 'a> {
@@ -131,7 +127,7 @@ impl<'w, 'a> Worker<'w, 'a> {
         Self {
             work,
             buffer: Vec::new(),
-            on_the_way: VecDeque::new(),
+            on_the_way: OnTheWay::new(work.options.durable),
         }
     }
 
@@ -149,32 +145,7 @@ impl<'w, 'a> Worker<'w, 'a> {
     }
 
     fn write_back(&mut self, job: Job, moved: Moved) -> Result<(), Error> {
-        let wanted = match self.work.options.durable {
-            Durable::No => false,
-            Durable::Content => moved == Moved::Copied && job.size > 0,
-            Durable::Each => true,
-        };
-        if !wanted {
-            return Ok(());
-        }
-        sys::write_back(job.to.as_fd(), WriteBack::Start)
-            .map_err(|cause| Error::io("write to the disk", &job.path, cause))?;
-        self.on_the_way.push_back((job.to, job.path));
-        self.settle(ON_THE_WAY)
-    }
-
-    /// Waits for the oldest files until at most `left` are on their way.
-    fn settle(&mut self, left: usize) -> Result<(), Error> {
-        while self.on_the_way.len() > left {
-            let Some((file, path)) = self.on_the_way.pop_front() else {
-                break;
-            };
-            let done = match self.work.options.durable {
-                Durable::Each => rustix::fs::fsync(&file),
-                Durable::No | Durable::Content => sys::write_back(file.as_fd(), WriteBack::Finish),
-            };
-            done.map_err(|cause| Error::io("write to the disk", &path, cause))?;
-        }
-        Ok(())
+        let dirty = moved == Moved::Copied && job.size > 0;
+        self.on_the_way.add(job.to, job.path, dirty)
     }
 }

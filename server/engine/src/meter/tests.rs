@@ -49,6 +49,9 @@ impl Driver for Slow {
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, MountError> {
         self.fake.plan(stack)
     }
+    fn open_layer(&self, slot: Slot) -> Result<std::os::fd::OwnedFd, MountError> {
+        self.fake.open_layer(slot)
+    }
     fn retire(&self, slot: Slot) -> Result<(), MountError> {
         self.fake.retire(slot)
     }

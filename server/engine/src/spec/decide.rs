@@ -84,11 +84,9 @@ fn hint(spec: &MountSpec) -> String {
             "`--mount …,on-missing=create` or `-v {name}:{}` would create it",
             spec.target
         ),
-        Kind::Bind(_) => {
-            "`--mount …,on-missing=create` would create a directory, \
+        Kind::Bind(_) => "`--mount …,on-missing=create` would create a directory, \
              `--mount …,bind-create-src=file` an empty file"
-                .to_owned()
-        }
+            .to_owned(),
         Kind::Image(_) => "pull or commit it first".to_owned(),
         Kind::Volume(_) | Kind::Tmpfs(_) => String::new(),
     }

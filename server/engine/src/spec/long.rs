@@ -95,13 +95,21 @@ static KEYS: [Key; 25] = [
     ours(&["relabel"], None, take_relabel),
     key(&["bind-propagation"], Some(Type::Bind), take_propagation),
     key(&["bind-recursive"], Some(Type::Bind), take_recursion),
-    bare(key(&["bind-nonrecursive"], Some(Type::Bind), refuse_removed)),
+    bare(key(
+        &["bind-nonrecursive"],
+        Some(Type::Bind),
+        refuse_removed,
+    )),
     bare(key(&["bind-create-src"], Some(Type::Bind), take_create)),
     ours(&["bind-idmap"], Some(Type::Bind), take_idmap),
-    bare(key(&["volume-nocopy"], Some(Type::Volume), |draft, item| {
-        draft.nocopy = item.boolean()?;
-        Ok(())
-    })),
+    bare(key(
+        &["volume-nocopy"],
+        Some(Type::Volume),
+        |draft, item| {
+            draft.nocopy = item.boolean()?;
+            Ok(())
+        },
+    )),
     key(&["volume-subpath"], Some(Type::Volume), take_subpath),
     key(&["volume-label"], Some(Type::Volume), take_label),
     key(&["volume-driver"], Some(Type::Volume), |draft, item| {
@@ -175,11 +183,12 @@ impl<'a> Item<'a> {
         if key.is_empty() {
             return Err(Fault::new("", Rule::Empty, "a field has no key"));
         }
-        if value.is_some_and(|value| value.trim().is_empty()) {
-            return Err(Fault::new(key, Rule::Empty, "the value is empty"));
-        }
         // Whoever quotes a field in our dialect means its spaces.
         let meant = context.is_strict() && field.quoted;
+        let blank = |value: &str| value.is_empty() || (!meant && value.trim().is_empty());
+        if value.is_some_and(blank) {
+            return Err(Fault::new(key, Rule::Empty, "the value is empty"));
+        }
         if value.is_some_and(|value| value.trim() != value) && !meant {
             let fault = spaced(key, "the value");
             return Err(fault.hint("in our dialect a quoted field keeps its spaces"));

@@ -140,10 +140,7 @@ pub(super) fn from_base(field: &str, raw: &str, context: Context<'_>) -> Result<
         return Ok(raw.to_owned());
     }
     let Some(base) = context.base_dir else {
-        let detail = format!(
-            "{:?} is relative, and it is not known to what",
-            quote(raw)
-        );
+        let detail = format!("{:?} is relative, and it is not known to what", quote(raw));
         let hint = "give an absolute path";
         return Err(Fault::new(field, Rule::NoBase, detail).hint(hint));
     };

@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::error::{BadSpec, Fault, Flag, Rule};
-use super::model::MountSpec;
-use super::path::Target;
 use super::Dialect;
+use super::error::{BadSpec, Fault, Flag, Rule};
+use super::model::{Kind, MountSpec};
+use super::path::Target;
 
 /// A flag and what it says.
 #[derive(Debug)]
@@ -73,15 +73,19 @@ fn repeat_tmpfs(written: &mut Vec<Written<'_>>) {
     written.retain(|one| one.flag != Flag::Tmpfs || last[tmpfs_key(one)] == one.index);
 }
 
-/// The container sees the tmpfs. Docker compares with the destination as it was written.
+/// The container sees the tmpfs of the flag, unless the other one is a tmpfs as well: then it
+/// gets both. Docker compares with the destination as it was written.
 fn yield_to_tmpfs(written: &mut Vec<Written<'_>>) {
     let covered: HashSet<String> = written
         .iter()
         .filter(|one| one.flag == Flag::Tmpfs)
         .map(|one| tmpfs_key(one).to_owned())
         .collect();
-    let covers = |target: &Target| covered.contains(target.as_str());
-    written.retain(|one| !matches!(&one.source, Source::Mount(spec) if covers(&spec.target)));
+    let yields = |spec: &MountSpec| {
+        let is_tmpfs = matches!(spec.kind, Kind::Tmpfs(_));
+        !is_tmpfs && covered.contains(spec.target.as_str())
+    };
+    written.retain(|one| !matches!(&one.source, Source::Mount(spec) if yields(spec)));
 }
 
 fn tmpfs_key<'a>(one: &Written<'a>) -> &'a str {

@@ -56,10 +56,16 @@ pub(super) fn parse(text: &str, context: Context<'_>) -> Result<MountSpec, Fault
     let mut options = Options::new(context);
     match list {
         Some("") if context.is_strict() => {
-            return Err(Fault::new("options", Rule::Empty, "nothing follows the colon"));
+            return Err(Fault::new(
+                "options",
+                Rule::Empty,
+                "nothing follows the colon",
+            ));
         }
         None | Some("") => {}
-        Some(list) => list.split(',').try_for_each(|option| options.take(option))?,
+        Some(list) => list
+            .split(',')
+            .try_for_each(|option| options.take(option))?,
     }
     let read_only = options.read_only;
     Ok(spec(options.finish(), target, read_only))
@@ -118,7 +124,17 @@ impl<'a> Options<'a> {
 
     /// One for which `--mount` has no key.
     pub(super) fn take_other(&mut self, field: &str, option: &str) -> Result<(), Fault> {
-        let own = ["size", "mode", "uid", "gid", "nr_inodes", "exec", "noexec", "ro", "rw"];
+        let own = [
+            "size",
+            "mode",
+            "uid",
+            "gid",
+            "nr_inodes",
+            "exec",
+            "noexec",
+            "ro",
+            "rw",
+        ];
         let name = option.split('=').next().unwrap_or_default();
         if own.contains(&name) {
             let allowed = "an option that has no key of its own";

@@ -43,7 +43,9 @@ pub(super) fn mode(key: &str, value: &str, context: Context<'_>) -> Result<u32, 
 pub(super) fn id(key: &str, value: &str, context: Context<'_>) -> Result<u32, Fault> {
     let number = match context.dialect {
         Dialect::Strict => decimal(value),
-        Dialect::Docker => any_base(value).and_then(|(number, rest)| rest.is_empty().then_some(number)),
+        Dialect::Docker => {
+            any_base(value).and_then(|(number, rest)| rest.is_empty().then_some(number))
+        }
     };
     let id = number.and_then(|number| u32::try_from(number).ok());
     // The highest number means "no user" to the kernel.
@@ -149,7 +151,11 @@ fn strict_size(key: &str, value: &str) -> Result<TmpfsSize, Fault> {
         None => strict_bytes(value).map(TmpfsSize::Bytes),
     };
     size.ok_or_else(|| {
-        let fault = bad_value(key, value, "a size above 0 such as 67108864, 64m, 1.5g or 10%");
+        let fault = bad_value(
+            key,
+            value,
+            "a size above 0 such as 67108864, 64m, 1.5g or 10%",
+        );
         fault.hint("leave the size out for the kernel's own limit, half of the memory")
     })
 }
@@ -175,7 +181,8 @@ fn suffix_bits(suffix: &str) -> Option<u32> {
         return Some(0);
     }
     let (bits, rest) = unit(suffix).filter(|(bits, _)| *bits <= 50)?;
-    let known = rest.is_empty() || rest.eq_ignore_ascii_case("b") || rest.eq_ignore_ascii_case("ib");
+    let known =
+        rest.is_empty() || rest.eq_ignore_ascii_case("b") || rest.eq_ignore_ascii_case("ib");
     known.then_some(bits)
 }
 
@@ -185,9 +192,12 @@ fn docker_size(value: &str) -> Option<u64> {
     let last = value.rfind(|c: char| c.is_ascii_digit() || matches!(c, '.' | ' '))?;
     let (number, suffix) = value.split_at(last + 1);
     let number = number.strip_suffix(' ').unwrap_or(number);
-    let named = number.bytes().any(|byte| matches!(byte, b'n' | b'N' | b'i' | b'I'));
+    let named = number
+        .bytes()
+        .any(|byte| matches!(byte, b'n' | b'N' | b'i' | b'I'));
     let number: f64 = number.parse().ok().filter(|_| !named)?;
-    let bytes = number * f64::from(1_u32 << (suffix_bits(suffix)? % 30))
+    let bytes = number
+        * f64::from(1_u32 << (suffix_bits(suffix)? % 30))
         * f64::from(1_u32 << (suffix_bits(suffix)? / 30 * 30));
     whole(bytes)
 }

@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use layerd_layers::copy::{self, Durable, copy_tree};
+use layerd_layers::Durable;
+use layerd_layers::copy::{self, copy_tree};
 use layerd_store::{Refusal, VolumeId, VolumeName};
 
 use super::{CreateVolume, VolumeEntry, find, new_volume, slot, top};

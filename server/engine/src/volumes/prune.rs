@@ -79,14 +79,14 @@ impl Engine {
     /// only unless `include_named`. Deletes nothing.
     ///
     /// # Errors
-    /// As for [`volumes`](Self::volumes); [`Error::Store`] if no id can be had.
+    /// [`Error::Store`] if no id can be had.
     pub fn plan_prune(&self, include_named: bool, labels: Vec<String>) -> Result<Plan, Error> {
         let filter = VolumeFilter {
             labels,
             dangling: Some(true),
             ..VolumeFilter::default()
         };
-        let dangling = self.volumes(&filter)?.into_iter().map(|entry| entry.volume);
+        let dangling = self.volumes(&filter).into_iter().map(|entry| entry.volume);
         let wanted = dangling.filter(|volume| include_named || volume.anonymous);
         let candidates = wanted.map(|volume| Candidate {
             id: volume.id,

@@ -59,7 +59,11 @@ impl Draft<'_> {
     fn bind(&mut self, target: Target) -> Result<MountSpec, Fault> {
         let source = self.source.as_str();
         if source.is_empty() {
-            return Err(Fault::new("source", Rule::Missing, "is required for a bind"));
+            return Err(Fault::new(
+                "source",
+                Rule::Missing,
+                "is required for a bind",
+            ));
         }
         let source = HostPath::parse("source", source)?;
         self.check_recursion()?;
@@ -80,7 +84,7 @@ impl Draft<'_> {
         })
     }
 
-    fn tmpfs(mut self, target: Target) -> Result<MountSpec, Fault> {
+    fn tmpfs(self, target: Target) -> Result<MountSpec, Fault> {
         if !self.source.is_empty() {
             let detail = "a tmpfs has no source";
             return Err(Fault::new("source", Rule::OtherType, detail));
@@ -172,12 +176,20 @@ impl Draft<'_> {
             CreateSource::None => Policy::Fail,
             CreateSource::Directory | CreateSource::File => Policy::Create,
         };
-        let origin = if said { Origin::Explicit } else { Origin::Dialect };
+        let origin = if said {
+            Origin::Explicit
+        } else {
+            Origin::Dialect
+        };
         Ok((OnMissing { policy, origin }, create))
     }
 
     fn on_missing(&self, creates: bool) -> OnMissing {
-        let default = if creates { Policy::Create } else { Policy::Fail };
+        let default = if creates {
+            Policy::Create
+        } else {
+            Policy::Fail
+        };
         OnMissing {
             policy: self.policy.unwrap_or(default),
             origin: self.policy.map_or(Origin::Dialect, |_| Origin::Explicit),

@@ -1,0 +1,328 @@
+//! Walks a tree in the order of its names and writes it.
+
+use std::collections::HashMap;
+use std::ffi::{CString, OsStr};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::archive::write::{Described, Out};
+use crate::archive::{ExportOptions, Exported};
+use crate::copy::next_data;
+use crate::error::Error;
+use crate::node::{self, Identity, Kind, Stat, Xattrs};
+use crate::tar::{BLOCK, padding};
+use crate::trail::Trail;
+
+/// Directories that stay open, besides the current one.
+const OPEN_DIRECTORIES: usize = 64;
+
+/// Bytes read at once.
+const BUFFER: usize = 256 << 10;
+
+pub(super) fn export(
+    dir: BorrowedFd<'_>,
+    out: impl Write,
+    options: &ExportOptions<'_>,
+) -> Result<Exported, Error> {
+    let failed = |cause| Error::io("open", Path::new(""), cause);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(dir, c".", flags, Mode::empty()).map_err(failed)?;
+    let root = node::stat(dir.as_fd()).map_err(failed)?;
+    let mut export = Export {
+        trail: Trail::new(dir, OPEN_DIRECTORIES),
+        root,
+        out: Out::new(out)?,
+        first: HashMap::new(),
+        todo: Vec::new(),
+        options,
+        buffer: vec![0; BUFFER],
+        files: 0,
+        left_out: 0,
+        changed: 0,
+    };
+    export.run()?;
+    let (files, left_out, changed) = (export.files, export.left_out, export.changed);
+    let (bytes, sha256) = export.out.finish()?;
+    Ok(Exported {
+        bytes,
+        files,
+        left_out,
+        changed,
+        sha256,
+    })
+}
+
+struct Export<'a, W: Write> {
+    trail: Trail,
+    root: Stat,
+    out: Out<W>,
+    /// Where files that have several names were written.
+    first: HashMap<Identity, Vec<u8>>,
+    /// For each directory on the way, the names still to come, last first.
+    todo: Vec<Vec<CString>>,
+    options: &'a ExportOptions<'a>,
+    buffer: Vec<u8>,
+    files: u64,
+    left_out: u64,
+    changed: u64,
+}
+
+impl<W: Write> Export<'_, W> {
+    fn run(&mut self) -> Result<(), Error> {
+        let root = self.root;
+        let xattrs = node::xattrs(self.trail.here()?);
+        let xattrs = xattrs.map_err(|cause| Error::io("look at", Path::new(""), cause))?;
+        self.describe(Path::new(""), &root, &xattrs, b"")?;
+        self.list()?;
+        while let Some(names) = self.todo.last_mut() {
+            if self.options.progress.cancelled() {
+                return Err(Error::Stopped);
+            }
+            match names.pop() {
+                Some(name) => self.entry(&name)?,
+                None => {
+                    self.todo.pop();
+                    self.trail.leave();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&mut self) -> Result<(), Error> {
+        let path = self.trail.path();
+        let failed = |cause| Error::io("read directory", &path, cause);
+        let mut names = Vec::new();
+        for entry in node::read_dir(self.trail.here()?).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name() != c"." && entry.file_name() != c".." {
+                names.push(entry.file_name().to_owned());
+            }
+        }
+        names.sort_unstable_by(|one, other| other.cmp(one));
+        self.todo.push(names);
+        Ok(())
+    }
+
+    fn entry(&mut self, name: &CString) -> Result<(), Error> {
+        self.trail.check_length(name)?;
+        let path = self.trail.join(name);
+        let failed = |cause| Error::io("look at", &path, cause);
+        let (found, stat) = match node::find(self.trail.here()?, name) {
+            Err(Errno::NOENT) => return Ok(()), // deleted since the directory was read
+            other => other.map_err(failed)?,
+        };
+        if !stat.same_mount(&self.root) {
+            return Err(Error::MountPoint { path });
+        }
+        if stat.kind() == Kind::Socket {
+            self.left_out += 1;
+            return Ok(());
+        }
+        let xattrs = node::xattrs(found.as_fd()).map_err(failed)?;
+        match stat.kind() {
+            Kind::Directory => {
+                self.describe(&path, &stat, &xattrs, b"")?;
+                self.trail.enter(name, found, stat.identity());
+                self.list()
+            }
+            Kind::Symlink => {
+                let target = rustix::fs::readlinkat(&found, c"", Vec::new()).map_err(failed)?;
+                self.describe(&path, &stat, &xattrs, target.to_bytes())
+            }
+            Kind::Regular => self.regular(&path, found, &stat, &xattrs),
+            _ => self.describe(&path, &stat, &xattrs, b""),
+        }
+    }
+
+    /// Writes the header of what has no content. True if it was another name of what is there.
+    fn describe(
+        &mut self,
+        path: &Path,
+        stat: &Stat,
+        xattrs: &Xattrs,
+        target: &[u8],
+    ) -> Result<(), Error> {
+        let path = member(path, stat);
+        if self.linked(&path, stat)? {
+            return Ok(());
+        }
+        self.header(&path, stat, xattrs, target, None)
+    }
+
+    fn header(
+        &mut self,
+        path: &[u8],
+        stat: &Stat,
+        xattrs: &Xattrs,
+        target: &[u8],
+        content: Option<&Content>,
+    ) -> Result<(), Error> {
+        self.files += 1;
+        self.options.progress.advanced(1, 0);
+        self.out.describe(&Described {
+            path,
+            stat,
+            xattrs,
+            target,
+            first: None,
+            stored: content.map_or(0, Content::stored),
+            sparse: content.is_some_and(|content| content.map.is_some()),
+            access_times: self.options.access_times,
+        })
+    }
+
+    /// Writes a hard link if this is another name of a file that was written.
+    fn linked(&mut self, path: &[u8], stat: &Stat) -> Result<bool, Error> {
+        if stat.links < 2 || stat.kind() == Kind::Directory {
+            return Ok(false);
+        }
+        let Some(first) = self.first.get(&stat.identity()) else {
+            self.first.insert(stat.identity(), path.to_owned());
+            return Ok(false);
+        };
+        self.files += 1;
+        self.options.progress.advanced(1, 0);
+        self.out.describe(&Described {
+            path,
+            stat,
+            xattrs: &Vec::new(),
+            target: b"",
+            first: Some(first),
+            stored: 0,
+            sparse: false,
+            access_times: self.options.access_times,
+        })?;
+        Ok(true)
+    }
+
+    fn regular(
+        &mut self,
+        path: &Path,
+        found: OwnedFd,
+        stat: &Stat,
+        xattrs: &Xattrs,
+    ) -> Result<(), Error> {
+        let name = member(path, stat);
+        if self.linked(&name, stat)? {
+            return Ok(());
+        }
+        let failed = |cause| Error::io("read", path, cause);
+        let file = node::reopen(found.as_fd()).map_err(failed)?;
+        drop(found);
+        let content = Content::of(file.as_fd(), stat).map_err(failed)?;
+        self.header(&name, stat, xattrs, b"", Some(&content))?;
+        if let Some(map) = &content.map {
+            self.out.put(map)?;
+        }
+        let mut shrunk = false;
+        for (offset, length) in &content.pieces {
+            shrunk |= self.piece(file.as_fd(), path, *offset, *length)?;
+        }
+        self.out.pad(content.stored())?;
+        let now = node::stat(file.as_fd()).map_err(failed)?;
+        if shrunk || (now.size, now.modified) != (stat.size, stat.modified) {
+            self.changed += 1;
+        }
+        Ok(())
+    }
+
+    /// True if the file is shorter than it was.
+    fn piece(
+        &mut self,
+        file: BorrowedFd<'_>,
+        path: &Path,
+        mut offset: u64,
+        mut length: u64,
+    ) -> Result<bool, Error> {
+        while length > 0 {
+            if self.options.progress.cancelled() {
+                return Err(Error::Stopped);
+            }
+            let want = usize::try_from(length).map_or(BUFFER, |length| length.min(BUFFER));
+            let read = match rustix::io::pread(file, &mut self.buffer[..want], offset) {
+                Err(Errno::INTR) => continue,
+                other => other.map_err(|cause| Error::io("read", path, cause))?,
+            };
+            if read == 0 {
+                // The header has promised these bytes.
+                self.out.zeros(length)?;
+                return Ok(true);
+            }
+            self.out.put(&self.buffer[..read])?;
+            self.options.progress.advanced(0, read as u64);
+            offset += read as u64;
+            length -= read as u64;
+        }
+        Ok(false)
+    }
+}
+
+/// What of a regular file goes into the archive.
+struct Content {
+    /// Offset and length of each part.
+    pieces: Vec<(u64, u64)>,
+    /// The parts as text, filled up to a whole block; `None` if there are no holes.
+    map: Option<Vec<u8>>,
+}
+
+impl Content {
+    fn of(file: BorrowedFd<'_>, stat: &Stat) -> Result<Self, Errno> {
+        let whole = Self {
+            pieces: vec![(0, stat.size)],
+            map: None,
+        };
+        if !stat.may_have_holes() {
+            return Ok(whole);
+        }
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        while let Some((start, end)) = next_data(file, at, stat.size)? {
+            pieces.push((start, end - start));
+            at = end;
+            if at >= stat.size {
+                break;
+            }
+        }
+        if pieces == whole.pieces {
+            return Ok(whole);
+        }
+        if at < stat.size {
+            pieces.push((stat.size, 0)); // as GNU tar marks a hole at the end
+        }
+        let map = Some(map(&pieces));
+        Ok(Self { pieces, map })
+    }
+
+    fn stored(&self) -> u64 {
+        let map = self.map.as_ref().map_or(0, |map| map.len() as u64);
+        map + self.pieces.iter().map(|(_, length)| length).sum::<u64>()
+    }
+}
+
+fn map(pieces: &[(u64, u64)]) -> Vec<u8> {
+    let mut text = format!("{}\n", pieces.len());
+    for (offset, length) in pieces {
+        text.push_str(&format!("{offset}\n{length}\n"));
+    }
+    let mut map = text.into_bytes();
+    map.resize(map.len() + padding(map.len() as u64), 0);
+    debug_assert_eq!(map.len() % BLOCK, 0);
+    map
+}
+
+/// The name of a file in the archive: relative, and with a slash if it is a directory.
+fn member(path: &Path, stat: &Stat) -> Vec<u8> {
+    let mut name = PathBuf::from(".");
+    name.push(path);
+    let mut name = name.into_os_string();
+    if stat.kind() == Kind::Directory && !name.as_bytes().ends_with(b"/") {
+        name.push(OsStr::new("/"));
+    }
+    name.as_bytes().to_vec()
+}

@@ -1,0 +1,76 @@
+//! What of a new tree is on the disk when its maker returns, and how it gets there while more of
+//! it is being made.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use crate::error::Error;
+use crate::sys::{self, WriteBack};
+
+/// What is on the disk when a tree was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    /// Whatever the kernel has written so far.
+    No,
+    /// The content of all files; writing starts with the first file and is waited for at the end.
+    /// Names and attributes wait in the journal: on file systems whose journal commits as a
+    /// whole (ext4, xfs), one fsync of the destination by the caller makes the tree durable.
+    Content,
+    /// Every file and directory by itself, with an fsync each: for all other file systems.
+    Each,
+}
+
+/// Files that are waited for later, so that the disk has something to do meanwhile; each holds a
+/// descriptor.
+const WAITING: usize = 64;
+
+/// Files whose content is on its way to the disk.
+#[derive(Debug)]
+pub(crate) struct OnTheWay {
+    durable: Durable,
+    files: VecDeque<(OwnedFd, PathBuf)>,
+}
+
+impl OnTheWay {
+    pub(crate) fn new(durable: Durable) -> Self {
+        let files = VecDeque::new();
+        Self { durable, files }
+    }
+
+    /// Takes a file that is complete. `dirty` tells whether content was written that shares no
+    /// blocks with what is on the disk already.
+    pub(crate) fn add(&mut self, file: OwnedFd, path: PathBuf, dirty: bool) -> Result<(), Error> {
+        let wanted = match self.durable {
+            Durable::No => false,
+            Durable::Content => dirty,
+            Durable::Each => true,
+        };
+        if !wanted {
+            return Ok(());
+        }
+        sys::write_back(file.as_fd(), WriteBack::Start)
+            .map_err(|cause| Error::io("write to the disk", &path, cause))?;
+        self.files.push_back((file, path));
+        self.wait(WAITING)
+    }
+
+    /// Waits for all of them.
+    pub(crate) fn finish(&mut self) -> Result<(), Error> {
+        self.wait(0)
+    }
+
+    fn wait(&mut self, left: usize) -> Result<(), Error> {
+        while self.files.len() > left {
+            let Some((file, path)) = self.files.pop_front() else {
+                break;
+            };
+            let done = match self.durable {
+                Durable::Each => rustix::fs::fsync(&file),
+                Durable::No | Durable::Content => sys::write_back(file.as_fd(), WriteBack::Finish),
+            };
+            done.map_err(|cause| Error::io("write to the disk", &path, cause))?;
+        }
+        Ok(())
+    }
+}

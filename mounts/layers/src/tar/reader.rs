@@ -1,0 +1,466 @@
+//! Reads an archive entry by entry, in one pass.
+
+use std::fmt;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+
+use rustix::fs::Timespec;
+use sha2::{Digest, Sha256};
+
+use crate::error::Error;
+use crate::tar::header::{self, Header};
+use crate::tar::pax;
+use crate::tar::sparse::{self, Pieces};
+use crate::tar::{BLOCK, padding};
+use notes::Notes;
+
+mod notes;
+
+/// Bytes of one extended header.
+const LARGEST_NOTES: u64 = 4 << 20;
+
+/// Bytes of a GNU long name.
+const LARGEST_NAME: u64 = 1 << 20;
+
+/// Bytes asked of the stream at once.
+const BUFFER: usize = 256 << 10;
+
+/// The comment at the start of an archive that has a checksum at its end.
+pub(crate) const MARK: &str = "layerd archive 1";
+const ANY_MARK: &[u8] = b"layerd archive ";
+
+/// What the comment at the end of such an archive begins with; the SHA-256 of all bytes before
+/// its header follows, in hexadecimal.
+pub(crate) const SUM: &str = "layerd sha256 ";
+
+/// The types of entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file; its content follows.
+    File,
+    /// Another name of a file that came before.
+    HardLink,
+    /// A symlink.
+    Symlink,
+    /// A character device.
+    Character,
+    /// A block device.
+    Block,
+    /// A directory.
+    Directory,
+    /// A FIFO.
+    Fifo,
+}
+
+/// One file of an archive, as the archive has it: nothing in it has been checked against what a
+/// file system takes.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its name, with slashes.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Permission bits with setuid, setgid and sticky.
+    pub permissions: u32,
+    /// Owner.
+    pub uid: u64,
+    /// Group.
+    pub gid: u64,
+    /// When it was modified.
+    pub modified: Timespec,
+    /// When it was read, if the archive says it.
+    pub accessed: Option<Timespec>,
+    /// Length of a file in bytes, holes included.
+    pub size: u64,
+    /// Bytes of it that the archive holds.
+    pub stored: u64,
+    /// Where they belong, as offset and length, if it has holes.
+    pub pieces: Option<Vec<(u64, u64)>>,
+    /// What a symlink or a hard link points to.
+    pub link: Vec<u8>,
+    /// Major and minor number of a device.
+    pub number: (u32, u32),
+    /// Extended attributes, by name; access lists among them.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A streaming reader. Reads ahead of what it returns, by at most 256 KiB.
+pub struct Reader<R> {
+    input: BufReader<R>,
+    offset: u64,
+    /// Bytes of the current entry's content that have not been read, and what fills its last block.
+    left: u64,
+    padding: u64,
+    defaults: Notes,
+    sum: Sum,
+}
+
+/// What is known of the checksum of the whole.
+enum Sum {
+    /// No header was read yet.
+    Unknown(Sha256),
+    /// The archive promises none.
+    None,
+    /// It will come.
+    Promised(Sha256),
+    /// It came, and was right.
+    Right,
+}
+
+impl<R> fmt::Debug for Reader<R> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("Reader");
+        shown.field("offset", &self.offset);
+        shown.field("left", &self.left);
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads from the start of an archive.
+    pub fn new(input: R) -> Self {
+        Self {
+            input: BufReader::with_capacity(BUFFER, input),
+            offset: 0,
+            left: 0,
+            padding: 0,
+            defaults: Notes::default(),
+            sum: Sum::Unknown(Sha256::new()),
+        }
+    }
+
+    /// Bytes of the archive that were read.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Whether the archive brought a checksum and it was right. Known once it has ended.
+    pub fn is_verified(&self) -> bool {
+        matches!(self.sum, Sum::Right)
+    }
+
+    /// The next file; what is left of the current one is passed over. `None` at the end mark.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`], [`Error::Malformed`], [`Error::Damaged`] or [`Error::Stream`]. The
+    /// reader must not be used after an error.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
+        self.pass_over()?;
+        let mut notes = None;
+        let mut names = (None, None);
+        loop {
+            let at = self.offset;
+            let bad = |problem| Error::Malformed {
+                offset: at,
+                problem,
+            };
+            let before = self.sum_so_far();
+            let header = Header(self.block()?);
+            if header.is_zero() {
+                if notes.is_some() || names != (None, None) {
+                    return Err(bad("an extended header without a file"));
+                }
+                return self.end().map(|()| None);
+            }
+            if matches!(self.sum, Sum::Right) {
+                return Err(bad("more files after the checksum"));
+            }
+            if !header.sum_matches() {
+                return Err(bad("not a tar header: its sum is wrong"));
+            }
+            match header.kind() {
+                b'g' => self.global(&header, at, before)?,
+                b'x' | b'X' if notes.is_none() => {
+                    let data = self.metadata(&header, at, LARGEST_NOTES)?;
+                    notes = Some(self.defaults.with(&data).map_err(bad)?);
+                }
+                b'x' | b'X' => return Err(bad("two extended headers for one file")),
+                b'L' => names.0 = Some(self.long_name(&header, at)?),
+                b'K' => names.1 = Some(self.long_name(&header, at)?),
+                b'V' => drop(self.metadata(&header, at, LARGEST_NAME)?),
+                _ => {
+                    let notes = notes.unwrap_or_else(|| self.defaults.clone());
+                    self.no_mark();
+                    return self.file(&header, notes, names, at).map(Some);
+                }
+            }
+        }
+    }
+
+    /// Reads content of the current file, as much as there is and fits; 0 at its end. What is
+    /// read are the pieces of a sparse file, one after the other.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] or [`Error::Stream`].
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        let want = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        if want == 0 {
+            return Ok(0);
+        }
+        let read = self.some(&mut buffer[..want])?;
+        self.left -= read as u64;
+        Ok(read)
+    }
+
+    fn some(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        loop {
+            match self.input.read(buffer) {
+                Ok(0) => {
+                    return Err(Error::Truncated {
+                        offset: self.offset,
+                    });
+                }
+                Ok(read) => {
+                    self.passed(&buffer[..read]);
+                    return Ok(read);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(cause) => return Err(self.failed(cause)),
+            }
+        }
+    }
+
+    fn failed(&self, cause: std::io::Error) -> Error {
+        Error::Stream {
+            attempt: "read",
+            offset: self.offset,
+            cause,
+        }
+    }
+
+    fn passed(&mut self, bytes: &[u8]) {
+        self.offset += bytes.len() as u64;
+        if let Sum::Unknown(sum) | Sum::Promised(sum) = &mut self.sum {
+            sum.update(bytes);
+        }
+    }
+
+    fn exact(&mut self, buffer: &mut [u8]) -> Result<(), Error> {
+        let mut done = 0;
+        while done < buffer.len() {
+            done += self.some(&mut buffer[done..])?;
+        }
+        Ok(())
+    }
+
+    fn block(&mut self) -> Result<[u8; BLOCK], Error> {
+        let mut block = [0; BLOCK];
+        self.exact(&mut block)?;
+        Ok(block)
+    }
+
+    fn pass_over(&mut self) -> Result<(), Error> {
+        let mut left = self.left + self.padding;
+        (self.left, self.padding) = (0, 0);
+        let mut buffer = [0; 8192];
+        while left > 0 {
+            let want = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+            left -= self.some(&mut buffer[..want])? as u64;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        if let Sum::Promised(_) = self.sum {
+            let problem = "its checksum is missing";
+            return Err(Error::Damaged { problem });
+        }
+        // Some programs write one block of zeros where there should be two.
+        if self.input.fill_buf().map_or(0, <[u8]>::len) > 0 {
+            let at = self.offset;
+            if !Header(self.block()?).is_zero() {
+                let problem = "a file after the end mark";
+                return Err(Error::Malformed {
+                    offset: at,
+                    problem,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn metadata(&mut self, header: &Header, at: u64, limit: u64) -> Result<Vec<u8>, Error> {
+        let bad = |problem| Error::Malformed {
+            offset: at,
+            problem,
+        };
+        let size = header
+            .number(header::SIZE)
+            .ok_or(bad("a size that is no number"))?;
+        if size > limit {
+            return Err(bad("an extended header that is too large"));
+        }
+        let mut data = vec![0; usize::try_from(size).map_err(|_| bad("too large"))?];
+        self.exact(&mut data)?;
+        let mut rest = [0; BLOCK];
+        self.exact(&mut rest[..padding(size)])?;
+        Ok(data)
+    }
+
+    fn long_name(&mut self, header: &Header, at: u64) -> Result<Vec<u8>, Error> {
+        let mut name = self.metadata(header, at, LARGEST_NAME)?;
+        let end = name.iter().position(|byte| *byte == 0);
+        name.truncate(end.unwrap_or(name.len()));
+        Ok(name)
+    }
+
+    fn global(&mut self, header: &Header, at: u64, before: Option<Sha256>) -> Result<(), Error> {
+        let bad = |problem| Error::Malformed {
+            offset: at,
+            problem,
+        };
+        let data = self.metadata(header, at, LARGEST_NOTES)?;
+        let notes = self.defaults.with(&data).map_err(bad)?;
+        if !notes.fit_all_files() {
+            return Err(bad("a global header with what belongs to one file"));
+        }
+        let comment = notes.comment.as_deref().unwrap_or_default();
+        match std::mem::replace(&mut self.sum, Sum::None) {
+            Sum::Unknown(sum) if comment == MARK.as_bytes() => self.sum = Sum::Promised(sum),
+            Sum::Unknown(_) if comment.starts_with(ANY_MARK) => {
+                return Err(bad("made by a later version of layerd"));
+            }
+            Sum::Promised(sum) => match comment.strip_prefix(SUM.as_bytes()) {
+                None => self.sum = Sum::Promised(sum),
+                Some(said) if before.is_some_and(|sum| hex(sum).as_bytes() == said) => {
+                    self.sum = Sum::Right;
+                }
+                Some(_) => {
+                    let problem = "its checksum is wrong";
+                    return Err(Error::Damaged { problem });
+                }
+            },
+            Sum::Unknown(_) | Sum::None => {}
+            Sum::Right => self.sum = Sum::Right,
+        }
+        self.defaults = notes;
+        self.defaults.comment = None;
+        Ok(())
+    }
+
+    fn sum_so_far(&self) -> Option<Sha256> {
+        match &self.sum {
+            Sum::Promised(sum) => Some(sum.clone()),
+            _ => None,
+        }
+    }
+
+    /// The first header was of a file: no checksum will come.
+    fn no_mark(&mut self) {
+        if let Sum::Unknown(_) = self.sum {
+            self.sum = Sum::None;
+        }
+    }
+
+    fn file(
+        &mut self,
+        header: &Header,
+        notes: Notes,
+        names: (Option<Vec<u8>>, Option<Vec<u8>>),
+        at: u64,
+    ) -> Result<Entry, Error> {
+        let bad = |problem| Error::Malformed {
+            offset: at,
+            problem,
+        };
+        let mut entry = notes.entry(header, names).map_err(bad)?;
+        let old_sparse = header.kind() == b'S';
+        if entry.kind == EntryKind::File {
+            self.left = notes
+                .stored(header)
+                .ok_or(bad("a size that is no number"))?;
+            self.padding = padding(self.left) as u64;
+            if self.left.checked_add(self.padding).is_none() {
+                return Err(bad("a size that no archive has"));
+            }
+        }
+        if old_sparse {
+            entry.size = header
+                .number(header::GNU_REAL_SIZE)
+                .ok_or(bad("no real size"))?;
+            entry.pieces = Some(self.old_pieces(header, at)?);
+        } else if entry.kind == EntryKind::File {
+            entry.size = notes.real_size().unwrap_or(self.left);
+            entry.pieces = match notes.pieces().map_err(bad)? {
+                notes::Where::Nowhere => None,
+                notes::Where::Here(pieces) => Some(pieces),
+                notes::Where::InContent => Some(self.pieces_in_content(at)?),
+            };
+        }
+        entry.stored = self.left;
+        let whole = [(0, entry.size)];
+        let pieces = entry.pieces.as_deref().unwrap_or(&whole);
+        if !sparse::is_sound(pieces, entry.size, entry.stored) {
+            return Err(bad("sizes that contradict each other"));
+        }
+        Ok(entry)
+    }
+
+    fn old_pieces(&mut self, header: &Header, at: u64) -> Result<Pieces, Error> {
+        let bad = || Error::Malformed {
+            offset: at,
+            problem: "a bad map of a sparse file",
+        };
+        let mut pieces = sparse::of_header(header).ok_or_else(bad)?;
+        let mut more = header.0[header::GNU_MORE] != 0;
+        while more {
+            let block = Header(self.block()?);
+            let (next, further) = sparse::of_extension(&block).ok_or_else(bad)?;
+            pieces.extend(next);
+            more = further;
+            if pieces.len() > sparse::MOST_PIECES {
+                return Err(bad());
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// The map at the start of the content: numbers, one a line, filled up to a whole block.
+    fn pieces_in_content(&mut self, at: u64) -> Result<Pieces, Error> {
+        let bad = || Error::Malformed {
+            offset: at,
+            problem: "a bad map of a sparse file",
+        };
+        let mut numbers = Vec::new();
+        let mut wanted = 1;
+        let mut digits = Vec::with_capacity(20);
+        while numbers.len() < wanted {
+            self.left = self.left.checked_sub(BLOCK as u64).ok_or_else(bad)?;
+            for byte in self.block()? {
+                if byte != b'\n' {
+                    digits.push(byte);
+                    if digits.len() > 20 {
+                        return Err(bad());
+                    }
+                    continue;
+                }
+                numbers.push(pax::decimal(&digits).ok_or_else(bad)?);
+                digits.clear();
+                if numbers.len() == 1 {
+                    let pieces = usize::try_from(numbers[0]).map_err(|_| bad())?;
+                    let fits = pieces <= sparse::MOST_PIECES;
+                    wanted = if fits {
+                        1 + 2 * pieces
+                    } else {
+                        return Err(bad());
+                    };
+                }
+                if numbers.len() == wanted {
+                    break; // zeros follow
+                }
+            }
+        }
+        let pairs = numbers[1..].chunks_exact(2);
+        Ok(pairs.map(|pair| (pair[0], pair[1])).collect())
+    }
+}
+
+/// A finished sum in hexadecimal.
+pub(crate) fn hex(sum: Sha256) -> String {
+    sum.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

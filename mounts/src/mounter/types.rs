@@ -1,0 +1,376 @@
+//! What a [`Mounter`] takes and gives.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::MountError;
+#[cfg(doc)]
+use super::Mounter;
+use crate::driver::IdMaps;
+use crate::sys::{self, Stat};
+
+/// Number of a mount, 64 bits, never used again until the machine restarts (Linux 6.8). Older
+/// kernels give numbers below 2^31 that are used again; [`Attached`] then also goes by device and
+/// inode.
+pub type MountId = u64;
+
+/// A file or directory, held open so that its path is never looked up again. Holding one inside a
+/// mount keeps that mount busy.
+#[derive(Debug)]
+pub struct Handle {
+    pub(super) fd: OwnedFd,
+    path: PathBuf,
+    stat: Stat,
+}
+
+impl Handle {
+    /// Takes over a descriptor (O_PATH will do). `path` is only shown in messages.
+    ///
+    /// # Errors
+    /// [`MountError::Io`] if it cannot be looked at.
+    pub fn new(fd: OwnedFd, path: &Path) -> Result<Self, MountError> {
+        let stat =
+            sys::stat(fd.as_fd(), c"").map_err(|cause| MountError::io("look at", path, cause))?;
+        Ok(Self {
+            fd,
+            path: path.to_owned(),
+            stat,
+        })
+    }
+
+    /// Where it was found; for messages only, it may have been moved since.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.stat.is_dir()
+    }
+
+    /// Whether it is a symlink; only [`Handle::new`] makes such a one.
+    #[must_use]
+    pub fn is_symlink(&self) -> bool {
+        self.stat.mode & 0o170_000 == 0o120_000
+    }
+
+    /// Device number, major and minor; differs between the subvolumes of one btrfs.
+    #[must_use]
+    pub fn device(&self) -> (u32, u32) {
+        self.stat.device
+    }
+
+    /// Owner and group, as they are now.
+    ///
+    /// # Errors
+    /// [`MountError::Io`].
+    pub fn owner(&self) -> Result<(u32, u32), MountError> {
+        let stat = crate::sys::stat(self.fd.as_fd(), c"");
+        let stat = stat.map_err(|cause| MountError::io("look at", &self.path, cause))?;
+        Ok((stat.uid, stat.gid))
+    }
+
+    /// Number of the inode.
+    #[must_use]
+    pub fn inode(&self) -> u64 {
+        self.stat.inode
+    }
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Whether symlinks in the path of a bind source are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Symlinks {
+    /// As `cd` would; links of procfs into other processes are refused all the same.
+    Follow,
+    /// Any symlink in the path is an error.
+    Refuse,
+}
+
+/// What a subpath must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Anything.
+    Any,
+    /// A directory.
+    Directory,
+    /// Anything but a directory.
+    File,
+}
+
+/// What [`Mounter::create_source`] makes where nothing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewSource {
+    /// An empty file instead of a directory.
+    pub file: bool,
+    /// Permission bits of all that is made, whatever the umask. Files get no execute bits.
+    pub mode: u32,
+    /// Owner of all that is made.
+    pub uid: u32,
+    /// Group of all that is made.
+    pub gid: u32,
+    /// What to do about symlinks among what is there already.
+    pub symlinks: Symlinks,
+}
+
+impl NewSource {
+    /// A directory of root's with mode 0755, as Docker makes.
+    pub const DIRECTORY: Self = Self {
+        file: false,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        symlinks: Symlinks::Follow,
+    };
+}
+
+/// What [`Mounter::create_source`] found or made.
+#[derive(Debug)]
+pub struct Source {
+    /// It, held open. What was there before may be of the other kind: ask [`Handle::is_dir`].
+    pub handle: Handle,
+    /// Whether it was made by this call.
+    pub made: bool,
+}
+
+/// How read-only a bind is to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ReadOnly {
+    /// Writable, unless the source is mounted read-only itself.
+    #[default]
+    Writable,
+    /// The top mount only; mounts below it may be written.
+    Top,
+    /// The top and all mounts below it; where that cannot be, the top only.
+    RecursiveIfPossible,
+    /// The top and all mounts below it, or an error.
+    RecursiveRequired,
+}
+
+/// How read-only a mount really is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effective {
+    /// It can be written.
+    Writable,
+    /// The top mount cannot be written; mounts below it may be, now or later.
+    Top,
+    /// Nothing that is seen through it can be written.
+    Recursive,
+}
+
+/// Whether mounts made later on one side show on the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Propagation {
+    /// In neither direction.
+    #[default]
+    Private,
+    /// From the source to the bind.
+    Slave,
+    /// In both directions.
+    Shared,
+}
+
+/// How to bind. The default is a writable, private bind of the one mount.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BindOptions {
+    /// Take the mounts below the source along. Attributes then go for all of them.
+    pub recursive: bool,
+    /// Read-only mode.
+    pub read_only: ReadOnly,
+    /// Propagation of all mounts of the bind.
+    pub propagation: Propagation,
+    /// Ignore set-user-id bits.
+    pub nosuid: bool,
+    /// Refuse device nodes.
+    pub nodev: bool,
+    /// Refuse to execute.
+    pub noexec: bool,
+    /// Show what belongs to the container ids as belonging to the host ids, and write it back.
+    pub ids: Option<IdMaps>,
+}
+
+/// A tmpfs. nosuid and nodev are set unless told otherwise, as Docker does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TmpfsOptions {
+    /// Bytes; `None` is the kernel's own limit, half of the memory.
+    pub size: Option<u64>,
+    /// Inodes; `None` is the kernel's own limit.
+    pub inodes: Option<u64>,
+    /// Permission bits of the top directory.
+    pub mode: u32,
+    /// Owner of the top directory.
+    pub uid: u32,
+    /// Group of the top directory.
+    pub gid: u32,
+    /// Read-only; of use only to hide what is below.
+    pub read_only: bool,
+    /// Ignore set-user-id bits.
+    pub nosuid: bool,
+    /// Refuse device nodes.
+    pub nodev: bool,
+    /// Refuse to execute.
+    pub noexec: bool,
+}
+
+impl Default for TmpfsOptions {
+    fn default() -> Self {
+        Self {
+            size: None,
+            inodes: None,
+            mode: 0o1777,
+            uid: 0,
+            gid: 0,
+            read_only: false,
+            nosuid: true,
+            nodev: true,
+            noexec: false,
+        }
+    }
+}
+
+/// One or more mounts that stand nowhere yet. Dropping it leaves nothing.
+#[derive(Debug)]
+pub struct Tree {
+    pub(crate) fd: OwnedFd,
+    pub(crate) shown: PathBuf,
+    pub(crate) propagation: Propagation,
+    pub(crate) read_only: Effective,
+}
+
+impl Tree {
+    /// How read-only it is, read back from the kernel.
+    #[must_use]
+    pub fn read_only(&self) -> Effective {
+        self.read_only
+    }
+}
+
+/// What is known of a mount that stands: write it down, and give it back to [`Mounter::detach`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attached {
+    /// Number of the top mount.
+    pub id: MountId,
+    /// Highest number of the mounts that came along below it; `id` if there were none. What is
+    /// mounted inside later has a higher one.
+    pub last_id: MountId,
+    /// Device of its top directory or file, major and minor, as statx(2) says.
+    pub device: (u32, u32),
+    /// Inode of its top directory or file.
+    pub inode: u64,
+}
+
+/// How to take a mount away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DetachMode {
+    /// Fail while it is in use.
+    Normal,
+    /// Take it out of sight at once; it lives on unseen until nobody uses it any more. Its source
+    /// must not be deleted before that.
+    Lazy,
+}
+
+/// What [`Mounter::detach`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detached {
+    /// It stood there and no longer does.
+    Now,
+    /// It stood there no longer.
+    AlreadyGone,
+}
+
+/// One mount of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountEntry {
+    /// Its number.
+    pub id: MountId,
+    /// Number of the mount it stands on.
+    pub parent: MountId,
+    /// Where it stands, as seen from this process's root directory.
+    pub target: PathBuf,
+    /// Device of the file system, major and minor; on btrfs not what stat(2) says.
+    pub device: (u32, u32),
+    /// The directory of the file system that is seen here.
+    pub root: PathBuf,
+    /// How mounts below it propagate; a mount that gives and takes counts as shared.
+    pub propagation: Propagation,
+}
+
+/// Somebody who uses a file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The process, or one of those that share the mount namespace.
+    pub pid: u32,
+    /// Its name, as in proc_pid_comm(5).
+    pub command: String,
+    /// What it holds.
+    pub holds: Holds,
+}
+
+/// What a [`Holder`] holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holds {
+    /// Its working directory is inside.
+    WorkingDirectory,
+    /// Its root directory is inside.
+    Root,
+    /// It runs a program from inside.
+    Program,
+    /// It has a file inside open.
+    File {
+        /// Number of the descriptor.
+        descriptor: u32,
+    },
+    /// Its mount namespace has it mounted.
+    Mount {
+        /// Where, as that process sees it.
+        target: PathBuf,
+        /// The mount namespace, as in the link `/proc/PID/ns/mnt`.
+        namespace: u64,
+    },
+}
+
+/// Answer of [`Mounter::holders`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holders {
+    /// Those found.
+    pub found: Vec<Holder>,
+    /// Processes that this one may not look at, such as process 1 from inside a container.
+    pub hidden: Vec<u32>,
+    /// Whether the time ran out before all were looked at.
+    pub cut_short: bool,
+}
+
+impl Holders {
+    /// Whether all processes were looked at; if not, finding none proves nothing.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.hidden.is_empty() && !self.cut_short
+    }
+}
+
+/// What [`Mounter::private_root`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrivateRoot {
+    /// It was bound on itself and made private by this call.
+    Made,
+    /// It was so before.
+    Already,
+    /// It was left alone, because something is mounted below that would have been doubled.
+    InUse,
+}
+
+/// A feature of the kernel, as tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feature {
+    /// Name of the system call or property.
+    pub name: &'static str,
+    /// Why it does not work; `None` if it does.
+    pub trouble: Option<String>,
+}

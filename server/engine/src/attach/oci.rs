@@ -1,0 +1,102 @@
+//! Attachments as mounts of the OCI runtime specification (section "Mounts" of config.md).
+
+use layerd_store::Attachment;
+
+use crate::Engine;
+use crate::spec::{Kind, MountSpec, Propagation, ReadOnly, Tmpfs, TmpfsSize};
+use crate::volumes::slot;
+
+/// One entry of `mounts` in config.json.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OciMount {
+    /// Where in the container.
+    pub destination: String,
+    /// `bind` or `tmpfs`.
+    pub kind: String,
+    /// What.
+    pub source: String,
+    /// Options in the words of the specification.
+    pub options: Vec<String>,
+}
+
+impl Engine {
+    pub(super) fn oci_mounts(&self, spec: &MountSpec, attachment: &Attachment) -> Vec<OciMount> {
+        let destination = spec.target.to_string();
+        let mounted = attachment.mount.as_ref().map(|mount| mount.target.clone());
+        let bind = |source: String, recursive: bool, propagation: Propagation| OciMount {
+            destination: destination.clone(),
+            kind: "bind".to_owned(),
+            source,
+            options: bind_options(spec.read_only, recursive, propagation),
+        };
+        vec![match &spec.kind {
+            Kind::Volume(_) => {
+                let data = attachment
+                    .volume
+                    .map(|id| self.volume_dirs.data_path(slot(id)).display().to_string());
+                bind(
+                    mounted.or(data).unwrap_or_default(),
+                    true,
+                    Propagation::Rprivate,
+                )
+            }
+            Kind::Bind(wanted) => {
+                let source = mounted.unwrap_or_else(|| wanted.source.as_str().to_owned());
+                bind(source, wanted.recursive, wanted.propagation)
+            }
+            Kind::Image(_) => {
+                let mut image = bind(mounted.unwrap_or_default(), true, Propagation::Rprivate);
+                image.options.retain(|option| option != "rw");
+                image.options.push("ro".to_owned());
+                image
+            }
+            Kind::Tmpfs(tmpfs) => match mounted {
+                Some(mounted) => bind(mounted, false, Propagation::Rprivate),
+                None => OciMount {
+                    destination: destination.clone(),
+                    kind: "tmpfs".to_owned(),
+                    source: "tmpfs".to_owned(),
+                    options: tmpfs_options(tmpfs, spec.read_only),
+                },
+            },
+        }]
+    }
+}
+
+fn bind_options(read_only: ReadOnly, recursive: bool, propagation: Propagation) -> Vec<String> {
+    let access = match read_only {
+        ReadOnly::Rw => "rw",
+        ReadOnly::RoTop | ReadOnly::RoRecursiveIfPossible => "ro",
+        ReadOnly::RoRecursiveRequired => "rro",
+    };
+    let kind = if recursive { "rbind" } else { "bind" };
+    [kind, propagation.as_str(), access]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+fn tmpfs_options(tmpfs: &Tmpfs, read_only: ReadOnly) -> Vec<String> {
+    let mut options = vec!["nosuid".to_owned(), "nodev".to_owned()];
+    options.push(if tmpfs.exec { "exec" } else { "noexec" }.to_owned());
+    if read_only != ReadOnly::Rw {
+        options.push("ro".to_owned());
+    }
+    options.push(format!("mode={:o}", tmpfs.mode.unwrap_or(0o1777)));
+    match tmpfs.size {
+        Some(TmpfsSize::Bytes(bytes)) => options.push(format!("size={bytes}")),
+        Some(TmpfsSize::Percent(percent)) => options.push(format!("size={percent}%")),
+        None => {}
+    }
+    let numbers = [
+        ("uid", tmpfs.uid.map(u64::from)),
+        ("gid", tmpfs.gid.map(u64::from)),
+        ("nr_inodes", tmpfs.inodes),
+    ];
+    options.extend(
+        numbers
+            .into_iter()
+            .filter_map(|(name, number)| Some(format!("{name}={}", number?))),
+    );
+    options.extend(tmpfs.more.iter().cloned());
+    options
+}

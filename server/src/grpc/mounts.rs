@@ -1,0 +1,337 @@
+//! `layerd.volumes.v1.Mounts` and `.Attachments`.
+
+use std::path::PathBuf;
+
+use layerd_engine::spec::{self, Decision, Kind, MountSpec, Origin, Policy, ReadOnly};
+use layerd_engine::{Attach, AttachmentEntry, Error};
+use layerd_proto::layerd::volumes::v1::attachments_server::Attachments;
+use layerd_proto::layerd::volumes::v1::mounts_server::Mounts;
+use layerd_proto::layerd::volumes::v1::{self as pb};
+use layerd_store::{AttachState, BadInput, Key, Owner, VolumeName};
+use tokio_stream::Iter;
+use tonic::{Request, Response, Status};
+
+use super::wire::{self, timestamp};
+use super::{Parts, status};
+
+/// Attachments in one message of List.
+const ENTRIES_PER_MESSAGE: usize = 100;
+
+#[derive(Debug)]
+pub(crate) struct Service {
+    parts: Parts,
+}
+
+impl Service {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self { parts }
+    }
+}
+
+#[tonic::async_trait]
+impl Mounts for Service {
+    async fn parse(
+        &self,
+        request: Request<pb::ParseRequest>,
+    ) -> Result<Response<pb::ParseResponse>, Status> {
+        let specs = parse(request.into_inner())?;
+        let mounts = specs.iter().map(mount_spec).collect();
+        Ok(Response::new(pb::ParseResponse { mounts }))
+    }
+
+    async fn check(
+        &self,
+        request: Request<pb::ParseRequest>,
+    ) -> Result<Response<pb::CheckResponse>, Status> {
+        let specs = parse(request.into_inner())?;
+        let checked = self.parts.call(move |engine| {
+            Ok(specs
+                .iter()
+                .map(|spec| checked(spec, engine.check_mount(spec)))
+                .collect())
+        });
+        let mounts = checked.await?;
+        Ok(Response::new(pb::CheckResponse { mounts }))
+    }
+}
+
+#[tonic::async_trait]
+impl Attachments for Service {
+    type ListStream = Iter<std::vec::IntoIter<Result<pb::ListAttachmentsResponse, Status>>>;
+
+    async fn attach(
+        &self,
+        request: Request<pb::AttachRequest>,
+    ) -> Result<Response<pb::AttachResponse>, Status> {
+        let request = request.into_inner();
+        let owner = required_owner(request.owner)?;
+        let mounts = request
+            .mounts
+            .into_iter()
+            .map(attach)
+            .collect::<Result<Vec<_>, _>>()?;
+        let attached = self
+            .parts
+            .call(move |engine| engine.attach(&owner, &mounts))
+            .await?;
+        let attachments = attached.into_iter().map(attachment).collect();
+        Ok(Response::new(pb::AttachResponse { attachments }))
+    }
+
+    async fn detach(
+        &self,
+        request: Request<pb::DetachRequest>,
+    ) -> Result<Response<pb::DetachResponse>, Status> {
+        let request = request.into_inner();
+        let mut keys = request
+            .keys
+            .iter()
+            .map(|key| wire::key("keys", key))
+            .collect::<Result<Vec<_>, _>>()?;
+        if let Some(owner) = request.owner {
+            let owner = parse_owner(&owner)?;
+            let all = self.parts.engine.attachments(Some(&owner), None);
+            keys.extend(all.into_iter().map(|entry| entry.attachment.key.clone()));
+        } else if keys.is_empty() {
+            return Err(status::bad(BadInput::new(
+                "keys",
+                "name at least one, or an owner",
+            )));
+        }
+        let detached = self
+            .parts
+            .call(move |engine| engine.detach(&keys, request.lazy))
+            .await?;
+        let detached = detached.iter().map(|key| key.as_str().to_owned()).collect();
+        Ok(Response::new(pb::DetachResponse { detached }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<pb::ListAttachmentsRequest>,
+    ) -> Result<Response<Self::ListStream>, Status> {
+        let request = request.into_inner();
+        let owner = request.owner.as_ref().map(parse_owner).transpose()?;
+        let volume = (!request.volume.is_empty())
+            .then(|| self.volume(&request.volume))
+            .transpose()?;
+        let found = self.parts.engine.attachments(owner.as_ref(), volume);
+        let all: Vec<_> = found.into_iter().map(attachment).collect();
+        let messages = all.chunks(ENTRIES_PER_MESSAGE).map(|some| {
+            Ok(pb::ListAttachmentsResponse {
+                attachments: some.to_vec(),
+            })
+        });
+        Ok(Response::new(tokio_stream::iter(
+            messages.collect::<Vec<_>>(),
+        )))
+    }
+
+    async fn holders(
+        &self,
+        request: Request<pb::HoldersRequest>,
+    ) -> Result<Response<pb::HoldersResponse>, Status> {
+        let volume = self.volume(&request.into_inner().volume)?;
+        let found = self.parts.engine.attachments(None, Some(volume));
+        let attachments = found.into_iter().map(attachment).collect();
+        Ok(Response::new(pb::HoldersResponse { attachments }))
+    }
+
+    async fn reconcile(
+        &self,
+        request: Request<pb::ReconcileRequest>,
+    ) -> Result<Response<pb::ReconcileResponse>, Status> {
+        let request = request.into_inner();
+        // The same rule as for an owner; the id is any that keeps it.
+        Owner::parse(&request.kind, "any").map_err(status::bad)?;
+        let outcome = self
+            .parts
+            .call(move |engine| Ok(engine.reconcile(&request.kind, &request.alive)))
+            .await?;
+        let text = |key: &Key| key.as_str().to_owned();
+        Ok(Response::new(pb::ReconcileResponse {
+            kept: outcome.kept.iter().map(text).collect(),
+            released: outcome.released.iter().map(text).collect(),
+            failed: outcome
+                .failed
+                .iter()
+                .map(|(key, why)| (text(key), why.clone()))
+                .collect(),
+        }))
+    }
+}
+
+impl Service {
+    fn volume(&self, name: &str) -> Result<layerd_store::VolumeId, Status> {
+        let name = VolumeName::parse("volume", name).map_err(status::bad)?;
+        let entry = self
+            .parts
+            .engine
+            .volume(&name)
+            .map_err(|error| status::of(&error))?;
+        Ok(entry.volume.id)
+    }
+}
+
+fn parse(request: pb::ParseRequest) -> Result<Vec<MountSpec>, Status> {
+    let dialect = match request.dialect() {
+        pb::Dialect::Strict => spec::Dialect::Strict,
+        pb::Dialect::Docker => spec::Dialect::Docker,
+    };
+    let base_dir = match request.base_dir.as_str() {
+        "" => None,
+        given => {
+            let rule = || status::bad(BadInput::new("base_dir", "must be an absolute path"));
+            Some(spec::HostPath::new(given).ok_or_else(rule)?)
+        }
+    };
+    let request = spec::ParseRequest {
+        dialect,
+        volume_flags: request.volumes,
+        mount_flags: request.mounts,
+        tmpfs_flags: request.tmpfs,
+        base_dir,
+    };
+    spec::parse(&request).map_err(|bad| status::of(&Error::Spec(bad)))
+}
+
+fn mount_spec(spec: &MountSpec) -> pb::MountSpec {
+    let (kind, source, has_source) = match &spec.kind {
+        Kind::Volume(volume) => {
+            let name = volume.name.as_ref().map(|name| name.as_str());
+            ("volume", name.unwrap_or_default(), volume.name.is_some())
+        }
+        Kind::Bind(bind) => ("bind", bind.source.as_str(), true),
+        Kind::Tmpfs(_) => ("tmpfs", "", false),
+        Kind::Image(image) => ("image", image.reference.as_str(), true),
+    };
+    let policy = match spec.on_missing.policy {
+        Policy::Create => "create",
+        Policy::Fail => "fail",
+    };
+    let origin = match spec.on_missing.origin {
+        Origin::Explicit => "explicit",
+        Origin::Dialect => "dialect",
+    };
+    let said = |word: &str| {
+        if has_source {
+            word.to_owned()
+        } else {
+            String::new()
+        }
+    };
+    pb::MountSpec {
+        canonical: spec.to_string(),
+        r#type: kind.to_owned(),
+        source: source.to_owned(),
+        target: spec.target.to_string(),
+        access: access(spec.read_only).to_owned(),
+        on_missing: said(policy),
+        policy_origin: said(origin),
+    }
+}
+
+fn access(read_only: ReadOnly) -> &'static str {
+    match read_only {
+        ReadOnly::Rw => "rw",
+        ReadOnly::RoTop => "ro",
+        ReadOnly::RoRecursiveIfPossible => "ro-if-possible",
+        ReadOnly::RoRecursiveRequired => "ro-recursive",
+    }
+}
+
+fn checked(spec: &MountSpec, decision: Decision) -> pb::Checked {
+    let (decision, detail) = match decision {
+        Decision::Use => ("use", "what is there is used".to_owned()),
+        Decision::Create(made, _) => ("create", format!("{} is made", made_name(made))),
+        Decision::Refuse(refusal) => (
+            "fail",
+            status::of(&Error::SourceMissing { refusal })
+                .message()
+                .to_owned(),
+        ),
+    };
+    pb::Checked {
+        mount: Some(mount_spec(spec)),
+        decision: decision.to_owned(),
+        detail,
+    }
+}
+
+fn made_name(made: spec::Made) -> &'static str {
+    match made {
+        spec::Made::Volume => "a volume of this name",
+        spec::Made::AnonymousVolume => "an anonymous volume",
+        spec::Made::Directory => "a directory of the host",
+        spec::Made::File => "an empty file of the host",
+        spec::Made::Tmpfs => "a tmpfs",
+    }
+}
+
+fn required_owner(owner: Option<pb::Owner>) -> Result<Owner, Status> {
+    let missing = || status::bad(BadInput::new("owner", "must be set"));
+    parse_owner(&owner.ok_or_else(missing)?)
+}
+
+fn parse_owner(owner: &pb::Owner) -> Result<Owner, Status> {
+    Owner::parse(&owner.kind, &owner.id).map_err(status::bad)
+}
+
+fn attach(message: pb::AttachSpec) -> Result<Attach, Status> {
+    let target = (!message.target_path.is_empty()).then(|| PathBuf::from(&message.target_path));
+    if target
+        .as_ref()
+        .is_some_and(|path| !path.is_absolute() || message.target_path.len() > 4096)
+    {
+        let rule = "must be an absolute path of at most 4096 bytes";
+        return Err(status::bad(BadInput::new("target_path", rule)));
+    }
+    let fill_from = (!message.fill_from.is_empty())
+        .then(|| wire::key("fill_from", &message.fill_from))
+        .transpose()?;
+    Ok(Attach {
+        key: wire::key("key", &message.key)?,
+        mount: message.mount,
+        target,
+        fill_from,
+    })
+}
+
+fn attachment(entry: AttachmentEntry) -> pb::Attachment {
+    let record = &entry.attachment;
+    let state = match entry.state {
+        AttachState::Preparing => "preparing",
+        AttachState::Attached => "attached",
+        AttachState::Waiting => "waiting",
+    };
+    let oci = entry.oci.into_iter().map(|mount| pb::OciMount {
+        destination: mount.destination,
+        r#type: mount.kind,
+        source: mount.source,
+        options: mount.options,
+    });
+    pb::Attachment {
+        id: record.id.0,
+        key: record.key.as_str().to_owned(),
+        owner: Some(pb::Owner {
+            kind: record.owner.kind.clone(),
+            id: record.owner.id.clone(),
+        }),
+        mount: Some(mount_spec(&entry.spec)),
+        state: state.to_owned(),
+        oci_mounts: oci.collect(),
+        mounted_at: record
+            .mount
+            .as_ref()
+            .map(|mount| mount.target.clone())
+            .unwrap_or_default(),
+        created: entry.created,
+        filled: entry.filled,
+        effective_access: record
+            .mount
+            .as_ref()
+            .map(|mount| mount.access.clone())
+            .unwrap_or_default(),
+        created_at: Some(timestamp(record.created)),
+    }
+}

@@ -1,0 +1,325 @@
+//! `layerd.volumes.v1.Volumes`.
+
+use std::collections::BTreeMap;
+
+use layerd_engine::{CreateVolume, Event, Pruned, VolumeEntry, VolumeFilter, Watcher};
+use layerd_proto::layerd::volumes::v1::volumes_server::Volumes;
+use layerd_proto::layerd::volumes::v1::{self as pb};
+use layerd_store::{BadInput, LabelChange, Labels, Timestamp, Volume, VolumeId, VolumeName};
+use tokio::sync::mpsc;
+use tokio_stream::Iter;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::wire::timestamp;
+use super::{Parts, status};
+
+/// Volumes in one message of List.
+const ENTRIES_PER_MESSAGE: usize = 100;
+/// Events that a watcher may be behind before its stream ends.
+const EVENTS_WAITING: usize = 1024;
+
+#[derive(Debug)]
+pub(crate) struct Service {
+    parts: Parts,
+}
+
+impl Service {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self { parts }
+    }
+}
+
+#[tonic::async_trait]
+impl Volumes for Service {
+    type ListStream = Iter<std::vec::IntoIter<Result<pb::ListResponse, Status>>>;
+    type WatchStream = ReceiverStream<Result<pb::Event, Status>>;
+
+    async fn create(
+        &self,
+        request: Request<pb::CreateRequest>,
+    ) -> Result<Response<pb::CreateResponse>, Status> {
+        let request = create(request.into_inner())?;
+        let (entry, created) = self
+            .parts
+            .call(move |engine| engine.create_volume(&request))
+            .await?;
+        let volume = Some(volume(entry));
+        Ok(Response::new(pb::CreateResponse { volume, created }))
+    }
+
+    async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::Volume>, Status> {
+        let name = name("name", &request.into_inner().name)?;
+        let entry = self
+            .parts
+            .engine
+            .volume(&name)
+            .map_err(|error| status::of(&error))?;
+        Ok(Response::new(volume(entry)))
+    }
+
+    async fn list(
+        &self,
+        request: Request<pb::ListRequest>,
+    ) -> Result<Response<Self::ListStream>, Status> {
+        let request = request.into_inner();
+        let filter = VolumeFilter {
+            name: request.name,
+            labels: request.labels,
+            driver: request.driver,
+            dangling: request.dangling,
+            deleted: request.deleted,
+        };
+        let entries = self.parts.engine.volumes(&filter);
+        let volumes: Vec<_> = entries.into_iter().map(volume).collect();
+        let messages = volumes.chunks(ENTRIES_PER_MESSAGE).map(|some| {
+            Ok(pb::ListResponse {
+                volumes: some.to_vec(),
+            })
+        });
+        Ok(Response::new(tokio_stream::iter(
+            messages.collect::<Vec<_>>(),
+        )))
+    }
+
+    async fn update(
+        &self,
+        request: Request<pb::UpdateRequest>,
+    ) -> Result<Response<pb::Volume>, Status> {
+        let request = request.into_inner();
+        let name = name("name", &request.name)?;
+        let changes = request
+            .labels
+            .iter()
+            .map(|(key, value)| LabelChange::one(key, Some(value)));
+        let changes = changes.collect::<Result<_, _>>().map_err(status::bad)?;
+        let entry = self
+            .parts
+            .call(move |engine| engine.update_volume(&name, changes))
+            .await?;
+        Ok(Response::new(volume(entry)))
+    }
+
+    async fn rename(
+        &self,
+        request: Request<pb::RenameRequest>,
+    ) -> Result<Response<pb::Volume>, Status> {
+        let request = request.into_inner();
+        let (old, new) = (
+            name("name", &request.name)?,
+            name("new_name", &request.new_name)?,
+        );
+        let entry = self
+            .parts
+            .call(move |engine| engine.rename_volume(&old, new))
+            .await?;
+        Ok(Response::new(volume(entry)))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<pb::DeleteRequest>,
+    ) -> Result<Response<pb::DeleteResponse>, Status> {
+        let name = name("name", &request.into_inner().name)?;
+        let deleted = self
+            .parts
+            .call(move |engine| engine.delete_volume(&name))
+            .await?;
+        Ok(Response::new(pb::DeleteResponse {
+            existed: deleted.is_some(),
+            id: deleted.map_or(0, |id| id.0),
+        }))
+    }
+
+    async fn undelete(
+        &self,
+        request: Request<pb::UndeleteRequest>,
+    ) -> Result<Response<pb::Volume>, Status> {
+        let request = request.into_inner();
+        let id = (request.id > 0).then_some(VolumeId(request.id));
+        let old = optional_name("name", &request.name)?;
+        let new = optional_name("new_name", &request.new_name)?;
+        let entry = self
+            .parts
+            .call(move |engine| engine.undelete_volume(id, old.as_ref(), new))
+            .await?;
+        Ok(Response::new(volume(entry)))
+    }
+
+    async fn plan_prune(
+        &self,
+        request: Request<pb::PlanPruneRequest>,
+    ) -> Result<Response<pb::PrunePlan>, Status> {
+        let request = request.into_inner();
+        let plan = self
+            .parts
+            .call(move |engine| engine.plan_prune(request.include_named, request.labels))
+            .await?;
+        let candidates = plan
+            .candidates
+            .into_iter()
+            .map(|candidate| pb::PruneCandidate {
+                id: candidate.id.0,
+                name: candidate.name.as_str().to_owned(),
+                reason: candidate.reason,
+                bytes: candidate.bytes,
+            });
+        let candidates: Vec<_> = candidates.collect();
+        Ok(Response::new(pb::PrunePlan {
+            id: plan.id,
+            bytes: candidates
+                .iter()
+                .filter_map(|candidate| candidate.bytes)
+                .sum(),
+            candidates,
+        }))
+    }
+
+    async fn execute_prune(
+        &self,
+        request: Request<pb::ExecutePruneRequest>,
+    ) -> Result<Response<pb::ExecutePruneResponse>, Status> {
+        let id = request.into_inner().id;
+        let outcomes = self
+            .parts
+            .call(move |engine| engine.execute_prune(&id))
+            .await?;
+        let outcomes = outcomes.into_iter().map(outcome).collect();
+        Ok(Response::new(pb::ExecutePruneResponse { outcomes }))
+    }
+
+    async fn usage(
+        &self,
+        request: Request<pb::UsageRequest>,
+    ) -> Result<Response<pb::UsageResponse>, Status> {
+        let request = request.into_inner();
+        let name = name("name", &request.name)?;
+        let usage = self
+            .parts
+            .call(move |engine| engine.volume_usage(&name, request.exact));
+        let (usage, as_of) = usage.await?;
+        Ok(Response::new(pb::UsageResponse {
+            bytes: usage.bytes,
+            inodes: usage.inodes,
+            as_of: Some(timestamp(as_of)),
+        }))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<pb::Volume>, Status> {
+        let request = request.into_inner();
+        let source = name("name", &request.name)?;
+        let copy = match request.snapshot_name.as_str() {
+            "" => dated(&source)?,
+            given => name("snapshot_name", given)?,
+        };
+        let entry = self
+            .parts
+            .call(move |engine| engine.snapshot_volume(&source, copy))
+            .await?;
+        Ok(Response::new(volume(entry)))
+    }
+
+    async fn watch(
+        &self,
+        _request: Request<pb::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let (sender, events) = mpsc::channel(EVENTS_WAITING);
+        self.parts.engine.watch(Box::new(Sender(sender)));
+        Ok(Response::new(ReceiverStream::new(events)))
+    }
+}
+
+/// Passes events on to a client, unless it is behind.
+struct Sender(mpsc::Sender<Result<pb::Event, Status>>);
+
+impl Watcher for Sender {
+    fn tell(&self, event: &Event) -> bool {
+        self.0.try_send(Ok(happened(event))).is_ok()
+    }
+
+    fn is_open(&self) -> bool {
+        !self.0.is_closed()
+    }
+}
+
+fn name(field: &str, raw: &str) -> Result<VolumeName, Status> {
+    VolumeName::parse(field, raw).map_err(status::bad)
+}
+
+fn optional_name(field: &str, raw: &str) -> Result<Option<VolumeName>, Status> {
+    (!raw.is_empty()).then(|| name(field, raw)).transpose()
+}
+
+/// A name for a copy that says of what and when.
+fn dated(source: &VolumeName) -> Result<VolumeName, Status> {
+    let seconds = Timestamp::now().0 / 1_000_000_000;
+    name("snapshot_name", &format!("{source}-{seconds}"))
+}
+
+pub(crate) fn create(message: pb::CreateRequest) -> Result<CreateVolume, Status> {
+    Ok(CreateVolume {
+        name: optional_name("name", &message.name)?,
+        driver: message.driver,
+        options: bounded("options", message.options)?,
+        labels: Labels::parse(message.labels).map_err(status::bad)?,
+        clone_of: optional_name("clone_of", &message.clone_of)?,
+    })
+}
+
+/// Options are few and short; a record must not grow with what a client sends.
+fn bounded(
+    field: &str,
+    options: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Status> {
+    const MOST: usize = 4096;
+    let total: usize = options
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
+    if total <= MOST {
+        return Ok(options);
+    }
+    let rule = format!("hold {total} bytes together, at most {MOST} are allowed");
+    Err(status::bad(BadInput::new(field, rule)))
+}
+
+pub(crate) fn volume(entry: VolumeEntry) -> pb::Volume {
+    let record: &Volume = &entry.volume;
+    let labels = record.labels.iter();
+    pb::Volume {
+        id: record.id.0,
+        name: record.name.as_str().to_owned(),
+        driver: record.driver.clone(),
+        labels: labels
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+        created_at: Some(timestamp(record.created)),
+        updated_at: Some(timestamp(record.updated)),
+        path: entry.path.display().to_string(),
+        anonymous: record.anonymous,
+        attachments: entry.attachments as u64,
+        filled_from: record.filled_from.clone(),
+        snapshot_of: record.snapshot_of.map_or(0, |id| id.0),
+        deleted_at: record.retired.map(timestamp),
+        options: record.options.clone(),
+    }
+}
+
+fn outcome(pruned: Pruned) -> pb::PruneOutcome {
+    pb::PruneOutcome {
+        id: pruned.id.0,
+        name: pruned.name.as_str().to_owned(),
+        skipped: pruned.skipped,
+    }
+}
+
+fn happened(event: &Event) -> pb::Event {
+    pb::Event {
+        what: event.what.to_owned(),
+        subject: event.subject.clone(),
+        at: Some(timestamp(event.at)),
+    }
+}
