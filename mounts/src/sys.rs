@@ -321,13 +321,15 @@ fn text_at(text: &[u8], start: u32) -> Vec<u8> {
 }
 
 /// Starts a process that only waits to be killed, in a user namespace of its own without mappings.
-/// It dies with the calling thread and shares no memory with it. It must be reaped with
-/// [`reap`]; other callers of wait(2) do not see it.
+/// It dies with the calling thread. It has a copy of the memory, but shares the descriptors, so that
+/// none is open longer, and no mount busy longer, for its sake. It must be reaped with [`reap`];
+/// other callers of wait(2) do not see it.
 pub(crate) fn start_in_user_namespace() -> Result<libc::pid_t, Errno> {
     let parent = std::process::id();
+    let flags = libc::CLONE_NEWUSER | libc::CLONE_FILES;
     // SAFETY: with a null stack and without CLONE_VM this is fork(2). The child makes nothing but
     // the system calls in `wait_for_the_end`, so locks that other threads held do not matter.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWUSER, 0, 0, 0, 0) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     if pid == 0 {
         wait_for_the_end(parent);
     }

@@ -22,6 +22,22 @@ struct Field {
     good: Vec<u64>,
     stop: AtomicBool,
     swaps: AtomicU64,
+    /// Attackers that have met both sides of an exchange.
+    content: AtomicU64,
+}
+
+/// Attackers in a race.
+const ATTACKERS: u64 = 3;
+
+/// Ends the race when an attacker has failed, instead of waiting for it to be content.
+struct StopOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What the attempts came to.
@@ -54,6 +70,7 @@ impl Field {
             good,
             stop: AtomicBool::new(false),
             swaps: AtomicU64::new(0),
+            content: AtomicU64::new(0),
         }
     }
 
@@ -72,7 +89,11 @@ impl Field {
             done.expect("both are there");
             self.swaps.fetch_add(1, Ordering::Relaxed);
         };
-        while self.swaps.load(Ordering::Relaxed) < swaps {
+        let more = || {
+            self.swaps.load(Ordering::Relaxed) < swaps
+                || self.content.load(Ordering::Relaxed) < ATTACKERS
+        };
+        while more() && !self.stop.load(Ordering::Relaxed) {
             for (one, other) in &pairs {
                 swap(one, other);
                 swap(one, other);
@@ -90,8 +111,10 @@ impl Field {
         target: &Path,
         mut open: impl FnMut(u64) -> Result<Option<Handle>, MountError>,
     ) -> Tally {
+        let _stop = StopOnPanic(&self.stop);
         let mut tally = Tally::default();
         let mut turn = 0;
+        let mut content = false;
         while !self.stop.load(Ordering::Relaxed) {
             turn += 1;
             match open(turn) {
@@ -102,6 +125,10 @@ impl Field {
                     tally.good += 1;
                 }
                 Err(error) => *tally.refused.entry(name(&error)).or_default() += 1,
+            }
+            if !content && tally.good > 0 && tally.refused.contains_key("symlink") {
+                content = true;
+                self.content.fetch_add(1, Ordering::Relaxed);
             }
         }
         tally
@@ -173,11 +200,6 @@ fn race(ground: Ground, swaps: u64) {
     });
     println!("{} swaps: {tallies:?}", field.swaps.load(Ordering::Relaxed));
     assert!(field.swaps.load(Ordering::Relaxed) >= swaps);
-    for tally in &tallies {
-        assert!(tally.good > 0, "nothing was ever found: {tally:?}");
-        let symlinks = tally.refused.get("symlink").copied().unwrap_or(0);
-        assert!(symlinks > 0, "no exchange was ever met: {tally:?}");
-    }
     let left = mounter.mounts_below(field.ground.disk.path());
     assert_eq!(left.expect("list"), []);
 }
@@ -202,7 +224,9 @@ fn root_nothing_is_made_where_a_planted_symlink_leads() {
             }
         });
         let (mut made, mut refused) = (0_u32, 0_u32);
-        for _ in 0..ROUNDS {
+        let mut rounds = 0;
+        while rounds < ROUNDS || made == 0 || refused == 0 {
+            rounds += 1;
             match ground.mounter.create_source(&name.join("deep"), &new) {
                 Ok(_) => {
                     made += 1;
@@ -217,7 +241,6 @@ fn root_nothing_is_made_where_a_planted_symlink_leads() {
         (made, refused)
     });
     println!("made {made}, refused {refused}");
-    assert!(made > 0 && refused > 0, "they never met: {made} {refused}");
     let outside = fs::read_dir(&outside).expect("list").count();
     assert_eq!(outside, 0, "something was made outside");
 }
