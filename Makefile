@@ -10,7 +10,7 @@ export CARGO_TERM_COLOR ?= auto
 # Tests that mount have names that begin with root_, or lie in a module of such a name.
 root_tests := test(/(^|::)root_/)
 # Those that drive other people's programs.
-peers_tests := package(layerd-integration) & binary(/^(containerd|docker|conformance)$$/)
+peers_tests := package(layerd-integration) & binary(/^(containerd|docker|mount_grammar|conformance)$$/)
 # Mounts of the tests, whatever becomes of them, are gone with the namespace.
 own_mounts := unshare --mount --propagation private --
 nextest := cargo nextest run --workspace --locked
@@ -80,7 +80,7 @@ as-root:
 .PHONY: bench
 bench: as-root peers release ## Measure layerd beside containerd's overlayfs, and count flushes (as root)
 	@peer=$$(integration/bench/peer/build.sh); \
-		$(own_mounts) target/release/layerd-bench ops --fs tmpfs,target,xfs --peer "$$peer"
+		$(own_mounts) target/release/layerd-bench ops --fs tmpfs,ext4,xfs --peer "$$peer"
 	@$(own_mounts) target/release/layerd-bench flushes
 
 .PHONY: bench-durability

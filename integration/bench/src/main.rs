@@ -77,7 +77,12 @@ enum What {
 #[derive(Debug, Args)]
 struct On {
     /// File systems, in this order
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "target,xfs")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "target,ext4,xfs"
+    )]
     fs: Vec<Fs>,
     /// Rounds
     #[arg(long, default_value_t = 3)]

@@ -143,4 +143,6 @@ fn mount_image(scratch: &Scratch, dir: &Path, mkfs: &[&str]) {
             .arg(&image)
             .arg(dir),
     );
+    // The loop device holds it; nothing that size is left behind, however we end.
+    std::fs::remove_file(&image).expect("the image is ours");
 }
