@@ -97,6 +97,10 @@ impl Disk {
         for (name, kib) in [("small", 10), ("large", 40 * 1024)] {
             let key = format!("{name}-active");
             self.run(kept, &prepare(&key, ""))?;
+            let own = self.world[&key].own.clone().unwrap_or_default();
+            for number in 0..kib / 200 {
+                fs::write(self.site.root.join(&own).join(number.to_string()), "file").unwrap();
+            }
             furnish(&self.site.root, &mut self.world, &key, 1, kib);
             self.run(kept, &commit(name, &key))?;
         }
@@ -197,6 +201,6 @@ fn root_xfs_when_full_lets_remove_and_goes_on() {
 
 #[test]
 fn root_without_inodes_layers_can_be_removed() {
-    let disk = Disk::new(128, &["mkfs.ext4", "-q", "-F", "-b", "4096", "-N", "256"]);
+    let disk = Disk::new(128, &["mkfs.ext4", "-q", "-F", "-b", "4096", "-N", "512"]);
     survive(disk, fill_inodes).unwrap_or_else(|why| panic!("{why}"));
 }
