@@ -3,7 +3,7 @@
 //!
 //! Pure: nothing here looks at a disk, a database or a clock. Whether something that is missing
 //! gets created is data in the specification, never a property of how the flag was spelled;
-//! [`decide`] says what follows from it once the caller knows whether the source exists.
+//! [`decide()`] says what follows from it once the caller knows whether the source exists.
 //!
 //! Two dialects. [`Dialect::Strict`] is ours: `-v` creates what is missing, `--mount` does not,
 //! and whatever is ambiguous is refused. [`Dialect::Docker`] takes, normalises and refuses what
@@ -100,7 +100,7 @@ pub fn parse(request: &ParseRequest) -> Result<Vec<MountSpec>, BadSpec> {
         if number >= FLAGS_MAX {
             return Err(place(error::too_many()));
         }
-        check_text(text, context).map_err(place)?;
+        check_text(flag, text, context).map_err(place)?;
         let source = parse_flag(flag, text, context).map_err(place)?;
         written.push(Written {
             flag,
@@ -126,12 +126,13 @@ fn flags(request: &ParseRequest) -> impl Iterator<Item = (Flag, usize, &str)> {
 }
 
 /// No system call takes a NUL. Other control characters are legal in paths, but nobody means
-/// them, and they falsify what lists and logs show; Docker takes them.
-fn check_text(text: &str, context: Context<'_>) -> Result<(), Fault> {
+/// them, and they falsify what lists and logs show: our dialect takes them in quotes only.
+fn check_text(flag: Flag, text: &str, context: Context<'_>) -> Result<(), Fault> {
     if text.len() > FLAG_MAX {
         return Err(error::too_long("", text.len(), FLAG_MAX));
     }
-    let refused = |c: char| c == '\0' || (context.is_strict() && c.is_control());
+    let has_quotes = flag == Flag::Mount;
+    let refused = |c: char| c == '\0' || (context.is_strict() && !has_quotes && c.is_control());
     match text.char_indices().find(|&(_, c)| refused(c)) {
         Some((at, c)) => Err(error::control_character("", c, at)),
         None => Ok(()),

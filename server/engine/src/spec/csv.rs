@@ -1,7 +1,10 @@
 //! One record of comma-separated values, by the rules that `--mount` follows: a field is quoted
 //! as a whole or not at all, and a quote within quotes is doubled.
 
-use super::error::{Fault, Rule};
+use super::Context;
+use super::error::{Fault, Rule, control_character};
+
+const QUOTE_IT: &str = "a field that holds one must be quoted as a whole";
 
 /// One field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,11 +14,19 @@ pub(super) struct Field {
     pub(super) quoted: bool,
 }
 
-/// The first record. Empty lines before it and everything behind it are ignored, as Docker does.
-pub(super) fn record(text: &str) -> Result<Vec<Field>, Fault> {
+/// The first record. Docker ignores empty lines before it and everything behind it; in our dialect
+/// a control character can only stand in quotes, and means itself there.
+pub(super) fn record(text: &str, context: Context<'_>) -> Result<Vec<Field>, Fault> {
+    if context.is_strict() {
+        return fields(text, true);
+    }
     let text = text.replace("\r\n", "\n");
     let text = text.strip_suffix('\r').unwrap_or(&text);
-    let mut rest = text.trim_start_matches('\n');
+    fields(text.trim_start_matches('\n'), false)
+}
+
+fn fields(original: &str, strict: bool) -> Result<Vec<Field>, Fault> {
+    let mut rest = original;
     if rest.is_empty() {
         return Err(Fault::new("", Rule::Empty, "must not be empty"));
     }
@@ -25,9 +36,19 @@ pub(super) fn record(text: &str) -> Result<Vec<Field>, Fault> {
             Some(quoted) => in_quotes(quoted)?,
             None => plain(rest)?,
         };
+        let bare = if field.quoted { "" } else { &field.text };
+        let control = |(_, c): &(usize, char)| strict && c.is_control();
+        if let Some((at, c)) = bare.char_indices().find(control) {
+            let fault = control_character(key_of(bare), c, at);
+            return Err(fault.hint(QUOTE_IT));
+        }
         fields.push(field);
         match behind.strip_prefix(',') {
             Some(more) => rest = more,
+            None if strict && !behind.is_empty() => {
+                let fault = control_character("", '\n', original.len() - behind.len());
+                return Err(fault.hint(QUOTE_IT));
+            }
             None => return Ok(fields),
         }
     }
@@ -86,7 +107,8 @@ pub(super) fn encode(field: &str) -> String {
     let value_trimmed = field
         .split_once('=')
         .is_none_or(|(_, value)| value.trim() == value);
-    if trimmed && value_trimmed && !field.contains([',', '"', '\n', '\r']) {
+    let plain = !field.contains([',', '"']) && !field.contains(char::is_control);
+    if trimmed && value_trimmed && plain {
         return field.to_owned();
     }
     format!("\"{}\"", field.replace('"', "\"\""))

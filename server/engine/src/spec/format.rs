@@ -7,13 +7,12 @@ use super::model::{
     Bind, CreateSource, CreateWith, IdMap, Image, Kind, MountSpec, Origin, Policy, Propagation,
     ReadOnly, Relabel, Tmpfs, TmpfsSize, Volume,
 };
+use super::value::UNLIMITED;
 
 /// The value of a `--mount` in our dialect that means the same: keys in a fixed order, defaults
 /// left out, and the policy for a missing source said wherever it is not the dialect's. Reading
-/// it back gives the same mount, save that a policy which is said is explicit.
-///
-/// What only Docker's dialect makes is shown too, though ours refuses a tmpfs without a limit and
-/// options for propagation on one.
+/// it back gives the same mount, whichever dialect made it, save that a policy which is said is
+/// explicit. (Only quoting can make it longer than [`FLAG_MAX`](super::FLAG_MAX).)
 impl fmt::Display for MountSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fields = self.fields();
@@ -151,6 +150,7 @@ fn idmap(idmap: &IdMap) -> String {
 
 fn size(size: TmpfsSize) -> String {
     match size {
+        TmpfsSize::Bytes(0) => UNLIMITED.to_owned(),
         TmpfsSize::Bytes(bytes) => bytes.to_string(),
         TmpfsSize::Percent(percent) => format!("{percent}%"),
     }

@@ -68,17 +68,17 @@ impl Target {
             let detail = format!("{:?} does not begin with a slash", quote(raw));
             return Err(Fault::new(field, Rule::NotAbsolute, detail));
         }
-        Ok(Self(below_root(raw)))
+        below_root(field, raw).map(Self)
     }
 
     /// Docker takes anything for the place of an anonymous `-v` volume, and the runtime looks for
     /// it from the container's root. The root itself fails when the container starts.
     pub(super) fn parse_anonymous(field: &str, raw: &str) -> Result<Self, Fault> {
         check(field, raw)?;
-        match below_root(raw) {
-            root if root == "/" => Err(is_root(field)),
-            path => Ok(Self(path)),
+        if clean(&format!("/{}", raw.replace('\\', "/"))) == "/" {
+            return Err(is_root(field));
         }
+        below_root(field, raw).map(Self)
     }
 
     /// How many names the path has: 1 for `/data`.
@@ -148,8 +148,10 @@ pub(super) fn from_base(field: &str, raw: &str, context: Context<'_>) -> Result<
     Ok(clean(&format!("{base}/{raw}")))
 }
 
-fn below_root(raw: &str) -> String {
-    clean(&format!("/{raw}"))
+fn below_root(field: &str, raw: &str) -> Result<String, Fault> {
+    let path = clean(&format!("/{raw}"));
+    check(field, &path)?;
+    Ok(path)
 }
 
 /// The shortest path that lexically means the same: no empty names, no `.`, and `..` only at the

@@ -33,7 +33,7 @@ const WORDS: [(&str, &str, bool); 21] = [
     ("rw", "access", true),
 ];
 
-/// Words of which Docker takes the last, and nothing spreads from or to a tmpfs anyway.
+/// Words for how mounts made later on it spread; `rprivate` is the default.
 const PROPAGATION: [&str; 8] = [
     "private",
     "rprivate",
@@ -209,16 +209,13 @@ impl<'a> Options<'a> {
             "size" | "mode" | "uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol" => {
                 Err(Fault::new(word, Rule::NeedsValue, "needs a value"))
             }
-            _ if self.context.is_strict() => Err(unknown(word)),
-            "defaults" => Ok(()),
+            "defaults" if !self.context.is_strict() => Ok(()),
             "rprivate" => {
+                self.once("propagation", word)?;
                 self.more.remove("propagation");
                 Ok(())
             }
-            _ if PROPAGATION.contains(&word) => {
-                self.more.insert("propagation", word.to_owned());
-                Ok(())
-            }
+            _ if PROPAGATION.contains(&word) => self.keep("propagation", word, word.to_owned()),
             _ => Err(unknown(word)),
         }
     }

@@ -4,6 +4,9 @@ use super::error::{Fault, bad_value};
 use super::model::TmpfsSize;
 use super::{Context, Dialect};
 
+/// A limit that is none.
+pub(super) const UNLIMITED: &str = "unlimited";
+
 /// Binary multipliers, by their letter.
 const UNITS: [(char, u32); 6] = [
     ('k', 10),
@@ -72,6 +75,8 @@ pub(super) fn kernel_size(
     }
     match kernel_number(value, context) {
         (Some(bytes), "") => Ok(TmpfsSize::Bytes(bytes)),
+        // To the kernel no memory at all is no limit.
+        (Some(0), "%") => Ok(TmpfsSize::Bytes(0)),
         (Some(percent), "%") => Ok(TmpfsSize::Percent(percent)),
         _ => Err(bad_value(key, value, "a size such as 64m or 10%")),
     }
@@ -143,20 +148,18 @@ pub(super) fn long_size(
 }
 
 /// Ours, for both flags: a decimal number with a binary multiplier, spelled `m`, `mb` or `mib`,
-/// or hundredths of the memory.
+/// hundredths of the memory, or a word for what Docker writes as 0 in one flag and not in another.
 fn strict_size(key: &str, value: &str) -> Result<TmpfsSize, Fault> {
     let number = |text: &str| decimal(text).filter(|number| *number > 0);
     let size = match value.strip_suffix('%') {
+        None if value == UNLIMITED => Some(TmpfsSize::Bytes(0)),
         Some(percent) => number(percent).map(TmpfsSize::Percent),
         None => strict_bytes(value).map(TmpfsSize::Bytes),
     };
     size.ok_or_else(|| {
-        let fault = bad_value(
-            key,
-            value,
-            "a size above 0 such as 67108864, 64m, 1.5g or 10%",
-        );
-        fault.hint("leave the size out for the kernel's own limit, half of the memory")
+        let allowed = "a size above 0 such as 67108864, 64m, 1.5g or 10%";
+        let hint = "leave it out for half of the memory, write unlimited for no limit";
+        bad_value(key, value, allowed).hint(hint)
     })
 }
 

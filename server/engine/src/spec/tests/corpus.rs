@@ -4,7 +4,7 @@
 use serde::Deserialize;
 
 use super::super::{BadSpec, Dialect, MountSpec, parse};
-use super::request;
+use super::{request, strict};
 
 const CORPUS: &str = include_str!("../corpus.toml");
 
@@ -89,4 +89,24 @@ fn both_dialects_answer_as_the_corpus_says() {
         wrong.len(),
         wrong.join("\n")
     );
+}
+
+#[test]
+fn our_dialect_reads_what_either_column_shows() {
+    let corpus: Corpus = toml::from_str(CORPUS).unwrap();
+    let mut seen = 0;
+    for row in &corpus.rows {
+        for answer in [&row.strict, &row.docker] {
+            let Answer::Mounts(mounts) = answer else {
+                continue;
+            };
+            for mount in mounts.iter().map(|text| expand(text)) {
+                let again =
+                    strict(&format!("--mount {mount}")).unwrap_or_else(|bad| panic!("{bad}"));
+                assert_eq!(again.to_string(), mount);
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 200, "only {seen} mounts");
 }
