@@ -212,10 +212,10 @@ impl Driver for Overlay {
     }
 
     fn seal(&self, slot: Slot) -> Result<(), Error> {
-        let (name, trashed) = (slot.to_string(), work_name(slot));
-        move_over(&self.work, &name, &self.trash, &trashed)?;
-        let trash = &self.trash;
-        tree::delete(trash.fd.as_fd(), &c_name(&trashed), &trash.path, &|| true)
+        // In its place: the trash is for layers that were removed, and half of it left there by a
+        // crash would look like one.
+        let (name, work) = (c_name(&slot.to_string()), &self.work);
+        tree::delete(work.fd.as_fd(), &name, &work.path, &|| true)
     }
 
     fn set_aside(&self, found: &Found) -> Result<PathBuf, Error> {

@@ -1,6 +1,7 @@
 //! The door: messages come in, are checked, and calls of the engine go on.
 
 mod admin;
+mod chunks;
 mod limits;
 mod mounts;
 pub(crate) mod rescue;

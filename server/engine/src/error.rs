@@ -374,10 +374,16 @@ fn mount_kind(error: &MountError) -> ErrorKind {
 }
 
 fn copy_kind(error: &layerd_layers::Error) -> ErrorKind {
-    if error.is_full() {
-        ErrorKind::Full
-    } else {
-        ErrorKind::Internal
+    use layerd_layers::Error;
+    match error {
+        full if full.is_full() => ErrorKind::Full,
+        Error::Truncated { .. }
+        | Error::Malformed { .. }
+        | Error::Damaged { .. }
+        | Error::Refused { .. }
+        | Error::Limit { .. } => ErrorKind::Invalid,
+        Error::Stopped => ErrorKind::Stopping,
+        _ => ErrorKind::Internal,
     }
 }
 

@@ -39,7 +39,9 @@ pub use reap::Reaped;
 pub use recover::{Finding, restore_records, survey};
 pub use snapshots::{Counts, Mounted};
 pub use trash::{Removed, TrashOptions};
-pub use volumes::{Candidate, CreateVolume, Plan, Pruned, Source, VolumeEntry, VolumeFilter};
+pub use volumes::{
+    Candidate, CreateVolume, Filled, Plan, Pruned, Source, VolumeEntry, VolumeFilter,
+};
 
 use events::Events;
 use meter::Meter;
@@ -204,6 +206,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`] if writes fail.
     pub fn ping(&self) -> Result<(), Error> {
+        self.save_damage();
         Ok(self.store.ping()?)
     }
 

@@ -36,6 +36,8 @@ pub struct Reaped {
 pub(crate) struct Backlog {
     /// Directories whose ids were never recorded.
     orphans: Mutex<BTreeSet<LayerId>>,
+    /// Work directories of committed layers that could not be dropped.
+    spare: Mutex<BTreeSet<LayerId>>,
     /// Deletions that failed, and when to try them again.
     failures: Mutex<BTreeMap<LayerId, Failure>>,
     /// One pass at a time.
@@ -52,6 +54,11 @@ struct Failure {
 impl Backlog {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Has a work directory dropped later.
+    pub(crate) fn note_spare(&self, id: LayerId) {
+        held(&self.spare).insert(id);
     }
 
     /// Keeps passes of the reaper away.
@@ -99,6 +106,7 @@ impl Engine {
         for id in self.due_orphans() {
             self.reap_one(id, &mut reaped);
         }
+        self.drop_spare(&mut reaped);
         let due = self.due(&mut reaped);
         for portion in due.chunks(FORGET_AT_ONCE) {
             let gone = portion.iter().filter(|id| self.reap_one(**id, &mut reaped));
@@ -120,6 +128,19 @@ impl Engine {
         let orphans = held(&self.backlog.orphans);
         let due = orphans.iter().filter(|id| self.backlog.is_due(**id));
         due.copied().collect()
+    }
+
+    fn drop_spare(&self, reaped: &mut Reaped) {
+        let spare = held(&self.backlog.spare).clone();
+        for id in spare {
+            match self.driver.seal(slot(id)) {
+                Ok(()) => drop(held(&self.backlog.spare).remove(&id)),
+                Err(cause) => {
+                    warn!(error = &cause as &dyn std::error::Error, %id, "drop the work directory of a layer");
+                    reaped.failed += 1;
+                }
+            }
+        }
     }
 
     /// Removed layers that may be deleted, oldest first; notes when the next one may.
@@ -155,7 +176,9 @@ impl Engine {
     /// Whether there is nothing left for the reaper, now or later.
     #[must_use]
     pub fn is_reaped(&self) -> bool {
-        held(&self.backlog.orphans).is_empty() && self.store.view().retired().next().is_none()
+        held(&self.backlog.orphans).is_empty()
+            && held(&self.backlog.spare).is_empty()
+            && self.store.view().retired().next().is_none()
     }
 
     fn reap_one(&self, id: LayerId, reaped: &mut Reaped) -> bool {

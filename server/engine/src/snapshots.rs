@@ -47,6 +47,7 @@ impl Engine {
     /// committed or a label breaks a rule, `Exists` if the key is taken or being made, `Refused`
     /// if the stack is too high to mount, `Full` if the disk is. Nothing is visible then.
     pub fn create(&self, create: Create) -> Result<Mounted, Error> {
+        self.save_damage();
         let claim = self.store.claim(create.clone())?;
         let ids = self.mappings(&create.labels)?;
         let view = self.store.view();
@@ -92,6 +93,7 @@ impl Engine {
     /// another parent already, `Damaged` if content did not reach the disk: the snapshot is
     /// quarantined then, since the kernel would call a second try a success.
     pub fn commit(&self, mut commit: Commit) -> Result<(), Error> {
+        self.save_damage();
         let key = commit.key.clone();
         let view = self.store.view();
         let is_full = self.options.durability == Durability::Full;
@@ -126,8 +128,19 @@ impl Engine {
     fn lost(&self, id: LayerId, cause: &dyn std::error::Error) {
         let why = format!("{LOST}: {cause}");
         self.quarantine.set(id, why.clone());
-        if let Err(cause) = self.store.set_damage(id, why) {
-            error!(error = &cause as &dyn std::error::Error, %id, "note that a layer is damaged");
+        self.quarantine.save_later(id, why);
+        self.save_damage();
+    }
+
+    /// Records what is known to be damaged, if that could not be recorded before: what made the
+    /// content fail may have made the record fail too. Tried again with every change and every
+    /// second, so that it outlives this process.
+    pub(crate) fn save_damage(&self) {
+        for (id, why) in self.quarantine.take_unsaved() {
+            if let Err(cause) = self.store.set_damage(id, why.clone()) {
+                warn!(error = &cause as &dyn std::error::Error, %id, "note that a layer is damaged");
+                self.quarantine.save_later(id, why);
+            }
         }
     }
 
@@ -138,6 +151,7 @@ impl Engine {
         }
         if let Err(cause) = self.driver.seal(slot(record.id)) {
             warn!(error = &cause as &dyn std::error::Error, id = %record.id, "drop the work directory of a layer");
+            self.backlog.note_spare(record.id);
         }
     }
 
@@ -147,6 +161,7 @@ impl Engine {
     /// # Errors
     /// `Missing`; `Refused` if it has children.
     pub fn remove(&self, key: &Key) -> Result<(), Error> {
+        self.save_damage();
         let record = self.store.remove(key)?;
         // The removal is durable. If the rename fails, the reaper tries it again.
         if let Err(cause) = self.driver.retire(slot(record.id)) {
@@ -174,6 +189,7 @@ impl Engine {
     /// # Errors
     /// `Missing`; `Invalid` if a label breaks a rule.
     pub fn update(&self, key: &Key, changes: Vec<LabelChange>) -> Result<Entry, Error> {
+        self.save_damage();
         let record = self.store.update(key, changes)?;
         debug!(key = key.as_str(), id = %record.id, "updated");
         Ok(Entry::new(&self.store.view(), record))

@@ -4,6 +4,7 @@
 //! volume's record is retired before its directory moves to the trash. A directory without a
 //! record is never deleted unless it is empty: after a restored backup it may be the only copy.
 
+mod archive;
 mod fill;
 mod prune;
 mod recover;
@@ -22,6 +23,7 @@ use layerd_store::{
 };
 use tracing::{debug, info, warn};
 
+pub use archive::Filled;
 pub(crate) use fill::Pins;
 pub use fill::Source;
 pub(crate) use prune::Plans;

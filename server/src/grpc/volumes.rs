@@ -9,13 +9,16 @@ use layerd_store::{BadInput, LabelChange, Labels, Timestamp, Volume, VolumeId, V
 use tokio::sync::mpsc;
 use tokio_stream::Iter;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
+use super::chunks::{ChunkReader, ChunkWriter};
 use super::wire::timestamp;
 use super::{Parts, status};
 
 /// Volumes in one message of List.
 const ENTRIES_PER_MESSAGE: usize = 100;
+/// Pieces of an archive on their way.
+const CHUNKS_WAITING: usize = 16;
 /// Events that a watcher may be behind before its stream ends.
 const EVENTS_WAITING: usize = 1024;
 
@@ -34,6 +37,7 @@ impl Service {
 impl Volumes for Service {
     type ListStream = Iter<std::vec::IntoIter<Result<pb::ListResponse, Status>>>;
     type WatchStream = ReceiverStream<Result<pb::Event, Status>>;
+    type ExportStream = ReceiverStream<Result<pb::ExportChunk, Status>>;
 
     async fn create(
         &self,
@@ -222,6 +226,52 @@ impl Volumes for Service {
         Ok(Response::new(volume(entry)))
     }
 
+    async fn export(
+        &self,
+        request: Request<pb::ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        let name = name("name", &request.into_inner().name)?;
+        self.parts
+            .engine
+            .volume(&name)
+            .map_err(|error| status::of(&error))?;
+        let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
+        let parts = self.parts.clone();
+        self.parts.tasks.spawn(|_| async move {
+            let out = ChunkWriter::new(sender.clone());
+            let exported = parts
+                .call(move |engine| engine.export_volume(&name, out))
+                .await;
+            if let Err(status) = exported {
+                // Who has hung up does not want to know.
+                let _ = sender.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(chunks)))
+    }
+
+    async fn import(
+        &self,
+        request: Request<Streaming<pb::ImportRequest>>,
+    ) -> Result<Response<pb::ImportResponse>, Status> {
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.unwrap_or_default();
+        let missing = || status::bad(BadInput::new("volume", "must be set in the first message"));
+        let request = create(first.volume.ok_or_else(missing)?)?;
+        let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
+        let input = ChunkReader::new(first.data, chunks);
+        let filling = self
+            .parts
+            .call(move |engine| engine.import_volume(&request, input));
+        let ((), filled) = tokio::join!(forward(messages, sender), filling);
+        let filled = filled?;
+        Ok(Response::new(pb::ImportResponse {
+            volume: Some(volume(filled.volume)),
+            files: filled.files,
+            bytes: filled.bytes,
+        }))
+    }
+
     async fn watch(
         &self,
         _request: Request<pb::WatchRequest>,
@@ -229,6 +279,25 @@ impl Volumes for Service {
         let (sender, events) = mpsc::channel(EVENTS_WAITING);
         self.parts.engine.watch(Box::new(Sender(sender)));
         Ok(Response::new(ReceiverStream::new(events)))
+    }
+}
+
+/// Hands the pieces of an archive to the thread that reads it. A client that fails or hangs up
+/// before the end is an error to that thread, so that half an archive is never taken for a whole.
+async fn forward(
+    mut messages: Streaming<pb::ImportRequest>,
+    sender: mpsc::Sender<std::io::Result<Vec<u8>>>,
+) {
+    loop {
+        let piece = match messages.message().await {
+            Ok(None) => return,
+            Ok(Some(message)) => Ok(message.data),
+            Err(status) => Err(std::io::Error::other(status.message().to_owned())),
+        };
+        let is_last = piece.is_err();
+        if sender.send(piece).await.is_err() || is_last {
+            return;
+        }
     }
 }
 

@@ -7,7 +7,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use layerd_layers::Durable;
 use layerd_layers::copy::{self, copy_tree};
 use layerd_mounts::volume_dirs::Top;
 use layerd_store::{AttachState, Attachment, Key, VolumeId};
@@ -83,11 +82,7 @@ impl Engine {
             .stage(slot(id), top)
             .map_err(Error::driver("stage a volume"))?;
         let options = copy::Options {
-            durable: if self.volume_dirs.has_one_journal() {
-                Durable::Content
-            } else {
-                Durable::Each
-            },
+            durable: self.how_durable(),
             ..copy::Options::default()
         };
         match copy_tree(&layers, Path::new(inside), staged.as_fd(), &options) {

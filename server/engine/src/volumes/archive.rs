@@ -28,7 +28,10 @@ impl Engine {
     /// `Missing`; `Internal` if it cannot be read or `out` fails.
     pub fn export_volume(&self, name: &VolumeName, out: impl Write) -> Result<Exported, Error> {
         let source = self.pinned(name)?;
-        let data = self.volume_dirs.open_data(slot(source.id())).map_err(Error::driver("open a volume"))?;
+        let data = self
+            .volume_dirs
+            .open_data(slot(source.id()))
+            .map_err(Error::driver("open a volume"))?;
         let exported = archive::export(data.as_fd(), out, &archive::ExportOptions::default());
         exported.map_err(|cause| Error::Copy {
             attempt: "export a volume",
@@ -50,7 +53,11 @@ impl Engine {
         let id = self.store.volume_id()?;
         let data = self.volume_dirs.stage(slot(id), top(request)?);
         let data = data.map_err(Error::driver("make the folder of a volume"))?;
-        let imported = archive::import(input, data.as_fd(), &archive::ImportOptions::default());
+        let options = archive::ImportOptions {
+            durable: self.how_durable(),
+            ..archive::ImportOptions::default()
+        };
+        let imported = archive::import(input, data.as_fd(), &options);
         let imported = imported.map_err(|cause| self.drop_staged(id, "import a volume", cause))?;
         let volume = new_volume(id, request, "archive".to_owned(), None)?;
         let (volume, _) = self.publish_volume(volume, request)?;

@@ -105,6 +105,15 @@ impl Engine {
         Ok(pin)
     }
 
+    /// What who fills a volume must bring to the disk, so that the next barrier does the rest.
+    pub(crate) fn how_durable(&self) -> Durable {
+        if self.volume_dirs.has_one_journal() {
+            Durable::Content
+        } else {
+            Durable::Each
+        }
+    }
+
     /// Copies a volume's content, on its way to the disk, to a staged one; after a failure nothing
     /// stays staged.
     pub(crate) fn copy_volume(
@@ -118,11 +127,7 @@ impl Engine {
             .open_data(slot(from))
             .map_err(Error::driver("open a volume"))?;
         let options = copy::Options {
-            durable: if self.volume_dirs.has_one_journal() {
-                Durable::Content
-            } else {
-                Durable::Each
-            },
+            durable: self.how_durable(),
             ..copy::Options::default()
         };
         let copied = copy_tree(&[data.as_fd()], Path::new(""), staged.as_fd(), &options);
