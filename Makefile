@@ -68,6 +68,10 @@ test-root: as-root tools build ## Run the tests that mount, without those of tes
 test-peers: as-root peers tools build ## Run containerd's suite and the real clients (as root)
 	$(own_mounts) $(nextest) -E '$(peers_tests)'
 
+.PHONY: test-crash
+test-crash: as-root peers tools build ## Crash layerd at every call, write and error there is (as root; an hour)
+	$(own_mounts) $(nextest) --ignore-default-filter --no-capture -E 'test(/(^|::)root_full_/)'
+
 # The end-to-end tests start the programs that this builds.
 .PHONY: build
 build: ## Build all programs
