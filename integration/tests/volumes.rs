@@ -6,6 +6,10 @@
     reason = "the whole file is tests"
 )]
 
+#[path = "volumes/attach.rs"]
+mod attach;
+#[path = "volumes/containers.rs"]
+mod containers;
 #[path = "volumes/copies.rs"]
 mod copies;
 #[path = "volumes/life.rs"]
@@ -18,6 +22,7 @@ mod trash;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use layerd_integration::scratch::mounts_below;
 use layerd_integration::{Daemon, Scratch};
 use serde_json::Value;
 
@@ -32,17 +37,14 @@ struct Ended {
 /// A daemon and the commands sent to it.
 struct World {
     daemon: Daemon,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 impl World {
     fn new() -> Self {
         let scratch = Scratch::new();
         let daemon = Daemon::start(scratch.path());
-        Self {
-            daemon,
-            _scratch: scratch,
-        }
+        Self { daemon, scratch }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -120,6 +122,15 @@ impl World {
     /// The link for people to a volume of this name.
     fn link(&self, name: &str) -> PathBuf {
         self.daemon.root().join("volumes/by-name").join(name)
+    }
+
+    /// What is mounted, without the one mount point of layerd's own, which stays: it keeps mounts
+    /// below it private.
+    fn mounts(&self) -> Vec<PathBuf> {
+        let own = self.daemon.root().join("mnt");
+        let mut mounts = mounts_below(self.scratch.path());
+        mounts.retain(|place| *place != own);
+        mounts
     }
 
     fn crash(&mut self) {

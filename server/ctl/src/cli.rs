@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::cmd::{backup, completions, fsck, info, man, restore, setup, snapshot, trash, volume};
+use crate::cmd::{
+    attach, attachments, backup, completions, fsck, info, man, mount, oci_apply, restore, setup,
+    snapshot, trash, volume,
+};
 use crate::human;
 
 /// Looks into layerd and changes what it keeps
@@ -74,6 +77,12 @@ pub(crate) enum Command {
     Snapshot(snapshot::Args),
     #[command(alias = "volumes", alias = "vol")]
     Volume(volume::Args),
+    Mount(mount::Args),
+    Attach(attach::Attach),
+    Detach(attach::Detach),
+    Attachments(attachments::List),
+    WhoUses(attachments::WhoUses),
+    OciApply(oci_apply::Args),
     Trash(trash::Args),
     Fsck(fsck::Args),
     Backup(backup::Args),
@@ -97,8 +106,8 @@ Exit codes:
   0   done
   1   failed for a reason not listed here
   2   the command line is wrong
-  3   no such snapshot or volume
-  4   the key or name is taken
+  3   no such snapshot or volume, or what a mount wants is missing and not to be created
+  4   the key or name is taken, or is there with other settings
   5   refused in the present state: the snapshot has children, is committed, is not active, a
       file is there or was edited by somebody else, the records are sound, the volume is in use,
       or nobody said yes
@@ -132,6 +141,13 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   volume usage    name, bytes, inodes, as_of
   volume prune    id, name, skipped (why it was passed over; \"\" if it is in the trash), one
                   object for each; with --dry-run: id, name, reason, bytes (null if not known)
+  mount parse     canonical, type, source, target, access, on_missing, policy_origin
+  mount check     as parse, and decision (use, create, fail), detail
+  attach, attachments, who-uses, oci-apply
+                  id, key, owner, mount (as parse), state, oci_mounts (destination, type, source,
+                  options), mounted_at (\"\" if layerd did not mount it), effective_access, created,
+                  filled, created_at
+  detach          detached (the key), one object for each that was there
   info            alarms (an array of sentences), version, root, driver, backing_filesystem,
                   kernel, features (name, value), durability, active, views, committed,
                   quarantined, trash, bytes, unmeasured, disk_bytes, disk_free_bytes,

@@ -1,5 +1,6 @@
 //! The connection to the daemon: one method a call, each with its deadline and its error.
 
+mod attachments;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ use layerd_proto::containerd::services::snapshots::v1 as wire;
 use layerd_proto::layerd::v1 as admin;
 use layerd_proto::layerd::v1::admin_client::AdminClient;
 use layerd_proto::layerd::v1::{InfoRequest, InfoResponse};
+use layerd_proto::layerd::volumes::v1::attachments_client::AttachmentsClient;
+use layerd_proto::layerd::volumes::v1::mounts_client::MountsClient;
 use layerd_proto::layerd::volumes::v1::volumes_client::VolumesClient;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
@@ -44,6 +47,8 @@ pub(crate) struct Client {
     snapshots: SnapshotsClient<Channel>,
     admin: AdminClient<Channel>,
     volumes: VolumesClient<Channel>,
+    mounts: MountsClient<Channel>,
+    attachments: AttachmentsClient<Channel>,
     timeout: Duration,
 }
 
@@ -73,7 +78,9 @@ impl Client {
         Ok(Self {
             snapshots: SnapshotsClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             admin: AdminClient::new(channel.clone()),
-            volumes: VolumesClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
+            volumes: VolumesClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+            mounts: MountsClient::new(channel.clone()),
+            attachments: AttachmentsClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
             timeout,
         })
     }

@@ -1,10 +1,14 @@
 //! The commands, one file a noun.
 
+pub(crate) mod attach;
+pub(crate) mod attachments;
 pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod fsck;
 pub(crate) mod info;
 pub(crate) mod man;
+pub(crate) mod mount;
+pub(crate) mod oci_apply;
 pub(crate) mod restore;
 pub(crate) mod setup;
 pub(crate) mod snapshot;
@@ -42,6 +46,12 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
         Command::Info(args) => wait(info::run(&args, &daemon, out)),
         Command::Snapshot(args) => wait(snapshot::run(args, &daemon, out)),
         Command::Volume(args) => wait(volume::run(args, &daemon, out)),
+        Command::Mount(args) => wait(mount::run(args, &daemon, out)),
+        Command::Attach(args) => wait(attach::attach(args, &daemon, out)),
+        Command::Detach(args) => wait(attach::detach(args, &daemon, out)),
+        Command::Attachments(args) => wait(attachments::list(args, &daemon, out)),
+        Command::WhoUses(args) => wait(attachments::who_uses(&args, &daemon, out)),
+        Command::OciApply(args) => wait(oci_apply::run(args, &daemon, out)),
         Command::Trash(args) => wait(trash::run(args, &daemon, out)),
         Command::Fsck(args) => wait(fsck::run(&args, &daemon, out)),
         Command::Backup(args) => wait(backup::run(&args, &daemon, out)),

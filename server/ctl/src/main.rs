@@ -2,6 +2,8 @@
 //! files. Output for people by default, JSON lines for programs, exit codes for scripts.
 
 mod ask;
+mod attachment;
+mod bundle;
 mod cli;
 mod client;
 mod cmd;

@@ -171,7 +171,7 @@ async fn one(
 }
 
 /// Sends who looks for a volume to the volumes.
-fn about<T>(reply: Result<T, Error>) -> Result<T, Error> {
+pub(super) fn about<T>(reply: Result<T, Error>) -> Result<T, Error> {
     reply.map_err(|error| advise(error, "`layerctl volume ls` shows what there is."))
 }
 

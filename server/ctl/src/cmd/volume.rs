@@ -30,6 +30,8 @@ use crate::volume::Volume;
 ///                 and its owners are the same inside and outside
 ///   tmpfs         nobody's: secrets, scratch files, sockets. It is memory, each container has its
 ///                 own, and all is gone when the container ends. Give it a size
+///
+/// `layerctl mount --help` says how to write them on a command line.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {

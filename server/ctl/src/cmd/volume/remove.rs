@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::print_name;
 use crate::client::Client;
 use crate::cmd::Daemon;
-use crate::error::{Error, all_or};
+use crate::error::{Error, all_or, reason};
 use crate::output::Output;
 use crate::text::escape;
 
@@ -64,12 +64,27 @@ async fn remove<'a>(client: &mut Client, name: &'a str, force: bool) -> Result<R
     if !force {
         client.volume(name).await?;
     }
-    let reply = client.delete_volume(name).await?;
+    let reply = client.delete_volume(name).await;
+    let reply = reply.map_err(|error| advise_rm(error, name))?;
     Ok(Removed {
         removed: name,
         existed: reply.existed,
         id: reply.id,
     })
+}
+
+fn advise_rm(error: Error, name: &str) -> Error {
+    match error {
+        Error::Call { what, status } if status.code() == tonic::Code::FailedPrecondition => {
+            let why = reason(&what, &status).to_owned();
+            let hint = format!(
+                "`layerctl who-uses '{}'` shows who; `layerctl detach` lets go.",
+                escape(name)
+            );
+            Error::Refused { what, why, hint }
+        }
+        other => other,
+    }
 }
 
 pub(super) async fn undelete(

@@ -1,0 +1,142 @@
+//! `layerctl attach` and `detach`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use layerd_proto::layerd::volumes::v1::AttachSpec;
+
+use super::Daemon;
+use super::attachments::print;
+use super::mount::Flags;
+use crate::attachment::{Attachment, MountSpec, Owner};
+use crate::client::Client;
+use crate::error::Error;
+use crate::output::Output;
+use crate::text::escape;
+
+/// Holds what a container needs, and mounts it where asked to
+///
+/// What is attached cannot be removed until it is detached; that survives restarts and crashes of
+/// layerd, and layerd need not run for the container to. Without --target nothing is mounted where
+/// a path is all that a runtime needs; `layerctl oci-apply` passes it on to one. Saying the same
+/// again answers the same. All mounts are attached, or none.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Attach {
+    #[command(flatten)]
+    what: What,
+
+    /// Mount what the container has at PATH at DIR of the host; may be repeated
+    #[arg(long = "target", value_name = "PATH=DIR", value_parser = parse_target)]
+    targets: Vec<(String, String)>,
+}
+
+/// What to attach, for whom, under which keys.
+#[derive(Debug, clap::Args)]
+pub(super) struct What {
+    /// Who attaches: container, pod, build, person or plugin, and its identity
+    #[arg(long, value_name = "KIND:ID", value_parser = Owner::parse)]
+    owner: Owner,
+
+    /// Beginning of the keys, which go on with a colon and the target; the owner unless given
+    #[arg(long, value_name = "PREFIX")]
+    key: Option<String>,
+
+    #[command(flatten)]
+    flags: Flags,
+
+    /// Fill volumes that are empty with what this committed snapshot has at their targets
+    #[arg(long, value_name = "SNAPSHOT")]
+    fill_from: Option<String>,
+}
+
+/// Lets go of attachments, and unmounts what layerd mounted for them
+///
+/// Prints the keys of those that were there; one that is not is no failure. Refuses while a mount
+/// is in use, and says who uses it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Detach {
+    /// Keys
+    #[arg(
+        value_name = "KEY",
+        required_unless_present = "owner",
+        conflicts_with = "owner"
+    )]
+    keys: Vec<String>,
+
+    /// All that this owner has
+    #[arg(long, value_name = "KIND:ID", value_parser = Owner::parse)]
+    owner: Option<Owner>,
+
+    /// Take a mount that is in use out of sight now; the kernel lets go when its last user does
+    #[arg(long)]
+    lazy: bool,
+}
+
+fn parse_target(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((path, dir)) if path.starts_with('/') && dir.starts_with('/') => {
+            Ok((path.to_owned(), dir.to_owned()))
+        }
+        _ => Err("PATH=DIR is wanted, both absolute".to_owned()),
+    }
+}
+
+pub(crate) async fn attach(args: Attach, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    let targets = args.targets.into_iter().collect();
+    let attachments = send(args.what, targets, &mut client).await?;
+    print(&attachments, out)
+}
+
+pub(crate) async fn detach(args: Detach, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    let detached = client.detach(args.keys, args.owner, args.lazy).await?;
+    detached.iter().try_for_each(|key| match out.json {
+        true => out.object(&BTreeMap::from([("detached", key)])),
+        false => out.line(&escape(key)),
+    })
+}
+
+/// Attaches; `targets` says for some of the container's paths where layerd is to mount them.
+pub(super) async fn send(
+    what: What,
+    targets: BTreeMap<String, String>,
+    client: &mut Client,
+) -> Result<Vec<Attachment>, Error> {
+    let mounts = client.parse_mounts(what.flags.request()?).await?;
+    check_targets(&mounts, &targets)?;
+    let prefix = what.key.unwrap_or_else(|| what.owner.to_string());
+    let fill_from = what.fill_from.unwrap_or_default();
+    let specs = mounts.into_iter().map(|mount| AttachSpec {
+        key: format!("{prefix}:{}", mount.target),
+        target_path: targets.get(&mount.target).cloned().unwrap_or_default(),
+        mount: mount.canonical,
+        fill_from: fill_from.clone(),
+    });
+    client.attach(what.owner, specs.collect()).await
+}
+
+fn check_targets(mounts: &[MountSpec], targets: &BTreeMap<String, String>) -> Result<(), Error> {
+    let known: BTreeSet<&String> = mounts.iter().map(|mount| &mount.target).collect();
+    match targets.keys().find(|path| !known.contains(path)) {
+        None => Ok(()),
+        Some(path) => Err(Error::Invalid {
+            what: "attach".to_owned(),
+            why: format!("--target names {path}, where no mount is to be"),
+            hint: "`layerctl mount parse` shows the targets as they are compared.".to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_target;
+
+    #[test]
+    fn targets_are_two_absolute_paths() {
+        let target = ("/data".to_owned(), "/mnt/a=b".to_owned());
+        assert_eq!(parse_target("/data=/mnt/a=b"), Ok(target));
+        for bad in ["", "/data", "data=/mnt", "/data=mnt", "/data="] {
+            assert!(parse_target(bad).is_err(), "{bad}");
+        }
+    }
+}

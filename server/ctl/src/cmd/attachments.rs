@@ -1,0 +1,79 @@
+//! `layerctl attachments` and `who-uses`.
+
+use super::Daemon;
+use crate::attachment::{Attachment, Owner};
+use crate::error::Error;
+use crate::output::Output;
+use crate::table::{Cell, Colour, Table};
+use crate::text::{escape, shorten};
+
+/// Lists what is attached, oldest first
+///
+/// `waiting` stands for what was mounted before the machine was restarted: attach it again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    /// Only what this owner has
+    #[arg(long, value_name = "KIND:ID", value_parser = Owner::parse)]
+    owner: Option<Owner>,
+
+    /// Only attachments of this volume
+    #[arg(long, value_name = "NAME")]
+    volume: Option<String>,
+}
+
+/// Shows who uses a volume
+#[derive(Debug, clap::Args)]
+pub(crate) struct WhoUses {
+    /// The volume
+    #[arg(value_name = "VOLUME")]
+    name: String,
+}
+
+pub(crate) async fn list(args: List, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    let volume = args.volume.unwrap_or_default();
+    print(&client.attachments(args.owner, volume).await?, out)
+}
+
+pub(crate) async fn who_uses(
+    args: &WhoUses,
+    daemon: &Daemon,
+    out: &mut Output,
+) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    print(&client.holders(&args.name).await?, out)
+}
+
+pub(super) fn print(attachments: &[Attachment], out: &mut Output) -> Result<(), Error> {
+    if out.json {
+        return attachments.iter().try_for_each(|one| out.object(one));
+    }
+    let mut table = Table::new(&[
+        "STATE", "OWNER", "TYPE", "ACCESS", "SOURCE", "TARGET", "KEY",
+    ]);
+    for one in attachments {
+        let source = match one.mount.source.as_str() {
+            "" => Cell::left("-").coloured(Colour::Dim),
+            source => Cell::left(escape(&shorten(source))),
+        };
+        table.push(vec![
+            state(&one.state),
+            Cell::left(escape(&one.owner)),
+            Cell::left(escape(&one.mount.kind)),
+            Cell::left(escape(&one.mount.access)),
+            source,
+            Cell::left(escape(&one.mount.target)),
+            Cell::left(escape(&one.key)),
+        ]);
+    }
+    out.table(&table)
+}
+
+fn state(state: &str) -> Cell {
+    let colour = match state {
+        "attached" => Colour::Green,
+        "preparing" => Colour::Cyan,
+        _ => Colour::Plain,
+    };
+    Cell::left(escape(state)).coloured(colour)
+}
