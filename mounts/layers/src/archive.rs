@@ -1,6 +1,6 @@
 //! A tree as a tar stream, and back.
 //!
-//! [`export`] writes a pax archive that any tar reads: names, types, owners, device numbers, hard
+//! [`export()`] writes a pax archive that any tar reads: names, types, owners, device numbers, hard
 //! links, sparse files (GNU.sparse 1.0), times in nanoseconds, and extended attributes, access
 //! lists among them (SCHILY.xattr). Entries come in the order of their names, so the same tree
 //! gives the same bytes. Sockets are left out: no archive can hold one, and without its process it
@@ -8,9 +8,9 @@
 //!
 //! Its first header is a global one with the comment `layerd archive 1`, its last a global one
 //! with the comment `layerd sha256 HEX`: the SHA-256 of every byte before that header. Other
-//! programs ignore both. [`import`] checks it, and also takes archives that have none.
+//! programs ignore both. [`import()`] checks it, and also takes archives that have none.
 //!
-//! [`import`] trusts nothing it reads. Directories are opened one by one, none through a symlink,
+//! [`import()`] trusts nothing it reads. Directories are opened one by one, none through a symlink,
 //! so that whatever an archive names lies below the destination.
 
 use std::fmt;

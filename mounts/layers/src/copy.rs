@@ -94,7 +94,7 @@ pub struct Copied {
 ///
 /// See the crate for what belongs to a file, and [`Durable`] for what is on the disk on return.
 /// Costs a few system calls a file; memory for the names of the directories on the way to the
-/// current one and for each file with several names; at most 700 descriptors and one for each
+/// current one and for each file with several names; at most 700 descriptors and two for each
 /// layer. The content of a file that is written to meanwhile may be a mixture.
 ///
 /// # Errors

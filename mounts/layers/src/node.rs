@@ -303,3 +303,19 @@ fn attempt(xattr: &[u8]) -> &'static str {
         _ => "set a user attribute of",
     }
 }
+
+/// Writes all of `data`, from `at` on.
+pub(crate) fn write_all(file: BorrowedFd<'_>, mut data: &[u8], mut at: u64) -> Result<(), Errno> {
+    while !data.is_empty() {
+        match rustix::io::pwrite(file, data, at) {
+            Err(Errno::INTR) => {}
+            Ok(0) => return Err(Errno::IO),
+            other => {
+                let written = other?;
+                data = &data[written..];
+                at += written as u64;
+            }
+        }
+    }
+    Ok(())
+}

@@ -12,6 +12,8 @@ pub(crate) mod pax;
 pub mod reader;
 pub(crate) mod sparse;
 
+use sha2::{Digest, Sha256};
+
 pub use reader::{Entry, EntryKind, Reader};
 
 /// Bytes of a header, and the unit to which all else is filled up.
@@ -21,4 +23,12 @@ pub(crate) const BLOCK: usize = 512;
 pub(crate) fn padding(length: u64) -> usize {
     let over = usize::try_from(length % BLOCK as u64).unwrap_or(0);
     (BLOCK - over) % BLOCK
+}
+
+/// A finished sum in hexadecimal.
+pub(crate) fn hex(sum: Sha256) -> String {
+    sum.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

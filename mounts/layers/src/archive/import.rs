@@ -5,11 +5,11 @@
 //! it: until then it belongs to us alone, and hands no access list down. One that an archive comes
 //! back to later is given back what it had.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -20,6 +20,9 @@ use crate::error::Error;
 use crate::node::{self, Attributes, Kind, Stat};
 use crate::tar::{Entry, EntryKind, Reader};
 use crate::trail::{self, Trail};
+use checked::{attributes, names, refused, relative};
+
+mod checked;
 
 /// Directories that stay open, besides the current one.
 const OPEN_DIRECTORIES: usize = 64;
@@ -274,7 +277,7 @@ impl<R: Read> Import<'_, R> {
                 if read == 0 || self.options.progress.cancelled() {
                     return Err(Error::Stopped); // 0 cannot be: the sizes were found sound
                 }
-                write_all(file.as_fd(), &self.buffer[..read], at).map_err(failed)?;
+                node::write_all(file.as_fd(), &self.buffer[..read], at).map_err(failed)?;
                 self.options.progress.advanced(0, read as u64);
                 at += read as u64;
                 left -= read as u64;
@@ -382,89 +385,4 @@ impl<R: Read> Import<'_, R> {
             other => other.map_err(|cause| Error::io("replace", &path, cause)),
         }
     }
-}
-
-fn write_all(file: BorrowedFd<'_>, mut data: &[u8], mut at: u64) -> Result<(), Errno> {
-    while !data.is_empty() {
-        match rustix::io::pwrite(file, data, at) {
-            Err(Errno::INTR) => {}
-            Ok(0) => return Err(Errno::IO),
-            other => {
-                let written = other?;
-                data = &data[written..];
-                at += written as u64;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn refused(path: &[u8], problem: &'static str) -> Error {
-    let shown = &path[..path.len().min(200)];
-    let path = PathBuf::from(OsStr::from_bytes(shown));
-    Error::Refused { path, problem }
-}
-
-/// The components of a path in an archive: relative, and never up.
-fn names(path: &[u8]) -> Result<Vec<CString>, Error> {
-    if path.is_empty() {
-        return Err(refused(path, "an empty name"));
-    }
-    if path.len() > trail::LONGEST_PATH {
-        return Err(Error::TooLong {
-            path: PathBuf::from(OsStr::from_bytes(&path[..200])),
-            length: path.len(),
-            limit: trail::LONGEST_PATH,
-        });
-    }
-    if path.starts_with(b"/") {
-        return Err(refused(path, "an absolute path"));
-    }
-    let parts = path.split(|byte| *byte == b'/');
-    let parts = parts.filter(|part| !part.is_empty() && *part != b".");
-    parts
-        .map(|part| match part {
-            b".." => Err(refused(path, "a path that leads up")),
-            part if part.len() > LONGEST_NAME => Err(refused(path, "a name of over 255 bytes")),
-            part => CString::new(part).map_err(|_| refused(path, "a NUL in the name")),
-        })
-        .collect()
-}
-
-/// Bytes of one name that the kernel takes.
-const LONGEST_NAME: usize = 255;
-
-fn relative(names: &[CString]) -> PathBuf {
-    if names.is_empty() {
-        return PathBuf::from(".");
-    }
-    names
-        .iter()
-        .map(|name| OsStr::from_bytes(name.to_bytes()))
-        .collect()
-}
-
-fn attributes(entry: &Entry, kind: Kind) -> Result<Attributes, Error> {
-    let id = |id: u64, problem| {
-        let id = u32::try_from(id).ok().filter(|id| *id != u32::MAX);
-        id.ok_or_else(|| refused(&entry.path, problem))
-    };
-    let carried = entry
-        .xattrs
-        .iter()
-        .filter(|(name, _)| node::is_carried(name));
-    let xattrs = carried.map(|(name, value)| {
-        let name = CString::new(&**name);
-        let name = name.map_err(|_| refused(&entry.path, "a NUL in the name of an attribute"))?;
-        Ok((name, value.clone()))
-    });
-    Ok(Attributes {
-        kind,
-        permissions: entry.permissions,
-        uid: id(entry.uid, "an owner that cannot be")?,
-        gid: id(entry.gid, "a group that cannot be")?,
-        accessed: entry.accessed.unwrap_or(entry.modified),
-        modified: entry.modified,
-        xattrs: xattrs.collect::<Result<_, Error>>()?,
-    })
 }

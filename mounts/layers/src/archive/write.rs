@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use crate::error::Error;
 use crate::node::{Kind, Stat, Xattrs};
 use crate::tar::header::{self, Header};
-use crate::tar::reader::{MARK, SUM, hex};
-use crate::tar::{BLOCK, padding, pax};
+use crate::tar::reader::{MARK, SUM};
+use crate::tar::{BLOCK, hex, padding, pax};
 
 /// Bytes handed to the stream at once.
 const BUFFER: usize = 256 << 10;

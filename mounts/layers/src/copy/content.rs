@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::copy::work::Job;
 use crate::error::Error;
+use crate::node;
 use crate::progress::Progress;
 
 /// Bytes between two looks at whether to stop.
@@ -173,14 +174,7 @@ fn by_hand(job: &Job, at: u64, length: u64, buffer: &mut Vec<u8>) -> Result<u64,
             other => break other?,
         }
     };
-    let mut written = 0;
-    while written < read {
-        match rustix::io::pwrite(&job.to, &buffer[written..read], at + written as u64) {
-            Err(Errno::INTR) => {}
-            Ok(0) => return Err(Errno::IO),
-            other => written += other?,
-        }
-    }
+    node::write_all(job.to.as_fd(), &buffer[..read], at)?;
     Ok(read as u64)
 }
 

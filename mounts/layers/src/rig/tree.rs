@@ -173,10 +173,10 @@ fn xattrs(who: Who) -> impl Strategy<Value = Vec<(&'static str, Vec<u8>)>> {
 /// A capability set as the kernel takes it: version 2, one permitted capability.
 const CAPABILITY: [u8; 20] = [0, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// user::rwx, user:5:r-x, group::r-x, mask::rwx, other::---
+/// user::rwx, user:54321:r-x, group::r-x, mask::rwx, other::---
 const ACL: [u8; 44] = [
-    2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 5, 0, 5, 0, 0, 0, 4, 0, 5, 0, 255, 255, 255,
-    255, 16, 0, 7, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255,
+    2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 5, 0, 0x31, 0xd4, 0, 0, 4, 0, 5, 0, 255, 255,
+    255, 255, 16, 0, 7, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255,
 ];
 
 /// Makes the tree in `root`.

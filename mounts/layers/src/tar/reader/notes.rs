@@ -82,7 +82,7 @@ impl Notes {
             return Ok(());
         }
         let value = acl::parse(text)
-            .ok_or("an access list with names; an archive made with --numeric-owner has numbers")?;
+            .ok_or("an access list with names; made with --xattrs --xattrs-include=* and without --acls, it has numbers")?;
         self.xattr(name.to_vec(), value);
         Ok(())
     }
