@@ -9,6 +9,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
+/// What two names of one file have in common: device, major and minor, and inode.
+pub(crate) type Identity = ((u32, u32), u64);
+
 /// What statx(2) says of one file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stat {
@@ -38,7 +41,7 @@ impl Stat {
     }
 
     /// What two names of one file have in common.
-    pub(crate) fn identity(&self) -> ((u32, u32), u64) {
+    pub(crate) fn identity(&self) -> Identity {
         (self.device, self.inode)
     }
 
@@ -121,11 +124,21 @@ pub(crate) fn write_back(file: BorrowedFd<'_>, what: WriteBack) -> Result<(), Er
 /// reached through (Linux 6.8); on older kernels the number in the mount table, below 2^31.
 /// Follows a symlink only if told to, triggers no automount and asks no server.
 pub(crate) fn mount_id(dir: BorrowedFd<'_>, name: &CStr, follow: bool) -> Result<u64, Errno> {
+    mount_and_file(dir, name, follow).map(|(id, _)| id)
+}
+
+/// As [`mount_id`], with the device and inode of what is seen there, both of the same moment.
+pub(crate) fn mount_and_file(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    follow: bool,
+) -> Result<(u64, Identity), Errno> {
     let mut flags = libc::AT_NO_AUTOMOUNT | libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
     if !follow {
         flags |= libc::AT_SYMLINK_NOFOLLOW;
     }
-    let mask = libc::STATX_MNT_ID | libc::STATX_MNT_ID_UNIQUE;
+    let numbers = libc::STATX_MNT_ID | libc::STATX_MNT_ID_UNIQUE;
+    let mask = numbers | libc::STATX_INO;
     let mut out = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: `name` is NUL-terminated and `out` has room for one statx; both outlive the call.
     let rc = unsafe {
@@ -140,10 +153,11 @@ pub(crate) fn mount_id(dir: BorrowedFd<'_>, name: &CStr, follow: bool) -> Result
     Errno::result(rc)?;
     // SAFETY: all bits zero is a valid statx, and the kernel only wrote into it.
     let out = unsafe { out.assume_init() };
-    if out.stx_mask & mask == 0 {
+    if out.stx_mask & numbers == 0 {
         return Err(Errno::ENOSYS); // before Linux 5.8
     }
-    Ok(out.stx_mnt_id)
+    let device = (out.stx_dev_major, out.stx_dev_minor);
+    Ok((out.stx_mnt_id, (device, out.stx_ino)))
 }
 
 /// Attributes for [`mount_setattr`], as in linux/mount.h.

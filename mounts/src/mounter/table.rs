@@ -36,6 +36,7 @@ pub(super) fn all_below(top: MountId) -> Result<Vec<MountEntry>, MountError> {
     }
     let ids = match list(top) {
         Err(Errno::ENOSYS | Errno::EPERM) => return old_below(top),
+        Err(Errno::ENOENT) => Vec::new(), // gone meanwhile
         other => other.map_err(|cause| fail("list mounts of", cause))?,
     };
     let mut found = Vec::with_capacity(ids.len());
@@ -69,7 +70,7 @@ pub(super) fn highest_below(top: MountId) -> Result<MountId, MountError> {
     }
     match list(top) {
         Ok(ids) => Ok(ids.last().copied().unwrap_or(top)),
-        Err(Errno::ENOSYS | Errno::EPERM) => Ok(top),
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::ENOENT) => Ok(top),
         Err(cause) => Err(fail("list mounts of", cause)),
     }
 }

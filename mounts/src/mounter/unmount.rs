@@ -3,12 +3,15 @@
 //! umount2(2) goes by path and takes what is topmost there at that moment. To make sure of the
 //! mount, it is taken in two steps: MNT_EXPIRE marks the topmost, which is then proved to be the
 //! right one with nothing on top of it; the second MNT_EXPIRE takes only what bears the mark. A
-//! mount that was put there in between does not.
+//! mount that was put there in between does not, unless somebody else is about to take that one in
+//! the same way: so this process takes from one place at a time.
 
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -21,10 +24,11 @@ use super::{
     Attached, DetachMode, Detached, Handle, MountEntry, MountError, MountId, Propagation, Symlinks,
     holders, path, table,
 };
-use crate::sys::{self, MountAttributes};
+use crate::sys::{self, Identity, MountAttributes};
 
 /// Tries while the mount is busy for a moment, as when somebody walks through it.
 const TRIES: u32 = 20;
+const QUICK_TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// How long holders are looked for.
@@ -44,11 +48,17 @@ pub(super) fn detach(
         Err(error) => return Err(error),
     };
     for _ in 0..TRIES {
-        if !place.shows(expected)? {
-            match place.without(expected)? {
+        match place.seen()? {
+            Some((id, top)) if id == expected.id => {
+                // Numbers begin anew when the machine restarts, and old kernels use them again.
+                if top != (expected.device, expected.inode) {
+                    return Ok(Detached::AlreadyGone);
+                }
+            }
+            _ => match place.without(expected.id)? {
                 Some(gone) => return Ok(gone),
                 None => continue, // what was on top is gone by now
-            }
+            },
         }
         let below = table::all_below(expected.id)?;
         refuse_strangers(&below, expected)?;
@@ -91,26 +101,17 @@ impl<'a> Place<'a> {
         })
     }
 
-    /// Number of the topmost mount here.
-    fn top(&self) -> Result<Option<MountId>, MountError> {
-        match sys::mount_id(self.parent.as_fd(), &self.name, false) {
-            Ok(id) => Ok(Some(id)),
+    /// Number of the topmost mount here, and the identity of what it shows.
+    fn seen(&self) -> Result<Option<(MountId, Identity)>, MountError> {
+        match sys::mount_and_file(self.parent.as_fd(), &self.name, false) {
+            Ok(seen) => Ok(Some(seen)),
             Err(Errno::ENOENT) => Ok(None),
             Err(cause) => Err(self.fail(cause)),
         }
     }
 
-    /// Whether the topmost mount is the expected one. Numbers begin anew when the machine
-    /// restarts, and are used again on old kernels, so the top directory must be the same.
-    fn shows(&self, expected: &Attached) -> Result<bool, MountError> {
-        if self.top()? != Some(expected.id) {
-            return Ok(false);
-        }
-        match sys::stat(self.parent.as_fd(), &self.name) {
-            Ok(stat) => Ok(stat.identity() == (expected.device, expected.inode)),
-            Err(Errno::ENOENT) => Ok(false),
-            Err(cause) => Err(self.fail(cause)),
-        }
+    fn top(&self) -> Result<Option<MountId>, MountError> {
+        Ok(self.seen()?.map(|(id, _)| id))
     }
 
     fn make_private(&self, expected: MountId) -> Result<(), MountError> {
@@ -125,24 +126,18 @@ impl<'a> Place<'a> {
     }
 
     /// What it means that the topmost mount is another one; `None` if that has changed by now.
-    fn without(&self, expected: &Attached) -> Result<Option<Detached>, MountError> {
-        let Some(entry) = table::by_id(expected.id)? else {
+    fn without(&self, expected: MountId) -> Result<Option<Detached>, MountError> {
+        let Some(entry) = table::by_id(expected)? else {
             return Ok(Some(Detached::AlreadyGone));
         };
         let here = table::real_path(&self.parent)?.join(OsStr::from_bytes(self.name.to_bytes()));
         if entry.target != here {
-            return Err(self.elsewhere(expected.id));
+            return Err(self.elsewhere(expected));
         }
-        let on_top = table::all_below(expected.id)?;
-        if let Some(on_top) = on_top.iter().find(|entry| entry.target == here) {
-            return Err(covered(on_top, expected.id));
-        }
-        match self.top()? {
-            // The number is the same, the directory is not: it was given out again.
-            Some(id) if id == expected.id && !self.shows(expected)? => {
-                Ok(Some(Detached::AlreadyGone))
-            }
-            _ => Ok(None),
+        let on_top = table::all_below(expected)?;
+        match on_top.iter().find(|entry| entry.target == here) {
+            Some(on_top) => Err(covered(on_top, expected)),
+            None => Ok(None),
         }
     }
 
@@ -235,6 +230,7 @@ pub(super) fn take_at(target: &Path, id: MountId) -> Result<Detached, MountError
 
 /// `None` if it is not the topmost.
 fn take(place: &Place<'_>, id: MountId) -> Result<Option<Detached>, MountError> {
+    let _turn = Turn::wait(place);
     for _ in 0..TRIES {
         if place.top()? != Some(id) {
             return Ok(None);
@@ -251,16 +247,52 @@ fn take(place: &Place<'_>, id: MountId) -> Result<Option<Detached>, MountError> 
     Err(place.busy(id))
 }
 
-/// One pass of the two steps.
+/// The only one of this process that takes from a place. Nobody waits for another place, whose file
+/// system may hang.
+struct Turn(Key);
+
+/// Identity of the directory, and the name in it.
+type Key = (Identity, CString);
+
+static TURNS: Mutex<BTreeSet<Key>> = Mutex::new(BTreeSet::new());
+static TURN_OVER: Condvar = Condvar::new();
+
+impl Turn {
+    fn wait(place: &Place<'_>) -> Self {
+        let identity = (place.parent.device(), place.parent.inode());
+        let key = (identity, place.name.clone());
+        let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+        while !turns.insert(key.clone()) {
+            turns = TURN_OVER
+                .wait(turns)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        Self(key)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.remove(&self.0);
+        TURN_OVER.notify_all();
+    }
+}
+
+/// The two steps, quickly repeated, because everyone who walks through the mount takes the mark
+/// off again. A refused try is the first step of the next one.
 fn try_take(place: &Place<'_>, id: MountId) -> Result<Result<(), Errno>, MountError> {
-    match place.unmount(MntFlags::MNT_EXPIRE) {
-        Err(Errno::EAGAIN) => {}
-        other => return Ok(other),
+    let mut answer = Err(Errno::EAGAIN);
+    for _ in 0..QUICK_TRIES {
+        if let Some(entry) = table::all_below(id)?.first() {
+            return Err(covered(entry, id));
+        }
+        answer = place.unmount(MntFlags::MNT_EXPIRE);
+        if !matches!(answer, Err(Errno::EAGAIN | Errno::EBUSY)) {
+            break;
+        }
     }
-    match table::all_below(id)?.first() {
-        Some(entry) => Err(covered(entry, id)),
-        None => Ok(place.unmount(MntFlags::MNT_EXPIRE)),
-    }
+    Ok(answer)
 }
 
 /// The kernel has no two steps for this one; what somebody puts on top between the check and the
