@@ -237,6 +237,7 @@ fn made_up(shown: &str, read_only: bool) -> Result<Tree, MountError> {
         } else {
             Effective::Writable
         },
+        last_id: 0,
     })
 }
 
@@ -272,6 +273,7 @@ impl Mounter for FakeMounter {
             fd: held(source)?,
             shown: real_path(source)?,
             propagation: options.propagation,
+            last_id: 0,
             read_only: match options.read_only {
                 ReadOnly::Writable => Effective::Writable,
                 ReadOnly::Top if options.recursive || !private => Effective::Top,

@@ -49,6 +49,11 @@ impl Mounter for KernelMounter {
     fn bind(&self, source: &Handle, options: &BindOptions) -> Result<Tree, MountError> {
         check_propagation(source, options.propagation)?;
         let tree = clone(source, options.recursive)?;
+        let last_id = if options.recursive {
+            last_id(source)?
+        } else {
+            0
+        };
         let whole = restrict(tree.as_fd(), source.path(), options)?;
         if let Some(ids) = &options.ids {
             let namespace = UserNamespace::new(ids)?;
@@ -59,6 +64,7 @@ impl Mounter for KernelMounter {
             fd: tree,
             shown: source.path().to_owned(),
             propagation: options.propagation,
+            last_id,
         })
     }
 
@@ -89,6 +95,7 @@ impl Mounter for KernelMounter {
             } else {
                 Effective::Writable
             },
+            last_id: 0,
         })
     }
 
@@ -184,6 +191,14 @@ pub(super) fn clone(source: &Handle, recursive: bool) -> Result<OwnedFd, MountEr
     }
     open_tree(source.as_fd(), c"", flags)
         .map_err(|cause| MountError::io("bind", source.path(), cause))
+}
+
+/// The highest number that a tree which was just cloned can hold: that of one more clone.
+fn last_id(source: &Handle) -> Result<MountId, MountError> {
+    let marker = clone(source, false)?;
+    let id = sys::mount_id(marker.as_fd(), c"", false)
+        .map_err(|cause| MountError::io("find the mount of", source.path(), cause))?;
+    Ok(id)
 }
 
 /// Applies everything but the id mappings. Answers whether all of the tree is read-only for good.
@@ -288,7 +303,7 @@ fn settle(tree: &Tree, target: &Path) -> Result<Attached, MountError> {
     let stat = sys::stat(tree.fd.as_fd(), c"").map_err(fail)?;
     Ok(Attached {
         id,
-        last_id: table::highest_below(id)?,
+        last_id: tree.last_id.max(id),
         device: stat.device,
         inode: stat.inode,
     })

@@ -54,6 +54,7 @@ fn overlay(mounter: &KernelMounter, mount: &Mount) -> Result<Tree, MountError> {
         shown,
         propagation: Propagation::Private,
         read_only: Effective::Recursive,
+        last_id: 0,
     })
 }
 

@@ -60,21 +60,6 @@ pub(super) fn all() -> Result<Vec<MountEntry>, MountError> {
     all_below(ALL_MOUNTS)
 }
 
-/// Highest number of the mounts below `top`, or `top`.
-pub(super) fn highest_below(top: MountId) -> Result<MountId, MountError> {
-    if top < UNIQUE {
-        return Ok(old_below(top)?
-            .iter()
-            .map(|entry| entry.id)
-            .fold(top, MountId::max));
-    }
-    match list(top) {
-        Ok(ids) => Ok(ids.last().copied().unwrap_or(top)),
-        Err(Errno::ENOSYS | Errno::EPERM | Errno::ENOENT) => Ok(top),
-        Err(cause) => Err(fail("list mounts of", cause)),
-    }
-}
-
 /// See [`super::Mounter::is_mounted`].
 pub(super) fn is_mounted(id: MountId) -> Result<bool, MountError> {
     Ok(by_id(id)?.is_some())

@@ -242,6 +242,8 @@ pub struct Tree {
     pub(crate) shown: PathBuf,
     pub(crate) propagation: Propagation,
     pub(crate) read_only: Effective,
+    /// See [`Attached::last_id`]; 0 if it is one mount.
+    pub(crate) last_id: MountId,
 }
 
 impl Tree {
@@ -257,8 +259,8 @@ impl Tree {
 pub struct Attached {
     /// Number of the top mount.
     pub id: MountId,
-    /// Highest number of the mounts that came along below it; `id` if there were none. What is
-    /// mounted inside later has a higher one.
+    /// The mounts that came along below it have numbers above `id`, up to this one; `id` if there
+    /// are none. What is mounted inside later has another, unless it was made at the same moment.
     pub last_id: MountId,
     /// Device of its top directory or file, major and minor, as statx(2) says.
     pub device: (u32, u32),

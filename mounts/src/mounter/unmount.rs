@@ -194,11 +194,15 @@ fn covered(entry: &MountEntry, expected: MountId) -> MountError {
 }
 
 /// What was mounted inside later is somebody's own, unless it came from elsewhere by propagation:
-/// then it is still there.
+/// then it is still there. Its number need not be higher: it may have been made long before it was
+/// put here. Where numbers are used again, they tell nothing; then everything counts as having come
+/// along if anything may have.
 fn refuse_strangers(below: &[MountEntry], expected: &Attached) -> Result<(), MountError> {
-    let strange = |entry: &&MountEntry| {
-        entry.id > expected.last_id && entry.propagation == Propagation::Private
-    };
+    let alone = expected.last_id == expected.id;
+    let told = table::is_unique(expected.id) || alone;
+    let along = |id| !told || (expected.id < id && id <= expected.last_id);
+    let strange =
+        |entry: &&MountEntry| !along(entry.id) && entry.propagation == Propagation::Private;
     match below.iter().find(strange) {
         Some(entry) => Err(covered(entry, expected.id)),
         None => Ok(()),

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::Ground;
 use crate::mounter::{
-    Attached, BindOptions, DetachMode, Detached, Holds, MountError, Mounter, PrivateRoot, table,
+    Attached, BindOptions, DetachMode, Detached, Holds, MountError, Mounter, PrivateRoot,
+    TmpfsOptions, table,
 };
 
 /// A process that sleeps in a directory, ended when dropped.
@@ -77,6 +78,36 @@ fn root_what_somebody_mounted_inside_or_on_top_stays() {
             assert!(foreign.join("precious").exists(), "{mode:?}");
         }
         nix::mount::umount2(&foreign, nix::mount::MntFlags::empty()).expect("unmount");
+        ground.detach(&target, &ours);
+    }
+}
+
+#[test]
+fn root_an_older_mount_that_was_put_inside_later_stays() {
+    let ground = Ground::new();
+    let (source, target) = (ground.dir("source"), ground.dir("target"));
+    ground.foreign("source/along");
+    ground.dir("source/inside");
+    for recursive in [false, true] {
+        let older = ground.mounter.tmpfs(&TmpfsOptions::default());
+        let options = BindOptions {
+            recursive,
+            ..BindOptions::default()
+        };
+        let ours = ground.attach(ground.bind(&source, &options), &target);
+        let inside = target.join("inside");
+        let theirs = ground.attach(older.expect("a tmpfs"), &inside);
+        assert!(theirs.id < ours.id);
+        fs::write(inside.join("precious"), "x").expect("write");
+        for mode in [DetachMode::Normal, DetachMode::Lazy] {
+            let refused = ground.mounter.detach(&target, &ours, mode);
+            assert!(
+                matches!(refused, Err(MountError::Covered { other, .. }) if other == theirs.id),
+                "{mode:?}: {refused:?}"
+            );
+            assert!(inside.join("precious").exists(), "{mode:?}");
+        }
+        ground.detach(&inside, &theirs);
         ground.detach(&target, &ours);
     }
 }
