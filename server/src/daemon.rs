@@ -255,13 +255,18 @@ fn stop_on_signals(tasks: &Tasks) -> io::Result<()> {
 }
 
 /// Tells systemd that we are alive, each time after the writer's thread has answered: it does not
-/// while the disk hangs. A store that refuses changes is alive; it heals itself when it can.
+/// while the disk hangs. A store that refuses changes is alive; it heals itself when it can. One
+/// whose database hangs cannot: then the daemon stops, to be started anew.
 async fn watch(engine: Arc<Engine>, tasks: Tasks, stop: CancellationToken) {
     let mut tick = interval(watch_every());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
+        }
+        if engine.has_hung() {
+            tasks.stop();
+            return;
         }
         let engine = engine.clone();
         if tasks.call(move || engine.ping()).await.is_ok() {

@@ -9,6 +9,7 @@
 //! - Ids are handed out once, ever, across restarts and crashes.
 //! - This crate knows records only. It never sees a directory, a mount or a message.
 
+mod apart;
 mod codec;
 mod db;
 mod error;

@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) ids_below: AtomicU64,
     /// Whether the last write failed.
     pub(crate) failed: AtomicBool,
+    /// Whether the database hangs, so that only a new process helps.
+    pub(crate) hung: AtomicBool,
     /// Tells the exporter what is new.
     pub(crate) published: Published,
     claims: Mutex<BTreeMap<Key, LayerId>>,
@@ -193,6 +195,12 @@ impl Store {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.shared.failed.load(Ordering::Acquire)
+    }
+
+    /// Whether the database hangs. It takes no change any more; only a new process helps.
+    #[must_use]
+    pub fn has_hung(&self) -> bool {
+        self.shared.has_hung()
     }
 
     /// All records as of the last durable change. Costs nothing and blocks nobody.
@@ -372,9 +380,14 @@ impl Shared {
             next_id: AtomicU64::new(next_id),
             ids_below: AtomicU64::new(next_id),
             failed: AtomicBool::new(false),
+            hung: AtomicBool::new(false),
             published,
             claims: Mutex::default(),
         }
+    }
+
+    pub(crate) fn has_hung(&self) -> bool {
+        self.hung.load(Ordering::Acquire)
     }
 
     /// Lets readers see a newer state.

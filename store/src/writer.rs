@@ -6,7 +6,6 @@
 //! the flush, because it may rest on a change of the same batch.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,8 +16,9 @@ use std::{io, mem};
 
 use tracing::{error, warn};
 
+use crate::apart::{Apart, within};
 use crate::codec;
-use crate::db::{Db, Rows};
+use crate::db::{Db, Rows, io_error};
 use crate::error::Error;
 use crate::space::Space;
 use crate::state::{Decision, Edit};
@@ -35,6 +35,11 @@ const QUEUE: usize = 1024;
 const ID_RESERVE: u64 = 256;
 /// How often a failed database is built anew, at most.
 const REBUILD_PAUSE: Duration = Duration::from_secs(1);
+/// How long a commit may take before its database is given up. A disk that is only slow answers
+/// within this; if it does not, building the database anew is no harm.
+const COMMIT_LIMIT: Duration = Duration::from_secs(10);
+/// How long building a database may take.
+const REBUILD_LIMIT: Duration = Duration::from_secs(120);
 
 type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 type Decide = Box<dyn FnOnce(&View) -> (Vec<Edit>, Answer) + Send>;
@@ -88,7 +93,7 @@ impl Writer {
     ) -> std::io::Result<Self> {
         let (requests, queue) = sync_channel(QUEUE);
         let batches = Batches {
-            db: Some(db),
+            db: Some(Apart::new("store-log", db)?),
             folder: folder.to_owned(),
             space,
             shared,
@@ -156,7 +161,7 @@ fn decided<T: Send + 'static>(
 
 struct Batches {
     /// Gone after a failed write, until it is built anew.
-    db: Option<Db>,
+    db: Option<Apart<Db>>,
     folder: PathBuf,
     space: Space,
     shared: Arc<Shared>,
@@ -209,7 +214,7 @@ impl Batches {
         {
             draft.take(request);
         }
-        let written = self.write(&draft.rows);
+        let written = self.write(mem::take(&mut draft.rows));
         if let Ok(Some(sequence)) = written {
             draft.view.set_sequence(sequence);
             self.shared.publish(draft.view);
@@ -221,14 +226,13 @@ impl Batches {
     }
 
     /// Answers the number of the commit, if there was anything to commit.
-    fn write(&mut self, rows: &Rows) -> Result<Option<u64>, Error> {
+    fn write(&mut self, rows: Rows) -> Result<Option<u64>, Error> {
         let ids_ran_out = self.shared.next_id.load(Ordering::Acquire)
             > self.shared.ids_below.load(Ordering::Acquire);
         if rows.is_empty() && !ids_ran_out && self.db.is_some() {
             return Ok(None);
         }
-        let written = guarded(|| self.commit(rows, ID_RESERVE));
-        let written = written.unwrap_or_else(|| Err(panicked()));
+        let written = self.commit(rows, ID_RESERVE);
         if let Err(error) = &written {
             error!(
                 error = error as &dyn std::error::Error,
@@ -236,53 +240,69 @@ impl Batches {
             );
             self.shared.failed.store(true, Ordering::Release);
             self.close();
-            self.space.release();
+            if is_full(error) {
+                self.space.release();
+            }
         }
         written.map(Some)
     }
 
-    /// sled writes once more when it is dropped, and after a failed write it may panic over that.
+    /// sled writes once more when it is dropped, and after a failed write it may panic or hang over
+    /// that.
     fn close(&mut self) {
-        let db = self.db.take();
-        if guarded(|| drop(db)).is_none() {
-            warn!("the database panicked at its end");
+        let Some(db) = self.db.take() else { return };
+        if self.shared.has_hung() || !db.close(COMMIT_LIMIT) {
+            self.give_up();
         }
     }
 
-    fn commit(&mut self, rows: &Rows, reserve: u64) -> Result<u64, Error> {
+    /// sled's threads share locks across databases, so one that hangs hangs every other one in the
+    /// process: only a new process helps.
+    fn give_up(&self) {
+        if !self.shared.hung.swap(true, Ordering::AcqRel) {
+            error!("the database hangs; layerd must be started anew");
+        }
+    }
+
+    fn commit(&mut self, rows: Rows, reserve: u64) -> Result<u64, Error> {
         let below = self.shared.next_id.load(Ordering::Acquire) + reserve;
-        let db = match &mut self.db {
-            Some(db) => db,
-            None => {
-                let db = self.rebuild(below)?;
-                self.db.insert(db)
-            }
-        };
-        db.commit(rows, below)?;
-        let sequence = db.meta().sequence;
+        if self.db.is_none() {
+            self.db = Some(self.rebuild(below)?);
+        }
+        let commit = move |db: &mut Db| db.commit(&rows, below).map(|()| db.meta().sequence);
+        let done = self.db.as_ref().and_then(|db| db.run(COMMIT_LIMIT, commit));
+        let sequence = done.unwrap_or_else(|| Err(gone("the database hangs or panicked")))?;
         self.shared.ids_below.store(below, Ordering::Release);
         self.shared.failed.store(false, Ordering::Release);
         Ok(sequence)
     }
 
     /// What is on disk after a failed write is unknown. What was acknowledged is in memory.
-    fn rebuild(&mut self, ids_below: u64) -> Result<Db, Error> {
+    fn rebuild(&mut self, ids_below: u64) -> Result<Apart<Db>, Error> {
         let now = Instant::now();
         if now < self.rebuild_after {
-            let cause =
-                io::Error::other("an earlier write failed; the next try is due in a second");
-            return Err(Error::Write {
-                cause: Arc::new(cause),
-            });
+            return Err(gone(
+                "an earlier write failed; the next try is due in a second",
+            ));
+        }
+        if self.shared.has_hung() {
+            return Err(gone("the database hangs; layerd must be started anew"));
         }
         self.rebuild_after = now + REBUILD_PAUSE;
-        let view = self.shared.view.load_full();
+        let (view, folder) = (self.shared.view.load_full(), self.folder.clone());
         // The failed commit may be on disk after all; the new database must not seem older.
         let sequence = view.sequence().max(Db::last_sequence(&self.folder)?) + 1;
-        let (db, old) = Db::rebuild(&self.folder, &view, sequence, ids_below)?;
+        let built = within(REBUILD_LIMIT, move || {
+            let (db, old) = Db::rebuild(&folder, &view, sequence, ids_below)?;
+            Db::discard(&old)?;
+            Ok(db)
+        });
+        let db = built.unwrap_or_else(|| {
+            self.give_up();
+            Err(gone("building the database anew hangs or panicked"))
+        })?;
         warn!("the database was built anew after a failed write; nothing acknowledged was lost");
-        Db::discard(&old)?;
-        Ok(db)
+        Apart::new("store-log", db).map_err(io_error("start the thread of", &self.folder))
     }
 
     /// After a clean stop the reserved ids that nobody took are free again.
@@ -291,8 +311,12 @@ impl Batches {
             return;
         }
         let mut view = View::clone(&self.shared.view.load());
-        let last = guarded(|| self.commit(&Rows::new(), 0)).unwrap_or_else(|| Err(panicked()));
-        let sealed = self.db.as_ref().map_or(Ok(()), Db::seal);
+        let last = self.commit(Rows::new(), 0);
+        let sealed = self
+            .db
+            .as_ref()
+            .and_then(|db| db.run(COMMIT_LIMIT, |db| db.seal()));
+        let sealed = sealed.unwrap_or_else(|| Err(gone("the database hangs or panicked")));
         match last.and_then(|sequence| sealed.map(|()| sequence)) {
             Ok(sequence) => {
                 view.set_sequence(sequence);
@@ -310,16 +334,20 @@ impl Batches {
     }
 }
 
-/// Runs what may panic in the database; `None` if it did. The writer's thread must outlive that:
-/// without it, no change could ever be made again.
-fn guarded<T>(act: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(act)).ok()
+fn is_full(error: &Error) -> bool {
+    let Error::Write { cause } = error else {
+        return false;
+    };
+    matches!(
+        cause.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
-fn panicked() -> Error {
-    let cause = io::Error::other("the database panicked");
+/// The database is not to be had.
+fn gone(why: &'static str) -> Error {
     Error::Write {
-        cause: Arc::new(cause),
+        cause: Arc::new(io::Error::other(why)),
     }
 }
 

@@ -210,6 +210,12 @@ impl Engine {
         Ok(self.store.ping()?)
     }
 
+    /// Whether the database hangs, so that only a new process helps.
+    #[must_use]
+    pub fn has_hung(&self) -> bool {
+        self.store.has_hung()
+    }
+
     /// Ends work that takes long, so that the engine can be dropped soon. Calls under way end
     /// with [`Error::Stopping`] if they wait for such work.
     pub fn stop(&self) {
