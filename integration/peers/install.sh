@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what the end-to-end tests drive: Debian packages of this machine's own release
-# (packages.txt here, in conformance/ and in crash/), and under target/peers/ the containerd and Docker
+# (packages.txt here, in conformance/, crash/ and mounts/layers/), and under target/peers/ the containerd and Docker
 # versions the tests name. Those come from other Debian releases, so they are only unpacked
 # there, never installed. Run as root.
 #
@@ -27,7 +27,7 @@ die() {
 # What the lists name and is not installed.
 missing_packages() {
     local name
-    grep -hv '^#' "$here"/packages.txt "$here"/../{conformance,crash}/packages.txt | sort -u | while read -r name; do
+    grep -hv '^#' "$here"/packages.txt "$here"/../{conformance,crash}/packages.txt "$here"/../../mounts/layers/packages.txt | sort -u | while read -r name; do
         [[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || echo "$name"
     done
 }

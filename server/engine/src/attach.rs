@@ -99,6 +99,14 @@ impl Engine {
             .map(|mount| Ok((parse(&mount.mount)?, mount)))
             .collect::<Result<Vec<_>, Error>>()?;
         parsed.sort_by_key(|(spec, _)| spec.target.depth());
+        // Nothing is made for a set of which one cannot be had.
+        let view = self.store.view();
+        let is_new = |key: &Key| view.volumes().attachment(key).is_none();
+        for (spec, _) in parsed.iter().filter(|(_, request)| is_new(&request.key)) {
+            if let Decision::Refuse(refusal) = self.check_mount(spec) {
+                return Err(Error::SourceMissing { refusal });
+            }
+        }
         let before: BTreeSet<Key> = self
             .store
             .view()

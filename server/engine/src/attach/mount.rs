@@ -259,7 +259,7 @@ impl Engine {
                 self.image_tree(attachment.layer.ok_or(Error::Stopping)?, image)
             }
             (Kind::Tmpfs(tmpfs), _) => {
-                Ok(self.mounter.tmpfs(&tmpfs_options(tmpfs, spec.read_only))?)
+                Ok(self.mounter.tmpfs(&tmpfs_options(tmpfs, spec.read_only)?)?)
             }
             (Kind::Volume(_) | Kind::Bind(_), None) => Err(Error::Stopping),
         }
@@ -357,13 +357,23 @@ fn user_numbers(user: &str) -> Option<(u32, u32)> {
     }
 }
 
-fn tmpfs_options(tmpfs: &Tmpfs, read_only: spec::ReadOnly) -> TmpfsOptions {
+/// What only a runtime can pass on to mount(8) cannot be honoured here.
+fn tmpfs_options(tmpfs: &Tmpfs, read_only: spec::ReadOnly) -> Result<TmpfsOptions, Error> {
     let size = match tmpfs.size {
         Some(TmpfsSize::Bytes(bytes)) => Some(bytes),
-        // The kernel's own limit: it knows the memory.
-        Some(TmpfsSize::Percent(_)) | None => None,
+        Some(TmpfsSize::Percent(_)) => {
+            return Err(Error::NotHonoured {
+                what: "a tmpfs size in percent",
+            });
+        }
+        None => None,
     };
-    TmpfsOptions {
+    if !tmpfs.more.is_empty() {
+        return Err(Error::NotHonoured {
+            what: "a further mount option of a tmpfs",
+        });
+    }
+    Ok(TmpfsOptions {
         size,
         inodes: tmpfs.inodes,
         mode: tmpfs.mode.unwrap_or(0o1777),
@@ -372,7 +382,7 @@ fn tmpfs_options(tmpfs: &Tmpfs, read_only: spec::ReadOnly) -> TmpfsOptions {
         read_only: read_only != spec::ReadOnly::Rw,
         noexec: !tmpfs.exec,
         ..TmpfsOptions::default()
-    }
+    })
 }
 
 impl From<MountError> for Error {
