@@ -10,8 +10,8 @@
 //! | name   | id                    | [`TextRow`]: the key or name           |
 //! | origin | id                    | [`TextRow`]: the key before the commit |
 //! | label  | id, ordinal (4)       | [`LabelRow`]                           |
-//! | volume | id, part (4)          | a part of a [`VolumeBody`]             |
-//! | attachment | id, part (4)      | a part of an [`AttachmentBody`]        |
+//! | volume | id, part (4)          | a part of a `body::VolumeBody`         |
+//! | attachment | id, part (4)      | a part of a `body::AttachmentBody`     |
 
 use std::collections::BTreeMap;
 

@@ -83,7 +83,7 @@ pub(super) struct Flags {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
 struct Mounts {
-    /// SOURCE:TARGET[:OPTIONS]; a missing volume or host folder is created. May be repeated
+    /// SOURCE:TARGET or SOURCE:TARGET:OPTIONS; a missing volume or host folder is created. May be repeated
     #[arg(short, long, value_name = "MOUNT")]
     volume: Vec<String>,
 
@@ -92,7 +92,7 @@ struct Mounts {
     #[arg(long, value_name = "KEY=VALUE,...")]
     mount: Vec<String>,
 
-    /// TARGET[:OPTIONS]; memory for one container, such as /run:size=64m. May be repeated
+    /// TARGET or TARGET:OPTIONS; memory for one container, such as /run:size=64m. May be repeated
     #[arg(long, value_name = "TARGET")]
     tmpfs: Vec<String>,
 }
