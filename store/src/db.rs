@@ -19,7 +19,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,9 +35,11 @@ use tracing::warn;
 
 use crate::codec::{self, Assembly, Meta, RowKey, Table, VALUE_MAX, row_hash};
 use crate::error::Error;
+use crate::folder::{copy_folder, io_error, remove_folder};
 use crate::state::Item;
 use crate::sys;
 use crate::view::View;
+use crate::witness::Witness;
 
 /// sled keeps its pages here; records are read from memory, so little is enough.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
@@ -336,42 +337,6 @@ impl Db {
     }
 }
 
-/// The number of the last commit, in a file of its own.
-///
-/// It is written after each commit without waiting for the disk, so it never runs ahead of the
-/// database: after a clean stop or a killed process it is exact, after a power cut it may lag by
-/// what the kernel had not written back.
-#[derive(Debug)]
-struct Witness {
-    file: File,
-    last: Option<u64>,
-}
-
-impl Witness {
-    /// A file that is cut or garbled says nothing; it is not what the data depends on.
-    fn open(path: &Path) -> io::Result<Self> {
-        let mut options = File::options();
-        let file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        let mut bytes = [0; 12];
-        let read = file.read_exact_at(&mut bytes, 0);
-        let (number, crc) = bytes.split_at(8);
-        let whole = read.is_ok() && crc == crc32fast::hash(number).to_le_bytes();
-        let last = whole.then(|| u64::from_le_bytes(number.try_into().unwrap_or_default()));
-        Ok(Self { file, last })
-    }
-
-    fn note(&self, sequence: u64) -> io::Result<()> {
-        let number = sequence.to_le_bytes();
-        let crc = crc32fast::hash(&number).to_le_bytes();
-        self.file.write_all_at(&[&number[..], &crc].concat(), 0)
-    }
-}
-
 fn write_error(cause: impl Into<io::Error>) -> Error {
     Error::Write {
         cause: Arc::new(cause.into()),
@@ -475,43 +440,6 @@ impl Place {
     fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
         let renamed = fs::rename(from, to).and_then(|()| File::open(&self.folder)?.sync_all());
         renamed.map_err(io_error("rename the database to", to))
-    }
-}
-
-pub(crate) fn io_error(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |cause| Error::Io {
-        attempt,
-        path,
-        cause: Arc::new(cause),
-    }
-}
-
-/// sled's folder is flat but for `blobs`, which is empty (see [`VALUE_MAX`]).
-fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a folder that only this file writes to and where nothing is ever mounted"
-)]
-fn remove_folder(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-            Err(io_error("remove", path)(cause))
-        }
-        _ => Ok(()),
     }
 }
 

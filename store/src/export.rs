@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 use crate::codec::{self, Assembly, Meta, Table, VALUE_MAX, row_hash};
-use crate::db::io_error;
 use crate::error::Error;
+use crate::folder::io_error;
 use crate::model::{NAME_MAX, Record, Timestamp};
 use crate::state::Item;
 use crate::store::Shared;

@@ -14,6 +14,7 @@ mod codec;
 mod db;
 mod error;
 mod export;
+mod folder;
 mod lock;
 mod model;
 mod published;
@@ -24,6 +25,7 @@ mod sys;
 mod view;
 mod volume;
 mod volumes;
+mod witness;
 mod writer;
 
 pub use error::{Error, Refusal};

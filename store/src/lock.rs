@@ -8,8 +8,8 @@ use std::path::Path;
 use nix::fcntl::{Flock, FlockArg};
 use tracing::warn;
 
-use crate::db::io_error;
 use crate::error::Error;
+use crate::folder::io_error;
 
 /// The lock file, held. It names its holder while the store is open and is empty after an orderly
 /// end.

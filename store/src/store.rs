@@ -14,9 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use tracing::warn;
 
-use crate::db::{Db, io_error};
+use crate::db::Db;
 use crate::error::{Error, Refusal};
 use crate::export::{self, Export, Exporter};
+use crate::folder::io_error;
 use crate::lock::Lock;
 use crate::model::{Key, LabelChange, LayerId, Record, Timestamp, Usage};
 use crate::published::Published;

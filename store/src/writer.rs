@@ -18,8 +18,9 @@ use tracing::{error, warn};
 
 use crate::apart::{Apart, within};
 use crate::codec;
-use crate::db::{Db, Rows, io_error};
+use crate::db::{Db, Rows};
 use crate::error::Error;
+use crate::folder::io_error;
 use crate::space::Space;
 use crate::state::{Decision, Edit};
 use crate::store::{Barrier, Shared};

@@ -1,0 +1,110 @@
+//! What a new volume is to be like, and whether one that is there is like it.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use layerd_mounts::volume_dirs::Top;
+use layerd_store::{BadInput, Timestamp, Volume, VolumeId, VolumeName};
+
+use super::{CreateVolume, LOCAL};
+use crate::Error;
+
+pub(crate) fn new_volume(
+    id: VolumeId,
+    request: &CreateVolume,
+    filled_from: String,
+    snapshot_of: Option<VolumeId>,
+) -> Result<Volume, Error> {
+    let now = Timestamp::now();
+    Ok(Volume {
+        id,
+        name: request.name.clone().map_or_else(anonymous_name, Ok)?,
+        anonymous: request.name.is_none(),
+        driver: LOCAL.to_owned(),
+        options: request.options.clone(),
+        labels: request.labels.clone(),
+        created: now,
+        updated: now,
+        filled_from,
+        snapshot_of,
+        usage: None,
+        retired: None,
+    })
+}
+
+/// 64 hexadecimal digits, as Docker's.
+fn anonymous_name() -> Result<VolumeName, Error> {
+    let mut bytes = [0_u8; 32];
+    let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|cause: io::Error| Error::Random { cause })?;
+    let name: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(VolumeName::parse("name", &name)?)
+}
+
+/// Owner and mode of the top folder.
+pub(super) fn top(request: &CreateVolume) -> Result<Top, Error> {
+    if !matches!(request.driver.as_str(), "" | LOCAL) {
+        let rule = format!("{:?} is unknown; there is \"local\"", request.driver);
+        return Err(BadInput::new("driver", rule).into());
+    }
+    let mut top = Top {
+        uid: 0,
+        gid: 0,
+        mode: 0o755,
+    };
+    for (key, text) in &request.options {
+        let field = format!("options[{key:?}]");
+        let bad = |rule: &str| BadInput::new(field.clone(), format!("{text:?} {rule}"));
+        match key.as_str() {
+            "uid" => top.uid = text.parse().map_err(|_| bad("is not a user id"))?,
+            "gid" => top.gid = text.parse().map_err(|_| bad("is not a group id"))?,
+            "mode" => {
+                let mode = u32::from_str_radix(text, 8)
+                    .ok()
+                    .filter(|mode| *mode <= 0o7777);
+                top.mode = mode.ok_or_else(|| bad("is not a mode in octal"))?;
+            }
+            _ => {
+                return Err(BadInput::new(field, "is unknown; there are uid, gid and mode").into());
+            }
+        }
+    }
+    Ok(top)
+}
+
+/// Every field that is given must be as it is.
+pub(super) fn check_same(there: &Volume, request: &CreateVolume) -> Result<(), Error> {
+    let drift = |field: &str, have: String, want: String| Error::Drift {
+        name: there.name.clone(),
+        field: field.to_owned(),
+        have,
+        want,
+    };
+    for (key, want) in &request.options {
+        let have = there.options.get(key);
+        if have != Some(want) {
+            return Err(drift(
+                &format!("options[{key:?}]"),
+                have.cloned().unwrap_or_default(),
+                want.clone(),
+            ));
+        }
+    }
+    for (key, want) in request.labels.iter() {
+        let have = there.labels.get(key).unwrap_or_default();
+        if have != want {
+            return Err(drift(
+                &format!("labels[{key:?}]"),
+                have.to_owned(),
+                want.to_owned(),
+            ));
+        }
+    }
+    if let Some(source) = &request.clone_of {
+        let want = format!("volume {source}");
+        if there.filled_from != want {
+            return Err(drift("clone_of", there.filled_from.clone(), want));
+        }
+    }
+    Ok(())
+}
