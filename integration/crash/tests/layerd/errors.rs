@@ -95,8 +95,13 @@ struct Fault {
 }
 
 impl Fault {
-    /// Whether a status tells the client what happened.
-    fn explains(self, code: Code) -> bool {
+    /// Whether a status tells the client what happened. Where sled hangs or panics over an error,
+    /// nobody learns which one it was, and trying again is the right advice.
+    fn explains(self, status: &Status) -> bool {
+        let code = status.code();
+        if status.message().contains("the database hangs or panicked") {
+            return code == Code::Unavailable;
+        }
         if [libc::ENOSPC, libc::EDQUOT, libc::EMFILE].contains(&self.errno) {
             // Content that was written before and then found no place is lost.
             code == Code::ResourceExhausted || (self.class == Class::Sync && code == Code::DataLoss)
@@ -216,7 +221,7 @@ fn reads_work(kept: &mut Kept<'_>, home: &Home, visible: &World) -> Verdict {
 
 fn wrong_status(answer: &Result<(), Status>, fault: Fault) -> Verdict {
     match answer {
-        Err(status) if !fault.explains(status.code()) => Err(format!("wrong status: {status}")),
+        Err(status) if !fault.explains(status) => Err(format!("wrong status: {status}")),
         _ => Ok(()),
     }
 }
