@@ -100,6 +100,7 @@ impl World {
             "containers' snapshots to go",
             Duration::from_secs(15),
             || {
+                self.docker.collect_garbage();
                 found = self.daemon.snapshots().list();
                 let parent = |name: &str| found.iter().any(|info| info.parent == name);
                 found.iter().all(|info| {

@@ -55,6 +55,12 @@ impl Docker {
         }
     }
 
+    /// Has containerd's collector take what nothing needs, now. By itself it waits until enough has
+    /// changed. A call while containerd cannot be reached is lost.
+    pub fn collect_garbage(&self) {
+        drop(self.containerd.try_ctr(&["content", "prune", "references"]));
+    }
+
     /// The containerd it uses; Docker's own things are in the namespace `moby`.
     pub fn containerd(&mut self) -> &mut Containerd {
         &mut self.containerd
