@@ -17,7 +17,7 @@ pub(crate) fn io_error(attempt: &'static str, path: &Path) -> impl FnOnce(io::Er
     }
 }
 
-/// sled's folder is flat but for `blobs`, which is empty (see [`VALUE_MAX`]).
+/// sled's folder is flat but for `blobs`, which is empty (see `crate::codec::VALUE_MAX`).
 pub(crate) fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
