@@ -20,6 +20,7 @@ use layerd_proto::layerd::v1::admin_server::AdminServer;
 use layerd_proto::layerd::volumes::v1::attachments_server::AttachmentsServer;
 use layerd_proto::layerd::volumes::v1::mounts_server::MountsServer;
 use layerd_proto::layerd::volumes::v1::volumes_server::VolumesServer;
+use tokio_stream::Iter;
 use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
@@ -54,6 +55,21 @@ impl Parts {
         done.map_err(|lost| status::lost(&lost))?
             .map_err(|error| status::of(&error))
     }
+}
+
+/// A stream of messages that are all there.
+type Messages<M> = Iter<std::vec::IntoIter<Result<M, Status>>>;
+
+/// Cuts a list into messages of at most 100 entries.
+fn in_messages<T, M>(entries: Vec<T>, message: impl Fn(Vec<T>) -> M) -> Messages<M> {
+    const ENTRIES_PER_MESSAGE: usize = 100;
+    let mut entries = entries.into_iter();
+    let next = || {
+        Some(entries.by_ref().take(ENTRIES_PER_MESSAGE).collect())
+            .filter(|some: &Vec<T>| !some.is_empty())
+    };
+    let messages = std::iter::from_fn(next).map(|some| Ok(message(some)));
+    tokio_stream::iter(messages.collect::<Vec<_>>())
 }
 
 /// All services on one socket.

@@ -5,17 +5,14 @@ use layerd_proto::layerd::v1::admin_server::Admin;
 use layerd_proto::layerd::v1::{self as pb, InfoRequest, InfoResponse};
 use layerd_store::LayerId;
 use nix::sys::statvfs::statvfs;
-use tokio_stream::Iter;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use super::Parts;
+use super::{Messages, Parts, in_messages};
 use crate::with_causes;
 
 /// Bytes in one chunk of a file.
 const CHUNK: usize = 64 * 1024;
-/// Entries in one message of a list.
-const ENTRIES_PER_MESSAGE: usize = 100;
 
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -28,12 +25,10 @@ impl Service {
     }
 }
 
-type Pieces<T> = Iter<std::vec::IntoIter<Result<T, Status>>>;
-
 #[tonic::async_trait]
 impl Admin for Service {
-    type ListTrashStream = Pieces<pb::ListTrashResponse>;
-    type BackupStream = Pieces<pb::Chunk>;
+    type ListTrashStream = Messages<pb::ListTrashResponse>;
+    type BackupStream = Messages<pb::Chunk>;
 
     async fn info(&self, _request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let uptime_seconds = self.parts.started.elapsed().as_secs();
@@ -48,14 +43,9 @@ impl Admin for Service {
         _request: Request<pb::ListTrashRequest>,
     ) -> Result<Response<Self::ListTrashStream>, Status> {
         let removed: Vec<_> = self.parts.engine.trash().into_iter().map(removed).collect();
-        let messages = removed.chunks(ENTRIES_PER_MESSAGE).map(|some| {
-            Ok(pb::ListTrashResponse {
-                removed: some.to_vec(),
-            })
-        });
-        Ok(Response::new(tokio_stream::iter(
-            messages.collect::<Vec<_>>(),
-        )))
+        Ok(Response::new(in_messages(removed, |removed| {
+            pb::ListTrashResponse { removed }
+        })))
     }
 
     async fn restore_trash(

@@ -8,14 +8,10 @@ use layerd_proto::layerd::volumes::v1::attachments_server::Attachments;
 use layerd_proto::layerd::volumes::v1::mounts_server::Mounts;
 use layerd_proto::layerd::volumes::v1::{self as pb};
 use layerd_store::{AttachState, BadInput, Key, Owner, VolumeName};
-use tokio_stream::Iter;
 use tonic::{Request, Response, Status};
 
 use super::wire::{self, timestamp};
-use super::{Parts, status};
-
-/// Attachments in one message of List.
-const ENTRIES_PER_MESSAGE: usize = 100;
+use super::{Messages, Parts, in_messages, status};
 
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -57,7 +53,7 @@ impl Mounts for Service {
 
 #[tonic::async_trait]
 impl Attachments for Service {
-    type ListStream = Iter<std::vec::IntoIter<Result<pb::ListAttachmentsResponse, Status>>>;
+    type ListStream = Messages<pb::ListAttachmentsResponse>;
 
     async fn attach(
         &self,
@@ -117,14 +113,9 @@ impl Attachments for Service {
             .transpose()?;
         let found = self.parts.engine.attachments(owner.as_ref(), volume);
         let all: Vec<_> = found.into_iter().map(attachment).collect();
-        let messages = all.chunks(ENTRIES_PER_MESSAGE).map(|some| {
-            Ok(pb::ListAttachmentsResponse {
-                attachments: some.to_vec(),
-            })
-        });
-        Ok(Response::new(tokio_stream::iter(
-            messages.collect::<Vec<_>>(),
-        )))
+        Ok(Response::new(in_messages(all, |attachments| {
+            pb::ListAttachmentsResponse { attachments }
+        })))
     }
 
     async fn holders(

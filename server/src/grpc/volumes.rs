@@ -7,16 +7,13 @@ use layerd_proto::layerd::volumes::v1::volumes_server::Volumes;
 use layerd_proto::layerd::volumes::v1::{self as pb};
 use layerd_store::{BadInput, LabelChange, Labels, Timestamp, Volume, VolumeId, VolumeName};
 use tokio::sync::mpsc;
-use tokio_stream::Iter;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::chunks::{ChunkReader, ChunkWriter};
 use super::wire::timestamp;
-use super::{Parts, status};
+use super::{Messages, Parts, in_messages, status};
 
-/// Volumes in one message of List.
-const ENTRIES_PER_MESSAGE: usize = 100;
 /// Pieces of an archive on their way.
 const CHUNKS_WAITING: usize = 16;
 /// Events that a watcher may be behind before its stream ends.
@@ -35,7 +32,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl Volumes for Service {
-    type ListStream = Iter<std::vec::IntoIter<Result<pb::ListResponse, Status>>>;
+    type ListStream = Messages<pb::ListResponse>;
     type WatchStream = ReceiverStream<Result<pb::Event, Status>>;
     type ExportStream = ReceiverStream<Result<pb::ExportChunk, Status>>;
 
@@ -76,14 +73,9 @@ impl Volumes for Service {
         };
         let entries = self.parts.engine.volumes(&filter);
         let volumes: Vec<_> = entries.into_iter().map(volume).collect();
-        let messages = volumes.chunks(ENTRIES_PER_MESSAGE).map(|some| {
-            Ok(pb::ListResponse {
-                volumes: some.to_vec(),
-            })
-        });
-        Ok(Response::new(tokio_stream::iter(
-            messages.collect::<Vec<_>>(),
-        )))
+        Ok(Response::new(in_messages(volumes, |volumes| {
+            pb::ListResponse { volumes }
+        })))
     }
 
     async fn update(
