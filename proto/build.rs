@@ -5,23 +5,28 @@ use std::{env, error, fs};
 
 use prost::Message as _;
 
-const FILES: [&str; 4] = [
+/// What layerd serves, and tells by reflection.
+const SERVED: [&str; 5] = [
+    "containerd/services/diff/v1/diff.proto",
     "containerd/services/snapshots/v1/snapshots.proto",
     "layerd/v1/admin.proto",
     "layerd/volumes/v1/volumes.proto",
     "layerd/volumes/v1/mounts.proto",
 ];
+/// What layerd asks of others.
+const CALLED: [&str; 1] = ["containerd/services/content/v1/content.proto"];
 
 fn main() -> Result<(), Box<dyn error::Error>> {
     for dir in ["containerd", "layerd"] {
         println!("cargo::rerun-if-changed={dir}");
     }
-    let descriptors = protox::compile(FILES, ["."])?;
+    let served = protox::compile(SERVED, ["."])?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
-    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    fs::write(out.join("descriptors.bin"), served.encode_to_vec())?;
+    let all = protox::compile(SERVED.iter().chain(&CALLED), ["."])?;
     tonic_prost_build::configure()
         .codec_path("crate::codec::Codec")
         .btree_map(".")
-        .compile_fds(descriptors)?;
+        .compile_fds(all)?;
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 pub mod codec;
 
-/// Everything compiled into this crate, for gRPC reflection: an encoded `FileDescriptorSet`.
+/// The services that layerd serves, for gRPC reflection: an encoded `FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// containerd's packages.
@@ -25,6 +25,20 @@ pub mod containerd {
     }
     /// `containerd.services`.
     pub mod services {
+        /// `containerd.services.content`.
+        pub mod content {
+            /// `containerd.services.content.v1`: what layerd asks of containerd.
+            pub mod v1 {
+                tonic::include_proto!("containerd.services.content.v1");
+            }
+        }
+        /// `containerd.services.diff`.
+        pub mod diff {
+            /// `containerd.services.diff.v1`.
+            pub mod v1 {
+                tonic::include_proto!("containerd.services.diff.v1");
+            }
+        }
         /// `containerd.services.snapshots`.
         pub mod snapshots {
             /// `containerd.services.snapshots.v1`.
