@@ -1,6 +1,5 @@
 //! Walks a tree in the order of its names and writes it.
 
-use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,19 +9,16 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::archive::write::{Described, Out};
+use crate::archive::write::{Described, Links, Out};
 use crate::archive::{ExportOptions, Exported};
 use crate::copy::next_data;
 use crate::error::Error;
-use crate::node::{self, Identity, Kind, Stat, Xattrs};
+use crate::node::{self, Kind, Stat, Xattrs};
 use crate::tar::{BLOCK, padding};
 use crate::trail::Trail;
 
 /// Directories that stay open, besides the current one.
 const OPEN_DIRECTORIES: usize = 64;
-
-/// Bytes read at once.
-const BUFFER: usize = 256 << 10;
 
 pub(super) fn export(
     dir: BorrowedFd<'_>,
@@ -36,18 +32,17 @@ pub(super) fn export(
     let mut export = Export {
         trail: Trail::new(dir, OPEN_DIRECTORIES),
         root,
-        out: Out::new(out)?,
-        first: HashMap::new(),
+        out: Out::marked(out)?,
+        links: Links::default(),
         todo: Vec::new(),
         options,
-        buffer: vec![0; BUFFER],
         files: 0,
         left_out: 0,
         changed: 0,
     };
     export.run()?;
     let (files, left_out, changed) = (export.files, export.left_out, export.changed);
-    let (bytes, sha256) = export.out.finish()?;
+    let (bytes, sha256) = export.out.finish_signed()?;
     Ok(Exported {
         bytes,
         files,
@@ -61,12 +56,10 @@ struct Export<'a, W: Write> {
     trail: Trail,
     root: Stat,
     out: Out<W>,
-    /// Where files that have several names were written.
-    first: HashMap<Identity, Vec<u8>>,
+    links: Links,
     /// For each directory on the way, the names still to come, last first.
     todo: Vec<Vec<CString>>,
     options: &'a ExportOptions<'a>,
-    buffer: Vec<u8>,
     files: u64,
     left_out: u64,
     changed: u64,
@@ -179,11 +172,7 @@ impl<W: Write> Export<'_, W> {
 
     /// Writes a hard link if this is another name of a file that was written.
     fn linked(&mut self, path: &[u8], stat: &Stat) -> Result<bool, Error> {
-        if stat.links < 2 || stat.kind() == Kind::Directory {
-            return Ok(false);
-        }
-        let Some(first) = self.first.get(&stat.identity()) else {
-            self.first.insert(stat.identity(), path.to_owned());
+        let Some(first) = self.links.first(path, stat) else {
             return Ok(false);
         };
         self.files += 1;
@@ -193,7 +182,7 @@ impl<W: Write> Export<'_, W> {
             stat,
             xattrs: &Vec::new(),
             target: b"",
-            first: Some(first),
+            first: Some(&first),
             stored: 0,
             sparse: false,
             access_times: self.options.access_times,
@@ -221,8 +210,9 @@ impl<W: Write> Export<'_, W> {
             self.out.put(map)?;
         }
         let mut shrunk = false;
-        for (offset, length) in &content.pieces {
-            shrunk |= self.piece(file.as_fd(), path, *offset, *length)?;
+        let progress = self.options.progress;
+        for piece in &content.pieces {
+            shrunk |= self.out.piece(file.as_fd(), path, *piece, progress)?;
         }
         self.out.pad(content.stored())?;
         let now = node::stat(file.as_fd()).map_err(failed)?;
@@ -230,36 +220,6 @@ impl<W: Write> Export<'_, W> {
             self.changed += 1;
         }
         Ok(())
-    }
-
-    /// True if the file is shorter than it was.
-    fn piece(
-        &mut self,
-        file: BorrowedFd<'_>,
-        path: &Path,
-        mut offset: u64,
-        mut length: u64,
-    ) -> Result<bool, Error> {
-        while length > 0 {
-            if self.options.progress.cancelled() {
-                return Err(Error::Stopped);
-            }
-            let want = usize::try_from(length).map_or(BUFFER, |length| length.min(BUFFER));
-            let read = match rustix::io::pread(file, &mut self.buffer[..want], offset) {
-                Err(Errno::INTR) => continue,
-                other => other.map_err(|cause| Error::io("read", path, cause))?,
-            };
-            if read == 0 {
-                // The header has promised these bytes.
-                self.out.zeros(length)?;
-                return Ok(true);
-            }
-            self.out.put(&self.buffer[..read])?;
-            self.options.progress.advanced(0, read as u64);
-            offset += read as u64;
-            length -= read as u64;
-        }
-        Ok(false)
     }
 }
 

@@ -93,16 +93,22 @@ impl<R: Read> Import<'_, R> {
 
     fn count(&mut self, entry: &Entry) -> Result<(), Error> {
         let over = |what, limit| Err(Error::Limit { what, limit });
-        self.done.files += 1;
-        if self.done.files > self.options.most_files {
-            return over("files", self.options.most_files);
-        }
+        self.count_file()?;
         let bytes = self.done.bytes.checked_add(entry.stored);
         match bytes.filter(|bytes| *bytes <= self.options.most_bytes) {
             Some(bytes) => self.done.bytes = bytes,
             None => return over("bytes", self.options.most_bytes),
         }
         Ok(())
+    }
+
+    fn count_file(&mut self) -> Result<(), Error> {
+        self.done.files += 1;
+        if self.done.files <= self.options.most_files {
+            return Ok(());
+        }
+        let (what, limit) = ("files", self.options.most_files);
+        Err(Error::Limit { what, limit })
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<(), Error> {
@@ -140,7 +146,11 @@ impl<R: Read> Import<'_, R> {
             let path = self.trail.join(name);
             let failed = |cause| Error::io("open directory", &path, cause);
             match node::find(self.trail.here()?, name) {
-                Err(Errno::NOENT) => self.make_directory(name, None)?,
+                Err(Errno::NOENT) => {
+                    // A single path can imply two thousand directories.
+                    self.count_file()?;
+                    self.make_directory(name, None)?;
+                }
                 other => {
                     let (found, stat) = other.map_err(failed)?;
                     match stat.kind() {

@@ -1,11 +1,16 @@
 //! The stream that an archive is written to, and the headers of its entries.
 
+use std::collections::HashMap;
 use std::io::{BufWriter, Write};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
 
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
-use crate::node::{Kind, Stat, Xattrs};
+use crate::node::{Identity, Kind, Stat, Xattrs};
+use crate::progress::Progress;
 use crate::tar::header::{self, Header};
 use crate::tar::reader::{MARK, SUM};
 use crate::tar::{BLOCK, hex, padding, pax};
@@ -14,52 +19,94 @@ use crate::tar::{BLOCK, hex, padding, pax};
 const BUFFER: usize = 256 << 10;
 
 /// Counts and sums what passes.
-pub(super) struct Out<W: Write> {
+pub(crate) struct Out<W: Write> {
     inner: BufWriter<W>,
     sum: Sha256,
     bytes: u64,
+    /// What was read of a file.
+    buffer: Vec<u8>,
+}
+
+/// Where files that have several names were written.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    first: HashMap<Identity, Vec<u8>>,
+}
+
+impl Links {
+    /// The path under which this very file was written; if it was not, it is now, as `path`.
+    pub(crate) fn first(&mut self, path: &[u8], stat: &Stat) -> Option<Vec<u8>> {
+        if stat.links < 2 || stat.kind() == Kind::Directory {
+            return None;
+        }
+        let first = self.first.get(&stat.identity()).cloned();
+        if first.is_none() {
+            self.first.insert(stat.identity(), path.to_owned());
+        }
+        first
+    }
 }
 
 /// What the header of one file says.
-pub(super) struct Described<'a> {
+pub(crate) struct Described<'a> {
     /// With a slash at its end if it is a directory.
-    pub(super) path: &'a [u8],
-    pub(super) stat: &'a Stat,
-    pub(super) xattrs: &'a Xattrs,
+    pub(crate) path: &'a [u8],
+    pub(crate) stat: &'a Stat,
+    pub(crate) xattrs: &'a Xattrs,
     /// Target of a symlink.
-    pub(super) target: &'a [u8],
+    pub(crate) target: &'a [u8],
     /// Path of the first name of the same file.
-    pub(super) first: Option<&'a [u8]>,
+    pub(crate) first: Option<&'a [u8]>,
     /// Bytes of content that follow.
-    pub(super) stored: u64,
+    pub(crate) stored: u64,
     /// Whether these are the map of a sparse file and its pieces.
-    pub(super) sparse: bool,
-    pub(super) access_times: bool,
+    pub(crate) sparse: bool,
+    pub(crate) access_times: bool,
 }
 
 impl<W: Write> Out<W> {
-    /// Begins an archive.
-    pub(super) fn new(inner: W) -> Result<Self, Error> {
-        let mut out = Self {
+    /// Begins an archive as any program writes it.
+    pub(crate) fn new(inner: W) -> Self {
+        Self {
             inner: BufWriter::with_capacity(BUFFER, inner),
             sum: Sha256::new(),
             bytes: 0,
-        };
+            buffer: vec![0; BUFFER],
+        }
+    }
+
+    /// Begins one with layerd's mark, for [`finish_signed`](Self::finish_signed).
+    pub(super) fn marked(inner: W) -> Result<Self, Error> {
+        let mut out = Self::new(inner);
         out.comment(MARK)?;
         Ok(out)
     }
 
-    /// Ends it; its length and sum.
-    pub(super) fn finish(mut self) -> Result<(u64, [u8; 32]), Error> {
+    /// Ends it with its own sum; its length and the sum of all.
+    pub(super) fn finish_signed(mut self) -> Result<(u64, [u8; 32]), Error> {
         let sum = hex(self.sum.clone());
         self.comment(&format!("{SUM}{sum}"))?;
+        let (_, bytes, sum) = self.finish()?;
+        Ok((bytes, sum))
+    }
+
+    /// Ends it, flushed; the stream, the archive's length and its sum.
+    pub(crate) fn finish(mut self) -> Result<(W, u64, [u8; 32]), Error> {
         self.put(&[0; 2 * BLOCK])?;
         let flushed = self.inner.flush();
         flushed.map_err(|cause| self.failed(cause))?;
-        Ok((self.bytes, self.sum.finalize().into()))
+        let bytes = self.bytes;
+        let failed = |cause| Error::Stream {
+            attempt: "write",
+            offset: bytes,
+            cause,
+        };
+        let inner = self.inner.into_inner();
+        let inner = inner.map_err(|unwritten| failed(unwritten.into_error()))?;
+        Ok((inner, bytes, self.sum.finalize().into()))
     }
 
-    pub(super) fn put(&mut self, data: &[u8]) -> Result<(), Error> {
+    pub(crate) fn put(&mut self, data: &[u8]) -> Result<(), Error> {
         self.sum.update(data);
         let written = self.inner.write_all(data);
         written.map_err(|cause| self.failed(cause))?;
@@ -75,7 +122,7 @@ impl<W: Write> Out<W> {
         }
     }
 
-    pub(super) fn zeros(&mut self, mut count: u64) -> Result<(), Error> {
+    pub(crate) fn zeros(&mut self, mut count: u64) -> Result<(), Error> {
         let zeros = [0; 4096];
         while count > 0 {
             let some = usize::try_from(count).map_or(zeros.len(), |count| count.min(zeros.len()));
@@ -86,8 +133,40 @@ impl<W: Write> Out<W> {
     }
 
     /// Fills the last block of `length` bytes of content.
-    pub(super) fn pad(&mut self, length: u64) -> Result<(), Error> {
+    pub(crate) fn pad(&mut self, length: u64) -> Result<(), Error> {
         self.zeros(padding(length) as u64)
+    }
+
+    /// Writes a part of a file. True if the file is shorter than it was: the header has promised
+    /// these bytes, so there are zeros in their place.
+    pub(crate) fn piece(
+        &mut self,
+        file: BorrowedFd<'_>,
+        path: &Path,
+        (mut offset, mut length): (u64, u64),
+        progress: &dyn Progress,
+    ) -> Result<bool, Error> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while length > 0 {
+            if progress.cancelled() {
+                return Err(Error::Stopped);
+            }
+            let want = usize::try_from(length).map_or(BUFFER, |length| length.min(BUFFER));
+            let read = match rustix::io::pread(file, &mut buffer[..want], offset) {
+                Err(Errno::INTR) => continue,
+                other => other.map_err(|cause| Error::io("read", path, cause))?,
+            };
+            if read == 0 {
+                break;
+            }
+            self.put(&buffer[..read])?;
+            progress.advanced(0, read as u64);
+            offset += read as u64;
+            length -= read as u64;
+        }
+        self.buffer = buffer;
+        self.zeros(length)?;
+        Ok(length > 0)
     }
 
     fn comment(&mut self, text: &str) -> Result<(), Error> {
@@ -110,7 +189,7 @@ impl<W: Write> Out<W> {
     }
 
     /// Writes all headers of a file.
-    pub(super) fn describe(&mut self, file: &Described<'_>) -> Result<(), Error> {
+    pub(crate) fn describe(&mut self, file: &Described<'_>) -> Result<(), Error> {
         let mut header = Header::new(file.kind());
         let mut records = Vec::new();
         file.names(&mut header, &mut records);
