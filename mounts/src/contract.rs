@@ -15,6 +15,7 @@ pub fn check(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     assert_eq!(listed(driver), [], "the checks start on an empty driver");
     creation(driver);
     measuring(driver, fill);
+    filling(driver, fill);
     trash(driver, fill);
     stopping(driver, fill);
     planning(driver);
@@ -99,6 +100,23 @@ fn measuring(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     clear(driver);
 }
 
+fn filling(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
+    let slot = Slot(37);
+    let missing = driver.filled(slot);
+    is(&missing, ErrorKind::NotFound, "nothing cannot be filled");
+    driver.create(slot, Base::Empty, true).expect("create");
+    let stamp = || driver.filled(slot).expect("a stamp");
+    let fresh = stamp();
+    assert!(fresh.is_some(), "nobody has mounted it");
+    driver.sync().expect("sync");
+    assert_eq!(stamp(), fresh, "a stamp stays while nothing changes");
+    // Times of files advance with the clock tick.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fill(slot);
+    assert_ne!(stamp(), fresh, "a change shows");
+    clear(driver);
+}
+
 fn trash(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     let (slot, other) = (Slot(1296), Slot(1297));
     driver.create(slot, Base::Empty, true).expect("create");
@@ -172,6 +190,7 @@ fn planning(driver: &dyn Driver) {
         .plan(&stack(Some(Slot(1000)), 1, true))
         .expect("plan");
     assert_eq!(one, again, "a plan does not change");
+    assert_eq!(driver.top_of(&one[0]), Some(Slot(1000)), "a plan is read");
     for bad in [stack(None, 0, false), stack(None, 3, true)] {
         let refused = matches!(driver.plan(&bad), Err(Error::NotAStack { .. }));
         assert!(refused, "{bad:?} is no stack");

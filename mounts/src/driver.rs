@@ -76,6 +76,13 @@ pub struct Usage {
     pub inodes: u64,
 }
 
+/// Tells whether a layer's top directory is still the same, unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    pub(crate) inode: u64,
+    pub(crate) changed: (i64, u32),
+}
+
 /// Where a slot was found on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
@@ -188,7 +195,23 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// [`Error::Io`], `NotFound` if there is no such layer; [`Error::Stopped`] as for `delete`.
     fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error>;
 
-    /// Opens the top directory of a layer, to read it.
+    /// Reads from a mount, as [`plan`](Driver::plan) writes them, which layer it shows on top: the
+    /// writable one, or the nearest parent. Text only; whether the mount is what is planned for
+    /// that layer is for the caller to compare.
+    fn top_of(&self, mount: &Mount) -> Option<Slot>;
+
+    /// Takes note that a writable layer was written through [`open_layer`](Driver::open_layer), so
+    /// that the next [`sync`](Driver::sync) makes its names durable, and answers what tells whether
+    /// others have written it: `None` if overlayfs ever had it mounted to be written, else a stamp
+    /// that a later call repeats while nothing is made, renamed or removed in the top directory.
+    /// Cost: two looks.
+    ///
+    /// # Errors
+    /// [`Error::Io`], `NotFound` if there is no such layer.
+    fn filled(&self, slot: Slot) -> Result<Option<Stamp>, Error>;
+
+    /// Opens the top directory of a layer, to read it, or to fill one that nobody has mounted
+    /// (see [`filled`](Driver::filled)).
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 
-use crate::driver::{Base, Driver, Found, Mount, Place, Stack, Usage};
+use crate::driver::{Base, Driver, Found, Mount, Place, Stack, Stamp, Usage};
 use crate::error::Error;
 use crate::plan::Layout;
 use crate::slot::Slot;
@@ -254,7 +254,21 @@ impl Driver for Fake {
     }
 
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
-        Layout::new(Path::new(ROOT), Vec::new(), 4096)?.plan(stack)
+        layout()?.plan(stack)
+    }
+
+    fn top_of(&self, mount: &Mount) -> Option<Slot> {
+        layout().ok()?.top_of(mount)
+    }
+
+    fn filled(&self, slot: Slot) -> Result<Option<Stamp>, Error> {
+        let usage = self.usage(slot, &|| true)?;
+        // What was ever filled shows in the figure.
+        let stamp = Stamp {
+            inode: slot.0,
+            changed: (0, u32::try_from(usage.inodes).unwrap_or(u32::MAX)),
+        };
+        Ok((!self.disk().mounted.contains(&slot)).then_some(stamp))
     }
 
     fn retire(&self, slot: Slot) -> Result<(), Error> {
@@ -326,6 +340,10 @@ impl Driver for Fake {
 }
 
 const ROOT: &str = "/fake";
+
+fn layout() -> Result<Layout, Error> {
+    Layout::new(Path::new(ROOT), Vec::new(), 4096)
+}
 
 fn path(slot: Option<Slot>) -> PathBuf {
     let root = PathBuf::from(ROOT);

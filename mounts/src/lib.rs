@@ -20,7 +20,7 @@ mod sys;
 pub mod tree;
 pub mod volume_dirs;
 
-pub use driver::{Base, Driver, Found, IdMap, IdMaps, Mount, Place, Stack, Usage};
+pub use driver::{Base, Driver, Found, IdMap, IdMaps, Mount, Place, Stack, Stamp, Usage};
 pub use error::Error;
 pub use overlay::{Options, Overlay};
 pub use probe::Finding;

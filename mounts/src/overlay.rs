@@ -26,7 +26,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, fchown, fsync};
 
 use crate::barrier::Barrier;
-use crate::driver::{Base, Driver, Found, Mount, Place, Stack, Usage};
+use crate::driver::{Base, Driver, Found, Mount, Place, Stack, Stamp, Usage};
 use crate::error::Error;
 use crate::folder::{FLAGS, Folder, c_name, move_over, sync_path};
 use crate::plan::Layout;
@@ -271,6 +271,30 @@ impl Driver for Overlay {
         let layers = &self.layers;
         let name = c_name(&slot.to_string());
         tree::usage(layers.fd.as_fd(), &name, &layers.path, keep_going)
+    }
+
+    fn top_of(&self, mount: &Mount) -> Option<Slot> {
+        self.layout.top_of(mount)
+    }
+
+    fn filled(&self, slot: Slot) -> Result<Option<Stamp>, Error> {
+        let name = slot.to_string();
+        let top = self.stat(&self.layers, &c_name(&name))?;
+        self.touched();
+        // The kernel makes it with the first mount to be written, and leaves it there.
+        let path = c_name(&format!("{name}/work"));
+        match sys::stat(self.work.fd.as_fd(), &path) {
+            Ok(_) => return Ok(None),
+            Err(Errno::ENOENT) => {}
+            Err(cause) => {
+                let path = self.work.path.join(name);
+                return Err(Error::io("look into", &path, cause));
+            }
+        }
+        Ok(Some(Stamp {
+            inode: top.inode,
+            changed: top.changed,
+        }))
     }
 
     fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {

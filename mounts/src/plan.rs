@@ -103,6 +103,24 @@ impl Layout {
         Ok(vec![mount])
     }
 
+    /// Which layer a mount shows on top, as [`Driver::top_of`](crate::Driver::top_of).
+    #[must_use]
+    pub fn top_of(&self, mount: &Mount) -> Option<Slot> {
+        let path = match mount.kind.as_str() {
+            "bind" => mount.source.as_str(),
+            "overlay" => {
+                let value = |name| mount.options.iter().find_map(|o| o.strip_prefix(name));
+                match (value("upperdir="), value("lowerdir=")) {
+                    (Some(upper), _) => upper,
+                    (None, lowers) => lowers?.split(':').next()?,
+                }
+            }
+            _ => return None,
+        };
+        let name = path.strip_prefix(&self.root)?.strip_prefix("/l/")?;
+        name.parse().ok()
+    }
+
     fn bind(&self, slot: Slot, mut options: Vec<String>, writable: bool) -> Mount {
         let access = if writable { "rw" } else { "ro" };
         options.extend([access.to_owned(), "rbind".to_owned()]);

@@ -27,6 +27,8 @@ pub(crate) struct Stat {
     pub(crate) blocks: u64,
     /// Length in bytes.
     pub(crate) size: u64,
+    /// When it or its attributes were changed last: seconds and nanoseconds since 1970.
+    pub(crate) changed: (i64, u32),
     /// The mount it was reached through; `None` before Linux 5.8.
     pub(crate) mount: Option<u64>,
 }
@@ -83,6 +85,7 @@ pub(crate) fn stat(dir: BorrowedFd<'_>, name: &CStr) -> Result<Stat, Errno> {
         device: (out.stx_dev_major, out.stx_dev_minor),
         blocks: out.stx_blocks,
         size: out.stx_size,
+        changed: (out.stx_ctime.tv_sec, out.stx_ctime.tv_nsec),
         mount: (out.stx_mask & libc::STATX_MNT_ID != 0).then_some(out.stx_mnt_id),
     })
 }

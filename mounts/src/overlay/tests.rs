@@ -8,7 +8,7 @@ use nix::sys::stat::{Mode, umask};
 
 use super::{Options, Overlay};
 use crate::driver::{Base, Driver, Found, Place, Stack};
-use crate::rig::{LoopDisk, enter_private_mounts};
+use crate::rig::{LoopDisk, Mounted, enter_private_mounts};
 use crate::slot::Slot;
 
 fn open(root: &Path) -> Overlay {
@@ -222,4 +222,31 @@ fn root_a_full_disk_is_told_apart_and_room_comes_back() {
     driver
         .create(Slot(200_000), Base::Empty, true)
         .expect("there is room again");
+}
+
+/// Whoever mounts an upper directory may write it behind everybody's back, also after the mount
+/// is gone again.
+#[test]
+fn root_a_layer_that_was_mounted_has_no_stamp() {
+    enter_private_mounts();
+    let disk = LoopDisk::ext4(16);
+    let driver = open(disk.path());
+    driver.create(Slot(1), Base::Empty, true).expect("create");
+    driver
+        .create(Slot(2), Base::On(Slot(1)), true)
+        .expect("create");
+    let stack = Stack {
+        own: Some(Slot(2)),
+        parents: vec![Slot(1)],
+        writable: true,
+        ids: None,
+    };
+    assert!(driver.filled(Slot(2)).expect("a stamp").is_some());
+    let target = temporary();
+    let mounts = driver.plan(&stack).expect("plan");
+    let mounted = Mounted::new(&mounts, target.path()).expect("mount");
+    assert_eq!(driver.filled(Slot(2)).expect("an answer"), None);
+    drop(mounted);
+    assert_eq!(driver.filled(Slot(2)).expect("an answer"), None);
+    assert!(driver.filled(Slot(1)).expect("a stamp").is_some());
 }

@@ -283,3 +283,48 @@ proptest! {
         assert_eq!(lowers, wanted);
     }
 }
+
+#[test]
+fn the_layer_on_top_is_read_from_the_mount() {
+    let layout = layout("/r");
+    let table = [
+        (stack(Some(36), &[], true), 36),
+        (stack(Some(36), &[], false), 36),
+        (stack(None, &[7], false), 7),
+        (stack(Some(36), &[7, 8], true), 36),
+        (stack(None, &[7, 8], false), 7),
+        (mapped(stack(Some(36), &[7], true)), 36),
+    ];
+    for (stack, top) in table {
+        let mount = only(&layout, &stack);
+        assert_eq!(layout.top_of(&mount), Some(Slot(top)), "{mount:?}");
+    }
+}
+
+#[test]
+fn other_mounts_have_no_layer_on_top() {
+    let layout = layout("/r");
+    let mount = |kind: &str, source: &str, options: &[&str]| Mount {
+        kind: kind.to_owned(),
+        source: source.to_owned(),
+        options: options.iter().map(|o| (*o).to_owned()).collect(),
+    };
+    for other in [
+        mount("bind", "/r/l/", &["rw"]),
+        mount("bind", "/r/l/10/etc", &["rw"]),
+        mount("bind", "/r/l/../l/10", &["rw"]),
+        mount("bind", "/r/w/10", &["rw"]),
+        mount("bind", "/rr/l/10", &["rw"]),
+        mount("bind", "r/l/10", &["rw"]),
+        mount("bind", "/r/l/010", &["rw"]),
+        mount("erofs", "/r/l/10", &["rw"]),
+        mount("overlay", "/r/l/10", &["workdir=/r/w/10"]),
+        mount(
+            "overlay",
+            "overlay",
+            &["upperdir=/s/l/10", "lowerdir=/r/l/9"],
+        ),
+    ] {
+        assert_eq!(layout.top_of(&other), None, "{other:?}");
+    }
+}

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use layerd_mounts::fake::Fake;
-use layerd_mounts::{Base, Driver, Error as MountError, Found, Mount, Slot, Stack, Usage};
+use layerd_mounts::{Base, Driver, Error as MountError, Found, Mount, Slot, Stack, Stamp, Usage};
 use layerd_store::{Commit, Create, Key, Kind, Labels};
 
 use crate::{Durability, Engine, ErrorKind, Options};
@@ -48,6 +48,12 @@ impl Driver for Slow {
     }
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, MountError> {
         self.fake.plan(stack)
+    }
+    fn top_of(&self, mount: &Mount) -> Option<Slot> {
+        self.fake.top_of(mount)
+    }
+    fn filled(&self, slot: Slot) -> Result<Option<Stamp>, MountError> {
+        self.fake.filled(slot)
     }
     fn open_layer(&self, slot: Slot) -> Result<std::os::fd::OwnedFd, MountError> {
         self.fake.open_layer(slot)
