@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use nix::dir::Type;
+use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
@@ -19,6 +19,7 @@ use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
 use crate::driver::Usage;
 use crate::error::Error;
+use crate::folder::FLAGS;
 use crate::sys::{self, Stat, WriteBack};
 use walk::{Next, Visitor, open, walk};
 
@@ -72,6 +73,22 @@ pub fn usage(
         Some(error) => Err(error),
         None => Ok(measure.total),
     }
+}
+
+/// Whether a directory holds nothing. `shown` is its path, for errors.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn is_empty(dir: BorrowedFd<'_>, shown: &Path) -> Result<bool, Error> {
+    let fail = |cause: Errno| Error::io("read directory", shown, cause);
+    let mut dir = Dir::openat(dir, c".", FLAGS, Mode::empty()).map_err(fail)?;
+    for entry in dir.iter() {
+        let entry = entry.map_err(fail)?;
+        if entry.file_name() != c"." && entry.file_name() != c".." {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[derive(Default)]

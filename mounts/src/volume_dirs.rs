@@ -200,19 +200,7 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn is_empty(&self, slot: Slot) -> Result<bool, Error> {
-        let path = self.data_path(slot);
-        let fail = |cause: Errno| Error::io("read directory", &path, cause);
-        let mut dir =
-            Dir::openat(&self.open_data(slot)?, ".", FLAGS, Mode::empty()).map_err(fail)?;
-        let mut names = dir
-            .iter()
-            .map(|entry| entry.map(|entry| entry.file_name().to_owned()));
-        let other = names
-            .find(|name| !matches!(name.as_deref(), Ok(name) if name == c"." || name == c".."));
-        match other {
-            Some(Err(cause)) => Err(fail(cause)),
-            other => Ok(other.is_none()),
-        }
+        tree::is_empty(self.open_data(slot)?.as_fd(), &self.data_path(slot))
     }
 
     /// Makes all earlier calls durable: one wait, or none if nothing was done.
