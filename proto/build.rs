@@ -6,10 +6,11 @@ use std::{env, error, fs};
 use prost::Message as _;
 
 /// What layerd serves, and tells by reflection.
-const SERVED: [&str; 5] = [
+const SERVED: [&str; 6] = [
     "containerd/services/diff/v1/diff.proto",
     "containerd/services/snapshots/v1/snapshots.proto",
     "layerd/v1/admin.proto",
+    "layerd/v1/layers.proto",
     "layerd/volumes/v1/volumes.proto",
     "layerd/volumes/v1/mounts.proto",
 ];

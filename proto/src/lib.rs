@@ -60,7 +60,7 @@ pub mod containerd {
     reason = "generated code; the .proto files carry the documentation"
 )]
 pub mod layerd {
-    /// `layerd.v1`: administration.
+    /// `layerd.v1`: administration, and layers for people.
     pub mod v1 {
         tonic::include_proto!("layerd.v1");
     }
