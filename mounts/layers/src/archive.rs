@@ -23,7 +23,7 @@ use crate::progress::{Progress, Silent};
 
 mod export;
 mod import;
-mod write;
+pub(crate) mod write;
 
 /// How to write an archive.
 #[derive(Clone, Copy)]

@@ -27,7 +27,7 @@ use work::{Job, Work};
 
 mod content;
 mod markers;
-mod stack;
+pub(crate) mod stack;
 mod work;
 
 pub(crate) use content::next_data;

@@ -13,6 +13,7 @@
 
 pub mod archive;
 pub mod copy;
+pub mod diff;
 pub mod durable;
 pub mod error;
 mod node;

@@ -17,7 +17,7 @@ pub enum Markers {
 }
 
 impl Markers {
-    pub(super) fn opaque(self) -> &'static CStr {
+    pub(crate) fn opaque(self) -> &'static CStr {
         match self {
             Self::Trusted => c"trusted.overlay.opaque",
             Self::User => c"user.overlay.opaque",
@@ -41,7 +41,7 @@ impl Markers {
     /// What a mount shows of the attributes of a file in a layer: none of overlayfs' own. One
     /// that a nested overlay set through the mount lies in the layer with a second `overlay.` in
     /// its name, and is shown without it.
-    pub(super) fn strip(self, xattrs: Xattrs, path: &Path) -> Result<Xattrs, Error> {
+    pub(crate) fn strip(self, xattrs: Xattrs, path: &Path) -> Result<Xattrs, Error> {
         let mut shown_ones = Vec::new();
         for (name, value) in xattrs {
             match name.to_bytes().strip_prefix(self.prefix()) {

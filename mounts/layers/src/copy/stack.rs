@@ -24,7 +24,7 @@ use crate::trail::Trail;
 const OPEN_DIRECTORIES: usize = 192;
 
 #[derive(Debug)]
-pub(super) struct Stack {
+pub(crate) struct Stack {
     /// Topmost first. Those that take part at a depth have a trail of that depth.
     layers: Vec<Layer>,
     markers: Option<Markers>,
@@ -39,10 +39,10 @@ struct Layer {
 
 /// A name in the current directory, and the number of the layer it belongs to.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) name: CString,
-    pub(super) layer: usize,
-    pub(super) is_dir: bool,
+pub(crate) struct Entry {
+    pub(crate) name: CString,
+    pub(crate) layer: usize,
+    pub(crate) is_dir: bool,
 }
 
 /// What a name was found to be.
@@ -55,7 +55,7 @@ enum Found {
 
 impl Stack {
     /// The directory `subpath` in the stack `source`. `markers` counts only if there are several.
-    pub(super) fn open(
+    pub(crate) fn open(
         source: &[BorrowedFd<'_>],
         subpath: &Path,
         markers: Markers,
@@ -70,6 +70,32 @@ impl Stack {
         stack.refuse_roots()?;
         stack.go_to(subpath)?;
         Ok(stack)
+    }
+
+    /// The whole of a stack of layers, of which there may be one or none.
+    pub(crate) fn of_layers(source: &[BorrowedFd<'_>], markers: Markers) -> Result<Self, Error> {
+        let mut stack = Self::open(source, Path::new(""), markers)?;
+        stack.markers = Some(markers);
+        stack.refuse_roots()?;
+        Ok(stack)
+    }
+
+    /// What a name in the current directory is. `None` if there is no such thing.
+    pub(crate) fn look(&mut self, name: &CStr) -> Result<Option<(OwnedFd, Stat)>, Error> {
+        let path = self.join(name);
+        let (depth, stacked) = (self.depth, self.markers.is_some());
+        for layer in self.taking_part(depth) {
+            if let Some((open, stat)) = layer.find(name, &path)? {
+                let hidden = stacked && stat.is_whiteout();
+                return Ok((!hidden).then_some((open, stat)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn taking_part(&mut self, depth: usize) -> impl Iterator<Item = &mut Layer> {
+        let layers = self.layers.iter_mut();
+        layers.filter(move |layer| layer.trail.depth() == depth)
     }
 
     fn refuse_roots(&self) -> Result<(), Error> {
@@ -108,7 +134,7 @@ impl Stack {
     }
 
     /// Goes down into a directory that was listed.
-    pub(super) fn enter(&mut self, name: &CStr) -> Result<(), Error> {
+    pub(crate) fn enter(&mut self, name: &CStr) -> Result<(), Error> {
         match self.descend(name)? {
             Found::Directory => Ok(()),
             Found::Nothing | Found::Other(_) => Err(Error::Changed {
@@ -118,7 +144,7 @@ impl Stack {
     }
 
     /// Goes up again.
-    pub(super) fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         for layer in self.layers.iter_mut() {
             if layer.trail.depth() == self.depth {
                 layer.trail.leave();
@@ -131,11 +157,7 @@ impl Stack {
         let path = self.join(name);
         let mut found = Found::Nothing;
         let (depth, markers) = (self.depth, self.markers);
-        for layer in self
-            .layers
-            .iter_mut()
-            .filter(|layer| layer.trail.depth() == depth)
-        {
+        for layer in self.taking_part(depth) {
             let Some((open, stat)) = layer.find(name, &path)? else {
                 continue;
             };
@@ -163,7 +185,7 @@ impl Stack {
     }
 
     /// The names of the current directory, directories last.
-    pub(super) fn list(&mut self) -> Result<Vec<Entry>, Error> {
+    pub(crate) fn list(&mut self) -> Result<Vec<Entry>, Error> {
         let path = self.path();
         let (depth, stacked) = (self.depth, self.markers.is_some());
         let mut seen = HashSet::new();
@@ -191,7 +213,7 @@ impl Stack {
     }
 
     /// The file of an entry. `None` if it is gone by now.
-    pub(super) fn find(
+    pub(crate) fn find(
         &mut self,
         entry: &Entry,
         path: &Path,
@@ -200,11 +222,10 @@ impl Stack {
     }
 
     /// What the current directory is, and its attributes: those of the topmost layer it is in.
-    pub(super) fn here(&mut self) -> Result<(Stat, Xattrs), Error> {
+    pub(crate) fn here(&mut self) -> Result<(Stat, Xattrs), Error> {
         let path = self.path();
         let depth = self.depth;
-        let mut layers = self.layers.iter_mut();
-        let Some(layer) = layers.find(|layer| layer.trail.depth() == depth) else {
+        let Some(layer) = self.taking_part(depth).next() else {
             return Err(Error::Missing { path });
         };
         let here = layer.trail.here()?;
@@ -215,7 +236,7 @@ impl Stack {
     }
 
     /// The attributes of a file of the stack, as a mount would show them.
-    pub(super) fn xattrs(&self, file: BorrowedFd<'_>, path: &Path) -> Result<Xattrs, Error> {
+    pub(crate) fn xattrs(&self, file: BorrowedFd<'_>, path: &Path) -> Result<Xattrs, Error> {
         let failed = |cause| Error::io("read the attributes of", path, cause);
         let xattrs = node::xattrs(file).map_err(failed)?;
         self.visible(xattrs, path)
@@ -229,7 +250,7 @@ impl Stack {
     }
 
     /// The path of `name` in the current directory, as the layers have it.
-    pub(super) fn join(&self, name: &CStr) -> PathBuf {
+    pub(crate) fn join(&self, name: &CStr) -> PathBuf {
         self.path().join(OsStr::from_bytes(name.to_bytes()))
     }
 
@@ -290,7 +311,7 @@ impl Layer {
 }
 
 /// Whether a directory is opaque. Refuses what would need more than that to be understood.
-fn marks(dir: BorrowedFd<'_>, markers: Markers, path: &Path) -> Result<bool, Error> {
+pub(crate) fn marks(dir: BorrowedFd<'_>, markers: Markers, path: &Path) -> Result<bool, Error> {
     let proc = node::proc_path(dir);
     let failed = |cause| Error::io("read the attributes of", path, cause);
     let value = |name| node::xattr(&proc, name).map_err(failed);

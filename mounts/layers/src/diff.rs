@@ -1,0 +1,126 @@
+//! A layer of an image as a tar stream, out of an overlay's upper directory and those below it.
+//!
+//! [`diff()`] compares what the two would show when mounted, as containerd's walking differ does, but
+//! mounts nothing and looks only at what the upper directory has. What was copied up and is as
+//! it was is left out: attributes, time and content are compared, so that a change is found also
+//! where somebody set the time back. What is gone has a whiteout (`.wh.NAME`) of its own. There is no
+//! opaque marker: one that comes after the entries of its directory, or is met by a program that
+//! goes by names, would delete what the layer itself brings; whiteouts by name mean one thing to
+//! all. So a directory that was deleted and made again lists what is missing in it.
+//!
+//! Directories on the way to a change come before it, with their attributes. The root directory
+//! itself has no entry, as none of containerd's layers: appliers pass one over. Entries come in the order of their names and
+//! nothing is taken from the clock: the same tree gives the same bytes. Times keep their
+//! nanoseconds, where containerd cuts them off: a layer applied again is the same tree, and all
+//! that read pax archives know fractions. Files are written with their holes as zeros, since not all
+//! appliers know sparse files. Sockets are left out, and delete what they stand in place of.
+//!
+//! Attributes that go along are those of the crate, except overlayfs' own notes in both of their places
+//! (`trusted.overlay.*`, `user.overlay.*`), whoever set them.
+
+use std::fmt;
+use std::io::Write;
+use std::os::fd::BorrowedFd;
+
+use crate::copy::Markers;
+use crate::error::Error;
+use crate::progress::{Progress, Silent};
+
+mod same;
+mod stream;
+mod walk;
+
+/// How a layer is compressed. The same layer gives the same bytes with the same release of
+/// layerd; another one may bring another compressor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// Not at all.
+    None,
+    /// gzip, level 6, with neither time nor name in its header.
+    Gzip,
+    /// zstd, level 3.
+    Zstd,
+}
+
+/// How to make a layer.
+#[derive(Clone, Copy)]
+pub struct DiffOptions<'a> {
+    /// How to compress it.
+    pub packing: Packing,
+    /// Times after this one, in seconds since 1970, are written as this one: SOURCE_DATE_EPOCH.
+    pub source_date_epoch: Option<i64>,
+    /// Where the layers keep overlayfs' notes.
+    pub markers: Markers,
+    /// Who watches, and may stop it.
+    pub progress: &'a dyn Progress,
+}
+
+impl Default for DiffOptions<'_> {
+    /// gzip, times as they are, notes in `trusted.overlay.*`, nobody watching.
+    fn default() -> Self {
+        Self {
+            packing: Packing::Gzip,
+            source_date_epoch: None,
+            markers: Markers::Trusted,
+            progress: &Silent,
+        }
+    }
+}
+
+impl fmt::Debug for DiffOptions<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("DiffOptions");
+        shown.field("packing", &self.packing);
+        shown.field("source_date_epoch", &self.source_date_epoch);
+        shown.field("markers", &self.markers);
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diffed {
+    /// SHA-256 of what was written: the digest of the blob.
+    pub sha256: [u8; 32],
+    /// Length of it.
+    pub size: u64,
+    /// SHA-256 of the archive before compression: the diff id of the layer.
+    pub diff_id: [u8; 32],
+    /// Length of the archive before compression.
+    pub uncompressed: u64,
+    /// Entries in it, whiteouts among them.
+    pub entries: u64,
+    /// Files that somebody wrote to while they were read: their content may be a mixture.
+    pub changed: u64,
+}
+
+/// Writes what `upper` changes in the stack `lowers` to `out` as a layer, and flushes it.
+///
+/// `upper` is the upper directory of an overlay mount, or a base layer if there are no `lowers`;
+/// `lowers` are the layers below, nearest first. All descriptors may be `O_PATH`. The mount may be
+/// in use: the layer then has each file as it was when it was read.
+///
+/// Costs a few system calls for each file of `upper` and each layer it is looked for in, one pass
+/// over the content of changed files and of those that only look unchanged, and one thread; memory
+/// for the names of the directories on the way to the current one (in a directory that was deleted
+/// and made again also those below) and for each file with several names; at most 260 descriptors
+/// and two for each layer.
+///
+/// # Errors
+/// [`Error::Feature`] for layers of mounts with redirect_dir or metacopy, or with whiteouts as
+/// attributes; [`Error::Refused`] for a name that begins with `.wh.`, which no layer can hold;
+/// [`Error::Stream`] if `out` fails; [`Error::MountPoint`], [`Error::TooLong`] and
+/// [`Error::Changed`] for trees that cannot be read as a whole, the last also for a file that
+/// got shorter while it was read; [`Error::Stopped`] when the progress says so; else
+/// [`Error::Io`]. What was written so far is no layer: it has no end.
+pub fn diff(
+    upper: BorrowedFd<'_>,
+    lowers: &[BorrowedFd<'_>],
+    options: &DiffOptions<'_>,
+    out: &mut dyn Write,
+) -> Result<Diffed, Error> {
+    walk::diff(upper, lowers, options, out)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,568 @@
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use flate2::read::GzDecoder;
+use nix::mount::MsFlags;
+use rustix::fs::FileType;
+use sha2::{Digest, Sha256};
+
+use super::{DiffOptions, Diffed, Packing, diff};
+use crate::archive::{ImportOptions, import};
+use crate::copy::{self, Markers, copy_tree};
+use crate::error::Error;
+use crate::node::{self, Kind, timespec};
+use crate::progress::Progress;
+use crate::rig::tree::{Who, build, items};
+use crate::rig::{self, Disk, Manifest, Merged, assert_same, give, make_node, manifest};
+use crate::tar::header::{self, Header};
+use crate::tar::{BLOCK, EntryKind, Reader, padding, pax};
+
+mod random;
+
+/// Layers on a disk of their own, and an overlay of them that can be written through.
+struct Bench<'a> {
+    lowers: Vec<tempfile::TempDir>,
+    upper: tempfile::TempDir,
+    disk: &'a Disk,
+}
+
+impl<'a> Bench<'a> {
+    /// One empty layer below.
+    fn new(disk: &'a Disk) -> Self {
+        Self {
+            lowers: vec![disk.dir()],
+            upper: disk.dir(),
+            disk,
+        }
+    }
+
+    /// Path in the lowest layer.
+    fn low(&self, path: &str) -> PathBuf {
+        self.lowers.last().expect("a layer").path().join(path)
+    }
+
+    fn up(&self, path: &str) -> PathBuf {
+        self.upper.path().join(path)
+    }
+
+    /// Has `change` work in an overlay mount of all.
+    fn through_a_mount(&self, change: impl FnOnce(&Path)) {
+        let (work, at) = (self.disk.dir(), tempfile::tempdir().expect("a directory"));
+        let text = |path: &Path| path.to_str().expect("text").to_owned();
+        let lowers: Vec<_> = self.lowers.iter().map(|dir| text(dir.path())).collect();
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lowers.join(":"),
+            text(self.upper.path()),
+            text(work.path())
+        );
+        let (kind, flags) = (Some("overlay"), MsFlags::empty());
+        nix::mount::mount(kind, at.path(), kind, flags, Some(&*options)).expect("mount");
+        change(at.path());
+        nix::mount::umount(at.path()).expect("unmount");
+    }
+
+    fn diff(&self, options: &DiffOptions<'_>) -> Result<(Vec<u8>, Diffed), Error> {
+        let lowers: Vec<_> = self.lowers.iter().map(|dir| dir.path()).collect();
+        packed(self.upper.path(), &lowers, options)
+    }
+
+    fn plain(&self) -> Vec<u8> {
+        self.diff(&plain()).expect("a layer").0
+    }
+
+    fn layers(&self) -> Vec<PathBuf> {
+        let all = std::iter::once(&self.upper).chain(&self.lowers);
+        all.map(|dir| dir.path().to_owned()).collect()
+    }
+}
+
+fn plain() -> DiffOptions<'static> {
+    DiffOptions {
+        packing: Packing::None,
+        ..DiffOptions::default()
+    }
+}
+
+fn packed(
+    upper: &Path,
+    lowers: &[&Path],
+    options: &DiffOptions<'_>,
+) -> Result<(Vec<u8>, Diffed), Error> {
+    let open = |path: &Path| File::open(path).expect("a directory");
+    let lowers: Vec<_> = lowers.iter().map(|path| open(path)).collect();
+    let lowers: Vec<BorrowedFd<'_>> = lowers.iter().map(AsFd::as_fd).collect();
+    let mut layer = Vec::new();
+    let diffed = diff(open(upper).as_fd(), &lowers, options, &mut layer)?;
+    assert_eq!(diffed.size, layer.len() as u64);
+    assert_eq!(diffed.sha256[..], Sha256::digest(&layer)[..]);
+    Ok((layer, diffed))
+}
+
+/// The entries of a layer: path, target of links, content.
+fn entries(layer: &[u8]) -> Vec<(String, String, EntryKind)> {
+    let mut reader = Reader::new(layer);
+    let mut entries = Vec::new();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    while let Some(entry) = reader.next_entry().expect("an archive") {
+        entries.push((text(&entry.path), text(&entry.link), entry.kind));
+    }
+    entries
+}
+
+fn paths(layer: &[u8]) -> Vec<String> {
+    entries(layer)
+        .into_iter()
+        .map(|(path, _, _)| path)
+        .collect()
+}
+
+/// What a program does that knows nothing but the specification of layers, to a copy of what is
+/// below: first it deletes what is deleted or replaced, then it unpacks the rest.
+fn apply_by_the_book(layer: &[u8], dest: &Path) {
+    let mut reader = Reader::new(layer);
+    while let Some(entry) = reader.next_entry().expect("an archive") {
+        let mut path = dest.join(OsStr::from_bytes(&entry.path));
+        if let Some(name) = deleted(&entry.path) {
+            path.set_file_name(OsStr::from_bytes(name));
+            assert!(path.symlink_metadata().is_ok(), "{path:?} was not there");
+        } else if entry.kind == EntryKind::Directory && is_directory(&path) {
+            forget_attributes(&path);
+            continue;
+        }
+        remove(&path);
+    }
+    let dir = File::open(dest).expect("a directory");
+    let rest = without_whiteouts(layer);
+    import(&*rest, dir.as_fd(), &ImportOptions::default()).expect("import");
+}
+
+/// What a whiteout stands for.
+fn deleted(path: &[u8]) -> Option<&[u8]> {
+    let name = path.rsplit(|byte| *byte == b'/').next()?;
+    name.strip_prefix(b".wh.")
+}
+
+fn without_whiteouts(mut layer: &[u8]) -> Vec<u8> {
+    let mut rest = Vec::new();
+    loop {
+        let mut length = 0;
+        let mut path = None;
+        let kind = loop {
+            let header = Header(layer[length..length + BLOCK].try_into().expect("a block"));
+            let size = header.number(header::SIZE).expect("a size");
+            let begin = length + BLOCK;
+            let end = begin + usize::try_from(size).expect("a small file");
+            length = end + padding(size);
+            if header.kind() != b'x' {
+                path = path.or(Some(header.text(header::NAME).to_owned()));
+                break header.kind();
+            }
+            let records = pax::parse(&layer[begin..end]).expect("records");
+            let long = records.iter().find(|(key, _)| *key == b"path");
+            path = long.map(|(_, value)| value.to_vec());
+        };
+        if kind == 0 {
+            rest.extend_from_slice(layer); // the end mark
+            return rest;
+        }
+        let (entry, others) = layer.split_at(length);
+        if deleted(&path.expect("a path")).is_none() {
+            rest.extend_from_slice(entry);
+        }
+        layer = others;
+    }
+}
+
+/// An entry says all there is to a directory, also to one that is there.
+fn forget_attributes(path: &Path) {
+    let dir = File::open(path).expect("a directory");
+    for (name, _) in node::xattrs(dir.as_fd()).expect("attributes") {
+        rustix::fs::fremovexattr(&dir, &*name).expect("remove an attribute");
+    }
+}
+
+fn is_directory(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_dir())
+}
+
+fn remove(path: &Path) {
+    if is_directory(path) {
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "nothing is mounted in a test's folder"
+        )]
+        fs::remove_dir_all(path).expect("remove");
+    } else if path.symlink_metadata().is_ok() {
+        fs::remove_file(path).expect("remove");
+    }
+}
+
+fn set_times(path: &Path, seconds: i64, nanoseconds: i64) {
+    let nanoseconds = u32::try_from(nanoseconds).expect("nanoseconds");
+    let time = timespec(seconds, nanoseconds);
+    let times = rustix::fs::Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::utimensat(rustix::fs::CWD, path, &times, flags).expect("times");
+}
+
+/// What a layer can carry of a tree: no sockets, no access times, no notes of overlayfs, no holes,
+/// and nothing of the root directory.
+fn carried(mut tree: Manifest) -> Manifest {
+    tree.remove(Path::new(""));
+    tree.retain(|_, seen| seen.kind != Kind::Socket);
+    rig::without(tree, |seen| {
+        seen.accessed = None;
+        seen.pieces.clear();
+        seen.xattrs.retain(|(name, _)| {
+            let name = name.to_bytes();
+            !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
+        });
+    })
+}
+
+fn shown(layers: &[PathBuf]) -> Manifest {
+    let mut layers = layers.to_vec();
+    let empty = tempfile::tempdir().expect("a directory");
+    if layers.len() == 1 {
+        layers.push(empty.path().to_owned()); // overlayfs wants two
+    }
+    carried(manifest(Merged::new(&layers).path()))
+}
+
+/// The layer, applied to what is below, gives what the mount shows.
+fn assert_comes_back(bench: &Bench<'_>) {
+    let layer = bench.plain();
+    let (below, dest) = (bench.layers(), bench.disk.dir());
+    let below: Vec<_> = below[1..]
+        .iter()
+        .map(|path| File::open(path).unwrap())
+        .collect();
+    let mut below: Vec<_> = below.iter().map(AsFd::as_fd).collect();
+    let empty = bench.disk.dir();
+    let empty = File::open(empty.path()).unwrap();
+    below.push(empty.as_fd()); // a single layer would be a plain tree to it
+    let options = copy::Options::default();
+    let open = File::open(dest.path()).unwrap();
+    copy_tree(&below, Path::new(""), open.as_fd(), &options).expect("copy");
+    apply_by_the_book(&layer, dest.path());
+    assert_same(&shown(&bench.layers()), &carried(manifest(dest.path())));
+}
+
+#[test]
+fn root_each_change_has_its_entry() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("ext4", 64);
+    let bench = Bench::new(&disk);
+    for dir in ["kept", "opaque/sub", "type", "gone"] {
+        fs::create_dir_all(bench.low(dir)).unwrap();
+    }
+    for file in [
+        "kept/a",
+        "kept/b",
+        "kept/c",
+        "opaque/x",
+        "opaque/sub/y",
+        "gone/z",
+        "touched",
+    ] {
+        fs::write(bench.low(file), "before").unwrap();
+    }
+    bench.through_a_mount(|at| {
+        fs::write(at.join("kept/a"), "after").unwrap();
+        fs::remove_file(at.join("kept/b")).unwrap();
+        remove(&at.join("opaque"));
+        fs::create_dir_all(at.join("opaque/sub/new")).unwrap();
+        remove(&at.join("gone"));
+        remove(&at.join("type"));
+        fs::write(at.join("type"), "").unwrap();
+        fs::write(at.join("added"), "").unwrap();
+        fs::hard_link(at.join("added"), at.join("kept/other")).unwrap();
+        // Copied up, then as before.
+        fs::set_permissions(at.join("touched"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(at.join("touched"), fs::Permissions::from_mode(0o644)).unwrap();
+    });
+    let layer = bench.plain();
+    let expected = [
+        "added",
+        ".wh.gone",
+        "kept/",
+        "kept/a",
+        "kept/.wh.b",
+        "kept/other",
+        "opaque/",
+        "opaque/sub/",
+        "opaque/sub/new/",
+        "opaque/sub/.wh.y",
+        "opaque/.wh.x",
+        "type",
+    ];
+    assert_eq!(paths(&layer), expected);
+    let link = &entries(&layer)[5];
+    assert_eq!((&*link.1, link.2), ("added", EntryKind::HardLink));
+    assert_comes_back(&bench);
+}
+
+#[test]
+fn root_nothing_changed_is_an_empty_layer() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("ext4", 64);
+    let bench = Bench::new(&disk);
+    fs::create_dir(bench.low("dir")).unwrap();
+    fs::write(bench.low("dir/file"), "content").unwrap();
+    bench.through_a_mount(|at| {
+        let file = at.join("dir/file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    });
+    assert!(bench.up("dir/file").exists(), "it was not copied up");
+    let (layer, diffed) = bench.diff(&plain()).unwrap();
+    assert_eq!(layer, [0; 1024]);
+    assert_eq!((diffed.entries, diffed.uncompressed), (0, 1024));
+}
+
+#[test]
+fn root_a_change_behind_an_old_time_is_found() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("ext4", 64);
+    let bench = Bench::new(&disk);
+    fs::write(bench.low("file"), "one").unwrap();
+    set_times(&bench.low("file"), 5, 7);
+    bench.through_a_mount(|at| {
+        fs::write(at.join("file"), "two").unwrap();
+        set_times(&at.join("file"), 5, 7);
+    });
+    assert_eq!(paths(&bench.plain()), ["file"]);
+}
+
+#[test]
+fn root_names_that_were_one_file_come_apart() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("ext4", 64);
+    let bench = Bench::new(&disk);
+    fs::write(bench.low("a"), "same").unwrap();
+    fs::hard_link(bench.low("a"), bench.low("b")).unwrap();
+    fs::write(bench.low("c"), "other").unwrap();
+    bench.through_a_mount(|at| {
+        // Copied up as a file of its own.
+        fs::set_permissions(at.join("a"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(at.join("a"), fs::Permissions::from_mode(0o644)).unwrap();
+        // Not changed itself, but a second name must know its first.
+        fs::hard_link(at.join("c"), at.join("d")).unwrap();
+    });
+    let layer = bench.plain();
+    assert_eq!(paths(&layer), ["a", "c", "d"]);
+    assert_eq!(entries(&layer)[2].1, "c");
+    assert_comes_back(&bench);
+}
+
+#[test]
+fn root_a_socket_deletes_what_it_replaced() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("ext4", 64);
+    let bench = Bench::new(&disk);
+    fs::write(bench.low("was"), "").unwrap();
+    make_node(&bench.up("was"), FileType::Socket, (0, 0));
+    make_node(&bench.up("new"), FileType::Socket, (0, 0));
+    assert_eq!(paths(&bench.plain()), [".wh.was"]);
+}
+
+#[test]
+fn root_whiteouts_of_nothing_are_left_out() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("ext4", 64);
+    let bench = Bench::new(&disk);
+    make_node(&bench.up("never"), FileType::CharacterDevice, (0, 0));
+    fs::create_dir(bench.up("dir")).unwrap();
+    make_node(&bench.up("dir/never"), FileType::CharacterDevice, (0, 0));
+    assert_eq!(paths(&bench.plain()), ["dir/"]);
+}
+
+#[test]
+fn root_notes_of_overlayfs_stay_where_they_are() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("ext4", 64);
+    let bench = Bench::new(&disk);
+    let notes = [
+        "trusted.overlay.opaque",
+        "trusted.overlay.origin",
+        "trusted.overlay.impure",
+        "trusted.overlay.overlay.opaque",
+        "user.overlay.opaque",
+        "user.kept",
+        "trusted.kept",
+    ];
+    fs::create_dir(bench.up("dir")).unwrap();
+    give(&bench.up("dir"), |attributes| {
+        attributes.xattrs = notes.map(|name| (rig::c(name), b"y".to_vec())).to_vec();
+    });
+    let layer = bench.plain();
+    let text = String::from_utf8_lossy(&layer);
+    assert!(!text.contains("overlay"), "{text}");
+    assert!(text.contains("SCHILY.xattr.user.kept=y") && text.contains("trusted.kept=y"));
+}
+
+#[test]
+fn root_what_cannot_be_understood_is_refused() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("ext4", 64);
+    for (note, value, dir) in [
+        ("trusted.overlay.redirect", &b"/elsewhere"[..], true),
+        ("trusted.overlay.redirect", b"elsewhere", false),
+        ("trusted.overlay.metacopy", b"", false),
+        ("trusted.overlay.opaque", b"x", true),
+        ("trusted.overlay.whiteout", b"y", false),
+    ] {
+        let bench = Bench::new(&disk);
+        let path = bench.up("it");
+        let made = if dir {
+            fs::create_dir(&path)
+        } else {
+            fs::write(&path, "")
+        };
+        made.unwrap();
+        give(&path, |attributes| {
+            attributes.xattrs = vec![(rig::c(note), value.to_vec())];
+        });
+        let refused = bench.diff(&plain()).expect_err(note);
+        assert!(
+            matches!(refused, Error::Feature { .. }),
+            "{note}: {refused}"
+        );
+    }
+    let bench = Bench::new(&disk);
+    fs::write(bench.up(".wh.file"), "").unwrap();
+    let refused = bench.diff(&plain()).expect_err("a whiteout in disguise");
+    assert!(matches!(refused, Error::Refused { .. }), "{refused}");
+}
+
+#[test]
+fn notes_are_looked_for_where_the_mount_keeps_them() {
+    let (upper, lower) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for dir in [&upper, &lower] {
+        fs::create_dir(dir.path().join("dir")).unwrap();
+    }
+    fs::write(lower.path().join("dir/hidden"), "").unwrap();
+    let name = upper.path().join("dir");
+    rustix::fs::setxattr(
+        &name,
+        "user.overlay.opaque",
+        b"y",
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
+    set_times(&name, 1, 2);
+    let paths_with = |markers| {
+        let options = DiffOptions { markers, ..plain() };
+        paths(&packed(upper.path(), &[lower.path()], &options).unwrap().0)
+    };
+    assert_eq!(paths_with(Markers::User), ["dir/", "dir/.wh.hidden"]);
+    assert_eq!(paths_with(Markers::Trusted), ["dir/"]);
+}
+
+fn sample() -> tempfile::TempDir {
+    let tree = tempfile::tempdir().unwrap();
+    fs::create_dir(tree.path().join("dir")).unwrap();
+    for number in 0..40_u8 {
+        let content = vec![number; 100_000];
+        fs::write(tree.path().join(format!("dir/{number}")), content).unwrap();
+    }
+    tree
+}
+
+#[test]
+fn packings_hold_the_same_archive_and_come_out_the_same_again() {
+    let tree = sample();
+    let (plain, diffed) = packed(tree.path(), &[], &plain()).unwrap();
+    assert_eq!(
+        (diffed.sha256, diffed.size),
+        (diffed.diff_id, diffed.uncompressed)
+    );
+    for packing in [Packing::Gzip, Packing::Zstd] {
+        let options = DiffOptions {
+            packing,
+            ..DiffOptions::default()
+        };
+        let (layer, packed_as) = packed(tree.path(), &[], &options).unwrap();
+        assert_eq!(packed_as.diff_id, diffed.diff_id);
+        assert_eq!(packed_as.uncompressed, plain.len() as u64);
+        let mut unpacked = Vec::new();
+        match packing {
+            Packing::Gzip => std::io::copy(&mut GzDecoder::new(&*layer), &mut unpacked).unwrap(),
+            _ => std::io::copy(&mut zstd::Decoder::new(&*layer).unwrap(), &mut unpacked).unwrap(),
+        };
+        assert!(unpacked == plain, "{packing:?}");
+        assert!(layer.len() * 10 < plain.len(), "{packing:?} packs nothing");
+        assert!(
+            packed(tree.path(), &[], &options).unwrap().0 == layer,
+            "{packing:?}"
+        );
+        if packing == Packing::Gzip {
+            // No flags, no time.
+            assert_eq!(layer[..8], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0]);
+        }
+    }
+}
+
+#[test]
+fn times_end_at_the_source_date_epoch() {
+    let tree = tempfile::tempdir().unwrap();
+    for (name, seconds) in [("a-young", 2000), ("b-epoch", 1000), ("c-old", 500)] {
+        fs::write(tree.path().join(name), "").unwrap();
+        set_times(&tree.path().join(name), seconds, 5);
+    }
+    let options = DiffOptions {
+        source_date_epoch: Some(1000),
+        ..plain()
+    };
+    let (layer, _) = packed(tree.path(), &[], &options).unwrap();
+    let mut reader = Reader::new(&*layer);
+    let mut times = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        times.push((entry.modified.tv_sec, entry.modified.tv_nsec));
+    }
+    assert_eq!(times, [(1000, 0), (1000, 0), (500, 5)]);
+}
+
+#[test]
+fn stops_when_told_and_says_when_the_stream_fails() {
+    struct Stop;
+    impl Progress for Stop {
+        fn advanced(&self, _: u64, _: u64) {}
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+    struct Full;
+    impl std::io::Write for Full {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::from_raw_os_error(libc::ENOSPC))
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let tree = sample();
+    let dir = File::open(tree.path()).unwrap();
+    let stop = DiffOptions {
+        progress: &Stop,
+        ..plain()
+    };
+    let stopped = diff(dir.as_fd(), &[], &stop, &mut Vec::new());
+    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+    for packing in [Packing::None, Packing::Gzip, Packing::Zstd] {
+        let options = DiffOptions { packing, ..plain() };
+        let failed = diff(dir.as_fd(), &[], &options, &mut Full);
+        assert!(
+            matches!(failed, Err(Error::Stream { .. })),
+            "{packing:?}: {failed:?}"
+        );
+    }
+}
