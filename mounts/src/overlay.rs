@@ -5,9 +5,10 @@
 //! <root>/w/<slot>     its work directory; the kernel makes work/ in it
 //! <root>/t/<slot>     a retired layer, on its way to deletion
 //! <root>/t/<slot>.w   the work directory of a retired layer
+//! <root>/e            an empty directory, below layers whose parents are not known yet
 //! ```
 //!
-//! `l`, `w` and `t` have mode 0700: no user of the machine gets at a layer's set-user-id files
+//! These folders have mode 0700: no user of the machine gets at a layer's set-user-id files
 //! but through a mount that root made. A name in `l` is made once and never again. Everything is
 //! done by descriptor, so that renaming the root under a running daemon misleads nothing but the
 //! planned mounts.
@@ -51,6 +52,7 @@ pub struct Overlay {
     layers: Folder,
     work: Folder,
     trash: Folder,
+    floor: Folder,
     findings: Vec<Finding>,
     root: PathBuf,
     /// Something changed since it was last made durable. Set after the change and cleared before
@@ -77,6 +79,7 @@ impl Overlay {
             layers: folder(c"l")?,
             work: folder(c"w")?,
             trash: folder(c"t")?,
+            floor: folder(c"e")?,
             layout: checked.layout,
             findings: checked.findings,
             barrier: Barrier::open(&root)?,
@@ -105,7 +108,7 @@ impl Overlay {
     /// [`Error::Io`].
     pub fn survey(root: &Path) -> Result<Vec<Found>, Error> {
         let mut found = Vec::new();
-        for (place, name) in [(Place::Layer, "l"), (Place::Work, "w"), (Place::Trash, "t")] {
+        for (place, name) in PLACES {
             let path = root.join(name);
             match nix::fcntl::open(&path, FLAGS, Mode::empty()) {
                 Ok(fd) => list_folder(place, &Folder { fd, path }, &mut found)?,
@@ -306,9 +309,10 @@ impl Driver for Overlay {
     fn list(&self) -> Result<Vec<Found>, Error> {
         let mut found = Vec::new();
         let folders = [
-            (Place::Layer, &self.layers),
-            (Place::Work, &self.work),
-            (Place::Trash, &self.trash),
+            (Some(Place::Layer), &self.layers),
+            (Some(Place::Work), &self.work),
+            (Some(Place::Trash), &self.trash),
+            (None, &self.floor),
         ];
         for (place, folder) in folders {
             list_folder(place, folder, &mut found)?;
@@ -330,7 +334,19 @@ fn work_name(slot: Slot) -> String {
     format!("{slot}.w")
 }
 
-fn list_folder(place: Place, folder: &Folder, found: &mut Vec<Found>) -> Result<(), Error> {
+/// Our folders, and what may be in each.
+const PLACES: [(Option<Place>, &str); 4] = [
+    (Some(Place::Layer), "l"),
+    (Some(Place::Work), "w"),
+    (Some(Place::Trash), "t"),
+    (None, "e"),
+];
+
+fn list_folder(
+    place: Option<Place>,
+    folder: &Folder,
+    found: &mut Vec<Found>,
+) -> Result<(), Error> {
     let fail = |cause: Errno| Error::io("read directory", &folder.path, cause);
     let mut dir = Dir::openat(&folder.fd, c".", FLAGS, Mode::empty()).map_err(fail)?;
     let first = found.len();
@@ -340,12 +356,11 @@ fn list_folder(place: Place, folder: &Folder, found: &mut Vec<Found>) -> Result<
         if name == c"." || name == c".." {
             continue;
         }
-        let slot = match entry.file_type() {
-            Some(Type::Directory) => slot_of(place, name),
-            _ => None,
-        };
+        let is_dir = entry.file_type() == Some(Type::Directory);
+        let place = place.filter(|_| is_dir);
+        let slot = place.and_then(|place| Some((place, slot_of(place, name)?)));
         found.push(match slot {
-            Some(slot) => Found::Slot(place, slot),
+            Some((place, slot)) => Found::Slot(place, slot),
             None => Found::Stranger(folder.path.join(OsStr::from_bytes(name.to_bytes()))),
         });
     }

@@ -63,7 +63,10 @@ impl Layout {
     /// Directory of a layer.
     #[must_use]
     pub fn layer(&self, slot: Slot) -> String {
-        format!("{}/l/{slot}", self.root)
+        match slot {
+            Slot::FLOOR => format!("{}/e", self.root),
+            slot => format!("{}/l/{slot}", self.root),
+        }
     }
 
     /// Work directory of a writable layer.

@@ -10,6 +10,13 @@ const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u64);
 
+impl Slot {
+    /// Stands, as the only parent in a [`Stack`](crate::Stack), for an empty directory: below a
+    /// writable layer whose parents are not known yet, so that deletions can be noted in it. No
+    /// layer has this number.
+    pub const FLOOR: Self = Self(0);
+}
+
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0_u8; 13]; // u64::MAX has 13 digits

@@ -98,6 +98,8 @@ struct SnapRow {
     retired: Option<i64>,
     #[prost(string, optional, tag = "8")]
     damage: Option<String>,
+    #[prost(bool, tag = "9")]
+    floats: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -257,6 +259,7 @@ impl Assembly {
             origin: self.origins.remove(&id).map(key).transpose()?,
             retired: row.retired.map(Timestamp),
             damage: row.damage.clone(),
+            floats: row.floats,
         })
     }
 }
@@ -286,6 +289,7 @@ fn snap_row(record: &Record) -> SnapRow {
             .damage
             .as_ref()
             .map(|why| why.chars().take(DAMAGE_CHARS).collect()),
+        floats: record.floats,
     }
 }
 
@@ -433,6 +437,7 @@ mod tests {
             origin: origin.map(|origin| Key::parse("key", &origin).unwrap()),
             retired: retired.map(Timestamp),
             damage: Some("none".into()),
+            floats: true,
         }
     }
 

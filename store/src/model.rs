@@ -287,6 +287,9 @@ pub struct Record {
     pub retired: Option<Timestamp>,
     /// Why its content cannot be trusted.
     pub damage: Option<String>,
+    /// Whether it was made without a parent and may get one when it is committed. Until then it
+    /// is mounted over an empty directory, so that deletions can be noted in it.
+    pub floats: bool,
 }
 
 #[cfg(test)]

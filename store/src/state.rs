@@ -122,6 +122,7 @@ pub(crate) fn create(
     view: &View,
     create: Create,
     id: LayerId,
+    floats: bool,
     now: Timestamp,
 ) -> Decision<Arc<Record>> {
     let parent = check_create(view, &create)?;
@@ -137,6 +138,7 @@ pub(crate) fn create(
         origin: None,
         retired: None,
         damage: None,
+        floats,
     })
 }
 
@@ -179,6 +181,7 @@ pub(crate) fn commit(view: &View, commit: Commit, now: Timestamp) -> Decision<Ar
         origin: Some(commit.key),
         retired: None,
         damage: active.damage.clone(),
+        floats: false,
     })
 }
 

@@ -248,6 +248,7 @@ impl Store {
             create,
             id,
             parent,
+            floats: false,
         })
     }
 
@@ -258,15 +259,16 @@ impl Store {
     /// [`Error::Refused`] if the parent was removed meanwhile; [`Error::Barrier`],
     /// [`Error::Write`]: the snapshot does not exist.
     pub fn record(&self, claim: Claim, has_directories: bool) -> Result<Arc<Record>, Error> {
-        let (create, id) = (claim.create.clone(), claim.id);
+        let (create, id, floats) = (claim.create.clone(), claim.id, claim.floats);
         let now = Timestamp::now();
         let class = if has_directories {
             Class::NewWithFiles
         } else {
             Class::New
         };
-        self.writer
-            .write(class, move |view| state::create(view, create, id, now))
+        self.writer.write(class, move |view| {
+            state::create(view, create, id, floats, now)
+        })
     }
 
     /// Checks whether a commit would be allowed; answers the active snapshot, or `None` if the very
@@ -430,6 +432,7 @@ pub struct Claim {
     create: Create,
     id: LayerId,
     parent: Option<Arc<Record>>,
+    floats: bool,
 }
 
 impl Claim {
@@ -443,6 +446,13 @@ impl Claim {
     #[must_use]
     pub fn parent(&self) -> Option<&Arc<Record>> {
         self.parent.as_ref()
+    }
+
+    /// Has the record say that the snapshot may get its parent when it is committed.
+    #[must_use]
+    pub fn floating(mut self) -> Self {
+        self.floats = true;
+        self
     }
 }
 

@@ -103,6 +103,18 @@ fn overlays() -> Vec<Row> {
             ],
         ),
         (
+            "active, parents not known yet",
+            stack(Some(36), &[0], true),
+            "overlay",
+            "overlay",
+            &[
+                "workdir=/r/w/10",
+                "upperdir=/r/l/10",
+                "lowerdir=/r/e",
+                "index=off",
+            ],
+        ),
+        (
             "active, three parents, mapped",
             mapped(stack(Some(36), &[9, 5, 1], true)),
             "overlay",

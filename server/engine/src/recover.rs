@@ -37,7 +37,7 @@ pub struct Finding {
 }
 
 /// What only layerd may look into.
-const FOLDERS: [&str; 5] = ["meta", "l", "w", "t", "lost"];
+const FOLDERS: [&str; 6] = ["meta", "e", "l", "w", "t", "lost"];
 const FOLDER_MODE: u32 = 0o700;
 
 /// What is wrong with the folders themselves. What cannot be read at all is not judged here: the

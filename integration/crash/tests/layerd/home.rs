@@ -225,7 +225,7 @@ fn tidy_folders(root: &Path) -> Verdict {
     let top = names(root);
     if !top
         .iter()
-        .all(|name| ["l", "w", "t", "meta", "volumes"].contains(&&**name))
+        .all(|name| ["e", "l", "w", "t", "meta", "volumes"].contains(&&**name))
     {
         return Err(format!("in the root: {top:?}"));
     }
