@@ -15,6 +15,8 @@ use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::Settings;
+use crate::grpc::gate::Limits;
+use crate::metrics;
 
 /// Where containerd looks for a proxy's data by itself, so that its disk figures are right.
 const ROOT: &str = "/var/lib/containerd/io.containerd.snapshotter.v1.layerd";
@@ -30,6 +32,10 @@ pub(crate) struct Config {
     pub(crate) engine: layerd_engine::Options,
     /// How often the reaper looks by itself.
     pub(crate) reap_every: Duration,
+    /// How long calls may take.
+    pub(crate) limits: Limits,
+    /// Where metrics are served, if anywhere.
+    pub(crate) metrics: Option<metrics::Address>,
     /// How long a stop waits for calls to finish.
     pub(crate) stop_timeout: Duration,
 }
@@ -88,6 +94,8 @@ struct Raw {
     stop_timeout_secs: Option<u64>,
     socket: RawSocket,
     log: RawLog,
+    limits: RawLimits,
+    metrics: RawMetrics,
     overlayfs: RawOverlay,
     usage: RawUsage,
     reaper: RawReaper,
@@ -136,6 +144,19 @@ struct RawOverlay {
 #[serde(deny_unknown_fields, default)]
 struct RawUsage {
     patience_ms: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawMetrics {
+    address: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLimits {
+    call_timeout_secs: Option<u64>,
+    long_call_timeout_secs: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -196,6 +217,13 @@ impl TryFrom<Raw> for Config {
                 usage_patience: millis("usage.patience_ms", raw.usage.patience_ms, 500, 60_000)?,
                 id_mapping: raw.overlayfs.id_mapping.unwrap_or(true),
             },
+            limits: raw.limits.try_into()?,
+            metrics: raw
+                .metrics
+                .address
+                .filter(|address| !address.is_empty())
+                .map(|address| metrics_address(&address))
+                .transpose()?,
             reap_every: seconds("reaper.every_secs", raw.reaper.every_secs, 60, 86_400)?,
             stop_timeout: seconds("stop_timeout_secs", raw.stop_timeout_secs, 30, 3_600)?,
         })
@@ -225,6 +253,18 @@ impl TryFrom<RawSocket> for SocketConfig {
             path: socket_path(raw.path.unwrap_or_else(|| SOCKET.into()))?,
             mode: mode(raw.mode.as_deref().unwrap_or("0600"))?,
             group: raw.group.as_deref().map(group).transpose()?,
+        })
+    }
+}
+
+impl TryFrom<RawLimits> for Limits {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawLimits) -> Result<Self, ConfigError> {
+        let (call, long_call) = (raw.call_timeout_secs, raw.long_call_timeout_secs);
+        Ok(Self {
+            call: seconds("limits.call_timeout_secs", call, 60, 3_600)?,
+            long_call: seconds("limits.long_call_timeout_secs", long_call, 3_600, 86_400)?,
         })
     }
 }
@@ -277,6 +317,11 @@ fn socket_path(path: PathBuf) -> Result<PathBuf, ConfigError> {
         return Err(value("socket.path", path.display().to_string(), rule));
     }
     Ok(path)
+}
+
+fn metrics_address(text: &str) -> Result<metrics::Address, ConfigError> {
+    let rule = "must be an IP address with a port such as \"127.0.0.1:9323\", or \"unix:/PATH\"";
+    metrics::Address::parse(text).ok_or_else(|| value("metrics.address", text, rule))
 }
 
 fn mode(text: &str) -> Result<u32, ConfigError> {

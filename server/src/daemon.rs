@@ -4,6 +4,7 @@
 //! ends its step, the store writes what waits and closes. All within one deadline.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,16 +15,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{interval, sleep, timeout};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
+use crate::calls::Calls;
 use crate::config::Config;
+use crate::grpc::gate::Gate;
 use crate::listener::{ListenError, Listener};
 use crate::reaper::{self, Nudge};
 use crate::tasks::Tasks;
-use crate::{grpc, notify, with_causes};
+use crate::{grpc, metrics, notify, with_causes};
 
 /// How often the daemon looks at itself if systemd does not ask for it more often.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
+/// After this time a call is logged, and the writer when it does not answer.
+const SLOW: Duration = Duration::from_secs(10);
 /// How long clients get to read their last replies and to close, once all calls have ended.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
@@ -40,6 +45,8 @@ pub(crate) enum DaemonError {
     Listen(#[from] ListenError),
     #[error("set up the services")]
     Services(#[source] tonic_reflection::server::Error),
+    #[error("serve metrics")]
+    Metrics(#[from] metrics::MetricsError),
     #[error("serve")]
     Serve(#[from] tonic::transport::Error),
     #[error("the database failed; start layerd again")]
@@ -97,14 +104,19 @@ async fn serve(config: Config) -> Result<Arc<Engine>, DaemonError> {
             stop,
         )
     });
-    tasks.spawn(|stop| watch(engine.clone(), tasks.clone(), stop));
+    let calls = Calls::default();
+    tasks.spawn(|stop| watch(engine.clone(), tasks.clone(), calls.clone(), stop));
+    let gate = Gate::new(config.limits, calls);
     let parts = grpc::Parts {
         engine: engine.clone(),
         tasks: tasks.clone(),
         nudge,
         started,
     };
-    let router = grpc::router(parts, health_service).map_err(DaemonError::Services)?;
+    if let Some(address) = &config.metrics {
+        metrics::serve(address, engine.clone(), &tasks).await?;
+    }
+    let router = grpc::router(parts, health_service, gate).map_err(DaemonError::Services)?;
     let socket = UnixListener::from_std(listener.socket).map_err(DaemonError::Runtime)?;
     info!(version = env!("CARGO_PKG_VERSION"), root = %config.root.display(), "ready");
     notify::ready();
@@ -256,8 +268,9 @@ fn stop_on_signals(tasks: &Tasks) -> io::Result<()> {
 
 /// Tells systemd that we are alive, each time after the writer's thread has answered: it does not
 /// while the disk hangs. A store that refuses changes is alive; it heals itself when it can. One
-/// whose database hangs cannot: then the daemon stops, to be started anew.
-async fn watch(engine: Arc<Engine>, tasks: Tasks, stop: CancellationToken) {
+/// whose database hangs cannot: then the daemon stops, to be started anew. Calls that take long
+/// are logged with what they do, which is the disk's own story when it hangs.
+async fn watch(engine: Arc<Engine>, tasks: Tasks, calls: Calls, stop: CancellationToken) {
     let mut tick = interval(watch_every());
     loop {
         tokio::select! {
@@ -268,9 +281,31 @@ async fn watch(engine: Arc<Engine>, tasks: Tasks, stop: CancellationToken) {
             tasks.stop();
             return;
         }
-        let engine = engine.clone();
-        if tasks.call(move || engine.ping()).await.is_ok() {
-            notify::alive();
+        let asked = engine.clone();
+        let mut answer = pin!(tasks.call(move || asked.ping()));
+        loop {
+            log_slow(&calls);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                pinged = &mut answer => {
+                    if pinged.is_ok() {
+                        notify::alive();
+                    }
+                    break;
+                }
+                () = sleep(SLOW) => warn!("the writer of the records has not answered for a while"),
+            }
         }
+    }
+}
+
+fn log_slow(calls: &Calls) {
+    for slow in calls.newly_slow(SLOW) {
+        let (doing, since) = slow.doing;
+        let (running_s, doing_s) = (slow.running.as_secs(), since.as_secs());
+        warn!(
+            method = slow.method,
+            running_s, doing, doing_s, "a call takes long"
+        );
     }
 }

@@ -2,7 +2,9 @@
 
 mod admin;
 mod chunks;
+pub(crate) mod gate;
 mod limits;
+mod measure;
 mod mounts;
 pub(crate) mod rescue;
 mod snapshots;
@@ -33,6 +35,12 @@ use crate::tasks::Tasks;
 
 /// Largest message in either direction: containerd's own limit.
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+
+/// Calls at once on one connection; further ones wait in the client. containerd has one connection.
+const STREAMS_MAX: u32 = 8192;
+
+/// What every call passes, in the end the first.
+type Layers = Stack<gate::Gate, Stack<limits::Oversize, Stack<measure::Measure, Identity>>>;
 
 /// What every service works with.
 #[derive(Debug, Clone)]
@@ -76,7 +84,8 @@ fn in_messages<T, M>(entries: Vec<T>, message: impl Fn(Vec<T>) -> M) -> Messages
 pub(crate) fn router(
     parts: Parts,
     health: HealthServer<impl Health>,
-) -> Result<Router<Stack<limits::Oversize, Identity>>, tonic_reflection::server::Error> {
+    gate: gate::Gate,
+) -> Result<Router<Layers>, tonic_reflection::server::Error> {
     let snapshots = SnapshotsServer::new(snapshots::Service::new(parts.clone()))
         .max_decoding_message_size(MESSAGE_MAX)
         .max_encoding_message_size(MESSAGE_MAX);
@@ -86,7 +95,10 @@ pub(crate) fn router(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     Ok(Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .layer(measure::Measure)
         .layer(limits::Oversize)
+        .layer(gate)
         .add_service(snapshots)
         .add_service(VolumesServer::new(volumes::Service::new(parts.clone())))
         .add_service(MountsServer::new(mounts::Service::new(parts.clone())))

@@ -86,7 +86,7 @@ fn make_folder(path: &Path) -> Result<(), ListenError> {
 }
 
 /// A refused connection alone proves nothing: it is what any other file answers as well.
-fn remove_stale(path: &Path) -> Result<(), ListenError> {
+pub(crate) fn remove_stale(path: &Path) -> Result<(), ListenError> {
     let is_socket = |meta: fs::Metadata| meta.file_type().is_socket();
     if !fs::symlink_metadata(path).is_ok_and(is_socket) {
         return Ok(());

@@ -3,6 +3,7 @@
 //! This file reads the command line, sets up logging and turns the outcome into an exit code. The
 //! daemon is in `daemon.rs`.
 
+mod calls;
 mod check;
 mod config;
 mod daemon;
@@ -10,6 +11,7 @@ mod fsck;
 mod grpc;
 mod listener;
 mod logging;
+mod metrics;
 mod notify;
 mod reaper;
 mod tasks;

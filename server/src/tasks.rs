@@ -8,6 +8,8 @@ use std::future::Future;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::calls::Call;
+
 /// Why a call has no outcome.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Lost {
@@ -27,12 +29,17 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
-    /// Runs a task until it ends; it is to do so soon after the token it gets is cancelled.
+    /// Runs a task until it ends; it is to do so soon after the token it gets is cancelled. One
+    /// that a call starts belongs to the call.
     pub(crate) fn spawn<F>(&self, task: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.tracker.spawn(task(self.stop.clone()));
+        let task = task(self.stop.clone());
+        match Call::of_this_task() {
+            Some(call) => self.tracker.spawn(call.scope(task)),
+            None => self.tracker.spawn(task),
+        };
     }
 
     /// Runs blocking work on a thread of its own and waits for it. It runs to its end even if the
@@ -41,6 +48,11 @@ impl Tasks {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Lost> {
+        let call = Call::of_this_task();
+        let work = move || match call {
+            Some(call) => call.stage().run(work),
+            None => work(),
+        };
         let done = self.tracker.spawn_blocking(work).await;
         done.map_err(|error| {
             if error.is_panic() {

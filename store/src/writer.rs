@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
+use metrics::histogram;
 use tracing::{error, warn};
 
 use crate::apart::{Apart, within};
@@ -199,7 +200,10 @@ impl Batches {
         if !waiting.iter().any(|request| request.class.needs_barrier()) {
             return;
         }
-        if let Err(cause) = (self.barrier)() {
+        let begun = Instant::now();
+        let passed = (self.barrier)();
+        histogram!("layerd_barrier_seconds").record(begun.elapsed());
+        if let Err(cause) = passed {
             let failed = || Error::Barrier {
                 cause: cause.clone(),
             };
@@ -215,7 +219,12 @@ impl Batches {
         {
             draft.take(request);
         }
+        let begun = Instant::now();
         let written = self.write(mem::take(&mut draft.rows));
+        if matches!(written, Ok(Some(_))) {
+            histogram!("layerd_commit_seconds").record(begun.elapsed());
+            histogram!("layerd_commit_batch_changes").record(draft.served());
+        }
         if let Ok(Some(sequence)) = written {
             draft.view.set_sequence(sequence);
             self.shared.publish(draft.view);
@@ -387,6 +396,11 @@ impl Draft {
             edit.apply(&mut self.view);
         }
         self.answers.push(answer);
+    }
+
+    /// Calls that wait for this batch, for the metrics.
+    fn served(&self) -> f64 {
+        u32::try_from(self.answers.len()).map_or(f64::INFINITY, f64::from)
     }
 
     /// Adds the rows in which the edit differs from what the record was.

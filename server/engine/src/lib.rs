@@ -18,6 +18,7 @@ mod reap;
 mod recover;
 mod snapshots;
 pub mod spec;
+mod stage;
 mod trash;
 mod turns;
 mod volumes;
@@ -38,6 +39,7 @@ pub use list::{Entry, Listing};
 pub use reap::Reaped;
 pub use recover::{Finding, restore_records, survey};
 pub use snapshots::{Counts, Mounted};
+pub use stage::Stage;
 pub use trash::{Removed, TrashOptions};
 pub use volumes::{
     Candidate, CreateVolume, Filled, Plan, Pruned, Source, VolumeEntry, VolumeFilter,

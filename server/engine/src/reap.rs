@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use layerd_store::LayerId;
+use metrics::counter;
 use nix::sys::statvfs::statvfs;
 use tracing::{debug, warn};
 
@@ -113,6 +114,8 @@ impl Engine {
             self.forget(gone.copied().collect());
         }
         self.reap_volumes();
+        counter!("layerd_reaped_layers_total").increment(reaped.deleted as u64);
+        counter!("layerd_reap_failures_total").increment(reaped.failed as u64);
         if reaped.deleted + reaped.failed > 0 {
             debug!(deleted = reaped.deleted, failed = reaped.failed, "reaped");
         }

@@ -11,10 +11,14 @@ use tracing::{debug, error, warn};
 
 use crate::list::{Entry, Listing};
 use crate::quarantine::LOST;
+use crate::stage::enter;
 use crate::{Durability, Engine, Error, slot};
 
 const UID_LABEL: &str = "containerd.io/snapshot/uidmapping";
 const GID_LABEL: &str = "containerd.io/snapshot/gidmapping";
+
+/// What a call does while the writer has its record.
+const RECORDING: &str = "waiting for its record to be durable";
 
 /// How to mount a snapshot.
 pub type Mounted = Vec<Mount>;
@@ -58,6 +62,7 @@ impl Engine {
         let mounts = self.plan(&create.key, &stack)?;
         self.make_directories(&claim, &stack)?;
         let (id, has_directories) = (claim.id(), stack.own.is_some());
+        enter(RECORDING);
         let recorded = self.store.record(claim, has_directories);
         let record = recorded.inspect_err(|_| self.abandon(id))?;
         debug!(key = record.key.as_str(), %id, kind = record.kind.as_str(), "created");
@@ -103,6 +108,7 @@ impl Engine {
                 commit.usage = Some(self.settle(&active)?);
             }
         }
+        enter(RECORDING);
         let record = self.store.commit(commit, is_full)?;
         self.after_commit(&record);
         debug!(key = key.as_str(), name = record.key.as_str(), id = %record.id, "committed");
@@ -111,6 +117,7 @@ impl Engine {
 
     fn settle(&self, active: &Record) -> Result<Usage, Error> {
         let id = active.id;
+        enter("writing the content of the layer to the disk");
         let settled = self.driver.settle(slot(id));
         let usage = settled.map_err(|cause| {
             if matches!(cause, layerd_mounts::Error::Lost { .. }) {
@@ -162,7 +169,9 @@ impl Engine {
     /// `Missing`; `Refused` if it has children.
     pub fn remove(&self, key: &Key) -> Result<(), Error> {
         self.save_damage();
+        enter(RECORDING);
         let record = self.store.remove(key)?;
+        enter("moving the layer to the trash");
         // The removal is durable. If the rename fails, the reaper tries it again.
         if let Err(cause) = self.driver.retire(slot(record.id)) {
             let cause = &cause as &dyn std::error::Error;
@@ -190,6 +199,7 @@ impl Engine {
     /// `Missing`; `Invalid` if a label breaks a rule.
     pub fn update(&self, key: &Key, changes: Vec<LabelChange>) -> Result<Entry, Error> {
         self.save_damage();
+        enter(RECORDING);
         let record = self.store.update(key, changes)?;
         debug!(key = key.as_str(), id = %record.id, "updated");
         Ok(Entry::new(&self.store.view(), record))
@@ -217,6 +227,7 @@ impl Engine {
         let view = self.store.view();
         let record = find(&view, key)?;
         self.quarantine.check(record)?;
+        enter("measuring the layer");
         let figure = match (record.kind, record.usage) {
             (Kind::View, _) => return Ok(Usage::default()),
             (_, Some(usage)) => return Ok(usage),
@@ -296,6 +307,7 @@ impl Engine {
             (None, None) => Base::Empty,
         };
         let needs_work = stack.writable && !stack.parents.is_empty();
+        enter("making the directories of the layer");
         let created = self.driver.create(own, base, needs_work);
         created.map_err(|cause| {
             self.abandon(id);

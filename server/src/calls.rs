@@ -1,0 +1,147 @@
+//! The calls under way: what each does and since when, and how many there may be.
+//!
+//! A [`Call`] stands for a request from when it is let in until its work ends, which may be after
+//! its client has gone: so a place is never given away while a thread is still busy with it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use layerd_engine::Stage;
+use tokio::sync::OwnedSemaphorePermit;
+
+tokio::task_local! {
+    static OF_THIS_TASK: Arc<Call>;
+}
+
+/// One request that was let in.
+#[derive(Debug)]
+pub(crate) struct Call {
+    calls: Calls,
+    number: u64,
+    stage: Arc<Stage>,
+    /// Its place among those that may run at once.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Call {
+    /// The request that this task works for, if it works for one.
+    pub(crate) fn of_this_task() -> Option<Arc<Self>> {
+        OF_THIS_TASK.try_with(Clone::clone).ok()
+    }
+
+    /// Runs a task for this call.
+    pub(crate) async fn scope<F: Future>(self: Arc<Self>, task: F) -> F::Output {
+        OF_THIS_TASK.scope(self, task).await
+    }
+
+    /// What it does.
+    pub(crate) fn stage(&self) -> &Arc<Stage> {
+        &self.stage
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.calls.list().under_way.remove(&self.number);
+    }
+}
+
+/// All of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Calls(Arc<Mutex<List>>);
+
+#[derive(Debug, Default)]
+struct List {
+    next: u64,
+    under_way: BTreeMap<u64, UnderWay>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    method: &'static str,
+    begun: Instant,
+    stage: Arc<Stage>,
+    was_named: bool,
+}
+
+/// A call that takes long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Slow {
+    /// Name of the RPC.
+    pub(crate) method: &'static str,
+    /// Since it was let in.
+    pub(crate) running: Duration,
+    /// What it does, and for how long.
+    pub(crate) doing: (&'static str, Duration),
+}
+
+impl Calls {
+    /// Lets a request in, which holds `place` until its work ends.
+    pub(crate) fn begin(&self, method: &'static str, place: OwnedSemaphorePermit) -> Arc<Call> {
+        let stage = Arc::new(Stage::new());
+        let mut list = self.list();
+        let number = list.next;
+        list.next += 1;
+        let under_way = UnderWay {
+            method,
+            begun: Instant::now(),
+            stage: stage.clone(),
+            was_named: false,
+        };
+        list.under_way.insert(number, under_way);
+        drop(list);
+        Arc::new(Call {
+            calls: self.clone(),
+            number,
+            stage,
+            _place: place,
+        })
+    }
+
+    /// Calls that have run for longer than `limit` and were not named before.
+    pub(crate) fn newly_slow(&self, limit: Duration) -> Vec<Slow> {
+        let mut list = self.list();
+        let slow = list.under_way.values_mut();
+        slow.filter(|call| !call.was_named && call.begun.elapsed() > limit)
+            .map(|call| {
+                call.was_named = true;
+                Slow {
+                    method: call.method,
+                    running: call.begun.elapsed(),
+                    doing: call.stage.now(),
+                }
+            })
+            .collect()
+    }
+
+    /// The list is whole even if a holder panicked: each use is one insert or remove.
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn place() -> OwnedSemaphorePermit {
+        Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()
+    }
+
+    #[test]
+    fn a_slow_call_is_named_once_and_forgotten_at_its_end() {
+        let calls = Calls::default();
+        let call = calls.begin("Prepare", place());
+        assert_eq!(calls.newly_slow(Duration::from_secs(60)), []);
+        let slow = calls.newly_slow(Duration::ZERO);
+        assert_eq!(slow.len(), 1);
+        assert_eq!(slow[0].method, "Prepare");
+        assert_eq!(calls.newly_slow(Duration::ZERO), []);
+        drop(call);
+        assert!(calls.list().under_way.is_empty());
+    }
+}

@@ -1,0 +1,333 @@
+//! What Prometheus is told, and the only place that knows its names.
+//!
+//! Off unless `metrics.address` is set. What happens is counted where it happens, through the
+//! `metrics` facade, which costs next to nothing while nobody listens; what there is (snapshots,
+//! volumes, space) is looked up when somebody asks.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, io};
+
+use axum::Router;
+use axum::routing::get;
+use layerd_engine::{Engine, VolumeFilter};
+use layerd_store::Timestamp;
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use nix::sys::statvfs::statvfs;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tracing::{error, info};
+
+use crate::listener::remove_stale;
+use crate::tasks::Tasks;
+
+/// Bounds of histograms of time, in seconds: from an answer out of memory to a hanging disk's.
+const SECONDS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+    20.0, 60.0,
+];
+/// Bounds of histograms of counts.
+const COUNTS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+/// How often the histograms' samples are gathered, so that they take no memory when nobody asks.
+const GATHER_EVERY: Duration = Duration::from_secs(5);
+
+/// Where metrics are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// TCP: whoever can reach it may read it.
+    Tcp(SocketAddr),
+    /// A unix socket, for root alone.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Reads `IP:PORT` or `unix:/PATH`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("unix:") {
+            Some(path) => path.starts_with('/').then(|| Self::Unix(path.into())),
+            None => text.parse().ok().map(Self::Tcp),
+        }
+    }
+}
+
+/// Why there are no metrics.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MetricsError {
+    #[error("start to count")]
+    Recorder(#[from] BuildError),
+    #[error("listen at {address}")]
+    Listen {
+        address: String,
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// Starts to count, and answers `GET /metrics` until the daemon stops. Once in a process.
+pub(crate) async fn serve(
+    address: &Address,
+    engine: Arc<Engine>,
+    tasks: &Tasks,
+) -> Result<(), MetricsError> {
+    let handle = start()?;
+    let gathered = handle.clone();
+    tasks.spawn(|stop| gather(gathered, stop));
+    let (calls, started) = (tasks.clone(), Timestamp::now());
+    let page = move || page(engine.clone(), calls.clone(), handle.clone(), started);
+    let app = Router::new().route("/metrics", get(page));
+    let failed = |cause| MetricsError::Listen {
+        address: format!("{address:?}"),
+        cause,
+    };
+    match address {
+        Address::Tcp(at) => {
+            let socket = TcpListener::bind(at).await.map_err(failed)?;
+            tasks.spawn(|stop| answer(socket, app, stop));
+        }
+        Address::Unix(path) => {
+            // As other files are not removed, the next line fails if one is in the way.
+            remove_stale(path).map_err(|cause| failed(io::Error::other(cause)))?;
+            let socket = UnixListener::bind(path).map_err(failed)?;
+            tasks.spawn(|stop| answer(socket, app, stop));
+        }
+    }
+    info!(?address, "serving metrics");
+    Ok(())
+}
+
+async fn answer<L>(socket: L, app: Router, stop: CancellationToken)
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let served = axum::serve(socket, app).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(cause) = served.await {
+        error!(error = &cause as &dyn std::error::Error, "serve metrics");
+    }
+}
+
+async fn gather(handle: PrometheusHandle, stop: CancellationToken) {
+    let mut tick = interval(GATHER_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => handle.run_upkeep(),
+        }
+    }
+}
+
+/// One look at everything, as Prometheus reads it.
+async fn page(
+    engine: Arc<Engine>,
+    tasks: Tasks,
+    handle: PrometheusHandle,
+    started: Timestamp,
+) -> String {
+    let looked = tasks.call(move || look(&engine, started)).await;
+    if let Err(lost) = looked {
+        error!(
+            error = &lost as &dyn std::error::Error,
+            "gather the metrics"
+        );
+    }
+    handle.render()
+}
+
+/// Notes how a call ended. Measured to the end of its answer.
+pub(crate) fn rpc(service: &str, method: &str, code: Code, took: Duration) {
+    let labels = [
+        ("service", service.to_owned()),
+        ("method", method.to_owned()),
+        ("code", format!("{code:?}")),
+    ];
+    histogram!("layerd_rpc_seconds", &labels).record(took);
+}
+
+fn start() -> Result<PrometheusHandle, BuildError> {
+    let counts = Matcher::Full("layerd_commit_batch_changes".into());
+    let handle = PrometheusBuilder::new()
+        .set_buckets(&SECONDS)?
+        .set_buckets_for_metric(counts, &COUNTS)?
+        .install_recorder()?;
+    describe();
+    gauge!("layerd_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+/// What each means. The dashboard and the alert rules in deploy/ are held against this list.
+fn describe() {
+    let seconds = |name, text| describe_histogram!(name, Unit::Seconds, text);
+    seconds(
+        "layerd_rpc_seconds",
+        "Time from the arrival of a call to the end of its answer.",
+    );
+    seconds(
+        "layerd_commit_seconds",
+        "Time of a commit of the records, its wait for the disk included.",
+    );
+    seconds(
+        "layerd_barrier_seconds",
+        "Time of a wait for directories and content to be durable before their records.",
+    );
+    seconds(
+        "layerd_unpack_seconds",
+        "Time of unpacking a layer, until its content is on the disk.",
+    );
+    describe_histogram!(
+        "layerd_commit_batch_changes",
+        Unit::Count,
+        "Calls that one commit of the records served."
+    );
+    describe_counter!(
+        "layerd_unpack_bytes_total",
+        Unit::Bytes,
+        "Bytes of unpacked layers, as tar streams."
+    );
+    describe_counter!(
+        "layerd_reaped_layers_total",
+        "Layers deleted from the trash."
+    );
+    describe_counter!(
+        "layerd_reap_failures_total",
+        "Deletions from the trash that failed and are tried again."
+    );
+    for (name, text) in GAUGES {
+        describe_gauge!(*name, *text);
+    }
+}
+
+/// What there is, looked up when somebody asks.
+const GAUGES: &[(&str, &str)] = &[
+    ("layerd_build_info", "Always 1; the version is a label."),
+    ("layerd_snapshots", "Snapshots by kind."),
+    (
+        "layerd_snapshot_bytes",
+        "Bytes of disk held by snapshots whose figure is known.",
+    ),
+    (
+        "layerd_snapshots_unmeasured",
+        "Snapshots whose figure is not known yet.",
+    ),
+    (
+        "layerd_snapshots_quarantined",
+        "Snapshots that answer DATA_LOSS.",
+    ),
+    ("layerd_trash_layers", "Removed layers still on the disk."),
+    (
+        "layerd_trash_bytes",
+        "Bytes of disk held by removed layers whose figure is known.",
+    ),
+    (
+        "layerd_trash_brake",
+        "1 while nothing is deleted because too much was removed at once.",
+    ),
+    ("layerd_volumes", "Volumes by state: used or unused."),
+    ("layerd_attachments", "Attachments."),
+    (
+        "layerd_disk_bytes",
+        "Size of the file system under the root.",
+    ),
+    (
+        "layerd_disk_free_bytes",
+        "Free space of the file system under the root.",
+    ),
+    (
+        "layerd_database_failed",
+        "1 while the database takes no changes.",
+    ),
+    (
+        "layerd_resident_memory_bytes",
+        "Memory of the daemon, from /proc/self/statm.",
+    ),
+    (
+        "layerd_open_descriptors",
+        "Open file descriptors of the daemon.",
+    ),
+    (
+        "layerd_start_time_seconds",
+        "When the daemon started, in seconds since 1970.",
+    ),
+];
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "Prometheus knows floats only; beyond 2^53 a digit does not matter"
+)]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+fn set(name: &'static str, count: u64) {
+    gauge!(name).set(number(count));
+}
+
+fn look(engine: &Engine, started: Timestamp) {
+    let counts = engine.counts();
+    for (kind, count) in [
+        ("active", counts.active),
+        ("view", counts.views),
+        ("committed", counts.committed),
+    ] {
+        gauge!("layerd_snapshots", "kind" => kind).set(number(count));
+    }
+    set("layerd_snapshot_bytes", counts.bytes);
+    set("layerd_snapshots_unmeasured", counts.unmeasured);
+    set("layerd_snapshots_quarantined", engine.quarantined() as u64);
+    look_at_trash(engine);
+    look_at_volumes(engine);
+    if let Ok(disk) = statvfs(engine.root()) {
+        set("layerd_disk_bytes", disk.blocks() * disk.fragment_size());
+        set(
+            "layerd_disk_free_bytes",
+            disk.blocks_available() * disk.fragment_size(),
+        );
+    }
+    set("layerd_database_failed", u64::from(engine.has_failed()));
+    look_at_ourselves(started);
+}
+
+fn look_at_trash(engine: &Engine) {
+    let trash = engine.trash();
+    let bytes = trash.iter().filter_map(|removed| removed.record.usage);
+    let bytes = bytes.map(|usage| usage.bytes).sum();
+    set("layerd_trash_layers", trash.len() as u64);
+    set("layerd_trash_bytes", bytes);
+    set("layerd_trash_brake", u64::from(engine.brake().is_some()));
+}
+
+fn look_at_volumes(engine: &Engine) {
+    let volumes = engine.volumes(&VolumeFilter::default());
+    let used = volumes
+        .iter()
+        .filter(|volume| volume.attachments > 0)
+        .count();
+    gauge!("layerd_volumes", "state" => "used").set(number(used as u64));
+    gauge!("layerd_volumes", "state" => "unused").set(number((volumes.len() - used) as u64));
+    set(
+        "layerd_attachments",
+        engine.attachments(None, None).len() as u64,
+    );
+}
+
+fn look_at_ourselves(started: Timestamp) {
+    if let Ok(statm) = fs::read_to_string("/proc/self/statm")
+        && let Some(pages) = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok())
+        && let Ok(Some(page)) = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+    {
+        let page: u64 = page.unsigned_abs();
+        set(
+            "layerd_resident_memory_bytes",
+            u64::saturating_mul(pages, page),
+        );
+    }
+    if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
+        set("layerd_open_descriptors", descriptors.count() as u64);
+    }
+    let seconds = u64::try_from(started.0 / 1_000_000_000).unwrap_or(0);
+    set("layerd_start_time_seconds", seconds);
+}
