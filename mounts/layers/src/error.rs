@@ -114,6 +114,31 @@ pub enum Error {
         /// How many are allowed.
         limit: u64,
     },
+    /// The blob cannot be decompressed: it is damaged, truncated, or of another kind.
+    #[error("decompress the blob at byte {offset}")]
+    Compressed {
+        /// Bytes of it that were read by then, at most some 100 KiB past the damage.
+        offset: u64,
+        /// What is wrong with it.
+        #[source]
+        cause: io::Error,
+    },
+    /// The blob has another length than was said.
+    #[error("the blob has {found} bytes, not {wanted}")]
+    Length {
+        /// What it should have.
+        wanted: u64,
+        /// What it has; if that is more, what was read of it.
+        found: u64,
+    },
+    /// The blob is another one than was said.
+    #[error("the blob is sha256:{found}, not sha256:{wanted}")]
+    Digest {
+        /// What it should be, in hexadecimal.
+        wanted: String,
+        /// What it is.
+        found: String,
+    },
     /// The caller wanted no more of it. What was done stays done.
     #[error("stopped before the end")]
     Stopped,

@@ -11,6 +11,7 @@
 //! attributes `user.*`, `trusted.*`, `security.capability` and POSIX ACLs. Other attributes
 //! (`security.selinux` above all) are left to the policy of the destination.
 
+pub mod apply;
 pub mod archive;
 pub mod copy;
 pub mod diff;

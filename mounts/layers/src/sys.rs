@@ -42,3 +42,17 @@ pub(crate) fn write_back(file: BorrowedFd<'_>, what: WriteBack) -> Result<(), Er
     let last = std::io::Error::last_os_error();
     Err(Errno::from_io_error(&last).unwrap_or(Errno::IO))
 }
+
+/// Has this thread, and no other, make files with the very mode it asks for. Meant for a thread
+/// that was started for it: its working directory is its own from then on.
+pub(crate) fn without_umask() -> Result<(), Errno> {
+    // SAFETY: takes no pointers; the thread goes on with a copy of what it shared.
+    let rc = unsafe { libc::unshare(libc::CLONE_FS) };
+    if rc != 0 {
+        let last = std::io::Error::last_os_error();
+        return Err(Errno::from_io_error(&last).unwrap_or(Errno::IO));
+    }
+    // SAFETY: takes no pointers, and cannot fail.
+    unsafe { libc::umask(0) };
+    Ok(())
+}

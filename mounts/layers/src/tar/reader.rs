@@ -92,6 +92,17 @@ pub struct Reader<R> {
     padding: u64,
     defaults: Notes,
     sum: Sum,
+    dialect: Dialect,
+}
+
+/// Whose reading of what archives leave open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    /// What the archive means, as far as that can be known; anything doubtful is refused.
+    Archive,
+    /// What containerd reads in a layer: global headers and access lists in text are passed over,
+    /// and a stream that ends where a header could begin is complete.
+    Layer,
 }
 
 /// What is known of the checksum of the whole.
@@ -125,7 +136,34 @@ impl<R: Read> Reader<R> {
             padding: 0,
             defaults: Notes::default(),
             sum: Sum::Unknown(Sha256::new()),
+            dialect: Dialect::Archive,
         }
+    }
+
+    /// Reads a layer of an image, from its start, the way containerd does: global headers and
+    /// access lists in text are passed over, and a stream that ends where a header could begin is
+    /// complete. `input` is cheap to read in small pieces: nothing is read ahead, but for the one
+    /// byte behind the end mark.
+    pub(crate) fn of_layer(input: R) -> Self {
+        Self {
+            input: BufReader::with_capacity(1, input),
+            offset: 0,
+            left: 0,
+            padding: 0,
+            defaults: Notes::without_acls(),
+            sum: Sum::None,
+            dialect: Dialect::Layer,
+        }
+    }
+
+    /// Bytes of the current file's content that have not been read.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// What it reads from, to go on behind the end mark.
+    pub(crate) fn into_input(self) -> R {
+        self.input.into_inner()
     }
 
     /// Bytes of the archive that were read.
@@ -154,6 +192,9 @@ impl<R: Read> Reader<R> {
                 problem,
             };
             let before = self.sum_so_far();
+            if names == (None, None) && notes.is_none() && self.is_over()? {
+                return Ok(None);
+            }
             let header = Header(self.block()?);
             if header.is_zero() {
                 if notes.is_some() || names != (None, None) {
@@ -168,6 +209,9 @@ impl<R: Read> Reader<R> {
                 return Err(bad("not a tar header: its sum is wrong"));
             }
             match header.kind() {
+                b'g' if self.dialect == Dialect::Layer => {
+                    drop(self.metadata(&header, at, LARGEST_NOTES)?);
+                }
                 b'g' => self.global(&header, at, before)?,
                 b'x' | b'X' if notes.is_none() => {
                     let data = self.metadata(&header, at, LARGEST_NOTES)?;
@@ -199,6 +243,47 @@ impl<R: Read> Reader<R> {
         let read = self.some(&mut buffer[..want])?;
         self.left -= read as u64;
         Ok(read)
+    }
+
+    /// Has `take` read content of the current file straight from the input: it is told how many
+    /// bytes there are, at least one, and answers how many it took.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] if it takes none; [`Error::Stream`].
+    pub(crate) fn take_with<T>(
+        &mut self,
+        take: impl FnOnce(&mut R, usize) -> std::io::Result<(T, usize)>,
+    ) -> Result<T, Error> {
+        debug_assert!(
+            self.dialect == Dialect::Layer,
+            "no sum is made of what is taken"
+        );
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX);
+        match take(self.input.get_mut(), most) {
+            Ok((_, 0)) => Err(Error::Truncated {
+                offset: self.offset,
+            }),
+            Ok((taken, length)) => {
+                self.left -= length as u64;
+                self.offset += length as u64;
+                Ok(taken)
+            }
+            Err(cause) => Err(self.failed(cause)),
+        }
+    }
+
+    /// Whether the stream has ended where that is no fault.
+    fn is_over(&mut self) -> Result<bool, Error> {
+        if self.dialect == Dialect::Archive {
+            return Ok(false);
+        }
+        loop {
+            match self.input.fill_buf() {
+                Ok(rest) => return Ok(rest.is_empty()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(cause) => return Err(self.failed(cause)),
+            }
+        }
     }
 
     fn some(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {

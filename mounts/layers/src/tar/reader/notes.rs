@@ -21,6 +21,8 @@ pub(super) struct Notes {
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) comment: Option<Vec<u8>>,
     sparse: Sparse,
+    /// Whether access lists in text are passed over.
+    no_acls: bool,
 }
 
 /// The four ways in which GNU tar says where the content of a sparse file belongs.
@@ -45,6 +47,14 @@ pub(super) enum Where {
 type Problem = &'static str;
 
 impl Notes {
+    /// None, that will take no access lists in text.
+    pub(super) fn without_acls() -> Self {
+        Self {
+            no_acls: true,
+            ..Self::default()
+        }
+    }
+
     /// These, and over them the records of one more header.
     pub(super) fn with(&self, data: &[u8]) -> Result<Self, Problem> {
         let mut notes = self.clone();
@@ -78,7 +88,7 @@ impl Notes {
     }
 
     fn acl(&mut self, name: &[u8], text: &[u8]) -> Result<(), Problem> {
-        if text.is_empty() {
+        if text.is_empty() || self.no_acls {
             return Ok(());
         }
         let value = acl::parse(text)

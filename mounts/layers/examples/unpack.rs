@@ -1,0 +1,74 @@
+//! Unpacks layers, one after the other, into directories that stand on each other, and says how
+//! long it took.
+//!
+//! Run by hand, as root: `unpack [--workers N] [--durable no|content|each] DIRECTORY BLOB...`.
+//! `DIRECTORY` must be empty; layer `N` goes to `DIRECTORY/N`.
+
+#![allow(clippy::print_stdout, reason = "it is what a benchmark is for")]
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use layerd_layers::Durable;
+use layerd_layers::apply::{Options, Target, Whiteouts, apply};
+use layerd_layers::copy::Markers;
+
+fn main() {
+    let mut options = Options::default();
+    let mut paths = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().expect("a value");
+        match &*argument {
+            "--workers" => options.workers = value().parse().expect("a number"),
+            "--durable" => {
+                options.durable = match &*value() {
+                    "no" => Durable::No,
+                    "content" => Durable::Content,
+                    "each" => Durable::Each,
+                    _ => unreachable!("no, content or each"),
+                }
+            }
+            _ => paths.push(PathBuf::from(argument)),
+        }
+    }
+    let (into, blobs) = paths.split_first().expect("a directory and blobs");
+    let mut made: Vec<File> = Vec::new();
+    let start = Instant::now();
+    for (number, blob) in blobs.iter().enumerate() {
+        let layer = into.join(number.to_string());
+        std::fs::create_dir(&layer).expect("a new directory");
+        let layer = File::open(layer).expect("a directory");
+        let lowers: Vec<BorrowedFd<'_>> = made.iter().rev().map(AsFd::as_fd).collect();
+        let target = Target {
+            layer: layer.as_fd(),
+            lowers: &lowers,
+            whiteouts: Whiteouts::Devices(Markers::Trusted),
+        };
+        let begin = Instant::now();
+        let applied = apply(File::open(blob).expect("a blob"), &target, &options);
+        let applied = applied.expect("unpack");
+        println!(
+            "{} {:.3} s: {} MiB, {} inodes on {} MiB of disk, {} implied, {} whiteouts",
+            blob.display(),
+            begin.elapsed().as_secs_f64(),
+            applied.size >> 20,
+            applied.inodes,
+            applied.bytes >> 20,
+            applied.implied.len(),
+            applied.whiteouts.len(),
+        );
+        made.push(layer);
+    }
+    let unpacked = start.elapsed();
+    if options.durable != Durable::No {
+        rustix::fs::fsync(&made[0]).expect("a barrier");
+    }
+    println!(
+        "all {:.3} s, and {:.3} s for the barrier",
+        unpacked.as_secs_f64(),
+        (start.elapsed() - unpacked).as_secs_f64()
+    );
+}

@@ -1,0 +1,206 @@
+//! Unpacks a layer of an image into the directory that overlayfs will show.
+//!
+//! What comes out is what containerd's own differ makes of the same blob when it writes straight
+//! into the upper directory of an overlay mount: the rules, and where we differ on purpose, stand
+//! in `apply/place.rs`. What differs is how: the blob is read, decompressed, hashed, parsed and
+//! written by threads of their own, with bounded queues between them, and every file is made by
+//! name in an open directory, so that no path is resolved again and again.
+//!
+//! One thread makes all names, in the order of the archive. Only content and attributes of small
+//! files are left to others, by descriptor: nothing depends on which of them is faster.
+//!
+//! The blob is hostile until proven otherwise. Nothing outside of the layer's directory changes,
+//! whatever it says; memory is bounded, whatever it claims. When [`apply()`] fails, what the
+//! directory holds by then is of no use, and must be thrown away.
+
+use std::fmt;
+use std::io::Read;
+use std::os::fd::BorrowedFd;
+
+use crate::copy::Markers;
+use crate::durable::Durable;
+use crate::error::Error;
+use crate::progress::{Progress, Silent};
+
+pub use adopt::{adopt, delete_whiteouts};
+
+/// How a blob is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// gzip, of one or more members.
+    Gzip,
+    /// Zstandard, of one or more frames; skippable ones are passed over.
+    Zstd,
+    /// What its first bytes say, as containerd does it for every media type that means compressed.
+    #[default]
+    Detect,
+}
+
+/// What becomes of the entries that say that something below is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whiteouts {
+    /// Devices 0:0 and marks on directories, as overlayfs reads them.
+    Devices(Markers),
+    /// What they name is deleted: in a directory that will be looked at without overlayfs.
+    Delete,
+}
+
+/// Where a layer goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The directory. Nobody else may change anything in it meanwhile.
+    pub layer: BorrowedFd<'a>,
+    /// The layers below, nearest first. They are only read.
+    pub lowers: &'a [BorrowedFd<'a>],
+    /// How deletions are noted.
+    pub whiteouts: Whiteouts,
+}
+
+/// What a layer may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of it when decompressed.
+    pub most_bytes: u64,
+    /// Names it may make, directories that it only implies included.
+    pub most_entries: u64,
+    /// Bytes that one byte of the blob may become. The first 16 MiB are free.
+    pub most_ratio: u64,
+}
+
+impl Default for Limits {
+    /// None but for the ratio: no deflate stream passes 1032, and no layer that means well comes
+    /// near that with Zstandard.
+    fn default() -> Self {
+        Self {
+            most_bytes: u64::MAX,
+            most_entries: u64::MAX,
+            most_ratio: 2000,
+        }
+    }
+}
+
+/// What is known of the blob beforehand. It is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Blob {
+    /// Its length in bytes.
+    pub size: Option<u64>,
+    /// Its digest, compressed as it is.
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// Who is told what regular files hold. Called from several threads; for the same path in the
+/// order of the archive, and what is said later replaces what was said before.
+pub trait Manifest: Sync {
+    /// The file at `path`, relative to the layer, has `size` bytes. `digest` is XXH3 (128 bits) of
+    /// those that the archive held: all of them, unless the file is sparse.
+    fn file(&self, path: &[u8], size: u64, digest: u128);
+
+    /// `path` is another name of the file at `target`.
+    fn link(&self, path: &[u8], target: &[u8]);
+}
+
+/// How to unpack.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// How the blob is compressed.
+    pub compression: Compression,
+    /// What it must be.
+    pub blob: Blob,
+    /// What it may ask for.
+    pub limits: Limits,
+    /// What is on the disk on return.
+    pub durable: Durable,
+    /// Threads that write small files, besides those that always are there; 0 stands for one.
+    pub workers: usize,
+    /// Who watches, and may stop it. Files are names made; bytes are those of the decompressed
+    /// stream.
+    pub progress: &'a dyn Progress,
+    /// Who is told what the files hold. Costs a hash of all content.
+    pub manifest: Option<&'a dyn Manifest>,
+}
+
+impl Default for Options<'_> {
+    /// Any compression, nothing known of the blob, the default limits, nothing durable, one
+    /// worker, nobody watching.
+    fn default() -> Self {
+        Self {
+            compression: Compression::Detect,
+            blob: Blob::default(),
+            limits: Limits::default(),
+            durable: Durable::No,
+            workers: 1,
+            progress: &Silent,
+            manifest: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("Options");
+        shown.field("compression", &self.compression);
+        shown.field("blob", &self.blob);
+        shown.field("limits", &self.limits);
+        shown.field("durable", &self.durable);
+        shown.field("workers", &self.workers);
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// What was unpacked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// SHA-256 of the decompressed stream, to its very end.
+    pub diff_id: [u8; 32],
+    /// Length of that stream in bytes.
+    pub size: u64,
+    /// Bytes of disk that the layer takes, its top directory included: blocks of 512 bytes, each
+    /// inode counted once.
+    pub bytes: u64,
+    /// Inodes of the layer, its top directory included.
+    pub inodes: u64,
+    /// Directories that were made only because something lies in them, and that no lower layer
+    /// had: they are 0755 and belong to root. Relative to the layer, parents first.
+    pub implied: Vec<Vec<u8>>,
+    /// Whiteout devices that were made. Relative to the layer.
+    pub whiteouts: Vec<Vec<u8>>,
+}
+
+/// Unpacks the blob that `source` yields into the directory `target.layer`.
+///
+/// `source` is read to its end. With [`Durable::Content`] all content is on the disk on return,
+/// and names and attributes wait in the journal: one fsync in that file system makes the layer
+/// durable. With [`Durable::Each`] everything is.
+///
+/// Takes five threads and `options.workers`, of which two are busy all the time; memory for each
+/// directory of the layer (about 150 bytes), and 32 MiB at most for all else.
+///
+/// # Errors
+/// [`Error::Compressed`] for a damaged or truncated blob, [`Error::Digest`] and
+/// [`Error::Length`] for one that is not what `options.blob` says; [`Error::Truncated`] and
+/// [`Error::Malformed`] for a damaged archive in it; [`Error::Refused`] and [`Error::TooLong`] for
+/// an entry that cannot be; [`Error::Limit`]; [`Error::Stopped`] when the progress says so;
+/// [`Error::Stream`] if `source` fails; else [`Error::Io`], failed write-back included. Nothing
+/// outside of the layer has changed; what is in it is incomplete.
+pub fn apply(
+    source: impl Read + Send,
+    target: &Target<'_>,
+    options: &Options<'_>,
+) -> Result<Applied, Error> {
+    run::run(source, target, options)
+}
+
+mod adopt;
+mod dirs;
+mod give;
+mod implied;
+mod names;
+mod place;
+mod queue;
+mod run;
+mod settle;
+mod stream;
+mod sweep;
+mod write;

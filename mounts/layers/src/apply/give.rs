@@ -1,0 +1,180 @@
+//! What an entry gives to its file, in the order in which containerd does it: owner, extended
+//! attributes, mode, times. Writing and a change of owner take capabilities and setuid bits away.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use crate::apply::dirs::c_name;
+use crate::error::Error;
+use crate::node::{self, Failed, Xattrs};
+use crate::tar::Entry;
+
+/// The last moment that fits in nanoseconds since 1970, as 64 bits with a sign.
+const LAST: (i64, i64) = (i64::MAX / 1_000_000_000, i64::MAX % 1_000_000_000);
+
+/// Owner and group.
+pub(super) type Owner = (u32, u32);
+
+/// What a file has yet to get.
+#[derive(Debug, Clone)]
+pub(super) struct Give {
+    /// If it differs from what the file got when it was made.
+    pub(super) owner: Option<Owner>,
+    pub(super) xattrs: Xattrs,
+    /// Likewise.
+    pub(super) mode: Option<u32>,
+    pub(super) times: Timestamps,
+}
+
+impl Give {
+    /// Everything that an entry says.
+    pub(super) fn all(entry: &Entry) -> Result<Self, Error> {
+        Ok(Self {
+            owner: Some(owner(entry)?),
+            xattrs: xattrs(entry)?,
+            mode: Some(entry.permissions),
+            times: times(entry),
+        })
+    }
+
+    /// What an entry says over what a file has that `us` just made in a plain directory, asking
+    /// for its mode.
+    pub(super) fn rest(entry: &Entry, us: Owner) -> Result<Self, Error> {
+        let mut give = Self::all(entry)?;
+        give.owner = give.owner.filter(|owner| *owner != us);
+        // What the kernel does to these three bits depends on more than is known here.
+        let plain_mode = entry.permissions & 0o7000 == 0;
+        if plain_mode && !give.xattrs.iter().any(|(name, _)| is_acl(name)) {
+            give.mode = None;
+        }
+        Ok(give)
+    }
+
+    /// Whether what is made in a directory with this would belong to us and have the mode that was
+    /// asked for.
+    pub(super) fn keeps_plain(&self, us: Owner) -> bool {
+        self.owner.is_none_or(|(_, group)| group == us.1)
+            && self.mode.is_none_or(|mode| mode & libc::S_ISGID == 0)
+            && !self.xattrs.iter().any(|(name, _)| is_acl(name))
+    }
+
+    /// Gives it to an open file or directory.
+    pub(super) fn to(&self, file: BorrowedFd<'_>) -> Result<(), Failed> {
+        self.but_times(file)?;
+        rustix::fs::futimens(file, &self.times).map_err(|cause| ("set the times of", cause))
+    }
+
+    /// The same without times: those of a directory would not last.
+    pub(super) fn but_times(&self, file: BorrowedFd<'_>) -> Result<(), Failed> {
+        if let Some((uid, gid)) = self.owner {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            rustix::fs::fchown(file, Some(uid), Some(gid))
+                .map_err(|cause| ("change the owner of", cause))?;
+        }
+        for (name, value) in &self.xattrs {
+            let set = rustix::fs::fsetxattr(file, name.as_c_str(), value, XattrFlags::empty());
+            passed_over(set, name, false)?;
+        }
+        if let Some(mode) = self.mode {
+            rustix::fs::fchmod(file, Mode::from_raw_mode(mode))
+                .map_err(|cause| ("change the mode of", cause))?;
+        }
+        Ok(())
+    }
+
+    /// Gives it to what is not opened: symlinks, devices, FIFOs, and further names of files.
+    pub(super) fn to_name(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        is_link: bool,
+    ) -> Result<(), Failed> {
+        if let Some((uid, gid)) = self.owner {
+            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|cause| ("change the owner of", cause))?;
+        }
+        if !self.xattrs.is_empty() {
+            let (found, stat) = node::find(dir, name).map_err(|cause| ("look at", cause))?;
+            let path = node::proc_path(std::os::fd::AsFd::as_fd(&found));
+            let special = stat.kind() != node::Kind::Regular;
+            for (name, value) in &self.xattrs {
+                let set = rustix::fs::setxattr(&*path, &**name, value, XattrFlags::empty());
+                passed_over(set, name, special)?;
+            }
+        }
+        if let Some(mode) = self.mode.filter(|_| !is_link) {
+            rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty())
+                .map_err(|cause| ("change the mode of", cause))?;
+        }
+        rustix::fs::utimensat(dir, name, &self.times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|cause| ("set the times of", cause))
+    }
+}
+
+/// What a file system cannot hold is left out; so are a user's attributes of what is neither file
+/// nor directory.
+fn passed_over(set: Result<(), Errno>, name: &CStr, special: bool) -> Result<(), Failed> {
+    match set {
+        Err(Errno::OPNOTSUPP) => Ok(()),
+        Err(Errno::PERM) if special && name.to_bytes().starts_with(b"user.") => Ok(()),
+        other => other.map_err(|cause| ("set an extended attribute of", cause)),
+    }
+}
+
+fn is_acl(name: &CStr) -> bool {
+    name.to_bytes().starts_with(b"system.posix_acl_")
+}
+
+fn owner(entry: &Entry) -> Result<Owner, Error> {
+    let id = |id: u64, problem| {
+        let id = u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+        id.ok_or_else(|| refused(&entry.path, problem))
+    };
+    Ok((
+        id(entry.uid, "an owner that cannot be")?,
+        id(entry.gid, "a group that cannot be")?,
+    ))
+}
+
+/// Attributes of the archive but those in which overlayfs, or another program of root's, keeps
+/// its own notes: containerd sets none of them either.
+fn xattrs(entry: &Entry) -> Result<Xattrs, Error> {
+    let given = entry.xattrs.iter();
+    let given = given.filter(|(name, _)| !name.starts_with(b"trusted."));
+    given
+        .map(|(name, value)| Ok((c_name(name)?, value.clone())))
+        .collect::<Result<Vec<(CString, Vec<u8>)>, Error>>()
+}
+
+fn times(entry: &Entry) -> Timestamps {
+    let read = entry.accessed.unwrap_or(entry.modified);
+    let later = |one: Timespec, other: Timespec| {
+        let key = |time: Timespec| (time.tv_sec, time.tv_nsec);
+        if key(one) < key(other) { other } else { one }
+    };
+    Timestamps {
+        last_access: bound(later(read, entry.modified)),
+        last_modification: bound(entry.modified),
+    }
+}
+
+/// Times that containerd cannot express become the first of 1970.
+fn bound(time: Timespec) -> Timespec {
+    if time.tv_sec < 0 || (time.tv_sec, time.tv_nsec) > LAST {
+        return node::timespec(0, 0);
+    }
+    time
+}
+
+/// An entry that cannot be.
+pub(super) fn refused(path: &[u8], problem: &'static str) -> Error {
+    use std::os::unix::ffi::OsStrExt;
+    let shown = &path[..path.len().min(200)];
+    let path = PathBuf::from(std::ffi::OsStr::from_bytes(shown));
+    Error::Refused { path, problem }
+}

@@ -1,0 +1,571 @@
+//! Makes what the entries of a layer name, one after the other. A thread.
+//!
+//! The rules are those of containerd's differ when it writes into an upper directory:
+//!
+//! - A path is cleaned by its text and taken from the root of the layer, `..` and a leading slash
+//!   notwithstanding; what comes down to the root itself is passed over. Symlinks on the way are
+//!   followed within the layer (see `dirs.rs`), the last name never.
+//! - An entry replaces what is there by that name, with all below. A directory over a directory
+//!   keeps what is in it and takes on the new attributes.
+//! - Directories that are missing on the way get the attributes of the nearest lower layer that
+//!   has them, else 0755 and root.
+//! - `.wh.NAME` makes a device 0:0 called NAME, and fails if that is there already; `.wh..wh..opq`
+//!   marks its directory. Other names in `.wh..wh.` are whiteouts like any. When whiteouts are
+//!   executed, NAME is deleted, even if it came with this layer; an opaque mark deletes what did
+//!   not.
+//! - A hard link must lead to a file that the layer itself brings (overlayfs could not show it
+//!   as the same file anyhow), and gives that file the attributes of its own entry.
+//! - Attributes in `trusted.` are never set; of others, those are left out that the file system
+//!   cannot hold.
+//!
+//! We differ where containerd's result depends on the moment or on an accident: implied
+//! directories keep the times of the lower layer, instead of getting those of their last change; the times
+//! of a directory that is replaced later do not reach what replaces it; an opaque mark that is
+//! executed spares directories that were only implied by what they hold; holes of sparse files
+//! stay holes; and old formats that containerd knows but refuses (old GNU sparse files,
+//! contiguous files) are read.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::apply::dirs::{Dirs, Found, Id, New, ROOT, c_name};
+use crate::apply::give::{Give, Owner, refused};
+use crate::apply::implied;
+use crate::apply::names::{self, Name};
+use crate::apply::queue::Chunk;
+use crate::apply::run::Shared;
+use crate::apply::stream::Plain;
+use crate::apply::sweep;
+use crate::apply::write::{Content, Job};
+use crate::apply::{Options, Target, Whiteouts};
+use crate::durable::Durable;
+use crate::error::Error;
+use crate::node;
+use crate::sys::{self, WriteBack};
+use crate::tar::{Entry, EntryKind, Reader};
+use crate::trail;
+
+/// Bytes of a file up to which somebody else fills it.
+const SMALL: u64 = 128 << 10;
+
+/// Files that are handed over at once, and bytes of the stream that they may span: buffers are
+/// few, and those of jobs that wait here cannot be filled again.
+const BATCH: (usize, u64) = (32, 1 << 20);
+
+/// Bytes of a large file after which the disk gets to know them.
+const STEP: u64 = 8 << 20;
+
+/// Bytes that all names in the lists of the result may have.
+const MOST_LISTED: usize = 16 << 20;
+
+/// What was made.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) blocks: u64,
+    pub(super) inodes: u64,
+    pub(super) implied: Vec<Vec<u8>>,
+    pub(super) whiteouts: Vec<Vec<u8>>,
+}
+
+/// Makes the names of a layer.
+pub(super) struct Placer<'a> {
+    reader: Reader<Plain<'a>>,
+    pub(super) dirs: Dirs,
+    /// The parent of the last entry, by the text of its path.
+    last: (Vec<u8>, Id),
+    batch: Vec<Job>,
+    /// Where in the stream the first job of the batch lies.
+    batch_from: u64,
+    entries: u64,
+    whiteouts: Vec<Vec<u8>>,
+    listed: usize,
+    /// Whether something was there before, or is gone again: then usage cannot be told by counting
+    /// what was made.
+    disturbed: bool,
+    /// What this layer brought, where that matters.
+    own: Option<sweep::Own>,
+    us: Owner,
+    target: &'a Target<'a>,
+    options: &'a Options<'a>,
+    shared: &'a Shared,
+}
+
+impl<'a> Placer<'a> {
+    /// `masked` tells whether files may get fewer permissions than are asked for.
+    pub(super) fn new(
+        target: &'a Target<'a>,
+        options: &'a Options<'a>,
+        shared: &'a Shared,
+        masked: bool,
+    ) -> Result<Self, Error> {
+        let failed = |cause| Error::io("open", Path::new(""), cause);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(target.layer, c".", flags, Mode::empty()).map_err(failed)?;
+        let stat = node::stat(root.as_fd()).map_err(failed)?;
+        let acls = node::xattr(&node::proc_path(root.as_fd()), c"system.posix_acl_default");
+        let us = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
+        let plain = !masked
+            && stat.gid == us.1
+            && stat.permissions() & libc::S_ISGID == 0
+            && acls.map_err(failed)?.is_none();
+        let fresh = sweep::is_empty(root.as_fd()).map_err(failed)?;
+        let remembers = !fresh && target.whiteouts == Whiteouts::Delete;
+        Ok(Self {
+            reader: Reader::of_layer(Plain::new(shared)),
+            dirs: Dirs::new(root, plain),
+            last: (Vec::new(), ROOT),
+            batch: Vec::new(),
+            batch_from: 0,
+            entries: 0,
+            whiteouts: Vec::new(),
+            listed: 0,
+            disturbed: !fresh,
+            own: remembers.then(sweep::Own::default),
+            us,
+            target,
+            options,
+            shared,
+        })
+    }
+
+    /// Makes everything up to the end of the stream.
+    pub(super) fn run(&mut self) -> Result<(), Error> {
+        while let Some(entry) = self.reader.next_entry()? {
+            if self.options.progress.cancelled() {
+                return Err(Error::Stopped);
+            }
+            self.count()?;
+            self.entry(entry)?;
+            self.options.progress.advanced(1, 0);
+        }
+        Ok(())
+    }
+
+    /// Waits for the files, then gives the directories their times.
+    pub(super) fn finish(mut self) -> Result<Placed, Error> {
+        self.hand_over()?;
+        self.reader.into_input().drain();
+        self.shared.jobs.close();
+        self.shared.jobs.idle().map_err(|_| Error::Stopped)?;
+        self.shared.written.close();
+        self.shared.written.idle().map_err(|_| Error::Stopped)?;
+        let (mut blocks, mut inodes) = self.dirs.finish()?;
+        if self.options.durable == Durable::Each {
+            self.dirs.sync()?;
+        }
+        if self.disturbed {
+            (blocks, inodes) = sweep::usage(self.dirs.open(ROOT)?)?;
+        } else {
+            use std::sync::atomic::Ordering::Relaxed;
+            blocks += self.shared.blocks_used.load(Relaxed);
+            inodes += self.shared.inodes.load(Relaxed);
+        }
+        Ok(Placed {
+            blocks,
+            inodes,
+            implied: self.dirs.implied(),
+            whiteouts: self.whiteouts,
+        })
+    }
+
+    fn count(&mut self) -> Result<(), Error> {
+        self.entries += 1;
+        let limit = self.options.limits.most_entries;
+        if self.entries > limit {
+            let what = "entries";
+            return Err(Error::Limit { what, limit });
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<(), Error> {
+        let parts = names::clean(&entry.path);
+        let path = parts.join(&b'/');
+        let Some((name, parents)) = parts.split_last() else {
+            return Ok(()); // the root
+        };
+        if path.len() > trail::LONGEST_PATH {
+            return Err(Error::TooLong {
+                path: shown(&path[..200]),
+                length: path.len(),
+                limit: trail::LONGEST_PATH,
+            });
+        }
+        let dir = self.parent(&path[..path.len() - name.len()], parents)?;
+        match names::meaning(name) {
+            Name::Plain => {}
+            Name::Opaque => return self.opaque(dir),
+            Name::Whiteout(hidden) => return self.whiteout(dir, hidden, &entry),
+            Name::Bad => return Err(refused(&path, "a whiteout of nothing that could be")),
+        }
+        let name = c_name(name)?;
+        match entry.kind {
+            EntryKind::Directory => self.directory(dir, &name, &entry)?,
+            EntryKind::File => self.file(dir, &name, path, &entry)?,
+            EntryKind::HardLink => self.hard_link(dir, &name, &path, &entry)?,
+            EntryKind::Symlink | EntryKind::Character | EntryKind::Block | EntryKind::Fifo => {
+                self.special(dir, &name, &entry)?;
+            }
+        }
+        if let Some(own) = &mut self.own {
+            own.add(&self.dirs.join(dir, &name));
+        }
+        Ok(())
+    }
+
+    /// The directory that an entry goes to. Usually that of the entry before.
+    fn parent(&mut self, text: &[u8], names: &[&[u8]]) -> Result<Id, Error> {
+        if self.last.0 == text {
+            return Ok(self.last.1);
+        }
+        let (target, us) = (self.target, self.us);
+        let mut made = 0;
+        let found = self.dirs.resolve(names, &mut |dirs, at, name| {
+            let made_now = implied::make(dirs, at, name, target, us)?;
+            made += u64::from(made_now.is_some());
+            Ok(made_now)
+        })?;
+        for _ in 0..made {
+            self.count()?;
+        }
+        let id = found.unwrap_or(ROOT); // what is missing was made
+        self.last = (text.to_vec(), id);
+        Ok(id)
+    }
+
+    fn list(&mut self, name: &[u8]) -> Result<(), Error> {
+        self.listed += name.len() + size_of::<Vec<u8>>();
+        if self.listed > MOST_LISTED {
+            let (what, limit) = ("bytes in the names of whiteouts", MOST_LISTED as u64);
+            return Err(Error::Limit { what, limit });
+        }
+        Ok(())
+    }
+
+    fn opaque(&mut self, dir: Id) -> Result<(), Error> {
+        let Whiteouts::Devices(markers) = self.target.whiteouts else {
+            return self.clear(dir);
+        };
+        let here = self.dirs.open(dir)?;
+        let flags = rustix::fs::XattrFlags::empty();
+        let set = rustix::fs::fsetxattr(here, markers.opaque(), b"y", flags);
+        set.map_err(|cause| Error::io("mark as opaque", &self.dirs.path(dir), cause))
+    }
+
+    /// Deletes what this layer did not bring.
+    fn clear(&mut self, dir: Id) -> Result<(), Error> {
+        let Some(own) = &self.own else {
+            return Ok(()); // there is nothing else
+        };
+        let path = self.dirs.path(dir);
+        let failed = |cause| Error::io("read directory", &path, cause);
+        let names = sweep::names(self.dirs.open(dir)?).map_err(failed)?;
+        let (keep, remove): (Vec<_>, Vec<_>) = names
+            .into_iter()
+            .partition(|name| own.has(&self.dirs.join(dir, name)));
+        for name in remove {
+            self.remove(dir, &name)?;
+        }
+        for name in keep {
+            if let Found::Directory(below) = self.dirs.enter(dir, &name)? {
+                self.clear(below)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn whiteout(&mut self, dir: Id, hidden: &[u8], entry: &Entry) -> Result<(), Error> {
+        let name = c_name(hidden)?;
+        if self.target.whiteouts == Whiteouts::Delete {
+            return self.remove(dir, &name);
+        }
+        let give = Give::all(entry)?;
+        let owner = give
+            .owner
+            .filter(|owner| *owner != self.us || !self.dirs.is_plain(dir));
+        let here = self.dirs.open(dir)?;
+        let made = rustix::fs::mknodat(here, &*name, FileType::CharacterDevice, Mode::empty(), 0);
+        match made {
+            Err(Errno::EXIST) => {
+                return Err(refused(
+                    &entry.path,
+                    "a whiteout of what is in the same layer",
+                ));
+            }
+            other => other.map_err(|cause| self.failed("create whiteout", dir, &name, cause))?,
+        }
+        if let Some((uid, gid)) = owner {
+            let here = self.dirs.open(dir)?;
+            let (uid, gid) = (
+                rustix::fs::Uid::from_raw(uid),
+                rustix::fs::Gid::from_raw(gid),
+            );
+            rustix::fs::chownat(
+                here,
+                &*name,
+                Some(uid),
+                Some(gid),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )
+            .map_err(|cause| self.failed("change the owner of", dir, &name, cause))?;
+        }
+        self.shared.count(0);
+        let path = self.dirs.join(dir, &name).into_os_string().into_vec();
+        self.list(&path)?;
+        self.whiteouts.push(path);
+        Ok(())
+    }
+
+    fn directory(&mut self, dir: Id, name: &CStr, entry: &Entry) -> Result<(), Error> {
+        let mut give = Give::all(entry)?;
+        if let Some(id) = self.dirs.child(dir, name.to_bytes()) {
+            return self.dress(id, &give);
+        }
+        let mode = Mode::from_raw_mode(entry.permissions);
+        let make = |here: BorrowedFd<'_>| rustix::fs::mkdirat(here, name, mode);
+        if make(self.dirs.open(dir)?) == Err(Errno::EXIST) {
+            if let Found::Directory(id) = self.dirs.enter(dir, name)? {
+                return self.dress(id, &give);
+            }
+            self.remove(dir, name)?;
+            make(self.dirs.open(dir)?)
+                .map_err(|cause| self.failed("create directory", dir, name, cause))?;
+        }
+        let plain = self.dirs.is_plain(dir);
+        if plain {
+            give = Give::rest(entry, self.us)?;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = rustix::fs::openat(self.dirs.open(dir)?, name, flags, Mode::empty())
+            .map_err(|cause| self.failed("open directory", dir, name, cause))?;
+        give.but_times(open.as_fd())
+            .map_err(|(attempt, cause)| self.failed(attempt, dir, name, cause))?;
+        let new = New {
+            plain: plain && give.keeps_plain(self.us),
+            implied: false,
+            times: Some(give.times),
+        };
+        self.dirs.add(dir, name, open, new).map(drop)
+    }
+
+    /// Gives a directory that is there what its entry says.
+    fn dress(&mut self, id: Id, give: &Give) -> Result<(), Error> {
+        give.but_times(self.dirs.open(id)?)
+            .map_err(|(attempt, cause)| Error::io(attempt, &self.dirs.path(id), cause))?;
+        let plain = self.dirs.is_plain(id) && give.keeps_plain(self.us);
+        self.dirs.set(id, plain, give.times.clone());
+        Ok(())
+    }
+
+    /// What a new file in this directory has yet to get.
+    fn rest(&self, dir: Id, entry: &Entry) -> Result<Give, Error> {
+        if self.dirs.is_plain(dir) {
+            return Give::rest(entry, self.us);
+        }
+        Give::all(entry)
+    }
+
+    fn file(&mut self, dir: Id, name: &CStr, path: Vec<u8>, entry: &Entry) -> Result<(), Error> {
+        let give = self.rest(dir, entry)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(entry.permissions);
+        let file = self.create(dir, name, &|here| {
+            rustix::fs::openat(here, name, flags | OFlags::NOFOLLOW, mode)
+        })?;
+        let path = shown(&path);
+        if entry.stored > SMALL || entry.pieces.is_some() {
+            return self.large(file, path, entry, &give);
+        }
+        if self.batch.is_empty() {
+            self.batch_from = self.reader.offset();
+        }
+        let content = self.content()?;
+        self.batch.push(Job {
+            file,
+            path,
+            content,
+            give,
+        });
+        if self.batch.len() >= BATCH.0 || self.reader.offset() - self.batch_from >= BATCH.1 {
+            self.hand_over()?;
+        }
+        Ok(())
+    }
+
+    /// All content of the current file.
+    fn content(&mut self) -> Result<Vec<Chunk>, Error> {
+        let mut content = Vec::new();
+        while self.reader.left() > 0 {
+            content.push(self.chunk(usize::MAX)?);
+        }
+        Ok(content)
+    }
+
+    /// The next piece of the current file's content, which is not over; never empty.
+    fn chunk(&mut self, most: usize) -> Result<Chunk, Error> {
+        let taken = self.reader.take_with(|plain, left| {
+            let chunk = plain.next(left.min(most));
+            let length = chunk.as_deref().map_or(0, <[u8]>::len);
+            Ok((chunk, length))
+        })?;
+        let offset = self.reader.offset();
+        taken.ok_or(Error::Truncated { offset })
+    }
+
+    /// Gives the batch to the workers.
+    fn hand_over(&mut self) -> Result<(), Error> {
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.shared.jobs.push(batch).map_err(|_| Error::Stopped)
+    }
+
+    /// Waits until all files are filled.
+    fn catch_up(&mut self) -> Result<(), Error> {
+        self.hand_over()?;
+        self.shared.jobs.idle().map_err(|_| Error::Stopped)
+    }
+
+    /// Fills a file here and now: there is nothing else to do before its content is over.
+    fn large(
+        &mut self,
+        file: OwnedFd,
+        path: PathBuf,
+        entry: &Entry,
+        give: &Give,
+    ) -> Result<(), Error> {
+        self.hand_over()?;
+        // xfs sets blocks aside beyond the end of what grows, and counts them.
+        rustix::fs::ftruncate(&file, entry.size)
+            .map_err(|cause| Error::io("write", &path, cause))?;
+        let mut content = Content::new(self.options);
+        let whole = [(0, entry.size)];
+        let mut told = 0;
+        for (offset, length) in entry.pieces.as_deref().unwrap_or(&whole) {
+            let (mut at, end) = (*offset, *offset + *length);
+            while at < end {
+                let most = usize::try_from(end - at).unwrap_or(usize::MAX);
+                let chunk = self.chunk(most)?;
+                content
+                    .write(&file, &chunk, at)
+                    .map_err(|cause| Error::io("write", &path, cause))?;
+                at += chunk.len() as u64;
+                if self.options.durable != Durable::No && content.written() - told >= STEP {
+                    told = content.written();
+                    sys::write_back(file.as_fd(), WriteBack::Start)
+                        .map_err(|cause| Error::io("write to the disk", &path, cause))?;
+                }
+            }
+        }
+        content.complete(file, path, entry.size, give, self.options, self.shared)
+    }
+
+    fn special(&mut self, dir: Id, name: &CStr, entry: &Entry) -> Result<(), Error> {
+        let is_link = entry.kind == EntryKind::Symlink;
+        let give = self.rest(dir, entry)?;
+        let kind = match entry.kind {
+            EntryKind::Character => FileType::CharacterDevice,
+            EntryKind::Block => FileType::BlockDevice,
+            _ => FileType::Fifo,
+        };
+        let target = c_name(&entry.link)?;
+        let mode = Mode::from_raw_mode(entry.permissions);
+        let number = rustix::fs::makedev(entry.number.0, entry.number.1);
+        self.create(dir, name, &|here| match is_link {
+            true => rustix::fs::symlinkat(&*target, here, name),
+            false => rustix::fs::mknodat(here, name, kind, mode, number),
+        })?;
+        let here = self.dirs.open(dir)?;
+        give.to_name(here, name, is_link)
+            .map_err(|(attempt, cause)| self.failed(attempt, dir, name, cause))?;
+        let here = self.dirs.open(dir)?;
+        let stat = rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|cause| self.failed("look at", dir, name, cause))?;
+        self.shared
+            .count(u64::try_from(stat.st_blocks).unwrap_or(0));
+        Ok(())
+    }
+
+    fn hard_link(&mut self, dir: Id, name: &CStr, path: &[u8], entry: &Entry) -> Result<(), Error> {
+        let missing = || refused(path, "a hard link to a file that this layer does not have");
+        let parts = names::clean(&entry.link);
+        let (last, parents) = parts.split_last().ok_or_else(missing)?;
+        let target = c_name(last)?;
+        let found = self.dirs.resolve(parents, &mut |_, _, _| Ok(None))?;
+        let from = found.ok_or_else(missing)?;
+        self.catch_up()?; // the attributes of this entry come after those of the file
+        self.link(from, &target, dir, name)
+            .map_err(|error| match error.errno() {
+                Some(libc::ENOENT) => missing(),
+                _ => error,
+            })?;
+        if let Some(manifest) = self.options.manifest {
+            manifest.link(path, &parts.join(&b'/'));
+        }
+        let give = Give::all(entry)?;
+        let here = self.dirs.open(dir)?;
+        let stat = rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|cause| self.failed("look at", dir, name, cause))?;
+        let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        let here = self.dirs.open(dir)?;
+        give.to_name(here, name, is_link)
+            .map_err(|(attempt, cause)| self.failed(attempt, dir, name, cause))
+    }
+
+    fn link(&mut self, from: Id, target: &CStr, dir: Id, name: &CStr) -> Result<(), Error> {
+        let (there, here) = self.dirs.both(from, dir)?;
+        let mut linked = rustix::fs::linkat(there, target, here, name, AtFlags::empty());
+        if linked == Err(Errno::EXIST) {
+            self.remove(dir, name)?;
+            let (there, here) = self.dirs.both(from, dir)?;
+            linked = rustix::fs::linkat(there, target, here, name, AtFlags::empty());
+        }
+        linked.map_err(|cause| self.failed("create hard link", dir, name, cause))
+    }
+
+    /// Makes a name, instead of what has it.
+    fn create<T>(
+        &mut self,
+        dir: Id,
+        name: &CStr,
+        make: &dyn Fn(BorrowedFd<'_>) -> Result<T, Errno>,
+    ) -> Result<T, Error> {
+        let made = match make(self.dirs.open(dir)?) {
+            Err(Errno::EXIST) => {
+                self.remove(dir, name)?;
+                make(self.dirs.open(dir)?)
+            }
+            other => other,
+        };
+        made.map_err(|cause| self.failed("create", dir, name, cause))
+    }
+
+    /// Deletes what has a name, with all below, if there is any.
+    fn remove(&mut self, dir: Id, name: &CStr) -> Result<(), Error> {
+        self.disturbed = true;
+        if self.options.manifest.is_some() {
+            self.catch_up()?;
+        }
+        let path = self.dirs.join(dir, name);
+        self.dirs.forget(dir, name.to_bytes());
+        self.last = (Vec::new(), ROOT); // it may have led through here
+        sweep::remove(self.dirs.open(dir)?, name, &path)
+    }
+
+    fn failed(&self, attempt: &'static str, dir: Id, name: &CStr, cause: Errno) -> Error {
+        Error::io(attempt, &self.dirs.join(dir, name), cause)
+    }
+}
+
+fn shown(path: &[u8]) -> PathBuf {
+    PathBuf::from(std::ffi::OsString::from_vec(path.to_vec()))
+}

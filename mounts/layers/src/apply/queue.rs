@@ -1,0 +1,202 @@
+//! Bounded queues between the threads, and the buffers that go through them.
+
+use std::collections::VecDeque;
+use std::ops::Deref;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// The other side is gone, because something failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gone;
+
+/// A queue that holds a few things at most, for any number of threads on both sides.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+    room: usize,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    items: VecDeque<T>,
+    /// Taken, and not yet reported as done.
+    taken: usize,
+    closed: bool,
+    aborted: bool,
+}
+
+impl<T> Queue<T> {
+    pub(super) fn new(room: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                items: VecDeque::with_capacity(room),
+                taken: 0,
+                closed: false,
+                aborted: false,
+            }),
+            changed: Condvar::new(),
+            room,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        // Nothing panics while it is locked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
+        let woken = self.changed.wait(state);
+        woken.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds one, as soon as there is room.
+    pub(super) fn push(&self, item: T) -> Result<(), Gone> {
+        let mut state = self.state();
+        while state.items.len() >= self.room && !state.aborted {
+            state = self.wait(state);
+        }
+        if state.aborted {
+            return Err(Gone);
+        }
+        state.items.push_back(item);
+        drop(state);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Takes one, as soon as there is any. `None` when no more will come.
+    pub(super) fn pop(&self) -> Option<T> {
+        let mut state = self.state();
+        loop {
+            if state.aborted {
+                return None;
+            }
+            if let Some(item) = state.items.pop_front() {
+                state.taken += 1;
+                drop(state);
+                self.changed.notify_all();
+                return Some(item);
+            }
+            if state.closed {
+                return None;
+            }
+            state = self.wait(state);
+        }
+    }
+
+    /// Says that what was taken is dealt with; who waits for [`Queue::idle`] needs it.
+    pub(super) fn done(&self) {
+        self.state().taken -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until everything that was added is dealt with.
+    pub(super) fn idle(&self) -> Result<(), Gone> {
+        let mut state = self.state();
+        while !state.aborted && (state.taken > 0 || !state.items.is_empty()) {
+            state = self.wait(state);
+        }
+        if state.aborted { Err(Gone) } else { Ok(()) }
+    }
+
+    /// No more will be added.
+    pub(super) fn close(&self) {
+        self.state().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Nobody shall wait any more: what is in it is dropped.
+    pub(super) fn abort(&self) {
+        let mut state = self.state();
+        state.aborted = true;
+        let items = std::mem::take(&mut state.items);
+        drop(state);
+        drop(items);
+        self.changed.notify_all();
+    }
+}
+
+/// Buffers of one size, of which there are only so many.
+#[derive(Debug)]
+pub(super) struct Pool {
+    free: Queue<Option<Box<[u8]>>>,
+    size: usize,
+}
+
+impl Pool {
+    /// `count` buffers of `size` bytes. Each takes memory when it is used first.
+    pub(super) fn new(count: usize, size: usize) -> Arc<Self> {
+        let free = Queue::new(count);
+        for _ in 0..count {
+            let _ = free.push(None);
+        }
+        Arc::new(Self { free, size })
+    }
+
+    /// A buffer, as soon as one is free.
+    pub(super) fn take(self: &Arc<Self>) -> Result<Block, Gone> {
+        let data = self.free.pop().ok_or(Gone)?;
+        let data = data.unwrap_or_else(|| vec![0; self.size].into_boxed_slice());
+        Ok(Block {
+            data,
+            pool: Arc::clone(self),
+        })
+    }
+
+    pub(super) fn abort(&self) {
+        self.free.abort();
+    }
+}
+
+/// A buffer that goes back to its pool.
+#[derive(Debug)]
+pub(super) struct Block {
+    pub(super) data: Box<[u8]>,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let data = std::mem::take(&mut self.data);
+        let _ = self.pool.free.push(Some(data)); // there is room: it was taken from there
+    }
+}
+
+/// Part of a buffer that several threads read.
+#[derive(Debug, Clone)]
+pub(super) struct Chunk {
+    block: Arc<Block>,
+    start: usize,
+    end: usize,
+}
+
+impl Chunk {
+    /// The first `length` bytes of a buffer.
+    pub(super) fn new(block: Block, length: usize) -> Self {
+        Self {
+            block: Arc::new(block),
+            start: 0,
+            end: length,
+        }
+    }
+
+    /// Takes up to `most` bytes off its start.
+    pub(super) fn split(&mut self, most: usize) -> Self {
+        let middle = self.start.saturating_add(most).min(self.end);
+        let first = Self {
+            block: Arc::clone(&self.block),
+            start: self.start,
+            end: middle,
+        };
+        self.start = middle;
+        first
+    }
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.block.data[self.start..self.end]
+    }
+}

@@ -1,0 +1,159 @@
+//! The threads, and what they share.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::apply::place::{Placed, Placer};
+use crate::apply::queue::{Chunk, Pool, Queue};
+use crate::apply::settle::{self, Written};
+use crate::apply::stream;
+use crate::apply::write::{self, Job};
+use crate::apply::{Applied, Options, Target};
+use crate::error::Error;
+use crate::sys;
+
+/// Bytes of a buffer of the blob, and buffers that there are.
+const RAW: (usize, usize) = (128 << 10, 16);
+
+/// The same for the decompressed stream. The parser, a batch on its way to the workers and each
+/// worker may hold some of them; all others lie between decompression and the two who read.
+const PLAIN: (usize, usize) = (256 << 10, 64);
+
+/// What all threads know.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) raw_blocks: Arc<Pool>,
+    pub(super) raw: Queue<Chunk>,
+    /// Bytes of the blob that were decompressed.
+    pub(super) consumed: AtomicU64,
+    pub(super) blocks: Arc<Pool>,
+    pub(super) hashed: Queue<Chunk>,
+    pub(super) plain: Queue<Chunk>,
+    pub(super) jobs: Queue<Vec<Job>>,
+    pub(super) written: Queue<Written>,
+    /// Blocks of 512 bytes, and inodes, of the regular files.
+    pub(super) blocks_used: AtomicU64,
+    pub(super) inodes: AtomicU64,
+    failed: Mutex<Option<Error>>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self {
+            raw_blocks: Pool::new(RAW.1, RAW.0),
+            raw: Queue::new(RAW.1),
+            consumed: AtomicU64::new(0),
+            blocks: Pool::new(PLAIN.1, PLAIN.0),
+            hashed: Queue::new(PLAIN.1),
+            plain: Queue::new(PLAIN.1),
+            jobs: Queue::new(8),
+            written: Queue::new(64),
+            blocks_used: AtomicU64::new(0),
+            inodes: AtomicU64::new(0),
+            failed: Mutex::new(None),
+        }
+    }
+
+    /// Counts one inode.
+    pub(super) fn count(&self, blocks: u64) {
+        self.blocks_used.fetch_add(blocks, Relaxed);
+        self.inodes.fetch_add(1, Relaxed);
+    }
+
+    /// Ends the whole; the first error is the one that counts.
+    fn fail(&self, error: Error) {
+        self.failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
+        self.abort();
+    }
+
+    fn abort(&self) {
+        self.raw_blocks.abort();
+        self.raw.abort();
+        self.blocks.abort();
+        self.hashed.abort();
+        self.plain.abort();
+        self.jobs.abort();
+        self.written.abort();
+    }
+
+    /// Does the work of a thread. If it fails, or panics, no other waits for it.
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Option<T> {
+        let guard = AbortOnDrop(self);
+        let done = work();
+        std::mem::forget(guard);
+        done.map_err(|error| self.fail(error)).ok()
+    }
+
+    fn error(&self) -> Error {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.take().unwrap_or(Error::Stopped)
+    }
+}
+
+struct AbortOnDrop<'a>(&'a Shared);
+
+impl Drop for AbortOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+pub(super) fn run(
+    source: impl Read + Send,
+    target: &Target<'_>,
+    options: &Options<'_>,
+) -> Result<Applied, Error> {
+    let shared = Shared::new();
+    let found = std::thread::scope(|scope| {
+        let shared = &shared;
+        let hash = scope.spawn(|| shared.guarded(|| Ok(stream::hash(shared))));
+        scope.spawn(|| shared.guarded(|| stream::inflate(options, shared)));
+        scope.spawn(|| shared.guarded(|| settle::run(options.durable, shared)));
+        let placer = scope.spawn(|| shared.guarded(|| place(target, options, shared)));
+        shared.guarded(|| stream::fetch(source, &options.blob, shared));
+        Some((join(hash)?, join(placer)?))
+    });
+    let failed = shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
+    let has_failed = failed.is_some();
+    drop(failed);
+    match found {
+        Some(((diff_id, size), placed)) if !has_failed => Ok(Applied {
+            diff_id,
+            size,
+            bytes: placed.blocks * 512,
+            inodes: placed.inodes,
+            implied: placed.implied,
+            whiteouts: placed.whiteouts,
+        }),
+        _ => Err(shared.error()),
+    }
+}
+
+/// What a thread came to. One that panicked has said so already.
+fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Option<T>>) -> Option<T> {
+    match thread.join() {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Makes all names, with workers to fill the small files.
+fn place(target: &Target<'_>, options: &Options<'_>, shared: &Shared) -> Result<Placed, Error> {
+    // The mode that is asked for is the mode that is given, in this thread.
+    let masked = sys::without_umask().is_err();
+    std::thread::scope(|scope| {
+        for _ in 0..options.workers.clamp(1, 16) {
+            scope.spawn(|| shared.guarded(|| write::work(options, shared)));
+        }
+        let guard = AbortOnDrop(shared);
+        let mut placer = Placer::new(target, options, shared, masked)?;
+        placer.run()?;
+        let placed = placer.finish()?;
+        std::mem::forget(guard);
+        Ok(placed)
+    })
+}

@@ -1,0 +1,63 @@
+//! Waits for the disk, for each file some time after its writing began. A thread.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use crate::apply::run::Shared;
+use crate::durable::Durable;
+use crate::error::Error;
+use crate::node;
+use crate::sys::{self, WriteBack};
+
+/// Files that are waited for later, so that the disk has something to do meanwhile; each holds a
+/// descriptor.
+const WAITING: usize = 256;
+
+/// A file that is complete.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) file: OwnedFd,
+    pub(super) path: PathBuf,
+}
+
+/// Takes files until no more come, and counts what they take on the disk.
+pub(super) fn run(durable: Durable, shared: &Shared) -> Result<(), Error> {
+    let mut waiting = VecDeque::with_capacity(WAITING);
+    while let Some(written) = shared.written.pop() {
+        if durable != Durable::No {
+            start(&written)?;
+        }
+        waiting.push_back(written);
+        if waiting.len() >= WAITING
+            && let Some(oldest) = waiting.pop_front()
+        {
+            finish(durable, &oldest, shared)?;
+        }
+    }
+    for written in waiting {
+        finish(durable, &written, shared)?;
+    }
+    Ok(())
+}
+
+fn start(written: &Written) -> Result<(), Error> {
+    sys::write_back(written.file.as_fd(), WriteBack::Start)
+        .map_err(|cause| Error::io("write to the disk", &written.path, cause))
+}
+
+fn finish(durable: Durable, written: &Written, shared: &Shared) -> Result<(), Error> {
+    let failed = |cause| Error::io("write to the disk", &written.path, cause);
+    match durable {
+        Durable::No => {}
+        Durable::Content => {
+            sys::write_back(written.file.as_fd(), WriteBack::Finish).map_err(failed)?;
+        }
+        Durable::Each => rustix::fs::fsync(&written.file).map_err(failed)?,
+    }
+    let stat = node::stat(written.file.as_fd())
+        .map_err(|cause| Error::io("look at", &written.path, cause))?;
+    shared.count(stat.blocks);
+    shared.written.done();
+    Ok(())
+}

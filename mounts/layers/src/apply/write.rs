@@ -1,0 +1,103 @@
+//! Fills files that have been made. A thread, of which there may be several.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::apply::Options;
+use crate::apply::give::Give;
+use crate::apply::queue::Chunk;
+use crate::apply::run::Shared;
+use crate::apply::settle::Written;
+use crate::error::Error;
+use crate::node;
+
+/// A new file, and all that shall be in it.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) file: OwnedFd,
+    /// As the archive has it, cleaned.
+    pub(super) path: PathBuf,
+    pub(super) content: Vec<Chunk>,
+    pub(super) give: Give,
+}
+
+/// Does jobs until no more come.
+pub(super) fn work(options: &Options<'_>, shared: &Shared) -> Result<(), Error> {
+    while let Some(jobs) = shared.jobs.pop() {
+        for job in jobs {
+            fill(job, options, shared)?;
+        }
+        shared.jobs.done();
+    }
+    Ok(())
+}
+
+fn fill(job: Job, options: &Options<'_>, shared: &Shared) -> Result<(), Error> {
+    let mut content = Content::new(options);
+    for chunk in &job.content {
+        let at = content.written;
+        content
+            .write(&job.file, chunk, at)
+            .map_err(|cause| Error::io("write", &job.path, cause))?;
+    }
+    drop(job.content);
+    let size = content.written;
+    content.complete(job.file, job.path, size, &job.give, options, shared)
+}
+
+/// What is being written to one file.
+pub(super) struct Content {
+    written: u64,
+    sum: Option<Box<Xxh3>>,
+}
+
+impl Content {
+    pub(super) fn new(options: &Options<'_>) -> Self {
+        Self {
+            written: 0,
+            sum: options.manifest.map(|_| Box::new(Xxh3::new())),
+        }
+    }
+
+    /// Writes the next bytes, which belong at `at`.
+    pub(super) fn write(&mut self, file: &OwnedFd, data: &[u8], at: u64) -> Result<(), Errno> {
+        if let Some(sum) = &mut self.sum {
+            sum.update(data);
+        }
+        self.written += data.len() as u64;
+        node::write_all(file.as_fd(), data, at)
+    }
+
+    /// Bytes so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Gives the file what it has yet to get, and hands it on.
+    pub(super) fn complete(
+        self,
+        file: OwnedFd,
+        path: PathBuf,
+        size: u64,
+        give: &Give,
+        options: &Options<'_>,
+        shared: &Shared,
+    ) -> Result<(), Error> {
+        give.to(file.as_fd())
+            .map_err(|(attempt, cause)| Error::io(attempt, &path, cause))?;
+        if let Some((manifest, sum)) = options.manifest.zip(self.sum) {
+            manifest.file(bytes(&path), size, sum.digest128());
+        }
+        // Nobody takes it any more only after a failure, which is known already.
+        let _ = shared.written.push(Written { file, path });
+        Ok(())
+    }
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
