@@ -1,22 +1,23 @@
 //! A layer of an image as a tar stream, out of an overlay's upper directory and those below it.
 //!
-//! [`diff()`] compares what the two would show when mounted, as containerd's walking differ does, but
-//! mounts nothing and looks only at what the upper directory has. What was copied up and is as
+//! [`diff()`] compares what the two would show when mounted, as containerd's walking differ does,
+//! but mounts nothing and looks only at what the upper directory has. What was copied up and is as
 //! it was is left out: attributes, time and content are compared, so that a change is found also
-//! where somebody set the time back. What is gone has a whiteout (`.wh.NAME`) of its own. There is no
-//! opaque marker: one that comes after the entries of its directory, or is met by a program that
+//! where somebody set the time back. What is gone has a whiteout (`.wh.NAME`) of its own. There is
+//! no opaque marker: one that comes after the entries of its directory, or is met by a program that
 //! goes by names, would delete what the layer itself brings; whiteouts by name mean one thing to
 //! all. So a directory that was deleted and made again lists what is missing in it.
 //!
 //! Directories on the way to a change come before it, with their attributes. The root directory
-//! itself has no entry, as none of containerd's layers: appliers pass one over. Entries come in the order of their names and
-//! nothing is taken from the clock: the same tree gives the same bytes. Times keep their
-//! nanoseconds, where containerd cuts them off: a layer applied again is the same tree, and all
-//! that read pax archives know fractions. Files are written with their holes as zeros, since not all
-//! appliers know sparse files. Sockets are left out, and delete what they stand in place of.
+//! itself has no entry, as in containerd's layers: appliers pass one over. Entries come in the
+//! order of their names, and nothing is taken from the clock: the same tree gives the same bytes.
+//! Times keep their nanoseconds, where containerd cuts them off: a layer applied again is the same
+//! tree, and all that read pax archives know fractions. Files are written with their holes as
+//! zeros, since not all appliers know sparse files. Sockets are left out, and delete what they
+//! stand in place of.
 //!
-//! Attributes that go along are those of the crate, except overlayfs' own notes in both of their places
-//! (`trusted.overlay.*`, `user.overlay.*`), whoever set them.
+//! Attributes that go along are those of the crate, except `trusted.*`, which no applier sets, and
+//! overlayfs' own notes in their other place, `user.overlay.*`, whoever set them.
 
 use std::fmt;
 use std::io::Write;
@@ -123,4 +124,4 @@ pub fn diff(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

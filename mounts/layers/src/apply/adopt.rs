@@ -119,3 +119,6 @@ fn as_path(path: &[u8]) -> &Path {
     use std::os::unix::ffi::OsStrExt;
     Path::new(std::ffi::OsStr::from_bytes(path))
 }
+
+#[cfg(test)]
+mod tests;

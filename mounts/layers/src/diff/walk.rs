@@ -323,7 +323,8 @@ impl Diff<'_> {
     ) -> Result<(), Error> {
         let member = path.as_os_str().as_bytes();
         if let Some(first) = self.links.first(member, stat) {
-            return self.describe(member, stat, &Xattrs::new(), b"", Some(&first));
+            // Appliers set the owner once more, which takes the capabilities away.
+            return self.describe(member, stat, xattrs, b"", Some(&first));
         }
         let failed = |cause| Error::io("read", path, cause);
         match stat.kind() {
@@ -384,11 +385,12 @@ impl Diff<'_> {
     }
 }
 
-/// What of the attributes means something elsewhere, in one order.
+/// What of the attributes means something elsewhere, in one order: not what overlayfs and other
+/// programs of root's note on the files of this machine.
 fn portable(mut xattrs: Xattrs) -> Xattrs {
     xattrs.retain(|(name, _)| {
         let name = name.to_bytes();
-        !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
+        !name.starts_with(b"trusted.") && !name.starts_with(b"user.overlay.")
     });
     xattrs.sort_unstable();
     xattrs

@@ -10,7 +10,7 @@ use super::*;
 
 /// What somebody does to a file system. Indices choose among the paths there are at that moment.
 #[derive(Debug, Clone)]
-enum Change {
+pub(crate) enum Change {
     Make(Index, &'static str, New),
     Alter(Index, How),
     Link(Index, Index, &'static str),
@@ -18,7 +18,7 @@ enum Change {
 }
 
 #[derive(Debug, Clone)]
-enum New {
+pub(crate) enum New {
     File(u8),
     Dir,
     Symlink,
@@ -28,7 +28,7 @@ enum New {
 }
 
 #[derive(Debug, Clone)]
-enum How {
+pub(crate) enum How {
     Remove,
     /// The same name as a new directory.
     Renew,
@@ -205,14 +205,14 @@ fn overwrite(path: &Path, content: &[u8]) {
     file.expect("a file").write_all(content).expect("write");
 }
 
-type Case = (Vec<rig::tree::Item>, Vec<rig::tree::Item>, Vec<Change>);
+pub(crate) type Case = (Vec<rig::tree::Item>, Vec<rig::tree::Item>, Vec<Change>);
 
-fn cases() -> impl Strategy<Value = Case> {
+pub(crate) fn cases() -> impl Strategy<Value = Case> {
     (items(Who::Root, 15), items(Who::Layer, 15), changes())
 }
 
 /// An overlay of two random layers, with random changes made in it.
-fn changed<'a>(disk: &'a Disk, (low, high, changes): &Case) -> Bench<'a> {
+pub(crate) fn changed<'a>(disk: &'a Disk, (low, high, changes): &Case) -> Bench<'a> {
     let mut bench = Bench::new(disk);
     build(bench.lowers[0].path(), low);
     bench.lowers.insert(0, disk.dir());
