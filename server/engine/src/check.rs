@@ -246,7 +246,7 @@ fn unfit(view: &View, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem>
         found.push(Problem::NoDirectory { id, key });
         return found;
     }
-    let needs_work = record.kind == Kind::Active && record.parent.is_some();
+    let needs_work = record.kind == Kind::Active && (record.parent.is_some() || record.floats);
     match (needs_work, places.contains(&Place::Work)) {
         (true, false) => found.push(Problem::NoWorkDirectory { id, key }),
         (false, true) => found.push(Problem::SpareWorkDirectory { id, key }),

@@ -6,6 +6,7 @@
 //! |---------|--------------------------------------------------------------|------------------------------|
 //! | Prepare, View | directories made; **journal**; record; answer          | directories without a record: abandoned, deleted |
 //! | Commit  | content written back; **journal**; record; answer; work directory dropped | an active snapshot, or a spare work directory: deleted |
+//! | Commit of a layer prepared without its parent | attributes that it takes from below; then as above | an active snapshot: what was given is given again |
 //! | Remove  | record retired; answer; directory to the trash               | a retired layer in its place: moved to the trash |
 //! | reap    | directory deleted; record dropped                            | a retired record without a directory: dropped by the next pass |
 //! | restore | directory back; record live; answer                          | a retired layer in its place: moved to the trash |

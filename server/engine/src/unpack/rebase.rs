@@ -1,0 +1,123 @@
+//! Layers that are made before it is known what lies below them.
+//!
+//! From release 2.2 on, containerd can unpack the layers of an image at the same time. It prepares
+//! each without a parent and names the parent when it commits, one after the other. Such a layer
+//! is mounted over an empty directory, so that deletions can be noted in it. What only the layers
+//! below could have told is made up for by Commit, before the record is written, and may be made
+//! up for again after a crash:
+//!
+//! - Directories that the archive only implied, and the top directory, get the attributes that
+//!   they have below. Which ones these are is known of layers that layerd unpacked since it was
+//!   started. In others they stay 0755 and root's, as with containerd's own snapshotters.
+//! - A layer that is committed without a parent is the lowest. Its whiteouts, likewise, are deleted:
+//!   a view of it would show them as devices.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use layerd_layers::apply::{adopt, delete_whiteouts};
+use layerd_mounts::{Slot, Stack};
+use layerd_store::{Commit, Create, Kind, Record, Usage, View};
+use tracing::debug;
+
+use super::memory::Found;
+use crate::snapshots::find;
+use crate::{Engine, Error, slot};
+
+/// Says that what is prepared is to be the layer of an image.
+const REF: &str = "containerd.io/snapshot.ref";
+
+impl Engine {
+    /// Whether a snapshot may get its parent only when it is committed.
+    pub(crate) fn will_float(&self, create: &Create) -> bool {
+        self.options.rebase
+            && create.kind == Kind::Active
+            && create.parent.is_none()
+            && create.labels.get(REF).is_some()
+    }
+
+    /// Makes up for what was not known of an active layer, if it `floats`; answers what it holds by
+    /// then, if that is known. Costs a few system calls for each directory that was implied.
+    ///
+    /// # Errors
+    /// `Refused` if the stack is too high to mount, `Damaged` if a layer below is; `Full`,
+    /// `Internal`. The snapshot stays active.
+    pub(crate) fn land(
+        &self,
+        view: &View,
+        active: &Record,
+        commit: &Commit,
+        usage: Option<Usage>,
+    ) -> Result<Option<Usage>, Error> {
+        if !active.floats {
+            return Ok(usage);
+        }
+        let parent = commit.parent.as_ref().map(|name| find(view, name));
+        let parent = parent.transpose()?;
+        if let Some(parent) = parent {
+            self.quarantine.check_stack(view, parent)?;
+            self.plan(&active.key, &landed(view, active, parent))?;
+        }
+        match self.unpacks.found(active.id, &active.key)? {
+            Some(found) => self.make_up(view, active, parent, &found, usage),
+            None => {
+                debug!(key = active.key.as_str(), id = %active.id, "not unpacked by this process");
+                Ok(usage)
+            }
+        }
+    }
+
+    fn make_up(
+        &self,
+        view: &View,
+        active: &Record,
+        parent: Option<&Arc<Record>>,
+        found: &Found,
+        usage: Option<Usage>,
+    ) -> Result<Option<Usage>, Error> {
+        let layer = self.driver.open_layer(slot(active.id));
+        let layer = layer.map_err(Error::driver("open a layer"))?;
+        let failed = |cause| Error::Unpack {
+            key: active.key.clone(),
+            cause,
+        };
+        let durable = self.how_durable();
+        let usage = match parent {
+            Some(parent) => {
+                let lowers = self.open_layers(view, parent)?;
+                let lowers: Vec<BorrowedFd<'_>> = lowers.iter().map(AsFd::as_fd).collect();
+                let grown = adopt(layer.as_fd(), &lowers, &found.implied, durable);
+                let grown = grown.map_err(failed)?;
+                usage.map(|usage| Usage {
+                    bytes: usage.bytes.saturating_add_signed(grown),
+                    ..usage
+                })
+            }
+            None => {
+                let deleted = delete_whiteouts(layer.as_fd(), &found.whiteouts, durable);
+                let deleted = deleted.map_err(failed)?;
+                usage.filter(|_| deleted == 0) // else it is measured anew
+            }
+        };
+        let noted = self.driver.filled(slot(active.id));
+        noted.map_err(Error::driver("look at a layer"))?;
+        Ok(usage)
+    }
+}
+
+/// Whether a snapshot stands over an empty directory.
+pub(crate) fn floats(record: &Record) -> bool {
+    record.floats && record.kind == Kind::Active
+}
+
+/// What a layer will be mounted as by who builds on it.
+fn landed(view: &View, active: &Record, parent: &Record) -> Stack {
+    let below = view.ancestors(parent).map(|layer| slot(layer.id));
+    let parents: Vec<Slot> = std::iter::once(slot(parent.id)).chain(below).collect();
+    Stack {
+        own: Some(slot(active.id)),
+        parents,
+        writable: true,
+        ids: None,
+    }
+}
