@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! <root>/volumes/<slot>/data           a volume's content; stays where it is while it is attached
-//! <root>/volumes/.staging/<slot>/data  content that is being made
-//! <root>/volumes/.trash/<slot>         a deleted volume
+//! <root>/volumes/<slot>/new            until its record is written
+//! <root>/volumes/.staging/<slot>/data  content that is being made, or deleted
+//! <root>/volumes/.trash/<slot>         a deleted volume, whole
 //! <root>/volumes/by-name/<name>        links for people
 //! ```
 //!
-//! A volume appears by rename, whole, and goes by rename, whatever its size. Nothing rests on the
-//! links: they are made anew at start.
+//! A volume appears by rename, whole, and goes by rename, whatever its size. What is in the staging
+//! area is nobody's. Nothing rests on the links: they are made anew at start.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{RenameFlags, openat, renameat2};
-use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
 
 use crate::barrier::Barrier;
@@ -26,9 +27,10 @@ use crate::driver::Usage;
 use crate::error::Error;
 use crate::folder::{FLAGS, Folder, c_name, move_over, sync_path};
 use crate::slot::Slot;
-use crate::tree;
+use crate::{sys, tree};
 
 const DATA: &str = "data";
+const NEW: &str = "new";
 
 /// Who owns the top folder of a new volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,10 +115,12 @@ impl VolumeDirs {
         mkdirat(&holder, DATA, Mode::S_IRWXU).map_err(fail)?;
         let data = openat(&holder, DATA, FLAGS, Mode::empty()).map_err(fail)?;
         set_top(&data, top).map_err(fail)?;
+        mknodat(&holder, NEW, SFlag::S_IFREG, Mode::S_IRUSR, 0).map_err(fail)?;
         Ok(data)
     }
 
-    /// Lets a staged volume appear in its place. Durable after [`sync`](Self::sync).
+    /// Lets a staged volume appear in its place, marked as [new](Self::is_new). Durable after
+    /// [`sync`](Self::sync).
     ///
     /// # Errors
     /// [`Error::Io`]; a volume that is there already is never replaced.
@@ -124,6 +128,41 @@ impl VolumeDirs {
         let name = slot.to_string();
         self.touched();
         move_over(&self.staging, &name, &self.live, &name)
+    }
+
+    /// Whether a volume is marked as one that nobody was told of yet. Unmarked ones without a
+    /// record are somebody's data.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn is_new(&self, slot: Slot) -> Result<bool, Error> {
+        let holder = open_holder(&self.live, slot)?;
+        match sys::stat(holder.as_fd(), &c_name(NEW)) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(cause) => Err(Error::io("look at", &self.new_path(slot), cause)),
+        }
+    }
+
+    /// Takes the mark off a volume whose record is durable. None there is success. Not waited for:
+    /// with a record, the mark means nothing.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn settle(&self, slot: Slot) -> Result<(), Error> {
+        let holder = open_holder(&self.live, slot)?;
+        match unlinkat(&holder, NEW, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(cause) => Err(Error::io("delete", &self.new_path(slot), cause)),
+        }
+    }
+
+    /// Deletes a volume that has no record, without a way back.
+    ///
+    /// # Errors
+    /// As for [`delete`](Self::delete).
+    pub fn discard(&self, slot: Slot) -> Result<(), Error> {
+        self.delete_from(&self.live, slot, &|| true)
     }
 
     /// Puts staged content in the place of a volume's own, which goes to the staging area. Who
@@ -163,22 +202,42 @@ impl VolumeDirs {
         move_over(&self.live, &name, &self.trash, &name)
     }
 
-    /// Moves a volume back out of the trash.
+    /// Moves a volume back out of the trash. Answers whether it is in its place then.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn restore(&self, slot: Slot) -> Result<(), Error> {
+    pub fn restore(&self, slot: Slot) -> Result<bool, Error> {
         let name = slot.to_string();
         self.touched();
-        move_over(&self.trash, &name, &self.live, &name)
+        move_over(&self.trash, &name, &self.live, &name)?;
+        match sys::stat(self.live.fd.as_fd(), &c_name(&name)) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(cause) => Err(Error::io("look at", &self.live.path.join(name), cause)),
+        }
     }
 
     /// Deletes a volume from the trash, as [`Driver::delete`](crate::Driver::delete) does a layer.
+    /// Once this has begun, it cannot be restored.
     ///
     /// # Errors
     /// As there.
     pub fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
-        delete(&self.trash, slot, keep_going)
+        self.delete_from(&self.trash, slot, keep_going)
+    }
+
+    /// By way of the staging area: half of a volume must not be where a whole one is looked for.
+    fn delete_from(
+        &self,
+        from: &Folder,
+        slot: Slot,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        let name = slot.to_string();
+        delete(&self.staging, slot, keep_going)?;
+        self.touched();
+        move_over(from, &name, &self.staging, &name)?;
+        delete(&self.staging, slot, keep_going)
     }
 
     /// Measures a volume: one look at each file.
@@ -275,6 +334,10 @@ impl VolumeDirs {
                 cause,
             )),
         }
+    }
+
+    fn new_path(&self, slot: Slot) -> PathBuf {
+        self.live.path.join(slot.to_string()).join(NEW)
     }
 
     fn touched(&self) {

@@ -8,12 +8,12 @@ mod archive;
 mod create;
 mod fill;
 mod prune;
+mod reap;
 mod recover;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use layerd_mounts::Slot;
 use layerd_store::{
@@ -32,9 +32,6 @@ use create::{check_same, new_volume, top};
 
 /// The one driver there is: a folder of layerd's own.
 const LOCAL: &str = "local";
-/// How long a deleted volume can be taken back.
-const KEEP_VOLUMES: Duration = Duration::from_secs(7 * 24 * 3600);
-
 /// What a volume is to be like.
 #[derive(Debug, Clone, Default)]
 pub struct CreateVolume {
@@ -214,9 +211,13 @@ impl Engine {
     ) -> Result<VolumeEntry, Error> {
         let _pass = self.backlog.hold();
         let id = id.map_or_else(|| self.deleted_id(name), Ok)?;
-        self.volume_dirs
+        let is_back = self
+            .volume_dirs
             .restore(slot(id))
             .map_err(Error::driver("move a volume out of the trash"))?;
+        if !is_back {
+            return Err(Refusal::NotInTrash { id }.into());
+        }
         let volume = self.store.restore_volume(id, new).inspect_err(|_| {
             if self.store.view().volumes().get(id).is_none()
                 && let Err(cause) = self.volume_dirs.retire(slot(id))
@@ -256,44 +257,6 @@ impl Engine {
         Ok((usage, Timestamp::now()))
     }
 
-    /// Deletes volumes whose time in the trash is up, or all that were there at `emptied`.
-    pub(crate) fn reap_volumes(&self) {
-        let now = Timestamp::now();
-        let keep = i64::try_from(KEEP_VOLUMES.as_nanos()).unwrap_or(i64::MAX);
-        let emptied = self.trash.emptied();
-        let is_due = |retired: Timestamp| {
-            retired.0.saturating_add(keep) <= now.0
-                || emptied.is_some_and(|emptied| retired <= emptied)
-        };
-        let view = self.store.view();
-        let due = view
-            .volumes()
-            .retired()
-            .filter(|volume| volume.retired.is_some_and(is_due));
-        let mut gone = Vec::new();
-        for volume in due {
-            let deleted = self.volume_dirs.retire(slot(volume.id));
-            match deleted.and_then(|()| {
-                self.volume_dirs
-                    .delete(slot(volume.id), &|| !self.backlog.is_stopping())
-            }) {
-                Ok(()) => gone.push(volume.id),
-                Err(layerd_mounts::Error::Stopped) => break,
-                Err(cause) => {
-                    warn!(error = &cause as &dyn std::error::Error, id = %volume.id, "a deleted volume cannot be deleted yet")
-                }
-            }
-        }
-        if !gone.is_empty()
-            && let Err(cause) = self.store.forget_volumes(gone)
-        {
-            warn!(
-                error = &cause as &dyn std::error::Error,
-                "drop the records of deleted volumes"
-            );
-        }
-    }
-
     /// Lets staged content appear as a volume and records it. If another call was first, its
     /// volume is the answer, if it is as asked.
     fn publish_volume(
@@ -307,6 +270,7 @@ impl Engine {
             .map_err(Error::driver("put a volume in its place"))?;
         match self.store.create_volume(volume) {
             Ok(volume) => {
+                self.settle_volume(id);
                 self.relink(&volume, None);
                 self.events.tell("created", volume.name.as_str());
                 debug!(name = %volume.name, %id, "volume created");
@@ -326,17 +290,6 @@ impl Engine {
                     (cause, _) => Err(cause.into()),
                 }
             }
-        }
-    }
-
-    /// A failure leaves a folder without a record, which start-up reports.
-    fn drop_unrecorded(&self, id: VolumeId) {
-        let dropped = self
-            .volume_dirs
-            .retire(slot(id))
-            .and_then(|()| self.volume_dirs.delete(slot(id), &|| true));
-        if let Err(cause) = dropped {
-            warn!(error = &cause as &dyn std::error::Error, %id, "delete the folder of a volume that was not created");
         }
     }
 

@@ -1,9 +1,10 @@
 //! What start-up makes good of volumes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use layerd_mounts::Slot;
-use layerd_store::VolumeId;
+use layerd_store::{Volume, VolumeId};
 use tracing::{error, info, warn};
 
 use super::slot;
@@ -11,7 +12,8 @@ use crate::{Engine, Error};
 
 impl Engine {
     /// Deletes what was staged, moves what was deleted to the trash, reports what is unknown or
-    /// missing, and makes the links for people anew. Called before any request.
+    /// missing, drops the records of what was deleted for good, and makes the links for people anew.
+    /// Called before any request.
     pub(crate) fn recover_volumes(&self) -> Result<(), Error> {
         let found = self
             .volume_dirs
@@ -27,12 +29,14 @@ impl Engine {
         }
         for there in &found.live {
             let id = VolumeId(there.0);
-            if volumes.retired().any(|volume| volume.id == id) {
+            if volumes.get(id).is_some() {
+                self.settle_volume(id);
+            } else if volumes.retired().any(|volume| volume.id == id) {
                 note(
                     self.volume_dirs.retire(*there),
                     "move a deleted volume to the trash",
                 );
-            } else if volumes.get(id).is_none() {
+            } else {
                 self.unrecorded(*there);
             }
         }
@@ -42,13 +46,19 @@ impl Engine {
         {
             if found.trashed.contains(&slot(volume.id)) {
                 note(
-                    self.volume_dirs.restore(slot(volume.id)),
+                    self.volume_dirs.restore(slot(volume.id)).map(drop),
                     "move a volume back out of the trash",
                 );
             } else {
                 error!(name = %volume.name, id = %volume.id, "the folder of a volume is missing; put it back from a backup, or delete the volume");
             }
         }
+        let is_gone = |volume: &&Arc<Volume>| {
+            let slot = slot(volume.id);
+            !found.trashed.contains(&slot) && !found.live.contains(&slot)
+        };
+        let gone = volumes.retired().filter(is_gone).map(|volume| volume.id);
+        self.forget_deleted(gone.collect());
         let names: BTreeMap<_, _> = volumes
             .iter()
             .map(|volume| (volume.name.as_str().to_owned(), slot(volume.id)))
@@ -60,21 +70,18 @@ impl Engine {
         Ok(())
     }
 
-    /// A folder that no record names. An empty one is what an interrupted call left; anything else
-    /// may be the only copy.
+    /// A folder that no record names. A new or empty one is what an interrupted call left; anything
+    /// else may be the only copy.
     fn unrecorded(&self, there: Slot) {
-        match self.volume_dirs.is_empty(there) {
-            Ok(true) => {
-                let dropped = self
-                    .volume_dirs
-                    .retire(there)
-                    .and_then(|()| self.volume_dirs.delete(there, &|| true));
-                note(dropped, "delete the empty folder of an interrupted call");
-                info!(id = %there, "an interrupted call left an empty volume; it is gone");
-            }
-            _ => {
-                warn!(path = %self.volume_dirs.data_path(there).display(), "no record names this volume; it was left alone")
-            }
+        let is_new = self.volume_dirs.is_new(there);
+        if matches!(is_new, Ok(true)) || matches!(self.volume_dirs.is_empty(there), Ok(true)) {
+            note(
+                self.volume_dirs.discard(there),
+                "delete the folder of an interrupted call",
+            );
+            info!(id = %there, "an interrupted call left a volume without a record; it is gone");
+        } else {
+            warn!(path = %self.volume_dirs.data_path(there).display(), "no record names this volume; it was left alone");
         }
     }
 }
