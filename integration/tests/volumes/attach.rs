@@ -250,6 +250,22 @@ fn root_a_busy_mount_is_not_taken_away() {
 }
 
 #[test]
+fn root_a_mount_of_somebody_else_stays_where_it_is() {
+    let world = World::new();
+    let seen = world.scratch.dir("seen");
+    let mut mount = Command::new("mount");
+    output(mount.args(["-t", "tmpfs", "theirs"]).arg(&seen));
+    std::fs::write(seen.join("file"), "theirs").unwrap();
+    let target = format!("/data={}", seen.display());
+    let flags = ["-v", "new:/new", "-v", "data:/data", "--target", &target];
+    let error = world.fail(5, &[&["attach"][..], &OWNER, &flags].concat());
+    assert!(error.contains("seen"), "{error}");
+    assert_eq!(std::fs::read(seen.join("file")).unwrap(), b"theirs");
+    let nothing = (world.names(&[]).len(), world.json(&["attachments"]).len());
+    assert_eq!(nothing, (0, 0));
+}
+
+#[test]
 fn root_an_empty_volume_is_filled_from_the_image_once() {
     let world = World::new();
     world.commit_image();

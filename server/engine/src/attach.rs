@@ -102,9 +102,12 @@ impl Engine {
         // Nothing is made for a set of which one cannot be had.
         let view = self.store.view();
         let is_new = |key: &Key| view.volumes().attachment(key).is_none();
-        for (spec, _) in parsed.iter().filter(|(_, request)| is_new(&request.key)) {
+        for (spec, request) in parsed.iter().filter(|(_, request)| is_new(&request.key)) {
             if let Decision::Refuse(refusal) = self.check_mount(spec) {
                 return Err(Error::SourceMissing { refusal });
+            }
+            if let Some(target) = &request.target {
+                self.refuse_occupied(target)?;
             }
         }
         let before: BTreeSet<Key> = self
@@ -270,10 +273,11 @@ impl Engine {
     ) -> Result<(Arc<Attachment>, bool), Error> {
         let filled = self.fill(spec, attachment, request.fill_from.as_ref())?;
         let mount = self.mount(spec, attachment)?;
-        let attachment = self
+        let attached = self
             .store
-            .set_attached(attachment.id, AttachState::Attached, mount)?;
-        Ok((attachment, filled))
+            .set_attached(attachment.id, AttachState::Attached, mount.clone());
+        let attached = attached.inspect_err(|_| self.take_away(mount.as_ref()))?;
+        Ok((attached, filled))
     }
 
     fn ground(&self, spec: &MountSpec) -> Result<Ground, Error> {
@@ -372,9 +376,12 @@ impl Engine {
         if attachment.state != AttachState::Preparing {
             return;
         }
-        let forgotten = self
-            .clear_place(attachment)
-            .and_then(|()| Ok(self.store.detach(attachment.id)?));
+        // This call left no mount. What stands where it was asked to mount is somebody else's.
+        let cleared = match attachment.target {
+            Some(_) => Ok(()),
+            None => self.clear_place(attachment),
+        };
+        let forgotten = cleared.and_then(|()| Ok(self.store.detach(attachment.id)?));
         if let Err(cause) = forgotten {
             warn!(
                 error = &cause as &dyn std::error::Error,

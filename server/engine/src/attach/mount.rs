@@ -78,12 +78,7 @@ impl Engine {
             .as_ref()
             .filter(|mount| mount.boot == self.boot)
         {
-            let expected = Attached {
-                id: mount.unique_id,
-                last_id: mount.last_id,
-                device: mount.device,
-                inode: mount.inode,
-            };
+            let expected = as_recorded(mount);
             self.mounter
                 .detach(Path::new(&mount.target), &expected, mode)?;
         } else if attachment.mount.is_none()
@@ -92,6 +87,22 @@ impl Engine {
             self.clear_unrecorded(attachment, mode)?;
         }
         self.remove_place(attachment)
+    }
+
+    /// Takes away a mount that could not be recorded.
+    pub(super) fn take_away(&self, mount: Option<&MountedAt>) {
+        let Some(mount) = mount else { return };
+        let expected = as_recorded(mount);
+        let gone = self
+            .mounter
+            .detach(Path::new(&mount.target), &expected, DetachMode::Normal);
+        if let Err(cause) = gone {
+            warn!(
+                error = &cause as &dyn std::error::Error,
+                place = mount.target,
+                "take away a mount that could not be recorded"
+            );
+        }
     }
 
     /// An intent whose mount was made but not recorded: nobody was told of it.
@@ -197,7 +208,7 @@ impl Engine {
     }
 
     /// What stands there later must be ours: see [`clear_unrecorded`](Self::clear_unrecorded).
-    fn refuse_occupied(&self, place: &Path) -> Result<(), Error> {
+    pub(super) fn refuse_occupied(&self, place: &Path) -> Result<(), Error> {
         let Some(folder) = place.parent() else {
             return Ok(());
         };
@@ -285,6 +296,15 @@ impl Engine {
             .plan(&stack)
             .map_err(Error::driver("plan the mount of an image"))?;
         Ok(self.mounter.view(&plan)?)
+    }
+}
+
+fn as_recorded(mount: &MountedAt) -> Attached {
+    Attached {
+        id: mount.unique_id,
+        last_id: mount.last_id,
+        device: mount.device,
+        inode: mount.inode,
     }
 }
 
