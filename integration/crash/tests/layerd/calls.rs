@@ -1,86 +1,17 @@
 //! Every system call is a crash point.
 
-use std::os::unix::process::ExitStatusExt;
 use std::thread;
 use std::time::Duration;
 
-use layerd_crash::trace::{Call, Moment, Plan, Tracer};
+use layerd_crash::trace::{Call, Moment, Plan};
 use tonic::{Code, Status};
 
 use crate::Verdict;
 use crate::home::{Home, Ids, check_tidy, look};
 use crate::model::{Content, World, choose, compare};
 use crate::operation::{Operation, commit, labels, prepare, remove, view};
-use crate::process::{LIMIT, Layerd};
-
-/// Which of the points of an operation are tried.
-#[derive(Debug, Clone, Copy)]
-struct Points {
-    first: u64,
-    step: u64,
-    /// How many times in a row the operation must get through before it counts as tried out:
-    /// background threads make the count vary.
-    finishes: u32,
-}
-
-const EVERY: Points = Points {
-    first: 1,
-    step: 1,
-    finishes: 2,
-};
-
-/// What happened at one point.
-enum Outcome {
-    Struck,
-    Finished,
-}
-
-/// Repeats an experiment at many points, killing before and after the call. All that is wrong is
-/// collected, so that one run shows all of it.
-#[derive(Debug, Default)]
-struct Sweep {
-    visited: u64,
-    bad: Vec<String>,
-}
-
-impl Sweep {
-    fn run(
-        &mut self,
-        name: &str,
-        points: Points,
-        mut experiment: impl FnMut(u64, Moment) -> Verdict<Outcome>,
-    ) {
-        let before = self.visited;
-        let mut through = 0;
-        let mut number = points.first;
-        while through < points.finishes {
-            let mut struck = false;
-            for moment in [Moment::Before, Moment::After] {
-                match experiment(number, moment) {
-                    Ok(Outcome::Struck) => struck = true,
-                    Ok(Outcome::Finished) => {}
-                    Err(why) => {
-                        struck = true;
-                        self.bad
-                            .push(format!("{name}, {moment:?} call {number}: {why}"));
-                    }
-                }
-                self.visited += u64::from(struck);
-            }
-            through = if struck { 0 } else { through + 1 };
-            number += points.step;
-            assert!(number < 5000, "{name} never gets through");
-        }
-        println!("{name}: {} points", self.visited - before);
-        assert!(self.visited > before, "{name}: nothing was struck");
-    }
-
-    fn finish(self) {
-        let bad = self.bad.len();
-        println!("crash points visited: {}, bad: {bad}", self.visited);
-        assert!(bad == 0, "{}", self.bad.join("\n\n"));
-    }
-}
+use crate::process::Layerd;
+use crate::sweep::{EVERY, Outcome, Points, Sweep, describe, ended};
 
 /// What is asked of a daemon while it may die, and what must then be true.
 struct Case {
@@ -235,31 +166,6 @@ fn verify(home: &Home, world: &World) -> Verdict {
     )?;
     ids.check_new(after["afterwards"].own.as_ref().unwrap())?;
     layerd.stop()
-}
-
-/// Where the daemon died by the plan; none if it lives, which it then does no longer.
-fn ended(tracer: &mut Tracer, layerd: &mut Layerd) -> Verdict<Option<Call>> {
-    let trouble = |error| format!("tracer: {error}");
-    if tracer.status().map_err(trouble)?.fired.is_none() {
-        // It counts as through at this moment; what its threads do from now on is not meant.
-        tracer.arm(&Plan::count()).map_err(trouble)?;
-        // SIGKILL may have been on its way in between.
-        if let Some(status) = layerd.ended().filter(|status| status.signal() != Some(9)) {
-            return Err(format!("layerd ended by itself: {status}"));
-        }
-        let _ = nix::sys::signal::kill(layerd.pid(), nix::sys::signal::Signal::SIGKILL);
-        layerd.await_end()?;
-        return Ok(None);
-    }
-    let status = tracer.wait_end(LIMIT).map_err(trouble)?;
-    layerd.await_end()?;
-    Ok(status.fired)
-}
-
-fn describe(call: Option<&Call>) -> String {
-    call.map_or("not struck".into(), |call| {
-        format!("{} {:?} (call {})", call.name, call.paths, call.number)
-    })
 }
 
 fn calls() -> Vec<(&'static str, Operation)> {

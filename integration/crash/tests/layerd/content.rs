@@ -19,6 +19,11 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
+    /// Whether there is nothing in it.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.tree.0.len() == 1
+    }
+
     /// Reads a layer.
     pub(crate) fn read(top: &Path) -> Self {
         let tree = Tree::read(top);

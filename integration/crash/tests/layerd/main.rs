@@ -22,6 +22,8 @@ mod operation;
 mod power;
 mod process;
 mod random;
+mod sweep;
+mod volumes;
 mod worker;
 
 /// What a check that can fail answers: why it did.

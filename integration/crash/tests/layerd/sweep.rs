@@ -1,0 +1,107 @@
+//! One experiment, repeated with a kill at each system call that changes something.
+
+use std::os::unix::process::ExitStatusExt;
+
+use layerd_crash::trace::{Call, Moment, Plan, Tracer};
+use nix::sys::signal::{Signal, kill};
+
+use crate::Verdict;
+use crate::process::{LIMIT, Layerd};
+
+/// Which of the points of an operation are tried.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Points {
+    pub(crate) first: u64,
+    pub(crate) step: u64,
+    /// How many times in a row the operation must get through before it counts as tried out:
+    /// background threads make the count vary.
+    pub(crate) finishes: u32,
+}
+
+pub(crate) const EVERY: Points = Points {
+    first: 1,
+    step: 1,
+    finishes: 2,
+};
+
+/// Bad points after which the others need not be visited.
+const ENOUGH: usize = 30;
+
+/// What happened at one point.
+pub(crate) enum Outcome {
+    Struck,
+    Finished,
+}
+
+/// Repeats an experiment at many points, killing before and after the call. All that is wrong is
+/// collected, so that one run shows all of it.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    visited: u64,
+    bad: Vec<String>,
+}
+
+impl Sweep {
+    pub(crate) fn run(
+        &mut self,
+        name: &str,
+        points: Points,
+        mut experiment: impl FnMut(u64, Moment) -> Verdict<Outcome>,
+    ) {
+        let before = self.visited;
+        let mut through = 0;
+        let mut number = points.first;
+        while through < points.finishes {
+            let mut struck = false;
+            for moment in [Moment::Before, Moment::After] {
+                match experiment(number, moment) {
+                    Ok(Outcome::Struck) => struck = true,
+                    Ok(Outcome::Finished) => break,
+                    Err(why) => {
+                        struck = true;
+                        self.bad
+                            .push(format!("{name}, {moment:?} call {number}: {why}"));
+                    }
+                }
+                self.visited += u64::from(struck);
+            }
+            through = if struck { 0 } else { through + 1 };
+            number += points.step;
+            assert!(number < 5000, "{name} never gets through");
+            assert!(self.bad.len() < ENOUGH, "{}", self.bad.join("\n\n"));
+        }
+        println!("{name}: {} points", self.visited - before);
+        assert!(self.visited > before, "{name}: nothing was struck");
+    }
+
+    pub(crate) fn finish(self) {
+        let bad = self.bad.len();
+        println!("crash points visited: {}, bad: {bad}", self.visited);
+        assert!(bad == 0, "{}", self.bad.join("\n\n"));
+    }
+}
+
+/// Where the daemon died by the plan; none if it lives, which it then does no longer.
+pub(crate) fn ended(tracer: &mut Tracer, layerd: &mut Layerd) -> Verdict<Option<Call>> {
+    let trouble = |error| format!("tracer: {error}");
+    if tracer.status().map_err(trouble)?.fired.is_none() {
+        // It counts as through at this moment; what its threads do from now on is not meant.
+        tracer.arm(&Plan::count()).map_err(trouble)?;
+        // SIGKILL may have been on its way in between.
+        if let Some(status) = layerd.ended().filter(|status| status.signal() != Some(9)) {
+            return Err(format!("layerd ended by itself: {status}"));
+        }
+        let _ = kill(layerd.pid(), Signal::SIGKILL);
+        layerd.await_end()?;
+        return Ok(None);
+    }
+    let status = tracer.wait_end(LIMIT).map_err(trouble)?;
+    layerd.await_end()?;
+    Ok(status.fired)
+}
+
+pub(crate) fn describe(call: Option<&Call>) -> String {
+    call.map_or("not struck".into(), |call| {
+        format!("{} {:?} (call {})", call.name, call.paths, call.number)
+    })
+}

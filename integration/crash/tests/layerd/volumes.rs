@@ -1,0 +1,304 @@
+//! Every system call of volumes and attachments is a crash point.
+//!
+//! Mounts stay where they are when the daemon is killed: it shares the mount namespace of the
+//! test, which is to be one of its own.
+
+mod action;
+mod client;
+mod disk;
+mod home;
+mod state;
+
+use layerd_crash::trace::{Call, Moment, Plan};
+use layerd_integration::Snapshots;
+use tonic::{Code, Status};
+
+use crate::Verdict;
+use crate::home::look;
+use crate::model::{Content, compare};
+use crate::process::Layerd;
+use crate::sweep::{EVERY, Outcome, Points, Sweep, describe, ended};
+use action::{Action, Item};
+use client::Client;
+use home::Rooms;
+use state::State;
+
+/// What is asked of a daemon while it may die, after what was asked before.
+struct Case {
+    name: &'static str,
+    before: Vec<Action>,
+    action: Action,
+}
+
+/// Where the daemon was killed, and what may exist then.
+struct Crash {
+    fired: Option<Call>,
+    candidates: Vec<State>,
+}
+
+impl Case {
+    fn new(name: &'static str, action: Action) -> Self {
+        Self {
+            name,
+            before: Vec::new(),
+            action,
+        }
+    }
+
+    fn after(mut self, action: Action) -> Self {
+        self.before.push(action);
+        self
+    }
+
+    /// Kills the daemon at one point of the action and looks at what is left.
+    fn strike(&self, rooms: &Rooms, number: u64, moment: Moment) -> Verdict<Outcome> {
+        let crash = self.crash(rooms, number, moment)?;
+        let told = |why: String| {
+            let log = rooms.home.site.tail();
+            format!("{}: {why}; log:\n{log}", describe(crash.fired.as_ref()))
+        };
+        self.examine(rooms, &crash.candidates, number)
+            .map_err(told)?;
+        Ok(if crash.fired.is_some() {
+            Outcome::Struck
+        } else {
+            Outcome::Finished
+        })
+    }
+
+    fn crash(&self, rooms: &Rooms, number: u64, moment: Moment) -> Verdict<Crash> {
+        rooms.reset();
+        let site = &rooms.home.site;
+        let _ = std::fs::remove_file(&site.log);
+        let mut layerd = Layerd::start(site)?;
+        let mut client = Client::connect(&site.socket);
+        let mut known = rooms.look(&mut client, None)?;
+        rooms.state.check(&known)?;
+        for action in &self.before {
+            known = perform(action, rooms, &mut client, &known)?;
+        }
+        let plan = Plan::kill_at(number, moment).within(&site.root);
+        let mut tracer = layerd.trace(&plan.within(rooms.host()));
+        let answer = self.action.perform(&mut client, &known);
+        if answer.is_ok() {
+            self.action.settle(&mut client, &site.root);
+        }
+        let fired = ended(&mut tracer, &mut layerd)?;
+        if answer.is_ok() || fired.is_none() {
+            expect(&self.action, &answer, &known)?;
+        }
+        let mut candidates = self.action.outcomes(&known);
+        if answer.is_ok() && !self.action.is_lasting() {
+            candidates.drain(..candidates.len() - 1);
+        }
+        Ok(Crash { fired, candidates })
+    }
+
+    /// Starts the daemon anew, repeats the action, starts it once more and lets everything go.
+    /// `odd` numbers stop it in between, others kill.
+    fn examine(&self, rooms: &Rooms, candidates: &[State], odd: u64) -> Verdict {
+        let site = &rooms.home.site;
+        let layerd = Layerd::start(site)?;
+        let mut client = Client::connect(&site.socket);
+        let found = rooms.look(&mut client, Some(&self.action))?;
+        choose(candidates, &found)?;
+        let known = perform(&self.action, rooms, &mut client, &found)
+            .map_err(|why| format!("repeated, {why}"))?;
+        refuses_to_delete(&mut client, &known)?;
+        // A stop waits a moment for connections to end.
+        drop(client);
+        if odd % 2 == 1 {
+            layerd.stop()?;
+        } else {
+            layerd.kill();
+        }
+        let layerd = Layerd::start(site)?;
+        let mut client = Client::connect(&site.socket);
+        known.check(&rooms.look(&mut client, None)?)?;
+        lets_go(rooms, &mut client, &known)?;
+        let found = look(&mut Snapshots::connect(&site.socket), site)?;
+        compare(&found, &rooms.home.world, &site.root, Content::Every)?;
+        layerd.kill();
+        Ok(())
+    }
+}
+
+fn choose(candidates: &[State], found: &State) -> Verdict {
+    let mut reasons = Vec::new();
+    for wanted in candidates {
+        match wanted.check(found) {
+            Ok(()) => return Ok(()),
+            Err(why) => reasons.push(why),
+        }
+    }
+    Err(reasons.join("\n  nor is it another state: "))
+}
+
+/// Performs an action whose answer and outcome must be the right ones; answers what is there then.
+fn perform(action: &Action, rooms: &Rooms, client: &mut Client, known: &State) -> Verdict<State> {
+    let answer = action.perform(client, known);
+    expect(action, &answer, known)?;
+    action.settle(client, &rooms.home.site.root);
+    let found = rooms.look(client, None)?;
+    action.apply(known).check(&found)?;
+    Ok(found)
+}
+
+fn expect(action: &Action, answer: &Result<String, Status>, known: &State) -> Verdict {
+    let wanted = action.answer(known);
+    let given = answer.as_ref().map_err(|status| status.code());
+    if given == wanted.as_ref().map_err(|code| *code) {
+        Ok(())
+    } else {
+        Err(format!("{action:?} answers {answer:?}, not {wanted:?}"))
+    }
+}
+
+/// What is held cannot be deleted.
+fn refuses_to_delete(client: &mut Client, known: &State) -> Verdict {
+    for held in known.held.values() {
+        let mut words = held.what.split(' ');
+        let (Some("volume"), Some(name)) = (words.next(), words.next()) else {
+            continue;
+        };
+        match client.delete(name) {
+            Err(status) if status.code() == Code::FailedPrecondition => {}
+            other => {
+                return Err(format!(
+                    "Delete of {name}, which is held, answers {other:?}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Detaches everything; then nothing is mounted, and all volumes can be deleted and taken back.
+fn lets_go(rooms: &Rooms, client: &mut Client, known: &State) -> Verdict {
+    let keys: Vec<String> = known.held.keys().cloned().collect();
+    let known = match keys.is_empty() {
+        true => known.clone(),
+        false => perform(&Action::Detach(keys), rooms, client, known)?,
+    };
+    for name in known.volumes.keys().filter(|name| !name.contains(' ')) {
+        let (name, to) = (name.clone(), name.clone());
+        let known = perform(&Action::Delete { name: to.clone() }, rooms, client, &known)?;
+        perform(&Action::Undelete { name, to }, rooms, client, &known)?;
+    }
+    Ok(())
+}
+
+fn volume_cases(rooms: &Rooms) -> Vec<Case> {
+    let (new, data) = (|| "new".to_owned(), || "data".to_owned());
+    let copy = Action::Clone {
+        name: new(),
+        of: data(),
+    };
+    let snapshot = Action::Snapshot {
+        name: new(),
+        of: data(),
+    };
+    let import = Action::Import {
+        name: new(),
+        archive: rooms.archive.clone(),
+    };
+    let rename = Action::Rename {
+        name: data(),
+        to: new(),
+    };
+    let undelete = Action::Undelete {
+        name: "gone".into(),
+        to: new(),
+    };
+    vec![
+        Case::new("Create", Action::Create { name: new() }),
+        Case::new("Clone", copy),
+        Case::new("Snapshot", snapshot),
+        Case::new("Import", import),
+        Case::new("Update", Action::Label { name: data() }),
+        Case::new("Rename", rename),
+        Case::new("Delete", Action::Delete { name: data() }),
+        Case::new("Undelete", undelete),
+        Case::new("Prune", Action::Prune),
+        Case::new("Emptying the trash", Action::EmptyTrash),
+    ]
+}
+
+fn attach_cases(rooms: &Rooms) -> Vec<Case> {
+    let attach = |item: &Item| Action::Attach(vec![item.clone()]);
+    let detach = |items: &[Item]| {
+        let keys = items.iter().map(|item| item.key.clone());
+        Action::Detach(keys.collect())
+    };
+    let (unplaced, placed) = (
+        rooms.volume("v", "data", ""),
+        rooms.volume("v", "data", "a"),
+    );
+    let (filled, made) = (
+        rooms.filling("f", "empty", ""),
+        rooms.filling("f", "new", "a"),
+    );
+    let (bind, image) = (rooms.bind("bound"), rooms.image("i"));
+    // In the order in which they are attached: the deepest target last.
+    let four = [
+        rooms.tmpfs("quick", "b"),
+        bind.clone(),
+        rooms.volume("read", "data", "c"),
+        rooms.filling("fill", "made", "a"),
+    ];
+    let set = || Action::Attach(four.to_vec());
+    vec![
+        Case::new("Attach of a volume", attach(&unplaced)),
+        Case::new("Attach of a volume at a place", attach(&placed)),
+        Case::new("Attach with copy-up", attach(&filled)),
+        Case::new("Attach with creation and copy-up", attach(&made)),
+        Case::new("Attach of a folder", attach(&bind)),
+        Case::new("Attach of a tmpfs", attach(&four[0])),
+        Case::new("Attach of an image", attach(&image)),
+        Case::new("Attach of four", set()),
+        Case::new("Detach of a volume", detach(std::slice::from_ref(&placed)))
+            .after(attach(&placed)),
+        Case::new("Detach of an image", detach(std::slice::from_ref(&image))).after(attach(&image)),
+        Case::new("Detach of four", detach(&four)).after(set()),
+    ]
+}
+
+fn sweep(cases: fn(&Rooms) -> Vec<Case>, points: impl Fn(u64) -> Points) {
+    let rooms = Rooms::furnished();
+    let mut sweep = Sweep::default();
+    for (index, case) in (0..).zip(cases(&rooms)) {
+        sweep.run(case.name, points(index), |number, moment| {
+            case.strike(&rooms, number, moment)
+        });
+    }
+    sweep.finish();
+}
+
+/// Few of them, but other ones of each case.
+fn few(index: u64) -> Points {
+    Points {
+        first: 1 + index % 7,
+        step: 41,
+        finishes: 1,
+    }
+}
+
+#[test]
+fn root_short_volumes_are_crash_points() {
+    sweep(volume_cases, few);
+}
+
+#[test]
+fn root_short_attachments_are_crash_points() {
+    sweep(attach_cases, few);
+}
+
+#[test]
+fn root_full_volumes_are_crash_points() {
+    sweep(volume_cases, |_| EVERY);
+}
+
+#[test]
+fn root_full_attachments_are_crash_points() {
+    sweep(attach_cases, |_| EVERY);
+}

@@ -1,0 +1,219 @@
+//! A root with volumes to crash on.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use layerd_integration::scratch::mounts_below;
+use layerd_proto::layerd::volumes::v1::CreateRequest;
+use nix::mount::{MntFlags, umount2};
+use rustix::fs::{XattrFlags, setxattr};
+
+use super::action::{Action, Archive, Item};
+use super::client::Client;
+use super::disk;
+use super::state::{State, observe};
+use crate::Verdict;
+use crate::content::Layer;
+use crate::home::{Home, delete};
+use crate::process::Layerd;
+
+/// The snapshot that fills volumes, and the folder of it that does.
+const IMAGE: &str = "base";
+const INSIDE: &str = "/usr/share";
+
+/// A root with snapshots and volumes, and a place for mounts.
+#[derive(Debug)]
+pub(crate) struct Rooms {
+    pub(crate) home: Home,
+    /// What is there after [`reset`](Self::reset).
+    pub(crate) state: State,
+    pub(crate) archive: Arc<Archive>,
+    /// What an image puts into an empty volume.
+    pub(crate) inside: Arc<Layer>,
+}
+
+impl Rooms {
+    /// Volumes with and without content, two that nobody named, and two in the trash.
+    pub(crate) fn furnished() -> Self {
+        let home = Home::furnished();
+        let layerd = Layerd::start(&home.site).unwrap();
+        let mut client = Client::connect(&home.site.socket);
+        let named = ["data", "empty", "gone", "gone-too"];
+        let all = named.iter().map(|name| ((*name).to_owned(), None));
+        let marked = ["mark 1", "mark 2"].map(|mark| (String::new(), Some(mark)));
+        for ((name, mark), seed) in all.chain(marked).zip(1..) {
+            make(&mut client, &name, mark, seed);
+        }
+        for name in ["gone", "gone-too"] {
+            client.delete(name).unwrap();
+        }
+        let state = observe(&mut client, &home.site.root).unwrap();
+        let archive = pack(&home.site.root.join("volumes/by-name/data/"), &state);
+        layerd.stop().unwrap();
+        home.keep();
+        let mut rooms = Self {
+            inside: archive.content.clone(),
+            archive: Arc::new(archive),
+            home,
+            state,
+        };
+        rooms.learn();
+        rooms
+    }
+
+    /// Sees what an image puts into a volume when nothing goes wrong.
+    fn learn(&mut self) {
+        self.reset();
+        let layerd = Layerd::start(&self.home.site).unwrap();
+        let mut client = Client::connect(&self.home.site.socket);
+        let fill = Action::Attach(vec![self.filling("fill", "empty", "")]);
+        fill.perform(&mut client, &self.state).unwrap();
+        let state = observe(&mut client, &self.home.site.root).unwrap();
+        let vol = &state.volumes["empty"];
+        assert_eq!(vol.filled_from, format!("image {IMAGE} {INSIDE}"));
+        self.inside = vol.content.clone().unwrap();
+        drop(layerd);
+    }
+
+    /// Goes back, with nothing mounted.
+    pub(crate) fn reset(&self) {
+        for place in mounts_below(self.scratch()).iter().rev() {
+            umount2(place, MntFlags::MNT_DETACH).unwrap();
+        }
+        self.home.reset();
+        delete(&self.host());
+        for name in ["a", "b", "c", "d", "shared"] {
+            fs::create_dir_all(self.host().join(name)).unwrap();
+        }
+    }
+
+    /// Holds the root, and the host's folders.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.home.site.root.parent().unwrap()
+    }
+
+    /// Folders of the host to mount, and to mount at.
+    pub(crate) fn host(&self) -> PathBuf {
+        self.scratch().join("host")
+    }
+
+    fn place(&self, name: &str) -> String {
+        match name {
+            "" => String::new(),
+            name => self.host().join(name).to_str().unwrap().to_owned(),
+        }
+    }
+
+    /// Attaches a volume; at a folder of the host if one is named.
+    pub(crate) fn volume(&self, key: &str, source: &str, place: &str) -> Item {
+        Item {
+            key: key.into(),
+            kind: "volume",
+            source: source.into(),
+            target: "/data",
+            more: "",
+            place: self.place(place),
+            fill: None,
+        }
+    }
+
+    /// Attaches a volume that is made if it is missing, and filled if it is empty.
+    pub(crate) fn filling(&self, key: &str, source: &str, place: &str) -> Item {
+        Item {
+            target: INSIDE,
+            more: ",on-missing=create",
+            fill: Some((IMAGE.into(), self.inside.clone())),
+            ..self.volume(key, source, place)
+        }
+    }
+
+    /// Attaches a folder of the host that is missing.
+    pub(crate) fn bind(&self, key: &str) -> Item {
+        Item {
+            kind: "bind",
+            source: self.place("made/below"),
+            target: "/bound",
+            more: ",ro,on-missing=create",
+            ..self.volume(key, "", "")
+        }
+    }
+
+    pub(crate) fn tmpfs(&self, key: &str, place: &str) -> Item {
+        Item {
+            kind: "tmpfs",
+            target: "/quick",
+            ..self.volume(key, "", place)
+        }
+    }
+
+    pub(crate) fn image(&self, key: &str) -> Item {
+        Item {
+            kind: "image",
+            source: "middle".into(),
+            target: "/tools",
+            ..self.volume(key, "", "")
+        }
+    }
+
+    /// Asks for everything and requires that disk and mounts are as it says. `unsure` is an action
+    /// that may be half done.
+    pub(crate) fn look(&self, client: &mut Client, unsure: Option<&Action>) -> Verdict<State> {
+        let root = &self.home.site.root;
+        let mut found = observe(client, root)?;
+        // Nobody is told of the mount of what is not attached yet.
+        for (key, place) in unsure.into_iter().flat_map(Action::places) {
+            if let Some(held) = found.held.get_mut(key) {
+                held.target.clone_from(place);
+            }
+        }
+        let undone = unsure.map_or(&[][..], Action::undone);
+        disk::check(self.scratch(), root, &found, undone)?;
+        Ok(found)
+    }
+}
+
+fn make(client: &mut Client, name: &str, mark: Option<&str>, seed: u64) {
+    let labels = mark.map(|mark| ("mark".to_owned(), mark.to_owned()));
+    let request = CreateRequest {
+        name: name.into(),
+        labels: labels.into_iter().collect(),
+        ..CreateRequest::default()
+    };
+    let (volume, _) = client.create(request).unwrap();
+    if name != "empty" {
+        scatter(Path::new(&volume.path), seed);
+    }
+}
+
+/// A little of everything that a copy could lose.
+fn scatter(top: &Path, seed: u64) {
+    let text = |part: &str, times: usize| format!("{part} {seed}\n").repeat(times);
+    fs::create_dir(top.join("sub")).unwrap();
+    fs::write(top.join("one"), text("one", 2000)).unwrap();
+    fs::write(top.join("sub/two"), text("two", 3)).unwrap();
+    fs::hard_link(top.join("sub/two"), top.join("three")).unwrap();
+    symlink("sub/two", top.join("link")).unwrap();
+    setxattr(
+        top.join("one"),
+        "user.seed",
+        text("seed", 1).as_bytes(),
+        XattrFlags::empty(),
+    )
+    .unwrap();
+}
+
+fn pack(folder: &Path, state: &State) -> Archive {
+    let mut tar = Command::new("tar");
+    tar.args(["--format=posix", "--xattrs", "-cC"])
+        .arg(folder)
+        .arg(".");
+    let output = tar.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    Archive {
+        bytes: output.stdout,
+        content: state.volumes["data"].content.clone().unwrap(),
+    }
+}

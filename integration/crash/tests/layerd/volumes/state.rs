@@ -1,0 +1,196 @@
+//! Volumes, trash and attachments, as the test believes and as the daemon says.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use layerd_proto::layerd::volumes::v1 as pb;
+
+use super::client::Client;
+use crate::Verdict;
+use crate::content::Layer;
+
+/// One volume.
+#[derive(Debug, Clone)]
+pub(crate) struct Vol {
+    /// `None` until it was seen.
+    pub(crate) id: Option<u64>,
+    /// Its name, which nobody can foretell if it is anonymous.
+    pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) options: BTreeMap<String, String>,
+    pub(crate) filled_from: String,
+    pub(crate) snapshot_of: u64,
+    /// `None` for nothing.
+    pub(crate) content: Option<Arc<Layer>>,
+}
+
+/// Something attached.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    /// `None` until it was seen.
+    pub(crate) id: Option<u64>,
+    /// Type, source and target, separated by blanks.
+    pub(crate) what: String,
+    /// The host path it was asked for at; empty for none.
+    pub(crate) target: String,
+    /// `None` if it may be either.
+    pub(crate) is_attached: Option<bool>,
+    /// Where it is mounted; empty for nowhere.
+    pub(crate) place: String,
+}
+
+/// All there is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct State {
+    /// By name; anonymous ones by their label `mark`.
+    pub(crate) volumes: BTreeMap<String, Vol>,
+    /// What was deleted, by the name it had.
+    pub(crate) trash: BTreeMap<String, Vol>,
+    /// By key.
+    pub(crate) held: BTreeMap<String, Held>,
+}
+
+impl Vol {
+    /// An empty volume.
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            id: None,
+            name: name.into(),
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+            filled_from: String::new(),
+            snapshot_of: 0,
+            content: None,
+        }
+    }
+
+    fn difference(&self, found: &Self) -> Option<String> {
+        let facts = |vol: &Self| {
+            let words = (vol.filled_from.clone(), vol.snapshot_of);
+            (words, vol.labels.clone(), vol.options.clone())
+        };
+        let is_same = self.id.is_none_or(|id| found.id == Some(id));
+        if !is_same || facts(self) != facts(found) {
+            return Some(format!(
+                "is {:?} {:?}, should be {:?} {:?}",
+                found.id,
+                facts(found),
+                self.id,
+                facts(self)
+            ));
+        }
+        match (&found.content, &self.content) {
+            (Some(found), Some(wanted)) => found.difference(wanted),
+            (None, None) => None,
+            (Some(_), None) => Some("should be empty".into()),
+            (None, Some(_)) => Some("is empty".into()),
+        }
+    }
+}
+
+impl Held {
+    fn difference(&self, found: &Self) -> Option<String> {
+        let is_same = self.id.is_none_or(|id| found.id == Some(id))
+            && self.what == found.what
+            && (self.is_attached.is_none() || self.is_attached == found.is_attached);
+        (!is_same).then(|| format!("is {found:?}, should be {self:?}"))
+    }
+}
+
+impl State {
+    /// Whether what was found can be this.
+    pub(crate) fn check(&self, found: &Self) -> Verdict {
+        each("volume", &self.volumes, &found.volumes, Vol::difference)?;
+        each("deleted", &self.trash, &found.trash, Vol::difference)?;
+        each("attachment", &self.held, &found.held, Held::difference)
+    }
+}
+
+/// Requires the same names on both sides, and no difference.
+fn each<T>(
+    what: &str,
+    wanted: &BTreeMap<String, T>,
+    found: &BTreeMap<String, T>,
+    difference: impl Fn(&T, &T) -> Option<String>,
+) -> Verdict {
+    if let Some(name) = found.keys().find(|name| !wanted.contains_key(*name)) {
+        return Err(format!("{what} {name} should not exist"));
+    }
+    for (name, wanted) in wanted {
+        let found = found
+            .get(name)
+            .ok_or_else(|| format!("{what} {name} is lost"))?;
+        if let Some(text) = difference(wanted, found) {
+            return Err(format!("{what} {name} {text}"));
+        }
+    }
+    Ok(())
+}
+
+/// Asks for everything, and reads the content of each volume.
+pub(crate) fn observe(client: &mut Client, root: &Path) -> Verdict<State> {
+    let told = |status| format!("List: {status}");
+    let mut state = State::default();
+    for deleted in [false, true] {
+        for volume in client.list(deleted).map_err(told)? {
+            let mark = volume.labels.get("mark");
+            let name = mark.unwrap_or(&volume.name).clone();
+            let folder = if deleted { "volumes/.trash" } else { "volumes" };
+            let holder = root.join(folder).join(slot(volume.id));
+            let vol = seen(volume, &holder.join("data"))
+                .map_err(|why| format!("volume {name} (deleted: {deleted}) {why}"))?;
+            let all = if deleted {
+                &mut state.trash
+            } else {
+                &mut state.volumes
+            };
+            if all.insert(name.clone(), vol).is_some() {
+                return Err(format!("List: volume {name} twice"));
+            }
+        }
+    }
+    for attachment in client.attached().map_err(told)? {
+        state.held.insert(attachment.key.clone(), held(attachment));
+    }
+    Ok(state)
+}
+
+fn seen(volume: pb::Volume, data: &Path) -> Verdict<Vol> {
+    if !data.is_dir() {
+        return Err("has no folder".into());
+    }
+    let layer = Layer::read(data);
+    Ok(Vol {
+        id: Some(volume.id),
+        name: volume.name,
+        labels: volume.labels,
+        options: volume.options,
+        filled_from: volume.filled_from,
+        snapshot_of: volume.snapshot_of,
+        content: (!layer.is_bare()).then(|| Arc::new(layer)),
+    })
+}
+
+/// What was answered about an attachment.
+pub(crate) fn held(attachment: pb::Attachment) -> Held {
+    let mount = attachment.mount.unwrap_or_default();
+    Held {
+        id: Some(attachment.id),
+        what: format!("{} {} {}", mount.r#type, mount.source, mount.target),
+        target: String::new(),
+        is_attached: Some(attachment.state == "attached"),
+        place: attachment.mounted_at,
+    }
+}
+
+/// The name of a volume's folder: its id in base 36.
+pub(crate) fn slot(id: u64) -> String {
+    let mut digits = Vec::new();
+    let mut rest = id;
+    while rest > 0 || digits.is_empty() {
+        digits.extend(char::from_digit(u32::try_from(rest % 36).unwrap(), 36));
+        rest /= 36;
+    }
+    digits.iter().rev().collect()
+}
