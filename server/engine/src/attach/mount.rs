@@ -97,7 +97,7 @@ impl Engine {
             .mounter
             .detach(Path::new(&mount.target), &expected, DetachMode::Normal);
         if let Err(cause) = gone {
-            warn!(
+            tracing::warn!(
                 error = &cause as &dyn std::error::Error,
                 place = mount.target,
                 "take away a mount that could not be recorded"
