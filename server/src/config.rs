@@ -9,18 +9,26 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use layerd_engine::{Durability, TrashOptions};
+use layerd_engine::layers::apply;
+use layerd_engine::{Durability, TrashOptions, UnpackOptions};
 use nix::unistd::{Gid, Group};
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::Settings;
+use crate::content::ContentConfig;
 use crate::grpc::gate::Limits;
 use crate::metrics;
 
 /// Where containerd looks for a proxy's data by itself, so that its disk figures are right.
 const ROOT: &str = "/var/lib/containerd/io.containerd.snapshotter.v1.layerd";
 const SOCKET: &str = "/run/layerd/layerd.sock";
+/// Where containerd is by default.
+const CONTAINERD: &str = "/run/containerd/containerd.sock";
+const CONTAINERD_ROOT: &str = "/var/lib/containerd";
+/// A terabyte in a layer, and ten million names, are mistakes or malice.
+const MOST_BYTES: u64 = 1 << 40;
+const MOST_ENTRIES: u64 = 10_000_000;
 
 /// Checked settings.
 #[derive(Debug, Clone)]
@@ -32,6 +40,9 @@ pub(crate) struct Config {
     pub(crate) engine: layerd_engine::Options,
     /// How often the reaper looks by itself.
     pub(crate) reap_every: Duration,
+    /// Where layers come from and go to.
+    pub(crate) content: ContentConfig,
+    pub(crate) unpack: UnpackConfig,
     /// How long calls may take.
     pub(crate) limits: Limits,
     /// Where metrics are served, if anywhere.
@@ -46,6 +57,14 @@ pub(crate) struct SocketConfig {
     /// Permission bits.
     pub(crate) mode: u32,
     pub(crate) group: Option<Gid>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct UnpackConfig {
+    /// Whether layerd unpacks and packs layers for containerd.
+    pub(crate) enabled: bool,
+    /// Layers at a time.
+    pub(crate) at_once: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -98,6 +117,8 @@ struct Raw {
     metrics: RawMetrics,
     overlayfs: RawOverlay,
     usage: RawUsage,
+    containerd: RawContainerd,
+    unpack: RawUnpack,
     reaper: RawReaper,
     trash: RawTrash,
 }
@@ -161,6 +182,24 @@ struct RawLimits {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct RawContainerd {
+    address: Option<PathBuf>,
+    root: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawUnpack {
+    enabled: Option<bool>,
+    at_once: Option<u64>,
+    workers: Option<u64>,
+    max_layer_bytes: Option<u64>,
+    max_entries: Option<u64>,
+    max_ratio: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct RawReaper {
     every_secs: Option<u64>,
 }
@@ -216,6 +255,7 @@ impl TryFrom<Raw> for Config {
                 trash: raw.trash.try_into()?,
                 usage_patience: millis("usage.patience_ms", raw.usage.patience_ms, 500, 60_000)?,
                 id_mapping: raw.overlayfs.id_mapping.unwrap_or(true),
+                unpack: (&raw.unpack).try_into()?,
             },
             limits: raw.limits.try_into()?,
             metrics: raw
@@ -224,6 +264,8 @@ impl TryFrom<Raw> for Config {
                 .filter(|address| !address.is_empty())
                 .map(|address| metrics_address(&address))
                 .transpose()?,
+            content: raw.containerd.try_into()?,
+            unpack: (&raw.unpack).try_into()?,
             reap_every: seconds("reaper.every_secs", raw.reaper.every_secs, 60, 86_400)?,
             stop_timeout: seconds("stop_timeout_secs", raw.stop_timeout_secs, 30, 3_600)?,
         })
@@ -234,13 +276,12 @@ impl TryFrom<RawTrash> for TrashOptions {
     type Error = ConfigError;
 
     fn try_from(raw: RawTrash) -> Result<Self, ConfigError> {
-        let brake_min = range("trash.brake_min", raw.brake_min, 600, 1..=1_000_000)?;
         Ok(Self {
             keep: range("trash.keep_secs", raw.keep_secs, 2, 0..=31_536_000)
                 .map(Duration::from_secs)?,
             min_free_percent: range("trash.min_free_percent", raw.min_free_percent, 10, 0..=100)?,
             brake_percent: range("trash.brake_percent", raw.brake_percent, 30, 0..=100)?,
-            brake_min: usize::try_from(brake_min).unwrap_or(usize::MAX),
+            brake_min: count("trash.brake_min", raw.brake_min, 600, 1..=1_000_000)?,
         })
     }
 }
@@ -250,7 +291,7 @@ impl TryFrom<RawSocket> for SocketConfig {
 
     fn try_from(raw: RawSocket) -> Result<Self, ConfigError> {
         Ok(Self {
-            path: socket_path(raw.path.unwrap_or_else(|| SOCKET.into()))?,
+            path: socket_path("socket.path", raw.path.unwrap_or_else(|| SOCKET.into()))?,
             mode: mode(raw.mode.as_deref().unwrap_or("0600"))?,
             group: raw.group.as_deref().map(group).transpose()?,
         })
@@ -265,6 +306,59 @@ impl TryFrom<RawLimits> for Limits {
         Ok(Self {
             call: seconds("limits.call_timeout_secs", call, 60, 3_600)?,
             long_call: seconds("limits.long_call_timeout_secs", long_call, 3_600, 86_400)?,
+        })
+    }
+}
+
+impl TryFrom<RawContainerd> for ContentConfig {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawContainerd) -> Result<Self, ConfigError> {
+        let address = raw.address.unwrap_or_else(|| CONTAINERD.into());
+        let root = match raw.root.as_deref().unwrap_or(CONTAINERD_ROOT) {
+            "" => None,
+            root => Some(absolute("containerd.root", root.into())?),
+        };
+        let address = socket_path("containerd.address", address)?;
+        Ok(Self { address, root })
+    }
+}
+
+impl TryFrom<&RawUnpack> for UnpackConfig {
+    type Error = ConfigError;
+
+    fn try_from(raw: &RawUnpack) -> Result<Self, ConfigError> {
+        Ok(Self {
+            enabled: raw.enabled.unwrap_or(true),
+            at_once: count("unpack.at_once", raw.at_once, 8, 1..=32)?,
+        })
+    }
+}
+
+impl TryFrom<&RawUnpack> for UnpackOptions {
+    type Error = ConfigError;
+
+    fn try_from(raw: &RawUnpack) -> Result<Self, ConfigError> {
+        let limits = apply::Limits {
+            most_bytes: range(
+                "unpack.max_layer_bytes",
+                raw.max_layer_bytes,
+                MOST_BYTES,
+                1..=u64::MAX,
+            )?,
+            most_entries: range(
+                "unpack.max_entries",
+                raw.max_entries,
+                MOST_ENTRIES,
+                1..=u64::MAX,
+            )?,
+            most_ratio: range("unpack.max_ratio", raw.max_ratio, 2000, 1..=u64::MAX)?,
+        };
+        let workers = count("unpack.workers", raw.workers, 0, 0..=64)?;
+        let usual = Self::default();
+        Ok(Self {
+            limits,
+            workers: if workers == 0 { usual.workers } else { workers },
         })
     }
 }
@@ -307,14 +401,14 @@ fn absolute(key: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
         .map_err(|cause| value(key, path.display().to_string(), cause.to_string()))
 }
 
-fn socket_path(path: PathBuf) -> Result<PathBuf, ConfigError> {
+fn socket_path(key: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
     /// As unix(7) has it: 108 bytes with the final NUL.
     const MAX: usize = 107;
-    let path = absolute("socket.path", path)?;
+    let path = absolute(key, path)?;
     let length = path.as_os_str().len();
     if length > MAX {
         let rule = format!("is {length} bytes long, a unix socket's path may have {MAX}");
-        return Err(value("socket.path", path.display().to_string(), rule));
+        return Err(value(key, path.display().to_string(), rule));
     }
     Ok(path)
 }
@@ -364,6 +458,16 @@ fn millis(
     most: u64,
 ) -> Result<Duration, ConfigError> {
     range(key, given, default, 1..=most).map(Duration::from_millis)
+}
+
+/// As [`range`], for a number of things.
+fn count(
+    key: &'static str,
+    given: Option<u64>,
+    default: u64,
+    allowed: RangeInclusive<u64>,
+) -> Result<usize, ConfigError> {
+    range(key, given, default, allowed).map(|number| usize::try_from(number).unwrap_or(usize::MAX))
 }
 
 fn range(
@@ -459,6 +563,13 @@ mod tests {
             "min_free_percent",
             "brake_percent",
             "brake_min",
+            "address",
+            "enabled",
+            "at_once",
+            "workers",
+            "max_layer_bytes",
+            "max_entries",
+            "max_ratio",
         ] {
             assert!(
                 text.iter()

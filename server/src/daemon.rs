@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::calls::Calls;
 use crate::config::Config;
+use crate::content::Content;
 use crate::grpc::gate::Gate;
 use crate::listener::{ListenError, Listener};
 use crate::reaper::{self, Nudge};
@@ -116,7 +117,9 @@ async fn serve(config: Config) -> Result<Arc<Engine>, DaemonError> {
     if let Some(address) = &config.metrics {
         metrics::serve(address, engine.clone(), &tasks).await?;
     }
-    let router = grpc::router(parts, health_service, gate).map_err(DaemonError::Services)?;
+    let unpack = unpacking(&config, &tasks);
+    let router = grpc::router(parts, unpack, health_service, gate);
+    let router = router.map_err(DaemonError::Services)?;
     let socket = UnixListener::from_std(listener.socket).map_err(DaemonError::Runtime)?;
     info!(version = env!("CARGO_PKG_VERSION"), root = %config.root.display(), "ready");
     notify::ready();
@@ -133,6 +136,13 @@ async fn serve(config: Config) -> Result<Arc<Engine>, DaemonError> {
     remove_socket();
     served?;
     Ok(engine)
+}
+
+fn unpacking(config: &Config, tasks: &Tasks) -> grpc::UnpackParts {
+    grpc::UnpackParts {
+        content: Content::new(config.content.clone(), tasks.clone()),
+        config: config.unpack.clone(),
+    }
 }
 
 /// Waits for the server and, once it is to stop, for all calls, but not for ever. Clients are told

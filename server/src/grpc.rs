@@ -2,13 +2,16 @@
 
 mod admin;
 mod chunks;
+mod diff;
 pub(crate) mod gate;
+mod layers;
 mod limits;
 mod measure;
 mod mounts;
 pub(crate) mod rescue;
 mod snapshots;
 mod status;
+mod unpack;
 mod volumes;
 mod wire;
 
@@ -17,8 +20,10 @@ use std::time::Instant;
 
 use layerd_engine::Engine;
 use layerd_proto::DESCRIPTORS;
+use layerd_proto::containerd::services::diff::v1::diff_server::DiffServer;
 use layerd_proto::containerd::services::snapshots::v1::snapshots_server::SnapshotsServer;
 use layerd_proto::layerd::v1::admin_server::AdminServer;
+use layerd_proto::layerd::v1::layers_server::LayersServer;
 use layerd_proto::layerd::volumes::v1::attachments_server::AttachmentsServer;
 use layerd_proto::layerd::volumes::v1::mounts_server::MountsServer;
 use layerd_proto::layerd::volumes::v1::volumes_server::VolumesServer;
@@ -30,8 +35,12 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 
+use crate::config::UnpackConfig;
+use crate::content::Content;
 use crate::reaper::Nudge;
 use crate::tasks::Tasks;
+
+use unpack::Unpacker;
 
 /// Largest message in either direction: containerd's own limit.
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
@@ -41,6 +50,13 @@ const STREAMS_MAX: u32 = 8192;
 
 /// What every call passes, in the end the first.
 type Layers = Stack<gate::Gate, Stack<limits::Oversize, Stack<measure::Measure, Identity>>>;
+
+/// What unpacking works with.
+#[derive(Debug)]
+pub(crate) struct UnpackParts {
+    pub(crate) content: Content,
+    pub(crate) config: UnpackConfig,
+}
 
 /// What every service works with.
 #[derive(Debug, Clone)]
@@ -83,12 +99,16 @@ fn in_messages<T, M>(entries: Vec<T>, message: impl Fn(Vec<T>) -> M) -> Messages
 /// All services on one socket.
 pub(crate) fn router(
     parts: Parts,
+    unpack: UnpackParts,
     health: HealthServer<impl Health>,
     gate: gate::Gate,
 ) -> Result<Router<Layers>, tonic_reflection::server::Error> {
     let snapshots = SnapshotsServer::new(snapshots::Service::new(parts.clone()))
         .max_decoding_message_size(MESSAGE_MAX)
         .max_encoding_message_size(MESSAGE_MAX);
+    let unpacker = Unpacker::new(parts.clone(), unpack.config.at_once);
+    let diff = diff::Service::new(unpacker.clone(), unpack.content, unpack.config.enabled);
+    let diff = DiffServer::new(diff).max_decoding_message_size(MESSAGE_MAX);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -100,6 +120,8 @@ pub(crate) fn router(
         .layer(limits::Oversize)
         .layer(gate)
         .add_service(snapshots)
+        .add_service(diff)
+        .add_service(LayersServer::new(layers::Service::new(unpacker)))
         .add_service(VolumesServer::new(volumes::Service::new(parts.clone())))
         .add_service(MountsServer::new(mounts::Service::new(parts.clone())))
         .add_service(AttachmentsServer::new(mounts::Service::new(parts.clone())))

@@ -6,6 +6,7 @@
 mod calls;
 mod check;
 mod config;
+mod content;
 mod daemon;
 mod fsck;
 mod grpc;

@@ -151,7 +151,7 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   info            alarms (an array of sentences), version, root, driver, backing_filesystem,
                   kernel, features (name, value), durability, active, views, committed,
                   quarantined, trash, bytes, unmeasured, disk_bytes, disk_free_bytes,
-                  uptime_seconds; while the records are lost, driver is \"\"
+                  uptime_seconds, layers_unpacked, layers_packed; while the records are lost, driver is \"\"
   trash ls        id, key, parent (\"\" for none), kind, removed_at, bytes (null if not known)
   trash restore   id, key, one object for each that is back
   trash empty     layers (in the trash at that moment)

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Invalid,
     /// The state of things forbids it.
     Refused,
+    /// It is for somebody else to do.
+    Unsupported,
     /// The disk, a quota or a limit of the process is used up.
     Full,
     /// The daemon is stopping, or must be restarted.
@@ -181,6 +183,42 @@ pub enum Error {
         #[source]
         cause: layerd_layers::Error,
     },
+    /// A client named mounts that are not those of a snapshot to work on.
+    #[error("asked to work on {what}; layerd works on its own snapshots only, named by their mounts as it answered them")]
+    Foreign {
+        /// What it named.
+        what: String,
+    },
+    /// A layer could not be unpacked.
+    #[error("unpack a layer into snapshot {key:?}", key = key.as_str())]
+    Unpack {
+        /// The snapshot. Unless nothing was written, it can only be removed.
+        key: Key,
+        /// Why it failed.
+        #[source]
+        cause: layerd_layers::Error,
+    },
+    /// A layer is being unpacked into the snapshot.
+    #[error("a layer is being unpacked into snapshot {key:?}", key = key.as_str())]
+    BeingUnpacked {
+        /// The snapshot.
+        key: Key,
+    },
+    /// Unpacking a layer into the snapshot failed half way.
+    #[error("snapshot {key:?} holds part of a layer that could not be unpacked; remove it and prepare another", key = key.as_str())]
+    HalfUnpacked {
+        /// The snapshot.
+        key: Key,
+    },
+    /// No layer could be made of a snapshot.
+    #[error("make a layer of what snapshot {key:?} changed", key = key.as_str())]
+    Pack {
+        /// The snapshot.
+        key: Key,
+        /// Why it failed.
+        #[source]
+        cause: layerd_layers::Error,
+    },
     /// The kernel gave no random bytes.
     #[error("read random bytes for a name")]
     Random {
@@ -268,7 +306,11 @@ impl Error {
             Self::NoExport { .. } | Self::NoVolume { .. } => ErrorKind::Missing,
             Self::Drift { .. } => ErrorKind::Exists,
             Self::BeingRead { .. } | Self::NoPlan { .. } => ErrorKind::Refused,
-            Self::Copy { cause, .. } => copy_kind(cause),
+            Self::Copy { cause, .. } | Self::Unpack { cause, .. } | Self::Pack { cause, .. } => {
+                copy_kind(cause)
+            }
+            Self::Foreign { .. } => ErrorKind::Unsupported,
+            Self::BeingUnpacked { .. } | Self::HalfUnpacked { .. } => ErrorKind::Refused,
             Self::Random { .. } => ErrorKind::Internal,
             Self::Spec(_) => ErrorKind::Invalid,
             Self::SourceMissing { .. } => ErrorKind::Missing,
@@ -381,6 +423,9 @@ fn copy_kind(error: &layerd_layers::Error) -> ErrorKind {
         | Error::Malformed { .. }
         | Error::Damaged { .. }
         | Error::Refused { .. }
+        | Error::Compressed { .. }
+        | Error::Length { .. }
+        | Error::Digest { .. }
         | Error::Limit { .. } => ErrorKind::Invalid,
         Error::Stopped => ErrorKind::Stopping,
         _ => ErrorKind::Internal,

@@ -21,6 +21,7 @@ pub mod spec;
 mod stage;
 mod trash;
 mod turns;
+mod unpack;
 mod volumes;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ use std::time::Duration;
 use layerd_mounts::mounter::{KernelMounter, Mounter};
 use layerd_mounts::{Driver, Slot, VolumeDirs};
 use layerd_store::{Key, LayerId, Store, VolumeId};
+
+pub use layerd_layers as layers;
 
 pub use attach::{Attach, AttachmentEntry, OciMount, Reconciled};
 pub use check::{Problem, Remedy};
@@ -41,6 +44,7 @@ pub use recover::{Finding, restore_records, survey};
 pub use snapshots::{Counts, Mounted};
 pub use stage::Stage;
 pub use trash::{Removed, TrashOptions};
+pub use unpack::{Changes, Pack, Unpack, UnpackOptions};
 pub use volumes::{
     Candidate, CreateVolume, Filled, Plan, Pruned, Source, VolumeEntry, VolumeFilter,
 };
@@ -51,6 +55,7 @@ use quarantine::Quarantine;
 use reap::Backlog;
 use trash::Trash;
 use turns::Turns;
+use unpack::Unpacks;
 use volumes::{Pins, Plans};
 
 /// Settings of an engine.
@@ -65,6 +70,8 @@ pub struct Options {
     pub trash: TrashOptions,
     /// Whether id mappings in labels become mount options; if not, they are refused.
     pub id_mapping: bool,
+    /// Limits of unpacking.
+    pub unpack: UnpackOptions,
 }
 
 impl Default for Options {
@@ -74,6 +81,7 @@ impl Default for Options {
             durability: Durability::Full,
             trash: TrashOptions::default(),
             id_mapping: true,
+            unpack: UnpackOptions::default(),
         }
     }
 }
@@ -98,6 +106,7 @@ pub struct Engine {
     backlog: Backlog,
     trash: Trash,
     quarantine: Quarantine,
+    unpacks: Unpacks,
     volume_dirs: Arc<VolumeDirs>,
     pins: Pins,
     plans: Plans,
@@ -144,6 +153,7 @@ impl Engine {
             backlog: Backlog::default(),
             trash: Trash::open(&meta_folder(root), options.trash.clone()),
             quarantine: Quarantine::default(),
+            unpacks: Unpacks::default(),
             volume_dirs,
             pins: Pins::default(),
             plans: Plans::default(),
@@ -182,6 +192,12 @@ impl Engine {
     #[must_use]
     pub fn quarantined(&self) -> usize {
         self.quarantine.len()
+    }
+
+    /// Layers unpacked into snapshots, and layers made of snapshots, since the engine was opened.
+    #[must_use]
+    pub fn layers_moved(&self) -> (u64, u64) {
+        self.unpacks.counts()
     }
 
     /// Tells `watcher` what happens to volumes and attachments from now on.

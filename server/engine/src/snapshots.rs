@@ -80,6 +80,7 @@ impl Engine {
             return Err(Error::NotMountable { key: key.clone() });
         }
         self.quarantine.check_stack(&view, record)?;
+        self.unpacks.distrust(record.id);
         let stack = stack(&view, record, self.mappings(&record.labels)?);
         self.plan(key, &stack)
     }
@@ -89,12 +90,14 @@ impl Engine {
     /// Durable on return: the record and, with [`Durability::Full`], the content of the layer. For
     /// that, dirty files are written back and one journal commit is waited for, which calls of the
     /// same moment share; nobody else's files are, and no lock is held. It costs a look at each
-    /// file, which gives the layer's figure as well. With [`Durability::Metadata`] the call takes
+    /// file, which gives the layer's figure as well; not so for a layer that was unpacked by
+    /// [`apply`](Self::apply) and left alone since. With [`Durability::Metadata`] the call takes
     /// the same time for a layer of any size, and the layer is measured afterwards.
     ///
     /// # Errors
     /// `Missing` if the key or the parent to give it is unknown, `Exists` if the name is taken,
-    /// `Refused` if the snapshot is not active or the parent not committed, `Invalid` if it has
+    /// `Refused` if the snapshot is not active, holds part of a layer, or the parent is not
+    /// committed, `Invalid` if it has
     /// another parent already, `Damaged` if content did not reach the disk: the snapshot is
     /// quarantined then, since the kernel would call a second try a success.
     pub fn commit(&self, mut commit: Commit) -> Result<(), Error> {
@@ -102,9 +105,12 @@ impl Engine {
         let key = commit.key.clone();
         let view = self.store.view();
         let is_full = self.options.durability == Durability::Full;
-        if let Some(active) = self.store.check_commit(&view, &commit)? {
+        let active = self.store.check_commit(&view, &commit)?;
+        let _turn = active.as_ref().map(|active| self.unpacks.turn(active.id));
+        if let Some(active) = active {
             self.quarantine.check(&active)?;
-            if is_full {
+            commit.usage = self.unpacked(&active)?;
+            if is_full && commit.usage.is_none() {
                 commit.usage = Some(self.settle(&active)?);
             }
         }
@@ -153,6 +159,7 @@ impl Engine {
 
     /// The record is durable; what is left needs no answer. Start-up makes good what fails.
     fn after_commit(&self, record: &Record) {
+        self.unpacks.forget(record.id);
         if record.usage.is_none() {
             self.meter.measure(record.id);
         }
@@ -172,6 +179,7 @@ impl Engine {
         enter(RECORDING);
         let record = self.store.remove(key)?;
         enter("moving the layer to the trash");
+        self.unpacks.forget(record.id);
         // The removal is durable. If the rename fails, the reaper tries it again.
         if let Err(cause) = self.driver.retire(slot(record.id)) {
             let cause = &cause as &dyn std::error::Error;
@@ -231,7 +239,10 @@ impl Engine {
         let figure = match (record.kind, record.usage) {
             (Kind::View, _) => return Ok(Usage::default()),
             (_, Some(usage)) => return Ok(usage),
-            (Kind::Active, None) => self.meter.recent(record.id, self.options.usage_patience),
+            (Kind::Active, None) => match self.unpacked(record) {
+                Ok(Some(usage)) => return Ok(usage),
+                _ => self.meter.recent(record.id, self.options.usage_patience),
+            },
             (Kind::Committed, None) => self.meter.exact(record.id),
         };
         figure.or_else(|cause| {
@@ -289,7 +300,7 @@ impl Engine {
         Ok(Some(ids))
     }
 
-    fn plan(&self, key: &Key, stack: &Stack) -> Result<Mounted, Error> {
+    pub(crate) fn plan(&self, key: &Key, stack: &Stack) -> Result<Mounted, Error> {
         self.driver.plan(stack).map_err(|cause| Error::Plan {
             key: key.clone(),
             cause,
@@ -327,7 +338,7 @@ impl Engine {
     }
 }
 
-fn find<'v>(view: &'v View, key: &Key) -> Result<&'v Arc<Record>, Error> {
+pub(crate) fn find<'v>(view: &'v View, key: &Key) -> Result<&'v Arc<Record>, Error> {
     let missing = || Refusal::Missing { key: key.clone() };
     view.find(key).ok_or_else(|| missing().into())
 }
@@ -348,7 +359,7 @@ fn new_stack(view: &View, create: &Create, claim: &Claim, ids: Option<IdMaps>) -
     }
 }
 
-fn stack(view: &View, record: &Record, ids: Option<IdMaps>) -> Stack {
+pub(crate) fn stack(view: &View, record: &Record, ids: Option<IdMaps>) -> Stack {
     let parents: Vec<_> = view.ancestors(record).map(|layer| slot(layer.id)).collect();
     let writable = record.kind == Kind::Active;
     Stack {

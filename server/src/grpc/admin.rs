@@ -122,6 +122,7 @@ impl Admin for Service {
 /// Waits for the file system, which may hang.
 fn info(engine: &Engine, uptime_seconds: u64) -> InfoResponse {
     let counts = engine.counts();
+    let (layers_unpacked, layers_packed) = engine.layers_moved();
     let disk = statvfs(engine.root()).ok();
     let bytes = |blocks: u64, size: u64| blocks.saturating_mul(size);
     let facts = engine.driver().describe();
@@ -152,6 +153,8 @@ fn info(engine: &Engine, uptime_seconds: u64) -> InfoResponse {
         uptime_seconds,
         alarms: alarms(engine),
         quarantined: engine.quarantined() as u64,
+        layers_unpacked,
+        layers_packed,
         durability: match engine.durability() {
             Durability::Full => "full",
             Durability::Metadata => "metadata",

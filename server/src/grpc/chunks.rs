@@ -2,28 +2,35 @@
 
 use std::io::{self, Cursor, Read, Write};
 
-use layerd_proto::layerd::volumes::v1::ExportChunk;
 use tokio::sync::mpsc::{Receiver, Sender};
-use tonic::Status;
+use tonic::{Status, Streaming};
 
 /// Bytes in one message.
 const CHUNK: usize = 64 * 1024;
 
+/// Pieces of an archive on their way.
+pub(crate) const CHUNKS_WAITING: usize = 16;
+
 /// Writes to a stream of messages. Blocks while the client is slow.
 #[derive(Debug)]
-pub(crate) struct ChunkWriter {
-    messages: Sender<Result<ExportChunk, Status>>,
+pub(crate) struct ChunkWriter<M> {
+    messages: Sender<Result<M, Status>>,
+    /// Makes a message of a piece.
+    wrap: fn(Vec<u8>) -> M,
     gathered: Vec<u8>,
 }
 
-impl ChunkWriter {
-    pub(crate) fn new(messages: Sender<Result<ExportChunk, Status>>) -> Self {
-        let gathered = Vec::with_capacity(CHUNK);
-        Self { messages, gathered }
+impl<M> ChunkWriter<M> {
+    pub(crate) fn new(messages: Sender<Result<M, Status>>, wrap: fn(Vec<u8>) -> M) -> Self {
+        Self {
+            messages,
+            wrap,
+            gathered: Vec::with_capacity(CHUNK),
+        }
     }
 }
 
-impl Write for ChunkWriter {
+impl<M> Write for ChunkWriter<M> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = bytes.len().min(CHUNK - self.gathered.len());
         self.gathered.extend_from_slice(&bytes[..taken]);
@@ -38,22 +45,47 @@ impl Write for ChunkWriter {
             return Ok(());
         }
         let data = std::mem::replace(&mut self.gathered, Vec::with_capacity(CHUNK));
-        let sent = self.messages.blocking_send(Ok(ExportChunk { data }));
+        let sent = self.messages.blocking_send(Ok((self.wrap)(data)));
         sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has hung up"))
     }
 }
 
-/// Reads a stream of messages. Blocks while the client is slow.
+/// Hands the pieces of an archive to the thread that reads it, the end as an empty piece. A client
+/// that fails, or hangs up before the end, is an error to that thread, so that half an archive is
+/// never taken for a whole.
+pub(crate) async fn forward<M>(
+    mut messages: Streaming<M>,
+    data: fn(M) -> Vec<u8>,
+    sender: Sender<io::Result<Vec<u8>>>,
+) {
+    loop {
+        let (piece, is_last) = match messages.message().await {
+            Ok(None) => (Ok(Vec::new()), true),
+            Ok(Some(message)) => (Ok(data(message)), false),
+            Err(status) => (Err(io::Error::other(status.message().to_owned())), true),
+        };
+        let is_nothing = !is_last && piece.as_ref().is_ok_and(Vec::is_empty);
+        if !is_nothing && (sender.send(piece).await.is_err() || is_last) {
+            return;
+        }
+    }
+}
+
+/// Reads what [`forward`] sends. Blocks while the client is slow.
 #[derive(Debug)]
 pub(crate) struct ChunkReader {
     current: Cursor<Vec<u8>>,
     messages: Receiver<io::Result<Vec<u8>>>,
+    ended: bool,
 }
 
 impl ChunkReader {
     pub(crate) fn new(first: Vec<u8>, messages: Receiver<io::Result<Vec<u8>>>) -> Self {
-        let current = Cursor::new(first);
-        Self { current, messages }
+        Self {
+            current: Cursor::new(first),
+            messages,
+            ended: false,
+        }
     }
 }
 
@@ -61,13 +93,54 @@ impl Read for ChunkReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let count = self.current.read(buffer)?;
-            if count > 0 || buffer.is_empty() {
+            if count > 0 || buffer.is_empty() || self.ended {
                 return Ok(count);
             }
-            match self.messages.blocking_recv() {
-                None => return Ok(0),
-                Some(piece) => self.current = Cursor::new(piece?),
-            }
+            let hung_up = || io::Error::new(io::ErrorKind::UnexpectedEof, "the client has hung up");
+            let piece = self.messages.blocking_recv().ok_or_else(hung_up)??;
+            self.ended = piece.is_empty();
+            self.current = Cursor::new(piece);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn reader(pieces: &[&[u8]]) -> ChunkReader {
+        let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
+        for piece in pieces {
+            sender.try_send(Ok(piece.to_vec())).unwrap();
+        }
+        ChunkReader::new(b"first ".to_vec(), receiver)
+    }
+
+    #[test]
+    fn an_end_must_be_told() {
+        let mut text = String::new();
+        reader(&[b"second", b""]).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "first second");
+        let cut = reader(&[b"second"]).read_to_string(&mut text).unwrap_err();
+        assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn pieces_are_gathered_up_to_the_size_of_a_message() {
+        let (sender, mut receiver) = mpsc::channel(CHUNKS_WAITING);
+        let mut writer = ChunkWriter::new(sender, |data| data.len());
+        for _ in 0..3 {
+            writer.write_all(&[7; CHUNK / 2]).unwrap();
+        }
+        writer.flush().unwrap();
+        writer.flush().unwrap();
+        drop(writer);
+        let mut sizes = Vec::new();
+        while let Some(size) = receiver.blocking_recv() {
+            sizes.push(size.unwrap());
+        }
+        assert_eq!(sizes, [CHUNK, CHUNK / 2]);
     }
 }

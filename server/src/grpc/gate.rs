@@ -102,6 +102,11 @@ fn rule(path: &str) -> Option<Rule> {
             "Reconcile" => long("Reconcile", Kind::Volumes),
             _ => return None,
         },
+        ("layerd.v1.Layers", method) => match method {
+            "Apply" => long("Layers.Apply", Kind::Layers),
+            "Diff" => long("Layers.Diff", Kind::Layers),
+            _ => return None,
+        },
         ("layerd.v1.Admin", method) => match method {
             "Info" | "ListTrash" => return None,
             _ => long("Admin", Kind::Admin),

@@ -15,6 +15,7 @@ pub(crate) fn of(error: &Error) -> Status {
         ErrorKind::Exists => Code::AlreadyExists,
         ErrorKind::Invalid => Code::InvalidArgument,
         ErrorKind::Refused => Code::FailedPrecondition,
+        ErrorKind::Unsupported => Code::Unimplemented,
         ErrorKind::Full => Code::ResourceExhausted,
         ErrorKind::Stopping => Code::Unavailable,
         ErrorKind::Damaged => Code::DataLoss,

@@ -10,12 +10,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::chunks::{ChunkReader, ChunkWriter};
+use super::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
 use super::wire::timestamp;
 use super::{Messages, Parts, in_messages, status};
 
-/// Pieces of an archive on their way.
-const CHUNKS_WAITING: usize = 16;
 /// Events that a watcher may be behind before its stream ends.
 const EVENTS_WAITING: usize = 1024;
 
@@ -230,7 +228,7 @@ impl Volumes for Service {
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
         let parts = self.parts.clone();
         self.parts.tasks.spawn(|_| async move {
-            let out = ChunkWriter::new(sender.clone());
+            let out = ChunkWriter::new(sender.clone(), |data| pb::ExportChunk { data });
             let exported = parts
                 .call(move |engine| engine.export_volume(&name, out))
                 .await;
@@ -255,7 +253,7 @@ impl Volumes for Service {
         let filling = self
             .parts
             .call(move |engine| engine.import_volume(&request, input));
-        let ((), filled) = tokio::join!(forward(messages, sender), filling);
+        let ((), filled) = tokio::join!(forward(messages, |message| message.data, sender), filling);
         let filled = filled?;
         Ok(Response::new(pb::ImportResponse {
             volume: Some(volume(filled.volume)),
@@ -271,25 +269,6 @@ impl Volumes for Service {
         let (sender, events) = mpsc::channel(EVENTS_WAITING);
         self.parts.engine.watch(Box::new(Sender(sender)));
         Ok(Response::new(ReceiverStream::new(events)))
-    }
-}
-
-/// Hands the pieces of an archive to the thread that reads it. A client that fails or hangs up
-/// before the end is an error to that thread, so that half an archive is never taken for a whole.
-async fn forward(
-    mut messages: Streaming<pb::ImportRequest>,
-    sender: mpsc::Sender<std::io::Result<Vec<u8>>>,
-) {
-    loop {
-        let piece = match messages.message().await {
-            Ok(None) => return,
-            Ok(Some(message)) => Ok(message.data),
-            Err(status) => Err(std::io::Error::other(status.message().to_owned())),
-        };
-        let is_last = piece.is_err();
-        if sender.send(piece).await.is_err() || is_last {
-            return;
-        }
     }
 }
 

@@ -36,6 +36,8 @@ struct Json<'a> {
     disk_bytes: u64,
     disk_free_bytes: u64,
     uptime_seconds: u64,
+    layers_unpacked: u64,
+    layers_packed: u64,
 }
 
 #[derive(Serialize)]
@@ -71,6 +73,8 @@ impl<'a> From<&'a InfoResponse> for Json<'a> {
             disk_bytes: info.disk_bytes,
             disk_free_bytes: info.disk_free_bytes,
             uptime_seconds: info.uptime_seconds,
+            layers_unpacked: info.layers_unpacked,
+            layers_packed: info.layers_packed,
         }
     }
 }
@@ -128,6 +132,8 @@ fn lines(info: &InfoResponse) -> Vec<String> {
         format!(" Disk: {}", disk(info)),
         format!("Kernel Version: {}", info.kernel),
         format!("Uptime: {}", uptime(info.uptime_seconds)),
+        format!(" Layers Unpacked: {}", info.layers_unpacked),
+        format!(" Layers Packed: {}", info.layers_packed),
     ]);
     lines
 }
@@ -195,6 +201,8 @@ mod tests {
             alarms: Vec::new(),
             quarantined: 6,
             durability: "full".to_owned(),
+            layers_unpacked: 7,
+            layers_packed: 8,
         };
         let wanted = [
             "Server Version: 0.1.0",
@@ -213,6 +221,8 @@ mod tests {
             " Disk: 4.00GiB, 1.00GiB free (25%)",
             "Kernel Version: 6.12",
             "Uptime: 1d 1h",
+            " Layers Unpacked: 7",
+            " Layers Packed: 8",
         ];
         assert_eq!(lines(&info), wanted);
     }

@@ -1,0 +1,367 @@
+//! Layers of images become the content of snapshots, and back, without a mount.
+//!
+//! A client names snapshots by their mounts. Those are only compared with what the driver plans
+//! for a snapshot that is known: no path of a client is ever opened.
+//!
+//! What unpacking found out (the figure, what is on the disk already) stays in memory, so that
+//! Commit need not look at each file again. It counts only as long as nobody else can have written
+//! to the layer: overlayfs never had it mounted to be written, its top directory is as it was, and
+//! nobody asked for its mounts meanwhile. Else, and after a restart, Commit looks at each file.
+
+mod memory;
+mod pack;
+
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use layerd_layers::apply::{self, Applied, Blob, Compression, Limits, Target, Whiteouts};
+use layerd_layers::copy::Markers;
+use layerd_layers::{Durable, Progress};
+use layerd_mounts::{Mount, tree};
+use layerd_store::{Key, Kind, LayerId, Record, Refusal, Usage, View};
+use tracing::{debug, warn};
+
+use crate::snapshots::{find, stack};
+use crate::{Durability, Engine, Error, slot};
+pub(crate) use memory::Unpacks;
+use memory::{Claim, Found};
+pub use pack::{Changes, Pack};
+
+/// Settings of unpacking.
+#[derive(Debug, Clone, Copy)]
+pub struct UnpackOptions {
+    /// What a layer may ask for.
+    pub limits: Limits,
+    /// Threads that write small files, for each layer that is unpacked.
+    pub workers: usize,
+}
+
+impl Default for UnpackOptions {
+    /// The limits of the crate; as many threads as there are processors, but not more than four.
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            limits: Limits::default(),
+            workers: processors.min(4),
+        }
+    }
+}
+
+/// How to unpack one layer.
+#[derive(Clone, Copy)]
+pub struct Unpack<'a> {
+    /// How the blob is compressed.
+    pub compression: Compression,
+    /// What it must be.
+    pub blob: Blob,
+    /// Have it on stable storage on return, also with [`Durability::Metadata`].
+    pub sync: bool,
+    /// Who watches, and may stop it.
+    pub progress: &'a dyn Progress,
+}
+
+impl std::fmt::Debug for Unpack<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = formatter.debug_struct("Unpack");
+        shown.field("compression", &self.compression);
+        shown.field("blob", &self.blob);
+        shown.field("sync", &self.sync);
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// The directories that unpacking works on.
+struct Layers {
+    /// The one to fill, and those below, nearest first.
+    open: Vec<OwnedFd>,
+    whiteouts: Whiteouts,
+    was_empty: bool,
+}
+
+impl Engine {
+    /// Answers which active snapshot these are the mounts of. Reads memory only.
+    ///
+    /// # Errors
+    /// `Unsupported` if they are not exactly what [`mounts`](Engine::mounts) answers for one.
+    pub fn active_of(&self, mounts: &[Mount]) -> Result<Key, Error> {
+        let view = self.store.view();
+        let record = self.shown(&view, mounts)?;
+        if record.kind != Kind::Active {
+            return foreign(format!("{} is not active", quoted(&record.key)));
+        }
+        self.check_planned(mounts, &view, record)?;
+        Ok(record.key.clone())
+    }
+
+    /// Unpacks the blob that `source` yields into an active snapshot.
+    ///
+    /// With [`Durability::Full`] all content is on the disk on return, and Commit makes the rest
+    /// durable without looking at each file; with `sync` everything is durable on return. Costs
+    /// one pass over the blob and five threads besides those that write small files.
+    ///
+    /// # Errors
+    /// `Missing`; `Refused` if the snapshot is not active, if another call unpacks into it, or if
+    /// one did and failed: then it holds part of a layer, and can only be removed. `Invalid` if
+    /// the blob is not what `unpack` says, is no sound archive, or asks for more than it may;
+    /// `Full`; `Stopping`; `Internal` if `source` or the disk fails. Unless nothing was written by
+    /// then, the snapshot can only be removed.
+    ///
+    /// # Cancellation
+    /// Ends soon after `progress` says so, or after the snapshot was removed.
+    pub fn apply(
+        &self,
+        key: &Key,
+        source: impl Read + Send,
+        unpack: &Unpack<'_>,
+    ) -> Result<Applied, Error> {
+        let (claim, view, record) = self.claim(key)?;
+        let layers = self.open_target(&view, &record);
+        let layers = layers.inspect_err(|_| claim.undone())?;
+        let applied = self.fill_layer(source, &layers, &claim, unpack);
+        let applied = applied.map_err(|cause| self.give_up(&record, &layers, &claim, cause))?;
+        self.note_applied(&record, &claim, unpack, &applied, layers.was_empty)?;
+        debug!(key = key.as_str(), id = %record.id, bytes = applied.size, "applied");
+        Ok(applied)
+    }
+
+    /// Takes an active layer to unpack into: from now on it is not committed, and whoever removes
+    /// it ends us.
+    fn claim(&self, key: &Key) -> Result<(Claim<'_>, Arc<View>, Arc<Record>), Error> {
+        let id = find(&self.store.view(), key)?.id;
+        let _turn = self.unpacks.turn(id);
+        let claim = self.unpacks.claim(id, key)?;
+        // It may have been committed or removed before the claim.
+        let view = self.store.view();
+        let record = match view.find(key) {
+            Some(record) if record.id == id && record.kind == Kind::Active => record.clone(),
+            other => {
+                claim.undone();
+                let key = key.clone();
+                let refusal = match other.map(|record| record.kind) {
+                    None => Refusal::Missing { key },
+                    Some(kind) => Refusal::NotActive { key, kind },
+                };
+                return Err(refusal.into());
+            }
+        };
+        Ok((claim, view, record))
+    }
+
+    fn open_target(&self, view: &View, record: &Record) -> Result<Layers, Error> {
+        self.quarantine.check_stack(view, record)?;
+        let mounts = self.plan(&record.key, &stack(view, record, None))?;
+        let open = self.open_layers(view, record)?;
+        Ok(Layers {
+            was_empty: self.is_empty(record.id, &open[0])?,
+            whiteouts: whiteouts(&mounts),
+            open,
+        })
+    }
+
+    /// Notes that others may write to a snapshot from now on, so that Commit looks at each file.
+    pub fn left_to_others(&self, key: &Key) {
+        if let Some(record) = self.store.view().find(key) {
+            self.unpacks.distrust(record.id);
+        }
+    }
+
+    /// What an active layer holds, if that is known from unpacking and still true. With
+    /// [`Durability::Full`] all its content is on the disk as well, and names wait for the driver's
+    /// next barrier.
+    ///
+    /// # Errors
+    /// `Refused` if a layer is being unpacked into it, or part of one was.
+    pub(crate) fn unpacked(&self, active: &Record) -> Result<Option<Usage>, Error> {
+        let is_full = self.options.durability == Durability::Full;
+        let found = self.unpacks.found(active.id, &active.key)?;
+        let found = found.filter(|found| found.durable || !is_full);
+        let Some(found) = found else { return Ok(None) };
+        let stamp = self.driver.filled(slot(active.id));
+        let stamp = stamp.map_err(Error::driver("look at a layer"))?;
+        let trusted = stamp.is_some() && stamp == found.stamp;
+        debug!(key = active.key.as_str(), id = %active.id, trusted, "unpacked before");
+        Ok(trusted.then_some(found.usage))
+    }
+
+    fn fill_layer(
+        &self,
+        source: impl Read + Send,
+        layers: &Layers,
+        claim: &Claim<'_>,
+        unpack: &Unpack<'_>,
+    ) -> Result<Applied, layerd_layers::Error> {
+        let open: Vec<BorrowedFd<'_>> = layers.open.iter().map(AsFd::as_fd).collect();
+        let target = Target {
+            layer: open[0],
+            lowers: &open[1..],
+            whiteouts: layers.whiteouts,
+        };
+        let watch = Watch {
+            engine: self,
+            client: unpack.progress,
+            claim: Some(claim),
+        };
+        let options = apply::Options {
+            compression: unpack.compression,
+            blob: unpack.blob,
+            limits: self.options.unpack.limits,
+            durable: self.wanted(unpack),
+            workers: self.options.unpack.workers,
+            progress: &watch,
+            manifest: None,
+        };
+        apply::apply(source, &target, &options)
+    }
+
+    fn wanted(&self, unpack: &Unpack<'_>) -> Durable {
+        if self.options.durability == Durability::Full || unpack.sync {
+            self.how_durable()
+        } else {
+            Durable::No
+        }
+    }
+
+    /// Notes what was found, unless the layer held something else before.
+    fn note_applied(
+        &self,
+        record: &Record,
+        claim: &Claim<'_>,
+        unpack: &Unpack<'_>,
+        applied: &Applied,
+        was_empty: bool,
+    ) -> Result<(), Error> {
+        let stamp = self.driver.filled(slot(record.id));
+        let stamp = stamp.map_err(Error::driver("look at a layer"))?;
+        if unpack.sync {
+            let synced = self.driver.sync();
+            synced.map_err(Error::driver("bring a layer to the disk"))?;
+        }
+        claim.done(Found {
+            usage: Usage {
+                bytes: applied.bytes,
+                inodes: applied.inodes,
+            },
+            durable: self.wanted(unpack) != Durable::No,
+            stamp: stamp.filter(|_| was_empty),
+            implied: applied.implied.clone(),
+            whiteouts: applied.whiteouts.clone(),
+        });
+        Ok(())
+    }
+
+    /// A layer that is as empty as before may be tried again.
+    fn give_up(
+        &self,
+        record: &Record,
+        layers: &Layers,
+        claim: &Claim<'_>,
+        cause: layerd_layers::Error,
+    ) -> Error {
+        match self.is_empty(record.id, &layers.open[0]) {
+            Ok(true) => claim.undone(),
+            Ok(false) => {}
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, id = %record.id, "look into a layer");
+            }
+        }
+        let key = record.key.clone();
+        match cause {
+            layerd_layers::Error::Stopped if claim.is_cancelled() => {
+                Refusal::Missing { key }.into()
+            }
+            layerd_layers::Error::Stopped if self.backlog.is_stopping() => Error::Stopping,
+            cause => Error::Unpack { key, cause },
+        }
+    }
+
+    fn is_empty(&self, id: LayerId, layer: &OwnedFd) -> Result<bool, Error> {
+        let empty = tree::is_empty(layer.as_fd(), Path::new(&format!("layer {id}")));
+        empty.map_err(Error::driver("look into a layer"))
+    }
+
+    /// The directories of a snapshot's layers, topmost first: its own and those below.
+    fn open_layers(&self, view: &View, record: &Record) -> Result<Vec<OwnedFd>, Error> {
+        let below = view.ancestors(record).map(|layer| layer.id);
+        let opened = std::iter::once(record.id)
+            .chain(below)
+            .map(|id| self.driver.open_layer(slot(id)));
+        let opened = opened.collect::<Result<_, _>>();
+        opened.map_err(Error::driver("open a layer"))
+    }
+
+    /// The snapshot whose layer a list of one mount shows on top, whatever else the mount says.
+    fn shown<'v>(&self, view: &'v View, mounts: &[Mount]) -> Result<&'v Arc<Record>, Error> {
+        let [mount] = mounts else {
+            return foreign(format!("{} mounts at once", mounts.len()));
+        };
+        let Some(slot) = self.driver.top_of(mount) else {
+            return foreign(format!("a mount of type {:?}", mount.kind));
+        };
+        match view.get(LayerId(slot.0)) {
+            Some(record) => Ok(record),
+            None => foreign(format!("layer {slot}, which is no snapshot's")),
+        }
+    }
+
+    /// Refuses mounts that differ in anything from those of a snapshot.
+    fn check_planned(&self, mounts: &[Mount], view: &View, record: &Record) -> Result<(), Error> {
+        let planned = self.plan(&record.key, &stack(view, record, None))?;
+        if planned == mounts {
+            return Ok(());
+        }
+        foreign(format!(
+            "other mounts than those of {}",
+            quoted(&record.key)
+        ))
+    }
+}
+
+fn quoted(key: &Key) -> String {
+    format!("snapshot {:?}", key.as_str())
+}
+
+fn foreign<T>(what: String) -> Result<T, Error> {
+    Err(Error::Foreign { what })
+}
+
+/// In a bind mount nobody would understand overlayfs' devices, and there is nothing below.
+fn whiteouts(mounts: &[Mount]) -> Whiteouts {
+    match mounts {
+        [mount] if mount.kind == "overlay" => Whiteouts::Devices(markers(mounts)),
+        _ => Whiteouts::Delete,
+    }
+}
+
+/// Where overlayfs looks for its notes in layers that are mounted so.
+fn markers(mounts: &[Mount]) -> Markers {
+    let mut options = mounts.iter().flat_map(|mount| &mount.options);
+    if options.any(|option| option == "userxattr") {
+        Markers::User
+    } else {
+        Markers::Trusted
+    }
+}
+
+/// Ends work on a layer when the client, the snapshot or the daemon goes.
+struct Watch<'a> {
+    engine: &'a Engine,
+    client: &'a dyn Progress,
+    claim: Option<&'a Claim<'a>>,
+}
+
+impl Progress for Watch<'_> {
+    fn advanced(&self, files: u64, bytes: u64) {
+        self.client.advanced(files, bytes);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.client.cancelled()
+            || self.claim.is_some_and(Claim::is_cancelled)
+            || self.engine.backlog.is_stopping()
+    }
+}
+
+#[cfg(test)]
+mod tests;

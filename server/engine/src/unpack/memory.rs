@@ -1,0 +1,240 @@
+//! What is known of layers that were unpacked, while layerd runs.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use layerd_mounts::Stamp;
+use layerd_store::{Key, LayerId, Usage};
+
+use crate::Error;
+use crate::turns::{Turn, Turns};
+
+/// Layers that are being unpacked, or were and are not committed yet.
+#[derive(Debug, Default)]
+pub(crate) struct Unpacks {
+    layers: Mutex<HashMap<LayerId, State>>,
+    turns: Turns<LayerId>,
+    applied: AtomicU64,
+    diffed: AtomicU64,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// Somebody is at it, and ends when this is set.
+    UnderWay(Arc<AtomicBool>),
+    /// It failed and left something behind.
+    Half,
+    Done(Arc<Found>),
+}
+
+/// What unpacking found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// What the layer holds.
+    pub(crate) usage: Usage,
+    /// Whether the content of all files is on the disk.
+    pub(crate) durable: bool,
+    /// How the layer was at the end; none if its figure is not known.
+    pub(crate) stamp: Option<Stamp>,
+    /// Directories that were made only because something lies in them, attributes unknown.
+    pub(crate) implied: Vec<Vec<u8>>,
+    /// Whiteout devices.
+    pub(crate) whiteouts: Vec<Vec<u8>>,
+}
+
+/// The right to unpack into a layer. Dropped without a word, the layer is taken to hold part of
+/// something.
+#[derive(Debug)]
+pub(crate) struct Claim<'u> {
+    unpacks: &'u Unpacks,
+    id: LayerId,
+    cancel: Arc<AtomicBool>,
+    before: Option<State>,
+}
+
+impl Unpacks {
+    /// Takes a layer to unpack into.
+    pub(crate) fn claim(&self, id: LayerId, key: &Key) -> Result<Claim<'_>, Error> {
+        let mut layers = self.layers();
+        let before = layers.get(&id).cloned();
+        check(before.as_ref(), key)?;
+        let cancel = Arc::new(AtomicBool::new(false));
+        layers.insert(id, State::UnderWay(cancel.clone()));
+        Ok(Claim {
+            unpacks: self,
+            id,
+            cancel,
+            before,
+        })
+    }
+
+    /// Waits until nobody commits a layer, or takes it to unpack into.
+    pub(crate) fn turn(&self, id: LayerId) -> Turn<'_, LayerId> {
+        self.turns.take(&id)
+    }
+
+    /// What is known of a layer; an error if it is not whole.
+    pub(crate) fn found(&self, id: LayerId, key: &Key) -> Result<Option<Arc<Found>>, Error> {
+        let layers = self.layers();
+        let state = layers.get(&id);
+        check(state, key)?;
+        Ok(match state {
+            Some(State::Done(found)) => Some(found.clone()),
+            _ => None,
+        })
+    }
+
+    /// Notes that somebody may write to a layer from now on.
+    pub(crate) fn distrust(&self, id: LayerId) {
+        let mut layers = self.layers();
+        if let Some(State::Done(found)) = layers.get_mut(&id) {
+            *found = Arc::new(Found {
+                stamp: None,
+                usage: found.usage,
+                durable: found.durable,
+                implied: found.implied.clone(),
+                whiteouts: found.whiteouts.clone(),
+            });
+        }
+    }
+
+    /// Drops what is known of a layer that was committed or removed, and ends who is at it.
+    pub(crate) fn forget(&self, id: LayerId) {
+        if let Some(State::UnderWay(cancel)) = self.layers().remove(&id) {
+            cancel.store(true, Ordering::Release);
+        }
+    }
+
+    /// Counts a layer that was made of a snapshot.
+    pub(crate) fn count_diff(&self) {
+        self.diffed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Layers unpacked, and layers made, since the start.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (count(&self.applied), count(&self.diffed))
+    }
+
+    /// The map is whole even if a holder panicked: each use is one insert or remove.
+    fn layers(&self) -> MutexGuard<'_, HashMap<LayerId, State>> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check(state: Option<&State>, key: &Key) -> Result<(), Error> {
+    match state {
+        Some(State::UnderWay(_)) => Err(Error::BeingUnpacked { key: key.clone() }),
+        Some(State::Half) => Err(Error::HalfUnpacked { key: key.clone() }),
+        Some(State::Done(_)) | None => Ok(()),
+    }
+}
+
+impl Claim<'_> {
+    /// Whether the snapshot was removed.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Acquire)
+    }
+
+    /// The layer is whole.
+    pub(crate) fn done(&self, mut found: Found) {
+        if let Some(State::Done(before)) = &self.before {
+            found.implied.splice(0..0, before.implied.iter().cloned());
+            found
+                .whiteouts
+                .splice(0..0, before.whiteouts.iter().cloned());
+        }
+        self.unpacks.applied.fetch_add(1, Ordering::Relaxed);
+        self.end(State::Done(Arc::new(found)));
+    }
+
+    /// Nothing was written.
+    pub(crate) fn undone(&self) {
+        self.unpacks.layers().remove(&self.id);
+    }
+
+    /// Only if the layer is still ours: one that was removed meanwhile is not known any more.
+    fn end(&self, state: State) {
+        if let Some(mine @ State::UnderWay(_)) = self.unpacks.layers().get_mut(&self.id) {
+            *mine = state;
+        }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.end(State::Half);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use layerd_store::{Key, LayerId, Usage};
+
+    use super::{Found, Unpacks};
+    use crate::ErrorKind;
+
+    fn key() -> Key {
+        Key::parse("key", "k").unwrap()
+    }
+
+    fn found(implied: &str) -> Found {
+        Found {
+            usage: Usage::default(),
+            durable: true,
+            stamp: None,
+            implied: vec![implied.as_bytes().to_vec()],
+            whiteouts: Vec::new(),
+        }
+    }
+
+    fn kind<T: std::fmt::Debug>(result: Result<T, crate::Error>) -> ErrorKind {
+        result.unwrap_err().kind()
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let (unpacks, id) = (Unpacks::default(), LayerId(1));
+        let claim = unpacks.claim(id, &key()).unwrap();
+        assert_eq!(kind(unpacks.claim(id, &key())), ErrorKind::Refused);
+        assert_eq!(kind(unpacks.found(id, &key())), ErrorKind::Refused);
+        unpacks.claim(LayerId(2), &key()).unwrap().undone();
+        claim.done(found("a"));
+        drop(claim);
+        assert!(unpacks.found(id, &key()).unwrap().is_some());
+        assert_eq!(unpacks.counts(), (1, 0));
+    }
+
+    #[test]
+    fn half_a_layer_stays_half() {
+        let (unpacks, id) = (Unpacks::default(), LayerId(1));
+        drop(unpacks.claim(id, &key()).unwrap());
+        assert_eq!(kind(unpacks.claim(id, &key())), ErrorKind::Refused);
+        assert_eq!(kind(unpacks.found(id, &key())), ErrorKind::Refused);
+        unpacks.forget(id);
+        assert!(unpacks.found(id, &key()).unwrap().is_none());
+        unpacks.claim(id, &key()).unwrap().undone();
+        assert!(unpacks.found(id, &key()).unwrap().is_none());
+    }
+
+    #[test]
+    fn who_removes_a_layer_ends_who_is_at_it() {
+        let (unpacks, id) = (Unpacks::default(), LayerId(1));
+        let claim = unpacks.claim(id, &key()).unwrap();
+        unpacks.forget(id);
+        assert!(claim.is_cancelled());
+        drop(claim);
+        assert!(unpacks.found(id, &key()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_second_layer_adds_to_what_is_known() {
+        let (unpacks, id) = (Unpacks::default(), LayerId(1));
+        unpacks.claim(id, &key()).unwrap().done(found("a"));
+        unpacks.distrust(id);
+        unpacks.claim(id, &key()).unwrap().done(found("b"));
+        let found = unpacks.found(id, &key()).unwrap().unwrap();
+        assert_eq!(found.implied, [b"a", b"b"]);
+    }
+}

@@ -1,0 +1,178 @@
+//! Layers made of what snapshots changed.
+
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use layerd_layers::Progress;
+use layerd_layers::diff::{self, DiffOptions, Diffed, Packing};
+use layerd_mounts::{Mount, Stack};
+use layerd_store::{Key, Kind, LayerId, Record, Refusal, View};
+use tracing::debug;
+
+use super::{Watch, foreign, markers, quoted};
+use crate::snapshots::{find, stack};
+use crate::{Engine, Error, slot};
+
+/// A snapshot whose changes are to be a layer.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    record: Arc<Record>,
+}
+
+/// How to make a layer.
+#[derive(Clone, Copy)]
+pub struct Pack<'a> {
+    /// How to compress it.
+    pub packing: Packing,
+    /// Latest time of a file, in seconds since 1970.
+    pub source_date_epoch: Option<i64>,
+    /// Who watches, and may stop it.
+    pub progress: &'a dyn Progress,
+}
+
+impl std::fmt::Debug for Pack<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = formatter.debug_struct("Pack");
+        shown.field("packing", &self.packing);
+        shown.field("source_date_epoch", &self.source_date_epoch);
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl Changes {
+    /// Key or name of the snapshot.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.record.key
+    }
+}
+
+impl Engine {
+    /// What a snapshot changes in its parent.
+    ///
+    /// # Errors
+    /// `Missing`; `Refused` for a view, which changes nothing.
+    pub fn changes(&self, key: &Key) -> Result<Changes, Error> {
+        let view = self.store.view();
+        let record = find(&view, key)?;
+        if record.kind == Kind::View {
+            let (key, kind) = (key.clone(), record.kind);
+            return Err(Refusal::NotActive { key, kind }.into());
+        }
+        let record = record.clone();
+        Ok(Changes { record })
+    }
+
+    /// What the snapshot that `right` shows changes in what `left` shows, which must be its
+    /// parent: `right` are the mounts of an active snapshot or of a view of a committed one,
+    /// `left` those of a view of its parent, or of an empty view if it has none. Reads memory only.
+    ///
+    /// # Errors
+    /// `Unsupported` otherwise.
+    pub fn changes_between(&self, left: &[Mount], right: &[Mount]) -> Result<Changes, Error> {
+        let view = self.store.view();
+        let upper = self.shown(&view, right)?;
+        match upper.kind {
+            Kind::Active => self.check_planned(right, &view, upper)?,
+            Kind::Committed => self.check_view(right, &view, upper)?,
+            Kind::View => return foreign(format!("{}, which is empty", quoted(&upper.key))),
+        }
+        let lower = self.shown(&view, left)?;
+        let parent = view.ancestors(upper).next();
+        match (parent, lower.kind) {
+            (None, Kind::View) => self.check_planned(left, &view, lower)?,
+            (Some(parent), Kind::Committed) if parent.id == lower.id => {
+                self.check_view(left, &view, lower)?;
+            }
+            _ => {
+                let (left, right) = (quoted(&lower.key), quoted(&upper.key));
+                return foreign(format!("{left}, which is not the parent of {right}"));
+            }
+        }
+        let record = upper.clone();
+        Ok(Changes { record })
+    }
+
+    /// Writes what a snapshot changed as a layer, and flushes `out`. The snapshot may be in use:
+    /// each file is as it was when it was read.
+    ///
+    /// # Errors
+    /// `Missing` if the snapshot was removed before the end; `Refused` if what it holds cannot be
+    /// a layer, `Internal` if it cannot be read or `out` fails. What was written by then is no
+    /// layer.
+    ///
+    /// # Cancellation
+    /// Ends soon after `progress` says so.
+    pub fn diff(
+        &self,
+        changes: &Changes,
+        pack: &Pack<'_>,
+        out: &mut dyn Write,
+    ) -> Result<Diffed, Error> {
+        let (view, record) = (self.store.view(), &changes.record);
+        self.quarantine.check_stack(&view, record)?;
+        let layers = self.open_layers(&view, record)?;
+        let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
+        let options = DiffOptions {
+            packing: pack.packing,
+            source_date_epoch: pack.source_date_epoch,
+            markers: markers(&self.plan(&record.key, &top(&view, record))?),
+            progress: &Watch {
+                engine: self,
+                client: pack.progress,
+                claim: None,
+            },
+        };
+        let diffed = diff::diff(layers[0], &layers[1..], &options, out);
+        // The reaper may have been faster than who read.
+        self.check_there(record.id, &record.key)?;
+        let diffed = diffed.map_err(|cause| self.not_packed(&record.key, cause))?;
+        self.unpacks.count_diff();
+        debug!(key = record.key.as_str(), id = %record.id, bytes = diffed.uncompressed, "diffed");
+        Ok(diffed)
+    }
+
+    fn check_there(&self, id: LayerId, key: &Key) -> Result<(), Error> {
+        match self.store.view().get(id) {
+            Some(_) => Ok(()),
+            None => Err(Refusal::Missing { key: key.clone() }.into()),
+        }
+    }
+
+    fn not_packed(&self, key: &Key, cause: layerd_layers::Error) -> Error {
+        match cause {
+            layerd_layers::Error::Stopped if self.backlog.is_stopping() => Error::Stopping,
+            cause => Error::Pack {
+                key: key.clone(),
+                cause,
+            },
+        }
+    }
+
+    /// Refuses mounts that differ in anything from those of a view of a committed snapshot.
+    fn check_view(&self, mounts: &[Mount], view: &View, record: &Record) -> Result<(), Error> {
+        let planned = self.plan(&record.key, &top(view, record))?;
+        if planned == mounts {
+            return Ok(());
+        }
+        foreign(format!(
+            "other mounts than those of a view of {}",
+            quoted(&record.key)
+        ))
+    }
+}
+
+/// A view of a committed snapshot, or the mounts of an active one.
+fn top(view: &View, record: &Record) -> Stack {
+    if record.kind != Kind::Committed {
+        return stack(view, record, None);
+    }
+    let below = view.ancestors(record).map(|layer| slot(layer.id));
+    Stack {
+        own: None,
+        parents: std::iter::once(slot(record.id)).chain(below).collect(),
+        writable: false,
+        ids: None,
+    }
+}

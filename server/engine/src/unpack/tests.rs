@@ -1,0 +1,429 @@
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use layerd_layers::apply::Compression;
+use layerd_layers::archive::{ExportOptions, export};
+use layerd_layers::diff::Packing;
+use layerd_layers::{Progress, Silent};
+use layerd_mounts::{Driver, Mount, Overlay, Slot};
+use layerd_store::{Commit, Create, Key, Kind, Labels};
+use std::os::fd::AsFd;
+
+use super::{Blob, Pack, Unpack};
+use crate::{Durability, Engine, Error, ErrorKind, Options};
+
+struct Rig {
+    engine: Engine,
+    driver: Arc<Overlay>,
+    dir: tempfile::TempDir,
+}
+
+fn rig(durability: Durability) -> Rig {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    let driver = Arc::new(Overlay::open(&root, &layerd_mounts::Options::default()).unwrap());
+    let options = Options {
+        durability,
+        ..Options::default()
+    };
+    let engine = Engine::open(&root, driver.clone(), options).unwrap();
+    Rig {
+        engine,
+        driver,
+        dir,
+    }
+}
+
+fn key(text: &str) -> Key {
+    Key::parse("key", text).unwrap()
+}
+
+impl Rig {
+    fn create(&self, name: &str, kind: Kind, parent: Option<&str>) -> Vec<Mount> {
+        let create = Create {
+            key: key(name),
+            kind,
+            parent: parent.map(key),
+            labels: Labels::default(),
+        };
+        self.engine.create(create).unwrap()
+    }
+
+    fn commit(&self, active: &str, name: &str) -> Result<(), Error> {
+        self.engine.commit(Commit {
+            name: key(name),
+            key: key(active),
+            labels: Labels::default(),
+            parent: None,
+            usage: None,
+        })
+    }
+
+    /// A layer that holds one file.
+    fn layer(&self, file: &str, content: &[u8]) -> Vec<u8> {
+        let tree = self.dir.path().join(format!("tree-{file}"));
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join(file), content).unwrap();
+        let open = OwnedFd::from(fs::File::open(&tree).unwrap());
+        let mut archive = Vec::new();
+        export(open.as_fd(), &mut archive, &ExportOptions::default()).unwrap();
+        archive
+    }
+
+    fn path(&self, active: &str) -> PathBuf {
+        self.driver.layer_path(self.slot(active))
+    }
+
+    fn slot(&self, active: &str) -> Slot {
+        Slot(self.engine.stat(&key(active)).unwrap().record.id.0)
+    }
+
+    fn apply(&self, active: &str, blob: &[u8]) -> Result<(), Error> {
+        self.engine.apply(&key(active), blob, &PLAIN).map(drop)
+    }
+
+    /// What a walk says, also where the engine knows without.
+    fn measured(&self, name: &str) -> (u64, u64) {
+        let usage = self.driver.usage(self.slot(name), &|| true).unwrap();
+        (usage.bytes, usage.inodes)
+    }
+
+    fn known(&self, name: &str) -> (u64, u64) {
+        let usage = self.engine.usage(&key(name)).unwrap();
+        (usage.bytes, usage.inodes)
+    }
+
+    /// Whether Commit would take what unpacking found.
+    fn is_trusted(&self, active: &str) -> bool {
+        let record = self.engine.stat(&key(active)).unwrap().record;
+        self.engine.unpacked(&record).unwrap().is_some()
+    }
+}
+
+const PLAIN: Unpack<'_> = Unpack {
+    compression: Compression::None,
+    blob: Blob {
+        size: None,
+        sha256: None,
+    },
+    sync: false,
+    progress: &Silent,
+};
+
+#[test]
+fn a_layer_is_unpacked_measured_and_committed_without_a_walk() {
+    for durability in [Durability::Full, Durability::Metadata] {
+        let rig = rig(durability);
+        let mounts = rig.create("a", Kind::Active, None);
+        assert_eq!(rig.engine.active_of(&mounts).unwrap(), key("a"));
+        rig.apply("a", &rig.layer("f", &[7; 100_000])).unwrap();
+        assert_eq!(fs::read(rig.path("a").join("f")).unwrap(), [7; 100_000]);
+        assert!(rig.is_trusted("a"));
+        assert_eq!(rig.known("a"), rig.measured("a"));
+        rig.commit("a", "layer").unwrap();
+        assert_eq!(rig.known("layer"), rig.measured("layer"));
+        assert_eq!(rig.engine.layers_moved(), (1, 0));
+    }
+}
+
+#[test]
+fn what_others_may_have_written_is_measured_again() {
+    let write = |rig: &Rig| fs::write(rig.path("a").join("more"), [1; 50_000]).unwrap();
+    let ask_for_mounts = |rig: &Rig| drop(rig.engine.mounts(&key("a")).unwrap());
+    let leave = |rig: &Rig| rig.engine.left_to_others(&key("a"));
+    let again = |rig: &Rig| rig.apply("a", &rig.layer("g", b"g")).unwrap();
+    let meddlers: [&dyn Fn(&Rig); 4] = [&write, &ask_for_mounts, &leave, &again];
+    for meddle in meddlers {
+        let rig = rig(Durability::Full);
+        rig.create("a", Kind::Active, None);
+        rig.apply("a", &rig.layer("f", b"f")).unwrap();
+        assert!(rig.is_trusted("a"));
+        meddle(&rig);
+        assert!(!rig.is_trusted("a"));
+        rig.commit("a", "layer").unwrap();
+        assert_eq!(rig.known("layer"), rig.measured("layer"));
+    }
+}
+
+#[test]
+fn a_layer_that_held_something_before_is_not_trusted() {
+    let rig = rig(Durability::Full);
+    rig.create("a", Kind::Active, None);
+    fs::write(rig.path("a").join("before"), [1; 50_000]).unwrap();
+    rig.apply("a", &rig.layer("f", b"f")).unwrap();
+    assert!(!rig.is_trusted("a"));
+    rig.commit("a", "layer").unwrap();
+    assert_eq!(rig.known("layer"), rig.measured("layer"));
+}
+
+#[test]
+fn part_of_a_layer_can_only_be_removed() {
+    let rig = rig(Durability::Full);
+    rig.create("a", Kind::Active, None);
+    let whole = rig.layer("f", &[7; 100_000]);
+    let failed = rig.apply("a", &whole[..50_000]).unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Invalid, "{failed:?}");
+    for refused in [rig.apply("a", &whole), rig.commit("a", "layer")] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Refused);
+        assert!(refused.to_string().contains("part of a layer"), "{refused}");
+    }
+    rig.engine.usage(&key("a")).unwrap();
+    rig.engine.remove(&key("a")).unwrap();
+    rig.create("a", Kind::Active, None);
+    rig.apply("a", &whole).unwrap();
+    rig.commit("a", "layer").unwrap();
+}
+
+#[test]
+fn what_fails_before_anything_is_written_may_be_tried_again() {
+    let rig = rig(Durability::Full);
+    rig.create("a", Kind::Active, None);
+    let failed = rig.apply("a", b"no archive").unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Invalid, "{failed:?}");
+    rig.apply("a", &rig.layer("f", b"f")).unwrap();
+    rig.commit("a", "layer").unwrap();
+}
+
+#[test]
+fn only_active_snapshots_are_unpacked_into() {
+    let rig = rig(Durability::Full);
+    let layer = rig.layer("f", b"f");
+    let missing = rig.apply("a", &layer).unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::Missing);
+    rig.create("a", Kind::Active, None);
+    rig.commit("a", "base").unwrap();
+    let view = rig.create("v", Kind::View, Some("base"));
+    for name in ["base", "v"] {
+        let refused = rig.apply(name, &layer).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Refused, "{name}");
+    }
+    let foreign = rig.engine.active_of(&view).unwrap_err();
+    assert_eq!(foreign.kind(), ErrorKind::Unsupported);
+}
+
+#[test]
+fn mounts_must_be_those_of_a_snapshot_word_for_word() {
+    let rig = rig(Durability::Full);
+    rig.create("a", Kind::Active, None);
+    rig.commit("a", "base").unwrap();
+    let mounts = rig.create("b", Kind::Active, Some("base"));
+    assert_eq!(rig.engine.active_of(&mounts).unwrap(), key("b"));
+    let changed = |change: &dyn Fn(&mut Mount)| {
+        let mut mounts = mounts.clone();
+        change(&mut mounts[0]);
+        mounts
+    };
+    let root = rig.dir.path().join("root");
+    let lower = format!("lowerdir={}", root.join("l").display());
+    let others: [Vec<Mount>; 7] = [
+        Vec::new(),
+        [mounts.clone(), mounts.clone()].concat(),
+        changed(&|mount| mount.options.push("volatile".to_owned())),
+        changed(&|mount| {
+            mount
+                .options
+                .retain(|option| !option.starts_with("workdir="))
+        }),
+        changed(&|mount| {
+            mount
+                .options
+                .retain(|option| !option.starts_with("lowerdir="))
+        }),
+        changed(&|mount| mount.options.insert(0, lower.clone())),
+        changed(&|mount| mount.source = "other".to_owned()),
+    ];
+    for other in others {
+        let foreign = rig.engine.active_of(&other).unwrap_err();
+        assert_eq!(foreign.kind(), ErrorKind::Unsupported, "{other:?}");
+    }
+}
+
+/// Yields the start of a layer, then waits until it is told to go on.
+struct Stuck {
+    start: io::Cursor<Vec<u8>>,
+    seen: Option<Sender<()>>,
+    go: Receiver<()>,
+}
+
+impl Read for Stuck {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.start.read(buffer)?;
+        if count == 0
+            && let Some(seen) = self.seen.take()
+        {
+            seen.send(()).unwrap();
+            self.go.recv().unwrap();
+            // There is more to come, so that whoever reads asks once more whether to go on.
+            self.start = io::Cursor::new(vec![0; 1 << 20]);
+            return self.start.read(buffer);
+        }
+        Ok(count)
+    }
+}
+
+fn stuck(start: Vec<u8>) -> (Stuck, Receiver<()>, Sender<()>) {
+    let (seen_in, seen) = channel();
+    let (go_in, go) = channel();
+    let stuck = Stuck {
+        start: io::Cursor::new(start),
+        seen: Some(seen_in),
+        go,
+    };
+    (stuck, seen, go_in)
+}
+
+#[test]
+fn nobody_else_unpacks_or_commits_meanwhile_and_removal_ends_it() {
+    let rig = rig(Durability::Full);
+    rig.create("a", Kind::Active, None);
+    let whole = rig.layer("f", &[7; 100_000]);
+    let (source, seen, go) = stuck(whole[..50_000].to_vec());
+    std::thread::scope(|scope| {
+        let working = scope.spawn(|| rig.engine.apply(&key("a"), source, &PLAIN));
+        seen.recv().unwrap();
+        for refused in [rig.apply("a", &whole), rig.commit("a", "layer")] {
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Refused);
+            assert!(
+                refused.to_string().contains("is being unpacked"),
+                "{refused}"
+            );
+        }
+        rig.engine.remove(&key("a")).unwrap();
+        go.send(()).unwrap();
+        let ended = working.join().unwrap().unwrap_err();
+        assert_eq!(ended.kind(), ErrorKind::Missing, "{ended:?}");
+    });
+    rig.create("a", Kind::Active, None);
+    rig.apply("a", &whole).unwrap();
+}
+
+struct Cancelled(AtomicBool);
+
+impl Progress for Cancelled {
+    fn advanced(&self, _: u64, _: u64) {}
+    fn cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+#[test]
+fn it_ends_when_nobody_waits_and_when_the_engine_stops() {
+    let stop = |rig: &Rig, _: &Cancelled| rig.engine.stop();
+    let cancel = |_: &Rig, progress: &Cancelled| progress.0.store(true, Ordering::Release);
+    for end in [stop as fn(&Rig, &Cancelled), cancel] {
+        let rig = rig(Durability::Full);
+        rig.create("a", Kind::Active, None);
+        let progress = Cancelled(AtomicBool::new(false));
+        let unpack = Unpack {
+            progress: &progress,
+            ..PLAIN
+        };
+        let (source, seen, go) = stuck(rig.layer("f", &[7; 100_000])[..50_000].to_vec());
+        std::thread::scope(|scope| {
+            let working = scope.spawn(|| rig.engine.apply(&key("a"), source, &unpack));
+            seen.recv().unwrap();
+            end(&rig, &progress);
+            go.send(()).unwrap();
+            let ended = working.join().unwrap().unwrap_err();
+            assert_eq!(ended.kind(), ErrorKind::Stopping, "{ended:?}");
+        });
+    }
+}
+
+const PACK: Pack<'_> = Pack {
+    packing: Packing::None,
+    source_date_epoch: None,
+    progress: &Silent,
+};
+
+fn packed(rig: &Rig, left: &[Mount], right: &[Mount]) -> Result<Vec<u8>, Error> {
+    let changes = rig.engine.changes_between(left, right)?;
+    let mut archive = Vec::new();
+    rig.engine.diff(&changes, &PACK, &mut archive)?;
+    Ok(archive)
+}
+
+#[test]
+fn what_was_unpacked_is_packed_again() {
+    let rig = rig(Durability::Full);
+    let base = rig.create("a", Kind::Active, None);
+    rig.apply("a", &rig.layer("f", b"content")).unwrap();
+    let empty = rig.create("empty", Kind::View, None);
+    let archive = packed(&rig, &empty, &base).unwrap();
+    rig.commit("a", "base").unwrap();
+    let view = rig.create("v", Kind::View, Some("base"));
+    assert_eq!(packed(&rig, &empty, &view).unwrap(), archive);
+
+    let next = rig.create("b", Kind::Active, Some("base"));
+    fs::write(rig.path("b").join("g"), b"more").unwrap();
+    let second = packed(&rig, &view, &next).unwrap();
+    rig.create("c", Kind::Active, None);
+    rig.apply("c", &second).unwrap();
+    assert_eq!(fs::read(rig.path("c").join("g")).unwrap(), b"more");
+    assert!(!rig.path("c").join("f").exists());
+    rig.commit("b", "top").unwrap();
+    let top = rig.create("w", Kind::View, Some("top"));
+    assert_eq!(packed(&rig, &view, &top).unwrap(), second);
+}
+
+#[test]
+fn only_parent_and_child_have_a_difference() {
+    let rig = rig(Durability::Full);
+    let empty = rig.create("empty", Kind::View, None);
+    rig.create("a", Kind::Active, None);
+    rig.commit("a", "base").unwrap();
+    let base = rig.create("base-view", Kind::View, Some("base"));
+    let middle = rig.create("b", Kind::Active, Some("base"));
+    rig.commit("b", "middle").unwrap();
+    let middle_view = rig.create("middle-view", Kind::View, Some("middle"));
+    let top = rig.create("c", Kind::Active, Some("middle"));
+    assert!(packed(&rig, &middle_view, &top).is_ok());
+    for (left, right) in [
+        (&base, &top),
+        (&empty, &top),
+        (&top, &top),
+        (&top, &middle_view),
+        (&empty, &empty),
+        (&middle, &top),
+        (&empty, &middle_view),
+    ] {
+        let foreign = packed(&rig, left, right).unwrap_err();
+        assert_eq!(foreign.kind(), ErrorKind::Unsupported, "{left:?} {right:?}");
+    }
+}
+
+/// Removes the snapshot while it is read.
+struct Remover<'r>(&'r Rig);
+
+impl Progress for Remover<'_> {
+    fn advanced(&self, _: u64, _: u64) {}
+    fn cancelled(&self) -> bool {
+        drop(self.0.engine.remove(&key("a")));
+        false
+    }
+}
+
+#[test]
+fn what_was_removed_while_it_was_read_is_no_layer() {
+    let rig = rig(Durability::Full);
+    rig.create("a", Kind::Active, None);
+    rig.apply("a", &rig.layer("f", b"content")).unwrap();
+    let changes = rig.engine.changes(&key("a")).unwrap();
+    let pack = Pack {
+        progress: &Remover(&rig),
+        ..PACK
+    };
+    let gone = rig
+        .engine
+        .diff(&changes, &pack, &mut io::sink())
+        .unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::Missing, "{gone:?}");
+    assert!(Path::new(&rig.dir.path().join("root/t")).exists());
+}

@@ -1,0 +1,348 @@
+//! containerd's content store, as layerd uses it: layers come from it and go to it.
+//!
+//! A blob is read straight from containerd's directory where layerd can: a file is opened by a
+//! checked digest in a folder that the configuration names, never by a path of a client, and what
+//! is in it is held to the digest by whoever unpacks it. Else it is streamed through the service,
+//! as everything that is written is. Namespace and lease are those of the call that is served.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hyper_util::rt::TokioIo;
+use layerd_proto::containerd::services::content::v1::content_client::ContentClient;
+use layerd_proto::containerd::services::content::v1::{
+    AbortRequest, Info, InfoRequest, ReadContentRequest, ReadContentResponse, UpdateRequest,
+    WriteAction, WriteContentRequest, WriteContentResponse,
+};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
+use tracing::{debug, warn};
+
+use crate::tasks::Tasks;
+
+mod digest;
+
+pub(crate) use digest::Digest;
+
+/// Largest message that containerd sends and takes.
+const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+/// Blobs, below containerd's data directory.
+const BLOBS: &str = "io.containerd.content.v1.content/blobs/sha256";
+/// What of a call's metadata goes on to containerd.
+const HANDED_ON: [&str; 2] = ["containerd-namespace", "containerd-lease"];
+/// Label of a blob: digest of the archive before compression.
+const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+
+/// Where containerd's content store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ContentConfig {
+    /// containerd's socket.
+    pub(crate) address: PathBuf,
+    /// containerd's data directory, if blobs are to be read from it.
+    pub(crate) root: Option<PathBuf>,
+}
+
+/// containerd's content store. Connects when it is first needed, and again when it has to.
+#[derive(Debug, Clone)]
+pub(crate) struct Content {
+    client: ContentClient<Channel>,
+    config: Arc<ContentConfig>,
+    tasks: Tasks,
+}
+
+/// Who calls: namespace and lease.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Caller(MetadataMap);
+
+impl Caller {
+    pub(crate) fn of<T>(request: &Request<T>) -> Self {
+        let mut handed_on = MetadataMap::new();
+        for name in HANDED_ON {
+            if let Some(value) = request.metadata().get(name) {
+                handed_on.insert(name, value.clone());
+            }
+        }
+        Self(handed_on)
+    }
+
+    fn asks<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        *request.metadata_mut() = self.0.clone();
+        request
+    }
+}
+
+/// A blob, ready to be read.
+#[derive(Debug)]
+pub(crate) enum Blob {
+    /// From containerd's directory.
+    File(File),
+    /// From containerd itself.
+    Stream(Box<Streaming<ReadContentResponse>>),
+}
+
+impl Content {
+    pub(crate) fn new(config: ContentConfig, tasks: Tasks) -> Self {
+        let address = config.address.clone();
+        let connector = tower::service_fn(move |_uri| {
+            let address = address.clone();
+            async move { UnixStream::connect(address).await.map(TokioIo::new) }
+        });
+        // The address is never looked up; HTTP/2 wants one.
+        let channel =
+            Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
+        Self {
+            client: ContentClient::new(channel)
+                .max_decoding_message_size(MESSAGE_MAX)
+                .max_encoding_message_size(MESSAGE_MAX),
+            config: Arc::new(config),
+            tasks,
+        }
+    }
+
+    /// Opens a blob.
+    pub(crate) async fn open(&self, caller: &Caller, digest: Digest) -> Result<Blob, Status> {
+        if let Some(root) = self.config.root.clone() {
+            let opened = self.tasks.call(move || open_file(&root, digest)).await;
+            match opened {
+                Ok(Ok(file)) => return Ok(Blob::File(file)),
+                Ok(Err(cause)) => {
+                    debug!(%digest, %cause, "containerd is asked for a blob");
+                }
+                Err(lost) => return Err(Status::unavailable(lost.to_string())),
+            }
+        }
+        let request = caller.asks(ReadContentRequest {
+            digest: digest.to_string(),
+            ..ReadContentRequest::default()
+        });
+        let stream = self.client.clone().read(request).await;
+        let stream = stream.map_err(|status| self.explain("read a blob from", status))?;
+        Ok(Blob::Stream(Box::new(stream.into_inner())))
+    }
+
+    /// Begins to write a blob under a name of its own. Nothing of it stays unless it is committed.
+    pub(crate) async fn ingest(&self, caller: Caller, name: String) -> Result<Ingest, Status> {
+        let (messages, outgoing) = mpsc::channel(1);
+        let first = WriteContentRequest {
+            action: WriteAction::Stat.into(),
+            r#ref: name.clone(),
+            ..WriteContentRequest::default()
+        };
+        // It has room for one.
+        let _sent = messages.try_send(first);
+        let answers = self
+            .client
+            .clone()
+            .write(caller.asks(ReceiverStream::new(outgoing)))
+            .await
+            .map_err(|status| self.explain(WRITE, status))?;
+        let mut ingest = Ingest {
+            messages,
+            answers: answers.into_inner(),
+            offset: 0,
+            left: Left {
+                store: self.clone(),
+                caller,
+                name: String::new(),
+            },
+        };
+        ingest.answer().await?;
+        // From now on it is ours to drop.
+        ingest.left.name = name;
+        Ok(ingest)
+    }
+
+    /// Sees to it that a blob which was there before says what it is uncompressed.
+    async fn note_uncompressed(
+        &self,
+        caller: &Caller,
+        blob: Digest,
+        diff_id: Digest,
+    ) -> Result<(), Status> {
+        let digest = blob.to_string();
+        let failed = |status| self.explain("look at a blob in", status);
+        let request = caller.asks(InfoRequest { digest });
+        let answer = self.client.clone().info(request).await.map_err(failed)?;
+        let info = answer.into_inner().info.unwrap_or_default();
+        if info.labels.contains_key(UNCOMPRESSED) {
+            return Ok(());
+        }
+        let label = (UNCOMPRESSED.to_owned(), diff_id.to_string());
+        let request = caller.asks(UpdateRequest {
+            info: Some(Info {
+                digest: blob.to_string(),
+                labels: [label].into(),
+                ..Info::default()
+            }),
+            update_mask: Some(prost_types::FieldMask {
+                paths: vec![format!("labels.{UNCOMPRESSED}")],
+            }),
+        });
+        let updated = self.client.clone().update(request).await;
+        updated.map(drop).map_err(failed)
+    }
+
+    /// Says whose answer it is; for one that does not come, where it was asked.
+    fn explain(&self, attempt: &str, status: Status) -> Status {
+        use std::error::Error as _;
+        let address = self.config.address.display();
+        let text = match status.source() {
+            // Only what did not come from the other side has a cause.
+            Some(_) => {
+                let text = format!(
+                    "{attempt} containerd's content store: {address} cannot be reached ({}); \
+                     `containerd.address` in layerd's configuration names it",
+                    crate::with_causes(&status)
+                );
+                return Status::unavailable(text);
+            }
+            None => format!("{attempt} containerd's content store: {}", status.message()),
+        };
+        Status::new(status.code(), text)
+    }
+}
+
+/// A blob that is being written.
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    messages: mpsc::Sender<WriteContentRequest>,
+    answers: Streaming<WriteContentResponse>,
+    /// Bytes written so far.
+    offset: i64,
+    /// After the stream, so that it is dropped after it.
+    left: Left,
+}
+
+impl Ingest {
+    /// Appends a piece.
+    pub(crate) async fn write(&mut self, data: Vec<u8>) -> Result<(), Status> {
+        let length = i64::try_from(data.len()).unwrap_or(i64::MAX);
+        let message = WriteContentRequest {
+            action: WriteAction::Write.into(),
+            // The first piece drops what an earlier try under this name may have left.
+            offset: self.offset,
+            data,
+            ..WriteContentRequest::default()
+        };
+        let answer = self.ask(message).await?;
+        self.offset += length;
+        if answer.offset == self.offset {
+            return Ok(());
+        }
+        let (has, sent) = (answer.offset, self.offset);
+        let text = format!("{WRITE} containerd's content store: it has {has} bytes of {sent}");
+        Err(Status::data_loss(text))
+    }
+
+    /// Makes what was written a blob. One that is there already will do.
+    pub(crate) async fn commit(
+        mut self,
+        blob: Digest,
+        diff_id: Digest,
+        mut labels: BTreeMap<String, String>,
+    ) -> Result<(), Status> {
+        labels.insert(UNCOMPRESSED.to_owned(), diff_id.to_string());
+        // The store would refuse an expected digest that it has without putting the blob under the
+        // caller's lease; so what it got is compared afterwards.
+        let message = WriteContentRequest {
+            action: WriteAction::Commit.into(),
+            total: self.offset,
+            offset: self.offset,
+            labels,
+            ..WriteContentRequest::default()
+        };
+        match self.ask(message).await {
+            Ok(answer) if answer.digest == blob.to_string() => {
+                self.left.name.clear();
+                Ok(())
+            }
+            Ok(answer) => {
+                let got = answer.digest;
+                let text = format!("{WRITE} containerd's content store: it got {got}, not {blob}");
+                Err(Status::data_loss(text))
+            }
+            Err(status) if status.code() == Code::AlreadyExists => {
+                let Left { store, caller, .. } = &self.left;
+                store.note_uncompressed(caller, blob, diff_id).await
+            }
+            Err(status) => Err(status),
+        }
+    }
+
+    async fn ask(&mut self, message: WriteContentRequest) -> Result<WriteContentResponse, Status> {
+        // If the other side has gone, the answer says why.
+        let _sent = self.messages.send(message).await;
+        self.answer().await
+    }
+
+    async fn answer(&mut self) -> Result<WriteContentResponse, Status> {
+        let closed = || Status::unavailable("containerd closed the stream");
+        let answer = self.answers.message().await;
+        let answer = answer.and_then(|answer| answer.ok_or_else(closed));
+        answer.map_err(|status| self.left.store.explain(WRITE, status))
+    }
+}
+
+const WRITE: &str = "write a blob to";
+
+/// Drops what was ingested and not committed.
+#[derive(Debug)]
+struct Left {
+    store: Content,
+    caller: Caller,
+    /// Empty if there is nothing to drop.
+    name: String,
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if self.name.is_empty() {
+            return;
+        }
+        let request = self.caller.asks(AbortRequest {
+            r#ref: std::mem::take(&mut self.name),
+        });
+        let mut client = self.store.client.clone();
+        self.store.tasks.spawn(|_| async move {
+            let name = request.get_ref().r#ref.clone();
+            match client.abort(request).await {
+                Err(status) if status.code() != Code::NotFound => {
+                    let why = status.message();
+                    warn!(
+                        name,
+                        why, "drop an unfinished blob from containerd's content store"
+                    );
+                }
+                _ => {}
+            }
+        });
+    }
+}
+
+/// Opens the file of a blob.
+fn open_file(root: &Path, digest: Digest) -> Result<File, Errno> {
+    let folder = open(
+        &root.join(BLOBS),
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file: OwnedFd = openat(&folder, digest.hex().as_str(), flags, Mode::empty())?;
+    let kind = SFlag::from_bits_truncate(fstat(&file)?.st_mode) & SFlag::S_IFMT;
+    if kind == SFlag::S_IFREG {
+        Ok(File::from(file))
+    } else {
+        Err(Errno::EINVAL)
+    }
+}

@@ -1,0 +1,270 @@
+//! `containerd.services.diff.v1.Diff`.
+//!
+//! UNIMPLEMENTED is not a failure here: containerd then asks its next differ. So everything that
+//! layerd leaves to others is found out before anything is changed, and only that gets this code.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use layerd_engine::layers::apply::{Blob as BlobFacts, Compression};
+use layerd_engine::layers::diff::Packing;
+use layerd_mounts::Mount;
+use layerd_proto::containerd::services::diff::v1::diff_server::Diff;
+use layerd_proto::containerd::services::diff::v1::{
+    ApplyRequest, ApplyResponse, DiffRequest, DiffResponse,
+};
+use layerd_proto::containerd::types;
+use layerd_store::{BadInput, Key, Timestamp};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status};
+use tracing::debug;
+
+use super::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
+use super::status;
+use super::unpack::{Layer, Unpacker};
+use crate::content::{Blob, Caller, Content, Digest};
+
+/// The archive of a layer, not compressed.
+const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+
+#[derive(Debug)]
+pub(crate) struct Service {
+    unpacker: Unpacker,
+    content: Content,
+    /// Whether layerd unpacks at all.
+    enabled: bool,
+}
+
+impl Service {
+    pub(crate) fn new(unpacker: Unpacker, content: Content, enabled: bool) -> Self {
+        Self {
+            unpacker,
+            content,
+            enabled,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Diff for Service {
+    async fn apply(
+        &self,
+        request: Request<ApplyRequest>,
+    ) -> Result<Response<ApplyResponse>, Status> {
+        let caller = Caller::of(&request);
+        let request = request.into_inner();
+        let (key, compression) = self.accept(&request)?;
+        let (digest, blob) = facts(request.diff.unwrap_or_default())?;
+        let _place = self.unpacker.place().await?;
+        let opened = self.content.open(&caller, digest).await?;
+        let layer = Layer {
+            key,
+            compression,
+            blob,
+            sync: request.sync_fs,
+        };
+        let applied = match opened {
+            Blob::File(file) => self.unpacker.apply(layer, file, async {}).await?,
+            Blob::Stream(stream) => {
+                let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
+                let source = ChunkReader::new(Vec::new(), chunks);
+                let feed = forward(*stream, |message| message.data, sender);
+                self.unpacker.apply(layer, source, feed).await?
+            }
+        };
+        let applied = descriptor(TAR, Digest(applied.diff_id), applied.size);
+        Ok(Response::new(ApplyResponse {
+            applied: Some(applied),
+        }))
+    }
+
+    async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
+        let caller = Caller::of(&request);
+        let request = request.into_inner();
+        self.check_enabled()?;
+        let (media_type, packing) = packing(&request.media_type)?;
+        let (left, right) = (mounts(request.left)?, mounts(request.right)?);
+        let changes = self.unpacker.parts.engine.changes_between(&left, &right);
+        let changes = changes.map_err(|error| status::of(&error))?;
+        let epoch = request.source_date_epoch.map(|time| time.seconds);
+        let _place = self.unpacker.place().await?;
+        let mut ingest = self.content.ingest(caller, name(request.r#ref)).await?;
+        let (sender, mut pieces) = mpsc::channel(CHUNKS_WAITING);
+        let out = ChunkWriter::new(sender, |piece| piece);
+        let upload = async move {
+            while let Some(piece) = pieces.recv().await {
+                ingest.write(piece?).await?;
+            }
+            Ok::<_, Status>(ingest)
+        };
+        let work = self.unpacker.diff(changes, packing, epoch, out);
+        let (diffed, uploaded) = tokio::join!(work, upload);
+        // Where the upload failed, so did the work, for want of a reader.
+        let ingest = uploaded?;
+        let diffed = diffed?;
+        let (blob, diff_id) = (Digest(diffed.sha256), Digest(diffed.diff_id));
+        ingest.commit(blob, diff_id, request.labels).await?;
+        Ok(Response::new(DiffResponse {
+            diff: Some(descriptor(media_type, blob, diffed.size)),
+        }))
+    }
+}
+
+impl Service {
+    fn check_enabled(&self) -> Result<(), Status> {
+        if self.enabled {
+            return Ok(());
+        }
+        let text = "`unpack.enabled = false` in layerd's configuration leaves it to others";
+        // Clients of the transfer service are not told.
+        debug!("asked to work on a layer; {text}");
+        Err(Status::unimplemented(text))
+    }
+
+    /// Finds out where a layer is to go and how it is compressed, or that it is for others.
+    fn accept(&self, request: &ApplyRequest) -> Result<(Key, Compression), Status> {
+        let engine = &self.unpacker.parts.engine;
+        self.check_enabled()?;
+        let mounts = mounts(request.mounts.clone())?;
+        let key = engine.active_of(&mounts);
+        let key = key.map_err(|error| status::of(&error))?;
+        let left_to_others = |why: String| {
+            // They write to the layer as well.
+            engine.left_to_others(&key);
+            Status::unimplemented(why)
+        };
+        if let Some(processor) = request.payloads.keys().next() {
+            let text = format!("layers with payloads, such as for {processor:?}, are not unpacked");
+            return Err(left_to_others(text));
+        }
+        let media_type = request.diff.as_ref().map_or("", |diff| &diff.media_type);
+        let compression = compression(media_type).ok_or_else(|| {
+            left_to_others(format!(
+                "layers of media type {media_type:?} are not unpacked"
+            ))
+        })?;
+        Ok((key, compression))
+    }
+}
+
+/// How layers of a media type are compressed, as containerd takes it: where a type says that they
+/// are, the first bytes say how; a type of Docker's that says nothing may be wrong.
+fn compression(media_type: &str) -> Option<Compression> {
+    match media_type {
+        TAR | "application/vnd.oci.image.layer.nondistributable.v1.tar" => Some(Compression::None),
+        "application/vnd.oci.image.layer.v1.tar+gzip"
+        | "application/vnd.oci.image.layer.v1.tar+zstd"
+        | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+        | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
+        | "application/vnd.docker.image.rootfs.diff.tar"
+        | "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        | "application/vnd.docker.image.rootfs.diff.tar.zstd"
+        | "application/vnd.docker.image.rootfs.foreign.diff.tar"
+        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Some(Compression::Detect),
+        _ => None,
+    }
+}
+
+/// How a layer is to be compressed; gzip if nothing is said.
+fn packing(media_type: &str) -> Result<(&'static str, Packing), Status> {
+    match media_type {
+        TAR => Ok((TAR, Packing::None)),
+        "" | "application/vnd.oci.image.layer.v1.tar+gzip" => {
+            Ok(("application/vnd.oci.image.layer.v1.tar+gzip", Packing::Gzip))
+        }
+        "application/vnd.oci.image.layer.v1.tar+zstd" => {
+            Ok(("application/vnd.oci.image.layer.v1.tar+zstd", Packing::Zstd))
+        }
+        other => {
+            let text = format!("layers of media type {other:?} are not made");
+            Err(Status::unimplemented(text))
+        }
+    }
+}
+
+fn facts(descriptor: types::Descriptor) -> Result<(Digest, BlobFacts), Status> {
+    let digest = Digest::parse("diff.digest", &descriptor.digest).map_err(status::bad)?;
+    let size = u64::try_from(descriptor.size).map_err(|_| {
+        let rule = format!("must be a number of bytes, not {}", descriptor.size);
+        status::bad(BadInput::new("diff.size", rule))
+    })?;
+    let facts = BlobFacts {
+        size: Some(size),
+        sha256: Some(digest.0),
+    };
+    Ok((digest, facts))
+}
+
+fn descriptor(media_type: &str, digest: Digest, size: u64) -> types::Descriptor {
+    types::Descriptor {
+        media_type: media_type.to_owned(),
+        digest: digest.to_string(),
+        size: i64::try_from(size).unwrap_or(i64::MAX),
+        ..types::Descriptor::default()
+    }
+}
+
+fn mounts(messages: Vec<types::Mount>) -> Result<Vec<Mount>, Status> {
+    let mount = |message: types::Mount| {
+        if message.target.is_empty() {
+            return Ok(Mount {
+                kind: message.r#type,
+                source: message.source,
+                options: message.options,
+            });
+        }
+        let text = "a mount below the root file system is none of layerd's";
+        Err(Status::unimplemented(text))
+    };
+    messages.into_iter().map(mount).collect()
+}
+
+/// The name of an ingestion: the caller's, or one that no other has.
+fn name(given: String) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    if !given.is_empty() {
+        return given;
+    }
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("layerd-{}-{count}", Timestamp::now().0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_say_how_layers_are_compressed() {
+        let layer = "application/vnd.oci.image.layer.v1.tar";
+        let docker = "application/vnd.docker.image.rootfs.diff.tar";
+        for (media_type, wanted) in [
+            (layer.to_owned(), Some(Compression::None)),
+            (format!("{layer}+gzip"), Some(Compression::Detect)),
+            (format!("{layer}+zstd"), Some(Compression::Detect)),
+            (docker.to_owned(), Some(Compression::Detect)),
+            (format!("{docker}.gzip"), Some(Compression::Detect)),
+            (format!("{layer}+encrypted"), None),
+            (format!("{layer}+gzip+encrypted"), None),
+            (format!("{layer}+xz"), None),
+            ("application/vnd.erofs.layer.v1".to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(compression(&media_type), wanted, "{media_type}");
+        }
+    }
+
+    #[test]
+    fn names_of_ingestions_differ() {
+        assert_eq!(name("given".to_owned()), "given");
+        assert_ne!(name(String::new()), name(String::new()));
+    }
+
+    #[test]
+    fn a_mount_with_a_target_is_left_to_others() {
+        let mount = types::Mount {
+            target: "etc".to_owned(),
+            ..types::Mount::default()
+        };
+        let status = mounts(vec![mount]).unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unimplemented);
+    }
+}

@@ -1,0 +1,136 @@
+//! `layerd.v1.Layers`: layers in and out of snapshots for people.
+
+use layerd_engine::layers::apply::{Blob, Compression};
+use layerd_engine::layers::diff::{Diffed, Packing};
+use layerd_proto::layerd::v1::layers_server::Layers;
+use layerd_proto::layerd::v1::{self as pb};
+use layerd_store::BadInput;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
+use super::unpack::{Layer, Unpacker};
+use super::{status, wire};
+use crate::content::Digest;
+
+#[derive(Debug)]
+pub(crate) struct Service {
+    unpacker: Unpacker,
+}
+
+impl Service {
+    pub(crate) fn new(unpacker: Unpacker) -> Self {
+        Self { unpacker }
+    }
+}
+
+#[tonic::async_trait]
+impl Layers for Service {
+    type DiffStream = ReceiverStream<Result<pb::DiffLayerResponse, Status>>;
+
+    async fn apply(
+        &self,
+        request: Request<Streaming<pb::ApplyLayerRequest>>,
+    ) -> Result<Response<pb::ApplyLayerResponse>, Status> {
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.unwrap_or_default();
+        let missing = || status::bad(BadInput::new("layer", "must be set in the first message"));
+        let wanted = first.layer.ok_or_else(missing)?;
+        let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
+        let layer = Layer {
+            key: wire::key("layer.key", &wanted.key)?,
+            compression: compression(wanted.compression)?,
+            blob: blob(&wanted.digest)?,
+            sync: false,
+        };
+        let source = ChunkReader::new(first.data, chunks);
+        let _place = self.unpacker.place().await?;
+        let feed = forward(messages, |message| message.data, sender);
+        let applied = self.unpacker.apply(layer, source, feed).await?;
+        Ok(Response::new(pb::ApplyLayerResponse {
+            diff_id: Digest(applied.diff_id).to_string(),
+            size: applied.size,
+            bytes: applied.bytes,
+            inodes: applied.inodes,
+        }))
+    }
+
+    async fn diff(
+        &self,
+        request: Request<pb::DiffLayerRequest>,
+    ) -> Result<Response<Self::DiffStream>, Status> {
+        let request = request.into_inner();
+        let packing = packing(request.compression)?;
+        let key = wire::key("key", &request.key)?;
+        let changes = self.unpacker.parts.engine.changes(&key);
+        let changes = changes.map_err(|error| status::of(&error))?;
+        let (sender, pieces) = mpsc::channel(CHUNKS_WAITING);
+        let unpacker = self.unpacker.clone();
+        let epoch = request.source_date_epoch;
+        self.unpacker.parts.tasks.spawn(|_| async move {
+            let work = async {
+                let _place = unpacker.place().await?;
+                let out = ChunkWriter::new(sender.clone(), piece);
+                unpacker.diff(changes, packing, epoch, out).await
+            };
+            tokio::select! {
+                // Who has hung up does not want to know.
+                diffed = work => drop(sender.send(diffed.map(last)).await),
+                () = sender.closed() => {}
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(pieces)))
+    }
+}
+
+fn known(number: i32) -> Result<pb::Compression, Status> {
+    pb::Compression::try_from(number).map_err(|_| {
+        let rule = format!("{number} is no compression that layerd knows");
+        status::bad(BadInput::new("compression", rule))
+    })
+}
+
+fn compression(number: i32) -> Result<Compression, Status> {
+    Ok(match known(number)? {
+        pb::Compression::Auto => Compression::Detect,
+        pb::Compression::None => Compression::None,
+        pb::Compression::Gzip => Compression::Gzip,
+        pb::Compression::Zstd => Compression::Zstd,
+    })
+}
+
+fn packing(number: i32) -> Result<Packing, Status> {
+    Ok(match known(number)? {
+        pb::Compression::None => Packing::None,
+        pb::Compression::Auto | pb::Compression::Gzip => Packing::Gzip,
+        pb::Compression::Zstd => Packing::Zstd,
+    })
+}
+
+fn blob(digest: &str) -> Result<Blob, Status> {
+    let digest = (!digest.is_empty()).then(|| Digest::parse("layer.digest", digest));
+    let digest = digest.transpose().map_err(status::bad)?;
+    Ok(Blob {
+        size: None,
+        sha256: digest.map(|digest| digest.0),
+    })
+}
+
+fn piece(data: Vec<u8>) -> pb::DiffLayerResponse {
+    pb::DiffLayerResponse { data, layer: None }
+}
+
+fn last(diffed: Diffed) -> pb::DiffLayerResponse {
+    let layer = pb::DiffedLayer {
+        digest: Digest(diffed.sha256).to_string(),
+        size: diffed.size,
+        diff_id: Digest(diffed.diff_id).to_string(),
+        uncompressed: diffed.uncompressed,
+        changed: diffed.changed,
+    };
+    pb::DiffLayerResponse {
+        data: Vec::new(),
+        layer: Some(layer),
+    }
+}

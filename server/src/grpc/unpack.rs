@@ -1,0 +1,120 @@
+//! What unpacking for containerd and for people have in common: so many layers at once, and an
+//! end soon after the client has gone.
+
+use std::future::Future;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use layerd_engine::layers::Progress;
+use layerd_engine::layers::apply::{Applied, Blob, Compression};
+use layerd_engine::layers::diff::{Diffed, Packing};
+use layerd_engine::{Changes, Pack, Unpack};
+use layerd_store::Key;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tonic::Status;
+
+use super::Parts;
+use super::chunks::ChunkWriter;
+
+/// What is to be unpacked.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub(crate) key: Key,
+    pub(crate) compression: Compression,
+    pub(crate) blob: Blob,
+    /// Durable when it is unpacked.
+    pub(crate) sync: bool,
+}
+
+/// Unpacks and packs layers. Clones share their places.
+#[derive(Debug, Clone)]
+pub(crate) struct Unpacker {
+    pub(crate) parts: Parts,
+    places: Arc<Semaphore>,
+}
+
+impl Unpacker {
+    /// One that works on `at_once` layers at a time; others wait.
+    pub(crate) fn new(parts: Parts, at_once: usize) -> Self {
+        let places = Arc::new(Semaphore::new(at_once));
+        Self { parts, places }
+    }
+
+    /// Waits for its turn. A client that hangs up waits no longer.
+    pub(crate) async fn place(&self) -> Result<SemaphorePermit<'_>, Status> {
+        let place = self.places.acquire().await;
+        place.map_err(|_| Status::unavailable("layerd is stopping"))
+    }
+
+    /// Unpacks a layer that `source` yields, with `feed` beside it, which may be what fills the
+    /// source. Dropped, the thread that works ends soon.
+    pub(crate) async fn apply(
+        &self,
+        layer: Layer,
+        source: impl Read + Send + 'static,
+        feed: impl Future<Output = ()>,
+    ) -> Result<Applied, Status> {
+        let wanted = Wanted::default();
+        let _hangup = Hangup(wanted.clone());
+        let work = self.parts.call(move |engine| {
+            let unpack = Unpack {
+                compression: layer.compression,
+                blob: layer.blob,
+                sync: layer.sync,
+                progress: &wanted,
+            };
+            engine.apply(&layer.key, source, &unpack)
+        });
+        // The source may be done with before all of it was fed.
+        let mut feed = std::pin::pin!(feed);
+        let mut work = std::pin::pin!(work);
+        tokio::select! {
+            biased;
+            applied = &mut work => applied,
+            () = &mut feed => work.await,
+        }
+    }
+
+    /// Makes a layer of what a snapshot changed. Dropped, the thread that works ends soon.
+    pub(crate) async fn diff<M: Send + 'static>(
+        &self,
+        changes: Changes,
+        packing: Packing,
+        source_date_epoch: Option<i64>,
+        mut out: ChunkWriter<M>,
+    ) -> Result<Diffed, Status> {
+        let wanted = Wanted::default();
+        let _hangup = Hangup(wanted.clone());
+        let work = self.parts.call(move |engine| {
+            let pack = Pack {
+                packing,
+                source_date_epoch,
+                progress: &wanted,
+            };
+            engine.diff(&changes, &pack, &mut out)
+        });
+        work.await
+    }
+}
+
+/// Whether anybody still waits for it.
+#[derive(Debug, Clone, Default)]
+struct Wanted(Arc<AtomicBool>);
+
+impl Progress for Wanted {
+    fn advanced(&self, _: u64, _: u64) {}
+
+    fn cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Goes with the client.
+struct Hangup(Wanted);
+
+impl Drop for Hangup {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Release);
+    }
+}
