@@ -233,13 +233,15 @@ impl Dirs {
         let here = self.open(parent)?;
         let opened = match open_child(here, name) {
             Ok(open) => open,
-            Err(Errno::LOOP) => {
-                let target = rustix::fs::readlinkat(here, name, Vec::new());
-                let target = target.map_err(|cause| self.failed("read link", parent, name, cause));
-                return target.map(Found::Link);
+            // A symlink is no directory either.
+            Err(Errno::LOOP | Errno::NOTDIR) => {
+                return match rustix::fs::readlinkat(here, name, Vec::new()) {
+                    Ok(target) => Ok(Found::Link(target)),
+                    Err(Errno::INVAL) => Ok(Found::Other),
+                    Err(cause) => Err(self.failed("read link", parent, name, cause)),
+                };
             }
             Err(Errno::NOENT) => return Ok(Found::Nothing),
-            Err(Errno::NOTDIR) => return Ok(Found::Other),
             Err(Errno::XDEV) => {
                 let path = self.join(parent, name);
                 return Err(Error::MountPoint { path });
