@@ -159,6 +159,7 @@ struct RawLog {
 struct RawOverlay {
     mount_options: Option<Vec<String>>,
     id_mapping: Option<bool>,
+    rebase: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -255,6 +256,7 @@ impl TryFrom<Raw> for Config {
                 trash: raw.trash.try_into()?,
                 usage_patience: millis("usage.patience_ms", raw.usage.patience_ms, 500, 60_000)?,
                 id_mapping: raw.overlayfs.id_mapping.unwrap_or(true),
+                rebase: raw.overlayfs.rebase.unwrap_or(false),
                 unpack: (&raw.unpack).try_into()?,
             },
             limits: raw.limits.try_into()?,

@@ -68,6 +68,9 @@ pub struct Options {
     pub durability: Durability,
     /// How long removed layers are kept.
     pub trash: TrashOptions,
+    /// Whether snapshots that are prepared as layers of images without a parent may get one when
+    /// they are committed. They are mounted as an overlay then.
+    pub rebase: bool,
     /// Whether id mappings in labels become mount options; if not, they are refused.
     pub id_mapping: bool,
     /// Limits of unpacking.
@@ -81,6 +84,7 @@ impl Default for Options {
             durability: Durability::Full,
             trash: TrashOptions::default(),
             id_mapping: true,
+            rebase: false,
             unpack: UnpackOptions::default(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use layerd_mounts::{Base, IdMaps, Mount, Stack};
+use layerd_mounts::{Base, IdMaps, Mount, Slot, Stack};
 use layerd_store::{
     BadInput, Claim, Commit, Create, Key, Kind, LabelChange, Labels, LayerId, Record, Refusal,
     Usage, View,
@@ -12,6 +12,7 @@ use tracing::{debug, error, warn};
 use crate::list::{Entry, Listing};
 use crate::quarantine::LOST;
 use crate::stage::enter;
+use crate::unpack::floats;
 use crate::{Durability, Engine, Error, slot};
 
 const UID_LABEL: &str = "containerd.io/snapshot/uidmapping";
@@ -58,7 +59,12 @@ impl Engine {
         if let Some(parent) = claim.parent() {
             self.quarantine.check_stack(&view, parent)?;
         }
-        let stack = new_stack(&view, &create, &claim, ids);
+        let floats = self.will_float(&create);
+        let claim = if floats { claim.floating() } else { claim };
+        let mut stack = new_stack(&view, &create, &claim, ids);
+        if floats {
+            stack.parents.push(Slot::FLOOR);
+        }
         let mounts = self.plan(&create.key, &stack)?;
         self.make_directories(&claim, &stack)?;
         let (id, has_directories) = (claim.id(), stack.own.is_some());
@@ -110,6 +116,7 @@ impl Engine {
         if let Some(active) = active {
             self.quarantine.check(&active)?;
             commit.usage = self.unpacked(&active)?;
+            commit.usage = self.land(&view, &active, &commit, commit.usage)?;
             if is_full && commit.usage.is_none() {
                 commit.usage = Some(self.settle(&active)?);
             }
@@ -314,8 +321,8 @@ impl Engine {
         let owner = stack.ids.as_ref().and_then(IdMaps::root);
         let base = match (owner, stack.parents.first()) {
             (Some((uid, gid)), _) => Base::Owned { uid, gid },
+            (None, None | Some(&Slot::FLOOR)) => Base::Empty,
             (None, Some(parent)) => Base::On(*parent),
-            (None, None) => Base::Empty,
         };
         let needs_work = stack.writable && !stack.parents.is_empty();
         enter("making the directories of the layer");
@@ -360,7 +367,12 @@ fn new_stack(view: &View, create: &Create, claim: &Claim, ids: Option<IdMaps>) -
 }
 
 pub(crate) fn stack(view: &View, record: &Record, ids: Option<IdMaps>) -> Stack {
-    let parents: Vec<_> = view.ancestors(record).map(|layer| slot(layer.id)).collect();
+    let below = view.ancestors(record).map(|layer| slot(layer.id));
+    let parents: Vec<_> = floats(record)
+        .then_some(Slot::FLOOR)
+        .into_iter()
+        .chain(below)
+        .collect();
     let writable = record.kind == Kind::Active;
     Stack {
         own: (writable || parents.is_empty()).then(|| slot(record.id)),

@@ -10,6 +10,7 @@
 
 mod memory;
 mod pack;
+mod rebase;
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,6 +29,7 @@ use crate::{Durability, Engine, Error, slot};
 pub(crate) use memory::Unpacks;
 use memory::{Claim, Found};
 pub use pack::{Changes, Pack};
+pub(crate) use rebase::floats;
 
 /// Settings of unpacking.
 #[derive(Debug, Clone, Copy)]
