@@ -31,7 +31,7 @@ const TRIALS: [(&str, Trial); 8] = [
         done.map_err(|cause| MountError::io("change a mount of", Path::new("/"), cause))
     }),
     ("unique mount ids", |mounter| {
-        let id = table::id_of(&top(mounter)?)?;
+        let id = top(mounter)?.mount_id()?;
         if table::is_unique(id) {
             return Ok(());
         }
@@ -43,7 +43,7 @@ const TRIALS: [(&str, Trial); 8] = [
         })
     }),
     ("statmount", |mounter| {
-        let id = table::id_of(&top(mounter)?)?;
+        let id = top(mounter)?.mount_id()?;
         let done = sys::stat_mount(id);
         done.map(drop)
             .map_err(|cause| MountError::io("look at the mount of", Path::new("/"), cause))

@@ -21,7 +21,7 @@ const PROC: &str = "/proc/thread-self/mountinfo";
 /// See [`super::Mounter::mounts_below`].
 pub(super) fn below(root: &Path) -> Result<Vec<MountEntry>, MountError> {
     let handle = path::open_source(root, Symlinks::Follow)?;
-    let top = id_of(&handle)?;
+    let top = handle.mount_id()?;
     let root = real_path(&handle)?;
     let inside = |entry: &MountEntry| entry.target != root && entry.target.starts_with(&root);
     let mut found: Vec<MountEntry> = all_below(top)?.into_iter().filter(inside).collect();
@@ -68,7 +68,7 @@ pub(super) fn is_mounted(id: MountId) -> Result<bool, MountError> {
 /// The mount that something was reached through.
 pub(super) fn mount_of(handle: &Handle) -> Result<MountEntry, MountError> {
     let missing = || MountError::io("find the mount of", handle.path(), Errno::ENOENT);
-    by_id(id_of(handle)?)?.ok_or_else(missing)
+    by_id(handle.mount_id()?)?.ok_or_else(missing)
 }
 
 /// A mount of this mount namespace.
@@ -81,11 +81,6 @@ pub(super) fn by_id(id: MountId) -> Result<Option<MountEntry>, MountError> {
         Err(Errno::ENOENT) => Ok(None),
         Err(cause) => Err(fail("look at a mount of", cause)),
     }
-}
-
-pub(super) fn id_of(handle: &Handle) -> Result<MountId, MountError> {
-    sys::mount_id(handle.as_fd(), c"", false)
-        .map_err(|cause| MountError::io("find the mount of", handle.path(), cause))
 }
 
 /// The path that the mount table has for it.

@@ -72,6 +72,15 @@ impl Handle {
         Ok((stat.uid, stat.gid))
     }
 
+    /// The mount that it was reached through.
+    ///
+    /// # Errors
+    /// [`MountError::Io`].
+    pub fn mount_id(&self) -> Result<MountId, MountError> {
+        let id = sys::mount_id(self.fd.as_fd(), c"", false);
+        id.map_err(|cause| MountError::io("find the mount of", &self.path, cause))
+    }
+
     /// Number of the inode.
     #[must_use]
     pub fn inode(&self) -> u64 {
@@ -251,6 +260,16 @@ impl Tree {
     #[must_use]
     pub fn read_only(&self) -> Effective {
         self.read_only
+    }
+
+    /// Whether its top is a directory.
+    ///
+    /// # Errors
+    /// [`MountError::Io`].
+    pub fn is_dir(&self) -> Result<bool, MountError> {
+        let stat = sys::stat(self.fd.as_fd(), c"");
+        stat.map(|stat| stat.is_dir())
+            .map_err(|cause| MountError::io("look at", &self.shown, cause))
     }
 }
 

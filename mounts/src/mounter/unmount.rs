@@ -119,7 +119,7 @@ impl<'a> Place<'a> {
         let fd = openat(&self.parent, self.name.as_c_str(), flags, Mode::empty())
             .map_err(|cause| self.fail(cause))?;
         let top = Handle::new(fd, self.shown)?;
-        if table::id_of(&top)? != expected {
+        if top.mount_id()? != expected {
             return Ok(()); // it will be noticed
         }
         make_private(top.as_fd(), true).map_err(|cause| self.fail(cause))
