@@ -6,14 +6,22 @@
     reason = "the whole file is tests"
 )]
 
+#[path = "volumes/archives.rs"]
+mod archives;
 #[path = "volumes/attach.rs"]
 mod attach;
 #[path = "volumes/containers.rs"]
 mod containers;
 #[path = "volumes/copies.rs"]
 mod copies;
+#[path = "volumes/images.rs"]
+mod images;
 #[path = "volumes/life.rs"]
 mod life;
+#[path = "volumes/many.rs"]
+mod many;
+#[path = "volumes/owners.rs"]
+mod owners;
 #[path = "volumes/prune.rs"]
 mod prune;
 #[path = "volumes/trash.rs"]
@@ -146,6 +154,12 @@ fn end(command: &mut Command) -> Ended {
         out: String::from_utf8(output.stdout).unwrap(),
         error: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+/// Runs calls of a client of the test's own.
+fn on_runtime<T>(calls: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap().block_on(calls)
 }
 
 fn text(value: &Value, field: &str) -> String {

@@ -121,6 +121,7 @@ struct Raw {
     unpack: RawUnpack,
     reaper: RawReaper,
     trash: RawTrash,
+    volumes: RawVolumes,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -205,6 +206,12 @@ struct RawReaper {
     every_secs: Option<u64>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawVolumes {
+    import_keep_percent: Option<u64>,
+}
+
 impl Config {
     /// Reads the file, if one is named, puts the command line over it and checks all of it.
     pub(crate) fn load(settings: &Settings) -> Result<Self, ConfigError> {
@@ -258,6 +265,12 @@ impl TryFrom<Raw> for Config {
                 id_mapping: raw.overlayfs.id_mapping.unwrap_or(true),
                 rebase: raw.overlayfs.rebase.unwrap_or(false),
                 unpack: (&raw.unpack).try_into()?,
+                import_keep_percent: range(
+                    "volumes.import_keep_percent",
+                    raw.volumes.import_keep_percent,
+                    5,
+                    0..=100,
+                )?,
             },
             limits: raw.limits.try_into()?,
             metrics: raw
@@ -572,6 +585,7 @@ mod tests {
             "max_layer_bytes",
             "max_entries",
             "max_ratio",
+            "import_keep_percent",
         ] {
             assert!(
                 text.iter()

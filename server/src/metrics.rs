@@ -308,10 +308,7 @@ fn look_at_volumes(engine: &Engine) {
         .count();
     gauge!("layerd_volumes", "state" => "used").set(number(used as u64));
     gauge!("layerd_volumes", "state" => "unused").set(number((volumes.len() - used) as u64));
-    set(
-        "layerd_attachments",
-        engine.attachments(None, None).len() as u64,
-    );
+    set("layerd_attachments", engine.attachment_count() as u64);
 }
 
 fn look_at_ourselves(started: Timestamp) {

@@ -162,7 +162,8 @@ pub enum AttachState {
     Preparing,
     /// It is as its owner asked for.
     Attached,
-    /// The machine was restarted since: its owner is to attach it again.
+    /// It was acknowledged, and its mount is gone since; its owner attaches it again. As with an
+    /// intent, a mount may or may not be there.
     Waiting,
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  create ──> there ──retire──> retired ──forget──> gone
 //!              ^  attachments hold it   └──restore──> there
-//!  attach: intent (Preparing) ──> Attached ──> gone;  after a reboot: Waiting ──> Preparing
+//!  attach: intent (Preparing) ──> Attached ──> gone;  its mount is gone: Waiting ──> Attached
 //! ```
 //!
 //! An attachment is recorded before anything is mounted for it and dropped after that is undone,
@@ -223,10 +223,10 @@ pub(crate) fn restore(
 }
 
 /// Keeps a figure. A volume that went meanwhile is passed over.
-pub(crate) fn measured(view: &View, id: VolumeId, usage: Usage, now: Timestamp) -> Decision<()> {
+pub(crate) fn measured(view: &View, id: VolumeId, usage: Usage, taken: Timestamp) -> Decision<()> {
     let edit = view.volumes().get(id).map(|volume| {
         Edit::Put(Item::Volume(Arc::new(Volume {
-            usage: Some((usage, now)),
+            usage: Some((usage, taken)),
             ..Volume::clone(volume)
         })))
     });

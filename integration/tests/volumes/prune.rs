@@ -8,22 +8,18 @@ use layerd_proto::layerd::volumes::v1::volumes_client::VolumesClient;
 use layerd_proto::layerd::volumes::v1::{ExecutePruneRequest, PlanPruneRequest};
 use tonic::transport::Channel;
 
-use super::{Ended, World, text};
+use super::{Ended, World, on_runtime, text};
 
 /// Runs calls on a connection of their own.
 fn call<T>(world: &World, calls: impl AsyncFnOnce(&mut VolumesClient<Channel>) -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    on_runtime(async {
         let mut client = VolumesClient::new(channel(world.daemon.socket().to_owned()));
         calls(&mut client).await
     })
 }
 
 /// Runs a command on a terminal where somebody types `answer`.
-fn on_terminal(world: &World, arguments: &[&str], answer: &str) -> Ended {
+pub(super) fn on_terminal(world: &World, arguments: &[&str], answer: &str) -> Ended {
     let command = world.command(arguments);
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<String> = words

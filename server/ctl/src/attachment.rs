@@ -106,6 +106,8 @@ pub(crate) struct Attachment {
     pub(crate) key: String,
     pub(crate) owner: String,
     pub(crate) mount: MountSpec,
+    /// Name of the volume it holds, also of an anonymous one; empty for none.
+    pub(crate) volume: String,
     pub(crate) state: String,
     pub(crate) oci_mounts: Vec<OciMount>,
     pub(crate) mounted_at: String,
@@ -122,6 +124,7 @@ impl From<wire::Attachment> for Attachment {
             key: one.key,
             owner: Owner::from(one.owner.unwrap_or_default()).to_string(),
             mount: one.mount.unwrap_or_default().into(),
+            volume: one.volume,
             state: one.state,
             oci_mounts: one.oci_mounts.into_iter().map(OciMount::from).collect(),
             mounted_at: one.mounted_at,

@@ -80,7 +80,7 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Attach(attach::Attach),
     Detach(attach::Detach),
-    Attachments(attachments::List),
+    Attachments(attachments::Args),
     WhoUses(attachments::WhoUses),
     OciApply(oci_apply::Args),
     Trash(trash::Args),
@@ -138,15 +138,21 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   volume create, clone
                   as ls, and created (false if it was there already)
   volume rm       removed (the name), existed, id (0 if it did not), one object for each
+  volume export   name, file, bytes, files, left_out (sockets), changed (files written to
+                  meanwhile), sha256; nothing if the archive itself goes to standard output
+  volume import   as ls, and files, bytes, verified (whether there was a checksum)
   volume usage    name, bytes, inodes, as_of
   volume prune    id, name, skipped (why it was passed over; \"\" if it is in the trash), one
                   object for each; with --dry-run: id, name, reason, bytes (null if not known)
   mount parse     canonical, type, source, target, access, on_missing, policy_origin
   mount check     as parse, and decision (use, create, fail), detail
   attach, attachments, who-uses, oci-apply
-                  id, key, owner, mount (as parse), state, oci_mounts (destination, type, source,
-                  options), mounted_at (\"\" if layerd did not mount it), effective_access, created,
+                  id, key, owner, mount (as parse), volume (its name; \"\" for none), state,
+                  oci_mounts (destination, type, source, options), mounted_at (\"\" if layerd did
+                  not mount it), effective_access (rw, ro or ro-recursive; \"\" likewise), created,
                   filled, created_at
+  attachments reconcile
+                  key, outcome (keep; detach or, with --execute, detached; failed; unknown), why
   detach          detached (the key), one object for each that was there
   info            alarms (an array of sentences), version, root, driver, backing_filesystem,
                   kernel, features (name, value), durability, active, views, committed,

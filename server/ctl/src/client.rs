@@ -1,7 +1,11 @@
 //! The connection to the daemon: one method a call, each with its deadline and its error.
 
+mod archives;
 mod attachments;
+mod filling;
 mod volumes;
+
+pub(crate) use archives::Exported;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -49,7 +49,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
         Command::Mount(args) => wait(mount::run(args, &daemon, out)),
         Command::Attach(args) => wait(attach::attach(args, &daemon, out)),
         Command::Detach(args) => wait(attach::detach(args, &daemon, out)),
-        Command::Attachments(args) => wait(attachments::list(args, &daemon, out)),
+        Command::Attachments(args) => wait(attachments::run(args, &daemon, out)),
         Command::WhoUses(args) => wait(attachments::who_uses(&args, &daemon, out)),
         Command::OciApply(args) => wait(oci_apply::run(args, &daemon, out)),
         Command::Trash(args) => wait(trash::run(args, &daemon, out)),

@@ -3,14 +3,18 @@
 //!
 //! Order of writes: the intent is recorded before anything is mounted, and from then on what it
 //! holds cannot be removed; the mount is recorded after it is made; the record is dropped after
-//! the mount is gone. An attachment that is still `Preparing` was never acknowledged, so a mount
-//! that stands in its place is nobody's and is taken away before the next try.
+//! the mount is gone. An attachment that is still `Preparing` was never acknowledged, and the mount
+//! of one that is `Waiting` was gone, so a mount that stands in its place is nobody's and is taken
+//! away before the next try.
 //!
 //! layerd unmounts nothing on its own account: neither at start nor when an owner is silent.
 
+mod again;
 mod fill;
+mod list;
 mod mount;
 mod oci;
+mod reconcile;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,11 +22,12 @@ use std::sync::Arc;
 
 use layerd_store::{
     AttachState, Attachment, BadInput, Key, Kind as SnapshotKind, LayerId, Owner, Refusal,
-    SPEC_MAX, Timestamp, View, VolumeId,
+    SPEC_MAX, Timestamp, View, VolumeId, VolumeName,
 };
 use tracing::{debug, warn};
 
 pub use oci::OciMount;
+pub use reconcile::{Living, Reconciled};
 
 use crate::spec::{self, Decision, Dialect, Kind, Made, MountSpec, ParseRequest};
 use crate::volumes::CreateVolume;
@@ -51,7 +56,9 @@ pub struct AttachmentEntry {
     pub attachment: Arc<Attachment>,
     /// What was asked for.
     pub spec: MountSpec,
-    /// How far it is, now.
+    /// The name that its volume has now.
+    pub volume: Option<VolumeName>,
+    /// How far it is, now; waiting if its mount is gone.
     pub state: AttachState,
     /// For an OCI runtime.
     pub oci: Vec<OciMount>,
@@ -59,17 +66,6 @@ pub struct AttachmentEntry {
     pub created: bool,
     /// Whether this call filled the volume.
     pub filled: bool,
-}
-
-/// What became of attachments whose owners were named.
-#[derive(Debug, Clone, Default)]
-pub struct Reconciled {
-    /// Their owner is alive.
-    pub kept: Vec<Key>,
-    /// They were let go.
-    pub released: Vec<Key>,
-    /// They could not be let go.
-    pub failed: Vec<(Key, String)>,
 }
 
 /// What was found or made to attach.
@@ -147,45 +143,6 @@ impl Engine {
         Ok(detached)
     }
 
-    /// Attachments that match, in the order of their creation.
-    #[must_use]
-    pub fn attachments(
-        &self,
-        owner: Option<&Owner>,
-        volume: Option<VolumeId>,
-    ) -> Vec<AttachmentEntry> {
-        let view = self.store.view();
-        let all = view.volumes().attachments();
-        let matching = all.filter(|one| owner.is_none_or(|owner| one.owner == *owner));
-        let matching =
-            matching.filter(|one| volume.is_none_or(|volume| one.volume == Some(volume)));
-        matching
-            .filter_map(|one| self.attachment_entry(one.clone()).ok())
-            .collect()
-    }
-
-    /// Lets go of all attachments of one kind of owners but those of the living.
-    pub fn reconcile(&self, kind: &str, alive: &[String]) -> Reconciled {
-        let mut outcome = Reconciled::default();
-        let view = self.store.view();
-        for attachment in view
-            .volumes()
-            .attachments()
-            .filter(|one| one.owner.kind == kind)
-        {
-            let key = attachment.key.clone();
-            if alive.contains(&attachment.owner.id) {
-                outcome.kept.push(key);
-                continue;
-            }
-            match self.detach_one(attachment, false) {
-                Ok(()) => outcome.released.push(key),
-                Err(cause) => outcome.failed.push((key, cause.to_string())),
-            }
-        }
-        outcome
-    }
-
     /// What attaching a specification would do now. Changes nothing.
     #[must_use]
     pub fn check_mount(&self, spec: &MountSpec) -> Decision {
@@ -214,27 +171,18 @@ impl Engine {
             .volumes()
             .attachment(&request.key)
             .cloned();
-        let (attachment, created) = match there {
-            Some(there) => {
-                check_same(&there, owner, &canonical, request)?;
-                if self.is_as_asked(&there)? {
-                    return self.attachment_entry(there);
-                }
-                self.clear_place(&there)?;
-                (there, false)
+        if let Some(there) = there {
+            check_same(&there, owner, &canonical, request)?;
+            if self.is_as_asked(&there)? {
+                return self.attachment_entry(there, &|_| true);
             }
-            None => self.intend(owner, &spec, canonical, request)?,
-        };
+            self.clear_place(&there)?;
+            return self.attach_again(&spec, &there, request);
+        }
+        let (attachment, created) = self.intend(owner, &spec, canonical, request)?;
         let finished = self.finish(&spec, &attachment, request);
-        let (attachment, filled) = finished.inspect_err(|_| self.forget_intent(&attachment))?;
-        self.events.tell("attached", attachment.key.as_str());
-        debug!(key = attachment.key.as_str(), %owner, "attached");
-        let entry = self.attachment_entry(attachment)?;
-        Ok(AttachmentEntry {
-            created,
-            filled,
-            ..entry
-        })
+        let finished = finished.inspect_err(|_| self.forget_intent(&attachment))?;
+        self.attached(finished, created)
     }
 
     /// Finds or makes the source and records the intent. From then on the source stays.
@@ -312,18 +260,13 @@ impl Engine {
     }
 
     fn volume_for(&self, volume: &spec::Volume) -> Result<VolumeId, Error> {
-        let name = volume
-            .name
-            .as_ref()
-            .map(|name| layerd_store::VolumeName::parse("source", name.as_str()))
-            .transpose()?;
-        if let Some(name) = &name
+        if let Some(name) = &volume.name
             && let Some(there) = self.store.view().volumes().find(name)
         {
             return Ok(there.id);
         }
         let request = CreateVolume {
-            name,
+            name: volume.name.clone(),
             driver: volume.create_with.driver.clone().unwrap_or_default(),
             options: volume.create_with.options.clone(),
             labels: layerd_store::Labels::parse(volume.create_with.labels.clone())?,
@@ -335,10 +278,10 @@ impl Engine {
 
     fn source_exists(&self, view: &View, spec: &MountSpec) -> bool {
         match &spec.kind {
-            Kind::Volume(volume) => volume.name.as_ref().is_some_and(|name| {
-                let name = layerd_store::VolumeName::parse("source", name.as_str());
-                name.is_ok_and(|name| view.volumes().find(&name).is_some())
-            }),
+            Kind::Volume(volume) => volume
+                .name
+                .as_ref()
+                .is_some_and(|name| view.volumes().find(name).is_some()),
             Kind::Bind(bind) => Path::new(bind.source.as_str()).exists(),
             Kind::Image(image) => committed(view, image.reference.as_str()).is_ok(),
             Kind::Tmpfs(_) => false,
@@ -389,26 +332,6 @@ impl Engine {
                 "drop the intent to attach"
             );
         }
-    }
-
-    fn attachment_entry(&self, attachment: Arc<Attachment>) -> Result<AttachmentEntry, Error> {
-        let spec = parse(&attachment.spec)?;
-        let is_of_this_boot = attachment
-            .mount
-            .as_ref()
-            .is_none_or(|mount| mount.boot == self.boot);
-        Ok(AttachmentEntry {
-            state: if is_of_this_boot {
-                attachment.state
-            } else {
-                AttachState::Waiting
-            },
-            oci: self.oci_mounts(&spec, &attachment),
-            spec,
-            attachment,
-            created: false,
-            filled: false,
-        })
     }
 }
 

@@ -184,7 +184,9 @@ pub enum Error {
         cause: layerd_layers::Error,
     },
     /// A client named mounts that are not those of a snapshot to work on.
-    #[error("asked to work on {what}; layerd works on its own snapshots only, named by their mounts as it answered them")]
+    #[error(
+        "asked to work on {what}; layerd works on its own snapshots only, named by their mounts as it answered them"
+    )]
     Foreign {
         /// What it named.
         what: String,
@@ -218,6 +220,19 @@ pub enum Error {
         /// Why it failed.
         #[source]
         cause: layerd_layers::Error,
+    },
+    /// An archive holds more than the disk can take.
+    #[error(
+        "the archive has more than {limit} {what}, which is what the disk takes as long as \
+         `import_keep_percent` keeps {keep_percent} % of it free"
+    )]
+    NoRoom {
+        /// What is counted, as in "files".
+        what: &'static str,
+        /// How many are allowed.
+        limit: u64,
+        /// The share that stays free.
+        keep_percent: u64,
     },
     /// The kernel gave no random bytes.
     #[error("read random bytes for a name")]
@@ -302,7 +317,7 @@ impl Error {
             | Self::Settle { cause, .. } => driver_kind(cause),
             Self::Measure { cause, .. } => driver_kind(cause),
             Self::Plan { .. } => ErrorKind::Refused,
-            Self::Thread { .. } => ErrorKind::Full,
+            Self::Thread { .. } | Self::NoRoom { .. } => ErrorKind::Full,
             Self::NoExport { .. } | Self::NoVolume { .. } => ErrorKind::Missing,
             Self::Drift { .. } => ErrorKind::Exists,
             Self::BeingRead { .. } | Self::NoPlan { .. } => ErrorKind::Refused,

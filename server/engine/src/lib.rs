@@ -34,10 +34,10 @@ use layerd_store::{Key, LayerId, Store, VolumeId};
 
 pub use layerd_layers as layers;
 
-pub use attach::{Attach, AttachmentEntry, OciMount, Reconciled};
+pub use attach::{Attach, AttachmentEntry, Living, OciMount, Reconciled};
 pub use check::{Problem, Remedy};
 pub use error::{Error, ErrorKind};
-pub use events::{Event, Watcher};
+pub use events::{Amount, Event, Watcher};
 pub use list::{Entry, Listing};
 pub use reap::Reaped;
 pub use recover::{Finding, restore_records, survey};
@@ -75,6 +75,8 @@ pub struct Options {
     pub id_mapping: bool,
     /// Limits of unpacking.
     pub unpack: UnpackOptions,
+    /// Share of the disk's bytes and inodes that an import leaves free, in percent.
+    pub import_keep_percent: u64,
 }
 
 impl Default for Options {
@@ -86,6 +88,7 @@ impl Default for Options {
             id_mapping: true,
             rebase: false,
             unpack: UnpackOptions::default(),
+            import_keep_percent: 5,
         }
     }
 }

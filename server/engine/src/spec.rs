@@ -30,7 +30,7 @@ pub use decide::{Decision, Made, Refusal, decide};
 pub use error::{BadSpec, Flag, Rule};
 pub use model::{
     Bind, CreateSource, CreateWith, IdMap, Image, ImageReference, Kind, MountSpec, OnMissing,
-    Origin, Policy, Propagation, ReadOnly, Relabel, Tmpfs, TmpfsSize, Volume, VolumeName,
+    Origin, Policy, Propagation, ReadOnly, Relabel, Tmpfs, TmpfsSize, Volume,
 };
 pub use path::{HostPath, Subpath, Target};
 

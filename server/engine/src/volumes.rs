@@ -7,6 +7,7 @@
 mod archive;
 mod create;
 mod fill;
+mod progress;
 mod prune;
 mod reap;
 mod recover;
@@ -99,14 +100,14 @@ impl Engine {
             .as_ref()
             .map(|name| format!("volume {name}"));
         let id = self.store.volume_id()?;
+        let volume = new_volume(id, request, filled_from.unwrap_or_default(), None)?;
         let data = self
             .volume_dirs
             .stage(slot(id), top)
             .map_err(Error::driver("make the folder of a volume"))?;
         if let Some(source) = &source {
-            self.copy_volume(source.id(), id, &data)?;
+            self.copy_volume(source.id(), &volume, &data)?;
         }
-        let volume = new_volume(id, request, filled_from.unwrap_or_default(), None)?;
         self.publish_volume(volume, request)
     }
 
@@ -247,14 +248,18 @@ impl Engine {
         {
             return Ok(figure);
         }
-        let measured = self.volume_dirs.usage(slot(volume.id), &|| true);
+        // As of the moment when the walk begins: what is written later may not be in it.
+        let taken = Timestamp::now();
+        let measured = self
+            .volume_dirs
+            .usage(slot(volume.id), &|| !self.backlog.is_stopping());
         let measured = measured.map_err(Error::driver("measure a volume"))?;
         let usage = Usage {
             bytes: measured.bytes,
             inodes: measured.inodes,
         };
-        self.store.set_volume_usage(volume.id, usage)?;
-        Ok((usage, Timestamp::now()))
+        self.store.set_volume_usage(volume.id, usage, taken)?;
+        Ok((usage, taken))
     }
 
     /// Lets staged content appear as a volume and records it. If another call was first, its

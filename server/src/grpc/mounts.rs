@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use layerd_engine::spec::{self, Decision, Kind, MountSpec, Origin, Policy, ReadOnly};
-use layerd_engine::{Attach, AttachmentEntry, Error};
+use layerd_engine::{Attach, AttachmentEntry, Error, Living};
 use layerd_proto::layerd::volumes::v1::attachments_server::Attachments;
 use layerd_proto::layerd::volumes::v1::mounts_server::Mounts;
 use layerd_proto::layerd::volumes::v1::{self as pb};
@@ -79,15 +79,14 @@ impl Attachments for Service {
         request: Request<pb::DetachRequest>,
     ) -> Result<Response<pb::DetachResponse>, Status> {
         let request = request.into_inner();
-        let mut keys = request
-            .keys
-            .iter()
-            .map(|key| wire::key("keys", key))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut keys = keys(&request.keys)?;
         if let Some(owner) = request.owner {
             let owner = parse_owner(&owner)?;
-            let all = self.parts.engine.attachments(Some(&owner), None);
-            keys.extend(all.into_iter().map(|entry| entry.attachment.key.clone()));
+            let all = self
+                .parts
+                .call(move |engine| engine.attachments(Some(&owner), None));
+            let all = all.await?.into_iter();
+            keys.extend(all.map(|entry| entry.attachment.key.clone()));
         } else if keys.is_empty() {
             return Err(status::bad(BadInput::new(
                 "keys",
@@ -111,8 +110,10 @@ impl Attachments for Service {
         let volume = (!request.volume.is_empty())
             .then(|| self.volume(&request.volume))
             .transpose()?;
-        let found = self.parts.engine.attachments(owner.as_ref(), volume);
-        let all: Vec<_> = found.into_iter().map(attachment).collect();
+        let found = self
+            .parts
+            .call(move |engine| engine.attachments(owner.as_ref(), volume));
+        let all: Vec<_> = found.await?.into_iter().map(attachment).collect();
         Ok(Response::new(in_messages(all, |attachments| {
             pb::ListAttachmentsResponse { attachments }
         })))
@@ -123,8 +124,10 @@ impl Attachments for Service {
         request: Request<pb::HoldersRequest>,
     ) -> Result<Response<pb::HoldersResponse>, Status> {
         let volume = self.volume(&request.into_inner().volume)?;
-        let found = self.parts.engine.attachments(None, Some(volume));
-        let attachments = found.into_iter().map(attachment).collect();
+        let found = self
+            .parts
+            .call(move |engine| engine.attachments(None, Some(volume)));
+        let attachments = found.await?.into_iter().map(attachment).collect();
         Ok(Response::new(pb::HoldersResponse { attachments }))
     }
 
@@ -133,11 +136,11 @@ impl Attachments for Service {
         request: Request<pb::ReconcileRequest>,
     ) -> Result<Response<pb::ReconcileResponse>, Status> {
         let request = request.into_inner();
-        // The same rule as for an owner; the id is any that keeps it.
-        Owner::parse(&request.kind, "any").map_err(status::bad)?;
+        let dry_run = request.dry_run;
+        let living = living(request)?;
         let outcome = self
             .parts
-            .call(move |engine| Ok(engine.reconcile(&request.kind, &request.alive)))
+            .call(move |engine| Ok(engine.reconcile(&living, dry_run)))
             .await?;
         let text = |key: &Key| key.as_str().to_owned();
         Ok(Response::new(pb::ReconcileResponse {
@@ -148,6 +151,7 @@ impl Attachments for Service {
                 .iter()
                 .map(|(key, why)| (text(key), why.clone()))
                 .collect(),
+            unknown: outcome.unknown.iter().map(text).collect(),
         }))
     }
 }
@@ -268,6 +272,33 @@ fn parse_owner(owner: &pb::Owner) -> Result<Owner, Status> {
     Owner::parse(&owner.kind, &owner.id).map_err(status::bad)
 }
 
+/// Of a kind of owners or of one owner, never of both: what is not named is let go.
+fn living(request: pb::ReconcileRequest) -> Result<Living, Status> {
+    let bad = |field, rule| Err(status::bad(BadInput::new(field, rule)));
+    match request.owner {
+        None if !request.keys.is_empty() => bad("owner", "must be set, as `keys` are its"),
+        None => {
+            // The same rule as for an owner; the id is any that keeps it.
+            Owner::parse(&request.kind, "any").map_err(status::bad)?;
+            Ok(Living::Owners {
+                kind: request.kind,
+                ids: request.alive,
+            })
+        }
+        Some(_) if !request.kind.is_empty() || !request.alive.is_empty() => {
+            bad("owner", "must not be set together with `kind` or `alive`")
+        }
+        Some(owner) => Ok(Living::Keys {
+            owner: parse_owner(&owner)?,
+            keys: keys(&request.keys)?,
+        }),
+    }
+}
+
+fn keys(raw: &[String]) -> Result<Vec<Key>, Status> {
+    raw.iter().map(|key| wire::key("keys", key)).collect()
+}
+
 fn attach(message: pb::AttachSpec) -> Result<Attach, Status> {
     let target = (!message.target_path.is_empty()).then(|| PathBuf::from(&message.target_path));
     if target
@@ -324,5 +355,9 @@ fn attachment(entry: AttachmentEntry) -> pb::Attachment {
             .map(|mount| mount.access.clone())
             .unwrap_or_default(),
         created_at: Some(timestamp(record.created)),
+        volume: entry
+            .volume
+            .map(|name| name.to_string())
+            .unwrap_or_default(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use layerd_engine::layers::archive::Exported;
 use layerd_engine::{CreateVolume, Event, Pruned, VolumeEntry, VolumeFilter, Watcher};
 use layerd_proto::layerd::volumes::v1::volumes_server::Volumes;
 use layerd_proto::layerd::volumes::v1::{self as pb};
@@ -228,14 +229,12 @@ impl Volumes for Service {
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
         let parts = self.parts.clone();
         self.parts.tasks.spawn(|_| async move {
-            let out = ChunkWriter::new(sender.clone(), |data| pb::ExportChunk { data });
+            let out = ChunkWriter::new(sender.clone(), |data| pb::ExportChunk { data, done: None });
             let exported = parts
                 .call(move |engine| engine.export_volume(&name, out))
                 .await;
-            if let Err(status) = exported {
-                // Who has hung up does not want to know.
-                let _ = sender.send(Err(status)).await;
-            }
+            // Who has hung up does not want to know.
+            let _ = sender.send(exported.map(last_chunk)).await;
         });
         Ok(Response::new(ReceiverStream::new(chunks)))
     }
@@ -248,6 +247,10 @@ impl Volumes for Service {
         let first = messages.message().await?.unwrap_or_default();
         let missing = || status::bad(BadInput::new("volume", "must be set in the first message"));
         let request = create(first.volume.ok_or_else(missing)?)?;
+        if request.clone_of.is_some() {
+            let rule = "must be empty: the archive is what the volume is filled with";
+            return Err(status::bad(BadInput::new("volume.clone_of", rule)));
+        }
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
         let input = ChunkReader::new(first.data, chunks);
         let filling = self
@@ -259,29 +262,54 @@ impl Volumes for Service {
             volume: Some(volume(filled.volume)),
             files: filled.files,
             bytes: filled.bytes,
+            verified: filled.verified,
         }))
     }
 
     async fn watch(
         &self,
-        _request: Request<pb::WatchRequest>,
+        request: Request<pb::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let (sender, events) = mpsc::channel(EVENTS_WAITING);
-        self.parts.engine.watch(Box::new(Sender(sender)));
+        let (events_in, events) = mpsc::channel(EVENTS_WAITING);
+        let progress = request.into_inner().progress;
+        self.parts.engine.watch(Box::new(Sender {
+            events: events_in,
+            progress,
+        }));
         Ok(Response::new(ReceiverStream::new(events)))
     }
 }
 
 /// Passes events on to a client, unless it is behind.
-struct Sender(mpsc::Sender<Result<pb::Event, Status>>);
+struct Sender {
+    events: mpsc::Sender<Result<pb::Event, Status>>,
+    /// Whether it wants to know how far copies are, too.
+    progress: bool,
+}
 
 impl Watcher for Sender {
     fn tell(&self, event: &Event) -> bool {
-        self.0.try_send(Ok(happened(event))).is_ok()
+        if event.amount.is_some() && !self.progress {
+            return self.is_open();
+        }
+        self.events.try_send(Ok(happened(event))).is_ok()
     }
 
     fn is_open(&self) -> bool {
-        !self.0.is_closed()
+        !self.events.is_closed()
+    }
+}
+
+fn last_chunk(done: Exported) -> pb::ExportChunk {
+    pb::ExportChunk {
+        data: Vec::new(),
+        done: Some(pb::Exported {
+            bytes: done.bytes,
+            files: done.files,
+            left_out: done.left_out,
+            changed: done.changed,
+            sha256: done.sha256.to_vec(),
+        }),
     }
 }
 
@@ -357,9 +385,13 @@ fn outcome(pruned: Pruned) -> pb::PruneOutcome {
 }
 
 fn happened(event: &Event) -> pb::Event {
+    let amount = event.amount.unwrap_or_default();
     pb::Event {
         what: event.what.to_owned(),
         subject: event.subject.clone(),
         at: Some(timestamp(event.at)),
+        files: amount.files,
+        bytes: amount.bytes,
+        files_expected: amount.files_expected,
     }
 }

@@ -99,14 +99,18 @@ impl Store {
             .write(Class::Records, move |view| volumes::restore(view, id, name))
     }
 
-    /// Keeps a figure of a volume.
+    /// Keeps a figure of a volume, taken at `taken`.
     ///
     /// # Errors
     /// [`Error::Write`].
-    pub fn set_volume_usage(&self, id: VolumeId, usage: Usage) -> Result<(), Error> {
-        let now = Timestamp::now();
+    pub fn set_volume_usage(
+        &self,
+        id: VolumeId,
+        usage: Usage,
+        taken: Timestamp,
+    ) -> Result<(), Error> {
         self.writer.write(Class::Records, move |view| {
-            volumes::measured(view, id, usage, now)
+            volumes::measured(view, id, usage, taken)
         })
     }
 

@@ -27,18 +27,21 @@ impl Client {
         Ok(reply.mounts)
     }
 
-    /// Attaches all of them, or none.
+    /// Attaches all of them, or none. `filled` names the volumes that may be filled for it.
     pub(crate) async fn attach(
         &mut self,
         owner: Owner,
         mounts: Vec<wire::AttachSpec>,
+        filled: Vec<String>,
     ) -> Result<Vec<Attachment>, Error> {
         let what = format!("attach for {owner}");
+        let filling = self.filling(filled, true).await?;
         let request = wire::AttachRequest {
             owner: Some(owner.into()),
             mounts,
         };
-        let reply = answer(&what, self.timeout, self.attachments.attach(request)).await;
+        let call = self.attachments.attach(request);
+        let reply = filling.answer(&what, self.timeout, call).await;
         let reply = reply.map_err(nothing_attached)?;
         Ok(reply
             .attachments
@@ -88,6 +91,24 @@ impl Client {
             all.extend(message.attachments.into_iter().map(Attachment::from));
         }
         Ok(all)
+    }
+
+    /// Lets go of what an owner has under other keys than `keys`, or says what that would be.
+    pub(crate) async fn reconcile(
+        &mut self,
+        owner: Owner,
+        keys: Vec<String>,
+        dry_run: bool,
+    ) -> Result<wire::ReconcileResponse, Error> {
+        let what = format!("reconcile what {owner} has");
+        let request = wire::ReconcileRequest {
+            owner: Some(owner.into()),
+            keys,
+            dry_run,
+            ..wire::ReconcileRequest::default()
+        };
+        let call = self.attachments.reconcile(request);
+        answer(&what, self.timeout, call).await
     }
 
     pub(crate) async fn holders(&mut self, volume: &str) -> Result<Vec<Attachment>, Error> {

@@ -20,8 +20,11 @@ impl Client {
             "" => "create a volume".to_owned(),
             name => format!("create volume \"{name}\""),
         };
-        let limit = self.timeout;
-        let reply = about(answer(&what, limit, self.volumes.create(request)).await)?;
+        let fills = !request.clone_of.is_empty() && !request.name.is_empty();
+        let filled = fills.then(|| request.name.clone()).into_iter().collect();
+        let filling = self.filling(filled, true).await?;
+        let call = self.volumes.create(request);
+        let reply = about(filling.answer(&what, self.timeout, call).await)?;
         let created = reply.created;
         let lacks = "the volume";
         reply

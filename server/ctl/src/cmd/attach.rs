@@ -18,7 +18,8 @@ use crate::text::escape;
 /// What is attached cannot be removed until it is detached; that survives restarts and crashes of
 /// layerd, and layerd need not run for the container to. Without --target nothing is mounted where
 /// a path is all that a runtime needs; `layerctl oci-apply` passes it on to one. Saying the same
-/// again answers the same. All mounts are attached, or none.
+/// again answers the same. All mounts are attached, or none. --timeout begins anew as long as files
+/// come into a volume that has a name.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Attach {
     #[command(flatten)]
@@ -106,13 +107,19 @@ pub(super) async fn send(
     check_targets(&mounts, &targets)?;
     let prefix = what.key.unwrap_or_else(|| what.owner.to_string());
     let fill_from = what.fill_from.unwrap_or_default();
+    let filled = mounts
+        .iter()
+        .filter(|mount| mount.kind == "volume" && !fill_from.is_empty())
+        .map(|mount| mount.source.clone())
+        .filter(|name| !name.is_empty())
+        .collect();
     let specs = mounts.into_iter().map(|mount| AttachSpec {
         key: format!("{prefix}:{}", mount.target),
         target_path: targets.get(&mount.target).cloned().unwrap_or_default(),
         mount: mount.canonical,
         fill_from: fill_from.clone(),
     });
-    client.attach(what.owner, specs.collect()).await
+    client.attach(what.owner, specs.collect(), filled).await
 }
 
 fn check_targets(mounts: &[MountSpec], targets: &BTreeMap<String, String>) -> Result<(), Error> {

@@ -1,5 +1,9 @@
 //! `layerctl attachments` and `who-uses`.
 
+mod reconcile;
+
+use clap::Subcommand;
+
 use super::Daemon;
 use crate::attachment::{Attachment, Owner};
 use crate::error::Error;
@@ -9,16 +13,26 @@ use crate::text::{escape, shorten};
 
 /// Lists what is attached, oldest first
 ///
-/// `waiting` stands for what was mounted before the machine was restarted: attach it again.
+/// `waiting` stands for a mount that is gone, because the machine was restarted or somebody
+/// unmounted it: attach it again, under the same key. ACCESS is what the kernel has where layerd
+/// mounted it, and what was asked for elsewhere.
 #[derive(Debug, clap::Args)]
-pub(crate) struct List {
+pub(crate) struct Args {
     /// Only what this owner has
-    #[arg(long, value_name = "KIND:ID", value_parser = Owner::parse)]
+    #[arg(long, global = true, value_name = "KIND:ID", value_parser = Owner::parse)]
     owner: Option<Owner>,
 
     /// Only attachments of this volume
     #[arg(long, value_name = "NAME")]
     volume: Option<String>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Reconcile(reconcile::Args),
 }
 
 /// Shows who uses a volume
@@ -29,7 +43,10 @@ pub(crate) struct WhoUses {
     name: String,
 }
 
-pub(crate) async fn list(args: List, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    if let Some(Command::Reconcile(keys)) = args.command {
+        return reconcile::run(args.owner, keys, daemon, out).await;
+    }
     let mut client = daemon.connect().await?;
     let volume = args.volume.unwrap_or_default();
     print(&client.attachments(args.owner, volume).await?, out)
@@ -52,15 +69,21 @@ pub(super) fn print(attachments: &[Attachment], out: &mut Output) -> Result<(), 
         "STATE", "OWNER", "TYPE", "ACCESS", "SOURCE", "TARGET", "KEY",
     ]);
     for one in attachments {
-        let source = match one.mount.source.as_str() {
-            "" => Cell::left("-").coloured(Colour::Dim),
-            source => Cell::left(escape(&shorten(source))),
+        // An anonymous volume has a name all the same.
+        let source = match (one.mount.source.as_str(), one.volume.as_str()) {
+            ("", "") => Cell::left("-").coloured(Colour::Dim),
+            ("", volume) => Cell::left(escape(volume)),
+            (source, _) => Cell::left(escape(&shorten(source))),
+        };
+        let access = match one.effective_access.as_str() {
+            "" => &one.mount.access,
+            _ => &one.effective_access,
         };
         table.push(vec![
             state(&one.state),
             Cell::left(escape(&one.owner)),
             Cell::left(escape(&one.mount.kind)),
-            Cell::left(escape(&one.mount.access)),
+            Cell::left(escape(access)),
             source,
             Cell::left(escape(&one.mount.target)),
             Cell::left(escape(&one.key)),

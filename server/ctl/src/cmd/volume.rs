@@ -1,5 +1,6 @@
 //! `layerctl volume ...`.
 
+mod archive;
 mod change;
 mod create;
 mod list;
@@ -52,6 +53,8 @@ enum Command {
     Usage(usage::Args),
     Snapshot(create::Snapshot),
     Clone(create::Copy),
+    Export(archive::Export),
+    Import(archive::Import),
 }
 
 pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
@@ -67,6 +70,8 @@ pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
         Command::Usage(args) => usage::run(&args, daemon, out).await,
         Command::Snapshot(args) => create::snapshot(&args, daemon, out).await,
         Command::Clone(args) => create::copy(args, daemon, out).await,
+        Command::Export(args) => archive::export(args, daemon, out).await,
+        Command::Import(args) => archive::import(args, daemon, out).await,
     }
 }
 

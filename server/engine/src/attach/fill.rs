@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use layerd_layers::copy::{self, copy_tree};
+use layerd_layers::copy::{self, Markers, copy_tree};
 use layerd_mounts::volume_dirs::Top;
 use layerd_store::{AttachState, Attachment, Key, VolumeId};
 use tracing::info;
@@ -81,8 +81,13 @@ impl Engine {
             .volume_dirs
             .stage(slot(id), top)
             .map_err(Error::driver("stage a volume"))?;
+        let view = self.store.view();
+        let volume = view.volumes().get(id);
+        let volume = volume.map(|volume| volume.name.to_string());
         let options = copy::Options {
             durable: self.how_durable(),
+            markers: self.markers(from)?,
+            progress: &self.telling(&volume.unwrap_or_default(), 0),
             ..copy::Options::default()
         };
         match copy_tree(&layers, Path::new(inside), staged.as_fd(), &options) {
@@ -97,6 +102,17 @@ impl Engine {
             }
             Err(cause) => Err(self.drop_staged(id, "copy image content into a volume", cause)),
         }
+    }
+
+    /// Where the mounts of a committed snapshot look for overlayfs' notes.
+    fn markers(&self, name: &Key) -> Result<Markers, Error> {
+        let id = super::committed(&self.store.view(), name.as_str())?;
+        let plan = self.image_plan(id)?;
+        let mut options = plan.iter().flat_map(|mount| &mount.options);
+        Ok(match options.any(|option| option == "userxattr") {
+            true => Markers::User,
+            false => Markers::Trusted,
+        })
     }
 
     /// The directories of a committed snapshot's layers, topmost first.

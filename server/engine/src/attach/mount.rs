@@ -9,8 +9,8 @@ use layerd_mounts::mounter::{
     Attached, BindOptions, DetachMode, Effective, Handle, MountError, NewSource, Propagation,
     ReadOnly, Symlinks, TmpfsOptions, Tree, Want,
 };
-use layerd_mounts::{IdMap, IdMaps, Stack};
-use layerd_store::{Attachment, LayerId, MountedAt};
+use layerd_mounts::{IdMap, IdMaps, Mount, Stack};
+use layerd_store::{AttachState, Attachment, LayerId, MountedAt};
 use tracing::info;
 
 use crate::spec::{self, Bind, Kind, Made, MountSpec, Tmpfs, TmpfsSize};
@@ -27,12 +27,12 @@ impl Engine {
         let Some(place) = self.place(spec, attachment) else {
             return Ok(None);
         };
+        let tree = self.tree(spec, attachment)?;
         if attachment.target.is_none() {
-            self.make_place(spec, attachment, &place)?;
+            self.make_place(&place, tree.is_dir()?)?;
         }
         let target = self.mounter.open_source(&place, Symlinks::Refuse)?;
         self.refuse_occupied(&place)?;
-        let tree = self.tree(spec, attachment)?;
         let access = match tree.read_only() {
             Effective::Writable => "rw",
             Effective::Top => "ro",
@@ -52,7 +52,7 @@ impl Engine {
 
     /// Whether an attachment is acknowledged and its mount, if it has one, is there.
     pub(super) fn is_as_asked(&self, attachment: &Attachment) -> Result<bool, Error> {
-        if attachment.state != layerd_store::AttachState::Attached {
+        if attachment.state != AttachState::Attached {
             return Ok(false);
         }
         match &attachment.mount {
@@ -81,10 +81,11 @@ impl Engine {
             let expected = as_recorded(mount);
             self.mounter
                 .detach(Path::new(&mount.target), &expected, mode)?;
-        } else if attachment.mount.is_none()
-            && attachment.state == layerd_store::AttachState::Preparing
-        {
-            self.clear_unrecorded(attachment, mode)?;
+        } else if attachment.mount.is_none() && attachment.state != AttachState::Attached {
+            let target = attachment.target.as_ref().map(PathBuf::from);
+            for place in target.into_iter().chain([self.own_place(attachment)]) {
+                self.clear_unrecorded(&place, mode)?;
+            }
         }
         self.remove_place(attachment)
     }
@@ -106,11 +107,7 @@ impl Engine {
     }
 
     /// An intent whose mount was made but not recorded: nobody was told of it.
-    fn clear_unrecorded(&self, attachment: &Attachment, mode: DetachMode) -> Result<(), Error> {
-        let place = attachment
-            .target
-            .as_ref()
-            .map_or_else(|| self.own_place(attachment), PathBuf::from);
+    fn clear_unrecorded(&self, place: &Path, mode: DetachMode) -> Result<(), Error> {
         let Some(folder) = place.parent().filter(|folder| folder.exists()) else {
             return Ok(());
         };
@@ -120,7 +117,7 @@ impl Engine {
             .into_iter()
             .filter(|entry| entry.target == place);
         for entry in standing {
-            let handle = self.mounter.open_source(&place, Symlinks::Refuse)?;
+            let handle = self.mounter.open_source(place, Symlinks::Refuse)?;
             let expected = Attached {
                 id: entry.id,
                 last_id: entry.id,
@@ -128,7 +125,7 @@ impl Engine {
                 inode: handle.inode(),
             };
             drop(handle);
-            self.mounter.detach(&place, &expected, mode)?;
+            self.mounter.detach(place, &expected, mode)?;
             info!(place = %place.display(), "took away a mount that an interrupted call left");
         }
         Ok(())
@@ -167,12 +164,7 @@ impl Engine {
         self.root.join("mnt").join(attachment.id.to_string())
     }
 
-    fn make_place(
-        &self,
-        spec: &MountSpec,
-        attachment: &Attachment,
-        place: &Path,
-    ) -> Result<(), Error> {
+    fn make_place(&self, place: &Path, is_dir: bool) -> Result<(), Error> {
         let folder = self.root.join("mnt");
         let fail = |cause| Error::Place {
             path: place.to_owned(),
@@ -184,9 +176,7 @@ impl Engine {
             .create(&folder)
             .map_err(fail)?;
         self.mounter.private_root(&folder)?;
-        let source = self.source(spec, attachment)?;
-        let is_file = source.is_some_and(|source| !source.is_dir());
-        if is_file {
+        if !is_dir {
             return fs::File::create(place).map(drop).map_err(fail);
         }
         fs::DirBuilder::new()
@@ -212,18 +202,16 @@ impl Engine {
         let Some(folder) = place.parent() else {
             return Ok(());
         };
-        let is_taken = self
-            .mounter
-            .mounts_below(folder)?
-            .iter()
-            .any(|entry| entry.target == place);
-        if is_taken {
-            Err(Error::Occupied {
-                path: place.to_owned(),
-            })
-        } else {
-            Ok(())
+        let [folder, top] = [folder, place].map(|path| {
+            let found = self.mounter.open_source(path, Symlinks::Refuse)?;
+            found.mount_id()
+        });
+        if folder? == top? {
+            return Ok(());
         }
+        Err(Error::Occupied {
+            path: place.to_owned(),
+        })
     }
 
     /// What is mounted, opened; `None` for what is made by mounting it.
@@ -266,9 +254,7 @@ impl Engine {
                     bind_options(spec, bind.recursive, propagation(bind.propagation), ids);
                 Ok(self.mounter.bind(&source, &options)?)
             }
-            (Kind::Image(image), _) => {
-                self.image_tree(attachment.layer.ok_or(Error::Stopping)?, image)
-            }
+            (Kind::Image(image), _) => self.image_tree(image, attachment),
             (Kind::Tmpfs(tmpfs), _) => {
                 Ok(self.mounter.tmpfs(&tmpfs_options(tmpfs, spec.read_only)?)?)
             }
@@ -276,12 +262,20 @@ impl Engine {
         }
     }
 
-    fn image_tree(&self, layer: LayerId, image: &spec::Image) -> Result<Tree, Error> {
-        if image.subpath.is_some() {
-            return Err(Error::NotHonoured {
-                what: "a subpath of an image",
-            });
+    fn image_tree(&self, image: &spec::Image, attachment: &Attachment) -> Result<Tree, Error> {
+        let layer = attachment.layer.ok_or(Error::Stopping)?;
+        let whole = self.mounter.view(&self.image_plan(layer)?)?;
+        match &image.subpath {
+            None => Ok(whole),
+            Some(subpath) => {
+                let shown = Path::new(image.reference.as_str());
+                self.part_of_image(whole, shown, subpath.as_path(), attachment)
+            }
         }
+    }
+
+    /// How a committed layer and those below it are mounted to be looked at.
+    pub(super) fn image_plan(&self, layer: LayerId) -> Result<Vec<Mount>, Error> {
         let view = self.store.view();
         let record = view.get(layer).ok_or(Error::Stopping)?;
         let below = view.ancestors(record).map(|layer| crate::slot(layer.id));
@@ -291,11 +285,44 @@ impl Engine {
             writable: false,
             ids: None,
         };
-        let plan = self
-            .driver
+        self.driver
             .plan(&stack)
-            .map_err(Error::driver("plan the mount of an image"))?;
-        Ok(self.mounter.view(&plan)?)
+            .map_err(Error::driver("plan the mount of an image"))
+    }
+
+    /// A file or folder of an image. Before Linux 6.15 the kernel clones only out of what stands
+    /// somewhere, so the whole stands for a moment at the attachment's own place; an interrupted
+    /// call leaves it to [`clear_unrecorded`](Self::clear_unrecorded).
+    fn part_of_image(
+        &self,
+        whole: Tree,
+        shown: &Path,
+        subpath: &Path,
+        attachment: &Attachment,
+    ) -> Result<Tree, Error> {
+        let place = self.own_place(attachment);
+        self.make_place(&place, true)?;
+        let target = self.mounter.open_source(&place, Symlinks::Refuse)?;
+        let standing = self.mounter.attach(whole, &target)?;
+        let part = self.bind_below(&place, shown, subpath);
+        self.mounter.detach(&place, &standing, DetachMode::Normal)?;
+        self.remove_place(attachment)?;
+        part
+    }
+
+    /// Binds what `subpath` names below a mount, read-only, without following a symlink in it.
+    fn bind_below(&self, place: &Path, shown: &Path, subpath: &Path) -> Result<Tree, Error> {
+        let root = fs::File::open(place).map_err(|cause| Error::Place {
+            path: place.to_owned(),
+            cause,
+        })?;
+        let root = Handle::new(root.into(), shown)?;
+        let part = self.mounter.resolve(&root, subpath, Want::Any)?;
+        let options = BindOptions {
+            read_only: ReadOnly::RecursiveRequired,
+            ..BindOptions::default()
+        };
+        Ok(self.mounter.bind(&part, &options)?)
     }
 }
 

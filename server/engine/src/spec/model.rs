@@ -1,13 +1,12 @@
 //! The normalised form of a mount. What is of these types has been checked.
 
 use std::collections::BTreeMap;
-use std::fmt;
+
+use layerd_store::{VOLUME_NAME_MAX, VolumeName};
 
 use super::error::{Fault, Rule, quote, too_long};
 use super::path::{HostPath, Subpath, Target};
 
-/// Longest name of a volume, in bytes.
-const NAME_MAX: usize = 255;
 /// Longest reference to an image, in bytes: a snapshot's name may be that long.
 const REFERENCE_MAX: usize = 4096;
 
@@ -159,49 +158,23 @@ impl ImageReference {
     }
 }
 
-/// Name of a volume: 2 to 255 letters, digits, dots, hyphens and underscores of ASCII, of which
-/// the first is a letter or digit.
-///
-/// An index entry, never a path: a volume's directory is named by its id.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VolumeName(String);
-
-impl VolumeName {
-    /// Checks a name; `None` if it breaks the rule.
-    #[must_use]
-    pub fn new(raw: &str) -> Option<Self> {
-        Self::parse("", raw).ok()
+/// Reads the name of a volume, and says what was perhaps meant by one that is none.
+pub(super) fn volume_name(field: &str, raw: &str) -> Result<VolumeName, Fault> {
+    if raw.is_empty() {
+        return Err(Fault::new(field, Rule::Empty, "must not be empty"));
     }
-
-    pub(super) fn parse(field: &str, raw: &str) -> Result<Self, Fault> {
-        let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        let Some(first) = raw.chars().next() else {
-            return Err(Fault::new(field, Rule::Empty, "must not be empty"));
-        };
-        if raw.len() > NAME_MAX {
-            return Err(too_long(field, raw.len(), NAME_MAX));
-        }
-        let broken = if !first.is_ascii_alphanumeric() {
-            "does not begin with a letter or digit"
-        } else if !raw.chars().all(inner) {
-            "holds more than letters, digits, dots, hyphens and underscores"
-        } else if raw.len() < 2 {
-            "has only one character"
-        } else {
-            return Ok(Self(raw.to_owned()));
-        };
-        Err(bad_name(field, raw, broken))
+    if raw.len() > VOLUME_NAME_MAX {
+        return Err(too_long(field, raw.len(), VOLUME_NAME_MAX));
     }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+    VolumeName::parse(field, raw).map_err(|_| bad_name(field, raw))
 }
 
-fn bad_name(field: &str, raw: &str, broken: &str) -> Fault {
-    let detail = format!("the volume name {:?} {broken}", quote(raw));
+fn bad_name(field: &str, raw: &str) -> Fault {
+    let detail = format!(
+        "the volume name {:?} is not a letter or digit and at least one more of letters, digits, \
+         dots, hyphens and underscores",
+        quote(raw)
+    );
     let fault = Fault::new(field, Rule::BadName, detail);
     if raw.starts_with('~') {
         fault.hint("a shell expands ~ only at the start of a word: give an absolute path")
@@ -209,12 +182,6 @@ fn bad_name(field: &str, raw: &str, broken: &str) -> Fault {
         fault.hint("a host directory needs an absolute path, and with --mount also type=bind")
     } else {
         fault
-    }
-}
-
-impl fmt::Display for VolumeName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }
 

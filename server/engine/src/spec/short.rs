@@ -4,7 +4,7 @@
 use super::error::{Fault, Rule, quote};
 use super::model::{
     Bind, CreateSource, CreateWith, Kind, MountSpec, OnMissing, Origin, Policy, Propagation,
-    ReadOnly, Relabel, Volume, VolumeName,
+    ReadOnly, Relabel, Volume, volume_name,
 };
 use super::path::{HostPath, Target, from_base};
 use super::set::Source;
@@ -216,7 +216,7 @@ impl Mode {
     }
 
     fn volume(&self, source: &str) -> Result<Volume, Fault> {
-        let name = VolumeName::parse("source", source)?;
+        let name = volume_name("source", source)?;
         if let Some(propagation) = self.propagation {
             return Err(other_type(propagation.as_str(), "host paths", "volume"));
         }

@@ -1,10 +1,11 @@
 //! Volumes as archives: export and import.
 
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use layerd_layers::archive::{self, Exported};
-use layerd_store::{Refusal, VolumeName};
+use layerd_layers::archive::{self, Exported, Imported};
+use layerd_store::{Refusal, Volume, VolumeId, VolumeName};
+use nix::sys::statvfs::statvfs;
 use tracing::info;
 
 use super::{CreateVolume, VolumeEntry, new_volume, slot, top};
@@ -19,6 +20,14 @@ pub struct Filled {
     pub files: u64,
     /// Bytes of content.
     pub bytes: u64,
+    /// Whether the archive carried a checksum; it was right then.
+    pub verified: bool,
+}
+
+/// What an archive may hold.
+struct Room {
+    files: u64,
+    bytes: u64,
 }
 
 impl Engine {
@@ -32,7 +41,11 @@ impl Engine {
             .volume_dirs
             .open_data(slot(source.id()))
             .map_err(Error::driver("open a volume"))?;
-        let exported = archive::export(data.as_fd(), out, &archive::ExportOptions::default());
+        let options = archive::ExportOptions {
+            progress: &self.until_stop(),
+            ..archive::ExportOptions::default()
+        };
+        let exported = archive::export(data.as_fd(), out, &options);
         exported.map_err(|cause| Error::Copy {
             attempt: "export a volume",
             cause,
@@ -43,7 +56,8 @@ impl Engine {
     ///
     /// # Errors
     /// `Exists` if the name is taken; `Invalid` if the archive is malformed or reaches out of the
-    /// volume; `Full`.
+    /// volume; `Full`, also if it holds more than the disk can take without the share that is to
+    /// stay free.
     pub fn import_volume(&self, request: &CreateVolume, input: impl Read) -> Result<Filled, Error> {
         if let Some(name) = &request.name
             && self.store.view().volumes().find(name).is_some()
@@ -51,21 +65,82 @@ impl Engine {
             return Err(Refusal::VolumeTaken { name: name.clone() }.into());
         }
         let id = self.store.volume_id()?;
+        let volume = new_volume(id, request, "archive".to_owned(), None)?;
         let data = self.volume_dirs.stage(slot(id), top(request)?);
         let data = data.map_err(Error::driver("make the folder of a volume"))?;
-        let options = archive::ImportOptions {
-            durable: self.how_durable(),
-            ..archive::ImportOptions::default()
-        };
-        let imported = archive::import(input, data.as_fd(), &options);
-        let imported = imported.map_err(|cause| self.drop_staged(id, "import a volume", cause))?;
-        let volume = new_volume(id, request, "archive".to_owned(), None)?;
-        let (volume, _) = self.publish_volume(volume, request)?;
+        let imported = self.unpack(input, &volume, &data)?;
+        // The call that the archive came with, if another one was first, is answered with that
+        // one's refusal: its content is not this one's.
+        let (volume, created) = self.publish_volume(volume, request)?;
+        if !created {
+            let name = volume.volume.name.clone();
+            return Err(Refusal::VolumeTaken { name }.into());
+        }
         info!(name = %volume.volume.name, files = imported.files, bytes = imported.bytes, "volume imported");
         Ok(Filled {
             volume,
             files: imported.files,
             bytes: imported.bytes,
+            verified: imported.verified,
         })
+    }
+
+    /// Makes the files of an archive in the staged content of `volume`; after a failure nothing
+    /// stays staged.
+    fn unpack(
+        &self,
+        input: impl Read,
+        volume: &Volume,
+        staged: &OwnedFd,
+    ) -> Result<Imported, Error> {
+        let room = self.room();
+        let options = archive::ImportOptions {
+            most_files: room.files,
+            most_bytes: room.bytes,
+            durable: self.how_durable(),
+            progress: &self.telling(volume.name.as_str(), 0),
+            ..archive::ImportOptions::default()
+        };
+        let imported = archive::import(input, staged.as_fd(), &options);
+        imported.map_err(|cause| self.no_import(volume.id, cause))
+    }
+
+    fn no_import(&self, id: VolumeId, cause: layerd_layers::Error) -> Error {
+        let limit = match &cause {
+            layerd_layers::Error::Limit { what, limit } => Some((*what, *limit)),
+            _ => None,
+        };
+        let failed = self.drop_staged(id, "import a volume", cause);
+        match limit {
+            None => failed,
+            Some((what, limit)) => Error::NoRoom {
+                what,
+                limit,
+                keep_percent: self.options.import_keep_percent,
+            },
+        }
+    }
+
+    /// What the disk can take without the share that is to stay free. Where the disk does not say,
+    /// it refuses by itself. File systems without a table of inodes have no limit of files.
+    fn room(&self) -> Room {
+        let Ok(disk) = statvfs(&self.root) else {
+            return Room {
+                files: u64::MAX,
+                bytes: u64::MAX,
+            };
+        };
+        let share = |free: u64, all: u64| {
+            let keep = u128::from(all) * u128::from(self.options.import_keep_percent) / 100;
+            free.saturating_sub(u64::try_from(keep).unwrap_or(u64::MAX))
+        };
+        Room {
+            files: match disk.files() {
+                0 => u64::MAX,
+                all => share(disk.files_available(), all),
+            },
+            bytes: share(disk.blocks_available(), disk.blocks())
+                .saturating_mul(disk.fragment_size()),
+        }
     }
 }

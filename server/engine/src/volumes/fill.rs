@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use layerd_layers::Durable;
 use layerd_layers::copy::{self, copy_tree};
-use layerd_store::{Refusal, VolumeId, VolumeName};
+use layerd_store::{Refusal, Volume, VolumeId, VolumeName};
 
 use super::{CreateVolume, VolumeEntry, find, new_volume, slot, top};
 use crate::{Engine, Error};
@@ -89,10 +89,10 @@ impl Engine {
             return Err(Refusal::VolumeTaken { name: copy_name }.into());
         }
         let id = self.store.volume_id()?;
+        let volume = new_volume(id, &request, format!("volume {name}"), Some(source.id()))?;
         let data = self.volume_dirs.stage(slot(id), top(&request)?);
         let data = data.map_err(Error::driver("make the folder of a volume"))?;
-        self.copy_volume(source.id(), id, &data)?;
-        let volume = new_volume(id, &request, format!("volume {name}"), Some(source.id()))?;
+        self.copy_volume(source.id(), &volume, &data)?;
         self.publish_volume(volume, &request)
             .map(|(entry, _)| entry)
     }
@@ -114,26 +114,30 @@ impl Engine {
         }
     }
 
-    /// Copies a volume's content, on its way to the disk, to a staged one; after a failure nothing
-    /// stays staged.
+    /// Copies a volume's content, on its way to the disk, to the staged one of `to`; after a
+    /// failure nothing stays staged.
     pub(crate) fn copy_volume(
         &self,
         from: VolumeId,
-        to: VolumeId,
+        to: &Volume,
         staged: &OwnedFd,
     ) -> Result<(), Error> {
         let data = self
             .volume_dirs
             .open_data(slot(from))
             .map_err(Error::driver("open a volume"))?;
+        let source = self.store.view().volumes().get(from).cloned();
+        let measured = source.and_then(|source| source.usage);
+        let expected = measured.map_or(0, |(usage, _)| usage.inodes);
         let options = copy::Options {
             durable: self.how_durable(),
+            progress: &self.telling(to.name.as_str(), expected),
             ..copy::Options::default()
         };
         let copied = copy_tree(&[data.as_fd()], Path::new(""), staged.as_fd(), &options);
         copied
             .map(drop)
-            .map_err(|cause| self.drop_staged(to, "copy a volume", cause))
+            .map_err(|cause| self.drop_staged(to.id, "copy a volume", cause))
     }
 
     pub(crate) fn drop_staged(

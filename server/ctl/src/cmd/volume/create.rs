@@ -28,7 +28,7 @@ pub(crate) struct Create {
 }
 
 #[derive(Debug, clap::Args)]
-struct Settings {
+pub(super) struct Settings {
     /// A label for it; may be repeated
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
@@ -59,7 +59,7 @@ pub(crate) struct Snapshot {
 /// Makes a writable copy of a volume
 ///
 /// It shares disk blocks with the first one where the file system can (xfs, btrfs) and is a full
-/// copy elsewhere. It appears whole or not at all; large volumes may need a longer --timeout.
+/// copy elsewhere. It appears whole or not at all. --timeout begins anew as long as files come.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Copy {
     /// The volume to copy
@@ -110,7 +110,7 @@ async fn send(request: CreateRequest, daemon: &Daemon, out: &mut Output) -> Resu
 }
 
 impl Settings {
-    fn request(self, name: String, clone_of: Option<String>) -> CreateRequest {
+    pub(super) fn request(self, name: String, clone_of: Option<String>) -> CreateRequest {
         CreateRequest {
             name,
             driver: self.driver,

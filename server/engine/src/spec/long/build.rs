@@ -3,7 +3,7 @@
 use super::super::error::{Fault, Rule};
 use super::super::model::{
     Bind, CreateSource, Image, ImageReference, Kind, MountSpec, OnMissing, Origin, Policy,
-    Propagation, ReadOnly, Relabel, Volume, VolumeName,
+    Propagation, ReadOnly, Relabel, Volume, volume_name,
 };
 use super::super::path::{HostPath, Subpath, Target};
 use super::super::{Dialect, tmpfs};
@@ -26,7 +26,7 @@ impl Draft<'_> {
     fn volume(&mut self, target: Target) -> Result<MountSpec, Fault> {
         let name = match self.source.as_str() {
             "" => None,
-            source => Some(VolumeName::parse("source", source)?),
+            source => Some(volume_name("source", source)?),
         };
         let anonymous = name.is_none();
         let subpath = self.subpath()?;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use layerd_store::VolumeName;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::{
     BadSpec, Bind, CreateSource, CreateWith, Dialect, FLAG_MAX, FLAGS_MAX, Flag, HostPath, IdMap,
     Kind, MountSpec, OnMissing, Origin, ParseRequest, Policy, Propagation, ReadOnly, Relabel, Rule,
-    Tmpfs, TmpfsSize, VolumeName, parse,
+    Tmpfs, TmpfsSize, parse,
 };
 use super::{request, strict};
 
@@ -366,7 +367,7 @@ fn volumes_and_memory_become_values() {
     let Kind::Volume(volume) = strict(flag).unwrap().kind else {
         panic!("not a volume");
     };
-    assert_eq!(volume.name, VolumeName::new("vol"));
+    assert_eq!(volume.name, VolumeName::parse("", "vol").ok());
     let create_with = CreateWith {
         driver: Some("nfs".to_owned()),
         options: BTreeMap::from([("a".to_owned(), "b=c".to_owned())]),

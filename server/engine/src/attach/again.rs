@@ -1,0 +1,67 @@
+//! Mounting again what is recorded: after a restart of the machine, after a crash, or after somebody
+//! took the mount away.
+
+use std::sync::Arc;
+
+use layerd_store::{AttachState, Attachment};
+use tracing::{debug, warn};
+
+use super::{Attach, AttachmentEntry};
+use crate::spec::MountSpec;
+use crate::{Engine, Error};
+
+impl Engine {
+    /// Mounts again what is recorded and whose mount is gone, at a place where nothing stands. What
+    /// was acknowledged goes on to hold what it holds, also if this fails.
+    pub(super) fn attach_again(
+        &self,
+        spec: &MountSpec,
+        there: &Attachment,
+        request: &Attach,
+    ) -> Result<AttachmentEntry, Error> {
+        if let Some(target) = &request.target {
+            self.refuse_occupied(target)?;
+        }
+        if there.state == AttachState::Preparing {
+            let finished = self.finish(spec, there, request);
+            let finished = finished.inspect_err(|_| self.forget_intent(there))?;
+            return self.attached(finished, false);
+        }
+        let intent = self
+            .store
+            .set_attached(there.id, AttachState::Waiting, None)?;
+        let finished = self.finish(spec, &intent, request);
+        let finished = finished.inspect_err(|_| self.wait_on(there))?;
+        self.attached(finished, false)
+    }
+
+    /// Tells of an attachment that came to stand, and describes it.
+    pub(super) fn attached(
+        &self,
+        (attachment, filled): (Arc<Attachment>, bool),
+        created: bool,
+    ) -> Result<AttachmentEntry, Error> {
+        self.events.tell("attached", attachment.key.as_str());
+        debug!(key = attachment.key.as_str(), owner = %attachment.owner, "attached");
+        let entry = self.attachment_entry(attachment, &|_| true)?;
+        Ok(AttachmentEntry {
+            created,
+            filled,
+            ..entry
+        })
+    }
+
+    /// Puts a record back as it was before mounting again failed.
+    fn wait_on(&self, there: &Attachment) {
+        let back = self
+            .store
+            .set_attached(there.id, there.state, there.mount.clone());
+        if let Err(cause) = back {
+            warn!(
+                error = &cause as &dyn std::error::Error,
+                key = there.key.as_str(),
+                "go on waiting for a mount"
+            );
+        }
+    }
+}

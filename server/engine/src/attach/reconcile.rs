@@ -1,0 +1,76 @@
+//! Letting go of what owners no longer have. They are asked; layerd never guesses.
+
+use layerd_store::{Attachment, Key, Owner};
+
+use crate::Engine;
+
+/// What there still is.
+#[derive(Debug, Clone)]
+pub enum Living {
+    /// Of all owners of a kind, those with these ids.
+    Owners {
+        /// The kind.
+        kind: String,
+        /// The ids.
+        ids: Vec<String>,
+    },
+    /// Of one owner's attachments, those with these keys.
+    Keys {
+        /// The owner.
+        owner: Owner,
+        /// The keys.
+        keys: Vec<Key>,
+    },
+}
+
+/// What became of attachments, or would.
+#[derive(Debug, Clone, Default)]
+pub struct Reconciled {
+    /// They are still there for somebody.
+    pub kept: Vec<Key>,
+    /// They were let go, or would be.
+    pub released: Vec<Key>,
+    /// They could not be let go.
+    pub failed: Vec<(Key, String)>,
+    /// Nothing is attached under these.
+    pub unknown: Vec<Key>,
+}
+
+impl Engine {
+    /// Lets go of all attachments that `living` is about and does not name; with `dry_run` says
+    /// which. One that cannot be let go does not keep the others.
+    pub fn reconcile(&self, living: &Living, dry_run: bool) -> Reconciled {
+        let view = self.store.view();
+        let mut outcome = Reconciled::default();
+        for attachment in view.volumes().attachments() {
+            let key = || attachment.key.clone();
+            match living.has(attachment) {
+                None => {}
+                Some(true) => outcome.kept.push(key()),
+                Some(false) if dry_run => outcome.released.push(key()),
+                Some(false) => match self.detach_one(attachment, false) {
+                    Ok(()) => outcome.released.push(key()),
+                    Err(cause) => outcome.failed.push((key(), cause.to_string())),
+                },
+            }
+        }
+        if let Living::Keys { keys, .. } = living {
+            let unknown = keys.iter().filter(|key| !outcome.kept.contains(key));
+            outcome.unknown = unknown.cloned().collect();
+        }
+        outcome
+    }
+}
+
+impl Living {
+    /// Whether an attachment is still there for somebody; `None` if this says nothing of it.
+    fn has(&self, attachment: &Attachment) -> Option<bool> {
+        let owner = &attachment.owner;
+        match self {
+            Self::Owners { kind, ids } => (owner.kind == *kind).then(|| ids.contains(&owner.id)),
+            Self::Keys { owner: whose, keys } => {
+                (owner == whose).then(|| keys.contains(&attachment.key))
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! How far the filling of a volume is, told to those who watch, and stopped when the daemon stops.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use layerd_layers::Progress;
+
+use crate::Engine;
+use crate::events::Amount;
+
+/// Least time between two tellings.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+/// Counts what is done and passes it on from time to time.
+pub(crate) struct Telling<'a> {
+    engine: &'a Engine,
+    volume: String,
+    files_expected: u64,
+    files: AtomicU64,
+    bytes: AtomicU64,
+    told: Mutex<Instant>,
+}
+
+/// Tells nobody, but ends with the daemon.
+pub(crate) struct UntilStop<'a>(&'a Engine);
+
+impl Engine {
+    pub(crate) fn until_stop(&self) -> UntilStop<'_> {
+        UntilStop(self)
+    }
+
+    /// Who tells how far the filling of `volume` is. Names that are not known in advance are 0.
+    pub(crate) fn telling(&self, volume: &str, files_expected: u64) -> Telling<'_> {
+        Telling {
+            engine: self,
+            volume: volume.to_owned(),
+            files_expected,
+            files: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            told: Mutex::new(Instant::now()),
+        }
+    }
+}
+
+impl Progress for Telling<'_> {
+    fn advanced(&self, files: u64, bytes: u64) {
+        let files = files + self.files.fetch_add(files, Ordering::Relaxed);
+        let bytes = bytes + self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Whoever finds another thread telling leaves it to that one.
+        let Ok(mut told) = self.told.try_lock() else {
+            return;
+        };
+        if told.elapsed() >= TELL_EVERY {
+            *told = Instant::now();
+            let amount = Amount {
+                files,
+                bytes,
+                files_expected: self.files_expected,
+            };
+            self.engine.events.tell_amount(&self.volume, amount);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.engine.backlog.is_stopping()
+    }
+}
+
+impl Progress for UntilStop<'_> {
+    fn advanced(&self, _: u64, _: u64) {}
+
+    fn cancelled(&self) -> bool {
+        self.0.backlog.is_stopping()
+    }
+}
