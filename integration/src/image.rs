@@ -1,9 +1,9 @@
 //! Images made for the tests, as OCI layouts in a tar file, and the tree each must unpack to.
 
-mod layout;
+pub mod layout;
 mod model;
 mod samples;
-mod tar;
+pub mod tar;
 
 use std::path::{Path, PathBuf};
 

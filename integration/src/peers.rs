@@ -5,7 +5,7 @@ mod docker;
 
 use std::path::PathBuf;
 
-pub use containerd::{Containerd, Version};
+pub use containerd::{Containerd, Extra, Version};
 pub use docker::Docker;
 
 use crate::scratch::target;

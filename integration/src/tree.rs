@@ -149,7 +149,12 @@ pub fn hash(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
 }
 
-fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
+/// The extended attributes of a file, in all name spaces.
+///
+/// # Panics
+/// If they cannot be read.
+#[must_use]
+pub fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let path = CString::new(path.as_os_str().as_bytes()).expect("paths have no NUL");
     let mut names = vec![0; 1 << 16];
     let length = rustix::fs::llistxattr(&path, &mut names[..]).expect("attributes can be listed");

@@ -5,7 +5,8 @@ use super::{Entry, Kind};
 /// Written into every entry, so that archives of the same entries are the same bytes.
 const MODIFIED: u64 = 1_700_000_000;
 
-const BLOCK: usize = 512;
+/// Bytes of a header, and the unit to which all else is filled up.
+pub const BLOCK: usize = 512;
 
 /// The archive of some entries.
 #[must_use]
@@ -52,7 +53,7 @@ fn write(out: &mut Vec<u8>, entry: &Entry) {
     let mut head = header(&entry.path, flag, entry.mode, bytes.len());
     octal(&mut head[108..116], u64::from(entry.uid));
     octal(&mut head[116..124], u64::from(entry.gid));
-    text(&mut head[157..257], link);
+    text(&mut head[157..257], link.as_bytes());
     if let Kind::Character(major, minor) | Kind::Block(major, minor) = entry.kind {
         octal(&mut head[329..337], u64::from(major));
         octal(&mut head[337..345], u64::from(minor));
@@ -64,7 +65,7 @@ fn write(out: &mut Vec<u8>, entry: &Entry) {
 
 fn header(path: &str, flag: u8, mode: u32, size: usize) -> [u8; BLOCK] {
     let mut head = [0; BLOCK];
-    text(&mut head[..100], path);
+    text(&mut head[..100], path.as_bytes());
     octal(&mut head[100..108], u64::from(mode));
     octal(&mut head[108..116], 0);
     octal(&mut head[116..124], 0);
@@ -79,26 +80,28 @@ fn header(path: &str, flag: u8, mode: u32, size: usize) -> [u8; BLOCK] {
 }
 
 /// The sum of all bytes, counting the field itself as spaces.
-fn seal(head: &mut [u8; BLOCK]) {
+pub fn seal(head: &mut [u8; BLOCK]) {
     head[148..156].fill(b' ');
     let sum: u64 = head.iter().map(|byte| u64::from(*byte)).sum();
     octal(&mut head[148..155], sum);
 }
 
 /// What does not fit goes into a pax record; the header then holds its beginning.
-fn text(field: &mut [u8], value: &str) {
+pub fn text(field: &mut [u8], value: &[u8]) {
     let length = value.len().min(field.len());
-    field[..length].copy_from_slice(&value.as_bytes()[..length]);
+    field.fill(0);
+    field[..length].copy_from_slice(&value[..length]);
 }
 
 /// Octal digits that fill all but the last byte, which stays zero.
-fn octal(field: &mut [u8], value: u64) {
+pub fn octal(field: &mut [u8], value: u64) {
     let width = field.len() - 1;
     let digits = format!("{value:0width$o}");
     field[..width].copy_from_slice(&digits.as_bytes()[digits.len() - width..]);
 }
 
-fn pad(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Adds bytes, filled up to whole blocks with zeros.
+pub fn pad(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend(bytes);
     out.resize(out.len().next_multiple_of(BLOCK), 0);
 }
@@ -120,7 +123,7 @@ fn pax(entry: &Entry) -> Vec<u8> {
 }
 
 /// `LENGTH KEY=VALUE\n`, where LENGTH counts the whole record, itself included.
-fn record(out: &mut Vec<u8>, key: &str, value: &[u8]) {
+pub fn record(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
     while length != rest + length.to_string().len() {

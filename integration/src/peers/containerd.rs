@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use nix::mount::umount;
 use nix::sys::signal::Signal;
 
 use super::{peer, search_path};
 use crate::image::architecture;
 use crate::process::{Server, output, wait_until};
+use crate::tree::Tree;
 
 /// One for all tests, because runc leaves its control group behind, empty.
 const NAMESPACE: &str = "layerd-test";
@@ -41,6 +43,16 @@ pub struct Containerd {
     programs: PathBuf,
     dir: PathBuf,
     socket: PathBuf,
+    extra: Extra,
+}
+
+/// What one containerd has beside what all have.
+#[derive(Debug, Clone, Default)]
+pub struct Extra {
+    /// Tables at the end of its configuration.
+    pub configuration: String,
+    /// Variables of its environment.
+    pub variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Containerd {
@@ -51,6 +63,39 @@ impl Containerd {
     /// With its log, if it does not come up; if it is not installed.
     #[must_use]
     pub fn start(version: Version, dir: &Path, snapshotter: &Path) -> Self {
+        Self::start_with(version, dir, snapshotter, &Extra::default())
+    }
+
+    /// As [`start`](Self::start), with layerd unpacking and packing layers, before containerd's own
+    /// differ where there is a choice. Not for 1.6, which knows no such proxy.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up; if it is not installed.
+    #[must_use]
+    pub fn start_unpacking(version: Version, dir: &Path, snapshotter: &Path) -> Self {
+        let extra = Extra {
+            configuration: differ(snapshotter),
+            ..Extra::default()
+        };
+        Self::begin(version, dir, snapshotter, &extra, DIFFER)
+    }
+
+    /// As [`start`](Self::start), with something beside what the tests need.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up; if it is not installed.
+    #[must_use]
+    pub fn start_with(version: Version, dir: &Path, snapshotter: &Path, extra: &Extra) -> Self {
+        Self::begin(version, dir, snapshotter, extra, "walking")
+    }
+
+    fn begin(
+        version: Version,
+        dir: &Path,
+        snapshotter: &Path,
+        extra: &Extra,
+        differ: &str,
+    ) -> Self {
         let programs = peer(version.name());
         let socket = dir.join("containerd.sock");
         // It appends `.ttrpc` for a second socket; sun_path holds 108 bytes with its NUL.
@@ -59,15 +104,23 @@ impl Containerd {
             "too long: {}",
             socket.display()
         );
-        let config = configuration(version, dir, &socket, snapshotter);
+        let config =
+            configuration(version, dir, &socket, snapshotter, differ) + &extra.configuration;
         std::fs::write(dir.join("containerd.toml"), config).expect("the directory can be written");
-        let server = launch(&programs, dir, &socket);
+        let server = launch(&programs, dir, &socket, &extra.variables);
         Self {
             server,
             programs,
             dir: dir.to_owned(),
             socket,
+            extra: extra.clone(),
         }
+    }
+
+    /// Its process id, which changes with every restart.
+    #[must_use]
+    pub fn pid(&self) -> nix::unistd::Pid {
+        self.server.pid()
     }
 
     /// The socket of its API.
@@ -90,7 +143,8 @@ impl Containerd {
     /// With its log, if it does not come up.
     pub fn restart(&mut self) {
         self.stop();
-        self.server = launch(&self.programs, &self.dir, &self.socket);
+        let variables = &self.extra.variables;
+        self.server = launch(&self.programs, &self.dir, &self.socket, variables);
     }
 
     /// Everything it has logged.
@@ -128,6 +182,25 @@ impl Containerd {
         self.ctr(&[&["snapshots", "--snapshotter", "layerd"], arguments].concat())
     }
 
+    /// Reads the tree over a committed snapshot, mounted at `target`, through a snapshot that is
+    /// removed again (not a view: containerd's collector takes those that `ctr` makes at once).
+    ///
+    /// # Panics
+    /// If `ctr` fails or the mount does.
+    #[must_use]
+    pub fn tree(&self, snapshotter: &str, chain: &str, target: &Path) -> Tree {
+        let ctr = |arguments: &[&str]| {
+            self.ctr(&[&["snapshots", "--snapshotter", snapshotter], arguments].concat())
+        };
+        ctr(&["prepare", "look", chain]);
+        let shown = target.to_str().expect("scratch paths are text");
+        output(Command::new("sh").args(["-euc", &ctr(&["mounts", shown, "look"])]));
+        let tree = Tree::read(target);
+        umount(target).expect("nothing holds the mount");
+        ctr(&["rm", "look"]);
+        tree
+    }
+
     /// Waits until it reaches layerd again after a restart of layerd: it dials at its own pace.
     ///
     /// # Panics
@@ -154,10 +227,11 @@ impl Containerd {
     }
 }
 
-fn launch(programs: &Path, dir: &Path, socket: &Path) -> Server {
+fn launch(programs: &Path, dir: &Path, socket: &Path, variables: &[(&str, &str)]) -> Server {
     let mut command = Command::new(programs.join("usr/bin/containerd"));
     command
         .env("PATH", search_path(&[programs.to_owned()]))
+        .envs(variables.iter().copied())
         .arg("--config")
         .arg(dir.join("containerd.toml"));
     let mut server = Server::start(&command, &dir.join("containerd.log"));
@@ -166,10 +240,19 @@ fn launch(programs: &Path, dir: &Path, socket: &Path) -> Server {
 }
 
 /// What the tests do not use is switched off: it would listen on, or write to, shared places.
-fn configuration(version: Version, dir: &Path, socket: &Path, snapshotter: &Path) -> String {
+fn configuration(
+    version: Version,
+    dir: &Path,
+    socket: &Path,
+    snapshotter: &Path,
+    differ: &str,
+) -> String {
     let (number, transfer) = match version {
         Version::V1_6 | Version::V1_7 => (2, String::new()),
-        Version::V2_1 => (3, unpack("layerd") + &unpack("overlayfs")),
+        Version::V2_1 => (
+            3,
+            unpack("layerd", differ) + &unpack("overlayfs", "walking"),
+        ),
     };
     format!(
         r#"version = {number}
@@ -199,14 +282,32 @@ address = "{snapshotter}"
 }
 
 /// Without an entry for it, the transfer service refuses to unpack for a snapshotter.
-fn unpack(snapshotter: &str) -> String {
+fn unpack(snapshotter: &str, differ: &str) -> String {
     format!(
         r#"
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
 platform = "linux/{}"
 snapshotter = "{snapshotter}"
-differ = "walking"
+differ = "{differ}"
 "#,
         architecture()
+    )
+}
+
+/// What the tests call layerd's diff service in containerd's configuration: a proxy has one type,
+/// and `layerd` is the snapshotter.
+const DIFFER: &str = "layerd-diff";
+
+fn differ(address: &Path) -> String {
+    format!(
+        r#"
+[proxy_plugins.{DIFFER}]
+type = "diff"
+address = "{}"
+
+[plugins."io.containerd.service.v1.diff-service"]
+default = ["{DIFFER}", "walking"]
+"#,
+        address.display()
     )
 }

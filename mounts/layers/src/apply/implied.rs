@@ -58,8 +58,9 @@ pub(super) fn model(lowers: &[BorrowedFd<'_>], path: &Path) -> Result<Option<Giv
     for lower in lowers {
         match find(*lower, path) {
             Err(Errno::NOENT) => {}
-            // Something else took its place, or the place of a directory on the way.
-            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            // Something else took its place, or the place of a directory on the way. Symlinks in
+            // directories with the sticky bit the kernel may not follow (EACCES).
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Ok(None),
             other => {
                 let found =
                     other.map_err(|cause| Error::io("look in a lower layer at", path, cause))?;

@@ -1,0 +1,248 @@
+//! What layerd makes of a layer is what containerd makes of it: stacks of layers, each unpacked by
+//! both, directory by directory and as overlayfs shows them.
+//!
+//! The stacks are made up, each from a seed, the same in every run; a failure names the seed. A
+//! layer that both refuse is left out of the stack. Where we differ on purpose is written down,
+//! with its reason, in `accidents.rs`.
+#![allow(
+    clippy::panic,
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is tests"
+)]
+
+#[path = "unpack_trees/accidents.rs"]
+mod accidents;
+#[path = "unpack_trees/archive.rs"]
+mod archive;
+#[path = "unpack_trees/corpus.rs"]
+mod corpus;
+#[path = "unpack_trees/exact.rs"]
+mod exact;
+#[path = "unpack_trees/sides.rs"]
+mod sides;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use layerd_integration::Scratch;
+use layerd_integration::process::output;
+use nix::mount::{MsFlags, mount};
+
+use sides::{Order, Said, Theirs};
+
+/// Stacks in a run.
+const SEEDS: std::ops::Range<u64> = 1..311;
+
+/// Memory to unpack in, and what of it is used.
+struct Ground {
+    scratch: Scratch,
+    top: PathBuf,
+}
+
+impl Ground {
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        let top = scratch.dir("m");
+        mount(
+            Some("tmpfs"),
+            &top,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
+        Self { scratch, top }
+    }
+
+    fn dir(&self, name: &str) -> PathBuf {
+        let dir = self.top.join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    fn clear(&self) {
+        let mut command = Command::new("find");
+        output(command.arg(&self.top).args(["-mindepth", "1", "-delete"]));
+    }
+}
+
+/// Two stacks of the same blobs as they grow, the nearest layer first.
+#[derive(Default)]
+struct Grown {
+    ours: Vec<PathBuf>,
+    theirs: Vec<PathBuf>,
+    refused: usize,
+    accidents: usize,
+}
+
+/// How layers are told where they lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// One upon the other: the base in a bind mount, the others as the upper directory of an
+    /// overlay mount.
+    Sequential,
+    /// All in overlay mounts without lower layers.
+    Rebase,
+}
+
+fn unpack(ground: &Ground, theirs: &mut Theirs, seed: u64, mode: Mode) -> (Grown, Vec<String>) {
+    let mut grown = Grown::default();
+    let mut found = Vec::new();
+    let blob = ground.top.join("blob");
+    for (index, archive) in corpus::stack(seed).into_iter().enumerate() {
+        std::fs::write(&blob, &archive).unwrap();
+        let [one, two] = ["o", "t"].map(|side| ground.dir(&format!("{side}{index}")));
+        let overlay = mode == Mode::Rebase || !grown.ours.is_empty();
+        let none = Vec::new();
+        let [below, beneath] = match mode {
+            Mode::Sequential => [&grown.ours, &grown.theirs],
+            Mode::Rebase => [&none, &none],
+        };
+        let order = |layer, lowers| Order {
+            blob: &blob,
+            layer,
+            lowers,
+            overlay,
+        };
+        let ours = sides::ours(&order(&one, below));
+        let theirs = theirs.apply(&order(&two, beneath));
+        if ours.is_err() && theirs.is_err() {
+            grown.refused += 1;
+        } else if ours.is_ok() && accidents::is_one(&theirs) {
+            grown.accidents += 1;
+        } else {
+            let differences = judge(&ours, &theirs, &one, &two);
+            let named = |text: &String| format!("seed {seed}, layer {index}: {text}");
+            found.extend(differences.iter().map(named));
+        }
+        if ours.is_ok() && theirs.is_ok() {
+            grown.ours.insert(0, one);
+            grown.theirs.insert(0, two);
+        }
+    }
+    (grown, found)
+}
+
+fn judge(ours: &Said, theirs: &Said, one: &Path, two: &Path) -> Vec<String> {
+    match (ours, theirs) {
+        (Ok(said), Ok(other)) if said == other => {
+            exact::differences(&exact::read(one), &exact::read(two))
+        }
+        _ => vec![format!("\n    ours   {ours:?}\n    theirs {theirs:?}")],
+    }
+}
+
+/// The stacks as overlayfs shows them.
+fn merged(ground: &Ground, grown: &Grown) -> Vec<String> {
+    if grown.ours.is_empty() {
+        return Vec::new();
+    }
+    let [ours, theirs] = [("mo", &grown.ours), ("mt", &grown.theirs)].map(|(name, stack)| {
+        let place = ground.dir(name);
+        let mut lowers: Vec<_> = stack.iter().map(|layer| layer.to_str().unwrap()).collect();
+        let empty = ground.dir("empty");
+        // The kernel wants two at least.
+        lowers.push(empty.to_str().unwrap());
+        let options = format!("lowerdir={}", lowers.join(":"));
+        let flags = MsFlags::MS_RDONLY;
+        mount(
+            Some("overlay"),
+            &place,
+            Some("overlay"),
+            flags,
+            Some(&*options),
+        )
+        .unwrap();
+        let seen = exact::read(&place);
+        nix::mount::umount(&place).unwrap();
+        seen
+    });
+    exact::differences(&ours, &theirs)
+}
+
+fn compare(mode: Mode, seeds: std::ops::Range<u64>) {
+    let ground = Ground::new();
+    let mut theirs = Theirs::start();
+    let mut found = Vec::new();
+    let (mut layers, mut refused, mut accidents) = (0, 0, 0);
+    for seed in seeds {
+        let (grown, differences) = unpack(&ground, &mut theirs, seed, mode);
+        found.extend(differences);
+        let shown = merged(&ground, &grown);
+        found.extend(
+            shown
+                .iter()
+                .map(|found| format!("seed {seed}, mounted: {found}")),
+        );
+        layers += grown.ours.len();
+        refused += grown.refused;
+        accidents += grown.accidents;
+        ground.clear();
+    }
+    eprintln!("{layers} layers, {refused} that both refuse, {accidents} that containerd refuses");
+    assert!(
+        found.is_empty(),
+        "{} differences:\n{}",
+        found.len(),
+        found.join("\n")
+    );
+    assert!(
+        layers > 4 * refused,
+        "{layers} layers, {refused} refused: nearly all should be whole"
+    );
+    drop(ground.scratch);
+}
+
+/// Where we differ, we differ as is written down, and no case has become alike unnoticed.
+#[test]
+fn root_differences_are_those_that_are_meant() {
+    let ground = Ground::new();
+    let mut theirs = Theirs::start();
+    for case in accidents::all() {
+        let (mut ours, mut other) = (Vec::new(), Vec::new());
+        let (mut said, mut said_by_them) = (Ok(String::new()), Ok(String::new()));
+        for (index, members) in case.layers.iter().enumerate() {
+            let blob = ground.top.join("blob");
+            std::fs::write(&blob, archive::of(members, case.form)).unwrap();
+            let [one, two] = ["o", "t"].map(|side| ground.dir(&format!("{side}{index}")));
+            let overlay = index > 0;
+            let order = |layer, lowers| Order {
+                blob: &blob,
+                layer,
+                lowers,
+                overlay,
+            };
+            said = sides::ours(&order(&one, &ours)).map(|_| seen(&one, case.path));
+            let answer = theirs.apply(&order(&two, &other));
+            said_by_them = answer.map(|_| seen(&two, case.path));
+            ours.insert(0, one);
+            other.insert(0, two);
+        }
+        case.check(&said, &said_by_them);
+        ground.clear();
+    }
+}
+
+fn seen(layer: &Path, path: &str) -> String {
+    let tree = exact::read(layer);
+    tree.get(path.as_bytes())
+        .map_or_else(|| "nothing".into(), String::clone)
+}
+
+#[test]
+fn root_layers_become_what_containerd_makes_of_them() {
+    compare(Mode::Sequential, SEEDS);
+}
+
+#[test]
+fn root_layers_without_their_parents_become_what_containerd_makes_of_them() {
+    compare(Mode::Rebase, SEEDS);
+}
+
+/// Two thousand more, of both kinds.
+#[test]
+fn root_full_many_more_layers_become_what_containerd_makes_of_them() {
+    compare(Mode::Sequential, 10_000..11_000);
+    compare(Mode::Rebase, 11_000..12_000);
+}

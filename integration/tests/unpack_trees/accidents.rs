@@ -1,0 +1,178 @@
+//! Where we differ from containerd on purpose: what it makes depends there on the moment, or is an
+//! accident of how it goes about it. One case each, with both results.
+
+use super::archive::{Form, Map, Member, Sparse};
+use super::sides::Said;
+
+/// One difference.
+pub(crate) struct Case {
+    what: &'static str,
+    /// The base is unpacked in a bind mount, what is above it in overlay mounts.
+    pub(crate) layers: Vec<Vec<Member>>,
+    pub(crate) form: Form,
+    /// What is looked at in the last layer.
+    pub(crate) path: &'static str,
+    /// What is there begins with it; or part of the error.
+    ours: Result<&'static str, &'static str>,
+    theirs: Result<&'static str, &'static str>,
+}
+
+impl Case {
+    pub(crate) fn check(&self, ours: &Result<String, String>, theirs: &Result<String, String>) {
+        for (who, said, wanted) in [("ours", ours, self.ours), ("theirs", theirs, self.theirs)] {
+            let same = match (said, wanted) {
+                (Ok(said), Ok(wanted)) => said.starts_with(wanted),
+                (Err(said), Err(wanted)) => said.contains(wanted),
+                _ => false,
+            };
+            assert!(same, "{}: {who} is {said:?}, not {wanted:?}", self.what);
+        }
+    }
+}
+
+/// Whether containerd refused a layer for a reason that is none, of those that the made-up layers
+/// come upon. The cases below show each.
+pub(crate) fn is_one(theirs: &Said) -> bool {
+    let Err(error) = theirs else {
+        return false;
+    };
+    error.starts_with("lstat ") && error.ends_with("not a directory")
+        || error.starts_with("lstat ") && error.ends_with("too many levels of symbolic links")
+        || error.starts_with("failed call to UtimesNanoAt")
+        || error == "too many links"
+}
+
+fn directory(name: &str) -> Member {
+    Member::new(b'5', name)
+}
+
+fn file(name: &str) -> Member {
+    Member {
+        modified: (1_500_000_000, 0),
+        ..Member::new(b'0', name)
+    }
+}
+
+fn link(name: &str, target: &str) -> Member {
+    Member {
+        link: target.into(),
+        ..Member::new(b'2', name)
+    }
+}
+
+/// All of them.
+pub(crate) fn all() -> Vec<Case> {
+    refused_by_them()
+        .into_iter()
+        .chain(made_otherwise())
+        .collect()
+}
+
+fn refused_by_them() -> Vec<Case> {
+    let holes = Sparse {
+        pieces: vec![(4096, 3)],
+        size: 10_000,
+        map: Map::Header,
+    };
+    let sparse = Member {
+        content: b"abc".to_vec(),
+        sparse: Some(holes),
+        ..file("a")
+    };
+    vec![
+        Case {
+            what: "a sparse file in the old form of GNU tar is read",
+            layers: vec![vec![sparse]],
+            form: Form::Gnu,
+            path: "a",
+            ours: Ok("100644 0:0 1500000000.000000000 read 1500000000.000000000 10000 bytes"),
+            theirs: Err("unhandled tar header type 83"),
+        },
+        Case {
+            what: "a contiguous file is a file",
+            layers: vec![vec![Member {
+                flag: b'7',
+                ..file("a")
+            }]],
+            form: Form::Ustar,
+            path: "a",
+            ours: Ok("100644 0:0 1500000000"),
+            theirs: Err("unhandled tar header type 55"),
+        },
+        Case {
+            what: "a directory that is deleted later needs no times",
+            layers: vec![vec![directory("a"), file(".wh.a")]],
+            form: Form::Ustar,
+            path: "a",
+            ours: Ok("nothing"),
+            theirs: Err("failed call to UtimesNanoAt"),
+        },
+        Case {
+            what: "a directory may take the place of a file below, and all on its way",
+            layers: vec![vec![file("a")], vec![file("a/b/c/d")]],
+            form: Form::Ustar,
+            path: "a/b/c",
+            ours: Ok("40755 0:0 now"),
+            theirs: Err("not a directory"),
+        },
+        Case {
+            what: "a directory may take the place of a symlink below that leads nowhere",
+            layers: vec![vec![link("a", "a")], vec![file("a/b/c/d")]],
+            form: Form::Ustar,
+            path: "a/b/c",
+            ours: Ok("40755 0:0 now"),
+            theirs: Err("too many links"),
+        },
+    ]
+}
+
+fn made_otherwise() -> Vec<Case> {
+    let open_to_all = Member {
+        mode: 0o1777,
+        owner: (1, 1),
+        ..directory("t")
+    };
+    let secret = Member {
+        mode: 0o700,
+        ..directory("t/real")
+    };
+    let alias = Member {
+        owner: (2, 2),
+        ..link("t/alias", "real")
+    };
+    vec![
+        Case {
+            what: "the times of a directory stay with it",
+            layers: vec![vec![directory("a"), file("a")]],
+            form: Form::Ustar,
+            path: "a",
+            ours: Ok("100644 0:0 1500000000"),
+            theirs: Ok("100644 0:0 1600000000"),
+        },
+        Case {
+            what: "a directory that is implied keeps the times of the one below",
+            layers: vec![vec![directory("a")], vec![file("a/b")]],
+            form: Form::Ustar,
+            path: "a",
+            ours: Ok("40755 0:0 1600000000"),
+            theirs: Ok("40755 0:0 now"),
+        },
+        Case {
+            what: "an opaque mark that is executed spares what came in a directory without member",
+            layers: vec![vec![file("a/b/c"), file("a/.wh..wh..opq")]],
+            form: Form::Ustar,
+            path: "a/b/c",
+            ours: Ok("100644 0:0 1500000000"),
+            theirs: Ok("nothing"),
+        },
+        Case {
+            what: "a symlink below in a directory that all may write to is not followed, if it \
+                   belongs to neither the directory's owner nor us",
+            layers: vec![vec![open_to_all, secret, alias], vec![file("t/alias/b")]],
+            form: Form::Ustar,
+            path: "t/alias",
+            ours: Ok("40755 0:0 now"),
+            theirs: Ok("40700 0:0 now"),
+        },
+    ]
+}

@@ -1,0 +1,532 @@
+//! Stacks of layers made of everything that layers are seen to hold, and much that nobody writes
+//! on purpose. The same seed makes the same bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::archive::{self, Form, Map, Member, Sparse};
+
+/// xorshift64*.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end as u64).expect("below a usize")
+    }
+
+    fn one_in(&mut self, chances: usize) -> bool {
+        self.below(chances) == 0
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+}
+
+/// The archives of a stack, the base first.
+pub(crate) fn stack(seed: u64) -> Vec<Vec<u8>> {
+    let mut random = Random::new(seed);
+    let mut below = Below::default();
+    let layers = 2 + random.below(5);
+    (0..layers)
+        .map(|index| Layer::new(&mut random, &mut below, index == 0).write())
+        .collect()
+}
+
+/// What a layer has made of a path so far, as far as it matters for what may come next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Directory,
+    File,
+    Link,
+    Other,
+    Gone,
+}
+
+/// What the layers below have made.
+#[derive(Default)]
+struct Below {
+    paths: Vec<Vec<u8>>,
+    /// Where something was once that is no directory: containerd looks for the attributes of
+    /// directories beyond it and fails.
+    barred: BTreeSet<Vec<u8>>,
+}
+
+struct Layer<'a> {
+    random: &'a mut Random,
+    made: BTreeMap<Vec<u8>, Made>,
+    /// Directories with members of their own. They stay: containerd sets their times at the end,
+    /// whatever is there by then (see `accidents.rs`).
+    lasting: BTreeSet<Vec<u8>>,
+    below: &'a mut Below,
+    /// Every directory has a member of its own.
+    complete: bool,
+    /// There may be opaque marks. Where they are executed, containerd also deletes what came with
+    /// the layer if it lies in a directory without a member.
+    opaque: bool,
+    form: Form,
+    out: Vec<u8>,
+}
+
+const PLAIN: &[&[u8]] = &[b"a", b"b", b"c", b"d", b"e"];
+
+const ODD: &[&[u8]] = &[
+    b".hidden",
+    b"..x",
+    b"x..",
+    b"...",
+    b".wh",
+    b"wh.",
+    b"with space",
+    b"new\nline",
+    b"-dash",
+    b"*",
+    b"\\",
+    b"\xc3\xbc",
+    b"\xff\xfe",
+    b"tab\t",
+    b"%41",
+    b"a:b",
+    b"=",
+    b"~",
+];
+
+const FRACTIONS: &[u32] = &[0, 0, 1, 123_456_789, 500_000_000, 999_999_999];
+
+const XATTRS: &[&str] = &[
+    "user.a",
+    "user.b.c",
+    "security.capability",
+    "trusted.x",
+    "user.ü",
+];
+
+/// A capability set of revision 2: `cap_net_raw+ep`.
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+impl<'a> Layer<'a> {
+    fn new(random: &'a mut Random, below: &'a mut Below, base: bool) -> Self {
+        let form = *random.pick(&[Form::Pax, Form::Pax, Form::Gnu, Form::Ustar]);
+        let complete = base && random.one_in(2);
+        Self {
+            random,
+            made: BTreeMap::new(),
+            lasting: BTreeSet::new(),
+            below,
+            complete,
+            opaque: complete || !base,
+            form,
+            out: Vec::new(),
+        }
+    }
+
+    fn write(mut self) -> Vec<u8> {
+        for _ in 0..3 + self.random.below(30) {
+            self.member();
+        }
+        for (path, made) in self.made {
+            if made != Made::Directory {
+                self.below.barred.insert(path.clone());
+            }
+            if made != Made::Gone {
+                self.below.paths.push(path);
+            }
+        }
+        archive::end(&mut self.out);
+        self.out
+    }
+
+    fn member(&mut self) {
+        match self.random.below(100) {
+            0..25 => self.directory(),
+            25..50 => self.file(),
+            50..60 => self.symlink(),
+            60..68 => self.hard_link(),
+            68..80 => self.whiteout(),
+            80..86 => self.opaque(),
+            86..92 => self.special(),
+            92..95 => self.sparse(),
+            95..98 => self.again(),
+            _ => self.top(),
+        }
+    }
+
+    fn directory(&mut self) {
+        let path = self.path();
+        if path.ends_with(b"by-link") {
+            return;
+        }
+        let mut member = self.dressed(b'5', path);
+        if self.random.one_in(2) {
+            member.name.push(b'/');
+        }
+        self.add(member, Made::Directory);
+    }
+
+    fn file(&mut self) {
+        let path = self.path();
+        let mut member = self.dressed(b'0', path);
+        let size = *self.random.pick(&[0, 1, 100, 511, 512, 513, 5000, 70_000]);
+        member.content = self.bytes(size);
+        if self.random.one_in(20) {
+            // As v7 had it; with a slash at its end it is a directory.
+            member.flag = 0;
+        }
+        self.add(member, Made::File);
+    }
+
+    fn symlink(&mut self) {
+        let path = self.path();
+        let mut member = self.dressed(b'2', path);
+        let other = self.any_path();
+        member.link = match self.random.below(8) {
+            0 => [b"/", &other[..]].concat(),
+            1 => [b"../", &other[..]].concat(),
+            2 => b"../../../../../../etc".to_vec(),
+            3 => b"/".to_vec(),
+            4 => b".".to_vec(),
+            5 => vec![b'l'; 150],
+            _ => self.random.pick(PLAIN).to_vec(),
+        };
+        self.add(member, Made::Link);
+    }
+
+    /// Of this layer's files mostly; of one below it is an error.
+    fn hard_link(&mut self) {
+        let of = |wanted: &[Made]| -> Vec<Vec<u8>> {
+            let fits = |(_, made): &(&Vec<u8>, &Made)| wanted.contains(made);
+            let fitting = self.made.iter().filter(fits);
+            fitting.map(|(path, _)| path.clone()).collect()
+        };
+        let mut targets = of(&[Made::File, Made::File, Made::Other, Made::Link]);
+        if self.random.one_in(60) {
+            targets.clone_from(&self.below.paths);
+        }
+        if targets.is_empty() {
+            return self.file();
+        }
+        let target = self.random.pick(&targets).clone();
+        let path = self.path();
+        if target.starts_with(&path) && !self.random.one_in(30) {
+            return;
+        }
+        let mut member = self.dressed(b'1', path);
+        member.link = self.spelled(&target);
+        let made = self.made.get(&target).copied().unwrap_or(Made::File);
+        self.add(member, made);
+    }
+
+    fn whiteout(&mut self) {
+        let path = if self.random.one_in(3) || self.below.paths.is_empty() {
+            self.path()
+        } else {
+            self.random.pick(&self.below.paths).clone()
+        };
+        let there = self
+            .made
+            .range(path.clone()..)
+            .next()
+            .is_some_and(|(other, made)| {
+                other.starts_with(&path) && (*made != Made::Gone || other == &path)
+            });
+        // A deletion of what the same layer made is an error where devices stand for deletions.
+        if there || self.passes_link(&path) || !self.can_hold(parent(&path)) {
+            return;
+        }
+        let name = &path[parent(&path).len()..];
+        let name = name.strip_prefix(b"/").unwrap_or(name);
+        if self.complete {
+            self.add_parents(&path);
+        }
+        let marker = join(parent(&path), &[b".wh.", name].concat());
+        let member = self.dressed(b'0', marker);
+        archive::add(&mut self.out, &member, self.form);
+        self.made.insert(path, Made::Gone);
+    }
+
+    fn opaque(&mut self) {
+        if !self.opaque {
+            return;
+        }
+        let path = if self.random.one_in(2) || self.below.paths.is_empty() {
+            self.parent_path()
+        } else {
+            self.random.pick(&self.below.paths).clone()
+        };
+        if !self.can_hold(&path) || self.passes_link(&path) {
+            return;
+        }
+        if self.complete {
+            self.add_parents(&join(&path, b"x"));
+        }
+        let member = self.dressed(b'0', join(&path, b".wh..wh..opq"));
+        archive::add(&mut self.out, &member, self.form);
+    }
+
+    fn special(&mut self) {
+        let path = self.path();
+        let flag = *self.random.pick(b"346");
+        let mut member = self.dressed(flag, path);
+        member.device =
+            *self
+                .random
+                .pick(&[(1, 3), (0, 1), (7, 0), (259, 70_000), (4095, 1 << 19)]);
+        self.add(member, Made::Other);
+    }
+
+    fn sparse(&mut self) {
+        if self.form == Form::Gnu {
+            // containerd refuses the old form.
+            return self.file();
+        }
+        let path = self.path();
+        let mut member = self.dressed(b'0', path);
+        let pieces = match self.random.below(4) {
+            0 => vec![(0, 0)],
+            1 => vec![(0, 512), (4096, 1000)],
+            2 => vec![(65_536, 512), (131_072, 0)],
+            _ => vec![(0, 1), (10_000, 4096), (100_000, 3)],
+        };
+        let stored = pieces.iter().map(|(_, length)| *length).sum::<u64>();
+        member.content = self.bytes(usize::try_from(stored).expect("a few pages"));
+        let end = pieces.last().map_or(0, |(offset, length)| offset + length);
+        let size = end + *self.random.pick(&[0, 1, 8192, 1 << 20]);
+        let map = *self.random.pick(&[Map::Header, Map::Records, Map::Content]);
+        member.sparse = Some(Sparse { pieces, size, map });
+        self.add(member, Made::File);
+    }
+
+    /// A path that is there becomes something else, or the same once more.
+    fn again(&mut self) {
+        let paths: Vec<_> = self.made.keys().cloned().collect();
+        if paths.is_empty() {
+            return self.directory();
+        }
+        let path = self.random.pick(&paths).clone();
+        let (flag, made) = *self.random.pick(&[
+            (b'5', Made::Directory),
+            (b'0', Made::File),
+            (b'6', Made::Other),
+        ]);
+        let member = self.dressed(flag, path);
+        self.add(member, made);
+    }
+
+    fn top(&mut self) {
+        let name = *self.random.pick(&[&b"./"[..], b".", b"/", b"..", b"a/.."]);
+        let member = self.dressed(b'5', name.to_vec());
+        archive::add(&mut self.out, &member, self.form);
+    }
+
+    fn add(&mut self, member: Member, made: Made) {
+        let mut path = plain(&member.name);
+        if path.is_empty() {
+            return;
+        }
+        if made == Made::Directory {
+            self.lasting.insert(path.clone());
+        } else if self.lasts(&path) {
+            return;
+        }
+        if self.complete {
+            self.add_parents(&path);
+        }
+        archive::add(&mut self.out, &member, self.form);
+        if made != Made::Directory {
+            let inside = [&path[..], b"/"].concat();
+            self.made.retain(|other, _| !other.starts_with(&inside));
+        }
+        self.made.insert(path.clone(), made);
+        // As those of the way there, which it implies.
+        while let Some(at) = path.iter().rposition(|byte| *byte == b'/') {
+            path.truncate(at);
+            self.made.entry(path.clone()).or_insert(Made::Directory);
+        }
+    }
+
+    fn add_parents(&mut self, path: &[u8]) {
+        let parent = parent(path);
+        if !parent.is_empty() && !self.made.contains_key(parent) {
+            let member = self.dressed(b'5', parent.to_vec());
+            self.add(member, Made::Directory);
+        }
+    }
+
+    fn lasts(&self, path: &[u8]) -> bool {
+        self.lasting.iter().any(|other| is_within(other, path))
+    }
+
+    /// A path to make something at, whose directory can be.
+    fn path(&mut self) -> Vec<u8> {
+        let parent = self.parent_path();
+        if self.passes_link(&parent) {
+            let parent = if self.complete { &[] } else { &parent[..] };
+            return join(parent, b"by-link");
+        }
+        join(&parent, &self.name())
+    }
+
+    fn passes_link(&self, path: &[u8]) -> bool {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let ends = ends.map(|(at, _)| at).chain([path.len()]);
+        let made = |end: usize| self.made.get(&path[..end]);
+        ends.map(made).any(|made| made == Some(&Made::Link))
+    }
+
+    fn parent_path(&mut self) -> Vec<u8> {
+        for _ in 0..8 {
+            let path = match self.random.below(10) {
+                0..2 => Vec::new(),
+                2..5 => self.of_made(Made::Directory),
+                5 if !self.complete => self.of_made(Made::Link),
+                6..8 if !self.below.paths.is_empty() => self.random.pick(&self.below.paths).clone(),
+                _ => self.any_path(),
+            };
+            if self.can_hold(&path) || self.random.one_in(150) {
+                return path;
+            }
+        }
+        Vec::new()
+    }
+
+    /// Whether nothing on the way to it is known to be no directory.
+    fn can_hold(&self, path: &[u8]) -> bool {
+        let mut end = path.len();
+        loop {
+            let made = self.made.get(&path[..end]);
+            if matches!(made, Some(Made::File | Made::Other | Made::Gone)) {
+                return false;
+            }
+            match path[..end].iter().rposition(|byte| *byte == b'/') {
+                Some(at) => end = at,
+                None => return true,
+            }
+            if self.below.barred.contains(&path[..end]) && !self.made.contains_key(path) {
+                return false;
+            }
+        }
+    }
+
+    fn of_made(&mut self, wanted: Made) -> Vec<u8> {
+        let fits = |(_, made): &(&Vec<u8>, &Made)| **made == wanted;
+        let paths: Vec<_> = self
+            .made
+            .iter()
+            .filter(fits)
+            .map(|(path, _)| path.clone())
+            .collect();
+        if paths.is_empty() {
+            return Vec::new();
+        }
+        self.random.pick(&paths).clone()
+    }
+
+    fn any_path(&mut self) -> Vec<u8> {
+        let depth = 1 + self.random.below(3);
+        (0..depth).fold(Vec::new(), |path, _| {
+            let name: &[u8] = self.random.pick::<&[u8]>(PLAIN);
+            join(&path, name)
+        })
+    }
+
+    fn name(&mut self) -> Vec<u8> {
+        match self.random.below(20) {
+            0..3 => self.random.pick(ODD).to_vec(),
+            3 => vec![b'n'; *self.random.pick(&[99, 100, 101, 156, 200, 255])],
+            _ => self.random.pick(PLAIN).to_vec(),
+        }
+    }
+
+    /// The same path as other programs may write it.
+    fn spelled(&mut self, path: &[u8]) -> Vec<u8> {
+        match self.random.below(16) {
+            0..4 => [b"./", path].concat(),
+            4 => [b"/", path].concat(),
+            5 => [b"../", path].concat(),
+            6 => [b"x/../", path].concat(),
+            7 => [b".//", path].concat(),
+            _ => path.to_vec(),
+        }
+    }
+
+    fn dressed(&mut self, flag: u8, path: Vec<u8>) -> Member {
+        let name = self.spelled(&path);
+        let mut member = Member::new(flag, name);
+        member.mode = *self
+            .random
+            .pick(&[0o755, 0o644, 0o4755, 0o2770, 0o1775, 0, 0o7775]);
+        let owners = [0, 0, 1, 1000, 65_534, 2_097_151, 2_097_152, 4_000_000_000];
+        member.owner = (*self.random.pick(&owners), *self.random.pick(&owners));
+        let fraction = *self.random.pick(FRACTIONS);
+        let seconds = *self
+            .random
+            .pick(&[0, 1, 1_600_000_000, 1_234_567_890, 4_294_967_296]);
+        member.modified = (seconds, fraction);
+        if self.form == Form::Gnu {
+            member.modified.1 = 0;
+            return member;
+        }
+        if self.random.one_in(6) {
+            member.accessed = Some((*self.random.pick(&[1, 1_700_000_000]), fraction));
+        }
+        if self.random.one_in(5) {
+            let name = *self.random.pick(XATTRS);
+            let length = *self.random.pick(&[0, 1, 40, 300]);
+            let value = match name {
+                "security.capability" => CAPABILITY.to_vec(),
+                _ => self.bytes(length),
+            };
+            // The kernel takes this one on regular files only, as everybody writes it.
+            if name != "security.capability" || matches!(flag, b'0') {
+                member.xattrs.push((name, value));
+            }
+        }
+        member
+    }
+
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let first = self.random.next().to_le_bytes()[0];
+        (0..=255).cycle().skip(first.into()).take(length).collect()
+    }
+}
+
+fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    if parent.is_empty() {
+        name.to_vec()
+    } else {
+        [parent, b"/", name].concat()
+    }
+}
+
+fn is_within(path: &[u8], top: &[u8]) -> bool {
+    path.strip_prefix(top)
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+}
+
+fn parent(path: &[u8]) -> &[u8] {
+    let at = path.iter().rposition(|byte| *byte == b'/');
+    &path[..at.unwrap_or(0)]
+}
+
+/// The path without what [`Layer::spelled`] added.
+fn plain(name: &[u8]) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in name.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join(&b'/')
+}
