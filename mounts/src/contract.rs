@@ -138,7 +138,8 @@ fn trash(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     ];
     assert_eq!(listed(driver), rest, "all of a slot goes to the trash");
     for _ in 0..2 {
-        driver.restore(slot).expect("restoring may be repeated");
+        let is_back = driver.restore(slot).expect("restoring may be repeated");
+        assert!(is_back, "it says that it did");
     }
     let after = (
         listed(driver),
@@ -155,7 +156,8 @@ fn trash(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     driver
         .retire(Slot(999))
         .expect("there may be nothing to retire");
-    driver.restore(Slot(999)).expect("nor to restore");
+    let nothing = driver.restore(Slot(999)).expect("nor to restore");
+    assert!(!nothing, "which is said");
     clear(driver);
 }
 

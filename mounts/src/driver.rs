@@ -170,12 +170,13 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// [`Error::Io`].
     fn retire(&self, slot: Slot) -> Result<(), Error>;
 
-    /// Moves a layer and its work directory back out of the trash. Absent ones are passed over.
+    /// Moves a layer and its work directory back out of the trash. Absent ones are passed over, as
+    /// is a layer whose deletion has begun. Answers whether the layer is in its place then.
     /// Durable after [`sync`](Driver::sync).
     ///
     /// # Errors
     /// [`Error::Io`].
-    fn restore(&self, slot: Slot) -> Result<(), Error>;
+    fn restore(&self, slot: Slot) -> Result<bool, Error>;
 
     /// Deletes a slot from the trash: by directory descriptor, never across a mount, never
     /// through a symlink. Cost: one unlink a file. `keep_going` is asked between files and ends

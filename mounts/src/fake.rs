@@ -284,7 +284,7 @@ impl Driver for Fake {
         Ok(())
     }
 
-    fn restore(&self, slot: Slot) -> Result<(), Error> {
+    fn restore(&self, slot: Slot) -> Result<bool, Error> {
         let mut disk = self.disk();
         disk.step("move", Some(slot))?;
         if disk.now.trashed_work.remove(&slot) {
@@ -294,7 +294,7 @@ impl Driver for Fake {
         if let Some(layer) = disk.now.trash.remove(&slot) {
             disk.now.layers.insert(slot, layer);
         }
-        Ok(())
+        Ok(disk.now.layers.contains_key(&slot))
     }
 
     fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {

@@ -3,7 +3,8 @@
 //! ```text
 //! <root>/l/<slot>     a layer's content; the upper directory while it is written
 //! <root>/w/<slot>     its work directory; the kernel makes work/ in it
-//! <root>/t/<slot>     a retired layer, on its way to deletion
+//! <root>/t/<slot>     a retired layer, whole
+//! <root>/t/<slot>.x   one whose deletion has begun
 //! <root>/t/<slot>.w   the work directory of a retired layer
 //! <root>/e            an empty directory, below layers whose parents are not known yet
 //! ```
@@ -249,20 +250,30 @@ impl Driver for Overlay {
         moved
     }
 
-    fn restore(&self, slot: Slot) -> Result<(), Error> {
+    fn restore(&self, slot: Slot) -> Result<bool, Error> {
         let (name, work) = (slot.to_string(), work_name(slot));
         // The layer last: once it is back, nothing of it is in the trash.
         let moved = move_over(&self.trash, &work, &self.work, &name)
             .and_then(|()| move_over(&self.trash, &name, &self.layers, &name));
         self.touched();
-        moved
+        moved?;
+        match sys::stat(self.layers.fd.as_fd(), &c_name(&name)) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(cause) => Err(Error::io("look at", &self.layers.path.join(name), cause)),
+        }
     }
 
     fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
         let trash = &self.trash;
         let delete =
             |name: String| tree::delete(trash.fd.as_fd(), &c_name(&name), &trash.path, keep_going);
-        let layer = delete(slot.to_string());
+        if !keep_going() {
+            return Err(Error::Stopped);
+        }
+        // Half of a layer must not be where a whole one is looked for.
+        move_over(trash, &slot.to_string(), trash, &doomed_name(slot))?;
+        let layer = delete(doomed_name(slot));
         if matches!(layer, Err(Error::Stopped)) {
             return layer;
         }
@@ -334,6 +345,10 @@ fn work_name(slot: Slot) -> String {
     format!("{slot}.w")
 }
 
+fn doomed_name(slot: Slot) -> String {
+    format!("{slot}.x")
+}
+
 /// Our folders, and what may be in each.
 const PLACES: [(Option<Place>, &str); 4] = [
     (Some(Place::Layer), "l"),
@@ -342,11 +357,7 @@ const PLACES: [(Option<Place>, &str); 4] = [
     (None, "e"),
 ];
 
-fn list_folder(
-    place: Option<Place>,
-    folder: &Folder,
-    found: &mut Vec<Found>,
-) -> Result<(), Error> {
+fn list_folder(place: Option<Place>, folder: &Folder, found: &mut Vec<Found>) -> Result<(), Error> {
     let fail = |cause: Errno| Error::io("read directory", &folder.path, cause);
     let mut dir = Dir::openat(&folder.fd, c".", FLAGS, Mode::empty()).map_err(fail)?;
     let first = found.len();
@@ -371,13 +382,16 @@ fn list_folder(
 fn slot_of(place: Place, name: &CStr) -> Option<Slot> {
     let name = name.to_str().ok()?;
     let number = match place {
-        Place::Trash => name.strip_suffix(".w").unwrap_or(name),
+        Place::Trash => name
+            .strip_suffix(".w")
+            .or_else(|| name.strip_suffix(".x"))
+            .unwrap_or(name),
         Place::Layer | Place::Work => name,
     };
     number.parse().ok()
 }
 
-/// A slot may be in the trash under two names.
+/// A slot may be in the trash under several names.
 fn drop_repeats(found: &mut Vec<Found>, first: usize) {
     let mut seen = std::collections::HashSet::new();
     let mut index = 0;

@@ -11,20 +11,23 @@ use crate::driver::{Found, Place};
 use crate::error::Error;
 
 /// Moves an entry to `<root>/lost/<folder>-<name>`, with a number behind it if that is taken. A
-/// slot in the trash has a directory, a work directory, or both.
+/// slot in the trash has a directory, a work directory, or both; all of them are moved.
 pub(super) fn set_aside(root: &Path, found: &Found) -> Result<PathBuf, Error> {
     let source = match found {
         Found::Slot(Place::Trash, slot) => {
-            let (layer, work) = (slot.to_string(), super::work_name(*slot));
-            let [layer, work] = [layer, work].map(|name| root.join("t").join(name));
-            match (layer.symlink_metadata(), work.symlink_metadata()) {
-                (Ok(_), Ok(_)) => {
-                    move_aside(root, work)?;
-                    layer
-                }
-                (Err(_), Ok(_)) => work,
-                _ => layer,
+            let layer = root.join("t").join(slot.to_string());
+            let parts = [super::work_name(*slot), super::doomed_name(*slot)];
+            let parts = parts.map(|name| root.join("t").join(name));
+            let mut there = parts
+                .into_iter()
+                .chain([layer.clone()])
+                .filter(|path| path.symlink_metadata().is_ok());
+            let mut last = there.next().unwrap_or(layer);
+            for next in there {
+                move_aside(root, last)?;
+                last = next;
             }
+            last
         }
         Found::Slot(Place::Layer, slot) => root.join("l").join(slot.to_string()),
         Found::Slot(Place::Work, slot) => root.join("w").join(slot.to_string()),

@@ -123,7 +123,7 @@ fn a_half_retired_slot_is_completed() {
     );
     assert!(at("t/1").exists() && at("t/1.w").exists());
     fs::rename(at("t/1.w"), at("w/1")).expect("as if the power went here");
-    driver.restore(Slot(1)).expect("restore");
+    assert!(driver.restore(Slot(1)).expect("restore"));
     assert!(at("l/1").exists() && at("w/1").exists() && !at("t/1").exists());
 }
 
@@ -134,11 +134,38 @@ fn of_two_directories_with_one_number_none_is_lost() {
     for place in ["l/1", "t/1"] {
         fs::create_dir(root.path().join(place)).expect("mkdir");
     }
-    for moved in [driver.retire(Slot(1)), driver.restore(Slot(1))] {
+    let restored = driver.restore(Slot(1)).map(drop);
+    for moved in [driver.retire(Slot(1)), restored] {
         let error = moved.expect_err("both are there");
         assert_eq!(error.errno(), Some(Errno::EEXIST as i32));
     }
     assert!(root.path().join("l/1").exists() && root.path().join("t/1").exists());
+}
+
+#[test]
+fn half_of_a_layer_is_not_restored() {
+    let root = temporary();
+    let driver = open(root.path());
+    let at = |name: &str| root.path().join(name);
+    driver.create(Slot(1), Base::Empty, true).expect("create");
+    for name in ["l/1/a", "l/1/b", "l/1/c"] {
+        fs::write(at(name), name).expect("write");
+    }
+    driver.retire(Slot(1)).expect("retire");
+    let left = std::cell::Cell::new(4);
+    let stopped = driver.delete(Slot(1), &|| left.replace(left.get() - 1) > 1);
+    assert!(matches!(stopped, Err(crate::Error::Stopped)), "{stopped:?}");
+    let files = fs::read_dir(at("t/1.x"))
+        .expect("it is still there")
+        .count();
+    assert!((1..3).contains(&files), "some of it is: {files}");
+    let found = || driver.list().expect("list");
+    assert_eq!(found(), [Found::Slot(Place::Trash, Slot(1))]);
+    assert!(!driver.restore(Slot(1)).expect("restore"));
+    assert!(!at("l/1").exists());
+    driver.retire(Slot(1)).expect("retire");
+    driver.delete(Slot(1), &|| true).expect("delete");
+    assert_eq!(found(), []);
 }
 
 #[test]
@@ -158,7 +185,7 @@ fn strangers_are_reported_and_left_alone() {
     let driver = open(root.path());
     driver.create(Slot(1), Base::Empty, false).expect("create");
     let strangers = [
-        "l/01", "l/1.w", "l/A", "l/file", "l/zlink", "t/1.x", "t/x.w.w", "w/new-1",
+        "l/01", "l/1.w", "l/A", "l/file", "l/zlink", "t/1.y", "t/x.w.w", "w/new-1",
     ];
     for name in strangers {
         let path = root.path().join(name);

@@ -226,6 +226,11 @@ fn misplaced(facts: &Facts<'_>, id: LayerId, places: &BTreeSet<Place>) -> Option
     })
 }
 
+/// Whether a layer has a directory of its own: all but views of others.
+pub(crate) fn has_own(record: &Record) -> bool {
+    record.kind != Kind::View || record.parent.is_none()
+}
+
 /// What is wrong with one snapshot.
 fn unfit(view: &View, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem> {
     let (id, key) = (record.id, record.key.clone());
@@ -241,8 +246,7 @@ fn unfit(view: &View, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem>
         let key = key.clone();
         found.push(Problem::ParentGone { id, key });
     }
-    let has_own = record.kind != Kind::View || record.parent.is_none();
-    if has_own && !places.contains(&Place::Layer) && !places.contains(&Place::Trash) {
+    if has_own(record) && !places.contains(&Place::Layer) && !places.contains(&Place::Trash) {
         found.push(Problem::NoDirectory { id, key });
         return found;
     }

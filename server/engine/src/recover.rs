@@ -275,7 +275,7 @@ impl Engine {
                 Ok(())
             }
             Problem::NotInTrash { id } => self.driver.retire(slot(*id)),
-            Problem::InTrash { id, .. } => self.driver.restore(slot(*id)),
+            Problem::InTrash { id, .. } => self.driver.restore(slot(*id)).map(drop),
             Problem::NoWorkDirectory { id, .. } => self.driver.ensure_work(slot(*id)),
             Problem::SpareWorkDirectory { id, .. } => self.driver.seal(slot(*id)),
             Problem::FolderMode { path, .. } => {

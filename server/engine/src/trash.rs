@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use layerd_store::{LayerId, Record, Timestamp};
 use tracing::{error, info, warn};
 
+use crate::check::has_own;
 use crate::{Engine, Error, slot};
 
 /// Settings of the trash.
@@ -214,9 +215,20 @@ impl Engine {
     /// was removed too, `Damaged` if its layer is gone already.
     pub fn restore(&self, id: LayerId) -> Result<(), Error> {
         let _pass = self.backlog.hold();
-        self.driver
+        let is_back = self
+            .driver
             .restore(slot(id))
             .map_err(Error::driver("move a layer out of the trash"))?;
+        if let Some(record) = self.store.view().get_retired(id)
+            && has_own(record)
+            && !is_back
+        {
+            self.put_back(id)?;
+            return Err(Error::Damaged {
+                key: record.key.clone(),
+                why: "its layer is deleted already, or part of it".to_owned(),
+            });
+        }
         match self.store.restore_removed(id) {
             Ok(record) => {
                 info!(key = record.key.as_str(), %id, "restored");
@@ -224,13 +236,17 @@ impl Engine {
             }
             Err(cause) => {
                 if self.store.view().get(id).is_none() {
-                    self.driver
-                        .retire(slot(id))
-                        .map_err(Error::driver("move a layer back to the trash"))?;
+                    self.put_back(id)?;
                 }
                 Err(cause.into())
             }
         }
+    }
+
+    fn put_back(&self, id: LayerId) -> Result<(), Error> {
+        self.driver
+            .retire(slot(id))
+            .map_err(Error::driver("move a layer back to the trash"))
     }
 
     /// Takes back everything that is in the trash, parents first, which releases the brake if

@@ -166,7 +166,9 @@ impl Ids {
 }
 
 fn number(name: &str) -> Option<u64> {
-    u64::from_str_radix(name.strip_suffix(".w").unwrap_or(name), 36).ok()
+    let endings = [".w", ".x"];
+    let number = endings.iter().find_map(|end| name.strip_suffix(end));
+    u64::from_str_radix(number.unwrap_or(name), 36).ok()
 }
 
 /// Names in a directory; none if it is missing.

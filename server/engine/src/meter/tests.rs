@@ -61,7 +61,7 @@ impl Driver for Slow {
     fn retire(&self, slot: Slot) -> Result<(), MountError> {
         self.fake.retire(slot)
     }
-    fn restore(&self, slot: Slot) -> Result<(), MountError> {
+    fn restore(&self, slot: Slot) -> Result<bool, MountError> {
         self.fake.restore(slot)
     }
     fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), MountError> {
