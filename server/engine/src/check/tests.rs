@@ -205,3 +205,47 @@ fn only_what_nobody_was_told_of_is_deleted() {
         }
     }
 }
+
+#[test]
+fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let barrier = Box::new(|| Ok(()));
+    let store = Store::open(dir.path(), Options { barrier }).unwrap();
+    let create = Create {
+        key: key("waits"),
+        kind: Kind::Active,
+        parent: None,
+        labels: Labels::default(),
+    };
+    let claim = store.claim(create).unwrap().floating();
+    store.record(claim, true).unwrap();
+    let look = |found: &[Found]| {
+        let facts = Facts {
+            found,
+            claimed: &[],
+            view: &store.view(),
+            next_id: LayerId(2),
+        };
+        problems(&facts).into_iter().collect::<Vec<_>>()
+    };
+    let (layer, work) = (at(Place::Layer, 1), at(Place::Work, 1));
+    let (id, waits) = (LayerId(1), key("waits"));
+    assert_eq!(look(&[layer.clone(), work.clone()]), []);
+    assert_eq!(
+        look(&[layer.clone()]),
+        [Problem::NoWorkDirectory { id, key: waits }]
+    );
+    let commit = Commit {
+        name: key("done"),
+        key: key("waits"),
+        labels: Labels::default(),
+        parent: None,
+        usage: None,
+    };
+    store.commit(commit, false).unwrap();
+    let spare = Problem::SpareWorkDirectory {
+        id,
+        key: key("done"),
+    };
+    assert_eq!(look(&[layer, work]), [spare]);
+}
