@@ -23,6 +23,10 @@ use client::Client;
 use home::Rooms;
 use state::State;
 
+/// Those of [`volume_cases`] that leave something to make good: Clone, Delete, Prune and emptying
+/// the trash.
+const RECOVERED: [usize; 4] = [1, 6, 8, 9];
+
 /// What is asked of a daemon while it may die, after what was asked before.
 struct Case {
     name: &'static str,
@@ -92,6 +96,18 @@ impl Case {
             candidates.drain(..candidates.len() - 1);
         }
         Ok(Crash { fired, candidates })
+    }
+
+    /// How many calls it takes if it gets through.
+    fn count(&self, rooms: &Rooms) -> Verdict<u64> {
+        rooms.reset();
+        let site = &rooms.home.site;
+        let layerd = Layerd::start(site)?;
+        let mut client = Client::connect(&site.socket);
+        let known = rooms.look(&mut client, None)?;
+        let mut tracer = layerd.trace(&Plan::count().within(&site.root));
+        perform(&self.action, rooms, &mut client, &known)?;
+        tracer.counted().map_err(|error| format!("tracer: {error}"))
     }
 
     /// Starts the daemon anew, repeats the action, starts it once more and lets everything go.
@@ -274,6 +290,54 @@ fn sweep(cases: fn(&Rooms) -> Vec<Case>, points: impl Fn(u64) -> Points) {
     sweep.finish();
 }
 
+/// Starts a daemon that is killed at one of its calls until it is up.
+fn strike_start(rooms: &Rooms, number: u64, moment: Moment) -> Verdict<Outcome> {
+    rooms.reset();
+    let site = &rooms.home.site;
+    let plan = Plan::kill_at(number, moment).within(&site.root);
+    let (mut layerd, mut tracer) = Layerd::start_traced(site, &plan);
+    if layerd.await_ready().is_ok() {
+        // Fails if it dies now.
+        let _ = Client::connect(&site.socket).list(true);
+    }
+    let fired = ended(&mut tracer, &mut layerd)?;
+    let layerd = Layerd::start(site)?;
+    let mut client = Client::connect(&site.socket);
+    let described = |why: String| format!("{}: {why}", describe(fired.as_ref()));
+    let found = rooms.look(&mut client, None).map_err(described)?;
+    rooms.state.check(&found).map_err(described)?;
+    lets_go(rooms, &mut client, &found).map_err(described)?;
+    layerd.kill();
+    Ok(if fired.is_some() {
+        Outcome::Struck
+    } else {
+        Outcome::Finished
+    })
+}
+
+/// Kills the daemon at about each of `shares`, in hundredths, of the calls of some of
+/// [`volume_cases`], and then the one that recovers from it.
+fn recoveries(cases: &[usize], shares: &[u64], points: Points) {
+    let mut sweep = Sweep::default();
+    for (index, share) in cases
+        .iter()
+        .flat_map(|index| shares.iter().map(move |share| (index, share)))
+    {
+        let mut rooms = Rooms::furnished();
+        let case = volume_cases(&rooms).swap_remove(*index);
+        let calls = case.count(&rooms).unwrap();
+        let number = 1 + (calls - 1) * share / 100;
+        let crash = case.crash(&rooms, number, Moment::After).unwrap();
+        assert!(crash.fired.is_some(), "{} has no call {number}", case.name);
+        rooms.keep_crashed();
+        let name = format!("Recovery from {} at call {number} of {calls}", case.name);
+        sweep.run(&name, points, |number, moment| {
+            strike_start(&rooms, number, moment)
+        });
+    }
+    sweep.finish();
+}
+
 /// Few of them, but other ones of each case.
 fn few(index: u64) -> Points {
     Points {
@@ -301,4 +365,19 @@ fn root_full_volumes_are_crash_points() {
 #[test]
 fn root_full_attachments_are_crash_points() {
     sweep(attach_cases, |_| EVERY);
+}
+
+#[test]
+fn root_short_volume_recoveries_are_crash_points() {
+    let points = Points {
+        first: 5,
+        step: 61,
+        finishes: 1,
+    };
+    recoveries(&RECOVERED[3..], &[60], points);
+}
+
+#[test]
+fn root_full_volume_recoveries_are_crash_points() {
+    recoveries(&RECOVERED, &[35, 85], Points { step: 3, ..EVERY });
 }

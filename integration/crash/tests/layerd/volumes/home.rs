@@ -78,11 +78,26 @@ impl Rooms {
         drop(layerd);
     }
 
-    /// Goes back, with nothing mounted.
-    pub(crate) fn reset(&self) {
+    fn unmount(&self) {
         for place in mounts_below(self.scratch()).iter().rev() {
             umount2(place, MntFlags::MNT_DETACH).unwrap();
         }
+    }
+
+    /// Makes what a killed daemon left the state to go back to.
+    pub(crate) fn keep_crashed(&mut self) {
+        self.unmount();
+        self.home.keep();
+        // Which of the possible states it is does not change any more.
+        let layerd = Layerd::start(&self.home.site).unwrap();
+        let mut client = Client::connect(&self.home.site.socket);
+        self.state = self.look(&mut client, None).unwrap();
+        drop(layerd);
+    }
+
+    /// Goes back, with nothing mounted.
+    pub(crate) fn reset(&self) {
+        self.unmount();
         self.home.reset();
         delete(&self.host());
         for name in ["a", "b", "c", "d", "shared"] {
