@@ -14,6 +14,8 @@ mod doors;
 mod load;
 #[path = "service/logs.rs"]
 mod logs;
+#[path = "service/metrics.rs"]
+mod metrics;
 #[path = "service/stop.rs"]
 mod stop;
 #[path = "service/syncs.rs"]

@@ -4,7 +4,9 @@
 //! `metrics` facade, which costs next to nothing while nobody listens; what there is (snapshots,
 //! volumes, space) is looked up when somebody asks.
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +95,7 @@ pub(crate) async fn serve(
             // As other files are not removed, the next line fails if one is in the way.
             remove_stale(path).map_err(|cause| failed(io::Error::other(cause)))?;
             let socket = UnixListener::bind(path).map_err(failed)?;
+            fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
             tasks.spawn(|stop| answer(socket, app, stop));
         }
     }
@@ -159,100 +162,131 @@ fn start() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-/// What each means. The dashboard and the alert rules in deploy/ are held against this list.
-fn describe() {
-    let seconds = |name, text| describe_histogram!(name, Unit::Seconds, text);
-    seconds(
-        "layerd_rpc_seconds",
-        "Time from the arrival of a call to the end of its answer.",
-    );
-    seconds(
-        "layerd_commit_seconds",
-        "Time of a commit of the records, its wait for the disk included.",
-    );
-    seconds(
-        "layerd_barrier_seconds",
-        "Time of a wait for directories and content to be durable before their records.",
-    );
-    seconds(
-        "layerd_unpack_seconds",
-        "Time of unpacking a layer, until its content is on the disk.",
-    );
-    describe_histogram!(
-        "layerd_commit_batch_changes",
-        Unit::Count,
-        "Calls that one commit of the records served."
-    );
-    describe_counter!(
-        "layerd_unpack_bytes_total",
-        Unit::Bytes,
-        "Bytes of unpacked layers, as tar streams."
-    );
-    describe_counter!(
-        "layerd_reaped_layers_total",
-        "Layers deleted from the trash."
-    );
-    describe_counter!(
-        "layerd_reap_failures_total",
-        "Deletions from the trash that failed and are tried again."
-    );
-    for (name, text) in GAUGES {
-        describe_gauge!(*name, *text);
-    }
+/// Kinds of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Seconds,
+    Histogram,
+    Counter,
+    Gauge,
 }
 
-/// What there is, looked up when somebody asks.
-const GAUGES: &[(&str, &str)] = &[
-    ("layerd_build_info", "Always 1; the version is a label."),
-    ("layerd_snapshots", "Snapshots by kind."),
+/// Every metric that there is. The dashboard and the alert rules in deploy/ are held against it.
+const METRICS: &[(&str, Kind, &str)] = &[
+    (
+        "layerd_rpc_seconds",
+        Kind::Seconds,
+        "Time from the arrival of a call to the end of its answer.",
+    ),
+    (
+        "layerd_commit_seconds",
+        Kind::Seconds,
+        "Time of a commit of the records, its wait for the disk included.",
+    ),
+    (
+        "layerd_commit_batch_changes",
+        Kind::Histogram,
+        "Calls that one commit of the records served.",
+    ),
+    (
+        "layerd_barrier_seconds",
+        Kind::Seconds,
+        "Time of a wait for directories and content to be durable before their records.",
+    ),
+    (
+        "layerd_reaped_layers_total",
+        Kind::Counter,
+        "Layers deleted from the trash.",
+    ),
+    (
+        "layerd_reap_failures_total",
+        Kind::Counter,
+        "Deletions from the trash that failed and are tried again.",
+    ),
+    (
+        "layerd_build_info",
+        Kind::Gauge,
+        "Always 1; the version is a label.",
+    ),
+    ("layerd_snapshots", Kind::Gauge, "Snapshots by kind."),
     (
         "layerd_snapshot_bytes",
+        Kind::Gauge,
         "Bytes of disk held by snapshots whose figure is known.",
     ),
     (
         "layerd_snapshots_unmeasured",
+        Kind::Gauge,
         "Snapshots whose figure is not known yet.",
     ),
     (
         "layerd_snapshots_quarantined",
+        Kind::Gauge,
         "Snapshots that answer DATA_LOSS.",
     ),
-    ("layerd_trash_layers", "Removed layers still on the disk."),
+    (
+        "layerd_trash_layers",
+        Kind::Gauge,
+        "Removed layers still on the disk.",
+    ),
     (
         "layerd_trash_bytes",
+        Kind::Gauge,
         "Bytes of disk held by removed layers whose figure is known.",
     ),
     (
         "layerd_trash_brake",
+        Kind::Gauge,
         "1 while nothing is deleted because too much was removed at once.",
     ),
-    ("layerd_volumes", "Volumes by state: used or unused."),
-    ("layerd_attachments", "Attachments."),
+    (
+        "layerd_volumes",
+        Kind::Gauge,
+        "Volumes by state: used or unused.",
+    ),
+    ("layerd_attachments", Kind::Gauge, "Attachments."),
     (
         "layerd_disk_bytes",
+        Kind::Gauge,
         "Size of the file system under the root.",
     ),
     (
         "layerd_disk_free_bytes",
+        Kind::Gauge,
         "Free space of the file system under the root.",
     ),
     (
         "layerd_database_failed",
+        Kind::Gauge,
         "1 while the database takes no changes.",
     ),
     (
         "layerd_resident_memory_bytes",
+        Kind::Gauge,
         "Memory of the daemon, from /proc/self/statm.",
     ),
     (
         "layerd_open_descriptors",
+        Kind::Gauge,
         "Open file descriptors of the daemon.",
     ),
     (
         "layerd_start_time_seconds",
+        Kind::Gauge,
         "When the daemon started, in seconds since 1970.",
     ),
 ];
+
+fn describe() {
+    for (name, kind, text) in METRICS {
+        match kind {
+            Kind::Seconds => describe_histogram!(*name, Unit::Seconds, *text),
+            Kind::Histogram => describe_histogram!(*name, *text),
+            Kind::Counter => describe_counter!(*name, *text),
+            Kind::Gauge => describe_gauge!(*name, *text),
+        }
+    }
+}
 
 #[allow(
     clippy::cast_precision_loss,
@@ -327,4 +361,60 @@ fn look_at_ourselves(started: Timestamp) {
     }
     let seconds = u64::try_from(started.0 / 1_000_000_000).unwrap_or(0);
     set("layerd_start_time_seconds", seconds);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use regex::Regex;
+
+    use super::*;
+
+    /// Names of series that a metric gives.
+    fn series() -> BTreeSet<String> {
+        let of = |(name, kind, _): &(&str, Kind, _)| match kind {
+            Kind::Seconds | Kind::Histogram => ["_bucket", "_sum", "_count"]
+                .map(|part| format!("{name}{part}"))
+                .to_vec(),
+            Kind::Counter | Kind::Gauge => vec![(*name).to_owned()],
+        };
+        METRICS.iter().flat_map(of).collect()
+    }
+
+    fn named_in(text: &str) -> BTreeSet<String> {
+        let word = Regex::new(r"\blayerd_[a-z_]+").unwrap();
+        word.find_iter(text)
+            .map(|word| word.as_str().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn dashboard_and_alerts_ask_for_what_there_is() {
+        for text in [
+            include_str!("../../deploy/grafana.json"),
+            include_str!("../../deploy/alerts.yml"),
+        ] {
+            let named = named_in(text);
+            assert!(named.len() > 5, "few names found");
+            let series = series();
+            let unknown: Vec<_> = named.difference(&series).collect();
+            assert!(unknown.is_empty(), "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_read_or_refused() {
+        assert_eq!(
+            Address::parse("unix:/run/m.sock"),
+            Some(Address::Unix("/run/m.sock".into()))
+        );
+        assert!(matches!(
+            Address::parse("[::1]:9323"),
+            Some(Address::Tcp(_))
+        ));
+        for wrong in ["", "9323", "localhost", "unix:relative", "127.0.0.1"] {
+            assert_eq!(Address::parse(wrong), None, "{wrong}");
+        }
+    }
 }

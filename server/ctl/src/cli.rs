@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
-    attach, attachments, backup, completions, fsck, info, man, mount, oci_apply, restore, setup,
-    snapshot, trash, volume,
+    attach, attachments, backup, completions, du, fsck, info, man, mount, oci_apply, restore,
+    setup, snapshot, trash, volume, why,
 };
 use crate::human;
 
@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Attachments(attachments::Args),
     WhoUses(attachments::WhoUses),
     OciApply(oci_apply::Args),
+    Du(du::Args),
+    Why(why::Args),
     Trash(trash::Args),
     Fsck(fsck::Args),
     Backup(backup::Args),
@@ -131,6 +133,9 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   snapshot usage  name, bytes, inodes
   snapshot label  as ls
   snapshot rm     removed (the key), one object for each
+  du              name, kind, layers, own_bytes, shared_bytes
+  why             name, kind, bytes (null if not known), namespace, client_key, unpacks (null for
+                  none), depth, children (names)
   volume ls, inspect, undelete, rename, label, snapshot
                   id, name, driver, path, created_at, updated_at, labels and options (objects),
                   anonymous, attachments (a number), filled_from (\"\" for nothing), snapshot_of

@@ -4,6 +4,7 @@ pub(crate) mod attach;
 pub(crate) mod attachments;
 pub(crate) mod backup;
 pub(crate) mod completions;
+pub(crate) mod du;
 pub(crate) mod fsck;
 pub(crate) mod info;
 pub(crate) mod man;
@@ -14,6 +15,7 @@ pub(crate) mod setup;
 pub(crate) mod snapshot;
 pub(crate) mod trash;
 pub(crate) mod volume;
+pub(crate) mod why;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -52,6 +54,8 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
         Command::Attachments(args) => wait(attachments::run(args, &daemon, out)),
         Command::WhoUses(args) => wait(attachments::who_uses(&args, &daemon, out)),
         Command::OciApply(args) => wait(oci_apply::run(args, &daemon, out)),
+        Command::Du(args) => wait(du::run(&args, &daemon, out)),
+        Command::Why(args) => wait(why::run(&args, &daemon, out)),
         Command::Trash(args) => wait(trash::run(args, &daemon, out)),
         Command::Fsck(args) => wait(fsck::run(&args, &daemon, out)),
         Command::Backup(args) => wait(backup::run(&args, &daemon, out)),

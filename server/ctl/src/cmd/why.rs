@@ -1,0 +1,232 @@
+//! `layerctl why`.
+
+use serde::Serialize;
+
+use super::Daemon;
+use crate::client::Client;
+use crate::error::Error;
+use crate::human::{age, size};
+use crate::output::Output;
+use crate::snapshot::{Kind, Snapshot, Usage};
+use crate::text::escape;
+
+/// The label under which containerd unpacks a layer.
+const REF: &str = "containerd.io/snapshot.ref";
+/// Names shown before "and so many more".
+const NAMES: usize = 5;
+
+/// Says why a snapshot is here: who made it, what keeps it, and what would let it go
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Key or name of the snapshot
+    key: String,
+}
+
+/// What there is to say of a snapshot.
+#[derive(Debug, Serialize)]
+struct Reasons {
+    name: String,
+    kind: Kind,
+    bytes: Option<u64>,
+    /// containerd's namespace, if it made the snapshot.
+    namespace: Option<String>,
+    /// The key that its client knows it by.
+    client_key: Option<String>,
+    /// The layer that was to be unpacked into it.
+    unpacks: Option<String>,
+    /// Layers below it.
+    depth: usize,
+    /// Names of those that build on it.
+    children: Vec<String>,
+    #[serde(skip)]
+    age: String,
+}
+
+pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    let snapshot = client.stat(&args.key).await?;
+    let usage = client.usage_if_there(&args.key).await?;
+    let children = client.children(&snapshot.name).await?;
+    let depth = depth(&snapshot, &mut client).await?;
+    let reasons = Reasons::new(&snapshot, usage, children, depth, out.now);
+    if out.json {
+        return out.object(&reasons);
+    }
+    for line in reasons.lines() {
+        out.line(&escape(&line))?;
+    }
+    Ok(())
+}
+
+async fn depth(snapshot: &Snapshot, client: &mut Client) -> Result<usize, Error> {
+    let mut depth = 0;
+    let mut parent = snapshot.parent.clone();
+    while !parent.is_empty() {
+        depth += 1;
+        parent = client.stat(&parent).await?.parent;
+    }
+    Ok(depth)
+}
+
+impl Reasons {
+    fn new(
+        snapshot: &Snapshot,
+        usage: Option<Usage>,
+        children: Vec<Snapshot>,
+        depth: usize,
+        now: i64,
+    ) -> Self {
+        let (namespace, client_key) = containerds(&snapshot.name).unzip();
+        Self {
+            name: snapshot.name.clone(),
+            kind: snapshot.kind,
+            bytes: usage.map(|usage| usage.bytes),
+            namespace,
+            client_key,
+            unpacks: snapshot.labels.get(REF).cloned(),
+            depth,
+            children: children.into_iter().map(|child| child.name).collect(),
+            age: age(snapshot.created.0, now),
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let held = self.bytes.map_or("bytes not known".to_owned(), |bytes| {
+            format!("{} of its own", size(bytes))
+        });
+        let what = match self.kind {
+            Kind::Active => "A writable layer",
+            Kind::View => "A read-only view",
+            Kind::Committed => "A finished layer",
+            Kind::Unknown => "A snapshot of unknown kind",
+        };
+        let mut lines = vec![format!(
+            "{what}, made {} ago, {held}, on top of {}.",
+            self.age,
+            count(self.depth, "layer", "layers")
+        )];
+        lines.extend(self.origin());
+        lines.push(self.keeper());
+        lines
+    }
+
+    fn origin(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        match (&self.namespace, &self.client_key) {
+            (Some(namespace), Some(key)) => lines.push(format!(
+                "containerd made it in its namespace {namespace}, where it is called {key}."
+            )),
+            _ => {
+                lines.push("Its key is not of containerd's form: somebody else made it.".to_owned())
+            }
+        }
+        if let Some(layer) = &self.unpacks {
+            let done = self.kind == Kind::Committed;
+            let verb = if done { "was" } else { "is being" };
+            lines.push(format!(
+                "An image's layer {verb} unpacked into it: {layer}."
+            ));
+        }
+        lines
+    }
+
+    fn keeper(&self) -> String {
+        if self.children.is_empty() {
+            return match self.kind {
+                Kind::Committed => "Nothing in layerd builds on it. containerd removes it when no image, container or lease refers to it any more.".to_owned(),
+                _ => "Nothing builds on it. It goes when its container, build or lease goes.".to_owned(),
+            };
+        }
+        let some = self.children.iter().take(NAMES);
+        let mut names = some.cloned().collect::<Vec<_>>().join(", ");
+        if self.children.len() > NAMES {
+            names.push_str(&format!(" and {} more", self.children.len() - NAMES));
+        }
+        let (number, verb) = (
+            self.children.len(),
+            if self.children.len() == 1 { "s" } else { "" },
+        );
+        format!(
+            "{} build{verb} on it and keep{verb} it here: {names}.",
+            count(number, "snapshot", "snapshots")
+        )
+    }
+}
+
+fn count(number: usize, one: &str, many: &str) -> String {
+    match number {
+        0 => format!("no {one}"),
+        1 => format!("1 {one}"),
+        _ => format!("{number} {many}"),
+    }
+}
+
+/// Splits the key that containerd gives its snapshotters: namespace, a number, its client's key.
+fn containerds(name: &str) -> Option<(String, String)> {
+    let (namespace, rest) = name.split_once('/')?;
+    let (number, key) = rest.split_once('/')?;
+    let is_number = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+    is_number.then(|| (namespace.to_owned(), key.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reasons(kind: Kind, name: &str, children: &[&str]) -> String {
+        let (namespace, client_key) = containerds(name).unzip();
+        let reasons = Reasons {
+            name: name.to_owned(),
+            kind,
+            bytes: Some(2048),
+            namespace,
+            client_key,
+            unpacks: None,
+            depth: 2,
+            children: children.iter().map(|&child| child.to_owned()).collect(),
+            age: "3h".to_owned(),
+        };
+        reasons.lines().join("\n")
+    }
+
+    #[test]
+    fn a_key_of_containerd_is_taken_apart() {
+        let (namespace, key) = containerds("k8s.io/12/sha256:ab/c").unwrap();
+        assert_eq!(
+            (namespace.as_str(), key.as_str()),
+            ("k8s.io", "sha256:ab/c")
+        );
+        for other in ["mine", "a/b", "a/b/c", "a//c"] {
+            assert_eq!(containerds(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_builds_on_a_layer_keeps_it() {
+        let text = reasons(Kind::Committed, "k8s.io/1/a", &["x"]);
+        assert!(
+            text.contains("1 snapshot builds on it and keeps it here: x."),
+            "{text}"
+        );
+        let many: Vec<_> = "abcdefg"
+            .split("")
+            .filter(|name| !name.is_empty())
+            .collect();
+        let text = reasons(Kind::Committed, "k8s.io/1/a", &many);
+        assert!(
+            text.contains("7 snapshots build on it") && text.contains("and 2 more"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn one_that_nothing_needs_says_when_it_goes() {
+        let text = reasons(Kind::Active, "mine", &[]);
+        assert!(
+            text.contains("A writable layer, made 3h ago, 2.00KiB of its own, on top of 2 layers."),
+            "{text}"
+        );
+        assert!(text.contains("somebody else made it"), "{text}");
+        assert!(text.contains("It goes when"), "{text}");
+    }
+}
