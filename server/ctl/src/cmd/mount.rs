@@ -31,6 +31,7 @@ use crate::text::escape;
 ///              --tmpfs /run:size=64m          --mount type=tmpfs,dst=/run,tmpfs-size=64m
 ///   image    the content of a committed snapshot, read-only
 ///              --mount type=image,src=SNAPSHOT,dst=/opt/tools
+///              --mount type=image,src=SNAPSHOT,dst=/etc/app,image-subpath=usr/share/app
 ///
 /// A name without a slash is a volume, a path that begins with / or . is a bind mount. To keep data,
 /// take a volume; to show the host's files, a bind mount; to forget, tmpfs.

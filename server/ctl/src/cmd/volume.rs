@@ -32,6 +32,8 @@ use crate::volume::Volume;
 ///   tmpfs         nobody's: secrets, scratch files, sockets. It is memory, each container has its
 ///                 own, and all is gone when the container ends. Give it a size
 ///
+/// `volume export` and `import` move a volume to another machine as a tar archive.
+///
 /// `layerctl mount --help` says how to write them on a command line.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
