@@ -99,6 +99,9 @@ pub trait Manifest: Sync {
 
     /// `path` is another name of the file at `target`.
     fn link(&self, path: &[u8], target: &[u8]);
+
+    /// What was at `path` is gone again, with all below.
+    fn gone(&self, path: &[u8]);
 }
 
 /// How to unpack.
@@ -204,3 +207,6 @@ mod settle;
 mod stream;
 mod sweep;
 mod write;
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ pub(crate) mod acl;
 pub(crate) mod header;
 pub(crate) mod pax;
 pub mod reader;
+#[cfg(test)]
+pub(crate) mod samples;
 pub(crate) mod sparse;
 
 use sha2::{Digest, Sha256};

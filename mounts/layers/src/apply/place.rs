@@ -19,15 +19,16 @@
 //!   cannot hold.
 //!
 //! We differ where containerd's result depends on the moment or on an accident: implied
-//! directories keep the times of the lower layer, instead of getting those of their last change; the times
-//! of a directory that is replaced later do not reach what replaces it; an opaque mark that is
-//! executed spares directories that were only implied by what they hold; holes of sparse files
-//! stay holes; and old formats that containerd knows but refuses (old GNU sparse files,
-//! contiguous files) are read.
+//! directories keep the times of the lower layer, instead of getting those of their last change;
+//! the times of a directory that is replaced later do not reach what replaces it; an opaque mark
+//! that is executed spares directories that were only implied by what they hold; a hard link of
+//! the same owner does not take the capabilities of its file; holes of sparse files stay holes;
+//! and old formats that containerd knows but refuses (old GNU sparse files, contiguous files) are
+//! read.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -209,7 +210,7 @@ impl<'a> Placer<'a> {
         let name = c_name(name)?;
         match entry.kind {
             EntryKind::Directory => self.directory(dir, &name, &entry)?,
-            EntryKind::File => self.file(dir, &name, path, &entry)?,
+            EntryKind::File => self.file(dir, &name, &entry)?,
             EntryKind::HardLink => self.hard_link(dir, &name, &path, &entry)?,
             EntryKind::Symlink | EntryKind::Character | EntryKind::Block | EntryKind::Fifo => {
                 self.special(dir, &name, &entry)?;
@@ -373,14 +374,14 @@ impl<'a> Placer<'a> {
         Give::all(entry)
     }
 
-    fn file(&mut self, dir: Id, name: &CStr, path: Vec<u8>, entry: &Entry) -> Result<(), Error> {
+    fn file(&mut self, dir: Id, name: &CStr, entry: &Entry) -> Result<(), Error> {
         let give = self.rest(dir, entry)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(entry.permissions);
         let file = self.create(dir, name, &|here| {
             rustix::fs::openat(here, name, flags | OFlags::NOFOLLOW, mode)
         })?;
-        let path = shown(&path);
+        let path = self.dirs.join(dir, name);
         if entry.stored > SMALL || entry.pieces.is_some() {
             return self.large(file, path, entry, &give);
         }
@@ -511,11 +512,14 @@ impl<'a> Placer<'a> {
         if let Some(manifest) = self.options.manifest {
             manifest.link(path, &parts.join(&b'/'));
         }
-        let give = Give::all(entry)?;
+        let mut give = Give::all(entry)?;
         let here = self.dirs.open(dir)?;
         let stat = rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|cause| self.failed("look at", dir, name, cause))?;
         let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        give.owner = give
+            .owner
+            .filter(|owner| *owner != (stat.st_uid, stat.st_gid));
         let here = self.dirs.open(dir)?;
         give.to_name(here, name, is_link)
             .map_err(|(attempt, cause)| self.failed(attempt, dir, name, cause))
@@ -552,10 +556,11 @@ impl<'a> Placer<'a> {
     /// Deletes what has a name, with all below, if there is any.
     fn remove(&mut self, dir: Id, name: &CStr) -> Result<(), Error> {
         self.disturbed = true;
-        if self.options.manifest.is_some() {
-            self.catch_up()?;
-        }
         let path = self.dirs.join(dir, name);
+        if let Some(manifest) = self.options.manifest {
+            self.catch_up()?; // it is told of no file there after this
+            manifest.gone(path.as_os_str().as_bytes());
+        }
         self.dirs.forget(dir, name.to_bytes());
         self.last = (Vec::new(), ROOT); // it may have led through here
         sweep::remove(self.dirs.open(dir)?, name, &path)

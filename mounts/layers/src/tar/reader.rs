@@ -150,7 +150,7 @@ impl<R: Read> Reader<R> {
             offset: 0,
             left: 0,
             padding: 0,
-            defaults: Notes::without_acls(),
+            defaults: Notes::of_layer(),
             sum: Sum::None,
             dialect: Dialect::Layer,
         }
@@ -449,7 +449,7 @@ impl<R: Read> Reader<R> {
         };
         let mut entry = notes.entry(header, names).map_err(bad)?;
         let old_sparse = header.kind() == b'S';
-        if entry.kind == EntryKind::File {
+        if matches!(header.kind(), 0 | b'0') || entry.kind == EntryKind::File {
             self.left = notes
                 .stored(header)
                 .ok_or(bad("a size that is no number"))?;
@@ -471,7 +471,9 @@ impl<R: Read> Reader<R> {
                 notes::Where::InContent => Some(self.pieces_in_content(at)?),
             };
         }
-        entry.stored = self.left;
+        if entry.kind == EntryKind::File {
+            entry.stored = self.left;
+        }
         let whole = [(0, entry.size)];
         let pieces = entry.pieces.as_deref().unwrap_or(&whole);
         if !sparse::is_sound(pieces, entry.size, entry.stored) {

@@ -11,43 +11,8 @@ use crate::archive::{ExportOptions, ImportOptions};
 use crate::error::Error;
 use crate::rig::assert_same;
 use crate::tar::header::{self, Header};
-use crate::tar::{Reader, padding, pax};
-
-/// A header and its content.
-fn member(kind: u8, name: &[u8], link: &[u8], content: &[u8]) -> Vec<u8> {
-    sized(kind, name, link, content, content.len() as u64)
-}
-
-fn sized(kind: u8, name: &[u8], link: &[u8], content: &[u8], size: u64) -> Vec<u8> {
-    let mut header = Header::new(kind);
-    header.put(header::NAME, name);
-    header.put(header::LINK, link);
-    for (field, number) in [(header::MODE, 0o644), (header::UID, 0), (header::GID, 0)] {
-        header.put_number(field, number);
-    }
-    header.put_number(header::MTIME, 1_700_000_000);
-    header.put_number(header::SIZE, size);
-    let mut bytes = header.sealed().to_vec();
-    bytes.extend_from_slice(content);
-    bytes.resize(bytes.len() + padding(content.len() as u64), 0);
-    bytes
-}
-
-fn file(name: &str) -> Vec<u8> {
-    member(b'0', name.as_bytes(), b"", b"content")
-}
-
-fn extended(records: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut data = Vec::new();
-    for (key, value) in records {
-        pax::push(&mut data, key.as_bytes(), value);
-    }
-    member(b'x', b"header", b"", &data)
-}
-
-fn long(name: &[u8]) -> Vec<u8> {
-    [member(b'L', b"././@LongLink", b"", name), file("short")].concat()
-}
+use crate::tar::samples::{directory, extended, file, hard_link, long, member, sized, symlink};
+use crate::tar::{Reader, pax};
 
 /// Imports below a guarded directory: whatever happens, what lies beside the destination stays.
 fn try_import(parts: &[Vec<u8>]) -> Result<(), Error> {
@@ -69,18 +34,6 @@ fn try_import(parts: &[Vec<u8>]) -> Result<(), Error> {
 fn assert_refused(what: &str, expected: &str, parts: &[Vec<u8>]) {
     let error = try_import(parts).expect_err(what).to_string();
     assert!(error.contains(expected), "{what}: {error}");
-}
-
-fn directory(name: &str) -> Vec<u8> {
-    member(b'5', name.as_bytes(), b"", b"")
-}
-
-fn symlink(name: &str, target: &str) -> Vec<u8> {
-    member(b'2', name.as_bytes(), target.as_bytes(), b"")
-}
-
-fn hard_link(name: &str, target: &str) -> Vec<u8> {
-    member(b'1', name.as_bytes(), target.as_bytes(), b"")
 }
 
 #[test]

@@ -21,8 +21,8 @@ pub(super) struct Notes {
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) comment: Option<Vec<u8>>,
     sparse: Sparse,
-    /// Whether access lists in text are passed over.
-    no_acls: bool,
+    /// Whether a layer is read as containerd reads it: without access lists in text.
+    layer: bool,
 }
 
 /// The four ways in which GNU tar says where the content of a sparse file belongs.
@@ -47,10 +47,10 @@ pub(super) enum Where {
 type Problem = &'static str;
 
 impl Notes {
-    /// None, that will take no access lists in text.
-    pub(super) fn without_acls() -> Self {
+    /// None yet, of a layer.
+    pub(super) fn of_layer() -> Self {
         Self {
-            no_acls: true,
+            layer: true,
             ..Self::default()
         }
     }
@@ -88,7 +88,7 @@ impl Notes {
     }
 
     fn acl(&mut self, name: &[u8], text: &[u8]) -> Result<(), Problem> {
-        if text.is_empty() || self.no_acls {
+        if text.is_empty() || self.layer {
             return Ok(());
         }
         let value = acl::parse(text)
@@ -163,7 +163,7 @@ impl Notes {
         let permissions = header
             .number(header::MODE)
             .ok_or("a mode that is no number")?;
-        let kind = kind(header, &path)?;
+        let kind = kind(header, &path, self.layer)?;
         Ok(Entry {
             kind,
             path,
@@ -239,10 +239,11 @@ fn name(header: &Header) -> Vec<u8> {
     name.to_vec()
 }
 
-fn kind(header: &Header, path: &[u8]) -> Result<EntryKind, Problem> {
+fn kind(header: &Header, path: &[u8], layer: bool) -> Result<EntryKind, Problem> {
     match header.kind() {
         // Before ustar a directory was a file whose name ends in a slash.
-        0 | b'0' if path.ends_with(b"/") => Ok(EntryKind::Directory),
+        0 if path.ends_with(b"/") => Ok(EntryKind::Directory),
+        b'0' if path.ends_with(b"/") && !layer => Ok(EntryKind::Directory),
         0 | b'0' | b'7' | b'S' => Ok(EntryKind::File),
         b'1' => Ok(EntryKind::HardLink),
         b'2' => Ok(EntryKind::Symlink),
