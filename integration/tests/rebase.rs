@@ -377,6 +377,22 @@ fn root_only_layers_of_images_wait_for_a_parent() {
 }
 
 #[test]
+fn root_a_layer_whose_deletions_are_lost_gets_no_parent() {
+    let mut world = World::on(Scratch::new(), "");
+    let blobs = world.blobs(&layers()[..2]);
+    world.unpack_together("image", &blobs);
+    world.commit("image", 0).unwrap();
+    let refused = world.commit("image", 1).unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains("rebase = true"), "{refused}");
+    // As the lowest layer it would be whole.
+    world
+        .client
+        .commit("alone", "extract image/1", &[])
+        .unwrap();
+}
+
+#[test]
 fn root_a_parent_that_cannot_be_leaves_the_layer_active() {
     let mut world = World::new();
     let blobs = world.blobs(&layers()[..2]);

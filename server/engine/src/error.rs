@@ -212,6 +212,12 @@ pub enum Error {
         /// The snapshot.
         key: Key,
     },
+    /// A layer of an image was unpacked as if nothing were below it, and is to have a parent.
+    #[error("snapshot {key:?} was prepared as the lowest layer of an image, so what it deletes in a parent is lost; set `rebase = true` under [overlayfs] in layerd's configuration as long as containerd's names the capability \"rebase\"", key = key.as_str())]
+    NotRebased {
+        /// The snapshot.
+        key: Key,
+    },
     /// No layer could be made of a snapshot.
     #[error("make a layer of what snapshot {key:?} changed", key = key.as_str())]
     Pack {
@@ -325,7 +331,9 @@ impl Error {
                 copy_kind(cause)
             }
             Self::Foreign { .. } => ErrorKind::Unsupported,
-            Self::BeingUnpacked { .. } | Self::HalfUnpacked { .. } => ErrorKind::Refused,
+            Self::BeingUnpacked { .. } | Self::HalfUnpacked { .. } | Self::NotRebased { .. } => {
+                ErrorKind::Refused
+            }
             Self::Random { .. } => ErrorKind::Internal,
             Self::Spec(_) => ErrorKind::Invalid,
             Self::SourceMissing { .. } => ErrorKind::Missing,

@@ -40,8 +40,9 @@ impl Engine {
     /// then, if that is known. Costs a few system calls for each directory that was implied.
     ///
     /// # Errors
-    /// `Refused` if the stack is too high to mount, `Damaged` if a layer below is; `Full`,
-    /// `Internal`. The snapshot stays active.
+    /// `Refused` if the stack is too high to mount, or if a layer of an image that does not float
+    /// is to get a parent; `Damaged` if a layer below is; `Full`, `Internal`. The snapshot stays
+    /// active.
     pub(crate) fn land(
         &self,
         view: &View,
@@ -50,7 +51,12 @@ impl Engine {
         usage: Option<Usage>,
     ) -> Result<Option<Usage>, Error> {
         if !active.floats {
-            return Ok(usage);
+            return match is_bound(active, commit) {
+                true => Err(Error::NotRebased {
+                    key: active.key.clone(),
+                }),
+                false => Ok(usage),
+            };
         }
         let parent = commit.parent.as_ref().map(|name| find(view, name));
         let parent = parent.transpose()?;
@@ -108,6 +114,12 @@ impl Engine {
 /// Whether a snapshot stands over an empty directory.
 pub(crate) fn floats(record: &Record) -> bool {
     record.floats && record.kind == Kind::Active
+}
+
+/// Whether a layer of an image was prepared while `rebase` was off, and is to get a parent all the
+/// same. It stood in a bind mount, where deletions are carried out and leave no trace.
+fn is_bound(active: &Record, commit: &Commit) -> bool {
+    active.parent.is_none() && commit.parent.is_some() && active.labels.get(REF).is_some()
 }
 
 /// What a layer will be mounted as by who builds on it.
