@@ -19,6 +19,12 @@ mod archive;
 mod corpus;
 #[path = "unpack_trees/exact.rs"]
 mod exact;
+#[path = "unpack_trees/paths.rs"]
+mod paths;
+#[path = "unpack_trees/random.rs"]
+mod random;
+#[path = "unpack_trees/served.rs"]
+mod served;
 #[path = "unpack_trees/sides.rs"]
 mod sides;
 
@@ -29,6 +35,7 @@ use layerd_integration::Scratch;
 use layerd_integration::process::output;
 use nix::mount::{MsFlags, mount};
 
+use served::Served;
 use sides::{Order, Said, Theirs};
 
 /// Stacks in a run.
@@ -77,7 +84,7 @@ struct Grown {
 }
 
 /// How layers are told where they lie.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     /// One upon the other: the base in a bind mount, the others as the upper directory of an
     /// overlay mount.
@@ -245,4 +252,90 @@ fn root_layers_without_their_parents_become_what_containerd_makes_of_them() {
 fn root_full_many_more_layers_become_what_containerd_makes_of_them() {
     compare(Mode::Sequential, 10_000..11_000);
     compare(Mode::Rebase, 11_000..12_000);
+}
+
+/// As [`compare`], with layerd's service in place of the function. In both modes what comes out is
+/// held to what containerd makes of the layers one after the other: what could not be known while
+/// they were unpacked is made up for at Commit.
+fn compare_served(mode: Mode, seeds: std::ops::Range<u64>) {
+    let ground = Ground::new();
+    let mut served = Served::start(&ground.dir("layerd"), mode);
+    let mut theirs = Theirs::start();
+    let mut found = Vec::new();
+    let mut layers = 0;
+    for seed in seeds {
+        let grown = serve(&ground, (&mut served, &mut theirs), seed, &mut found);
+        let mut shown = merged(&ground, &grown);
+        shown.retain(|text| !(served.is_early() && accidents::is_early_one(text)));
+        found.extend(
+            shown
+                .iter()
+                .map(|text| format!("seed {seed}, mounted: {text}")),
+        );
+        layers += grown.ours.len();
+        for layer in grown.theirs {
+            output(Command::new("rm").arg("-r").arg(layer));
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "{} differences:\n{}",
+        found.len(),
+        found.join("\n")
+    );
+    assert!(layers > 60, "{layers}");
+}
+
+fn serve(
+    ground: &Ground,
+    (served, theirs): (&mut Served, &mut Theirs),
+    seed: u64,
+    found: &mut Vec<String>,
+) -> Grown {
+    let mut grown = Grown::default();
+    let blob = ground.top.join("blob");
+    let mut parent = String::new();
+    for (index, archive) in corpus::stack(seed).into_iter().enumerate() {
+        std::fs::write(&blob, &archive).unwrap();
+        let name = format!("{seed}-{index}");
+        let two = ground.dir(&format!("t{index}"));
+        let order = Order {
+            blob: &blob,
+            layer: &two,
+            lowers: &grown.theirs,
+            overlay: !grown.theirs.is_empty(),
+        };
+        let theirs = theirs.apply(&order);
+        if theirs.is_err() {
+            output(Command::new("rm").arg("-r").arg(&two));
+            continue;
+        }
+        let (one, ours) = served.unpack(&blob, &name, &parent);
+        if ours.is_err() && served.is_early() && grown.theirs.is_empty() {
+            // A name that is deleted after it was made is an error where devices stand for
+            // deletions, and only the lowest layer is otherwise unpacked without them.
+            continue;
+        }
+        let mut differences = judge(&ours, &theirs, &one, &two);
+        differences.retain(|text| !(served.is_early() && accidents::is_early_one(text)));
+        let named = |text: &String| format!("seed {seed}, layer {index}: {text}");
+        found.extend(differences.iter().map(named));
+        if ours.is_err() {
+            break;
+        }
+        grown.ours.insert(0, one);
+        grown.theirs.insert(0, two);
+        parent = name;
+    }
+    grown
+}
+
+#[test]
+fn root_served_layers_become_what_containerd_makes_of_them() {
+    compare_served(Mode::Sequential, 1..41);
+}
+
+#[test]
+fn root_layers_served_early_become_what_containerd_makes_of_them() {
+    compare_served(Mode::Rebase, 1..41);
 }

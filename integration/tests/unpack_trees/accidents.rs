@@ -42,6 +42,23 @@ pub(crate) fn is_one(theirs: &Said) -> bool {
         || error == "too many links"
 }
 
+/// Whether a difference is one that comes with unpacking a layer before those below it are known:
+/// marks of opaque directories stay in the lowest layer, where they mean nothing; and a directory
+/// that is implied cannot inherit the group of one that gets its set-group-id bit at Commit.
+pub(crate) fn is_early_one(text: &str) -> bool {
+    let mut lines = text.lines().map(str::split_whitespace);
+    let [ours, theirs] = [lines.nth(1), lines.next()].map(|line| {
+        let words = line.into_iter().flatten().skip(1);
+        let words = words.filter(|word| *word != "trusted.overlay.opaque=y");
+        words.map(str::to_owned).collect::<Vec<_>>()
+    });
+    let mut inherited = theirs.clone();
+    if theirs.first().is_some_and(|mode| mode == "40755") && theirs[1].starts_with("0:") {
+        inherited[1] = "0:0".into();
+    }
+    ours == theirs || ours == inherited
+}
+
 fn directory(name: &str) -> Member {
     Member::new(b'5', name)
 }

@@ -4,34 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::archive::{self, Form, Map, Member, Sparse};
-
-/// xorshift64*.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).expect("below a usize")
-    }
-
-    fn one_in(&mut self, chances: usize) -> bool {
-        self.below(chances) == 0
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
-    }
-}
+use super::paths::{PLAIN, is_within, join, parent, plain};
+use super::random::Random;
 
 /// The archives of a stack, the base first.
 pub(crate) fn stack(seed: u64) -> Vec<Vec<u8>> {
@@ -45,7 +19,7 @@ pub(crate) fn stack(seed: u64) -> Vec<Vec<u8>> {
 
 /// What a layer has made of a path so far, as far as it matters for what may come next.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Made {
+pub(crate) enum Made {
     Directory,
     File,
     Link,
@@ -55,51 +29,28 @@ enum Made {
 
 /// What the layers below have made.
 #[derive(Default)]
-struct Below {
-    paths: Vec<Vec<u8>>,
+pub(crate) struct Below {
+    pub(crate) paths: Vec<Vec<u8>>,
     /// Where something was once that is no directory: containerd looks for the attributes of
     /// directories beyond it and fails.
-    barred: BTreeSet<Vec<u8>>,
+    pub(crate) barred: BTreeSet<Vec<u8>>,
 }
 
-struct Layer<'a> {
-    random: &'a mut Random,
-    made: BTreeMap<Vec<u8>, Made>,
+pub(crate) struct Layer<'a> {
+    pub(crate) random: &'a mut Random,
+    pub(crate) made: BTreeMap<Vec<u8>, Made>,
     /// Directories with members of their own. They stay: containerd sets their times at the end,
     /// whatever is there by then (see `accidents.rs`).
     lasting: BTreeSet<Vec<u8>>,
-    below: &'a mut Below,
+    pub(crate) below: &'a mut Below,
     /// Every directory has a member of its own.
-    complete: bool,
+    pub(crate) complete: bool,
     /// There may be opaque marks. Where they are executed, containerd also deletes what came with
     /// the layer if it lies in a directory without a member.
     opaque: bool,
     form: Form,
     out: Vec<u8>,
 }
-
-const PLAIN: &[&[u8]] = &[b"a", b"b", b"c", b"d", b"e"];
-
-const ODD: &[&[u8]] = &[
-    b".hidden",
-    b"..x",
-    b"x..",
-    b"...",
-    b".wh",
-    b"wh.",
-    b"with space",
-    b"new\nline",
-    b"-dash",
-    b"*",
-    b"\\",
-    b"\xc3\xbc",
-    b"\xff\xfe",
-    b"tab\t",
-    b"%41",
-    b"a:b",
-    b"=",
-    b"~",
-];
 
 const FRACTIONS: &[u32] = &[0, 0, 1, 123_456_789, 500_000_000, 999_999_999];
 
@@ -366,99 +317,6 @@ impl<'a> Layer<'a> {
         self.lasting.iter().any(|other| is_within(other, path))
     }
 
-    /// A path to make something at, whose directory can be.
-    fn path(&mut self) -> Vec<u8> {
-        let parent = self.parent_path();
-        if self.passes_link(&parent) {
-            let parent = if self.complete { &[] } else { &parent[..] };
-            return join(parent, b"by-link");
-        }
-        join(&parent, &self.name())
-    }
-
-    fn passes_link(&self, path: &[u8]) -> bool {
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        let ends = ends.map(|(at, _)| at).chain([path.len()]);
-        let made = |end: usize| self.made.get(&path[..end]);
-        ends.map(made).any(|made| made == Some(&Made::Link))
-    }
-
-    fn parent_path(&mut self) -> Vec<u8> {
-        for _ in 0..8 {
-            let path = match self.random.below(10) {
-                0..2 => Vec::new(),
-                2..5 => self.of_made(Made::Directory),
-                5 if !self.complete => self.of_made(Made::Link),
-                6..8 if !self.below.paths.is_empty() => self.random.pick(&self.below.paths).clone(),
-                _ => self.any_path(),
-            };
-            if self.can_hold(&path) || self.random.one_in(150) {
-                return path;
-            }
-        }
-        Vec::new()
-    }
-
-    /// Whether nothing on the way to it is known to be no directory.
-    fn can_hold(&self, path: &[u8]) -> bool {
-        let mut end = path.len();
-        loop {
-            let made = self.made.get(&path[..end]);
-            if matches!(made, Some(Made::File | Made::Other | Made::Gone)) {
-                return false;
-            }
-            match path[..end].iter().rposition(|byte| *byte == b'/') {
-                Some(at) => end = at,
-                None => return true,
-            }
-            if self.below.barred.contains(&path[..end]) && !self.made.contains_key(path) {
-                return false;
-            }
-        }
-    }
-
-    fn of_made(&mut self, wanted: Made) -> Vec<u8> {
-        let fits = |(_, made): &(&Vec<u8>, &Made)| **made == wanted;
-        let paths: Vec<_> = self
-            .made
-            .iter()
-            .filter(fits)
-            .map(|(path, _)| path.clone())
-            .collect();
-        if paths.is_empty() {
-            return Vec::new();
-        }
-        self.random.pick(&paths).clone()
-    }
-
-    fn any_path(&mut self) -> Vec<u8> {
-        let depth = 1 + self.random.below(3);
-        (0..depth).fold(Vec::new(), |path, _| {
-            let name: &[u8] = self.random.pick::<&[u8]>(PLAIN);
-            join(&path, name)
-        })
-    }
-
-    fn name(&mut self) -> Vec<u8> {
-        match self.random.below(20) {
-            0..3 => self.random.pick(ODD).to_vec(),
-            3 => vec![b'n'; *self.random.pick(&[99, 100, 101, 156, 200, 255])],
-            _ => self.random.pick(PLAIN).to_vec(),
-        }
-    }
-
-    /// The same path as other programs may write it.
-    fn spelled(&mut self, path: &[u8]) -> Vec<u8> {
-        match self.random.below(16) {
-            0..4 => [b"./", path].concat(),
-            4 => [b"/", path].concat(),
-            5 => [b"../", path].concat(),
-            6 => [b"x/../", path].concat(),
-            7 => [b".//", path].concat(),
-            _ => path.to_vec(),
-        }
-    }
-
     fn dressed(&mut self, flag: u8, path: Vec<u8>) -> Member {
         let name = self.spelled(&path);
         let mut member = Member::new(flag, name);
@@ -498,35 +356,4 @@ impl<'a> Layer<'a> {
         let first = self.random.next().to_le_bytes()[0];
         (0..=255).cycle().skip(first.into()).take(length).collect()
     }
-}
-
-fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
-    if parent.is_empty() {
-        name.to_vec()
-    } else {
-        [parent, b"/", name].concat()
-    }
-}
-
-fn is_within(path: &[u8], top: &[u8]) -> bool {
-    path.strip_prefix(top)
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
-}
-
-fn parent(path: &[u8]) -> &[u8] {
-    let at = path.iter().rposition(|byte| *byte == b'/');
-    &path[..at.unwrap_or(0)]
-}
-
-/// The path without what [`Layer::spelled`] added.
-fn plain(name: &[u8]) -> Vec<u8> {
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in name.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.join(&b'/')
 }
