@@ -68,6 +68,11 @@ struct Containerd {
     #[arg(long)]
     annotations: bool,
 
+    /// Let the layers of an image be unpacked at the same time (containerd 2.2.3, and `rebase =
+    /// true` in layerd's configuration)
+    #[arg(long)]
+    parallel: bool,
+
     /// containerd's own configuration
     #[arg(
         long,
@@ -124,6 +129,7 @@ fn drop_in(
         platform: args.platform.clone().unwrap_or_else(host_platform),
         remap_ids: args.remap_ids,
         annotations: args.annotations,
+        parallel: args.parallel,
     };
     drop_in
         .check()

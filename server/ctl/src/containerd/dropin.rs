@@ -1,7 +1,8 @@
 //! The drop-in that makes layerd a snapshotter of containerd.
 //!
-//! What is left out is left out on purpose: `rebase` loses deletions for any snapshotter not
-//! named overlayfs, and a proxy of type `diff` crashes containerd 1.6 and early 1.7.
+//! What is left out is left out on purpose: before 2.2.3 the capability `rebase` loses deletions for
+//! any snapshotter not named overlayfs, and needs layerd's setting of that name at any time; a
+//! proxy of type `diff` crashes containerd 1.6 and early 1.7.
 
 use super::{Schema, Version};
 
@@ -20,7 +21,12 @@ pub(crate) struct DropIn {
     pub(crate) remap_ids: bool,
     /// Have image names and layer digests passed on as labels.
     pub(crate) annotations: bool,
+    /// Have the layers of an image unpacked at the same time.
+    pub(crate) parallel: bool,
 }
+
+/// Layers unpacked at a time: more wait for the disk and for each other's processors.
+const AT_ONCE: u32 = 4;
 
 impl DropIn {
     /// Why these options do not go with this release.
@@ -34,6 +40,12 @@ impl DropIn {
         if self.annotations && !self.version.since(2, 1, 0) {
             return Err(format!(
                 "--annotations needs containerd 2.1, this is {}",
+                self.version
+            ));
+        }
+        if self.parallel && !self.version.since(2, 2, 3) {
+            return Err(format!(
+                "--parallel needs containerd 2.2.3, earlier ones lose deletions with it; this is {}",
                 self.version
             ));
         }
@@ -64,11 +76,23 @@ impl DropIn {
             "\n[proxy_plugins.layerd]\ntype = \"snapshot\"\naddress = {}\n",
             quoted(&self.socket)
         );
+        let mut capabilities = Vec::new();
         if self.remap_ids {
             text.push_str(
                 "# Pods with user namespaces share layers instead of copying them (Linux 5.19).\n",
             );
-            text.push_str("capabilities = [\"remap-ids\"]\n");
+            capabilities.push("remap-ids");
+        }
+        if self.parallel {
+            text.push_str(
+                "# Layers are unpacked before the ones below are there. layerd refuses them unless\n\
+                 # its configuration has `rebase = true` under [overlayfs].\n",
+            );
+            capabilities.push("rebase");
+        }
+        if !capabilities.is_empty() {
+            let capabilities: Vec<_> = capabilities.into_iter().map(quoted).collect();
+            text.push_str(&format!("capabilities = [{}]\n", capabilities.join(", ")));
         }
         if !self.knows_exports() {
             text.push_str(&format!(
@@ -126,6 +150,13 @@ impl DropIn {
             "\n# The transfer service: {users}, and without an entry here\n\
              # pulls into layerd fail. {merging}, so overlayfs has an entry, too.\n"
         );
+        if self.parallel {
+            text.push_str(&format!(
+                "[plugins.\"io.containerd.transfer.v1.local\"]\n\
+                 # Layers of one image at a time, in overlayfs, too.\n\
+                 max_concurrent_unpacks = {AT_ONCE}\n"
+            ));
+        }
         for snapshotter in ["overlayfs", "layerd"] {
             text.push_str(&format!(
                 "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n\

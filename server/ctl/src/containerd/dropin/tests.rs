@@ -12,6 +12,7 @@ fn drop_in(version: &str) -> DropIn {
         platform: "linux/amd64".to_owned(),
         remap_ids: false,
         annotations: false,
+        parallel: false,
     }
 }
 
@@ -110,6 +111,31 @@ fn options_appear_where_they_are_known() {
     );
     assert!(both("2.0").check().unwrap_err().contains("--annotations"));
     assert!(both("1.7").check().unwrap_err().contains("--remap-ids"));
+}
+
+#[test]
+fn layers_at_the_same_time_need_two_settings() {
+    let parallel = |version| DropIn {
+        parallel: true,
+        remap_ids: true,
+        ..drop_in(version)
+    };
+    let table = parsed(&parallel("2.2.3"));
+    let proxy = &table["proxy_plugins"]["layerd"];
+    assert_eq!(
+        proxy["capabilities"],
+        Value::from(vec!["remap-ids", "rebase"])
+    );
+    let transfer = &table["plugins"]["io.containerd.transfer.v1.local"];
+    assert_eq!(transfer["max_concurrent_unpacks"], Value::from(4));
+    assert_eq!(transfer["unpack_config"].as_array().map(Vec::len), Some(2));
+    for version in ["2.2.2", "2.1", "1.7"] {
+        let refused = DropIn {
+            remap_ids: false,
+            ..parallel(version)
+        };
+        assert!(refused.check().unwrap_err().contains("--parallel"));
+    }
 }
 
 #[test]
