@@ -63,7 +63,11 @@ pub(crate) fn run(config: Config) -> Result<(), DaemonError> {
         .build()
         .map_err(DaemonError::Runtime)?;
     match runtime.block_on(serve(config)) {
-        Ok(engine) => {
+        Ok(None) => {
+            info!("stopped");
+            Ok(())
+        }
+        Ok(Some(engine)) => {
             // Ends the connections that their clients left open, which hold the engine.
             drop(runtime);
             close(engine)
@@ -76,20 +80,13 @@ pub(crate) fn run(config: Config) -> Result<(), DaemonError> {
     }
 }
 
-async fn serve(config: Config) -> Result<Arc<Engine>, DaemonError> {
+/// Answers the engine, which is to be closed; none if the records were never to be had.
+async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     let tasks = Tasks::default();
     stop_on_signals(&tasks).map_err(DaemonError::Runtime)?;
     let started = Instant::now();
-    let driver = Arc::new(Overlay::open(&config.root, &config.overlay)?);
-    let open = || Engine::open(&config.root, driver.clone(), config.engine.clone());
-    let (engine, listener) = match open() {
-        Ok(engine) => (engine, Listener::open(&config.socket)?),
-        Err(error) if error.kind() == ErrorKind::Damaged => {
-            let listener = Listener::open(&config.socket)?;
-            rescue(&config, &driver, &tasks, &listener, error).await?;
-            (open()?, listener)
-        }
-        Err(error) => return Err(error.into()),
+    let Some((engine, listener)) = open(&config, &tasks).await? else {
+        return Ok(None);
     };
     let engine = Arc::new(engine);
     let remove_socket = listener.remover();
@@ -135,13 +132,31 @@ async fn serve(config: Config) -> Result<Arc<Engine>, DaemonError> {
     let served = drain(served, &tasks, config.stop_timeout).await;
     remove_socket();
     served?;
-    Ok(engine)
+    Ok(Some(engine))
 }
 
 fn unpacking(config: &Config, tasks: &Tasks) -> grpc::UnpackParts {
     grpc::UnpackParts {
         content: Content::new(config.content.clone(), tasks.clone()),
         config: config.unpack.clone(),
+    }
+}
+
+/// Opens the records, after a rescue if they are lost. None if the daemon was told to stop before.
+async fn open(config: &Config, tasks: &Tasks) -> Result<Option<(Engine, Listener)>, DaemonError> {
+    let driver = Arc::new(Overlay::open(&config.root, &config.overlay)?);
+    let open = || Engine::open(&config.root, driver.clone(), config.engine.clone());
+    match open() {
+        Ok(engine) => Ok(Some((engine, Listener::open(&config.socket)?))),
+        Err(error) if error.kind() == ErrorKind::Damaged => {
+            let listener = Listener::open(&config.socket)?;
+            if !rescue(config, &driver, tasks, &listener, error).await? {
+                listener.remover()();
+                return Ok(None);
+            }
+            Ok(Some((open()?, listener)))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -180,14 +195,15 @@ async fn drain(
 }
 
 /// Serves nothing but the way to get the records back, until they are back. An empty store in
-/// their place would have containerd believe that every image is gone.
+/// their place would have containerd believe that every image is gone. Answers whether they are
+/// back; they are not if the daemon was told to stop before.
 async fn rescue(
     config: &Config,
     driver: &Arc<Overlay>,
     tasks: &Tasks,
     listener: &Listener,
     trouble: layerd_engine::Error,
-) -> Result<(), DaemonError> {
+) -> Result<bool, DaemonError> {
     let trouble_text = format!(
         "{}; `layerctl restore` puts the newest export of the records in its place, `layerctl restore FILE` a backup",
         with_causes(&trouble)
@@ -226,11 +242,7 @@ async fn rescue(
         outcome = served => outcome?,
         () = enough => {}
     }
-    if done.is_cancelled() {
-        Ok(())
-    } else {
-        Err(trouble.into())
-    }
+    Ok(done.is_cancelled())
 }
 
 /// Keeps systemd's watchdog quiet while there is no store to ask.

@@ -31,6 +31,14 @@ fn root_a_lost_metadata_folder_comes_back_from_a_backup() {
     loses_and_gets_back("rm -r meta", Some("backup"));
 }
 
+/// Whoever is told to stop ends in order, lost records or not.
+fn stop_and_restart(world: &mut World) {
+    world.daemon.stop();
+    assert!(!world.daemon.socket().exists());
+    world.restart();
+    assert_rescue(world);
+}
+
 fn loses_and_gets_back(loss: &str, backup: Option<&str>) {
     let mut world = World::new("");
     world.furnish();
@@ -49,6 +57,7 @@ fn loses_and_gets_back(loss: &str, backup: Option<&str>) {
     // Someone who says nothing, and someone who asks and keeps the connection.
     let _idle = UnixStream::connect(world.daemon.socket()).unwrap();
     assert_rescue(&mut world);
+    stop_and_restart(&mut world);
     if let Some(file) = file {
         let none = world.ctl(&["restore"]);
         assert_eq!(none.code, 3, "{none:?}");
