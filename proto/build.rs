@@ -15,7 +15,10 @@ const SERVED: [&str; 6] = [
     "layerd/volumes/v1/mounts.proto",
 ];
 /// What layerd asks of others.
-const CALLED: [&str; 1] = ["containerd/services/content/v1/content.proto"];
+const CALLED: [&str; 2] = [
+    "containerd/services/content/v1/content.proto",
+    "containerd/services/leases/v1/leases.proto",
+];
 
 fn main() -> Result<(), Box<dyn error::Error>> {
     for dir in ["containerd", "layerd"] {

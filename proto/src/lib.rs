@@ -39,6 +39,13 @@ pub mod containerd {
                 tonic::include_proto!("containerd.services.diff.v1");
             }
         }
+        /// `containerd.services.leases`.
+        pub mod leases {
+            /// `containerd.services.leases.v1`: what layerd asks of containerd.
+            pub mod v1 {
+                tonic::include_proto!("containerd.services.leases.v1");
+            }
+        }
         /// `containerd.services.snapshots`.
         pub mod snapshots {
             /// `containerd.services.snapshots.v1`.

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper_util::rt::TokioIo;
 use layerd_proto::containerd::services::content::v1::content_client::ContentClient;
@@ -17,6 +18,9 @@ use layerd_proto::containerd::services::content::v1::{
     AbortRequest, Info, InfoRequest, ReadContentRequest, ReadContentResponse, UpdateRequest,
     WriteAction, WriteContentRequest, WriteContentResponse,
 };
+use layerd_proto::containerd::services::leases::v1::CreateRequest;
+use layerd_proto::containerd::services::leases::v1::leases_client::LeasesClient;
+use layerd_store::{Key, Timestamp};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
@@ -38,8 +42,11 @@ pub(crate) use digest::Digest;
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 /// Blobs, below containerd's data directory.
 const BLOBS: &str = "io.containerd.content.v1.content/blobs/sha256";
-/// What of a call's metadata goes on to containerd.
-const HANDED_ON: [&str; 2] = ["containerd-namespace", "containerd-lease"];
+/// Metadata of calls.
+const NAMESPACE: &str = "containerd-namespace";
+const LEASE: &str = "containerd-lease";
+/// How long a new blob is kept for somebody to use it.
+const LEASED_SECS: i64 = 3600;
 /// Label of a blob: digest of the archive before compression.
 const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
@@ -56,23 +63,31 @@ pub(crate) struct ContentConfig {
 #[derive(Debug, Clone)]
 pub(crate) struct Content {
     client: ContentClient<Channel>,
+    leases: LeasesClient<Channel>,
     config: Arc<ContentConfig>,
     tasks: Tasks,
 }
 
-/// Who calls: namespace and lease.
+/// On whose behalf containerd is asked.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Caller(MetadataMap);
 
 impl Caller {
-    pub(crate) fn of<T>(request: &Request<T>) -> Self {
-        let mut handed_on = MetadataMap::new();
-        for name in HANDED_ON {
-            if let Some(value) = request.metadata().get(name) {
-                handed_on.insert(name, value.clone());
+    /// Who made a request that concerns a snapshot. Where containerd does not say (1.7), the
+    /// namespace is how the snapshot's key begins.
+    pub(crate) fn of(metadata: &MetadataMap, key: &Key) -> Self {
+        let mut caller = Self::default();
+        for name in [NAMESPACE, LEASE] {
+            if let Some(value) = metadata.get(name) {
+                caller.0.insert(name, value.clone());
             }
         }
-        Self(handed_on)
+        if !caller.0.contains_key(NAMESPACE)
+            && let Some(namespace) = namespace_of(key).and_then(|name| name.parse().ok())
+        {
+            caller.0.insert(NAMESPACE, namespace);
+        }
+        caller
     }
 
     fn asks<T>(&self, message: T) -> Request<T> {
@@ -80,6 +95,14 @@ impl Caller {
         *request.metadata_mut() = self.0.clone();
         request
     }
+}
+
+/// containerd's keys are `<namespace>/<number>/<key of its client>`.
+fn namespace_of(key: &Key) -> Option<&str> {
+    let mut parts = key.as_str().splitn(3, '/');
+    let (namespace, number) = (parts.next()?, parts.next()?);
+    let is_number = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+    (is_number && parts.next().is_some()).then_some(namespace)
 }
 
 /// A blob, ready to be read.
@@ -102,6 +125,7 @@ impl Content {
         let channel =
             Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
         Self {
+            leases: LeasesClient::new(channel.clone()),
             client: ContentClient::new(channel)
                 .max_decoding_message_size(MESSAGE_MAX)
                 .max_encoding_message_size(MESSAGE_MAX),
@@ -131,8 +155,11 @@ impl Content {
         Ok(Blob::Stream(Box::new(stream.into_inner())))
     }
 
-    /// Begins to write a blob under a name of its own. Nothing of it stays unless it is committed.
-    pub(crate) async fn ingest(&self, caller: Caller, name: String) -> Result<Ingest, Status> {
+    /// Begins to write a blob. `name` is that of the ingestion; one is made up if it is empty.
+    /// Nothing of it stays unless it is committed.
+    pub(crate) async fn ingest(&self, mut caller: Caller, name: String) -> Result<Ingest, Status> {
+        self.lease(&mut caller).await?;
+        let name = if name.is_empty() { unique() } else { name };
         let (messages, outgoing) = mpsc::channel(1);
         let first = WriteContentRequest {
             action: WriteAction::Stat.into(),
@@ -161,6 +188,28 @@ impl Content {
         // From now on it is ours to drop.
         ingest.left.name = name;
         Ok(ingest)
+    }
+
+    /// containerd does not say which lease its own caller has, so the blob gets one that ends by
+    /// itself: containerd's collector must not be faster than who asked for the blob.
+    async fn lease(&self, caller: &mut Caller) -> Result<(), Status> {
+        if caller.0.contains_key(LEASE) {
+            return Ok(());
+        }
+        let end = prost_types::Timestamp {
+            seconds: Timestamp::now().0 / 1_000_000_000 + LEASED_SECS,
+            nanos: 0,
+        };
+        let request = caller.asks(CreateRequest {
+            id: unique(),
+            labels: [("containerd.io/gc.expire".to_owned(), end.to_string())].into(),
+        });
+        let answer = self.leases.clone().create(request).await;
+        let answer = answer.map_err(|status| self.explain("lease a blob in", status))?;
+        let lease = answer.into_inner().lease.unwrap_or_default().id.parse();
+        let unfit = |_| Status::internal("containerd names a lease as no metadata can");
+        caller.0.insert(LEASE, lease.map_err(unfit)?);
+        Ok(())
     }
 
     /// Sees to it that a blob which was there before says what it is uncompressed.
@@ -330,6 +379,13 @@ impl Drop for Left {
     }
 }
 
+/// A name that no other has.
+fn unique() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("layerd-{}-{count}", Timestamp::now().0)
+}
+
 /// Opens the file of a blob.
 fn open_file(root: &Path, digest: Digest) -> Result<File, Errno> {
     let folder = open(
@@ -344,5 +400,35 @@ fn open_file(root: &Path, digest: Digest) -> Result<File, Errno> {
         Ok(File::from(file))
     } else {
         Err(Errno::EINVAL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use layerd_store::Key;
+    use tonic::metadata::MetadataMap;
+
+    use super::{Caller, NAMESPACE};
+
+    #[test]
+    fn the_namespace_is_the_callers_or_the_snapshots() {
+        let named: MetadataMap = {
+            let mut metadata = MetadataMap::new();
+            metadata.insert(NAMESPACE, "theirs".parse().unwrap());
+            metadata
+        };
+        for (metadata, key, wanted) in [
+            (&named, "k8s.io/12/sha256:a", Some("theirs")),
+            (&MetadataMap::new(), "k8s.io/12/sha256:a", Some("k8s.io")),
+            (&MetadataMap::new(), "default/3/a/b", Some("default")),
+            (&MetadataMap::new(), "default/3", None),
+            (&MetadataMap::new(), "default//a", None),
+            (&MetadataMap::new(), "default/x/a", None),
+            (&MetadataMap::new(), "mine", None),
+        ] {
+            let caller = Caller::of(metadata, &Key::parse("key", key).unwrap());
+            let found = caller.0.get(NAMESPACE).map(|value| value.to_str().unwrap());
+            assert_eq!(found, wanted, "{key}");
+        }
     }
 }

@@ -12,7 +12,7 @@ mod memory;
 mod pack;
 mod rebase;
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -214,6 +214,10 @@ impl Engine {
             progress: &watch,
             manifest: None,
         };
+        let source = Watched {
+            source,
+            watch: &watch,
+        };
         apply::apply(source, &target, &options)
     }
 
@@ -270,10 +274,9 @@ impl Engine {
         }
         let key = record.key.clone();
         match cause {
-            layerd_layers::Error::Stopped if claim.is_cancelled() => {
-                Refusal::Missing { key }.into()
-            }
-            layerd_layers::Error::Stopped if self.backlog.is_stopping() => Error::Stopping,
+            // Whatever failed in what nobody wants any more.
+            _ if claim.is_cancelled() => Refusal::Missing { key }.into(),
+            _ if self.backlog.is_stopping() => Error::Stopping,
             cause => Error::Unpack { key, cause },
         }
     }
@@ -343,6 +346,22 @@ fn markers(mounts: &[Mount]) -> Markers {
         Markers::User
     } else {
         Markers::Trusted
+    }
+}
+
+/// A source that fails with the next piece once nobody wants it, however slowly pieces come.
+struct Watched<'a, R> {
+    source: R,
+    watch: &'a Watch<'a>,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        if self.watch.cancelled() {
+            return Err(io::Error::other("nobody wants it any more"));
+        }
+        Ok(count)
     }
 }
 

@@ -3,8 +3,6 @@
 //! UNIMPLEMENTED is not a failure here: containerd then asks its next differ. So everything that
 //! layerd leaves to others is found out before anything is changed, and only that gets this code.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use layerd_engine::layers::apply::{Blob as BlobFacts, Compression};
 use layerd_engine::layers::diff::Packing;
 use layerd_mounts::Mount;
@@ -13,7 +11,7 @@ use layerd_proto::containerd::services::diff::v1::{
     ApplyRequest, ApplyResponse, DiffRequest, DiffResponse,
 };
 use layerd_proto::containerd::types;
-use layerd_store::{BadInput, Key, Timestamp};
+use layerd_store::{BadInput, Key};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 use tracing::debug;
@@ -50,9 +48,9 @@ impl Diff for Service {
         &self,
         request: Request<ApplyRequest>,
     ) -> Result<Response<ApplyResponse>, Status> {
-        let caller = Caller::of(&request);
-        let request = request.into_inner();
+        let (metadata, _, request) = request.into_parts();
         let (key, compression) = self.accept(&request)?;
+        let caller = Caller::of(&metadata, &key);
         let (digest, blob) = facts(request.diff.unwrap_or_default())?;
         let _place = self.unpacker.place().await?;
         let opened = self.content.open(&caller, digest).await?;
@@ -78,16 +76,16 @@ impl Diff for Service {
     }
 
     async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
-        let caller = Caller::of(&request);
-        let request = request.into_inner();
+        let (metadata, _, request) = request.into_parts();
         self.check_enabled()?;
         let (media_type, packing) = packing(&request.media_type)?;
         let (left, right) = (mounts(request.left)?, mounts(request.right)?);
         let changes = self.unpacker.parts.engine.changes_between(&left, &right);
         let changes = changes.map_err(|error| status::of(&error))?;
         let epoch = request.source_date_epoch.map(|time| time.seconds);
+        let caller = Caller::of(&metadata, changes.key());
         let _place = self.unpacker.place().await?;
-        let mut ingest = self.content.ingest(caller, name(request.r#ref)).await?;
+        let mut ingest = self.content.ingest(caller, request.r#ref).await?;
         let (sender, mut pieces) = mpsc::channel(CHUNKS_WAITING);
         let out = ChunkWriter::new(sender, |piece| piece);
         let upload = async move {
@@ -218,16 +216,6 @@ fn mounts(messages: Vec<types::Mount>) -> Result<Vec<Mount>, Status> {
     messages.into_iter().map(mount).collect()
 }
 
-/// The name of an ingestion: the caller's, or one that no other has.
-fn name(given: String) -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    if !given.is_empty() {
-        return given;
-    }
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("layerd-{}-{count}", Timestamp::now().0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,12 +238,6 @@ mod tests {
         ] {
             assert_eq!(compression(&media_type), wanted, "{media_type}");
         }
-    }
-
-    #[test]
-    fn names_of_ingestions_differ() {
-        assert_eq!(name("given".to_owned()), "given");
-        assert_ne!(name(String::new()), name(String::new()));
     }
 
     #[test]

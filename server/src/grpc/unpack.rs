@@ -14,8 +14,9 @@ use layerd_store::Key;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Status;
 
-use super::Parts;
 use super::chunks::ChunkWriter;
+use super::{Parts, status};
+use crate::tasks::Lost;
 
 /// What is to be unpacked.
 #[derive(Debug)]
@@ -66,14 +67,21 @@ impl Unpacker {
             };
             engine.apply(&layer.key, source, &unpack)
         });
-        // The source may be done with before all of it was fed.
-        let mut feed = std::pin::pin!(feed);
+        let stop = self.parts.tasks.stopping();
+        let mut stopped = false;
         let mut work = std::pin::pin!(work);
         tokio::select! {
-            biased;
-            applied = &mut work => applied,
-            () = &mut feed => work.await,
+            // The source may be done with before all of it was fed.
+            applied = &mut work => return applied,
+            () = feed => {}
+            () = stop.cancelled() => stopped = true,
         }
+        // Without its feed the source fails, also where the client sends nothing any more.
+        let applied = work.await;
+        if stopped {
+            return applied.map_err(|_| status::lost(&Lost::Stopping));
+        }
+        applied
     }
 
     /// Makes a layer of what a snapshot changed. Dropped, the thread that works ends soon.
