@@ -91,6 +91,11 @@ bench: as-root peers release ## Measure layerd beside containerd's overlayfs, an
 bench-durability: as-root release ## Measure what durability = "full" costs (as root)
 	@$(own_mounts) target/release/layerd-bench durability
 
+.PHONY: bench-volumes
+bench-volumes: as-root release ## Measure removal, copy-up and attachments of volumes (as root)
+	@$(own_mounts) target/release/layerd-bench volumes
+	@$(own_mounts) target/release/layerd-bench attachments
+
 .PHONY: release
 release: ## Build layerd and what measures it, optimised
 	@cargo build --release --locked -p layerd -p layerd-bench

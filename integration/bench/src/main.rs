@@ -18,6 +18,7 @@ mod place;
 mod stats;
 mod table;
 mod target;
+mod volumes;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -38,6 +39,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// A restart of layerd that finds many attachments
+    Attachments {
+        /// How many
+        #[arg(long, default_value_t = 2_000)]
+        count: usize,
+        /// Restarts
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
     /// What durability = "full" costs beside "metadata": commits, and unpacking an image
     Durability {
         #[command(flatten)]
@@ -72,6 +82,21 @@ enum What {
         #[arg(long)]
         peer: Vec<PathBuf>,
     },
+    /// Removing large and small volumes, and filling volumes from images beside cp -a
+    Volumes(OfVolumes),
+}
+
+#[derive(Debug, Args)]
+struct OfVolumes {
+    /// File systems to remove volumes on, in this order
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "target,xfs")]
+    fs: Vec<Fs>,
+    /// Rounds
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// A small part of it, to see that it works
+    #[arg(long)]
+    short: bool,
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +117,10 @@ struct On {
 fn main() {
     say(&machine());
     match Cli::parse().command {
+        What::Attachments { count, rounds } => volumes::run_attachments(count, rounds),
+        What::Volumes(OfVolumes { fs, rounds, short }) => {
+            volumes::run(&fs, volumes::Extent { rounds, short });
+        }
         What::Durability { on, short } => {
             let rounds = on.rounds;
             durability::run(&on.fs, durability::Extent { rounds, short });

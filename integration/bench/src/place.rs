@@ -82,6 +82,12 @@ impl Place {
         output(Command::new("sync").arg("-f").arg(&self.dir));
     }
 
+    /// Bytes of it that are taken.
+    pub(crate) fn used(&self) -> u64 {
+        let disk = nix::sys::statvfs::statvfs(&self.dir).expect("it is mounted");
+        (disk.blocks() - disk.blocks_free()) * disk.fragment_size()
+    }
+
     /// Empties a directory in it, in which nothing runs any more, and syncs.
     pub(crate) fn clear(&self, dir: &Path) {
         assert!(dir.starts_with(&self.dir), "not ours: {}", dir.display());

@@ -45,6 +45,28 @@ fn root_durability_compares_commits_and_unpacks() {
 }
 
 #[test]
+fn root_volumes_are_removed_and_filled() {
+    let rows = rows(&["volumes", "--short", "--fs", "target", "--rounds", "1"]);
+    let names: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+    let wanted = [
+        "files",
+        "10",
+        "1000",
+        "how",
+        "first use of the volume",
+        "cp -a of the merged mount",
+        "cp -a takes so many times as much",
+    ];
+    assert_eq!(names, wanted);
+}
+
+#[test]
+fn root_attachments_are_found_by_a_restart() {
+    let rows = rows(&["attachments", "--count", "10", "--rounds", "1"]);
+    assert_eq!(rows.len(), 5, "{rows:#?}");
+}
+
+#[test]
 fn root_flushes_are_counted_for_each_operation() {
     let rows = rows(&["flushes", "--fs", "target", "--clients", "2"]);
     assert_eq!(rows.len(), 8, "{rows:#?}");
