@@ -91,10 +91,14 @@ bench: as-root peers release ## Measure layerd beside containerd's overlayfs, an
 bench-durability: as-root release ## Measure what durability = "full" costs (as root)
 	@$(own_mounts) target/release/layerd-bench durability
 
-.PHONY: bench-volumes
-bench-volumes: as-root release ## Measure removal, copy-up and attachments of volumes (as root)
-	@$(own_mounts) target/release/layerd-bench volumes
-	@$(own_mounts) target/release/layerd-bench attachments
+.PHONY: bench-unpack
+bench-unpack: as-root peers release ## Measure unpacking beside containerd, and igzip with tar (as root)
+	@$(own_mounts) target/release/layerd-bench unpack
+	@$(own_mounts) target/release/layerd-bench unpack --memory
+
+.PHONY: fuzz
+fuzz: as-root ## Fuzz the reading and unpacking of layers, MINUTES=20 each (as root)
+	@mounts/layers/fuzz/run.sh $(or $(MINUTES),20)
 
 .PHONY: release
 release: ## Build layerd and what measures it, optimised
