@@ -7,6 +7,7 @@
 //! an archive claims, and never panics on one.
 
 pub(crate) mod acl;
+pub mod entry;
 pub(crate) mod header;
 pub(crate) mod pax;
 pub mod reader;
@@ -16,7 +17,8 @@ pub(crate) mod sparse;
 
 use sha2::{Digest, Sha256};
 
-pub use reader::{Entry, EntryKind, Reader};
+pub use entry::{Entry, EntryKind};
+pub use reader::Reader;
 
 /// Bytes of a header, and the unit to which all else is filled up.
 pub(crate) const BLOCK: usize = 512;

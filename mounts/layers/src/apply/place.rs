@@ -27,7 +27,7 @@
 //! read.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -38,31 +38,19 @@ use crate::apply::dirs::{Dirs, Found, Id, New, ROOT, c_name};
 use crate::apply::give::{Give, Owner, refused};
 use crate::apply::implied;
 use crate::apply::names::{self, Name};
-use crate::apply::queue::Chunk;
 use crate::apply::run::Shared;
 use crate::apply::stream::Plain;
 use crate::apply::sweep;
-use crate::apply::write::{Content, Job};
+use crate::apply::write::Job;
 use crate::apply::{Options, Target, Whiteouts};
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::node;
-use crate::sys::{self, WriteBack};
 use crate::tar::{Entry, EntryKind, Reader};
 use crate::trail;
 
-/// Bytes of a file up to which somebody else fills it.
-const SMALL: u64 = 128 << 10;
-
-/// Files that are handed over at once, and bytes of the stream that they may span: buffers are
-/// few, and those of jobs that wait here cannot be filled again.
-const BATCH: (usize, u64) = (32, 1 << 20);
-
-/// Bytes of a large file after which the disk gets to know them.
-const STEP: u64 = 8 << 20;
-
-/// Bytes that all names in the lists of the result may have.
-const MOST_LISTED: usize = 16 << 20;
+mod files;
+mod whiteouts;
 
 /// What was made.
 #[derive(Debug)]
@@ -242,89 +230,6 @@ impl<'a> Placer<'a> {
         Ok(id)
     }
 
-    fn list(&mut self, name: &[u8]) -> Result<(), Error> {
-        self.listed += name.len() + size_of::<Vec<u8>>();
-        if self.listed > MOST_LISTED {
-            let (what, limit) = ("bytes in the names of whiteouts", MOST_LISTED as u64);
-            return Err(Error::Limit { what, limit });
-        }
-        Ok(())
-    }
-
-    fn opaque(&mut self, dir: Id) -> Result<(), Error> {
-        let Whiteouts::Devices(markers) = self.target.whiteouts else {
-            return self.clear(dir);
-        };
-        let here = self.dirs.open(dir)?;
-        let flags = rustix::fs::XattrFlags::empty();
-        let set = rustix::fs::fsetxattr(here, markers.opaque(), b"y", flags);
-        set.map_err(|cause| Error::io("mark as opaque", &self.dirs.path(dir), cause))
-    }
-
-    /// Deletes what this layer did not bring.
-    fn clear(&mut self, dir: Id) -> Result<(), Error> {
-        let Some(own) = &self.own else {
-            return Ok(()); // there is nothing else
-        };
-        let path = self.dirs.path(dir);
-        let failed = |cause| Error::io("read directory", &path, cause);
-        let names = sweep::names(self.dirs.open(dir)?).map_err(failed)?;
-        let (keep, remove): (Vec<_>, Vec<_>) = names
-            .into_iter()
-            .partition(|name| own.has(&self.dirs.join(dir, name)));
-        for name in remove {
-            self.remove(dir, &name)?;
-        }
-        for name in keep {
-            if let Found::Directory(below) = self.dirs.enter(dir, &name)? {
-                self.clear(below)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn whiteout(&mut self, dir: Id, hidden: &[u8], entry: &Entry) -> Result<(), Error> {
-        let name = c_name(hidden)?;
-        if self.target.whiteouts == Whiteouts::Delete {
-            return self.remove(dir, &name);
-        }
-        let give = Give::all(entry)?;
-        let owner = give
-            .owner
-            .filter(|owner| *owner != self.us || !self.dirs.is_plain(dir));
-        let here = self.dirs.open(dir)?;
-        let made = rustix::fs::mknodat(here, &*name, FileType::CharacterDevice, Mode::empty(), 0);
-        match made {
-            Err(Errno::EXIST) => {
-                return Err(refused(
-                    &entry.path,
-                    "a whiteout of what is in the same layer",
-                ));
-            }
-            other => other.map_err(|cause| self.failed("create whiteout", dir, &name, cause))?,
-        }
-        if let Some((uid, gid)) = owner {
-            let here = self.dirs.open(dir)?;
-            let (uid, gid) = (
-                rustix::fs::Uid::from_raw(uid),
-                rustix::fs::Gid::from_raw(gid),
-            );
-            rustix::fs::chownat(
-                here,
-                &*name,
-                Some(uid),
-                Some(gid),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )
-            .map_err(|cause| self.failed("change the owner of", dir, &name, cause))?;
-        }
-        self.shared.count(0);
-        let path = self.dirs.join(dir, &name).into_os_string().into_vec();
-        self.list(&path)?;
-        self.whiteouts.push(path);
-        Ok(())
-    }
-
     fn directory(&mut self, dir: Id, name: &CStr, entry: &Entry) -> Result<(), Error> {
         let mut give = Give::all(entry)?;
         if let Some(id) = self.dirs.child(dir, name.to_bytes()) {
@@ -372,102 +277,6 @@ impl<'a> Placer<'a> {
             return Give::rest(entry, self.us);
         }
         Give::all(entry)
-    }
-
-    fn file(&mut self, dir: Id, name: &CStr, entry: &Entry) -> Result<(), Error> {
-        let give = self.rest(dir, entry)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(entry.permissions);
-        let file = self.create(dir, name, &|here| {
-            rustix::fs::openat(here, name, flags | OFlags::NOFOLLOW, mode)
-        })?;
-        let path = self.dirs.join(dir, name);
-        if entry.stored > SMALL || entry.pieces.is_some() {
-            return self.large(file, path, entry, &give);
-        }
-        if self.batch.is_empty() {
-            self.batch_from = self.reader.offset();
-        }
-        let content = self.content()?;
-        self.batch.push(Job {
-            file,
-            path,
-            content,
-            give,
-        });
-        if self.batch.len() >= BATCH.0 || self.reader.offset() - self.batch_from >= BATCH.1 {
-            self.hand_over()?;
-        }
-        Ok(())
-    }
-
-    /// All content of the current file.
-    fn content(&mut self) -> Result<Vec<Chunk>, Error> {
-        let mut content = Vec::new();
-        while self.reader.left() > 0 {
-            content.push(self.chunk(usize::MAX)?);
-        }
-        Ok(content)
-    }
-
-    /// The next piece of the current file's content, which is not over; never empty.
-    fn chunk(&mut self, most: usize) -> Result<Chunk, Error> {
-        let taken = self.reader.take_with(|plain, left| {
-            let chunk = plain.next(left.min(most));
-            let length = chunk.as_deref().map_or(0, <[u8]>::len);
-            Ok((chunk, length))
-        })?;
-        let offset = self.reader.offset();
-        taken.ok_or(Error::Truncated { offset })
-    }
-
-    /// Gives the batch to the workers.
-    fn hand_over(&mut self) -> Result<(), Error> {
-        let batch = std::mem::take(&mut self.batch);
-        if batch.is_empty() {
-            return Ok(());
-        }
-        self.shared.jobs.push(batch).map_err(|_| Error::Stopped)
-    }
-
-    /// Waits until all files are filled.
-    fn catch_up(&mut self) -> Result<(), Error> {
-        self.hand_over()?;
-        self.shared.jobs.idle().map_err(|_| Error::Stopped)
-    }
-
-    /// Fills a file here and now: there is nothing else to do before its content is over.
-    fn large(
-        &mut self,
-        file: OwnedFd,
-        path: PathBuf,
-        entry: &Entry,
-        give: &Give,
-    ) -> Result<(), Error> {
-        self.hand_over()?;
-        // xfs sets blocks aside beyond the end of what grows, and counts them.
-        rustix::fs::ftruncate(&file, entry.size)
-            .map_err(|cause| Error::io("write", &path, cause))?;
-        let mut content = Content::new(self.options);
-        let whole = [(0, entry.size)];
-        let mut told = 0;
-        for (offset, length) in entry.pieces.as_deref().unwrap_or(&whole) {
-            let (mut at, end) = (*offset, *offset + *length);
-            while at < end {
-                let most = usize::try_from(end - at).unwrap_or(usize::MAX);
-                let chunk = self.chunk(most)?;
-                content
-                    .write(&file, &chunk, at)
-                    .map_err(|cause| Error::io("write", &path, cause))?;
-                at += chunk.len() as u64;
-                if self.options.durable != Durable::No && content.written() - told >= STEP {
-                    told = content.written();
-                    sys::write_back(file.as_fd(), WriteBack::Start)
-                        .map_err(|cause| Error::io("write to the disk", &path, cause))?;
-                }
-            }
-        }
-        content.complete(file, path, entry.size, give, self.options, self.shared)
     }
 
     fn special(&mut self, dir: Id, name: &CStr, entry: &Entry) -> Result<(), Error> {

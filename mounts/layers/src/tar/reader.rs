@@ -3,17 +3,21 @@
 use std::fmt;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 
-use rustix::fs::Timespec;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
+use crate::tar::entry::{Entry, EntryKind};
 use crate::tar::header::{self, Header};
 use crate::tar::sparse;
-use crate::tar::{BLOCK, hex, padding};
+use crate::tar::{BLOCK, padding};
 use notes::Notes;
+
+use sum::Sum;
+pub(crate) use sum::{MARK, SUM};
 
 mod maps;
 mod notes;
+mod sum;
 
 /// Bytes of one extended header.
 const LARGEST_NOTES: u64 = 4 << 20;
@@ -23,65 +27,6 @@ const LARGEST_NAME: u64 = 1 << 20;
 
 /// Bytes asked of the stream at once.
 const BUFFER: usize = 256 << 10;
-
-/// The comment at the start of an archive that has a checksum at its end.
-pub(crate) const MARK: &str = "layerd archive 1";
-const ANY_MARK: &[u8] = b"layerd archive ";
-
-/// What the comment at the end of such an archive begins with; the SHA-256 of all bytes before
-/// its header follows, in hexadecimal.
-pub(crate) const SUM: &str = "layerd sha256 ";
-
-/// The types of entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EntryKind {
-    /// A regular file; its content follows.
-    File,
-    /// Another name of a file that came before.
-    HardLink,
-    /// A symlink.
-    Symlink,
-    /// A character device.
-    Character,
-    /// A block device.
-    Block,
-    /// A directory.
-    Directory,
-    /// A FIFO.
-    Fifo,
-}
-
-/// One file of an archive, as the archive has it: nothing in it has been checked against what a
-/// file system takes.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// Its name, with slashes.
-    pub path: Vec<u8>,
-    /// What it is.
-    pub kind: EntryKind,
-    /// Permission bits with setuid, setgid and sticky.
-    pub permissions: u32,
-    /// Owner.
-    pub uid: u64,
-    /// Group.
-    pub gid: u64,
-    /// When it was modified.
-    pub modified: Timespec,
-    /// When it was read, if the archive says it.
-    pub accessed: Option<Timespec>,
-    /// Length of a file in bytes, holes included.
-    pub size: u64,
-    /// Bytes of it that the archive holds.
-    pub stored: u64,
-    /// Where they belong, as offset and length, if it has holes.
-    pub pieces: Option<Vec<(u64, u64)>>,
-    /// What a symlink or a hard link points to.
-    pub link: Vec<u8>,
-    /// Major and minor number of a device.
-    pub number: (u32, u32),
-    /// Extended attributes, by name; access lists among them.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
 
 /// A streaming reader. Reads ahead of what it returns, by at most 256 KiB.
 pub struct Reader<R> {
@@ -103,18 +48,6 @@ enum Dialect {
     /// What containerd reads in a layer: global headers and access lists in text are passed over,
     /// and a stream that ends where a header could begin is complete.
     Layer,
-}
-
-/// What is known of the checksum of the whole.
-enum Sum {
-    /// No header was read yet.
-    Unknown(Sha256),
-    /// The archive promises none.
-    None,
-    /// It will come.
-    Promised(Sha256),
-    /// It came, and was right.
-    Right,
 }
 
 impl<R> fmt::Debug for Reader<R> {
@@ -386,54 +319,6 @@ impl<R: Read> Reader<R> {
         let end = name.iter().position(|byte| *byte == 0);
         name.truncate(end.unwrap_or(name.len()));
         Ok(name)
-    }
-
-    fn global(&mut self, header: &Header, at: u64, before: Option<Sha256>) -> Result<(), Error> {
-        let bad = |problem| Error::Malformed {
-            offset: at,
-            problem,
-        };
-        let data = self.metadata(header, at, LARGEST_NOTES)?;
-        let notes = self.defaults.with(&data).map_err(bad)?;
-        if !notes.fit_all_files() {
-            return Err(bad("a global header with what belongs to one file"));
-        }
-        let comment = notes.comment.as_deref().unwrap_or_default();
-        match std::mem::replace(&mut self.sum, Sum::None) {
-            Sum::Unknown(sum) if comment == MARK.as_bytes() => self.sum = Sum::Promised(sum),
-            Sum::Unknown(_) if comment.starts_with(ANY_MARK) => {
-                return Err(bad("made by a later version of layerd"));
-            }
-            Sum::Promised(sum) => match comment.strip_prefix(SUM.as_bytes()) {
-                None => self.sum = Sum::Promised(sum),
-                Some(said) if before.is_some_and(|sum| hex(sum).as_bytes() == said) => {
-                    self.sum = Sum::Right;
-                }
-                Some(_) => {
-                    let problem = "its checksum is wrong";
-                    return Err(Error::Damaged { problem });
-                }
-            },
-            Sum::Unknown(_) | Sum::None => {}
-            Sum::Right => self.sum = Sum::Right,
-        }
-        self.defaults = notes;
-        self.defaults.comment = None;
-        Ok(())
-    }
-
-    fn sum_so_far(&self) -> Option<Sha256> {
-        match &self.sum {
-            Sum::Promised(sum) => Some(sum.clone()),
-            _ => None,
-        }
-    }
-
-    /// The first header was of a file: no checksum will come.
-    fn no_mark(&mut self) {
-        if let Sum::Unknown(_) = self.sum {
-            self.sum = Sum::None;
-        }
     }
 
     fn file(

@@ -3,9 +3,9 @@
 use rustix::fs::Timespec;
 
 use crate::tar::acl;
+use crate::tar::entry::{Entry, EntryKind};
 use crate::tar::header::{self, Header};
 use crate::tar::pax;
-use crate::tar::reader::{Entry, EntryKind};
 use crate::tar::sparse::{self, MOST_PIECES, Pieces};
 
 /// The records that matter, the last of each.
