@@ -100,6 +100,11 @@ bench-unpack: as-root peers release ## Measure unpacking beside containerd, and 
 fuzz: as-root ## Fuzz the reading and unpacking of layers, MINUTES=20 each (as root)
 	@mounts/layers/fuzz/run.sh $(or $(MINUTES),20)
 
+.PHONY: bench-volumes
+bench-volumes: as-root release ## Measure removal, copy-up and attachments of volumes (as root)
+	@$(own_mounts) target/release/layerd-bench volumes
+	@$(own_mounts) target/release/layerd-bench attachments
+
 .PHONY: release
 release: ## Build layerd and what measures it, optimised
 	@cargo build --release --locked -p layerd -p layerd-bench
