@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
-    attach, attachments, backup, completions, du, fsck, info, man, mount, oci_apply, restore,
-    setup, snapshot, trash, volume, why,
+    attach, attachments, backup, completions, du, fsck, info, layer, man, mount, oci_apply,
+    restore, setup, snapshot, trash, volume, why,
 };
 use crate::human;
 
@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Snapshot(snapshot::Args),
     #[command(alias = "volumes", alias = "vol")]
     Volume(volume::Args),
+    #[command(alias = "layers")]
+    Layer(layer::Args),
     Mount(mount::Args),
     Attach(attach::Attach),
     Detach(attach::Detach),
@@ -136,6 +138,9 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   du              name, kind, layers, own_bytes, shared_bytes
   why             name, kind, bytes (null if not known), namespace, client_key, unpacks (null for
                   none), depth, children (names)
+  layer apply     key, diff_id, size (of the archive), bytes, inodes
+  layer diff      key, file, digest, size, diff_id, uncompressed, changed (files); nothing if the
+                  layer itself goes to standard output
   volume ls, inspect, undelete, rename, label, snapshot
                   id, name, driver, path, created_at, updated_at, labels and options (objects),
                   anonymous, attachments (a number), filled_from (\"\" for nothing), snapshot_of

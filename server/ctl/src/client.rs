@@ -3,6 +3,7 @@
 mod archives;
 mod attachments;
 mod filling;
+mod layers;
 mod volumes;
 
 pub(crate) use archives::Exported;
@@ -18,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use layerd_proto::containerd::services::snapshots::v1 as wire;
 use layerd_proto::layerd::v1 as admin;
 use layerd_proto::layerd::v1::admin_client::AdminClient;
+use layerd_proto::layerd::v1::layers_client::LayersClient;
 use layerd_proto::layerd::v1::{InfoRequest, InfoResponse};
 use layerd_proto::layerd::volumes::v1::attachments_client::AttachmentsClient;
 use layerd_proto::layerd::volumes::v1::mounts_client::MountsClient;
@@ -53,6 +55,7 @@ pub(crate) struct Client {
     volumes: VolumesClient<Channel>,
     mounts: MountsClient<Channel>,
     attachments: AttachmentsClient<Channel>,
+    layers: LayersClient<Channel>,
     timeout: Duration,
 }
 
@@ -84,6 +87,7 @@ impl Client {
             admin: AdminClient::new(channel.clone()),
             volumes: VolumesClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             mounts: MountsClient::new(channel.clone()),
+            layers: LayersClient::new(channel.clone()),
             attachments: AttachmentsClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
             timeout,
         })

@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod du;
 pub(crate) mod fsck;
 pub(crate) mod info;
+pub(crate) mod layer;
 pub(crate) mod man;
 pub(crate) mod mount;
 pub(crate) mod oci_apply;
@@ -47,6 +48,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
     match cli.command {
         Command::Info(args) => wait(info::run(&args, &daemon, out)),
         Command::Snapshot(args) => wait(snapshot::run(args, &daemon, out)),
+        Command::Layer(args) => wait(layer::run(args, &daemon, out)),
         Command::Volume(args) => wait(volume::run(args, &daemon, out)),
         Command::Mount(args) => wait(mount::run(args, &daemon, out)),
         Command::Attach(args) => wait(attach::attach(args, &daemon, out)),

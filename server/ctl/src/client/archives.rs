@@ -30,7 +30,7 @@ pub(crate) struct Exported {
 }
 
 /// Why reading a file ended early.
-type ReadError = Arc<Mutex<Option<io::Error>>>;
+pub(super) type ReadError = Arc<Mutex<Option<io::Error>>>;
 
 impl Client {
     /// Hands the pieces of an archive of a volume to `each`. It is whole, and what the daemon
@@ -117,7 +117,7 @@ impl Client {
 
 /// Reads on a thread of its own, because a pipe may keep it waiting while the daemon has something
 /// to say. The thread ends with the input, or with the one who wants it.
-fn in_pieces(mut input: impl Read + Send + 'static) -> (ReceiverStream<Vec<u8>>, ReadError) {
+pub(super) fn in_pieces(mut input: impl Read + Send + 'static) -> (ReceiverStream<Vec<u8>>, ReadError) {
     let (sender, pieces) = mpsc::channel(PIECES_WAITING);
     let failure = ReadError::default();
     let failed = failure.clone();

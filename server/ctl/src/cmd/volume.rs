@@ -1,6 +1,6 @@
 //! `layerctl volume ...`.
 
-mod archive;
+pub(super) mod archive;
 mod change;
 mod create;
 mod list;

@@ -155,7 +155,7 @@ fn warnings(exported: &Exported) -> Vec<String> {
 }
 
 /// Beside the output.
-fn aside(line: &str) -> Result<(), Error> {
+pub(in crate::cmd) fn aside(line: &str) -> Result<(), Error> {
     writeln!(io::stderr(), "{line}").map_err(Error::Output)
 }
 
@@ -184,7 +184,7 @@ pub(super) async fn import(args: Import, daemon: &Daemon, out: &mut Output) -> R
 }
 
 /// The archive, and its length if that is known.
-fn open(file: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>), Error> {
+pub(in crate::cmd) fn open(file: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>), Error> {
     if file == Path::new("-") {
         return match io::stdin().is_terminal() {
             false => Ok((Box::new(io::stdin()), None)),
