@@ -149,7 +149,11 @@ pub(crate) fn target() -> PathBuf {
 }
 
 /// `target/debug` (or another profile), which holds the built programs.
-pub(crate) fn profile() -> PathBuf {
+///
+/// # Panics
+/// If it is not where cargo puts it.
+#[must_use]
+pub fn profile() -> PathBuf {
     let program = std::env::current_exe().expect("a running program has a path");
     let folder = program.parent().expect("a program lies in a folder");
     // Tests lie in deps/, programs beside it.

@@ -14,7 +14,6 @@ use std::time::Duration;
 use layerd_integration::image::{self, apply};
 use layerd_integration::process::{output, wait_until};
 use layerd_integration::{Containerd, Daemon, Entry, Image, Layer, Scratch, Tree, Version};
-use nix::mount::umount;
 
 macro_rules! on_version {
     ($name:ident, $version:expr) => {
@@ -145,20 +144,9 @@ impl World {
         self.scratch.path().file_name().unwrap().to_str().unwrap()
     }
 
-    /// Reads the tree over a committed snapshot through a snapshot that is removed again (not a
-    /// view: containerd's collector takes those that `ctr` makes at once).
     fn tree(&self, snapshotter: &str, chain: &str) -> Tree {
-        let ctr = |arguments: &[&str]| {
-            self.containerd
-                .ctr(&[&["snapshots", "--snapshotter", snapshotter], arguments].concat())
-        };
         let target = self.scratch.dir("m");
-        ctr(&["prepare", "look", chain]);
-        mount(&ctr(&["mounts", text(&target), "look"]));
-        let tree = Tree::read(&target);
-        umount(&target).unwrap();
-        ctr(&["rm", "look"]);
-        tree
+        self.containerd.tree(snapshotter, chain, &target)
     }
 
     fn run(&self, command: &str) {
@@ -411,11 +399,6 @@ fn root_demo_shows_the_layer_below_untouched() {
         "{said}"
     );
     assert!(shows("snapshots: 0, directories: 0", ""), "{said}");
-}
-
-/// Runs the command line that `ctr snapshots mounts` prints.
-fn mount(line: &str) {
-    output(Command::new("sh").args(["-euc", line]));
 }
 
 fn text(path: &Path) -> &str {

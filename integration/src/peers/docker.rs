@@ -27,8 +27,21 @@ impl Docker {
     /// With its log, if it does not come up; if it is not installed.
     #[must_use]
     pub fn start(dir: &Path, snapshotter: &Path) -> Self {
+        Self::begin(dir, Containerd::start(Version::V2_1, dir, snapshotter))
+    }
+
+    /// As [`start`](Self::start), with layerd unpacking and packing layers.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up; if it is not installed.
+    #[must_use]
+    pub fn start_unpacking(dir: &Path, snapshotter: &Path) -> Self {
+        let containerd = Containerd::start_unpacking(Version::V2_1, dir, snapshotter);
+        Self::begin(dir, containerd)
+    }
+
+    fn begin(dir: &Path, containerd: Containerd) -> Self {
         let programs = peer("docker-28");
-        let containerd = Containerd::start(Version::V2_1, dir, snapshotter);
         let settings = json!({
             "data-root": dir.join("data"),
             "exec-root": dir.join("exec"),

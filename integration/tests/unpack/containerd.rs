@@ -1,0 +1,340 @@
+//! containerd 1.7 and 2.1 with layerd as snapshotter and differ.
+
+use std::process::Command;
+use std::time::Duration;
+
+use layerd_integration::image;
+use layerd_integration::process::{output, wait_until};
+use layerd_integration::{Containerd, Daemon, Entry, Image, Scratch, Version};
+
+use super::{daemon, moved, text, trusted};
+
+macro_rules! on_version {
+    ($name:ident, $version:expr) => {
+        mod $name {
+            use super::Version;
+
+            #[test]
+            fn unpacks_and_packs() {
+                super::unpacks_and_packs($version);
+            }
+
+            #[test]
+            fn without_containerds_directory() {
+                super::without_containerds_directory($version);
+            }
+
+            #[test]
+            fn overlayfs_is_left_to_containerd() {
+                super::overlayfs_is_left_to_containerd($version);
+            }
+
+            #[test]
+            fn switched_off_containerd_does_it() {
+                super::switched_off_containerd_does_it($version);
+            }
+
+            #[test]
+            fn a_layerd_that_is_down_is_named() {
+                super::a_layerd_that_is_down_is_named($version);
+            }
+
+            #[test]
+            fn a_crash_while_importing_is_made_good() {
+                super::a_crash_while_importing_is_made_good($version);
+            }
+        }
+    };
+}
+
+on_version!(root_containerd_1_7, Version::V1_7);
+on_version!(root_containerd_2_1, Version::V2_1);
+
+const NAME: &str = "docker.io/test/image:1";
+
+struct World {
+    containerd: Containerd,
+    daemon: Daemon,
+    scratch: Scratch,
+    version: Version,
+}
+
+impl World {
+    fn new(version: Version, more: &str) -> Self {
+        let scratch = Scratch::new();
+        let daemon = daemon(&scratch, more);
+        let containerd = Containerd::start_unpacking(version, &scratch.dir("c"), daemon.socket());
+        Self {
+            containerd,
+            daemon,
+            scratch,
+            version,
+        }
+    }
+
+    fn image(&self, layers: &[image::Layer]) -> Image {
+        Image::build(&self.scratch.dir("i"), NAME, layers)
+    }
+
+    /// What imports through the diff service, and what through the transfer service, where the
+    /// tests configure that.
+    fn imports(&self) -> &[&[&str]] {
+        match self.version {
+            Version::V2_1 => &[&["--local"], &[]],
+            _ => &[&["--local"]],
+        }
+    }
+
+    fn import(&self, image: &Image, snapshotter: &str, how: &[&str]) {
+        let import = ["images", "import", "--snapshotter", snapshotter];
+        self.containerd
+            .ctr(&[&import, how, &[image.archive()]].concat());
+    }
+
+    fn assert_tree(&self, image: &Image, snapshotter: &str) {
+        let target = self.scratch.dir("m");
+        let tree = self.containerd.tree(snapshotter, image.top(), &target);
+        tree.assert_equals(image.tree());
+    }
+
+    fn remove_image(&self) {
+        self.containerd.ctr(&["images", "rm", "--sync", NAME]);
+        self.containerd.ctr(&["content", "prune", "references"]);
+    }
+
+    fn finish(mut self) {
+        self.daemon.assert_empty();
+        self.daemon.assert_no_errors_logged();
+        self.daemon.stop();
+    }
+}
+
+/// Import, compare, write, diff, apply the diff again.
+fn unpacks_and_packs(version: Version) {
+    let world = World::new(version, "");
+    let image = world.image(&image::corpus());
+    let count = image.chain().len() as u64;
+    let mut unpacked = 0;
+    for how in world.imports() {
+        world.import(&image, "layerd", how);
+        unpacked += count;
+        assert_eq!(moved(&world.daemon), (unpacked, 0), "{how:?}");
+        world.assert_tree(&image, "layerd");
+        if world.imports().len() > 1 {
+            world.remove_image();
+            world.daemon.assert_empty();
+        }
+    }
+    let (by_memory, by_walk) = trusted(&world.daemon);
+    assert_eq!((by_memory as u64, by_walk), (unpacked, 0));
+    world.import(&image, "layerd", &["--local"]);
+    diff_of_a_container(&world, &image);
+    world.remove_image();
+    world.finish();
+}
+
+fn diff_of_a_container(world: &World, image: &Image) {
+    let container = world.scratch.path().file_name().unwrap().to_str().unwrap();
+    let run = [
+        "run",
+        "--detach",
+        "--null-io",
+        "--snapshotter",
+        "layerd",
+        NAME,
+        container,
+    ];
+    let script = "echo changed > /etc/motd; rm -r /names/hidden; echo end > /end; exec sleep 1000";
+    world
+        .containerd
+        .ctr(&[&run[..], &["/bin/sh", "-c", script]].concat());
+    let exec = [
+        "tasks",
+        "exec",
+        "--exec-id",
+        "e",
+        container,
+        "/bin/cat",
+        "/end",
+    ];
+    wait_until("the container's changes", Duration::from_secs(10), || {
+        world.containerd.try_ctr(&exec).stdout == b"end\n"
+    });
+    look_at_diffs(world, image, container);
+    world
+        .containerd
+        .ctr(&["tasks", "kill", "--signal", "SIGKILL", container]);
+    wait_until("the container to end", Duration::from_secs(10), || {
+        world.containerd.ctr(&["tasks", "ls"]).contains("STOPPED")
+    });
+    world.containerd.ctr(&["tasks", "rm", container]);
+    world.containerd.ctr(&["containers", "rm", container]);
+}
+
+fn look_at_diffs(world: &World, image: &Image, container: &str) {
+    let unpacked = moved(&world.daemon).0;
+    for (flags, list, packed) in [
+        (&[][..], "-tzf", 1),
+        (
+            &["--media-type", "application/vnd.oci.image.layer.v1.tar"][..],
+            "-tf",
+            2,
+        ),
+    ] {
+        let diff = ["snapshots", "--snapshotter", "layerd", "diff"];
+        let made = world
+            .containerd
+            .try_ctr(&[&diff, flags, &[container]].concat());
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        let archive = world.scratch.path().join("diff");
+        std::fs::write(&archive, made.stdout).unwrap();
+        let names = output(Command::new("tar").arg(list).arg(&archive));
+        for name in ["etc/motd", "names/.wh.hidden", "end"] {
+            assert!(names.lines().any(|line| line == name), "no {name}: {names}");
+        }
+        assert_eq!(moved(&world.daemon), (unpacked, packed));
+    }
+    let whole = ["snapshots", "--snapshotter", "layerd", "diff", image.top()];
+    assert!(!world.containerd.try_ctr(&whole).stdout.is_empty());
+    assert_eq!(moved(&world.daemon).1, 3, "a view of a committed snapshot");
+}
+
+/// Blobs come over containerd's socket where layerd cannot read them.
+fn without_containerds_directory(version: Version) {
+    let scratch = Scratch::new();
+    let arguments = super::configured(&scratch, "");
+    let file = &arguments[1];
+    let text = std::fs::read_to_string(file).unwrap();
+    let other = text.replace("/root\"", "/elsewhere\"");
+    std::fs::write(file, other).unwrap();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let daemon = Daemon::start_with(&scratch.dir("d"), &arguments);
+    let containerd = Containerd::start_unpacking(version, &scratch.dir("c"), daemon.socket());
+    let world = World {
+        containerd,
+        daemon,
+        scratch,
+        version,
+    };
+    let image = world.image(&image::corpus());
+    world.import(&image, "layerd", &["--local"]);
+    assert_eq!(moved(&world.daemon).0, image.chain().len() as u64);
+    world.assert_tree(&image, "layerd");
+    world.remove_image();
+    world.finish();
+}
+
+/// The differ is asked for all snapshotters, and answers for its own.
+fn overlayfs_is_left_to_containerd(version: Version) {
+    let world = World::new(version, "");
+    let image = world.image(&image::corpus());
+    for how in world.imports() {
+        world.import(&image, "overlayfs", how);
+        world.assert_tree(&image, "overlayfs");
+    }
+    assert_eq!(moved(&world.daemon), (0, 0));
+    world.remove_image();
+    world.finish();
+}
+
+fn switched_off_containerd_does_it(version: Version) {
+    let world = World::new(version, "[unpack]\nenabled = false");
+    let image = world.image(&image::corpus());
+    world.import(&image, "layerd", &["--local"]);
+    world.assert_tree(&image, "layerd");
+    let active = [
+        "snapshots",
+        "--snapshotter",
+        "layerd",
+        "prepare",
+        "a",
+        image.top(),
+    ];
+    world.containerd.ctr(&active);
+    let diff = ["snapshots", "--snapshotter", "layerd", "diff", "a"];
+    assert!(world.containerd.try_ctr(&diff).status.success());
+    assert_eq!(moved(&world.daemon), (0, 0));
+    world.containerd.snapshots(&["rm", "a"]);
+    world.remove_image();
+    if version == Version::V2_1 {
+        // The transfer service has one differ for a snapshotter and asks no other.
+        let import = [
+            "images",
+            "import",
+            "--snapshotter",
+            "layerd",
+            image.archive(),
+        ];
+        assert!(!world.containerd.try_ctr(&import).status.success());
+        let log = world.daemon.log();
+        assert!(log.contains("`unpack.enabled = false`"), "{log}");
+        world.remove_image();
+    }
+    world.finish();
+}
+
+/// The diff service goes on to the next differ when one says that it is not for it, and only then.
+fn a_layerd_that_is_down_is_named(version: Version) {
+    let mut world = World::new(version, "");
+    let image = world.image(&[vec![Entry::file("f", "f")]]);
+    world.import(&image, "layerd", &["--local"]);
+    world.remove_image();
+    world.daemon.kill9();
+    for snapshotter in ["layerd", "overlayfs"] {
+        let import = [
+            "images",
+            "import",
+            "--local",
+            "--snapshotter",
+            snapshotter,
+            image.archive(),
+        ];
+        let failed = world.containerd.try_ctr(&import);
+        let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+        assert!(!failed.status.success(), "{snapshotter}");
+        assert!(
+            said.contains(text(world.daemon.socket())),
+            "{snapshotter}: {said}"
+        );
+    }
+    world.daemon.restart();
+    world.containerd.wait_for_snapshotter();
+    world.import(&image, "layerd", &["--local"]);
+    world.remove_image();
+    world.finish();
+}
+
+/// What was half unpacked is no layer, and a second import makes it whole.
+fn a_crash_while_importing_is_made_good(version: Version) {
+    let mut world = World::new(version, "");
+    let image = world.image(&image::tiny(60));
+    let import = [
+        "images",
+        "import",
+        "--local",
+        "--snapshotter",
+        "layerd",
+        image.archive(),
+    ];
+    let mut running = world.containerd.command(&import).spawn().unwrap();
+    wait_until(
+        "the import to be under way",
+        Duration::from_secs(20),
+        || moved(&world.daemon).0 > 10,
+    );
+    world.daemon.kill9();
+    assert!(
+        !running.wait().unwrap().success(),
+        "the crash came too late"
+    );
+    world.daemon.restart();
+    world.containerd.wait_for_snapshotter();
+    world.import(&image, "layerd", &["--local"]);
+    world.assert_tree(&image, "layerd");
+    world.remove_image();
+    world.finish();
+}
