@@ -18,6 +18,7 @@ mod place;
 mod stats;
 mod table;
 mod target;
+mod unpack;
 mod volumes;
 
 use std::fmt::Display;
@@ -82,6 +83,8 @@ enum What {
         #[arg(long)]
         peer: Vec<PathBuf>,
     },
+    /// Unpacking an image, beside containerd and beside igzip and tar
+    Unpack(unpack::Extent),
     /// Removing large and small volumes, and filling volumes from images beside cp -a
     Volumes(OfVolumes),
 }
@@ -148,6 +151,7 @@ fn main() {
             };
             ops::run(&on.fs, &targets, &extent);
         }
+        What::Unpack(extent) => unpack::run(&extent),
     }
     say(&machine());
 }

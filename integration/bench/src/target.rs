@@ -1,11 +1,13 @@
 //! What is measured: layerd, and any other snapshotter that serves containerd's protocol.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use layerd_integration::process::{Server, wait_until};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 /// Calls that wait for the disk, or ask it to begin.
 const FLUSHES: &str = "trace=fsync,fdatasync,sync_file_range,syncfs,sync,msync";
@@ -34,6 +36,23 @@ impl Target {
     /// Starts it with everything it has below `dir`, and waits until it answers.
     pub(crate) fn start(&self, dir: &Path) -> Running {
         let command = self.command(dir);
+        Running::start(&command, dir)
+    }
+
+    /// As [`start`](Self::start), for a layerd that unpacks what the containerd with everything in
+    /// `containerd` holds.
+    pub(crate) fn start_beside(&self, dir: &Path, containerd: &Path) -> Running {
+        let command = self.command(dir);
+        let config = dir.join("config.toml");
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(config)
+            .expect("ours");
+        let text = format!(
+            "[containerd]\naddress = \"{0}/containerd.sock\"\nroot = \"{0}/root\"\n",
+            containerd.display()
+        );
+        file.write_all(text.as_bytes()).expect("a fresh folder");
         Running::start(&command, dir)
     }
 
@@ -111,6 +130,10 @@ impl Running {
             server,
             dir: dir.to_owned(),
         }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.server.pid()
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
