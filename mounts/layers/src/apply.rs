@@ -177,8 +177,10 @@ pub struct Applied {
 /// and names and attributes wait in the journal: one fsync in that file system makes the layer
 /// durable. With [`Durable::Each`] everything is.
 ///
-/// Takes five threads and `options.workers`, of which two are busy all the time; memory for each
-/// directory of the layer (about 150 bytes), and 32 MiB at most for all else.
+/// Takes five threads and `options.workers`, of which two are busy all the time; about 600 file
+/// descriptors; memory for each directory of the layer (about 150 bytes), for each entry where
+/// deletions are executed in a directory that was not empty (about 30), and 32 MiB at most for all
+/// else.
 ///
 /// # Errors
 /// [`Error::Compressed`] for a damaged or truncated blob, [`Error::Digest`] and

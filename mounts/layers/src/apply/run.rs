@@ -47,7 +47,7 @@ impl Shared {
             blocks: Pool::new(PLAIN.1, PLAIN.0),
             hashed: Queue::new(PLAIN.1),
             plain: Queue::new(PLAIN.1),
-            jobs: Queue::new(8),
+            jobs: Queue::new(4),
             written: Queue::new(64),
             blocks_used: AtomicU64::new(0),
             inodes: AtomicU64::new(0),
