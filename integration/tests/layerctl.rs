@@ -420,7 +420,7 @@ fn root_man_pages_and_completions_cover_every_command() {
 }
 
 macro_rules! drop_in {
-    ($name:ident, $peer:literal, $main:expr, $unpacks:literal) => {
+    ($name:ident, $peer:literal, $main:expr, $unpacks:expr) => {
         #[test]
         fn $name() {
             containerd_takes_the_drop_in($peer, $main, $unpacks);
@@ -430,16 +430,24 @@ macro_rules! drop_in {
 
 const FORMAT_1: &str = "disabled_plugins = ['cri']"; // as Docker packages it
 
-drop_in!(root_drop_in_1_6, "containerd-1.6", "version = 2", false);
-drop_in!(root_drop_in_1_6_v1, "containerd-1.6", FORMAT_1, false);
-drop_in!(root_drop_in_1_7, "containerd-1.7", "version = 2", true);
-drop_in!(root_drop_in_1_7_v1, "containerd-1.7", FORMAT_1, false);
-drop_in!(root_drop_in_2_1, "containerd-2.1", "version = 3", true);
-drop_in!(root_drop_in_2_1_v2, "containerd-2.1", "version = 2", true);
-drop_in!(root_drop_in_2_1_v1, "containerd-2.1", FORMAT_1, true);
+drop_in!(root_drop_in_1_6, "containerd-1.6", "version = 2", None);
+drop_in!(root_drop_in_1_6_v1, "containerd-1.6", FORMAT_1, None);
+drop_in!(root_drop_in_1_7, "containerd-1.7", "version = 2", OURS);
+drop_in!(root_drop_in_1_7_v1, "containerd-1.7", FORMAT_1, None);
+drop_in!(root_drop_in_2_1, "containerd-2.1", "version = 3", OURS);
+drop_in!(root_drop_in_2_1_v2, "containerd-2.1", "version = 2", OURS);
+drop_in!(
+    root_drop_in_2_1_v1,
+    "containerd-2.1",
+    FORMAT_1,
+    Some("walking")
+);
+
+/// Who unpacks for the transfer service.
+const OURS: Option<&str> = Some("layerd-diff");
 
 /// layerctl finds the version by itself, containerd starts with what it wrote and has layerd.
-fn containerd_takes_the_drop_in(peer: &str, main: &str, unpacks: bool) {
+fn containerd_takes_the_drop_in(peer: &str, main: &str, unpacks: Option<&str>) {
     let peer = Peer::new(peer, main);
     let told = peer.setup(&["--write"]);
     let advice = told.lines().find(|line| line.contains("imports = "));
@@ -505,22 +513,34 @@ impl Peer {
         command
     }
 
-    fn assert_config(&self, unpacks: bool) {
+    fn assert_config(&self, unpacks: Option<&str>) {
         let dump = output(self.containerd().args(["config", "dump"])).replace('"', "'");
         assert!(dump.contains("[proxy_plugins.layerd]"), "{dump}");
         let entries = dump.matches("snapshotter = 'layerd'").count();
-        assert_eq!(entries, usize::from(unpacks), "{dump}");
+        assert_eq!(entries, usize::from(unpacks.is_some()), "{dump}");
+        if let Some(differ) = unpacks {
+            assert!(dump.contains(&format!("differ = '{differ}'")), "{dump}");
+        }
+        let order = dump.contains("default = ['layerd-diff', 'walking']");
+        assert_eq!(order, unpacks == OURS, "{dump}");
     }
 
-    fn assert_plugins(&self, unpacks: bool) {
+    fn assert_plugins(&self, unpacks: Option<&str>) {
         let socket = self.scratch.path().join("c.sock");
         let log = self.scratch.path().join("containerd.log");
         let mut server = Server::start(&self.containerd(), &log);
         server.wait_for(&socket);
         let mut ctr = Command::new(self.programs.join("ctr"));
         let plugins = output(ctr.arg("-a").arg(socket).args(["plugins", "ls"]));
-        let transfer = unpacks.then_some("transfer.v1");
-        for plugin in ["layerd", "overlayfs"].into_iter().chain(transfer) {
+        let has_differ = plugins.contains("layerd-diff");
+        assert_eq!(has_differ, unpacks == OURS, "{plugins}");
+        let transfer = unpacks.map(|_| "transfer.v1");
+        let differ = has_differ.then_some("layerd-diff");
+        let more = transfer.into_iter().chain(differ);
+        for plugin in ["layerd", "overlayfs", "diff-service"]
+            .into_iter()
+            .chain(more)
+        {
             let line = plugins.lines().find(|line| line.contains(plugin));
             let line = line.unwrap_or_else(|| panic!("no {plugin}: {plugins}"));
             assert!(line.trim_end().ends_with("ok"), "{line}");

@@ -73,6 +73,11 @@ struct Containerd {
     #[arg(long)]
     parallel: bool,
 
+    /// Leave unpacking to containerd's own differ; needed where layerd's configuration has
+    /// `unpack.enabled = false`
+    #[arg(long)]
+    no_unpack: bool,
+
     /// containerd's own configuration
     #[arg(
         long,
@@ -130,6 +135,7 @@ fn drop_in(
         remap_ids: args.remap_ids,
         annotations: args.annotations,
         parallel: args.parallel,
+        differ: !args.no_unpack,
     };
     drop_in
         .check()

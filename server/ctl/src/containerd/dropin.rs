@@ -2,9 +2,14 @@
 //!
 //! What is left out is left out on purpose: before 2.2.3 the capability `rebase` loses deletions for
 //! any snapshotter not named overlayfs, and needs layerd's setting of that name at any time; a
-//! proxy of type `diff` crashes containerd 1.6 and early 1.7.
+//! proxy of type `diff` crashes containerd 1.6 and early 1.7, so only later ones get it.
 
 use super::{Schema, Version};
+
+/// What layerd's diff service is called: a proxy has one type, and `layerd` is the snapshotter.
+const DIFFER: &str = "layerd-diff";
+/// containerd's own differ.
+const WALKING: &str = "walking";
 
 /// Everything the text depends on.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub(crate) struct DropIn {
     pub(crate) annotations: bool,
     /// Have the layers of an image unpacked at the same time.
     pub(crate) parallel: bool,
+    /// Have layerd unpack and pack layers, where the release can be told so safely.
+    pub(crate) differ: bool,
 }
 
 /// Layers unpacked at a time: more wait for the disk and for each other's processors.
@@ -63,6 +70,9 @@ impl DropIn {
         text.push_str(&self.proxy());
         if self.knows_exports() {
             text.push_str(&self.exports());
+        }
+        if self.uses_differ() {
+            text.push_str(&self.differ());
         }
         if self.wants_unpack() {
             text.push_str(&self.unpack());
@@ -133,6 +143,24 @@ impl DropIn {
         self.version.since(2, 0, 0) || (self.version.since(1, 7, 0) && self.schema > Schema::V1)
     }
 
+    /// Releases before 1.7.4 crash on a proxy of this type. Where a differ cannot be named
+    /// everywhere, as in a file of format 1, the mere presence of a second one could draw the
+    /// layers of other snapshotters to it.
+    fn uses_differ(&self) -> bool {
+        self.differ && self.version.since(1, 7, 4) && self.schema > Schema::V1
+    }
+
+    fn differ(&self) -> String {
+        format!(
+            "\n# layerd unpacks and packs the layers of its own snapshots. What is not its own goes on to\n\
+             # containerd's differ, but not while layerd is down: then nothing is unpacked at all.\n\
+             [proxy_plugins.{DIFFER}]\ntype = \"diff\"\naddress = {}\n\n\
+             [plugins.\"io.containerd.service.v1.diff-service\"]\n\
+             default = [\"{DIFFER}\", \"walking\"]\n",
+            quoted(&self.socket)
+        )
+    }
+
     fn unpack(&self) -> String {
         let users = if self.version.since(2, 1, 0) {
             "CRI, ctr and nerdctl pull through it"
@@ -157,10 +185,11 @@ impl DropIn {
                  max_concurrent_unpacks = {AT_ONCE}\n"
             ));
         }
-        for snapshotter in ["overlayfs", "layerd"] {
+        let differ = if self.uses_differ() { DIFFER } else { WALKING };
+        for (snapshotter, differ) in [("overlayfs", WALKING), ("layerd", differ)] {
             text.push_str(&format!(
                 "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n\
-                 platform = {}\nsnapshotter = \"{snapshotter}\"\ndiffer = \"walking\"\n",
+                 platform = {}\nsnapshotter = \"{snapshotter}\"\ndiffer = \"{differ}\"\n",
                 quoted(&self.platform)
             ));
         }

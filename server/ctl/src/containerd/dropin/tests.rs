@@ -13,6 +13,7 @@ fn drop_in(version: &str) -> DropIn {
         remap_ids: false,
         annotations: false,
         parallel: false,
+        differ: true,
     }
 }
 
@@ -38,7 +39,18 @@ const EXPORTS: &str = "
 root = '/var/lib/l \"q\"'
 ";
 
-const UNPACK: &str = "
+const DIFF: &str = "
+[proxy_plugins.layerd-diff]
+type = 'diff'
+address = '/run/layerd/layerd.sock'
+[plugins.'io.containerd.service.v1.diff-service']
+default = ['layerd-diff', 'walking']
+";
+
+/// Which differ the transfer service has for layerd; overlayfs always keeps containerd's own.
+fn unpack(differ: &str) -> String {
+    format!(
+        "
 [[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
 platform = 'linux/amd64'
 snapshotter = 'overlayfs'
@@ -46,31 +58,44 @@ differ = 'walking'
 [[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
 platform = 'linux/amd64'
 snapshotter = 'layerd'
-differ = 'walking'
-";
+differ = '{differ}'
+"
+    )
+}
 
 #[test]
 fn each_series_gets_what_it_knows() {
+    let (walking, ours) = (unpack("walking"), unpack("layerd-diff"));
+    let v2 = ["version = 2", PROXY, EXPORTS, DIFF, &ours].concat();
+    let v3 = ["version = 3", PROXY, EXPORTS, DIFF, &ours].concat();
     let table = [
-        ("1.6.31", vec!["version = 2", PROXY]),
-        ("1.6.32", vec!["version = 2", PROXY, EXPORTS]),
-        ("1.6", vec!["version = 2", PROXY, EXPORTS]),
-        ("1.7.15", vec!["version = 2", PROXY, UNPACK]),
-        ("1.7.16", vec!["version = 2", PROXY, EXPORTS, UNPACK]),
-        ("1.7", vec!["version = 2", PROXY, EXPORTS, UNPACK]),
-        ("2.0.0", vec!["version = 3", PROXY, EXPORTS, UNPACK]),
-        ("2.1.4", vec!["version = 3", PROXY, EXPORTS, UNPACK]),
-        ("2.2", vec!["version = 3", PROXY, EXPORTS, UNPACK]),
-        ("2.3.0", vec!["version = 3", PROXY, EXPORTS, UNPACK]),
-        ("2.4", vec!["version = 3", PROXY, EXPORTS, UNPACK]),
+        ("1.6.31", ["version = 2", PROXY].concat()),
+        ("1.6.32", ["version = 2", PROXY, EXPORTS].concat()),
+        ("1.6", ["version = 2", PROXY, EXPORTS].concat()),
+        ("1.7.3", ["version = 2", PROXY, &walking].concat()),
+        ("1.7.4", ["version = 2", PROXY, DIFF, &ours].concat()),
+        ("1.7.15", ["version = 2", PROXY, DIFF, &ours].concat()),
+        ("1.7.16", v2.clone()),
+        ("1.7", v2),
+        ("2.0.0", v3.clone()),
+        ("2.1.4", v3.clone()),
+        ("2.2", v3.clone()),
+        ("2.3.0", v3.clone()),
+        ("2.4", v3),
     ];
-    for (version, parts) in table {
-        assert_eq!(
-            parsed(&drop_in(version)),
-            wanted(&parts.concat()),
-            "{version}"
-        );
+    for (version, text) in table {
+        assert_eq!(parsed(&drop_in(version)), wanted(&text), "{version}");
     }
+}
+
+#[test]
+fn unpacking_can_be_left_to_containerd() {
+    let left = DropIn {
+        differ: false,
+        ..drop_in("2.1")
+    };
+    let text = ["version = 3", PROXY, EXPORTS, &unpack("walking")].concat();
+    assert_eq!(parsed(&left), wanted(&text));
 }
 
 #[test]
@@ -84,15 +109,14 @@ fn an_old_main_file_is_followed() {
         schema: Schema::V1,
         ..drop_in("2.1")
     };
-    assert_eq!(parsed(&v1), wanted(&[PROXY, EXPORTS, UNPACK].concat()));
+    let text = [PROXY, EXPORTS, &unpack("walking")].concat();
+    assert_eq!(parsed(&v1), wanted(&text));
     let v2 = DropIn {
         schema: Schema::V2,
         ..drop_in("2.2")
     };
-    assert_eq!(
-        parsed(&v2),
-        wanted(&["version = 2", PROXY, EXPORTS, UNPACK].concat())
-    );
+    let text = ["version = 2", PROXY, EXPORTS, DIFF, &unpack("layerd-diff")].concat();
+    assert_eq!(parsed(&v2), wanted(&text));
 }
 
 #[test]
@@ -142,10 +166,11 @@ fn layers_at_the_same_time_need_two_settings() {
 fn what_endangers_data_or_containerd_is_never_written() {
     for version in ["1.6", "1.7", "2.0", "2.1", "2.2", "2.3", "2.4"] {
         let text = drop_in(version).render();
-        assert!(
-            !text.contains("rebase") && !text.contains("\"diff\""),
-            "{text}"
-        );
+        assert!(!text.contains("rebase"), "{text}");
+    }
+    for version in ["1.6.20", "1.6", "1.7.0", "1.7.3"] {
+        let text = drop_in(version).render();
+        assert!(!text.contains("\"diff\""), "{text}");
     }
 }
 
