@@ -122,7 +122,8 @@ impl Engine {
         let layers = self.open_target(&view, &record);
         let layers = layers.inspect_err(|_| claim.undone())?;
         let applied = self.fill_layer(source, &layers, &claim, unpack);
-        let applied = applied.map_err(|cause| self.give_up(&record, &layers, &claim, cause))?;
+        let applied =
+            applied.map_err(|cause| self.give_up(&record, &layers, &claim, unpack, cause))?;
         self.note_applied(&record, &claim, unpack, &applied, layers.was_empty)?;
         debug!(key = key.as_str(), id = %record.id, bytes = applied.size, "applied");
         Ok(applied)
@@ -263,6 +264,7 @@ impl Engine {
         record: &Record,
         layers: &Layers,
         claim: &Claim<'_>,
+        unpack: &Unpack<'_>,
         cause: layerd_layers::Error,
     ) -> Error {
         match self.is_empty(record.id, &layers.open[0]) {
@@ -277,6 +279,10 @@ impl Engine {
             // Whatever failed in what nobody wants any more.
             _ if claim.is_cancelled() => Refusal::Missing { key }.into(),
             _ if self.backlog.is_stopping() => Error::Stopping,
+            _ if unpack.progress.cancelled() => Error::Unpack {
+                key,
+                cause: layerd_layers::Error::Stopped,
+            },
             cause => Error::Unpack { key, cause },
         }
     }
