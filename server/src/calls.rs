@@ -62,6 +62,8 @@ struct List {
 struct UnderWay {
     method: &'static str,
     begun: Instant,
+    /// When it is called slow.
+    slow_after: Duration,
     stage: Arc<Stage>,
     was_named: bool,
 }
@@ -79,7 +81,12 @@ pub(crate) struct Slow {
 
 impl Calls {
     /// Lets a request in, which holds `place` until its work ends.
-    pub(crate) fn begin(&self, method: &'static str, place: OwnedSemaphorePermit) -> Arc<Call> {
+    pub(crate) fn begin(
+        &self,
+        method: &'static str,
+        slow_after: Duration,
+        place: OwnedSemaphorePermit,
+    ) -> Arc<Call> {
         let stage = Arc::new(Stage::new());
         let mut list = self.list();
         let number = list.next;
@@ -87,6 +94,7 @@ impl Calls {
         let under_way = UnderWay {
             method,
             begun: Instant::now(),
+            slow_after,
             stage: stage.clone(),
             was_named: false,
         };
@@ -100,11 +108,11 @@ impl Calls {
         })
     }
 
-    /// Calls that have run for longer than `limit` and were not named before.
-    pub(crate) fn newly_slow(&self, limit: Duration) -> Vec<Slow> {
+    /// Calls that have become slow and were not named before.
+    pub(crate) fn newly_slow(&self) -> Vec<Slow> {
         let mut list = self.list();
         let slow = list.under_way.values_mut();
-        slow.filter(|call| !call.was_named && call.begun.elapsed() > limit)
+        slow.filter(|call| !call.was_named && call.begun.elapsed() > call.slow_after)
             .map(|call| {
                 call.was_named = true;
                 Slow {
@@ -135,12 +143,14 @@ mod tests {
     #[test]
     fn a_slow_call_is_named_once_and_forgotten_at_its_end() {
         let calls = Calls::default();
-        let call = calls.begin("Prepare", place());
-        assert_eq!(calls.newly_slow(Duration::from_secs(60)), []);
-        let slow = calls.newly_slow(Duration::ZERO);
+        let long = calls.begin("Apply", Duration::from_secs(60), place());
+        assert_eq!(calls.newly_slow(), []);
+        let call = calls.begin("Prepare", Duration::ZERO, place());
+        let slow = calls.newly_slow();
         assert_eq!(slow.len(), 1);
         assert_eq!(slow[0].method, "Prepare");
-        assert_eq!(calls.newly_slow(Duration::ZERO), []);
+        assert_eq!(calls.newly_slow(), []);
+        drop(long);
         drop(call);
         assert!(calls.list().under_way.is_empty());
     }

@@ -28,8 +28,8 @@ use crate::{grpc, metrics, notify, with_causes};
 
 /// How often the daemon looks at itself if systemd does not ask for it more often.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
-/// After this time a call is logged, and the writer when it does not answer.
-const SLOW: Duration = Duration::from_secs(10);
+/// After this time a writer that does not answer is logged.
+const WRITER_SLOW: Duration = Duration::from_secs(10);
 /// How long clients get to read their last replies and to close, once all calls have ended.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
@@ -315,14 +315,14 @@ async fn watch(engine: Arc<Engine>, tasks: Tasks, calls: Calls, stop: Cancellati
                     }
                     break;
                 }
-                () = sleep(SLOW) => warn!("the writer of the records has not answered for a while"),
+                () = sleep(WRITER_SLOW) => warn!("the writer of the records has not answered for a while"),
             }
         }
     }
 }
 
 fn log_slow(calls: &Calls) {
-    for slow in calls.newly_slow(SLOW) {
+    for slow in calls.newly_slow() {
         let (doing, since) = slow.doing;
         let (running_s, doing_s) = (slow.running.as_secs(), since.as_secs());
         warn!(

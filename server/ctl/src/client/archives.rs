@@ -117,7 +117,9 @@ impl Client {
 
 /// Reads on a thread of its own, because a pipe may keep it waiting while the daemon has something
 /// to say. The thread ends with the input, or with the one who wants it.
-pub(super) fn in_pieces(mut input: impl Read + Send + 'static) -> (ReceiverStream<Vec<u8>>, ReadError) {
+pub(super) fn in_pieces(
+    mut input: impl Read + Send + 'static,
+) -> (ReceiverStream<Vec<u8>>, ReadError) {
     let (sender, pieces) = mpsc::channel(PIECES_WAITING);
     let failure = ReadError::default();
     let failed = failure.clone();

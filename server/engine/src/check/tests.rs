@@ -232,7 +232,7 @@ fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
     let (id, waits) = (LayerId(1), key("waits"));
     assert_eq!(look(&[layer.clone(), work.clone()]), []);
     assert_eq!(
-        look(&[layer.clone()]),
+        look(std::slice::from_ref(&layer)),
         [Problem::NoWorkDirectory { id, key: waits }]
     );
     let commit = Commit {
