@@ -25,9 +25,9 @@ pub(super) fn measure() -> Table {
     let idle = most_memory(layerd.pid());
     containerd.ctr(&[
         "snapshots",
+        "unpack",
         "--snapshotter",
         "layerd",
-        "unpack",
         &image.digest,
     ]);
     let most = most_memory(layerd.pid());
