@@ -247,11 +247,14 @@ fn root_layers_without_their_parents_become_what_containerd_makes_of_them() {
     compare(Mode::Rebase, SEEDS);
 }
 
-/// Two thousand more, of both kinds.
 #[test]
 fn root_full_many_more_layers_become_what_containerd_makes_of_them() {
-    compare(Mode::Sequential, 10_000..11_000);
-    compare(Mode::Rebase, 11_000..12_000);
+    compare(Mode::Sequential, 10_000..10_600);
+}
+
+#[test]
+fn root_full_many_more_layers_without_their_parents() {
+    compare(Mode::Rebase, 11_000..11_600);
 }
 
 /// As [`compare`], with layerd's service in place of the function. In both modes what comes out is
