@@ -66,6 +66,46 @@ pub(crate) struct Db {
     meta: Meta,
 }
 
+/// Why a database cannot be opened.
+#[derive(Debug)]
+enum Trouble {
+    /// The machine does not let us: nothing is wrong with the database, and it is the same again
+    /// when the cause is gone.
+    Hindered(io::Error),
+    /// What is there is not what was written.
+    Damaged(String),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(cause: io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        let open_files = [libc::EMFILE, libc::ENFILE].map(Some);
+        match cause.kind() {
+            Kind::StorageFull | Kind::QuotaExceeded | Kind::ReadOnlyFilesystem => {
+                Self::Hindered(cause)
+            }
+            Kind::PermissionDenied | Kind::OutOfMemory => Self::Hindered(cause),
+            _ if open_files.contains(&cause.raw_os_error()) => Self::Hindered(cause),
+            _ => Self::Damaged(cause.to_string()),
+        }
+    }
+}
+
+impl From<String> for Trouble {
+    fn from(what: String) -> Self {
+        Self::Damaged(what)
+    }
+}
+
+impl Trouble {
+    fn of(self, path: PathBuf) -> Error {
+        match self {
+            Self::Hindered(cause) => io_error("open the database", &path)(cause),
+            Self::Damaged(what) => Error::Damaged { path, what },
+        }
+    }
+}
+
 impl Db {
     /// Whether there is a database in `folder`, whatever its state.
     pub(crate) fn exists(folder: &Path) -> bool {
@@ -90,20 +130,17 @@ impl Db {
         }
         let has_copy = place.keep_copy()?;
         let opened = catch_unwind(AssertUnwindSafe(|| Self::open_and_read(&place.db)));
-        let opened = opened.unwrap_or_else(|_| Err("opening it panics".to_owned()));
+        let opened = opened.unwrap_or_else(|_| Err("opening it panics".to_owned().into()));
         match opened {
             Ok(opened) => {
                 remove_folder(&place.copy)?;
                 Ok(opened)
             }
-            Err(what) => {
+            Err(trouble) => {
                 if has_copy {
                     place.put_copy_back()?;
                 }
-                Err(Error::Damaged {
-                    path: place.db,
-                    what,
-                })
+                Err(trouble.of(place.db))
             }
         }
     }
@@ -181,21 +218,20 @@ impl Db {
         Ok(witness.last.unwrap_or(0))
     }
 
-    fn open_and_read(path: &Path) -> Result<(Self, Vec<Item>), String> {
-        let text = |error: sled::Error| error.to_string();
-        remove_half_made_snapshots(path).map_err(|error| error.to_string())?;
-        let db = Self::open_sled(path).map_err(|error| error.to_string())?;
-        let Some(row) = db.meta_table.get(META).map_err(text)? else {
-            return Err("it is empty".to_owned());
+    fn open_and_read(path: &Path) -> Result<(Self, Vec<Item>), Trouble> {
+        remove_half_made_snapshots(path)?;
+        let db = Self::open_sled(path)?;
+        let row = db.meta_table.get(META).map_err(io::Error::from)?;
+        let Some(row) = row else {
+            return Err("it is empty".to_owned().into());
         };
-        let meta = Meta::from_row(&row)?;
+        let meta = Meta::from_row(&row).map_err(str::to_owned)?;
         if let Some(last) = db.witness.last
             && meta.sequence < last
         {
             let found = meta.sequence;
-            return Err(format!(
-                "it ends with commit {found}, but commit {last} was acknowledged"
-            ));
+            let what = format!("it ends with commit {found}, but commit {last} was acknowledged");
+            return Err(what.into());
         }
         let records = db.read_all(&meta)?;
         Ok((Self { meta, ..db }, records))
@@ -470,6 +506,22 @@ fn wait_until_released(log: &Path) -> io::Result<()> {
                 thread::sleep(Duration::from_millis(5));
             }
             Err((_, errno)) => return Err(errno.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_not_damage() {
+        let error = |errno| Trouble::from(io::Error::from_raw_os_error(errno)).of("db".into());
+        for errno in [libc::ENOSPC, libc::EDQUOT, libc::EROFS, libc::EMFILE] {
+            assert!(matches!(error(errno), Error::Io { .. }), "{errno}");
+        }
+        for errno in [libc::EIO, libc::ENOENT] {
+            assert!(matches!(error(errno), Error::Damaged { .. }), "{errno}");
         }
     }
 }
