@@ -199,7 +199,7 @@ fn root_unknown_methods_are_unimplemented() {
         "/containerd.services.snapshots.v1.Snapshots/Explode",
         "/containerd.services.snapshots.v1.Snapshots/prepare",
         "/containerd.services.snapshots.v2.Snapshots/Prepare",
-        "/containerd.services.diff.v1.Diff/Apply",
+        "/containerd.services.content.v1.Content/Info",
         "/x",
     ] {
         world.refuses_raw(path, Code::Unimplemented, path, &field(2, b"new"));
