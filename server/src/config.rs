@@ -2,16 +2,18 @@
 //!
 //! Every key is documented in `deploy/config.toml`; a test holds the two together.
 
+mod raw;
+mod value;
+
 use std::fs;
 use std::io;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use layerd_engine::layers::apply;
 use layerd_engine::{Durability, TrashOptions, UnpackOptions};
-use nix::unistd::{Gid, Group};
+use nix::unistd::Gid;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
@@ -19,6 +21,11 @@ use crate::Settings;
 use crate::content::ContentConfig;
 use crate::grpc::gate::Limits;
 use crate::metrics;
+use raw::{Raw, RawContainerd, RawDurability, RawLimits, RawLog, RawSocket, RawTrash, RawUnpack};
+use value::{
+    absolute, count, directives, group, metrics_address, millis, mode, range, seconds, socket_path,
+    value,
+};
 
 /// Where containerd looks for a proxy's data by itself, so that its disk figures are right.
 const ROOT: &str = "/var/lib/containerd/io.containerd.snapshotter.v1.layerd";
@@ -103,113 +110,6 @@ pub(crate) enum ConfigError {
         value: String,
         rule: String,
     },
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Raw {
-    root: Option<PathBuf>,
-    durability: Option<RawDurability>,
-    stop_timeout_secs: Option<u64>,
-    socket: RawSocket,
-    log: RawLog,
-    limits: RawLimits,
-    metrics: RawMetrics,
-    overlayfs: RawOverlay,
-    usage: RawUsage,
-    containerd: RawContainerd,
-    unpack: RawUnpack,
-    reaper: RawReaper,
-    trash: RawTrash,
-    volumes: RawVolumes,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum RawDurability {
-    Full,
-    Metadata,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawTrash {
-    keep_secs: Option<u64>,
-    min_free_percent: Option<u64>,
-    brake_percent: Option<u64>,
-    brake_min: Option<u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawSocket {
-    path: Option<PathBuf>,
-    mode: Option<String>,
-    group: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawLog {
-    level: Option<String>,
-    format: Option<LogFormat>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawOverlay {
-    mount_options: Option<Vec<String>>,
-    id_mapping: Option<bool>,
-    rebase: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawUsage {
-    patience_ms: Option<u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawMetrics {
-    address: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawLimits {
-    call_timeout_secs: Option<u64>,
-    long_call_timeout_secs: Option<u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawContainerd {
-    address: Option<PathBuf>,
-    root: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawUnpack {
-    enabled: Option<bool>,
-    at_once: Option<u64>,
-    workers: Option<u64>,
-    max_layer_bytes: Option<u64>,
-    max_entries: Option<u64>,
-    max_ratio: Option<u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawReaper {
-    every_secs: Option<u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawVolumes {
-    import_keep_percent: Option<u64>,
 }
 
 impl Config {
@@ -390,113 +290,6 @@ impl TryFrom<RawLog> for LogConfig {
         let format = raw.format.unwrap_or_default();
         Ok(Self { level, format })
     }
-}
-
-/// A bare level is layerd's own; what its libraries say at debug helps nobody.
-fn directives(level: &str) -> String {
-    if level.chars().all(char::is_alphanumeric) {
-        return format!("warn,layerd={level}");
-    }
-    level.to_owned()
-}
-
-fn value(key: &'static str, value: impl Into<String>, rule: impl Into<String>) -> ConfigError {
-    ConfigError::Value {
-        key,
-        value: value.into(),
-        rule: rule.into(),
-    }
-}
-
-fn absolute(key: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
-    if path.is_absolute() {
-        return Ok(path);
-    }
-    std::path::absolute(&path)
-        .map_err(|cause| value(key, path.display().to_string(), cause.to_string()))
-}
-
-fn socket_path(key: &'static str, path: PathBuf) -> Result<PathBuf, ConfigError> {
-    /// As unix(7) has it: 108 bytes with the final NUL.
-    const MAX: usize = 107;
-    let path = absolute(key, path)?;
-    let length = path.as_os_str().len();
-    if length > MAX {
-        let rule = format!("is {length} bytes long, a unix socket's path may have {MAX}");
-        return Err(value(key, path.display().to_string(), rule));
-    }
-    Ok(path)
-}
-
-fn metrics_address(text: &str) -> Result<metrics::Address, ConfigError> {
-    let rule = "must be an IP address with a port such as \"127.0.0.1:9323\", or \"unix:/PATH\"";
-    metrics::Address::parse(text).ok_or_else(|| value("metrics.address", text, rule))
-}
-
-fn mode(text: &str) -> Result<u32, ConfigError> {
-    let mode = u32::from_str_radix(text, 8)
-        .ok()
-        .filter(|mode| *mode <= 0o777);
-    mode.ok_or_else(|| {
-        value(
-            "socket.mode",
-            text,
-            "must be octal permission bits such as \"0660\"",
-        )
-    })
-}
-
-fn group(name: &str) -> Result<Gid, ConfigError> {
-    if let Ok(number) = name.parse() {
-        return Ok(Gid::from_raw(number));
-    }
-    match Group::from_name(name) {
-        Ok(Some(group)) => Ok(group.gid),
-        Ok(None) => Err(value("socket.group", name, "no such group on this machine")),
-        Err(cause) => Err(value("socket.group", name, cause.to_string())),
-    }
-}
-
-fn seconds(
-    key: &'static str,
-    given: Option<u64>,
-    default: u64,
-    most: u64,
-) -> Result<Duration, ConfigError> {
-    range(key, given, default, 1..=most).map(Duration::from_secs)
-}
-
-fn millis(
-    key: &'static str,
-    given: Option<u64>,
-    default: u64,
-    most: u64,
-) -> Result<Duration, ConfigError> {
-    range(key, given, default, 1..=most).map(Duration::from_millis)
-}
-
-/// As [`range`], for a number of things.
-fn count(
-    key: &'static str,
-    given: Option<u64>,
-    default: u64,
-    allowed: RangeInclusive<u64>,
-) -> Result<usize, ConfigError> {
-    range(key, given, default, allowed).map(|number| usize::try_from(number).unwrap_or(usize::MAX))
-}
-
-fn range(
-    key: &'static str,
-    given: Option<u64>,
-    default: u64,
-    allowed: RangeInclusive<u64>,
-) -> Result<u64, ConfigError> {
-    let number = given.unwrap_or(default);
-    if allowed.contains(&number) {
-        return Ok(number);
-    }
-    let rule = format!("must be from {} to {}", allowed.start(), allowed.end());
-    Err(value(key, number.to_string(), rule))
 }
 
 #[cfg(test)]

@@ -1,0 +1,114 @@
+//! The configuration as its file has it, before anything is checked.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::LogFormat;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Raw {
+    pub(super) root: Option<PathBuf>,
+    pub(super) durability: Option<RawDurability>,
+    pub(super) stop_timeout_secs: Option<u64>,
+    pub(super) socket: RawSocket,
+    pub(super) log: RawLog,
+    pub(super) limits: RawLimits,
+    pub(super) metrics: RawMetrics,
+    pub(super) overlayfs: RawOverlay,
+    pub(super) usage: RawUsage,
+    pub(super) containerd: RawContainerd,
+    pub(super) unpack: RawUnpack,
+    pub(super) reaper: RawReaper,
+    pub(super) trash: RawTrash,
+    pub(super) volumes: RawVolumes,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawDurability {
+    Full,
+    Metadata,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTrash {
+    pub(super) keep_secs: Option<u64>,
+    pub(super) min_free_percent: Option<u64>,
+    pub(super) brake_percent: Option<u64>,
+    pub(super) brake_min: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSocket {
+    pub(super) path: Option<PathBuf>,
+    pub(super) mode: Option<String>,
+    pub(super) group: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLog {
+    pub(super) level: Option<String>,
+    pub(super) format: Option<LogFormat>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawOverlay {
+    pub(super) mount_options: Option<Vec<String>>,
+    pub(super) id_mapping: Option<bool>,
+    pub(super) rebase: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawUsage {
+    pub(super) patience_ms: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawMetrics {
+    pub(super) address: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLimits {
+    pub(super) call_timeout_secs: Option<u64>,
+    pub(super) long_call_timeout_secs: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawContainerd {
+    pub(super) address: Option<PathBuf>,
+    pub(super) root: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawUnpack {
+    pub(super) enabled: Option<bool>,
+    pub(super) at_once: Option<u64>,
+    pub(super) workers: Option<u64>,
+    pub(super) max_layer_bytes: Option<u64>,
+    pub(super) max_entries: Option<u64>,
+    pub(super) max_ratio: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawReaper {
+    pub(super) every_secs: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawVolumes {
+    pub(super) import_keep_percent: Option<u64>,
+}
