@@ -14,17 +14,17 @@
 //!   executed, NAME is deleted, even if it came with this layer; an opaque mark deletes what did
 //!   not.
 //! - A hard link must lead to a file that the layer itself brings (overlayfs could not show it
-//!   as the same file anyhow), and gives that file the attributes of its own entry.
+//!   as the same file anyhow), and gives that file the attributes of its own entry: its owner even
+//!   if that is the same, which takes the capabilities that the entry does not repeat.
 //! - Attributes in `trusted.` are never set; of others, those are left out that the file system
 //!   cannot hold.
 //!
 //! We differ where containerd's result depends on the moment or on an accident: implied
 //! directories keep the times of the lower layer, instead of getting those of their last change;
 //! the times of a directory that is replaced later do not reach what replaces it; an opaque mark
-//! that is executed spares directories that were only implied by what they hold; a hard link of
-//! the same owner does not take the capabilities of its file; holes of sparse files stay holes;
-//! and old formats that containerd knows but refuses (old GNU sparse files, contiguous files) are
-//! read.
+//! that is executed spares directories that were only implied by what they hold; holes of sparse
+//! files stay holes; and old formats that containerd knows but refuses (old GNU sparse files,
+//! contiguous files) are read.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -321,14 +321,11 @@ impl<'a> Placer<'a> {
         if let Some(manifest) = self.options.manifest {
             manifest.link(path, &parts.join(&b'/'));
         }
-        let mut give = Give::all(entry)?;
+        let give = Give::all(entry)?;
         let here = self.dirs.open(dir)?;
         let stat = rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|cause| self.failed("look at", dir, name, cause))?;
         let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
-        give.owner = give
-            .owner
-            .filter(|owner| *owner != (stat.st_uid, stat.st_gid));
         let here = self.dirs.open(dir)?;
         give.to_name(here, name, is_link)
             .map_err(|(attempt, cause)| self.failed(attempt, dir, name, cause))

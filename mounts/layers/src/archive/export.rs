@@ -142,7 +142,7 @@ impl<W: Write> Export<'_, W> {
         target: &[u8],
     ) -> Result<(), Error> {
         let path = member(path, stat);
-        if self.linked(&path, stat)? {
+        if self.linked(&path, stat, xattrs)? {
             return Ok(());
         }
         self.header(&path, stat, xattrs, target, None)
@@ -170,8 +170,9 @@ impl<W: Write> Export<'_, W> {
         })
     }
 
-    /// Writes a hard link if this is another name of a file that was written.
-    fn linked(&mut self, path: &[u8], stat: &Stat) -> Result<bool, Error> {
+    /// Writes a hard link if this is another name of a file that was written. The attributes come
+    /// along once more: a reader that sets the owner of each name takes the capabilities away.
+    fn linked(&mut self, path: &[u8], stat: &Stat, xattrs: &Xattrs) -> Result<bool, Error> {
         let Some(first) = self.links.first(path, stat) else {
             return Ok(false);
         };
@@ -180,7 +181,7 @@ impl<W: Write> Export<'_, W> {
         self.out.describe(&Described {
             path,
             stat,
-            xattrs: &Vec::new(),
+            xattrs,
             target: b"",
             first: Some(&first),
             stored: 0,
@@ -198,7 +199,7 @@ impl<W: Write> Export<'_, W> {
         xattrs: &Xattrs,
     ) -> Result<(), Error> {
         let name = member(path, stat);
-        if self.linked(&name, stat)? {
+        if self.linked(&name, stat, xattrs)? {
             return Ok(());
         }
         let failed = |cause| Error::io("read", path, cause);
