@@ -194,6 +194,16 @@ const METRICS: &[(&str, Kind, &str)] = &[
         "Time of a wait for directories and content to be durable before their records.",
     ),
     (
+        "layerd_unpack_seconds",
+        Kind::Seconds,
+        "Time of unpacking a layer, until its content is on the disk.",
+    ),
+    (
+        "layerd_unpack_bytes_total",
+        Kind::Counter,
+        "Bytes of unpacked layers, as tar streams.",
+    ),
+    (
         "layerd_reaped_layers_total",
         Kind::Counter,
         "Layers deleted from the trash.",

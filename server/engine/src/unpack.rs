@@ -16,15 +16,18 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use layerd_layers::apply::{self, Applied, Blob, Compression, Limits, Target, Whiteouts};
 use layerd_layers::copy::Markers;
 use layerd_layers::{Durable, Progress};
 use layerd_mounts::{Mount, tree};
 use layerd_store::{Key, Kind, LayerId, Record, Refusal, Usage, View};
+use metrics::{counter, histogram};
 use tracing::{debug, warn};
 
 use crate::snapshots::{find, stack};
+use crate::stage::enter;
 use crate::{Durability, Engine, Error, slot};
 pub(crate) use memory::Unpacks;
 use memory::{Claim, Found};
@@ -219,7 +222,12 @@ impl Engine {
             source,
             watch: &watch,
         };
-        apply::apply(source, &target, &options)
+        enter("unpacking the layer");
+        let begun = Instant::now();
+        let applied = apply::apply(source, &target, &options)?;
+        histogram!("layerd_unpack_seconds").record(begun.elapsed());
+        counter!("layerd_unpack_bytes_total").increment(applied.size);
+        Ok(applied)
     }
 
     fn wanted(&self, unpack: &Unpack<'_>) -> Durable {
