@@ -232,6 +232,19 @@ impl Client {
         }
     }
 
+    /// Each snapshot with what it holds; none for one that is gone by now. A call each.
+    pub(crate) async fn measure(
+        &mut self,
+        found: Vec<Snapshot>,
+    ) -> Result<Vec<(Snapshot, Option<Usage>)>, Error> {
+        let mut measured = Vec::with_capacity(found.len());
+        for snapshot in found {
+            let usage = self.usage_if_there(&snapshot.name).await?;
+            measured.push((snapshot, usage));
+        }
+        Ok(measured)
+    }
+
     pub(crate) async fn mounts(&mut self, key: &str) -> Result<Vec<Mount>, Error> {
         let what = format!("get the mounts of snapshot \"{key}\"");
         let request = wire::MountsRequest {

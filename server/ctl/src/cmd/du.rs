@@ -82,13 +82,11 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
 
 /// All snapshots with their bytes; those that vanish meanwhile are passed over.
 async fn measured(client: &mut Client) -> Result<Vec<(Snapshot, u64)>, Error> {
-    let mut all = Vec::new();
-    for snapshot in client.list(Vec::new()).await? {
-        if let Some(usage) = client.usage_if_there(&snapshot.name).await? {
-            all.push((snapshot, usage.bytes));
-        }
-    }
-    Ok(all)
+    let found = client.list(Vec::new()).await?;
+    let all = client.measure(found).await?.into_iter();
+    Ok(all
+        .filter_map(|(snapshot, usage)| Some((snapshot, usage?.bytes)))
+        .collect())
 }
 
 /// Splits all bytes among those that nothing builds on.

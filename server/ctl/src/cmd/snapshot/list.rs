@@ -80,10 +80,7 @@ pub(super) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
     if !args.usage {
         return plain(&found, args.no_trunc, out);
     }
-    let mut rows = Vec::with_capacity(found.len());
-    for snapshot in &found {
-        rows.push((snapshot, client.usage_if_there(&snapshot.name).await?));
-    }
+    let rows = client.measure(found).await?;
     measured(&rows, args.no_trunc, out)
 }
 
@@ -115,11 +112,7 @@ fn plain(found: &[Snapshot], full: bool, out: &mut Output) -> Result<(), Error> 
     out.table(&table)
 }
 
-fn measured(
-    rows: &[(&Snapshot, Option<Usage>)],
-    full: bool,
-    out: &mut Output,
-) -> Result<(), Error> {
+fn measured(rows: &[(Snapshot, Option<Usage>)], full: bool, out: &mut Output) -> Result<(), Error> {
     if out.json {
         return rows.iter().try_for_each(|(snapshot, usage)| {
             out.object(&Measured {

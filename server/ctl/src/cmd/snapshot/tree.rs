@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::list::{Choice, size};
-use crate::client::Client;
 use crate::cmd::Daemon;
 use crate::error::Error;
 use crate::forest::{self, Line, Member};
@@ -59,7 +58,11 @@ struct Json<'a> {
 pub(super) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let mut client = daemon.connect().await?;
     let found = args.choice.fetch(&mut client).await?;
-    let members = measure(found, !args.no_size, &mut client).await?;
+    let members = if args.no_size {
+        found.into_iter().map(|snapshot| (snapshot, None)).collect()
+    } else {
+        client.measure(found).await?
+    };
     let lines = forest::layout(&members);
     if out.json {
         return json(&members, &lines, out);
@@ -70,23 +73,6 @@ pub(super) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
         table.push(row(line, &members, out.now));
     }
     out.table(&table)
-}
-
-async fn measure(
-    found: Vec<Snapshot>,
-    sizes: bool,
-    client: &mut Client,
-) -> Result<Vec<(Snapshot, Option<Usage>)>, Error> {
-    let mut members = Vec::with_capacity(found.len());
-    for snapshot in found {
-        let usage = if sizes {
-            client.usage_if_there(&snapshot.name).await?
-        } else {
-            None
-        };
-        members.push((snapshot, usage));
-    }
-    Ok(members)
 }
 
 fn json(
