@@ -40,6 +40,9 @@ const REBUILD_PAUSE: Duration = Duration::from_secs(1);
 /// How long a commit may take before its database is given up. A disk that is only slow answers
 /// within this; if it does not, building the database anew is no harm.
 const COMMIT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a database may take to close whose commit has used up its limit: it does not do better
+/// the second time, and everybody waits.
+const CLOSE_LIMIT_MIN: Duration = Duration::from_millis(500);
 /// How long building a database may take.
 const REBUILD_LIMIT: Duration = Duration::from_secs(120);
 
@@ -242,6 +245,7 @@ impl Batches {
         if rows.is_empty() && !ids_ran_out && self.db.is_some() {
             return Ok(None);
         }
+        let begun = Instant::now();
         let written = self.commit(rows, ID_RESERVE);
         if let Err(error) = &written {
             error!(
@@ -249,7 +253,7 @@ impl Batches {
                 "the database failed"
             );
             self.shared.failed.store(true, Ordering::Release);
-            self.close();
+            self.close(COMMIT_LIMIT.saturating_sub(begun.elapsed()));
             if is_full(error) {
                 self.space.release();
             }
@@ -259,9 +263,9 @@ impl Batches {
 
     /// sled writes once more when it is dropped, and after a failed write it may panic or hang over
     /// that.
-    fn close(&mut self) {
+    fn close(&mut self, limit: Duration) {
         let Some(db) = self.db.take() else { return };
-        if self.shared.has_hung() || !db.close(COMMIT_LIMIT) {
+        if self.shared.has_hung() || !db.close(limit.max(CLOSE_LIMIT_MIN)) {
             self.give_up();
         }
     }
@@ -340,7 +344,7 @@ impl Batches {
                 );
             }
         }
-        self.close();
+        self.close(COMMIT_LIMIT);
     }
 }
 

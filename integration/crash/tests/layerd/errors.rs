@@ -14,7 +14,7 @@ use crate::operation::{Operation, commit, labels, prepare, remove, view};
 use crate::process::{Layerd, Site};
 
 /// How long the daemon may take to work again once the cause of its errors is gone.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(20);
+const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 
 /// A daemon that is started anew when it ends by itself, as systemd does.
 pub(crate) struct Kept<'s> {
