@@ -93,11 +93,11 @@ pub struct Blob {
 /// Who is told what regular files hold. Called from several threads; for the same path in the
 /// order of the archive, and what is said later replaces what was said before.
 pub trait Manifest: Sync {
-    /// The file at `path`, relative to the layer, has `size` bytes. `digest` is XXH3 (128 bits) of
-    /// those that the archive held: all of them, unless the file is sparse.
-    fn file(&self, path: &[u8], size: u64, digest: u128);
+    /// The file at `path`, relative to the layer and with no symlink on the way, has `size` bytes.
+    /// `digest` is XXH3 (128 bits) of them; of a sparse file it is not known.
+    fn file(&self, path: &[u8], size: u64, digest: Option<u128>);
 
-    /// `path` is another name of the file at `target`.
+    /// `path` is another name of the file at `target`, which may be of any type but a directory.
     fn link(&self, path: &[u8], target: &[u8]);
 
     /// What was at `path` is gone again, with all below.

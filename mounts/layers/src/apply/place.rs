@@ -319,7 +319,8 @@ impl<'a> Placer<'a> {
                 _ => error,
             })?;
         if let Some(manifest) = self.options.manifest {
-            manifest.link(path, &parts.join(&b'/'));
+            let (new, old) = (self.dirs.join(dir, name), self.dirs.join(from, &target));
+            manifest.link(new.as_os_str().as_bytes(), old.as_os_str().as_bytes());
         }
         let give = Give::all(entry)?;
         let here = self.dirs.open(dir)?;

@@ -292,14 +292,16 @@ fn directories_that_are_missing_are_told() {
     assert_eq!(implied, expected);
 }
 
+type Files = std::collections::BTreeMap<Vec<u8>, (u64, Option<u128>)>;
+
 #[derive(Default)]
 struct Told {
-    files: Mutex<std::collections::BTreeMap<Vec<u8>, (u64, u128)>>,
+    files: Mutex<Files>,
     links: Mutex<Vec<(Vec<u8>, Vec<u8>)>>,
 }
 
 impl super::Manifest for Told {
-    fn file(&self, path: &[u8], size: u64, digest: u128) {
+    fn file(&self, path: &[u8], size: u64, digest: Option<u128>) {
         self.files
             .lock()
             .unwrap()
@@ -331,6 +333,7 @@ fn a_manifest_is_told() {
         member(b'0', b"twice", b"", b"other"),
         file("replaced/x"),
         symlink("replaced", "d"),
+        hard_link("replaced/link", "replaced/small"),
     ];
     let told = Told::default();
     let options = Options {
@@ -341,7 +344,10 @@ fn a_manifest_is_told() {
     Bench::new()
         .apply(&archive(&members), OVERLAY, &options)
         .unwrap();
-    let digest = |content: &[u8]| (content.len() as u64, xxhash_rust::xxh3::xxh3_128(content));
+    let digest = |content: &[u8]| {
+        let digest = xxhash_rust::xxh3::xxh3_128(content);
+        (content.len() as u64, Some(digest))
+    };
     let expected = [
         (b"d/small".to_vec(), digest(b"content")),
         (b"large".to_vec(), digest(&large)),
@@ -349,5 +355,7 @@ fn a_manifest_is_told() {
     ];
     assert_eq!(told.files.into_inner().unwrap(), expected.into());
     let links = told.links.into_inner().unwrap();
-    assert_eq!(links, [(b"link".to_vec(), b"large".to_vec())]);
+    let link = |path: &str, target: &str| (path.into(), target.into());
+    let expected = [link("link", "large"), link("d/link", "d/small")];
+    assert_eq!(links, expected);
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 use xxhash_rust::xxh3::Xxh3;
@@ -63,6 +63,12 @@ impl Content {
         }
     }
 
+    /// As [`new`](Self::new), for a file with holes, which nobody wants to hash.
+    pub(super) fn sparse() -> Self {
+        let (written, sum) = (0, None);
+        Self { written, sum }
+    }
+
     /// Writes the next bytes, which belong at `at`.
     pub(super) fn write(&mut self, file: &OwnedFd, data: &[u8], at: u64) -> Result<(), Errno> {
         if let Some(sum) = &mut self.sum {
@@ -89,15 +95,12 @@ impl Content {
     ) -> Result<(), Error> {
         give.to(file.as_fd())
             .map_err(|(attempt, cause)| Error::io(attempt, &path, cause))?;
-        if let Some((manifest, sum)) = options.manifest.zip(self.sum) {
-            manifest.file(bytes(&path), size, sum.digest128());
+        if let Some(manifest) = options.manifest {
+            let digest = self.sum.map(|sum| sum.digest128());
+            manifest.file(path.as_os_str().as_bytes(), size, digest);
         }
         // Nobody takes it any more only after a failure, which is known already.
         let _ = shared.written.push(Written { file, path });
         Ok(())
     }
-}
-
-fn bytes(path: &Path) -> &[u8] {
-    path.as_os_str().as_bytes()
 }

@@ -101,7 +101,10 @@ impl Placer<'_> {
         // xfs sets blocks aside beyond the end of what grows, and counts them.
         rustix::fs::ftruncate(&file, entry.size)
             .map_err(|cause| Error::io("write", &path, cause))?;
-        let mut content = Content::new(self.options);
+        let mut content = match entry.pieces {
+            Some(_) => Content::sparse(),
+            None => Content::new(self.options),
+        };
         let whole = [(0, entry.size)];
         let mut told = 0;
         for (offset, length) in entry.pieces.as_deref().unwrap_or(&whole) {
