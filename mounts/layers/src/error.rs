@@ -139,6 +139,12 @@ pub enum Error {
         /// What it is.
         found: String,
     },
+    /// The manifest of a layer cannot be used: it was cut off or damaged.
+    #[error("the manifest is of no use: {problem}")]
+    BadManifest {
+        /// How it shows.
+        problem: &'static str,
+    },
     /// The caller wanted no more of it. What was done stays done.
     #[error("stopped before the end")]
     Stopped,

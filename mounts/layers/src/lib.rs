@@ -1,5 +1,6 @@
 //! Trees of files, as data: [`copy`] takes one out of a stack of layers or clones it, [`archive`]
-//! writes one to a tar stream and reads it back.
+//! writes one to a tar stream and reads it back. [`apply`] unpacks layers of images, [`diff`] makes
+//! them, and [`manifest`] finds out whether one is still what was unpacked.
 //!
 //! Everything works on descriptors of directories. No path is resolved a second time, no symlink
 //! is followed, no mount is crossed, and nothing outside the destination changes, also when the
@@ -17,6 +18,7 @@ pub mod copy;
 pub mod diff;
 pub mod durable;
 pub mod error;
+pub mod manifest;
 mod node;
 pub mod progress;
 #[cfg(test)]
