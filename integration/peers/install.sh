@@ -2,7 +2,7 @@
 # Installs what the end-to-end tests drive: Debian packages of this machine's own release
 # (packages.txt here, in conformance/, crash/ and mounts/layers/), and under target/peers/ the containerd and Docker
 # versions the tests name. Those come from other Debian releases, so they are only unpacked
-# there, never installed. Run as root.
+# there, never installed; and a Debian of this machine's release as a directory tree. Run as root.
 #
 # Which archive: the one this machine's apt is set up to use, whatever suites it lists itself.
 # A second run finds everything in place and asks nobody.
@@ -107,6 +107,25 @@ unpack() {
     echo "install.sh: $name: $(paste -sd, "$peers/$name/VERSIONS")"
 }
 
+# Makes the smallest Debian with systemd, for the test that installs layerd's package in one and
+# the test that unpacks it as an image. Both take it as it is and change nothing in it.
+make_tree() {
+    local new="$peers/.new-debian" codename uri
+    codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    uri=$(archive)
+    [[ -n $uri ]] || die "apt lists no archive for this release, main component"
+    # What a run that was cut short mounted went with its namespace.
+    rm -rf "$new" && mkdir -p "$new"
+    echo "install.sh: making a tree of Debian $codename"
+    unshare --mount --propagation private -- debootstrap --variant=minbase \
+        --include=systemd,systemd-sysv "$codename" "$new/tree" "$uri" >"$new/log" 2>&1 ||
+        die "debootstrap: $(tail -n 3 "$new/log")"
+    rm -rf "$new"/tree/var/cache/apt/*.bin "$new"/tree/var/cache/apt/archives/*.deb \
+        "$new"/tree/var/lib/apt/lists/* "$new/tree/var/log/bootstrap.log"
+    echo "debian $codename" >"$new/VERSIONS"
+    rm -rf "${peers:?}/debian" && mv "$new" "$peers/debian"
+}
+
 ((EUID == 0)) || die "must run as root"
 mkdir -p "$peers"
 exec 9>"$peers/.lock"
@@ -121,3 +140,4 @@ for entry in "${wanted[@]}"; do
     unpack "$name" "$start" "$suites" "$packages" "$binary"
 done
 rm -rf "$peers/.apt"
+[[ -e $peers/debian/VERSIONS ]] || make_tree

@@ -20,6 +20,15 @@ fn peer(name: &str) -> PathBuf {
     dir
 }
 
+/// The tree of a small Debian with systemd, which nobody may change.
+///
+/// # Panics
+/// If `make peers` has not made it.
+#[must_use]
+pub fn debian() -> PathBuf {
+    peer("debian").join("tree")
+}
+
 /// Where a peer's programs are looked for: its own first, then the machine's (runc, mount).
 fn search_path(dirs: &[PathBuf]) -> String {
     let system = [

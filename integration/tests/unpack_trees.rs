@@ -17,6 +17,8 @@ mod accidents;
 mod archive;
 #[path = "unpack_trees/corpus.rs"]
 mod corpus;
+#[path = "unpack_trees/debian.rs"]
+mod debian;
 #[path = "unpack_trees/exact.rs"]
 mod exact;
 #[path = "unpack_trees/paths.rs"]
@@ -145,27 +147,34 @@ fn merged(ground: &Ground, grown: &Grown) -> Vec<String> {
     if grown.ours.is_empty() {
         return Vec::new();
     }
-    let [ours, theirs] = [("mo", &grown.ours), ("mt", &grown.theirs)].map(|(name, stack)| {
-        let place = ground.dir(name);
-        let mut lowers: Vec<_> = stack.iter().map(|layer| layer.to_str().unwrap()).collect();
-        let empty = ground.dir("empty");
-        // The kernel wants two at least.
-        lowers.push(empty.to_str().unwrap());
-        let options = format!("lowerdir={}", lowers.join(":"));
-        let flags = MsFlags::MS_RDONLY;
-        mount(
-            Some("overlay"),
-            &place,
-            Some("overlay"),
-            flags,
-            Some(&*options),
-        )
-        .unwrap();
-        let seen = exact::read(&place);
-        nix::mount::umount(&place).unwrap();
-        seen
-    });
+    let [ours, theirs] =
+        [&grown.ours, &grown.theirs].map(|stack| shown(ground, stack, exact::read));
     exact::differences(&ours, &theirs)
+}
+
+/// What `read` makes of a stack of layers, the nearest first, as overlayfs shows them.
+fn shown<T>(ground: &Ground, stack: &[PathBuf], read: impl FnOnce(&Path) -> T) -> T {
+    let place = ground.dir("shown");
+    // The kernel wants two at least.
+    let empty = ground.dir("empty");
+    let options = format!("lowerdir={}", colons(stack.iter().chain([&empty])));
+    let flags = MsFlags::MS_RDONLY;
+    mount(
+        Some("overlay"),
+        &place,
+        Some("overlay"),
+        flags,
+        Some(&*options),
+    )
+    .unwrap();
+    let seen = read(&place);
+    nix::mount::umount(&place).unwrap();
+    seen
+}
+
+fn colons<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> String {
+    let paths: Vec<_> = paths.map(|path| path.to_str().unwrap()).collect();
+    paths.join(":")
 }
 
 fn compare(mode: Mode, seeds: std::ops::Range<u64>) {

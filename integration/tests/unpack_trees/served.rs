@@ -6,14 +6,18 @@ use std::process::Command;
 use layerd_integration::process::output;
 use layerd_integration::snapshots::channel;
 use layerd_integration::{Daemon, Snapshots};
-use layerd_proto::containerd::services::diff::v1::ApplyRequest;
 use layerd_proto::containerd::services::diff::v1::diff_client::DiffClient;
+use layerd_proto::containerd::services::diff::v1::{ApplyRequest, ApplyResponse};
 use layerd_proto::containerd::types::{Descriptor, Mount};
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
 use tonic::transport::Channel;
+use tonic::{Response, Status};
 
 use super::Mode;
 use super::sides::Said;
+
+const REF: &str = "containerd.io/snapshot.ref";
 
 /// A layerd with a folder of blobs in place of containerd's.
 pub(crate) struct Served {
@@ -56,22 +60,34 @@ impl Served {
     /// Unpacks a blob on top of `parent` and commits it as `name`; the directory it lies in. What
     /// it refuses is removed.
     pub(crate) fn unpack(&mut self, blob: &Path, name: &str, parent: &str) -> (PathBuf, Said) {
-        let key = format!("{name} (active)");
-        let (below, onto) = match self.mode {
-            Mode::Sequential => (parent, ""),
-            Mode::Rebase => ("", parent),
-        };
-        let labels = [("containerd.io/snapshot.ref", name)];
-        let mounts = self.snapshots.prepare(&key, below, &labels).unwrap();
-        let said = self.apply(blob, &mounts);
-        match said {
-            Ok(_) => self
-                .snapshots
-                .commit_onto(name, &key, onto, &labels)
-                .unwrap(),
-            Err(_) => self.snapshots.remove(&key).unwrap(),
-        }
+        let mounts = self.prepare(name, parent);
+        let request = self.request(blob, &mounts);
+        let answer = self.runtime.block_on(self.client.apply(request));
+        let said = said(answer);
+        self.finish(name, parent, said.is_ok());
         (directory(&mounts[0]), said)
+    }
+
+    /// As [`unpack`](Self::unpack), all layers of an image at once, the lowest first.
+    pub(crate) fn unpack_together(&mut self, blobs: &[PathBuf]) -> Vec<(PathBuf, Said)> {
+        let mut names = vec![String::new()];
+        let mut all = JoinSet::new();
+        let mut directories = Vec::new();
+        for (index, blob) in blobs.iter().enumerate() {
+            names.push(format!("together-{index}"));
+            let mounts = self.prepare(&names[index + 1], &names[index]);
+            directories.push(directory(&mounts[0]));
+            let (request, mut client) = (self.request(blob, &mounts), self.client.clone());
+            let call = async move { (index, said(client.apply(request).await)) };
+            all.spawn_on(call, self.runtime.handle());
+        }
+        let mut answers = self.runtime.block_on(all.join_all());
+        answers.sort_by_key(|(index, _)| *index);
+        for (index, said) in &answers {
+            self.finish(&names[index + 1], &names[*index], said.is_ok());
+        }
+        let said = answers.into_iter().map(|(_, said)| said);
+        directories.into_iter().zip(said).collect()
     }
 
     /// Whether layers are unpacked before those below them are known.
@@ -79,27 +95,54 @@ impl Served {
         self.mode == Mode::Rebase
     }
 
-    fn apply(&mut self, blob: &Path, mounts: &[Mount]) -> Said {
+    fn prepare(&mut self, name: &str, parent: &str) -> Vec<Mount> {
+        let below = if self.is_early() { "" } else { parent };
+        let labels = [(REF, name)];
+        self.snapshots
+            .prepare(&active(name), below, &labels)
+            .unwrap()
+    }
+
+    fn finish(&mut self, name: &str, parent: &str, whole: bool) {
+        if !whole {
+            return self.snapshots.remove(&active(name)).unwrap();
+        }
+        let onto = if self.is_early() { parent } else { "" };
+        self.snapshots
+            .commit_onto(name, &active(name), onto, &[(REF, name)])
+            .unwrap();
+    }
+
+    fn request(&self, blob: &Path, mounts: &[Mount]) -> ApplyRequest {
         let said = output(Command::new("sha256sum").arg(blob));
         let hex = said.split(' ').next().unwrap();
         std::fs::copy(blob, self.blobs.join(hex)).unwrap();
         let size = std::fs::metadata(blob).unwrap().len();
+        let compressed = blob.extension().is_some_and(|last| last == "gz");
+        let form = if compressed { "tar+gzip" } else { "tar" };
         let diff = Descriptor {
-            media_type: "application/vnd.oci.image.layer.v1.tar".into(),
+            media_type: format!("application/vnd.oci.image.layer.v1.{form}"),
             digest: format!("sha256:{hex}"),
             size: i64::try_from(size).unwrap(),
             ..Descriptor::default()
         };
-        let request = ApplyRequest {
+        ApplyRequest {
             diff: Some(diff),
             mounts: mounts.to_vec(),
             ..ApplyRequest::default()
-        };
-        let answer = self.runtime.block_on(self.client.apply(request));
-        let applied = answer.map_err(|status| status.message().to_owned())?;
-        let applied = applied.into_inner().applied.unwrap();
-        Ok((applied.digest, applied.size.try_into().unwrap()))
+        }
     }
+}
+
+fn said(answer: Result<Response<ApplyResponse>, Status>) -> Said {
+    let applied = answer.map_err(|status| status.message().to_owned())?;
+    let applied = applied.into_inner().applied.unwrap();
+    Ok((applied.digest, applied.size.try_into().unwrap()))
+}
+
+/// The key of a layer while it is unpacked.
+fn active(name: &str) -> String {
+    format!("{name} (active)")
 }
 
 /// Where the layer of a mount lies.
