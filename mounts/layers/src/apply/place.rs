@@ -145,8 +145,8 @@ impl<'a> Placer<'a> {
         self.shared.jobs.close();
         self.shared.jobs.idle().map_err(|_| Error::Stopped)?;
         self.shared.written.close();
-        self.shared.written.idle().map_err(|_| Error::Stopped)?;
         let (mut blocks, mut inodes) = self.dirs.finish()?;
+        self.shared.written.idle().map_err(|_| Error::Stopped)?;
         if self.options.durable == Durable::Each {
             self.dirs.sync()?;
         }

@@ -8,11 +8,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gone;
 
-/// A queue that holds a few things at most, for any number of threads on both sides.
+/// A queue that holds a few things at most, for any number of threads on both sides. Who waits is
+/// counted, so that nobody is woken for nothing.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
-    changed: Condvar,
+    /// There is something to take.
+    filled: Condvar,
+    /// There is room.
+    drained: Condvar,
+    /// Everything is dealt with.
+    finished: Condvar,
     room: usize,
 }
 
@@ -23,6 +29,16 @@ struct State<T> {
     taken: usize,
     closed: bool,
     aborted: bool,
+    /// Who waits for the three.
+    takers: usize,
+    givers: usize,
+    idlers: usize,
+}
+
+impl<T> State<T> {
+    fn is_idle(&self) -> bool {
+        self.taken == 0 && self.items.is_empty()
+    }
 }
 
 impl<T> Queue<T> {
@@ -33,8 +49,13 @@ impl<T> Queue<T> {
                 taken: 0,
                 closed: false,
                 aborted: false,
+                takers: 0,
+                givers: 0,
+                idlers: 0,
             }),
-            changed: Condvar::new(),
+            filled: Condvar::new(),
+            drained: Condvar::new(),
+            finished: Condvar::new(),
             room,
         }
     }
@@ -44,23 +65,23 @@ impl<T> Queue<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
-        let woken = self.changed.wait(state);
-        woken.unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds one, as soon as there is room.
     pub(super) fn push(&self, item: T) -> Result<(), Gone> {
         let mut state = self.state();
         while state.items.len() >= self.room && !state.aborted {
-            state = self.wait(state);
+            state.givers += 1;
+            state = wait(&self.drained, state);
+            state.givers -= 1;
         }
         if state.aborted {
             return Err(Gone);
         }
         state.items.push_back(item);
+        let awaited = state.takers > 0;
         drop(state);
-        self.changed.notify_all();
+        if awaited {
+            self.filled.notify_one();
+        }
         Ok(())
     }
 
@@ -73,28 +94,40 @@ impl<T> Queue<T> {
             }
             if let Some(item) = state.items.pop_front() {
                 state.taken += 1;
+                let awaited = state.givers > 0;
                 drop(state);
-                self.changed.notify_all();
+                if awaited {
+                    self.drained.notify_one();
+                }
                 return Some(item);
             }
             if state.closed {
                 return None;
             }
-            state = self.wait(state);
+            state.takers += 1;
+            state = wait(&self.filled, state);
+            state.takers -= 1;
         }
     }
 
     /// Says that what was taken is dealt with; who waits for [`Queue::idle`] needs it.
     pub(super) fn done(&self) {
-        self.state().taken -= 1;
-        self.changed.notify_all();
+        let mut state = self.state();
+        state.taken -= 1;
+        let awaited = state.idlers > 0 && state.is_idle();
+        drop(state);
+        if awaited {
+            self.finished.notify_all();
+        }
     }
 
     /// Waits until everything that was added is dealt with.
     pub(super) fn idle(&self) -> Result<(), Gone> {
         let mut state = self.state();
-        while !state.aborted && (state.taken > 0 || !state.items.is_empty()) {
-            state = self.wait(state);
+        while !state.aborted && !state.is_idle() {
+            state.idlers += 1;
+            state = wait(&self.finished, state);
+            state.idlers -= 1;
         }
         if state.aborted { Err(Gone) } else { Ok(()) }
     }
@@ -102,7 +135,7 @@ impl<T> Queue<T> {
     /// No more will be added.
     pub(super) fn close(&self) {
         self.state().closed = true;
-        self.changed.notify_all();
+        self.filled.notify_all();
     }
 
     /// Nobody shall wait any more: what is in it is dropped.
@@ -112,8 +145,14 @@ impl<T> Queue<T> {
         let items = std::mem::take(&mut state.items);
         drop(state);
         drop(items);
-        self.changed.notify_all();
+        self.filled.notify_all();
+        self.drained.notify_all();
+        self.finished.notify_all();
     }
+}
+
+fn wait<'a, T>(on: &Condvar, state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
+    on.wait(state).unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Buffers of one size, of which there are only so many.

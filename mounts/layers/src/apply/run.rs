@@ -31,7 +31,7 @@ pub(super) struct Shared {
     pub(super) hashed: Queue<Chunk>,
     pub(super) plain: Queue<Chunk>,
     pub(super) jobs: Queue<Vec<Job>>,
-    pub(super) written: Queue<Written>,
+    pub(super) written: Queue<Vec<Written>>,
     /// Blocks of 512 bytes, and inodes, of the regular files.
     pub(super) blocks_used: AtomicU64,
     pub(super) inodes: AtomicU64,
@@ -48,7 +48,7 @@ impl Shared {
             hashed: Queue::new(PLAIN.1),
             plain: Queue::new(PLAIN.1),
             jobs: Queue::new(4),
-            written: Queue::new(64),
+            written: Queue::new(2),
             blocks_used: AtomicU64::new(0),
             inodes: AtomicU64::new(0),
             failed: Mutex::new(None),

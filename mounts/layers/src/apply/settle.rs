@@ -21,23 +21,39 @@ pub(super) struct Written {
     pub(super) path: PathBuf,
 }
 
+/// Passes files on to the thread. Nobody takes them only after a failure, which is known already.
+pub(super) fn hand_over(files: Vec<Written>, shared: &Shared) {
+    let _ = shared.written.push(files);
+}
+
 /// Takes files until no more come, and counts what they take on the disk.
 pub(super) fn run(durable: Durable, shared: &Shared) -> Result<(), Error> {
-    let mut waiting = VecDeque::with_capacity(WAITING);
+    let mut waiting = VecDeque::new();
+    let mut files = 0;
     while let Some(written) = shared.written.pop() {
         if durable != Durable::No {
-            start(&written)?;
+            written.iter().try_for_each(start)?;
         }
+        files += written.len();
         waiting.push_back(written);
-        if waiting.len() >= WAITING
+        while files > WAITING
             && let Some(oldest) = waiting.pop_front()
         {
-            finish(durable, &oldest, shared)?;
+            files -= oldest.len();
+            finish_all(durable, oldest, shared)?;
         }
     }
-    for written in waiting {
-        finish(durable, &written, shared)?;
+    waiting
+        .into_iter()
+        .try_for_each(|written| finish_all(durable, written, shared))
+}
+
+fn finish_all(durable: Durable, written: Vec<Written>, shared: &Shared) -> Result<(), Error> {
+    for file in &written {
+        finish(durable, file, shared)?;
     }
+    drop(written);
+    shared.written.done();
     Ok(())
 }
 
@@ -58,6 +74,5 @@ fn finish(durable: Durable, written: &Written, shared: &Shared) -> Result<(), Er
     let stat = node::stat(written.file.as_fd())
         .map_err(|cause| Error::io("look at", &written.path, cause))?;
     shared.count(stat.blocks);
-    shared.written.done();
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::apply::Options;
 use crate::apply::give::Give;
 use crate::apply::queue::Chunk;
 use crate::apply::run::Shared;
-use crate::apply::settle::Written;
+use crate::apply::settle::{self, Written};
 use crate::error::Error;
 use crate::node;
 
@@ -28,15 +28,15 @@ pub(super) struct Job {
 /// Does jobs until no more come.
 pub(super) fn work(options: &Options<'_>, shared: &Shared) -> Result<(), Error> {
     while let Some(jobs) = shared.jobs.pop() {
-        for job in jobs {
-            fill(job, options, shared)?;
-        }
+        let filled = jobs.into_iter().map(|job| fill(job, options));
+        let filled = filled.collect::<Result<Vec<_>, _>>()?;
+        settle::hand_over(filled, shared);
         shared.jobs.done();
     }
     Ok(())
 }
 
-fn fill(job: Job, options: &Options<'_>, shared: &Shared) -> Result<(), Error> {
+fn fill(job: Job, options: &Options<'_>) -> Result<Written, Error> {
     let mut content = Content::new(options);
     for chunk in &job.content {
         let at = content.written;
@@ -46,7 +46,7 @@ fn fill(job: Job, options: &Options<'_>, shared: &Shared) -> Result<(), Error> {
     }
     drop(job.content);
     let size = content.written;
-    content.complete(job.file, job.path, size, &job.give, options, shared)
+    content.complete(job.file, job.path, size, &job.give, options)
 }
 
 /// What is being written to one file.
@@ -83,7 +83,7 @@ impl Content {
         self.written
     }
 
-    /// Gives the file what it has yet to get, and hands it on.
+    /// Gives the file what it has yet to get.
     pub(super) fn complete(
         self,
         file: OwnedFd,
@@ -91,16 +91,13 @@ impl Content {
         size: u64,
         give: &Give,
         options: &Options<'_>,
-        shared: &Shared,
-    ) -> Result<(), Error> {
+    ) -> Result<Written, Error> {
         give.to(file.as_fd())
             .map_err(|(attempt, cause)| Error::io(attempt, &path, cause))?;
         if let Some(manifest) = options.manifest {
             let digest = self.sum.map(|sum| sum.digest128());
             manifest.file(path.as_os_str().as_bytes(), size, digest);
         }
-        // Nobody takes it any more only after a failure, which is known already.
-        let _ = shared.written.push(Written { file, path });
-        Ok(())
+        Ok(Written { file, path })
     }
 }

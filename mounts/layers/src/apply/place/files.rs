@@ -10,6 +10,7 @@ use crate::apply::dirs::Id;
 use crate::apply::give::Give;
 use crate::apply::place::Placer;
 use crate::apply::queue::Chunk;
+use crate::apply::settle;
 use crate::apply::write::{Content, Job};
 use crate::durable::Durable;
 use crate::error::Error;
@@ -123,6 +124,8 @@ impl Placer<'_> {
                 }
             }
         }
-        content.complete(file, path, entry.size, give, self.options, self.shared)
+        let written = content.complete(file, path, entry.size, give, self.options)?;
+        settle::hand_over(vec![written], self.shared);
+        Ok(())
     }
 }
