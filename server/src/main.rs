@@ -12,6 +12,7 @@ mod fsck;
 mod grpc;
 mod listener;
 mod logging;
+mod man;
 mod metrics;
 mod notify;
 mod reaper;
@@ -20,7 +21,7 @@ mod tasks;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tracing::error;
 
 use config::{Config, LogFormat};
@@ -58,6 +59,9 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         from: Option<PathBuf>,
     },
+    /// Writes the man pages of layerd into a directory.
+    #[command(hide = true)]
+    Man { dir: PathBuf },
 }
 
 /// Settings on the command line win over those of the file.
@@ -90,6 +94,7 @@ fn main() -> ExitCode {
         Some(Command::Check(settings)) => check::run(&settings),
         Some(Command::Fsck { settings, repair }) => fsck::run(&settings, repair),
         Some(Command::Restore { settings, from }) => fsck::restore(&settings, from.as_deref()),
+        Some(Command::Man { dir }) => man::run(Arguments::command(), &dir),
         None => serve(&arguments.settings),
     }
 }
