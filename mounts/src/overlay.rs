@@ -120,6 +120,16 @@ impl Overlay {
         Ok(found)
     }
 
+    /// Opens the top directory of a layer under `root` to read it, without changing anything.
+    ///
+    /// # Errors
+    /// [`Error::Io`], `NotFound` if there is no such layer.
+    pub fn open_layer_of(root: &Path, slot: Slot) -> Result<OwnedFd, Error> {
+        let path = root.join("l").join(slot.to_string());
+        let opened = nix::fcntl::open(&path, FLAGS, Mode::empty());
+        opened.map_err(|cause| Error::io("open directory", &path, cause))
+    }
+
     /// What the checks at start found.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {

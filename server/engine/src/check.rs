@@ -35,6 +35,28 @@ pub enum Problem {
         /// What is wrong with it.
         why: String,
     },
+    /// A manifest by which no content can be checked.
+    #[error("the manifest {} of snapshot {key:?} is of no use: {why}", path.display(), key = key.as_str())]
+    BadManifest {
+        /// Where it is.
+        path: PathBuf,
+        /// The snapshot.
+        key: Key,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A layer that does not hold what was unpacked into it.
+    #[error("snapshot {key:?} (layer {id}) does not hold what was unpacked: {what}", key = key.as_str())]
+    Altered {
+        /// The layer.
+        id: LayerId,
+        /// Its snapshot.
+        key: Key,
+        /// How many.
+        files: u64,
+        /// The first of them, and how they differ; safe to print.
+        what: String,
+    },
     /// A layer whose id was never handed out.
     #[error("a directory of layer {id} is there, an id that was never handed out")]
     UnknownLayer {
@@ -132,9 +154,13 @@ impl Problem {
     pub fn remedy(&self) -> Remedy {
         const AGAIN: &str = "remove what uses it, then pull or create it again";
         match self {
-            Self::Stranger { .. } | Self::UnknownLayer { .. } | Self::BadExport { .. } => {
-                Remedy::OnRequest("move it to lost/")
-            }
+            Self::Stranger { .. }
+            | Self::UnknownLayer { .. }
+            | Self::BadExport { .. }
+            | Self::BadManifest { .. } => Remedy::OnRequest("move it to lost/"),
+            Self::Altered { .. } => Remedy::OnRequest(
+                "bar it, so that it answers DATA_LOSS; then remove what uses it, and pull or create it again",
+            ),
             Self::FolderMode { .. } => Remedy::Safe("set it to 0700"),
             Self::TwoDirectories { .. } => Remedy::OnRequest("move the one in the trash to lost/"),
             Self::Abandoned { .. } => Remedy::Safe("delete it"),

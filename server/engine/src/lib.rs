@@ -8,10 +8,12 @@
 
 mod attach;
 mod check;
+mod content;
 mod error;
 mod events;
 pub mod filter;
 mod list;
+mod manifests;
 mod meter;
 mod quarantine;
 mod reap;
@@ -36,6 +38,7 @@ pub use layerd_layers as layers;
 
 pub use attach::{Attach, AttachmentEntry, Living, OciMount, Reconciled};
 pub use check::{Problem, Remedy};
+pub use content::{ContentCounts, survey_content};
 pub use error::{Error, ErrorKind};
 pub use events::{Amount, Event, Watcher};
 pub use list::{Entry, Listing};
@@ -50,6 +53,7 @@ pub use volumes::{
 };
 
 use events::Events;
+use manifests::Manifests;
 use meter::Meter;
 use quarantine::Quarantine;
 use reap::Backlog;
@@ -114,6 +118,7 @@ pub struct Engine {
     trash: Trash,
     quarantine: Quarantine,
     unpacks: Unpacks,
+    manifests: Manifests,
     volume_dirs: Arc<VolumeDirs>,
     pins: Pins,
     plans: Plans,
@@ -142,6 +147,8 @@ impl Engine {
         let volume_dirs =
             VolumeDirs::open(root).map_err(Error::driver("open the folder of volumes"))?;
         let volume_dirs = Arc::new(volume_dirs);
+        let manifests =
+            Manifests::open(root).map_err(Error::driver("open the folder of manifests"))?;
         let (layers, volumes) = (driver.clone(), volume_dirs.clone());
         let barrier = move || {
             layers
@@ -161,6 +168,7 @@ impl Engine {
             trash: Trash::open(&meta_folder(root), options.trash.clone()),
             quarantine: Quarantine::default(),
             unpacks: Unpacks::default(),
+            manifests,
             volume_dirs,
             pins: Pins::default(),
             plans: Plans::default(),

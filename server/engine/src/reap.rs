@@ -193,9 +193,10 @@ impl Engine {
         let deleted = self
             .driver
             .retire(slot)
-            .and_then(|()| self.driver.delete(slot, &keep_going));
+            .and_then(|()| self.driver.delete(slot, &keep_going))
+            .and_then(|()| self.manifests.remove(id));
         match deleted {
-            Ok(()) => {
+            Ok(_) => {
                 debug!(%id, "deleted");
                 self.backlog.note_success(id);
                 self.meter.forget(id);

@@ -15,6 +15,7 @@
 //!
 //! "Record" is one transaction of the store, durable when it returns; "journal" is one wait that
 //! all calls of the moment share. Work directories are never waited for: start-up makes them anew.
+//! Manifests have a table of their own, in `manifests.rs`.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -26,6 +27,7 @@ use layerd_store::{Export, LayerId, Store};
 use tracing::{error, info, warn};
 
 use crate::check::{Facts, Problem, Remedy, problems};
+use crate::manifests::odd;
 use crate::{Engine, Error, meta_folder, slot};
 
 /// A problem and what became of it.
@@ -38,7 +40,7 @@ pub struct Finding {
 }
 
 /// What only layerd may look into.
-const FOLDERS: [&str; 6] = ["meta", "e", "l", "w", "t", "lost"];
+const FOLDERS: [&str; 7] = ["meta", "e", "l", "w", "t", "m", "lost"];
 const FOLDER_MODE: u32 = 0o700;
 
 /// What is wrong with the folders themselves. What cannot be read at all is not judged here: the
@@ -155,6 +157,7 @@ pub fn survey(root: &Path) -> Result<Vec<Problem>, Error> {
     };
     let mut all = problems(&facts);
     all.extend(open_folders(root));
+    all.extend(odd(root));
     all.extend(bad_exports(&meta_folder(root)));
     Ok(all.into_iter().collect())
 }
@@ -171,7 +174,8 @@ impl Engine {
             view: &self.store.view(),
             next_id: self.store.first_id(),
         });
-        for problem in problems.into_iter().chain(open_folders(&self.root)) {
+        let others = open_folders(&self.root).into_iter().chain(odd(&self.root));
+        for problem in problems.into_iter().chain(others) {
             match problem.remedy() {
                 // What cannot be made good is logged, and found again by fsck.
                 Remedy::Safe(_) => drop(self.make_good(&problem)),
@@ -182,6 +186,7 @@ impl Engine {
                 self.quarantine.set(id, problem.to_string());
             }
         }
+        self.sweep_manifests();
     }
 
     /// Compares records and directories, and with `repair` does what the remedies announce. Two
@@ -217,6 +222,7 @@ impl Engine {
             next_id: self.store.next_id(),
         });
         all.extend(open_folders(&self.root));
+        all.extend(odd(&self.root));
         all.extend(bad_exports(&meta_folder(&self.root)));
         // A snapshot made since the directories were read seems to lack its own.
         let settled = |problem: &Problem| {
@@ -235,7 +241,7 @@ impl Engine {
         Finding { problem, repaired }
     }
 
-    fn repair(&self, problem: &Problem) -> bool {
+    pub(crate) fn repair(&self, problem: &Problem) -> bool {
         match problem.remedy() {
             Remedy::Safe(_) => self.make_good(problem),
             Remedy::OnRequest(_) => self.set_aside(problem),
@@ -245,9 +251,9 @@ impl Engine {
 
     fn set_aside(&self, problem: &Problem) -> bool {
         let found = match problem {
-            Problem::Stranger { path } | Problem::BadExport { path, .. } => {
-                Found::Stranger(path.clone())
-            }
+            Problem::Stranger { path }
+            | Problem::BadExport { path, .. }
+            | Problem::BadManifest { path, .. } => Found::Stranger(path.clone()),
             Problem::UnknownLayer { place, id } => Found::Slot(*place, slot(*id)),
             Problem::TwoDirectories { id, .. } => Found::Slot(Place::Trash, slot(*id)),
             _ => return false,

@@ -6,7 +6,8 @@
 //! What unpacking found out (the figure, what is on the disk already) stays in memory, so that
 //! Commit need not look at each file again. It counts only as long as nobody else can have written
 //! to the layer: overlayfs never had it mounted to be written, its top directory is as it was, and
-//! nobody asked for its mounts meanwhile. Else, and after a restart, Commit looks at each file.
+//! nobody asked for its mounts meanwhile. Else, and after a restart, Commit looks at each file, and
+//! the manifest that unpacking wrote (`manifests.rs`) is deleted.
 
 mod memory;
 mod pack;
@@ -18,8 +19,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use layerd_layers::apply::{self, Applied, Blob, Compression, Limits, Target, Whiteouts};
+use layerd_layers::apply::{self, Applied, Blob, Compression, Limits, Manifest, Target, Whiteouts};
 use layerd_layers::copy::Markers;
+use layerd_layers::manifest::Writer;
 use layerd_layers::{Durable, Progress};
 use layerd_mounts::{Mount, tree};
 use layerd_store::{Key, Kind, LayerId, Record, Refusal, Usage, View};
@@ -124,9 +126,11 @@ impl Engine {
         let (claim, view, record) = self.claim(key)?;
         let layers = self.open_target(&view, &record);
         let layers = layers.inspect_err(|_| claim.undone())?;
-        let applied = self.fill_layer(source, &layers, &claim, unpack);
+        let manifest = self.begin_manifest(record.id, layers.was_empty);
+        let applied = self.fill_layer(source, &layers, &claim, unpack, manifest.as_ref());
         let applied =
             applied.map_err(|cause| self.give_up(&record, &layers, &claim, unpack, cause))?;
+        self.end_manifest(record.id, manifest, self.wanted(unpack));
         self.note_applied(&record, &claim, unpack, &applied, layers.was_empty)?;
         debug!(key = key.as_str(), id = %record.id, bytes = applied.size, "applied");
         Ok(applied)
@@ -197,6 +201,7 @@ impl Engine {
         layers: &Layers,
         claim: &Claim<'_>,
         unpack: &Unpack<'_>,
+        manifest: Option<&Writer>,
     ) -> Result<Applied, layerd_layers::Error> {
         let open: Vec<BorrowedFd<'_>> = layers.open.iter().map(AsFd::as_fd).collect();
         let target = Target {
@@ -216,7 +221,7 @@ impl Engine {
             durable: self.wanted(unpack),
             workers: self.options.unpack.workers,
             progress: &watch,
-            manifest: None,
+            manifest: manifest.map(|manifest| manifest as &dyn Manifest),
         };
         let source = Watched {
             source,
@@ -266,7 +271,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A layer that is as empty as before may be tried again.
+    /// A layer that is as empty as before may be tried again. It has no manifest.
     fn give_up(
         &self,
         record: &Record,
@@ -275,6 +280,7 @@ impl Engine {
         unpack: &Unpack<'_>,
         cause: layerd_layers::Error,
     ) -> Error {
+        self.drop_manifest(record.id);
         match self.is_empty(record.id, &layers.open[0]) {
             Ok(true) => claim.undone(),
             Ok(false) => {}

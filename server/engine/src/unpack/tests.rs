@@ -17,6 +17,8 @@ use std::os::fd::AsFd;
 use super::{Blob, Pack, Unpack};
 use crate::{Durability, Engine, Error, ErrorKind, Options};
 
+mod manifests;
+
 struct Rig {
     engine: Engine,
     driver: Arc<Overlay>,

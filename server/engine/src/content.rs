@@ -1,0 +1,230 @@
+//! Whether layers still hold what was unpacked: reads all files of every committed layer that has a
+//! manifest. The only check that reads content, so it is made only when somebody asks for it.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use layerd_layers::Progress;
+use layerd_layers::manifest::{Checked, check};
+use layerd_mounts::{Error as MountError, Overlay, Slot};
+use layerd_store::{Kind, LayerId, Record, Store, View};
+use tracing::{error, warn};
+
+use crate::check::Problem;
+use crate::manifests::Manifests;
+use crate::stage::enter;
+use crate::{Engine, Error, Finding, meta_folder, slot};
+
+/// Files that are named of one layer.
+const MOST_NAMED: usize = 20;
+
+/// Bytes of a name that are shown.
+const MOST_SHOWN: usize = 200;
+
+/// What was looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ContentCounts {
+    /// Committed layers that were compared with their manifests.
+    pub layers: u64,
+    /// Committed layers that have none: nothing is known of their content.
+    pub without_manifest: u64,
+    /// Files that were looked at, each name of a file counted.
+    pub files: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+}
+
+/// What a check works on.
+struct Layers<'a> {
+    view: &'a View,
+    manifests: &'a Manifests,
+    open: &'a dyn Fn(Slot) -> Result<OwnedFd, MountError>,
+    /// Whether a layer was not removed meanwhile.
+    is_there: &'a dyn Fn(LayerId) -> bool,
+    progress: &'a dyn Progress,
+}
+
+/// Compares the files of a root that no daemon serves with what was unpacked, without changing
+/// anything, and hands what is wrong to `each`. The records are read as by [`survey`](crate::survey).
+///
+/// # Errors
+/// As [`survey`](crate::survey), and as [`Engine::check_content`].
+pub fn survey_content(
+    root: &Path,
+    progress: &dyn Progress,
+    each: &mut dyn FnMut(Problem),
+) -> Result<ContentCounts, Error> {
+    let (view, _) = Store::inspect(&meta_folder(root))?;
+    let layers = Layers {
+        view: &view,
+        manifests: &Manifests::of(root),
+        open: &|slot| Overlay::open_layer_of(root, slot),
+        is_there: &|_| true,
+        progress,
+    };
+    layers.check_all(each)
+}
+
+impl Engine {
+    /// Reads every file of every committed layer that has a manifest, and hands what is not as it
+    /// was unpacked to `each`, a finding for each layer. With `repair`, such a layer is marked as
+    /// damaged, durably: it answers DATA_LOSS from then on, until it is removed. Without, nothing
+    /// is changed. Layers that are removed meanwhile are passed over.
+    ///
+    /// # Errors
+    /// [`Error::Stopping`]; [`Error::Copy`] if `progress`, which learns of files and bytes, wants no
+    /// more, or if something fails that says nothing about the layer; [`Error::Driver`].
+    pub fn check_content(
+        &self,
+        repair: bool,
+        progress: &dyn Progress,
+        each: &mut dyn FnMut(Finding),
+    ) -> Result<ContentCounts, Error> {
+        enter("reading the files of layers");
+        let watch = Watch {
+            engine: self,
+            client: progress,
+        };
+        let layers = Layers {
+            view: &self.store.view(),
+            manifests: &self.manifests,
+            open: &|slot| self.driver.open_layer(slot),
+            is_there: &|id| self.store.view().get(id).is_some(),
+            progress: &watch,
+        };
+        let counts = layers.check_all(&mut |problem| each(self.find_content(problem, repair)));
+        counts.map_err(|cause| match self.backlog.is_stopping() {
+            true => Error::Stopping,
+            false => cause,
+        })
+    }
+
+    fn find_content(&self, problem: Problem, repair: bool) -> Finding {
+        error!("{problem}");
+        match problem {
+            Problem::Altered { id, key, files, .. } if repair => {
+                let why = format!("it does not hold what was unpacked (files: {files})");
+                self.bar(id, &why);
+                let problem = Problem::Untrusted { id, key, why };
+                let repaired = false; // no repair brings the content back
+                Finding { problem, repaired }
+            }
+            problem => {
+                let repaired = repair && self.repair(&problem);
+                Finding { problem, repaired }
+            }
+        }
+    }
+
+    /// Marks a layer as damaged. If that cannot be recorded now, it is tried again.
+    fn bar(&self, id: LayerId, why: &str) {
+        self.quarantine.set(id, why.to_owned());
+        if let Err(cause) = self.store.set_damage(id, why.to_owned()) {
+            let cause = &cause as &dyn std::error::Error;
+            warn!(error = cause, %id, "note that a layer is damaged");
+            self.quarantine.save_later(id, why.to_owned());
+        }
+    }
+}
+
+impl Layers<'_> {
+    fn check_all(&self, each: &mut dyn FnMut(Problem)) -> Result<ContentCounts, Error> {
+        let mut counts = ContentCounts::default();
+        let committed = self
+            .view
+            .iter()
+            .filter(|record| record.kind == Kind::Committed);
+        for record in committed {
+            let found = self.manifests.find(record.id);
+            match found.map_err(Error::driver("open the manifest of a layer"))? {
+                Some(manifest) => self.check_one(record, &manifest, &mut counts, each)?,
+                None if (self.is_there)(record.id) => counts.without_manifest += 1,
+                None => {}
+            }
+        }
+        Ok(counts)
+    }
+
+    fn check_one(
+        &self,
+        record: &Record,
+        manifest: &File,
+        counts: &mut ContentCounts,
+        each: &mut dyn FnMut(Problem),
+    ) -> Result<(), Error> {
+        let (id, key) = (record.id, record.key.clone());
+        let layer = match (self.open)(slot(id)) {
+            // Removed, or missing, which the other checks say.
+            Err(cause) if cause.io_kind() == Some(std::io::ErrorKind::NotFound) => return Ok(()),
+            layer => layer.map_err(Error::driver("open a layer"))?,
+        };
+        let checked = check(layer.as_fd(), manifest, MOST_NAMED, self.progress);
+        let is_gone = !(self.is_there)(id);
+        match checked {
+            Err(cause @ layerd_layers::Error::Stopped) => return Err(unchecked(cause)),
+            _ if is_gone => {}
+            Ok(checked) => {
+                counts.layers += 1;
+                counts.files += checked.files;
+                counts.bytes += checked.bytes;
+                if checked.wrong > 0 {
+                    let (files, what) = (checked.wrong, said(&checked));
+                    each(Problem::Altered {
+                        id,
+                        key,
+                        files,
+                        what,
+                    });
+                }
+            }
+            Err(layerd_layers::Error::BadManifest { problem }) => {
+                counts.without_manifest += 1;
+                let (path, why) = (self.manifests.path(id), problem.to_owned());
+                each(Problem::BadManifest { path, key, why });
+            }
+            Err(cause) => return Err(unchecked(cause)),
+        }
+        Ok(())
+    }
+}
+
+fn unchecked(cause: layerd_layers::Error) -> Error {
+    let attempt = "check the content of a layer";
+    Error::Copy { attempt, cause }
+}
+
+/// The files that are wrong, safe to print.
+fn said(checked: &Checked) -> String {
+    let mut text = String::new();
+    for (path, wrong) in &checked.named {
+        let path = path.to_string_lossy();
+        let shown: String = path.chars().take(MOST_SHOWN).collect();
+        let dots = if shown.len() < path.len() { "..." } else { "" };
+        let comma = if text.is_empty() { "" } else { ", " };
+        let shown = shown.escape_debug();
+        // Writing to a string does not fail.
+        let _ = write!(text, "{comma}{shown}{dots} {wrong}");
+    }
+    match checked.wrong - checked.named.len() as u64 {
+        0 => text,
+        more => format!("{text}, and {more} more"),
+    }
+}
+
+/// Ends when the client or the daemon goes.
+struct Watch<'a> {
+    engine: &'a Engine,
+    client: &'a dyn Progress,
+}
+
+impl Progress for Watch<'_> {
+    fn advanced(&self, files: u64, bytes: u64) {
+        self.client.advanced(files, bytes);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.client.cancelled() || self.engine.backlog.is_stopping()
+    }
+}

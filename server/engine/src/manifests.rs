@@ -1,0 +1,223 @@
+//! Where manifests of unpacked layers lie: `<root>/m/<id>`, one for a layer, named as its directory.
+//!
+//! A manifest counts only beside the record of a committed snapshot, and goes with its layer:
+//!
+//! | step    | what happens to the manifest | left by a crash: made good as |
+//! |---------|------------------------------|-------------------------------|
+//! | Apply   | written beside the layer; if that fails, or the layer held something before, deleted | part of one, or one whose layer others may write to: no record of a committed snapshot, deleted at start |
+//! | Commit  | stays if nobody else can have written to the layer; else deleted, **durable before the record** | one of a snapshot that is active: deleted at start |
+//! | Remove, restore | stays                | |
+//! | reap    | deleted after the layer, before the record is dropped | one without a record: deleted at start |
+//!
+//! So it never says anything of what it was not made of, and nothing waits for it: with
+//! [`Durability::Full`](crate::Durability) it is as durable as the layer when Commit answers; else a
+//! power cut may cut it off like any file of the layer, which its own digest shows.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use layerd_layers::Durable;
+use layerd_layers::manifest::Writer;
+use layerd_mounts::{Error as MountError, Slot};
+use layerd_store::{Kind, LayerId};
+use tracing::{debug, warn};
+
+use crate::check::Problem;
+use crate::{Engine, Error, slot};
+
+/// The folder of manifests.
+#[derive(Debug)]
+pub(crate) struct Manifests {
+    folder: PathBuf,
+}
+
+impl Manifests {
+    /// The folder of a root, whether or not it is there.
+    pub(crate) fn of(root: &Path) -> Self {
+        let folder = root.join("m");
+        Self { folder }
+    }
+
+    /// Makes the folder if it is missing.
+    pub(crate) fn open(root: &Path) -> Result<Self, MountError> {
+        let manifests = Self::of(root);
+        let made = DirBuilder::new().mode(0o700).create(&manifests.folder);
+        match made {
+            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
+                Err(failed("create directory", &manifests.folder, cause))
+            }
+            _ => Ok(manifests),
+        }
+    }
+
+    pub(crate) fn path(&self, id: LayerId) -> PathBuf {
+        self.folder.join(slot(id).to_string())
+    }
+
+    /// The manifest of a layer, if there is one.
+    pub(crate) fn find(&self, id: LayerId) -> Result<Option<File>, MountError> {
+        let path = self.path(id);
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(&path);
+        match opened {
+            Ok(file) => Ok(Some(file)),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(cause) => Err(failed("open", &path, cause)),
+        }
+    }
+
+    fn create(&self, id: LayerId) -> Result<Writer, MountError> {
+        let path = self.path(id);
+        let mut new = OpenOptions::new();
+        let opened = new.write(true).create_new(true).mode(0o600).open(&path);
+        opened
+            .map(Writer::new)
+            .map_err(|cause| failed("create", &path, cause))
+    }
+
+    /// Deletes a manifest, and answers whether there was one. Not durable.
+    pub(crate) fn remove(&self, id: LayerId) -> Result<bool, MountError> {
+        let path = self.path(id);
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(cause) => Err(failed("delete", &path, cause)),
+        }
+    }
+
+    /// Makes the names in the folder durable.
+    fn sync(&self) -> Result<(), MountError> {
+        let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|cause| failed("sync", &self.folder, cause))
+    }
+
+    /// The layers of which there is one, and what else is in the folder.
+    fn list(&self) -> Result<(Vec<LayerId>, Vec<PathBuf>), MountError> {
+        let fail = |cause| failed("read directory", &self.folder, cause);
+        let entries = match fs::read_dir(&self.folder) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
+            entries => entries.map_err(fail)?,
+        };
+        let (mut ids, mut strangers) = (Vec::new(), Vec::new());
+        for entry in entries {
+            let entry = entry.map_err(fail)?;
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            let slot = entry.file_name().to_str().map(str::parse::<Slot>);
+            match slot {
+                Some(Ok(slot)) if is_file => ids.push(LayerId(slot.0)),
+                _ => strangers.push(entry.path()),
+            }
+        }
+        Ok((ids, strangers))
+    }
+}
+
+/// What is in the folder of manifests and is none. What cannot be read is not judged here.
+pub(crate) fn odd(root: &Path) -> Vec<Problem> {
+    let (_, strangers) = Manifests::of(root).list().unwrap_or_default();
+    let strangers = strangers.into_iter();
+    strangers.map(|path| Problem::Stranger { path }).collect()
+}
+
+impl Engine {
+    /// Begins the manifest of a layer, or none if that is not known to be empty. A layer does
+    /// without one that cannot be written.
+    pub(crate) fn begin_manifest(&self, id: LayerId, was_empty: bool) -> Option<Writer> {
+        let begun = self.manifests.remove(id).and_then(|_| {
+            let wanted = was_empty.then(|| self.manifests.create(id));
+            wanted.transpose()
+        });
+        begun.unwrap_or_else(|cause| {
+            without(id, &cause);
+            None
+        })
+    }
+
+    /// Ends the manifest of a layer that is whole.
+    pub(crate) fn end_manifest(&self, id: LayerId, manifest: Option<Writer>, durable: Durable) {
+        let Some(manifest) = manifest else { return };
+        let ended = manifest
+            .finish(durable)
+            .map_err(|cause| Box::new(cause) as Box<dyn std::error::Error>);
+        let synced = ended.and_then(|records| {
+            if durable == Durable::Each {
+                self.manifests.sync()?;
+            }
+            Ok(records)
+        });
+        match synced {
+            Ok(records) => debug!(%id, records, "wrote a manifest"),
+            Err(cause) => {
+                without(id, &*cause);
+                self.drop_manifest(id);
+            }
+        }
+    }
+
+    /// Deletes the manifest of a layer that is not whole. If that fails, Commit tries it again.
+    pub(crate) fn drop_manifest(&self, id: LayerId) {
+        if let Err(cause) = self.manifests.remove(id) {
+            let cause = &cause as &dyn std::error::Error;
+            warn!(error = cause, %id, "delete the manifest of a layer that is not whole");
+        }
+    }
+
+    /// Has a layer keep its manifest only if it is `trusted` to hold what was unpacked.
+    pub(crate) fn settle_manifest(&self, id: LayerId, trusted: bool) -> Result<(), Error> {
+        if trusted {
+            return Ok(());
+        }
+        let removed = self
+            .manifests
+            .remove(id)
+            .and_then(|was_there| match was_there {
+                true => self.manifests.sync(),
+                false => Ok(()),
+            });
+        removed.map_err(Error::driver(
+            "delete the manifest of a layer that others may have written to",
+        ))
+    }
+
+    /// Deletes what an earlier process left in the folder that counts for nothing. What bears an id
+    /// that was never handed out is left alone, like a layer of that id.
+    pub(crate) fn sweep_manifests(&self) {
+        let ids = match self.manifests.list() {
+            Ok((ids, _)) => ids,
+            Err(cause) => {
+                let cause = &cause as &dyn std::error::Error;
+                return warn!(error = cause, "look for manifests of layers that are gone");
+            }
+        };
+        let view = self.store.view();
+        let counts = |id: LayerId| {
+            let record = view.get(id).or_else(|| view.get_retired(id));
+            record.is_some_and(|record| record.kind == Kind::Committed)
+        };
+        let first_unknown = self.store.first_id();
+        for id in ids
+            .into_iter()
+            .filter(|id| *id < first_unknown && !counts(*id))
+        {
+            debug!(%id, "a manifest of no committed layer is deleted");
+            self.drop_manifest(id);
+        }
+    }
+}
+
+fn without(id: LayerId, cause: &(dyn std::error::Error + 'static)) {
+    warn!(error = cause, %id, "a layer that is unpacked has no manifest");
+}
+
+fn failed(attempt: &'static str, path: &Path, cause: io::Error) -> MountError {
+    MountError::Io {
+        attempt,
+        path: path.to_owned(),
+        cause,
+    }
+}
