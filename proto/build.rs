@@ -14,10 +14,14 @@ const SERVED: [&str; 6] = [
     "layerd/volumes/v1/volumes.proto",
     "layerd/volumes/v1/mounts.proto",
 ];
-/// What layerd asks of others.
-const CALLED: [&str; 2] = [
+/// What layerd and layerctl ask of others.
+const CALLED: [&str; 6] = [
+    "containerd/services/containers/v1/containers.proto",
     "containerd/services/content/v1/content.proto",
+    "containerd/services/introspection/v1/introspection.proto",
     "containerd/services/leases/v1/leases.proto",
+    "containerd/services/namespaces/v1/namespace.proto",
+    "containerd/services/version/v1/version.proto",
 ];
 
 fn main() -> Result<(), Box<dyn error::Error>> {

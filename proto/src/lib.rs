@@ -25,6 +25,13 @@ pub mod containerd {
     }
     /// `containerd.services`.
     pub mod services {
+        /// `containerd.services.containers`.
+        pub mod containers {
+            /// `containerd.services.containers.v1`: what layerctl asks of containerd.
+            pub mod v1 {
+                tonic::include_proto!("containerd.services.containers.v1");
+            }
+        }
         /// `containerd.services.content`.
         pub mod content {
             /// `containerd.services.content.v1`: what layerd asks of containerd.
@@ -39,6 +46,13 @@ pub mod containerd {
                 tonic::include_proto!("containerd.services.diff.v1");
             }
         }
+        /// `containerd.services.introspection`.
+        pub mod introspection {
+            /// `containerd.services.introspection.v1`: what layerctl asks of containerd.
+            pub mod v1 {
+                tonic::include_proto!("containerd.services.introspection.v1");
+            }
+        }
         /// `containerd.services.leases`.
         pub mod leases {
             /// `containerd.services.leases.v1`: what layerd asks of containerd.
@@ -46,11 +60,25 @@ pub mod containerd {
                 tonic::include_proto!("containerd.services.leases.v1");
             }
         }
+        /// `containerd.services.namespaces`.
+        pub mod namespaces {
+            /// `containerd.services.namespaces.v1`: what layerctl asks of containerd.
+            pub mod v1 {
+                tonic::include_proto!("containerd.services.namespaces.v1");
+            }
+        }
         /// `containerd.services.snapshots`.
         pub mod snapshots {
             /// `containerd.services.snapshots.v1`.
             pub mod v1 {
                 tonic::include_proto!("containerd.services.snapshots.v1");
+            }
+        }
+        /// `containerd.services.version`.
+        pub mod version {
+            /// `containerd.services.version.v1`: what layerctl asks of containerd.
+            pub mod v1 {
+                tonic::include_proto!("containerd.services.version.v1");
             }
         }
     }

@@ -1,54 +1,114 @@
 //! `layerd check`: the configuration and the host, without starting.
 
-use std::fmt::Display;
+use std::collections::BTreeMap;
 use std::io::{Write as _, stdout};
 use std::process::ExitCode;
 
 use layerd_mounts::Overlay;
+use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, InForce};
 use crate::{Settings, with_causes};
 
-/// Prints one line a finding and answers whether layerd could run.
-pub(crate) fn run(settings: &Settings) -> ExitCode {
-    let mut report = Report { failed: false };
+/// One thing that was looked at, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Looked {
+    check: &'static str,
+    ok: bool,
+    /// Whether layerd cannot run unless it is well.
+    needed: bool,
+    found: String,
+    /// What to change; empty if nothing.
+    advice: String,
+}
+
+impl Looked {
+    fn failed(check: &'static str, error: &dyn std::error::Error) -> Self {
+        Self {
+            check,
+            ok: false,
+            needed: true,
+            found: with_causes(error),
+            advice: String::new(),
+        }
+    }
+}
+
+/// The last line of `--json`, if the configuration is valid.
+#[derive(Debug, Serialize)]
+struct Told {
+    settings: BTreeMap<String, String>,
+}
+
+/// Prints one line a finding and answers whether layerd could run. With `json` the lines are JSON
+/// objects, and the last one holds all settings.
+pub(crate) fn run(settings: &Settings, json: bool) -> ExitCode {
     let config = match Config::load(settings) {
         Ok(config) => config,
         Err(error) => {
-            report.line(false, "configuration", with_causes(&error));
-            return report.exit_code();
+            let failed = Looked::failed("configuration", &error);
+            return verdict(&[failed], None, json);
         }
     };
-    report.line(true, "configuration", "valid");
+    let valid = Looked {
+        check: "configuration",
+        ok: true,
+        needed: true,
+        found: "valid".to_owned(),
+        advice: String::new(),
+    };
+    let mut all = vec![valid];
     match Overlay::check(&config.root, &config.overlay) {
-        Ok(findings) => {
-            for finding in findings {
-                let text = format!("{} {}", finding.detail, finding.advice);
-                report.line(!finding.refuses(), finding.name, text.trim_end());
-            }
+        Ok(findings) => all.extend(findings.into_iter().map(Looked::from)),
+        Err(error) => all.push(Looked::failed("root", &error)),
+    }
+    let settings = InForce::new(&config, settings).settings;
+    verdict(&all, Some(Told { settings }), json)
+}
+
+impl From<layerd_mounts::Finding> for Looked {
+    fn from(finding: layerd_mounts::Finding) -> Self {
+        Self {
+            check: finding.name,
+            ok: finding.ok,
+            needed: finding.needed,
+            found: finding.detail,
+            advice: finding.advice,
         }
-        Err(error) => report.line(false, "root", with_causes(&error)),
     }
-    report.exit_code()
 }
 
-struct Report {
-    failed: bool,
-}
-
-impl Report {
-    fn line(&mut self, good: bool, name: impl Display, text: impl Display) {
-        self.failed |= !good;
-        let verdict = if good { "ok  " } else { "FAIL" };
-        // A reader that closed the pipe has seen enough.
-        let _ = writeln!(stdout(), "{verdict} {name}: {text}");
-    }
-
-    fn exit_code(&self) -> ExitCode {
-        if self.failed {
-            ExitCode::FAILURE
+fn verdict(all: &[Looked], told: Option<Told>, json: bool) -> ExitCode {
+    for looked in all {
+        if json {
+            object(looked);
         } else {
-            ExitCode::SUCCESS
+            line(looked);
         }
     }
+    if let Some(told) = told.filter(|_| json) {
+        object(&told);
+    }
+    if all.iter().any(|looked| looked.needed && !looked.ok) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn line(looked: &Looked) {
+    let verdict = if looked.needed && !looked.ok {
+        "FAIL"
+    } else {
+        "ok  "
+    };
+    let text = format!("{} {}", looked.found, looked.advice);
+    // A reader that closed the pipe has seen enough.
+    let _ = writeln!(stdout(), "{verdict} {}: {}", looked.check, text.trim_end());
+}
+
+fn object(value: &impl Serialize) {
+    // Text and truth values always become JSON.
+    let text = serde_json::to_string(value).unwrap_or_default();
+    let _ = writeln!(stdout(), "{text}");
 }

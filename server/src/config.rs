@@ -2,6 +2,7 @@
 //!
 //! Every key is documented in `deploy/config.toml`; a test holds the two together.
 
+mod in_force;
 mod raw;
 mod value;
 
@@ -21,6 +22,7 @@ use crate::Settings;
 use crate::content::ContentConfig;
 use crate::grpc::gate::Limits;
 use crate::metrics;
+pub(crate) use in_force::InForce;
 use raw::{Raw, RawContainerd, RawDurability, RawLimits, RawLog, RawSocket, RawTrash, RawUnpack};
 use value::{
     absolute, count, directives, group, metrics_address, millis, mode, range, seconds, socket_path,
@@ -56,6 +58,8 @@ pub(crate) struct Config {
     pub(crate) metrics: Option<metrics::Address>,
     /// How long a stop waits for calls to finish.
     pub(crate) stop_timeout: Duration,
+    /// All of this in the words of the file.
+    pub(crate) in_force: InForce,
 }
 
 #[derive(Debug, Clone)]
@@ -128,7 +132,9 @@ impl Config {
         over(&mut raw.socket.path, &settings.socket);
         raw.log.level = settings.log_level.clone().or(raw.log.level);
         raw.log.format = settings.log_format.or(raw.log.format);
-        raw.try_into()
+        let mut config = Self::try_from(raw)?;
+        config.in_force = InForce::new(&config, settings);
+        Ok(config)
     }
 }
 
@@ -183,6 +189,7 @@ impl TryFrom<Raw> for Config {
             unpack: (&raw.unpack).try_into()?,
             reap_every: seconds("reaper.every_secs", raw.reaper.every_secs, 60, 86_400)?,
             stop_timeout: seconds("stop_timeout_secs", raw.stop_timeout_secs, 30, 3_600)?,
+            in_force: InForce::default(),
         })
     }
 }
@@ -334,6 +341,27 @@ mod tests {
         }
         let long = format!("[socket]\npath = '/{}'", "s".repeat(107));
         assert!(parse(&long).unwrap_err().contains("is 108 bytes long"));
+    }
+
+    /// Every key of the sample, in its table.
+    #[test]
+    fn every_key_is_told_to_those_who_ask() {
+        let sample = include_str!("../../deploy/config.toml");
+        let mut table = String::new();
+        let mut keys = Vec::new();
+        for line in sample.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                table = format!("{}.", name.trim_end_matches(']'));
+            }
+            let bare = line.strip_prefix('#').filter(|rest| !rest.starts_with(' '));
+            keys.extend(bare.map(|rest| format!("{table}{}", rest.split_once(" =").unwrap().0)));
+        }
+        keys.sort();
+        let told = in_force::all(&parse("").unwrap());
+        assert_eq!(
+            told.keys().collect::<Vec<_>>(),
+            keys.iter().collect::<Vec<_>>()
+        );
     }
 
     /// The sample documents each key with its default, commented out. With the comment signs gone

@@ -110,6 +110,7 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
         tasks: tasks.clone(),
         nudge,
         started,
+        in_force: Arc::new(config.in_force.clone()),
     };
     if let Some(address) = &config.metrics {
         metrics::serve(address, engine.clone(), &tasks).await?;

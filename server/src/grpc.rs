@@ -35,7 +35,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 
-use crate::config::UnpackConfig;
+use crate::config::{InForce, UnpackConfig};
 use crate::content::Content;
 use crate::reaper::Nudge;
 use crate::tasks::Tasks;
@@ -65,6 +65,8 @@ pub(crate) struct Parts {
     pub(crate) tasks: Tasks,
     pub(crate) nudge: Nudge,
     pub(crate) started: Instant,
+    /// What the daemon was told.
+    pub(crate) in_force: Arc<InForce>,
 }
 
 impl Parts {

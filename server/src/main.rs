@@ -40,7 +40,13 @@ struct Arguments {
 enum Command {
     /// Validates the configuration and the host without starting; exits with 1 if layerd could
     /// not run.
-    Check(Settings),
+    Check {
+        #[command(flatten)]
+        settings: Settings,
+        /// Print JSON objects, one a line, the last with all settings
+        #[arg(long)]
+        json: bool,
+    },
     /// Finds what is wrong under a root that no daemon serves; changes nothing unless told to.
     /// Exits with 1 if problems are left.
     Fsck {
@@ -91,7 +97,7 @@ fn main() -> ExitCode {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let arguments = Arguments::parse();
     match arguments.command {
-        Some(Command::Check(settings)) => check::run(&settings),
+        Some(Command::Check { settings, json }) => check::run(&settings, json),
         Some(Command::Fsck { settings, repair }) => fsck::run(&settings, repair),
         Some(Command::Restore { settings, from }) => fsck::restore(&settings, from.as_deref()),
         Some(Command::Man { dir }) => man::run(Arguments::command(), &dir),

@@ -110,6 +110,15 @@ impl Export {
     }
 }
 
+/// Sequence number and time of the newest export in a store's folder, whole or not; none if there
+/// is none or that cannot be told. Reads the folder only.
+#[must_use]
+pub fn newest_export(folder: &Path) -> Option<(u64, Timestamp)> {
+    let (sequence, path) = list(folder).ok()?.pop()?;
+    let written = fs::metadata(path).and_then(|data| data.modified()).ok()?;
+    Some((sequence, Timestamp::from(written)))
+}
+
 /// Exports in a store's folder with their sequence numbers, oldest first.
 pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     let mut found = Vec::new();

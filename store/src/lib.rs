@@ -29,11 +29,12 @@ mod witness;
 mod writer;
 
 pub use error::{Error, Refusal};
-pub use export::Export;
+pub use export::{Export, newest_export};
 pub use model::{
     BadInput, Key, Kind, LABEL_MAX, LABELS_TOTAL_MAX, LabelChange, Labels, LayerId, NAME_MAX,
     Record, Timestamp, Usage,
 };
+pub use space::{Room, has_reserve};
 pub use state::{Commit, Create};
 pub use store::{Claim, Options, Store};
 pub use view::View;

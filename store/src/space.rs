@@ -25,6 +25,34 @@ const FEW_INODES: u64 = 16;
 /// Free inodes above which the reserve is made anew.
 const ENOUGH_INODES: u64 = 4 * FEW_INODES;
 
+/// When nothing new is taken, and when it is again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Free bytes.
+    pub bytes: u64,
+    /// Free inodes.
+    pub inodes: u64,
+}
+
+impl Room {
+    /// Below this, only removals are taken.
+    pub const LOW: Self = Self {
+        bytes: LOW,
+        inodes: FEW_INODES,
+    };
+    /// Above this, everything is taken, and room for removals is reserved.
+    pub const ENOUGH: Self = Self {
+        bytes: ENOUGH,
+        inodes: ENOUGH_INODES,
+    };
+}
+
+/// Whether room for removals is reserved in a store's folder.
+#[must_use]
+pub fn has_reserve(folder: &Path) -> bool {
+    folder.join("reserve").exists()
+}
+
 /// The reserve of one store.
 #[derive(Debug)]
 pub(crate) struct Space {

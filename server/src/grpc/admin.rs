@@ -4,11 +4,12 @@ use layerd_engine::{Durability, Engine, Finding, Remedy, Removed};
 use layerd_proto::layerd::v1::admin_server::Admin;
 use layerd_proto::layerd::v1::{self as pb, InfoRequest, InfoResponse};
 use layerd_store::LayerId;
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{Statvfs, statvfs};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
 use super::{Messages, Parts, in_messages};
+use crate::config::InForce;
 use crate::with_causes;
 
 /// Bytes in one chunk of a file.
@@ -32,9 +33,10 @@ impl Admin for Service {
 
     async fn info(&self, _request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let uptime_seconds = self.parts.started.elapsed().as_secs();
+        let in_force = self.parts.in_force.clone();
         let info = self
             .parts
-            .call(move |engine| Ok(info(engine, uptime_seconds)));
+            .call(move |engine| Ok(info(engine, uptime_seconds, &in_force)));
         info.await.map(Response::new)
     }
 
@@ -120,7 +122,7 @@ impl Admin for Service {
 }
 
 /// Waits for the file system, which may hang.
-fn info(engine: &Engine, uptime_seconds: u64) -> InfoResponse {
+fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoResponse {
     let counts = engine.counts();
     let (layers_unpacked, layers_packed) = engine.layers_moved();
     let disk = statvfs(engine.root()).ok();
@@ -160,6 +162,30 @@ fn info(engine: &Engine, uptime_seconds: u64) -> InfoResponse {
             Durability::Metadata => "metadata",
         }
         .to_owned(),
+        health: Some(health(engine, disk, in_force)),
+    }
+}
+
+fn health(engine: &Engine, disk: Option<Statvfs>, in_force: &InForce) -> pb::Health {
+    let health = engine.health();
+    let file = in_force.file.as_ref();
+    pb::Health {
+        settings: in_force.settings.clone(),
+        overridden: in_force.overridden.clone(),
+        config_file: file.map_or_else(String::new, |file| file.display().to_string()),
+        brake: engine.brake().unwrap_or_default(),
+        database_failed: engine.has_failed(),
+        ended_uncleanly: health.ended_uncleanly,
+        exported_at: health.exported.map_or(0, |time| time.0),
+        export_is_behind: health.export_is_behind,
+        low_bytes: health.low.bytes,
+        low_inodes: health.low.inodes,
+        enough_bytes: health.enough.bytes,
+        enough_inodes: health.enough.inodes,
+        has_reserve: health.has_reserve,
+        inodes: disk.map_or(0, |disk| disk.files()),
+        inodes_free: disk.map_or(0, |disk| disk.files_available()),
+        newest_at: health.newest.map_or(0, |time| time.0),
     }
 }
 

@@ -203,6 +203,7 @@ mod tests {
             durability: "full".to_owned(),
             layers_unpacked: 7,
             layers_packed: 8,
+            health: None,
         };
         let wanted = [
             "Server Version: 0.1.0",

@@ -1,0 +1,52 @@
+//! What tells whether all is well, for those who look from outside.
+
+use layerd_store::{Record, Room, Timestamp, has_reserve, newest_export};
+
+use crate::{Engine, meta_folder};
+
+/// The state of what a root rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Whether the process before this one was killed, or the power was cut.
+    pub ended_uncleanly: bool,
+    /// When the newest export of the records was written.
+    pub exported: Option<Timestamp>,
+    /// Whether records were changed since.
+    pub export_is_behind: bool,
+    /// Below this nothing new is taken.
+    pub low: Room,
+    /// Above this it is taken again.
+    pub enough: Room,
+    /// Whether room is reserved for removals on a full disk.
+    pub has_reserve: bool,
+    /// The latest time in a record; later than now if the clock went back.
+    pub newest: Option<Timestamp>,
+}
+
+impl Engine {
+    /// Looks at what the root rests on. Costs a walk through memory and a look at the folder of the
+    /// records, which waits for the disk.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let meta = meta_folder(&self.root);
+        let view = self.store.view();
+        let exported = newest_export(&meta);
+        Health {
+            ended_uncleanly: self.store.was_unclean(),
+            exported: exported.map(|(_, time)| time),
+            export_is_behind: exported.map_or(0, |(sequence, _)| sequence) < view.sequence(),
+            low: Room::LOW,
+            enough: Room::ENOUGH,
+            has_reserve: has_reserve(&meta),
+            newest: view
+                .iter()
+                .chain(view.retired())
+                .map(|record| latest(record))
+                .max(),
+        }
+    }
+}
+
+fn latest(record: &Record) -> Timestamp {
+    record.updated.max(record.retired.unwrap_or(record.updated))
+}
