@@ -9,6 +9,7 @@
     reason = "a harness reports by failing its test"
 )]
 
+pub mod collector;
 pub mod daemon;
 pub mod image;
 pub mod peers;
@@ -18,6 +19,7 @@ pub mod snapshots;
 pub mod tree;
 pub mod wire;
 
+pub use collector::Collector;
 pub use daemon::Daemon;
 pub use image::{Entry, Image, Layer};
 pub use peers::{Containerd, Docker, Version};

@@ -7,6 +7,9 @@
     reason = "the whole file is tests"
 )]
 
+#[path = "containerd/traces.rs"]
+mod traces;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

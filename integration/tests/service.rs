@@ -20,6 +20,8 @@ mod metrics;
 mod stop;
 #[path = "service/syncs.rs"]
 mod syncs;
+#[path = "service/traces.rs"]
+mod traces;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

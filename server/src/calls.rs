@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use layerd_engine::Stage;
+use layerd_store::stage::{Stage, Watch};
 use tokio::sync::OwnedSemaphorePermit;
 
 tokio::task_local! {
@@ -80,14 +80,15 @@ pub(crate) struct Slow {
 }
 
 impl Calls {
-    /// Lets a request in, which holds `place` until its work ends.
+    /// Lets a request in, which holds `place` until its work ends. `watch` hears what it does.
     pub(crate) fn begin(
         &self,
         method: &'static str,
         slow_after: Duration,
         place: OwnedSemaphorePermit,
+        watch: Option<Arc<dyn Watch>>,
     ) -> Arc<Call> {
-        let stage = Arc::new(Stage::new());
+        let stage = Arc::new(Stage::new(watch));
         let mut list = self.list();
         let number = list.next;
         list.next += 1;
@@ -143,9 +144,9 @@ mod tests {
     #[test]
     fn a_slow_call_is_named_once_and_forgotten_at_its_end() {
         let calls = Calls::default();
-        let long = calls.begin("Apply", Duration::from_secs(60), place());
+        let long = calls.begin("Apply", Duration::from_secs(60), place(), None);
         assert_eq!(calls.newly_slow(), []);
-        let call = calls.begin("Prepare", Duration::ZERO, place());
+        let call = calls.begin("Prepare", Duration::ZERO, place(), None);
         let slow = calls.newly_slow();
         assert_eq!(slow.len(), 1);
         assert_eq!(slow[0].method, "Prepare");

@@ -22,11 +22,15 @@ use crate::Settings;
 use crate::content::ContentConfig;
 use crate::grpc::gate::Limits;
 use crate::metrics;
+use crate::traces::TracingConfig;
 pub(crate) use in_force::InForce;
-use raw::{Raw, RawContainerd, RawDurability, RawLimits, RawLog, RawSocket, RawTrash, RawUnpack};
+use raw::{
+    Raw, RawContainerd, RawDurability, RawLimits, RawLog, RawSocket, RawTracing, RawTrash,
+    RawUnpack,
+};
 use value::{
-    absolute, count, directives, group, metrics_address, millis, mode, range, seconds, socket_path,
-    value,
+    absolute, count, directives, endpoint, group, label, metrics_address, millis, mode, range,
+    ratio, seconds, socket_path, value,
 };
 
 /// Where containerd looks for a proxy's data by itself, so that its disk figures are right.
@@ -56,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// Where metrics are served, if anywhere.
     pub(crate) metrics: Option<metrics::Address>,
+    /// Where traces go, if anywhere.
+    pub(crate) tracing: TracingConfig,
     /// How long a stop waits for calls to finish.
     pub(crate) stop_timeout: Duration,
     /// All of this in the words of the file.
@@ -185,6 +191,7 @@ impl TryFrom<Raw> for Config {
                 .filter(|address| !address.is_empty())
                 .map(|address| metrics_address(&address))
                 .transpose()?,
+            tracing: raw.tracing.try_into()?,
             content: raw.containerd.try_into()?,
             unpack: (&raw.unpack).try_into()?,
             reap_every: seconds("reaper.every_secs", raw.reaper.every_secs, 60, 86_400)?,
@@ -216,6 +223,19 @@ impl TryFrom<RawSocket> for SocketConfig {
             path: socket_path("socket.path", raw.path.unwrap_or_else(|| SOCKET.into()))?,
             mode: mode(raw.mode.as_deref().unwrap_or("0600"))?,
             group: raw.group.as_deref().map(group).transpose()?,
+        })
+    }
+}
+
+impl TryFrom<RawTracing> for TracingConfig {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawTracing) -> Result<Self, ConfigError> {
+        let given = raw.endpoint.filter(|text| !text.is_empty());
+        Ok(Self {
+            endpoint: given.as_deref().map(endpoint).transpose()?,
+            sampling_ratio: ratio("tracing.sampling_ratio", raw.sampling_ratio, 1.0)?,
+            service_name: label("tracing.service_name", raw.service_name, "layerd")?,
         })
     }
 }
@@ -333,6 +353,26 @@ mod tests {
                 "[reaper]\nevery_secs = 0",
                 "setting `reaper.every_secs` is \"0\": must be from 1 to 86400",
             ),
+            (
+                "[tracing]\nendpoint = 'localhost:4317'",
+                "setting `tracing.endpoint` is \"localhost:4317\": must be \"http://HOST:PORT\"",
+            ),
+            (
+                "[tracing]\nendpoint = 'https://localhost:4317'",
+                "without encryption, or \"unix:/PATH\"",
+            ),
+            (
+                "[tracing]\nsampling_ratio = 1.5",
+                "setting `tracing.sampling_ratio` is \"1.5\": must be from 0 to 1",
+            ),
+            (
+                "[tracing]\nsampling_ratio = nan",
+                "setting `tracing.sampling_ratio` is \"NaN\": must be from 0 to 1",
+            ),
+            (
+                "[tracing]\nservice_name = ''",
+                "setting `tracing.service_name` is \"\": must have 1 to 255 bytes",
+            ),
             ("[log]\nformat = 'xml'", "unknown variant `xml`"),
             ("[log]\nlevel = 'loud=='", "setting `log.level`"),
         ] {
@@ -400,6 +440,9 @@ mod tests {
             "brake_percent",
             "brake_min",
             "address",
+            "endpoint",
+            "sampling_ratio",
+            "service_name",
             "enabled",
             "at_once",
             "workers",

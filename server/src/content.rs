@@ -33,6 +33,7 @@ use tonic::{Code, Request, Status, Streaming};
 use tracing::{debug, warn};
 
 use crate::tasks::Tasks;
+use crate::traces;
 
 mod digest;
 
@@ -43,7 +44,7 @@ const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 /// Blobs, below containerd's data directory.
 const BLOBS: &str = "io.containerd.content.v1.content/blobs/sha256";
 /// Metadata of calls.
-const NAMESPACE: &str = "containerd-namespace";
+pub(crate) const NAMESPACE: &str = "containerd-namespace";
 const LEASE: &str = "containerd-lease";
 /// How long a new blob is kept for somebody to use it.
 const LEASED_SECS: i64 = 3600;
@@ -87,6 +88,7 @@ impl Caller {
         {
             caller.0.insert(NAMESPACE, namespace);
         }
+        traces::inject(&mut caller.0);
         caller
     }
 
@@ -98,7 +100,7 @@ impl Caller {
 }
 
 /// containerd's keys are `<namespace>/<number>/<key of its client>`.
-fn namespace_of(key: &Key) -> Option<&str> {
+pub(crate) fn namespace_of(key: &Key) -> Option<&str> {
     let mut parts = key.as_str().splitn(3, '/');
     let (namespace, number) = (parts.next()?, parts.next()?);
     let is_number = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());

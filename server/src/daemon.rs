@@ -24,6 +24,7 @@ use crate::grpc::gate::Gate;
 use crate::listener::{ListenError, Listener};
 use crate::reaper::{self, Nudge};
 use crate::tasks::Tasks;
+use crate::traces::Traces;
 use crate::{grpc, metrics, notify, with_causes};
 
 /// How often the daemon looks at itself if systemd does not ask for it more often.
@@ -48,6 +49,8 @@ pub(crate) enum DaemonError {
     Services(#[source] tonic_reflection::server::Error),
     #[error("serve metrics")]
     Metrics(#[from] metrics::MetricsError),
+    #[error("send traces to `tracing.endpoint`")]
+    Traces(#[source] tonic::transport::Error),
     #[error("serve")]
     Serve(#[from] tonic::transport::Error),
     #[error("the database failed; start layerd again")]
@@ -116,7 +119,8 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
         metrics::serve(address, engine.clone(), &tasks).await?;
     }
     let unpack = unpacking(&config, &tasks);
-    let router = grpc::router(parts, unpack, health_service, gate);
+    let (traces, flush) = Traces::start(&config.tracing, &tasks).map_err(DaemonError::Traces)?;
+    let router = grpc::router(parts, unpack, health_service, gate, traces);
     let router = router.map_err(DaemonError::Services)?;
     let socket = UnixListener::from_std(listener.socket).map_err(DaemonError::Runtime)?;
     info!(version = env!("CARGO_PKG_VERSION"), root = %config.root.display(), "ready");
@@ -132,6 +136,7 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     });
     let served = drain(served, &tasks, config.stop_timeout).await;
     remove_socket();
+    flush.finish().await;
     served?;
     Ok(Some(engine))
 }

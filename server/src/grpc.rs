@@ -39,6 +39,7 @@ use crate::config::{InForce, UnpackConfig};
 use crate::content::Content;
 use crate::reaper::Nudge;
 use crate::tasks::Tasks;
+use crate::traces::Traces;
 
 use unpack::Unpacker;
 
@@ -104,6 +105,7 @@ pub(crate) fn router(
     unpack: UnpackParts,
     health: HealthServer<impl Health>,
     gate: gate::Gate,
+    traces: Traces,
 ) -> Result<Router<Layers>, tonic_reflection::server::Error> {
     let snapshots = SnapshotsServer::new(snapshots::Service::new(parts.clone()))
         .max_decoding_message_size(MESSAGE_MAX)
@@ -118,7 +120,7 @@ pub(crate) fn router(
     };
     Ok(Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
-        .layer(measure::Measure)
+        .layer(measure::Measure { traces })
         .layer(limits::Oversize)
         .layer(gate)
         .add_service(snapshots)

@@ -17,6 +17,7 @@ mod metrics;
 mod notify;
 mod reaper;
 mod tasks;
+mod traces;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

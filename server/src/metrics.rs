@@ -214,6 +214,16 @@ const METRICS: &[(&str, Kind, &str)] = &[
         "Deletions from the trash that failed and are tried again.",
     ),
     (
+        "layerd_trace_spans_sent_total",
+        Kind::Counter,
+        "Spans of traces that the collector took.",
+    ),
+    (
+        "layerd_trace_spans_dropped_total",
+        Kind::Counter,
+        "Spans of traces that were not sent: the collector was away for long, or refused them.",
+    ),
+    (
         "layerd_build_info",
         Kind::Gauge,
         "Always 1; the version is a label.",

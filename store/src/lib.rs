@@ -19,6 +19,7 @@ mod lock;
 mod model;
 mod published;
 mod space;
+pub mod stage;
 mod state;
 mod store;
 mod sys;

@@ -23,6 +23,7 @@ use crate::db::{Db, Rows};
 use crate::error::Error;
 use crate::folder::io_error;
 use crate::space::Space;
+use crate::stage::{self, Stage};
 use crate::state::{Decision, Edit};
 use crate::store::{Barrier, Shared};
 use crate::view::View;
@@ -45,6 +46,11 @@ const COMMIT_LIMIT: Duration = Duration::from_secs(10);
 const CLOSE_LIMIT_MIN: Duration = Duration::from_millis(500);
 /// How long building a database may take.
 const REBUILD_LIMIT: Duration = Duration::from_secs(120);
+
+/// Stages of a call that waits for the writer.
+const QUEUED: &str = "waiting for the changes before it to be durable";
+const BARRIER: &str = "waiting for directories and content to be durable";
+const RECORDING: &str = "waiting for its record to be durable";
 
 type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 type Decide = Box<dyn FnOnce(&View) -> (Vec<Edit>, Answer) + Send>;
@@ -77,6 +83,16 @@ struct Request {
     /// Answers without deciding.
     fail: Box<dyn FnOnce(Error) + Send>,
     class: Class,
+    /// Of the call that waits for it.
+    stage: Option<Arc<Stage>>,
+}
+
+impl Request {
+    fn enter(&self, doing: &'static str) {
+        if let Some(stage) = &self.stage {
+            stage.enter(doing);
+        }
+    }
 }
 
 /// The callers' end of the writer.
@@ -125,10 +141,14 @@ impl Writer {
             decide: Box::new(move |view| decided(decide(view), reply)),
             fail: Box::new(move |error| drop(refuse.send(Err(error)))),
             class,
+            stage: stage::of_this_thread(),
         };
+        request.enter(QUEUED);
         let requests = self.requests.as_ref().ok_or(Error::Closing)?;
         requests.send(request).map_err(|_| Error::Closing)?;
-        outcome.recv().unwrap_or(Err(Error::Closing))
+        let outcome = outcome.recv().unwrap_or(Err(Error::Closing));
+        stage::enter(stage::WORKING);
+        outcome
     }
 
     /// Waits until the ids handed out so far are reserved on disk.
@@ -202,6 +222,9 @@ impl Batches {
     fn pass_barrier(&self, waiting: &mut VecDeque<Request>) {
         if !waiting.iter().any(|request| request.class.needs_barrier()) {
             return;
+        }
+        for request in waiting.iter() {
+            request.enter(BARRIER);
         }
         let begun = Instant::now();
         let passed = (self.barrier)();
@@ -394,6 +417,7 @@ impl Draft {
     }
 
     fn take(&mut self, request: Request) {
+        request.enter(RECORDING);
         let (edits, answer) = (request.decide)(&self.view);
         for edit in &edits {
             self.add_rows(edit);

@@ -52,7 +52,7 @@ pub struct Extra {
     /// Tables at the end of its configuration.
     pub configuration: String,
     /// Variables of its environment.
-    pub variables: Vec<(&'static str, &'static str)>,
+    pub variables: Vec<(&'static str, String)>,
 }
 
 impl Containerd {
@@ -227,11 +227,11 @@ impl Containerd {
     }
 }
 
-fn launch(programs: &Path, dir: &Path, socket: &Path, variables: &[(&str, &str)]) -> Server {
+fn launch(programs: &Path, dir: &Path, socket: &Path, variables: &[(&str, String)]) -> Server {
     let mut command = Command::new(programs.join("usr/bin/containerd"));
     command
         .env("PATH", search_path(&[programs.to_owned()]))
-        .envs(variables.iter().copied())
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .arg("--config")
         .arg(dir.join("containerd.toml"));
     let mut server = Server::start(&command, &dir.join("containerd.log"));

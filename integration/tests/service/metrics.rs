@@ -8,7 +8,7 @@ use std::path::Path;
 use layerd_integration::{Daemon, Scratch};
 
 /// Asks once, as Prometheus does.
-fn get(socket: &Path, target: &str) -> (String, String) {
+pub(crate) fn get(socket: &Path, target: &str) -> (String, String) {
     let mut stream = UnixStream::connect(socket).unwrap();
     write!(
         stream,
@@ -22,7 +22,7 @@ fn get(socket: &Path, target: &str) -> (String, String) {
 }
 
 /// The value of a series, as it stands on the page.
-fn value(page: &str, series: &str) -> f64 {
+pub(crate) fn value(page: &str, series: &str) -> f64 {
     let line = page.lines().find_map(|line| line.strip_prefix(series));
     let line = line.unwrap_or_else(|| panic!("no {series} in:\n{page}"));
     line.trim().parse().unwrap()

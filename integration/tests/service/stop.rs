@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use layerd_integration::{Daemon, Scratch};
 use layerd_proto::containerd::services::snapshots::v1::ListSnapshotsRequest;
 
-fn assert_stops_soon(daemon: &mut Daemon, what: &str) {
+pub(crate) fn assert_stops_soon(daemon: &mut Daemon, what: &str) {
     let start = Instant::now();
     daemon.stop();
     let took = start.elapsed();

@@ -21,7 +21,6 @@ mod reap;
 mod recover;
 mod snapshots;
 pub mod spec;
-mod stage;
 mod trash;
 mod turns;
 mod unpack;
@@ -33,7 +32,7 @@ use std::time::Duration;
 
 use layerd_mounts::mounter::{KernelMounter, Mounter};
 use layerd_mounts::{Driver, Slot, VolumeDirs};
-use layerd_store::{Key, LayerId, Store, VolumeId};
+use layerd_store::{Key, LayerId, Store, VolumeId, stage};
 
 pub use layerd_layers as layers;
 
@@ -47,7 +46,6 @@ pub use list::{Entry, Listing};
 pub use reap::Reaped;
 pub use recover::{Finding, restore_records, survey};
 pub use snapshots::{Counts, Mounted};
-pub use stage::Stage;
 pub use trash::{Removed, TrashOptions};
 pub use unpack::{Changes, Pack, Unpack, UnpackOptions};
 pub use volumes::{

@@ -18,9 +18,6 @@ use crate::{Durability, Engine, Error, slot};
 const UID_LABEL: &str = "containerd.io/snapshot/uidmapping";
 const GID_LABEL: &str = "containerd.io/snapshot/gidmapping";
 
-/// What a call does while the writer has its record.
-const RECORDING: &str = "waiting for its record to be durable";
-
 /// How to mount a snapshot.
 pub type Mounted = Vec<Mount>;
 
@@ -68,7 +65,6 @@ impl Engine {
         let mounts = self.plan(&create.key, &stack)?;
         self.make_directories(&claim, &stack)?;
         let (id, has_directories) = (claim.id(), stack.own.is_some());
-        enter(RECORDING);
         let recorded = self.store.record(claim, has_directories);
         let record = recorded.inspect_err(|_| self.abandon(id))?;
         debug!(key = record.key.as_str(), %id, kind = record.kind.as_str(), "created");
@@ -122,7 +118,6 @@ impl Engine {
                 commit.usage = Some(self.settle(&active)?);
             }
         }
-        enter(RECORDING);
         let record = self.store.commit(commit, is_full)?;
         self.after_commit(&record);
         debug!(key = key.as_str(), name = record.key.as_str(), id = %record.id, "committed");
@@ -184,7 +179,6 @@ impl Engine {
     /// `Missing`; `Refused` if it has children.
     pub fn remove(&self, key: &Key) -> Result<(), Error> {
         self.save_damage();
-        enter(RECORDING);
         let record = self.store.remove(key)?;
         enter("moving the layer to the trash");
         self.unpacks.forget(record.id);
@@ -215,7 +209,6 @@ impl Engine {
     /// `Missing`; `Invalid` if a label breaks a rule.
     pub fn update(&self, key: &Key, changes: Vec<LabelChange>) -> Result<Entry, Error> {
         self.save_damage();
-        enter(RECORDING);
         let record = self.store.update(key, changes)?;
         debug!(key = key.as_str(), id = %record.id, "updated");
         Ok(Entry::new(&self.store.view(), record))

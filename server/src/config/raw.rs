@@ -16,6 +16,7 @@ pub(super) struct Raw {
     pub(super) log: RawLog,
     pub(super) limits: RawLimits,
     pub(super) metrics: RawMetrics,
+    pub(super) tracing: RawTracing,
     pub(super) overlayfs: RawOverlay,
     pub(super) usage: RawUsage,
     pub(super) containerd: RawContainerd,
@@ -74,6 +75,14 @@ pub(super) struct RawUsage {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawMetrics {
     pub(super) address: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTracing {
+    pub(super) endpoint: Option<String>,
+    pub(super) sampling_ratio: Option<f64>,
+    pub(super) service_name: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::unistd::{Gid, Group};
 
 use super::ConfigError;
-use crate::metrics;
+use crate::{metrics, traces};
 
 /// A bare level is layerd's own; what its libraries say at debug helps nobody.
 pub(super) fn directives(level: &str) -> String {
@@ -52,6 +52,38 @@ pub(super) fn socket_path(key: &'static str, path: PathBuf) -> Result<PathBuf, C
 pub(super) fn metrics_address(text: &str) -> Result<metrics::Address, ConfigError> {
     let rule = "must be an IP address with a port such as \"127.0.0.1:9323\", or \"unix:/PATH\"";
     metrics::Address::parse(text).ok_or_else(|| value("metrics.address", text, rule))
+}
+
+pub(super) fn endpoint(text: &str) -> Result<traces::Endpoint, ConfigError> {
+    let rule = "must be \"http://HOST:PORT\" of a collector that takes OTLP over gRPC without encryption, or \"unix:/PATH\"";
+    traces::Endpoint::parse(text).ok_or_else(|| value("tracing.endpoint", text, rule))
+}
+
+pub(super) fn ratio(
+    key: &'static str,
+    given: Option<f64>,
+    default: f64,
+) -> Result<f64, ConfigError> {
+    let ratio = given.unwrap_or(default);
+    if (0.0..=1.0).contains(&ratio) {
+        return Ok(ratio);
+    }
+    Err(value(key, ratio.to_string(), "must be from 0 to 1"))
+}
+
+/// A name of something, as others show it.
+pub(super) fn label(
+    key: &'static str,
+    given: Option<String>,
+    default: &str,
+) -> Result<String, ConfigError> {
+    const MAX: usize = 255;
+    let name = given.unwrap_or_else(|| default.to_owned());
+    if name.is_empty() || name.len() > MAX || name.chars().any(char::is_control) {
+        let rule = format!("must have 1 to {MAX} bytes and no control characters");
+        return Err(value(key, name, rule));
+    }
+    Ok(name)
 }
 
 pub(super) fn mode(text: &str) -> Result<u32, ConfigError> {

@@ -17,10 +17,14 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::calls::{Call, Calls};
+use crate::traces::{self, Trace};
 
 /// After this time a call is logged as slow: one that moves no content, and one that does.
 const SLOW: Duration = Duration::from_secs(10);
 const SLOW_LONG: Duration = Duration::from_secs(300);
+
+/// What a call does that waits for a place.
+const QUEUED: &str = "waiting for other calls to end";
 
 /// How long calls may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +151,7 @@ impl Lane {
         if let Ok(place) = places.clone().try_acquire_owned() {
             return Ok(place);
         }
+        let begun = std::time::Instant::now();
         let (most, queue, what) = (self.places_max, self.queue_max, self.what);
         let Ok(_waiting) = self.queue.try_acquire() else {
             let text = format!(
@@ -154,7 +159,9 @@ impl Lane {
             );
             return Err(Status::new(Code::ResourceExhausted, text));
         };
-        match timeout_at(until, places.acquire_owned()).await {
+        let entered = timeout_at(until, places.acquire_owned()).await;
+        traces::waited(QUEUED, begun);
+        match entered {
             Ok(Ok(place)) => Ok(place),
             Ok(Err(_)) => Err(Status::unavailable("layerd is stopping")),
             Err(_) => {
@@ -218,7 +225,8 @@ impl Gate {
         };
         let until = Instant::now() + limit;
         let place = self.lane(rule.kind).enter(until).await?;
-        let call = self.0.calls.begin(rule.method, slow_after, place);
+        let watch = Trace::of_this_task().map(Trace::watch);
+        let call = self.0.calls.begin(rule.method, slow_after, place, watch);
         let in_time = timeout_at(until, call.clone().scope(answer)).await;
         in_time.map_err(|_| too_late(rule.method, limit, &call))
     }

@@ -1,4 +1,4 @@
-//! How long calls take and how they end, for the metrics.
+//! How long calls take and how they end, for the metrics and the traces.
 //!
 //! A call ends when the last of its answer has been handed over: the code of a stream, and of
 //! every call that succeeds, stands in its trailers.
@@ -14,21 +14,27 @@ use http_body::{Body, Frame, SizeHint};
 use layerd_proto::DESCRIPTORS;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
+use tonic::Status;
 use tonic::codegen::http::{HeaderMap, Request, Response};
-use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::metrics;
+use crate::traces::{Trace, Traces};
 
 /// Measures every call.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Measure;
+#[derive(Debug, Clone)]
+pub(crate) struct Measure {
+    pub(crate) traces: Traces,
+}
 
 impl<S> Layer<S> for Measure {
     type Service = MeasureService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        MeasureService { inner }
+        MeasureService {
+            inner,
+            traces: self.traces.clone(),
+        }
     }
 }
 
@@ -36,6 +42,7 @@ impl<S> Layer<S> for Measure {
 #[derive(Debug, Clone)]
 pub(crate) struct MeasureService<S> {
     inner: S,
+    traces: Traces,
 }
 
 impl<S, I, O> Service<Request<I>> for MeasureService<S>
@@ -52,10 +59,15 @@ where
     }
 
     fn call(&mut self, request: Request<I>) -> Self::Future {
-        let mut timer = Timer::new(request.uri().path());
+        let names = names(request.uri().path());
+        let trace = self.traces.begin(names, request.headers());
+        let mut timer = Timer::new(names, trace.clone());
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let answer = answer.await?;
+            let answer = match trace {
+                Some(trace) => trace.scope(answer).await?,
+                None => answer.await?,
+            };
             timer.look(answer.headers());
             Ok(answer.map(|body| Measured { body, timer }))
         })
@@ -69,28 +81,35 @@ struct Timer {
     names: (&'static str, &'static str),
     begun: Instant,
     /// None until the answer is over: a client that goes before that has cancelled the call.
-    code: Option<Code>,
+    status: Option<Status>,
+    trace: Option<Trace>,
 }
 
 impl Timer {
-    fn new(path: &str) -> Self {
+    fn new(names: (&'static str, &'static str), trace: Option<Trace>) -> Self {
         Self {
-            names: names(path),
+            names,
             begun: Instant::now(),
-            code: None,
+            status: None,
+            trace,
         }
     }
 
     fn look(&mut self, headers: &HeaderMap) {
         if let Some(status) = Status::from_header_map(headers) {
-            self.code = Some(status.code());
+            self.status = Some(status);
         }
     }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        let code = self.code.unwrap_or(Code::Cancelled);
+        let gone = || Status::cancelled("the client has gone");
+        let status = self.status.take().unwrap_or_else(gone);
+        let code = status.code();
+        if let Some(trace) = &self.trace {
+            trace.end(code, status.message());
+        }
         let (service, method) = self.names;
         metrics::rpc(service, method, code, self.begun.elapsed());
     }

@@ -11,11 +11,13 @@ use layerd_proto::containerd::services::snapshots::v1::{
     UpdateSnapshotResponse, UsageRequest, UsageResponse, ViewSnapshotRequest, ViewSnapshotResponse,
     snapshots_server::Snapshots,
 };
+use layerd_store::Key;
 use prost::Message as _;
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status};
 
 use super::{Parts, status, wire};
+use crate::traces;
 
 /// Entries in one message of List, as in containerd.
 const ENTRIES_PER_MESSAGE: usize = 100;
@@ -45,6 +47,7 @@ impl Snapshots for Service {
         request: Request<PrepareSnapshotRequest>,
     ) -> Result<Response<PrepareSnapshotResponse>, Status> {
         let create = wire::prepare(request.into_inner())?;
+        traces::snapshot(&create.key);
         let mounts = self.parts.call(move |engine| engine.create(create)).await?;
         let mounts = wire::mounts(mounts);
         Ok(Response::new(PrepareSnapshotResponse { mounts }))
@@ -55,6 +58,7 @@ impl Snapshots for Service {
         request: Request<ViewSnapshotRequest>,
     ) -> Result<Response<ViewSnapshotResponse>, Status> {
         let create = wire::view(request.into_inner())?;
+        traces::snapshot(&create.key);
         let mounts = self.parts.call(move |engine| engine.create(create)).await?;
         let mounts = wire::mounts(mounts);
         Ok(Response::new(ViewSnapshotResponse { mounts }))
@@ -64,7 +68,7 @@ impl Snapshots for Service {
         &self,
         request: Request<MountsRequest>,
     ) -> Result<Response<MountsResponse>, Status> {
-        let key = wire::key("key", &request.into_inner().key)?;
+        let key = key(&request.into_inner().key)?;
         let mounts = self
             .parts
             .engine
@@ -79,6 +83,7 @@ impl Snapshots for Service {
         request: Request<CommitSnapshotRequest>,
     ) -> Result<Response<()>, Status> {
         let commit = wire::commit(request.into_inner())?;
+        traces::snapshot(&commit.key);
         self.parts
             .call(move |engine| engine.commit(commit))
             .await
@@ -89,7 +94,7 @@ impl Snapshots for Service {
         &self,
         request: Request<RemoveSnapshotRequest>,
     ) -> Result<Response<()>, Status> {
-        let key = wire::key("key", &request.into_inner().key)?;
+        let key = key(&request.into_inner().key)?;
         self.parts.call(move |engine| engine.remove(&key)).await?;
         self.parts.nudge.nudge();
         Ok(Response::new(()))
@@ -99,7 +104,7 @@ impl Snapshots for Service {
         &self,
         request: Request<StatSnapshotRequest>,
     ) -> Result<Response<StatSnapshotResponse>, Status> {
-        let key = wire::key("key", &request.into_inner().key)?;
+        let key = key(&request.into_inner().key)?;
         let entry = self
             .parts
             .engine
@@ -115,6 +120,7 @@ impl Snapshots for Service {
     ) -> Result<Response<UpdateSnapshotResponse>, Status> {
         let message = request.into_inner();
         let key = wire::update_key(&message)?;
+        traces::snapshot(&key);
         // An unknown snapshot is answered before anything that is wrong with the mask.
         self.parts
             .engine
@@ -148,7 +154,7 @@ impl Snapshots for Service {
         &self,
         request: Request<UsageRequest>,
     ) -> Result<Response<UsageResponse>, Status> {
-        let key = wire::key("key", &request.into_inner().key)?;
+        let key = key(&request.into_inner().key)?;
         let usage = self.parts.call(move |engine| engine.usage(&key)).await?;
         Ok(Response::new(wire::usage(usage)))
     }
@@ -157,6 +163,13 @@ impl Snapshots for Service {
         self.parts.nudge.nudge();
         Ok(Response::new(()))
     }
+}
+
+/// The snapshot that a request is about.
+fn key(raw: &str) -> Result<Key, Status> {
+    let key = wire::key("key", raw)?;
+    traces::snapshot(&key);
+    Ok(key)
 }
 
 /// The next message of a list; none at its end.

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use layerd_engine::layers::Progress;
 use layerd_engine::layers::apply::{Applied, Blob, Compression};
@@ -17,6 +18,7 @@ use tonic::Status;
 use super::chunks::ChunkWriter;
 use super::{Parts, status};
 use crate::tasks::Lost;
+use crate::traces;
 
 /// What is to be unpacked.
 #[derive(Debug)]
@@ -44,7 +46,9 @@ impl Unpacker {
 
     /// Waits for its turn. A client that hangs up waits no longer.
     pub(crate) async fn place(&self) -> Result<SemaphorePermit<'_>, Status> {
+        let begun = Instant::now();
         let place = self.places.acquire().await;
+        traces::waited("waiting for other layers to be unpacked or packed", begun);
         place.map_err(|_| Status::unavailable("layerd is stopping"))
     }
 

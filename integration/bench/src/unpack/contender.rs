@@ -166,9 +166,9 @@ impl Contender {
             Self::Layerd(_) => "layerd-diff",
             _ => "walking",
         };
-        let mut variables = vec![("CONTAINERD_DISABLE_PIGZ", "1")];
+        let mut variables = vec![("CONTAINERD_DISABLE_PIGZ", "1".to_owned())];
         if self != Self::ContainerdIgzip {
-            variables.push(("CONTAINERD_DISABLE_IGZIP", "1"));
+            variables.push(("CONTAINERD_DISABLE_IGZIP", "1".to_owned()));
         }
         let configuration = format!(
             r#"
