@@ -13,6 +13,8 @@ mod calls;
 mod command;
 #[path = "unpack/containerd.rs"]
 mod containerd;
+#[path = "unpack/content.rs"]
+mod content;
 #[path = "unpack/docker.rs"]
 mod docker;
 #[path = "unpack/hangup.rs"]

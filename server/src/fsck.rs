@@ -6,24 +6,27 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use layerd_engine::{Engine, Error, Remedy, restore_records, survey};
+use layerd_engine::layers::Silent;
+use layerd_engine::{
+    ContentCounts, Engine, Error, Problem, Remedy, restore_records, survey, survey_content,
+};
 use layerd_mounts::Overlay;
 
 use crate::config::Config;
 use crate::{Settings, with_causes};
 
 /// Finds what is wrong under a root; with `repair` does what the remedies announce. Without it,
-/// nothing is written: the database is read from a copy. Exits with 0 if all is well or was
-/// repaired, with 1 otherwise.
-pub(crate) fn run(settings: &Settings, repair: bool) -> ExitCode {
+/// nothing is written: the database is read from a copy. With `content`, the files of layers are
+/// read as well. Exits with 0 if all is well or was repaired, with 1 otherwise.
+pub(crate) fn run(settings: &Settings, repair: bool, content: bool) -> ExitCode {
     report(
         Config::load(settings)
             .map_err(|error| with_causes(&error))
             .and_then(|config| {
                 if repair {
-                    fix(&config)
+                    fix(&config, content)
                 } else {
-                    look(&config.root)
+                    look(&config.root, content)
                 }
             }),
     )
@@ -40,21 +43,41 @@ pub(crate) fn restore(settings: &Settings, from: Option<&Path>) -> ExitCode {
     }))
 }
 
-fn look(root: &Path) -> Result<bool, String> {
+fn look(root: &Path, content: bool) -> Result<bool, String> {
     let problems = survey(root).map_err(|error| with_causes(&error))?;
     for problem in &problems {
-        let (Remedy::Safe(remedy) | Remedy::OnRequest(remedy) | Remedy::Quarantine(remedy)) =
-            problem.remedy();
-        print(format_args!("{problem}: {remedy}"));
+        print(line(problem));
     }
-    print(summary(problems.len(), 0));
-    Ok(problems.is_empty())
+    let mut found = problems.len();
+    if content {
+        let surveyed = survey_content(root, &Silent, &mut |problem| {
+            print(line(&problem));
+            found += 1;
+        });
+        print(compared(&surveyed.map_err(|error| with_causes(&error))?));
+    }
+    print(summary(found, 0));
+    Ok(found == 0)
 }
 
-fn fix(config: &Config) -> Result<bool, String> {
+/// A problem and its remedy.
+fn line(problem: &Problem) -> String {
+    let (Remedy::Safe(remedy) | Remedy::OnRequest(remedy) | Remedy::Quarantine(remedy)) =
+        problem.remedy();
+    format!("{problem}: {remedy}")
+}
+
+fn compared(counts: &ContentCounts) -> String {
+    format!(
+        "layers compared: {} ({} files, {} bytes); without a manifest: {}",
+        counts.layers, counts.files, counts.bytes, counts.without_manifest
+    )
+}
+
+fn fix(config: &Config, content: bool) -> Result<bool, String> {
     let before = match survey(&config.root) {
         Ok(problems) => problems,
-        Err(error) if is_database(&error) => return fix_database(config, &error),
+        Err(error) if is_database(&error) => return fix_database(config, content, &error),
         Err(error) => return Err(with_causes(&error)),
     };
     // Opening makes good what is safe.
@@ -66,21 +89,25 @@ fn fix(config: &Config) -> Result<bool, String> {
     let left: Vec<_> = engine.fsck(false).map_err(|error| with_causes(&error))?;
     for problem in &before {
         let is_left = left.iter().any(|finding| finding.problem == *problem);
-        let (Remedy::Safe(remedy) | Remedy::OnRequest(remedy) | Remedy::Quarantine(remedy)) =
-            problem.remedy();
-        print(format_args!(
-            "{problem}: {remedy}{}",
-            if is_left { "" } else { ": done" }
-        ));
+        let done = if is_left { "" } else { ": done" };
+        print(format_args!("{}{done}", line(problem)));
     }
-    print(summary(
-        before.len(),
-        before.len().saturating_sub(left.len()),
-    ));
-    Ok(left.is_empty())
+    let mut found = before.len();
+    let mut repaired = found.saturating_sub(left.len());
+    if content {
+        let checked = engine.check_content(true, &Silent, &mut |finding| {
+            let done = if finding.repaired { ": done" } else { "" };
+            print(format_args!("{}{done}", line(&finding.problem)));
+            found += 1;
+            repaired += usize::from(finding.repaired);
+        });
+        print(compared(&checked.map_err(|error| with_causes(&error))?));
+    }
+    print(summary(found, repaired));
+    Ok(left.is_empty() && found == repaired)
 }
 
-fn fix_database(config: &Config, trouble: &Error) -> Result<bool, String> {
+fn fix_database(config: &Config, content: bool, trouble: &Error) -> Result<bool, String> {
     let trouble = with_causes(trouble);
     let driver = open_driver(config)?;
     let restored = restore_records(&config.root, &driver, None);
@@ -92,7 +119,7 @@ fn fix_database(config: &Config, trouble: &Error) -> Result<bool, String> {
     print(format_args!(
         "{snapshots} snapshots are back; {moved} layers that the export does not know are in lost/"
     ));
-    fix(config)
+    fix(config, content)
 }
 
 fn is_database(error: &Error) -> bool {

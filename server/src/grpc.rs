@@ -2,6 +2,7 @@
 
 mod admin;
 mod chunks;
+mod content;
 mod diff;
 pub(crate) mod gate;
 mod layers;

@@ -56,6 +56,9 @@ enum Command {
         /// Do what is announced behind each problem
         #[arg(long)]
         repair: bool,
+        /// Read the files of layers too, and compare them with what was unpacked
+        #[arg(long)]
+        content: bool,
     },
     /// Puts an export of the records in place of a lost or damaged database. What was there is set
     /// aside, nothing is deleted.
@@ -99,7 +102,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.command {
         Some(Command::Check { settings, json }) => check::run(&settings, json),
-        Some(Command::Fsck { settings, repair }) => fsck::run(&settings, repair),
+        Some(Command::Fsck {
+            settings,
+            repair,
+            content,
+        }) => fsck::run(&settings, repair, content),
         Some(Command::Restore { settings, from }) => fsck::restore(&settings, from.as_deref()),
         Some(Command::Man { dir }) => man::run(Arguments::command(), &dir),
         None => serve(&arguments.settings),

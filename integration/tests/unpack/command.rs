@@ -9,7 +9,7 @@ use layerd_integration::{Daemon, Scratch};
 
 use super::{daemon, moved, text};
 
-fn layerctl(daemon: &Daemon, arguments: &[&str]) -> Command {
+pub(super) fn layerctl(daemon: &Daemon, arguments: &[&str]) -> Command {
     let mut command = Command::new(profile().join("layerctl"));
     command
         .stdin(Stdio::null())

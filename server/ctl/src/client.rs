@@ -2,6 +2,7 @@
 
 mod archives;
 mod attachments;
+mod content;
 mod filling;
 mod layers;
 mod volumes;

@@ -8,7 +8,7 @@ use nix::sys::statvfs::{Statvfs, statvfs};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use super::{Messages, Parts, in_messages};
+use super::{Messages, Parts, content, in_messages};
 use crate::config::InForce;
 use crate::with_causes;
 
@@ -30,6 +30,7 @@ impl Service {
 impl Admin for Service {
     type ListTrashStream = Messages<pb::ListTrashResponse>;
     type BackupStream = Messages<pb::Chunk>;
+    type CheckContentStream = content::Messages;
 
     async fn info(&self, _request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let uptime_seconds = self.parts.started.elapsed().as_secs();
@@ -93,6 +94,14 @@ impl Admin for Service {
         }
         let findings = findings.iter().map(finding).collect();
         Ok(Response::new(pb::FsckResponse { findings }))
+    }
+
+    async fn check_content(
+        &self,
+        request: Request<pb::CheckContentRequest>,
+    ) -> Result<Response<Self::CheckContentStream>, Status> {
+        let repair = request.into_inner().repair;
+        Ok(Response::new(content::check(&self.parts, repair)))
     }
 
     async fn backup(
@@ -252,7 +261,7 @@ fn restore(engine: &Engine, request: &pb::RestoreTrashRequest) -> Vec<pb::Restor
     outcomes
 }
 
-fn finding(finding: &Finding) -> pb::Finding {
+pub(super) fn finding(finding: &Finding) -> pb::Finding {
     let remedy = finding.problem.remedy();
     let (Remedy::Safe(text) | Remedy::OnRequest(text) | Remedy::Quarantine(text)) = remedy;
     pb::Finding {

@@ -58,6 +58,7 @@ pub(crate) fn router(rescue: Rescue) -> Router<Stack<Refuse, Identity>> {
 impl Admin for Rescue {
     type ListTrashStream = Empty<Result<pb::ListTrashResponse, Status>>;
     type BackupStream = Empty<Result<pb::Chunk, Status>>;
+    type CheckContentStream = Empty<Result<pb::CheckContentResponse, Status>>;
 
     async fn info(&self, _request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         Ok(Response::new(InfoResponse {
@@ -93,6 +94,13 @@ impl Admin for Rescue {
         &self,
         _: Request<pb::FsckRequest>,
     ) -> Result<Response<pb::FsckResponse>, Status> {
+        Err(Status::unavailable(&self.trouble))
+    }
+
+    async fn check_content(
+        &self,
+        _: Request<pb::CheckContentRequest>,
+    ) -> Result<Response<Self::CheckContentStream>, Status> {
         Err(Status::unavailable(&self.trouble))
     }
 

@@ -1,11 +1,14 @@
 //! `layerctl fsck`.
 
-use layerd_proto::layerd::v1::Finding;
+use layerd_proto::layerd::v1::{ContentCounts, Finding};
 use serde::Serialize;
 
 use super::Daemon;
+use crate::client::Client;
 use crate::error::Error;
+use crate::human;
 use crate::output::Output;
+use crate::progress::Progress;
 use crate::text::escape_message;
 
 /// Compares the records with what is on disk; changes nothing without --repair
@@ -16,12 +19,22 @@ use crate::text::escape_message;
 /// their content back, and no other snapshot suffers from them. The daemon stays up meanwhile. For
 /// a root that no daemon serves there is `layerd fsck --root DIR`.
 ///
+/// With --content every file of every layer is read and compared with what layerd unpacked, which
+/// takes as long as there is to read. Files that are missing, or have another size or content, are
+/// named, at most 20 of a layer; with --repair such a layer is quarantined. Layers that others
+/// wrote to, such as those of commits and builds, have no manifest to compare them with. What the
+/// kernel holds in memory is not read from the disk again.
+///
 /// Exits with 0 if there are no problems or all were repaired, with 11 if problems are left.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Carry out the remedies
     #[arg(long)]
     repair: bool,
+
+    /// Read the files of layers too, and compare them with what was unpacked
+    #[arg(long)]
+    content: bool,
 }
 
 #[derive(Serialize)]
@@ -32,10 +45,22 @@ struct Json<'a> {
     quarantined: bool,
 }
 
+#[derive(Serialize)]
+struct CountsJson {
+    layers: u64,
+    without_manifest: u64,
+    files: u64,
+    bytes: u64,
+}
+
 pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
-    let findings = daemon.connect().await?.fsck(args.repair).await?;
+    let mut client = daemon.connect().await?;
+    let mut findings = client.fsck(args.repair).await?;
     for finding in &findings {
         show(finding, out)?;
+    }
+    if args.content {
+        findings.extend(content(&mut client, args.repair, out).await?);
     }
     if findings.is_empty() && !out.json {
         out.line("No problems.")?;
@@ -50,6 +75,40 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
         left,
         hint,
     })
+}
+
+/// Has the files of layers compared, and shows what is wrong with them.
+async fn content(
+    client: &mut Client,
+    repair: bool,
+    out: &mut Output,
+) -> Result<Vec<Finding>, Error> {
+    let mut progress = Progress::new("comparing files".to_owned());
+    let compared = client.check_content(repair, |files, bytes| progress.files(files, None, bytes));
+    let compared = compared.await?;
+    drop(progress);
+    for finding in &compared.findings {
+        show(finding, out)?;
+    }
+    let ContentCounts {
+        layers,
+        without_manifest,
+    } = compared.counts;
+    let (files, bytes) = (compared.files, compared.bytes);
+    if out.json {
+        out.object(&CountsJson {
+            layers,
+            without_manifest,
+            files,
+            bytes,
+        })?;
+    } else {
+        let size = human::size(bytes);
+        out.line(&format!(
+            "Layers compared: {layers} ({files} files, {size}); without a manifest: {without_manifest}."
+        ))?;
+    }
+    Ok(compared.findings)
 }
 
 fn show(finding: &Finding, out: &mut Output) -> Result<(), Error> {
