@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
-    attach, attachments, backup, completions, du, fsck, info, layer, man, mount, oci_apply,
-    restore, setup, snapshot, trash, volume, why,
+    attach, attachments, backup, completions, doctor, du, fsck, info, layer, man, mount, oci_apply,
+    orphans, restore, setup, snapshot, trash, volume, why,
 };
 use crate::human;
 
@@ -85,7 +85,9 @@ pub(crate) enum Command {
     Attachments(attachments::Args),
     WhoUses(attachments::WhoUses),
     OciApply(oci_apply::Args),
+    Doctor(doctor::Args),
     Du(du::Args),
+    Orphans(orphans::Args),
     Why(why::Args),
     Trash(trash::Args),
     Fsck(fsck::Args),
@@ -108,8 +110,8 @@ pub(crate) fn parse_address(text: &str) -> Result<PathBuf, String> {
 const AFTER_HELP: &str = "\
 Exit codes:
   0   done
-  1   failed for a reason not listed here
-  2   the command line is wrong
+  1   failed for a reason not listed here; doctor: there are warnings
+  2   the command line is wrong; doctor: there are errors
   3   no such snapshot or volume, or what a mount wants is missing and not to be created
   4   the key or name is taken, or is there with other settings
   5   refused in the present state: the snapshot has children, is committed, is not active, a
@@ -121,7 +123,7 @@ Exit codes:
   8   no answer in time; a change may have been made all the same
   9   data on disk is damaged
   10  the disk or a quota is full
-  11  fsck: problems are left
+  11  fsck: problems are left; orphans: there are differences
 With several operands all are tried, and the first failure decides.
 
 JSON output (-o json): one object a line, nothing if there is nothing to show. Names stay as they
@@ -135,9 +137,14 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   snapshot usage  name, bytes, inodes
   snapshot label  as ls
   snapshot rm     removed (the key), one object for each
+  doctor          severity (ok, info, warning, error), check, found, means, mend (a command; \"\" for
+                  none), one object for each check
   du              name, kind, layers, own_bytes, shared_bytes
   why             name, kind, bytes (null if not known), namespace, client_key, unpacks (null for
                   none), depth, children (names)
+  orphans         state (orphan, foreign, missing), key, namespace and client_key (\"\" for what is not
+                  containerd's), kind, created_at and bytes (null for missing ones), needed_by (an
+                  array of what needs a missing one), mend (a command)
   layer apply     key, diff_id, size (of the archive), bytes, inodes
   layer diff      key, file, digest, size, diff_id, uncompressed, changed (files); nothing if the
                   layer itself goes to standard output
@@ -171,8 +178,7 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   trash ls        id, key, parent (\"\" for none), kind, removed_at, bytes (null if not known)
   trash restore   id, key, one object for each that is back
   trash empty     layers (in the trash at that moment)
-  fsck            problem, remedy, repaired, quarantined, one object for each problem; with
-                  --content in the end also layers, without_manifest, files, bytes
+  fsck            problem, remedy, repaired, quarantined, one object for each problem
   backup          file, bytes; nothing if the backup itself goes to standard output
   restore         snapshots, set_aside
 A snapshot that vanished while it was looked at has null for bytes and inodes.

@@ -2,12 +2,13 @@
 
 mod archives;
 mod attachments;
-mod content;
+mod containerd;
 mod filling;
 mod layers;
 mod volumes;
 
 pub(crate) use archives::Exported;
+pub(crate) use containerd::{Containerd, Holder, Reference};
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -30,7 +31,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 use wire::snapshots_client::SnapshotsClient;
 
-use crate::error::Error;
+use crate::error::{Error, Peer};
 use crate::snapshot::{Mount, Snapshot, Usage};
 use crate::text::filter_value;
 
@@ -63,26 +64,7 @@ pub(crate) struct Client {
 impl Client {
     /// Connects at once, so that a daemon that is not there is told from a call that failed.
     pub(crate) async fn connect(address: &Path, timeout: Duration) -> Result<Self, Error> {
-        let unreachable = |cause| Error::Unreachable {
-            address: address.display().to_string(),
-            cause,
-        };
-        let stream = within("connect to layerd", timeout, UnixStream::connect(address))
-            .await?
-            .map_err(unreachable)?;
-        let stream = Mutex::new(Some(TokioIo::new(stream)));
-        let connector = tower::service_fn(move |_uri| {
-            let taken = stream.lock().ok().and_then(|mut stream| stream.take());
-            std::future::ready(taken.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
-        });
-        // The address is never looked up; HTTP/2 wants one.
-        let channel = within(
-            "connect to layerd",
-            timeout,
-            Endpoint::from_static("http://localhost").connect_with_connector(connector),
-        )
-        .await?
-        .map_err(|cause| unreachable(io::Error::other(cause)))?;
+        let channel = channel(Peer::Layerd, address, timeout).await?;
         Ok(Self {
             snapshots: SnapshotsClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             admin: AdminClient::new(channel.clone()),
@@ -348,6 +330,29 @@ impl Client {
             .await
             .map(drop)
     }
+}
+
+/// A connection that is made now, and not again.
+async fn channel(peer: Peer, address: &Path, timeout: Duration) -> Result<Channel, Error> {
+    let unreachable = |cause| Error::Unreachable {
+        peer,
+        address: address.display().to_string(),
+        cause,
+    };
+    let what = format!("connect to {peer}");
+    let stream = within(&what, timeout, UnixStream::connect(address))
+        .await?
+        .map_err(unreachable)?;
+    let stream = Mutex::new(Some(TokioIo::new(stream)));
+    let connector = tower::service_fn(move |_uri| {
+        let taken = stream.lock().ok().and_then(|mut stream| stream.take());
+        std::future::ready(taken.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
+    });
+    // The address is never looked up; HTTP/2 wants one.
+    let endpoint = Endpoint::from_static("http://localhost");
+    within(&what, timeout, endpoint.connect_with_connector(connector))
+        .await?
+        .map_err(|cause| unreachable(io::Error::other(cause)))
 }
 
 async fn answer<T>(

@@ -4,6 +4,7 @@ pub(crate) mod attach;
 pub(crate) mod attachments;
 pub(crate) mod backup;
 pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod du;
 pub(crate) mod fsck;
 pub(crate) mod info;
@@ -11,6 +12,7 @@ pub(crate) mod layer;
 pub(crate) mod man;
 pub(crate) mod mount;
 pub(crate) mod oci_apply;
+pub(crate) mod orphans;
 pub(crate) mod restore;
 pub(crate) mod setup;
 pub(crate) mod snapshot;
@@ -56,7 +58,9 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
         Command::Attachments(args) => wait(attachments::run(args, &daemon, out)),
         Command::WhoUses(args) => wait(attachments::who_uses(&args, &daemon, out)),
         Command::OciApply(args) => wait(oci_apply::run(args, &daemon, out)),
+        Command::Doctor(args) => wait(doctor::run(&args, &daemon, out)),
         Command::Du(args) => wait(du::run(&args, &daemon, out)),
+        Command::Orphans(args) => wait(orphans::run(&args, &daemon, out)),
         Command::Why(args) => wait(why::run(&args, &daemon, out)),
         Command::Trash(args) => wait(trash::run(args, &daemon, out)),
         Command::Fsck(args) => wait(fsck::run(&args, &daemon, out)),

@@ -1,6 +1,7 @@
 //! containerd's configuration: which release wants which lines.
 
 pub(crate) mod dropin;
+pub(crate) mod effective;
 pub(crate) mod main_file;
 
 use std::fmt;
@@ -47,12 +48,12 @@ impl Version {
     }
 
     /// Whether it is this release or a later one.
-    fn since(self, major: u32, minor: u32, patch: u32) -> bool {
+    pub(crate) fn since(self, major: u32, minor: u32, patch: u32) -> bool {
         let own = self.patch.unwrap_or(u32::MAX);
         (self.major, self.minor, own) >= (major, minor, patch)
     }
 
-    fn is_series(self, major: u32, minor: u32) -> bool {
+    pub(crate) fn is_series(self, major: u32, minor: u32) -> bool {
         (self.major, self.minor) == (major, minor)
     }
 }
@@ -104,9 +105,34 @@ impl Schema {
     }
 }
 
+/// The name that containerd gives a snapshot: its namespace, a number that it never uses again
+/// there, and its client's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BackendKey<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) number: u64,
+    pub(crate) client_key: &'a str,
+}
+
+impl<'a> BackendKey<'a> {
+    /// None for a name that is not of this form: somebody else's.
+    pub(crate) fn parse(name: &'a str) -> Option<Self> {
+        let (namespace, rest) = name.split_once('/')?;
+        let (number, client_key) = rest.split_once('/')?;
+        // A sign would be read, too.
+        let is_number = number.bytes().all(|digit| digit.is_ascii_digit());
+        let number = number.parse().ok().filter(|_| is_number)?;
+        Some(Self {
+            namespace,
+            number,
+            client_key,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Schema, Version};
+    use super::{BackendKey, Schema, Version};
 
     fn version(text: &str) -> Version {
         Version::parse(text).unwrap()
@@ -140,6 +166,18 @@ mod tests {
             assert!(Version::parse(bad).is_err(), "{bad}");
         }
         assert!(Version::from_output("containerd").is_err());
+    }
+
+    #[test]
+    fn a_key_of_containerd_is_taken_apart() {
+        let key = BackendKey::parse("k8s.io/12/sha256:ab/c").unwrap();
+        assert_eq!(
+            (key.namespace, key.number, key.client_key),
+            ("k8s.io", 12, "sha256:ab/c")
+        );
+        for other in ["mine", "a/b", "a/b/c", "a//c", "a/+1/c"] {
+            assert_eq!(BackendKey::parse(other), None, "{other}");
+        }
     }
 
     #[test]

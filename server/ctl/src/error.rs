@@ -1,5 +1,6 @@
 //! What can go wrong, how it ends the program, and what to do about it.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ use crate::text::escape_message;
 pub(crate) enum Exit {
     Done = 0,
     Failed = 1,
+    Wrong = 2,
     NotFound = 3,
     Exists = 4,
     Refused = 5,
@@ -31,11 +33,28 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Who is talked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Layerd,
+    Containerd,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Layerd => "layerd",
+            Self::Containerd => "containerd",
+        })
+    }
+}
+
 /// Everything a command can fail with. `what` completes "cannot ...".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("cannot reach layerd at {address}: {cause}")]
+    #[error("cannot reach {peer} at {address}: {cause}")]
     Unreachable {
+        peer: Peer,
         address: String,
         #[source]
         cause: io::Error,
@@ -80,6 +99,9 @@ pub(crate) enum Error {
         left: usize,
         hint: String,
     },
+    /// Everything was said on standard output; only the exit code is left.
+    #[error("not all is well")]
+    Told(Exit),
     #[error("cannot mount snapshot \"{key}\" at {}: {}", dir.display(), chain(&**cause))]
     Mount {
         key: String,
@@ -110,6 +132,7 @@ impl Error {
             Self::NotFound { .. } => Exit::NotFound,
             Self::Invalid { .. } => Exit::Invalid,
             Self::ProblemsLeft { .. } => Exit::ProblemsLeft,
+            Self::Told(exit) => *exit,
             Self::Several(all) => all.first().map_or(Exit::Failed, Self::exit),
             Self::Malformed { .. }
             | Self::Io { .. }
@@ -123,6 +146,7 @@ impl Error {
     pub(crate) fn each(&self) -> &[Error] {
         match self {
             Self::Several(all) => all,
+            Self::Told(_) => &[],
             one => std::slice::from_ref(one),
         }
     }
@@ -135,7 +159,7 @@ impl Error {
     /// What the reader can do, where there is something to say.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            Self::Unreachable { cause, .. } => Some(unreachable_hint(cause.kind())),
+            Self::Unreachable { peer, cause, .. } => Some(unreachable_hint(*peer, cause.kind())),
             Self::Call { status, .. } => call_hint(status).map(str::to_owned),
             Self::TimedOut { .. } => Some(
                 "Is the disk stuck? Look at `systemctl status layerd`; wait longer with --timeout.\n\
@@ -152,7 +176,7 @@ impl Error {
             Self::Malformed { .. } => {
                 Some("Do layerctl and layerd come from the same release?".to_owned())
             }
-            Self::Io { .. } | Self::Output(_) | Self::Several(_) => None,
+            Self::Io { .. } | Self::Output(_) | Self::Several(_) | Self::Told(_) => None,
         }
     }
 }
@@ -203,8 +227,13 @@ fn exit_of(code: Code) -> Exit {
     }
 }
 
-fn unreachable_hint(kind: io::ErrorKind) -> String {
+fn unreachable_hint(peer: Peer, kind: io::ErrorKind) -> String {
     match kind {
+        _ if peer == Peer::Containerd => {
+            "Is containerd running? Look at `systemctl status containerd`. If its socket is elsewhere, \
+             name it with --containerd-address."
+                .to_owned()
+        }
         io::ErrorKind::PermissionDenied => {
             "The socket is for root: use sudo, or join the group that owns it.".to_owned()
         }

@@ -8,6 +8,8 @@ pub(crate) enum Colour {
     Plain,
     Green,
     Cyan,
+    Yellow,
+    Red,
     Dim,
 }
 
@@ -17,6 +19,8 @@ impl Colour {
             Self::Plain => None,
             Self::Green => Some("\x1b[32m"),
             Self::Cyan => Some("\x1b[36m"),
+            Self::Yellow => Some("\x1b[33m"),
+            Self::Red => Some("\x1b[31m"),
             Self::Dim => Some("\x1b[2m"),
         }
     }

@@ -79,11 +79,7 @@ struct Containerd {
     no_unpack: bool,
 
     /// containerd's own configuration
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/etc/containerd/config.toml"
-    )]
+    #[arg(long, value_name = "FILE", default_value = main_file::MAIN)]
     config: PathBuf,
 
     /// Directory for the drop-in, layerd.toml

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Daemon;
 use crate::client::Client;
+use crate::containerd::BackendKey;
 use crate::error::Error;
 use crate::human::{age, size};
 use crate::output::Output;
@@ -76,13 +77,13 @@ impl Reasons {
         depth: usize,
         now: i64,
     ) -> Self {
-        let (namespace, client_key) = containerds(&snapshot.name).unzip();
+        let key = BackendKey::parse(&snapshot.name);
         Self {
             name: snapshot.name.clone(),
             kind: snapshot.kind,
             bytes: usage.map(|usage| usage.bytes),
-            namespace,
-            client_key,
+            namespace: key.map(|key| key.namespace.to_owned()),
+            client_key: key.map(|key| key.client_key.to_owned()),
             unpacks: snapshot.labels.get(REF).cloned(),
             depth,
             children: children.into_iter().map(|child| child.name).collect(),
@@ -161,44 +162,24 @@ fn count(number: usize, one: &str, many: &str) -> String {
     }
 }
 
-/// Splits the key that containerd gives its snapshotters: namespace, a number, its client's key.
-fn containerds(name: &str) -> Option<(String, String)> {
-    let (namespace, rest) = name.split_once('/')?;
-    let (number, key) = rest.split_once('/')?;
-    let is_number = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
-    is_number.then(|| (namespace.to_owned(), key.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn reasons(kind: Kind, name: &str, children: &[&str]) -> String {
-        let (namespace, client_key) = containerds(name).unzip();
+        let key = BackendKey::parse(name);
         let reasons = Reasons {
             name: name.to_owned(),
             kind,
             bytes: Some(2048),
-            namespace,
-            client_key,
+            namespace: key.map(|key| key.namespace.to_owned()),
+            client_key: key.map(|key| key.client_key.to_owned()),
             unpacks: None,
             depth: 2,
             children: children.iter().map(|&child| child.to_owned()).collect(),
             age: "3h".to_owned(),
         };
         reasons.lines().join("\n")
-    }
-
-    #[test]
-    fn a_key_of_containerd_is_taken_apart() {
-        let (namespace, key) = containerds("k8s.io/12/sha256:ab/c").unwrap();
-        assert_eq!(
-            (namespace.as_str(), key.as_str()),
-            ("k8s.io", "sha256:ab/c")
-        );
-        for other in ["mine", "a/b", "a/b/c", "a//c"] {
-            assert_eq!(containerds(other), None, "{other}");
-        }
     }
 
     #[test]

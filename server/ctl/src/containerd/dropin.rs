@@ -7,7 +7,7 @@
 use super::{Schema, Version};
 
 /// What layerd's diff service is called: a proxy has one type, and `layerd` is the snapshotter.
-const DIFFER: &str = "layerd-diff";
+pub(crate) const DIFFER: &str = "layerd-diff";
 /// containerd's own differ.
 const WALKING: &str = "walking";
 

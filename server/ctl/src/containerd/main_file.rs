@@ -7,6 +7,8 @@ use serde::Deserialize;
 use super::dropin::quoted;
 use super::{Schema, Version};
 
+/// containerd's own configuration.
+pub(crate) const MAIN: &str = "/etc/containerd/config.toml";
 /// The directory that containerd's own defaults name.
 pub(crate) const DROP_INS: &str = "/etc/containerd/conf.d";
 
@@ -46,6 +48,34 @@ impl MainFile {
             .iter()
             .any(|pattern| matches(&base.join(pattern), drop_in))
     }
+}
+
+/// The files that a pattern stands for, in the order of their names, as containerd reads them.
+/// `base` is the folder of the file that imports them.
+pub(crate) fn expand(base: &Path, pattern: &str) -> Vec<PathBuf> {
+    let pattern = normal(&base.join(pattern));
+    let mut found = vec![PathBuf::new()];
+    for part in pattern.components() {
+        let name = part.as_os_str();
+        let has_star = name.as_encoded_bytes().contains(&b'*');
+        let next = |folder: PathBuf| match has_star {
+            true => entries(&folder, name.as_encoded_bytes()),
+            false => vec![folder.join(name)],
+        };
+        found = found.into_iter().flat_map(next).collect();
+    }
+    found.retain(|path| path.is_file());
+    found
+}
+
+fn entries(folder: &Path, pattern: &[u8]) -> Vec<PathBuf> {
+    let listed = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut matching: Vec<PathBuf> = listed
+        .filter(|entry| part_matches(pattern, entry.file_name().as_encoded_bytes()))
+        .map(|entry| entry.path())
+        .collect();
+    matching.sort();
+    matching
 }
 
 /// What is left to do by hand so that containerd reads the drop-in; none if it does already.

@@ -1,0 +1,211 @@
+//! The calls to containerd itself: what it knows of the snapshots that it has layerd keep.
+
+use std::path::Path;
+use std::time::Duration;
+
+use layerd_proto::containerd::services::containers::v1::ListContainersRequest;
+use layerd_proto::containerd::services::containers::v1::containers_client::ContainersClient;
+use layerd_proto::containerd::services::content::v1::ListContentRequest;
+use layerd_proto::containerd::services::content::v1::content_client::ContentClient;
+use layerd_proto::containerd::services::introspection::v1::introspection_client::IntrospectionClient;
+use layerd_proto::containerd::services::introspection::v1::{Plugin, PluginsRequest};
+use layerd_proto::containerd::services::leases::v1::leases_client::LeasesClient;
+use layerd_proto::containerd::services::leases::v1::{ListRequest, ListResourcesRequest};
+use layerd_proto::containerd::services::namespaces::v1::ListNamespacesRequest;
+use layerd_proto::containerd::services::namespaces::v1::namespaces_client::NamespacesClient;
+use layerd_proto::containerd::services::snapshots::v1::ListSnapshotsRequest;
+use layerd_proto::containerd::services::snapshots::v1::snapshots_client::SnapshotsClient;
+use layerd_proto::containerd::services::version::v1::version_client::VersionClient;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Streaming};
+
+use super::{MAX_MESSAGE, answer, channel, failed, within};
+use crate::error::{Error, Peer};
+use crate::snapshot::Snapshot;
+
+/// A connection to containerd. Dropping it closes it.
+pub(crate) struct Containerd {
+    channel: Channel,
+    timeout: Duration,
+}
+
+/// Something in containerd that needs a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Reference {
+    pub(crate) namespace: String,
+    /// The snapshot, as containerd's clients call it.
+    pub(crate) key: String,
+    pub(crate) holder: Holder,
+}
+
+/// What needs it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Holder {
+    /// Its id.
+    Container(String),
+    /// Digest of the content that stands for the image.
+    Image(String),
+    /// Its id.
+    Lease(String),
+}
+
+impl Containerd {
+    /// Connects at once.
+    pub(crate) async fn connect(address: &Path, timeout: Duration) -> Result<Self, Error> {
+        let channel = channel(Peer::Containerd, address, timeout).await?;
+        Ok(Self { channel, timeout })
+    }
+
+    /// Such as "v2.1.4".
+    pub(crate) async fn version(&self) -> Result<String, Error> {
+        let mut client = VersionClient::new(self.channel.clone());
+        let call = client.version(());
+        let reply = answer("ask containerd for its version", self.timeout, call).await?;
+        Ok(reply.version)
+    }
+
+    /// Its plugins of this name, of any type.
+    pub(crate) async fn plugins(&self, name: &str) -> Result<Vec<Plugin>, Error> {
+        let mut client = IntrospectionClient::new(self.channel.clone());
+        // Filters are for one field a selector; the name is compared here.
+        let call = client.plugins(PluginsRequest::default());
+        let reply = answer("list containerd's plugins", self.timeout, call).await?;
+        let plugins = reply.plugins.into_iter();
+        Ok(plugins.filter(|plugin| plugin.id == name).collect())
+    }
+
+    pub(crate) async fn namespaces(&self) -> Result<Vec<String>, Error> {
+        let mut client = NamespacesClient::new(self.channel.clone());
+        let call = client.list(ListNamespacesRequest::default());
+        let reply = answer("list containerd's namespaces", self.timeout, call).await?;
+        Ok(reply.namespaces.into_iter().map(|one| one.name).collect())
+    }
+
+    /// The snapshots that containerd has in a namespace and that their snapshotter has, too:
+    /// containerd leaves the others out.
+    pub(crate) async fn snapshots(
+        &self,
+        namespace: &str,
+        snapshotter: &str,
+    ) -> Result<Vec<Snapshot>, Error> {
+        let what = format!("list the snapshots in containerd's namespace {namespace}");
+        let mut client =
+            SnapshotsClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let request = ListSnapshotsRequest {
+            snapshotter: snapshotter.to_owned(),
+            filters: Vec::new(),
+        };
+        let call = client.list(within_namespace(namespace, request)?);
+        let mut stream = answer(&what, self.timeout, call).await?;
+        let mut all = Vec::new();
+        while let Some(message) = self.next(&what, &mut stream).await? {
+            all.extend(message.info.into_iter().map(Snapshot::from));
+        }
+        Ok(all)
+    }
+
+    /// What in a namespace needs snapshots, in no order.
+    pub(crate) async fn references(
+        &self,
+        namespace: &str,
+        snapshotter: &str,
+    ) -> Result<Vec<Reference>, Error> {
+        let mut all = self.of_containers(namespace, snapshotter).await?;
+        all.extend(self.of_images(namespace, snapshotter).await?);
+        all.extend(self.of_leases(namespace, snapshotter).await?);
+        Ok(all)
+    }
+
+    async fn of_containers(
+        &self,
+        namespace: &str,
+        snapshotter: &str,
+    ) -> Result<Vec<Reference>, Error> {
+        let what = format!("list the containers in containerd's namespace {namespace}");
+        let mut client =
+            ContainersClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let request = within_namespace(namespace, ListContainersRequest::default())?;
+        let call = client.list_stream(request);
+        let mut stream = answer(&what, self.timeout, call).await?;
+        let mut all = Vec::new();
+        while let Some(message) = self.next(&what, &mut stream).await? {
+            let container = message.container.unwrap_or_default();
+            if container.snapshotter == snapshotter && !container.snapshot_key.is_empty() {
+                let holder = Holder::Container(container.id);
+                all.push(reference(namespace, &container.snapshot_key, holder));
+            }
+        }
+        Ok(all)
+    }
+
+    /// The configuration of an image that was unpacked is labelled with its topmost layer.
+    async fn of_images(&self, namespace: &str, snapshotter: &str) -> Result<Vec<Reference>, Error> {
+        let what = format!("list the content in containerd's namespace {namespace}");
+        let label = format!("containerd.io/gc.ref.snapshot.{snapshotter}");
+        let mut client =
+            ContentClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let request = ListContentRequest {
+            filters: vec![format!("labels.\"{label}\"")],
+        };
+        let call = client.list(within_namespace(namespace, request)?);
+        let mut stream = answer(&what, self.timeout, call).await?;
+        let mut all = Vec::new();
+        while let Some(message) = self.next(&what, &mut stream).await? {
+            for info in message.info {
+                if let Some(key) = info.labels.get(&label) {
+                    all.push(reference(namespace, key, Holder::Image(info.digest)));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    async fn of_leases(&self, namespace: &str, snapshotter: &str) -> Result<Vec<Reference>, Error> {
+        let what = format!("list the leases in containerd's namespace {namespace}");
+        let kind = format!("snapshots/{snapshotter}");
+        let mut client = LeasesClient::new(self.channel.clone());
+        let call = client.list(within_namespace(namespace, ListRequest::default())?);
+        let leases = answer(&what, self.timeout, call).await?.leases;
+        let mut all = Vec::new();
+        for lease in leases {
+            let request = ListResourcesRequest {
+                id: lease.id.clone(),
+            };
+            let call = client.list_resources(within_namespace(namespace, request)?);
+            let resources = match answer(&what, self.timeout, call).await {
+                Ok(reply) => reply.resources,
+                Err(Error::Call { status, .. }) if status.code() == Code::NotFound => continue,
+                Err(other) => return Err(other),
+            };
+            let snapshots = resources.iter().filter(|resource| resource.r#type == kind);
+            all.extend(snapshots.map(|snapshot| {
+                reference(namespace, &snapshot.id, Holder::Lease(lease.id.clone()))
+            }));
+        }
+        Ok(all)
+    }
+
+    async fn next<T>(&self, what: &str, stream: &mut Streaming<T>) -> Result<Option<T>, Error> {
+        within(what, self.timeout, stream.message())
+            .await?
+            .map_err(|status| failed(what, status))
+    }
+}
+
+fn reference(namespace: &str, key: &str, holder: Holder) -> Reference {
+    Reference {
+        namespace: namespace.to_owned(),
+        key: key.to_owned(),
+        holder,
+    }
+}
+
+fn within_namespace<T>(namespace: &str, message: T) -> Result<Request<T>, Error> {
+    let value = namespace.parse().map_err(|_| Error::Malformed {
+        what: format!("ask containerd about its namespace {namespace:?}"),
+        lacks: "a name that metadata can hold",
+    })?;
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("containerd-namespace", value);
+    Ok(request)
+}

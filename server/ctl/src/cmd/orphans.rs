@@ -1,0 +1,210 @@
+//! `layerctl orphans`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Daemon;
+use crate::client::{Client, Containerd, Holder, Reference};
+use crate::error::{Error, Exit};
+use crate::human::{age, parse_duration, size};
+use crate::orphans::{Difference, Seen, State, differences};
+use crate::output::Output;
+use crate::table::{Cell, Table};
+use crate::text::escape;
+
+const CONTAINERD: &str = "/run/containerd/containerd.sock";
+
+/// Shows what layerd has and containerd does not know, and what containerd needs and layerd lacks
+///
+/// Orphans are snapshots that containerd made and has forgotten, as after a crash or the loss of
+/// its metadata. Its collector takes them the next time that something is removed. Foreign ones
+/// were made by somebody else, such as `layerctl snapshot prepare`; the collector takes them, too.
+/// Missing ones are what a container, an image or a lease in containerd needs: it does not notice
+/// by itself, and pulls and starts fail until it is told.
+///
+/// Changes nothing, and says for each what to do. Where several containerds use one layerd, what
+/// the others have looks like an orphan: do not remove it.
+///
+/// Exits with 0 if there is no difference, with 11 if there is one.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// containerd's socket; by default the one in layerd's configuration
+    #[arg(long, value_name = "PATH", value_parser = crate::cli::parse_address)]
+    containerd_address: Option<PathBuf>,
+
+    /// What containerd's configuration calls layerd
+    #[arg(long, value_name = "NAME", default_value = "layerd")]
+    snapshotter: String,
+
+    /// Younger snapshots are not judged: containerd may be about to record them
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    grace: Duration,
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    state: &'static str,
+    key: &'a str,
+    namespace: &'a str,
+    client_key: &'a str,
+    kind: Option<&'static str>,
+    created_at: Option<&'a str>,
+    bytes: Option<u64>,
+    needed_by: Vec<String>,
+    mend: &'a str,
+}
+
+pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let mut client = daemon.connect().await?;
+    let address = address(args, &mut client).await?;
+    let containerd = Containerd::connect(&address, daemon.timeout).await?;
+    let seen = look(&mut client, &containerd, &args.snapshotter).await?;
+    let grace = i64::try_from(args.grace.as_secs()).unwrap_or(i64::MAX);
+    let until = out.now.saturating_sub(grace);
+    let found = differences(&seen, until, &args.snapshotter);
+    let found = measured(&mut client, found).await?;
+    if out.json {
+        for (one, bytes) in &found {
+            out.object(&json(one, *bytes))?;
+        }
+    } else {
+        show(&found, out)?;
+    }
+    match found.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Told(Exit::ProblemsLeft)),
+    }
+}
+
+/// containerd's socket: as given, else as layerd's configuration names it.
+async fn address(args: &Args, client: &mut Client) -> Result<PathBuf, Error> {
+    if let Some(address) = &args.containerd_address {
+        return Ok(address.clone());
+    }
+    let health = client.info().await?.health.unwrap_or_default();
+    let configured = health.settings.get("containerd.address");
+    Ok(configured.map_or_else(|| CONTAINERD.into(), PathBuf::from))
+}
+
+/// Looks at both sides twice.
+async fn look(
+    client: &mut Client,
+    containerd: &Containerd,
+    snapshotter: &str,
+) -> Result<Seen, Error> {
+    let mut seen = Seen {
+        before: client.list(Vec::new()).await?,
+        ..Seen::default()
+    };
+    let namespaces = containerd.namespaces().await?;
+    for namespace in &namespaces {
+        let known = containerd.snapshots(namespace, snapshotter).await?;
+        let known = known.into_iter().map(|one| (namespace.clone(), one.name));
+        seen.known.extend(known);
+    }
+    seen.needed = needed(containerd, &namespaces, snapshotter).await?;
+    seen.after = client.list(Vec::new()).await?;
+    // A namespace that came meanwhile needs nothing that was there before.
+    seen.still_needed = needed(containerd, &namespaces, snapshotter).await?;
+    seen.trash = client.trash().await?;
+    Ok(seen)
+}
+
+async fn needed(
+    containerd: &Containerd,
+    namespaces: &[String],
+    snapshotter: &str,
+) -> Result<Vec<Reference>, Error> {
+    let mut all = Vec::new();
+    for namespace in namespaces {
+        all.extend(containerd.references(namespace, snapshotter).await?);
+    }
+    Ok(all)
+}
+
+/// What each holds on disk. Those that are gone by now are left out.
+async fn measured(
+    client: &mut Client,
+    found: Vec<Difference>,
+) -> Result<Vec<(Difference, Option<u64>)>, Error> {
+    let mut measured = Vec::with_capacity(found.len());
+    for one in found {
+        if one.state == State::Missing {
+            measured.push((one, None));
+        } else if let Some(usage) = client.usage_if_there(&one.key).await? {
+            measured.push((one, Some(usage.bytes)));
+        }
+    }
+    Ok(measured)
+}
+
+fn json(one: &Difference, bytes: Option<u64>) -> Json<'_> {
+    let snapshot = one.snapshot.as_ref();
+    Json {
+        state: one.state.name(),
+        key: &one.key,
+        namespace: &one.namespace,
+        client_key: &one.client_key,
+        kind: snapshot.map(|snapshot| snapshot.kind.name()),
+        created_at: snapshot.map(|snapshot| snapshot.created_at.as_str()),
+        bytes,
+        needed_by: one.needed_by.iter().map(holder).collect(),
+        mend: &one.mend,
+    }
+}
+
+fn holder(holder: &Holder) -> String {
+    match holder {
+        Holder::Container(id) => format!("container {id}"),
+        Holder::Image(digest) => format!("image {digest}"),
+        Holder::Lease(id) => format!("lease {id}"),
+    }
+}
+
+fn show(found: &[(Difference, Option<u64>)], out: &mut Output) -> Result<(), Error> {
+    if found.is_empty() {
+        return out.line("layerd and containerd agree.");
+    }
+    let mut table = Table::new(&["STATE", "KIND", "NAMESPACE", "SIZE", "AGE", "KEY"]);
+    for (one, bytes) in found {
+        let snapshot = one.snapshot.as_ref();
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let namespace = Some(escape(&one.namespace)).filter(|text| !text.is_empty());
+        table.push(vec![
+            Cell::left(one.state.name()),
+            snapshot.map_or_else(|| Cell::left("-"), |snapshot| snapshot.kind.cell()),
+            Cell::left(or_none(namespace)),
+            Cell::right(or_none(bytes.map(size))),
+            Cell::right(or_none(snapshot.map(|one| age(one.created.0, out.now)))),
+            Cell::left(escape(&one.key)),
+        ]);
+    }
+    out.table(&table)?;
+    out.line("\nWhat to do, in this order:")?;
+    for (one, _) in found {
+        let because = match one.needed_by.first() {
+            Some(first) => format!("  # {} needs it", escape(&holder(first))),
+            None => String::new(),
+        };
+        out.line(&format!("  {}{because}", escape(&one.mend)))?;
+    }
+    out.line(&format!("\n{}", summary(found)))
+}
+
+fn summary(found: &[(Difference, Option<u64>)]) -> String {
+    let missing: BTreeSet<_> = found
+        .iter()
+        .filter(|(one, _)| one.state == State::Missing)
+        .map(|(one, _)| (&one.namespace, &one.key))
+        .collect();
+    let held: u64 = found.iter().filter_map(|(_, bytes)| *bytes).sum();
+    let unknown = found.len() - missing.len();
+    format!(
+        "Not known to containerd: {unknown}, holding {}; missing in layerd: {}.",
+        size(held),
+        missing.len()
+    )
+}

@@ -1,0 +1,128 @@
+//! What containerd's files say together of layerd: config.toml and what it imports. As containerd
+//! merges them: proxies by their name, a plugin's list as a whole, the last file first.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::main_file::{DROP_INS, expand};
+
+/// A proxy plugin.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Proxy {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) address: String,
+    pub(crate) capabilities: Vec<String>,
+    pub(crate) exports: BTreeMap<String, String>,
+}
+
+/// One entry of the transfer service's list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Unpack {
+    pub(crate) snapshotter: String,
+    pub(crate) differ: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Raw {
+    imports: Vec<String>,
+    proxy_plugins: BTreeMap<String, Proxy>,
+    plugins: Table,
+}
+
+/// All files together.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Effective {
+    /// Those that were read, in this order.
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) proxies: BTreeMap<String, Proxy>,
+    /// None if no file has the list.
+    pub(crate) unpack: Option<Vec<Unpack>>,
+}
+
+impl Effective {
+    /// Reads `main` and what it imports; the drop-ins alone if there is no `main`, as the defaults
+    /// of some releases do. Answers why containerd would not start if it would not.
+    pub(crate) fn read(main: &Path) -> Result<Self, String> {
+        let mut all = Self::default();
+        let mut waiting = vec![main.to_owned()];
+        if !main.exists() {
+            waiting = expand(Path::new(DROP_INS), "*.toml");
+        }
+        // Each file is read once, however they import each other.
+        while !waiting.is_empty() {
+            let path = waiting.remove(0);
+            if all.files.contains(&path) {
+                continue;
+            }
+            let raw = read(&path)?;
+            let base = path.parent().unwrap_or(Path::new("/"));
+            waiting.extend(raw.imports.iter().flat_map(|one| expand(base, one)));
+            all.merge(raw);
+            all.files.push(path);
+        }
+        Ok(all)
+    }
+
+    fn merge(&mut self, raw: Raw) {
+        self.proxies.extend(raw.proxy_plugins);
+        let transfer = raw.plugins.get("io.containerd.transfer.v1.local");
+        let list = transfer.and_then(|table| table.get("unpack_config"));
+        if let Some(Value::Array(entries)) = list {
+            let entries = entries.iter().cloned();
+            self.unpack = Some(entries.filter_map(|one| one.try_into().ok()).collect());
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Raw, String> {
+    let failed = |cause: io::Error| format!("read {}: {cause}", path.display());
+    let text = fs::read_to_string(path).map_err(failed)?;
+    toml::from_str(&text).map_err(|cause| format!("{}: {cause}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn imports_are_followed_and_the_last_word_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let main = write(
+            "config.toml",
+            "version = 2\nimports = [\"conf.d/*.toml\", \"./config.toml\"]\n\
+             [proxy_plugins.other]\ntype = \"content\"\naddress = \"/c\"\n\
+             [proxy_plugins.layerd]\ntype = \"snapshot\"\naddress = \"/old\"\n",
+        );
+        write("conf.d/notes.txt", "not TOML");
+        write(
+            "conf.d/layerd.toml",
+            "version = 2\n[proxy_plugins.layerd]\ntype = \"snapshot\"\naddress = \"/new\"\n\
+             [proxy_plugins.layerd.exports]\nroot = \"/r\"\n\
+             [[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n\
+             platform = \"linux/amd64\"\nsnapshotter = \"layerd\"\ndiffer = \"walking\"\n",
+        );
+        let all = Effective::read(&main).unwrap();
+        assert_eq!(all.files.len(), 2);
+        assert_eq!(all.proxies["layerd"].address, "/new");
+        assert_eq!(all.proxies["layerd"].exports["root"], "/r");
+        assert_eq!(all.proxies["other"].kind, "content");
+        assert_eq!(all.unpack.unwrap()[0].differ, "walking");
+        write("conf.d/bad.toml", "version = ");
+        assert!(Effective::read(&main).unwrap_err().contains("bad.toml"));
+    }
+}

@@ -1,0 +1,226 @@
+//! Releases and files, and what is said of them.
+
+use super::super::Severity;
+use super::*;
+use crate::containerd::effective::Unpack;
+
+const SOCKET: &str = "/run/layerd/layerd.sock";
+
+/// A containerd 2.1.4 that is set up as `layerctl setup containerd` does it.
+struct World {
+    files: Effective,
+    running: Option<Running>,
+    settings: BTreeMap<String, String>,
+}
+
+impl World {
+    fn new() -> Self {
+        let proxy = |kind: &str| Proxy {
+            kind: kind.to_owned(),
+            address: SOCKET.to_owned(),
+            exports: [("root".to_owned(), "/r".to_owned())].into(),
+            ..Proxy::default()
+        };
+        let entry = Unpack {
+            snapshotter: "layerd".to_owned(),
+            differ: DIFFER.to_owned(),
+        };
+        let plugin = Plugin {
+            r#type: SNAPSHOTTERS.to_owned(),
+            id: "layerd".to_owned(),
+            ..Plugin::default()
+        };
+        let settings = [
+            ("root", "/r"),
+            ("unpack.enabled", "true"),
+            ("overlayfs.rebase", "false"),
+        ];
+        Self {
+            files: Effective {
+                files: vec!["/etc/containerd/config.toml".into()],
+                proxies: [
+                    ("layerd".to_owned(), proxy("snapshot")),
+                    (DIFFER.to_owned(), proxy("diff")),
+                ]
+                .into(),
+                unpack: Some(vec![entry]),
+            },
+            running: Some(Running {
+                version: "v2.1.4".to_owned(),
+                plugins: vec![plugin],
+            }),
+            settings: settings
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+        }
+    }
+
+    fn release(&mut self, version: &str) {
+        self.running.as_mut().unwrap().version = version.to_owned();
+    }
+
+    fn proxy(&mut self) -> &mut Proxy {
+        self.files.proxies.get_mut("layerd").unwrap()
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let facts = Facts {
+            main: Path::new("/etc/containerd/config.toml"),
+            files: &self.files,
+            running: self.running.as_ref(),
+            socket: Path::new(SOCKET),
+            settings: &self.settings,
+            name: "layerd",
+        };
+        facts.findings()
+    }
+}
+
+#[test]
+fn what_setup_writes_is_well() {
+    let found = World::new().findings();
+    assert_eq!(found.len(), 5, "{found:?}");
+    for finding in found {
+        assert_eq!(finding.severity, Severity::Ok, "{finding:?}");
+    }
+}
+
+#[test]
+fn without_a_running_containerd_its_files_are_judged() {
+    let mut world = World::new();
+    world.running = None;
+    let found = world.findings();
+    assert!(
+        found.iter().all(|one| one.severity == Severity::Ok),
+        "{found:?}"
+    );
+    world.files.proxies.clear();
+    assert_eq!(world.findings()[0].severity, Severity::Error);
+}
+
+type Change = fn(&mut World);
+
+/// What is said after each change.
+const MISTAKES: [(&str, Severity, Change); 16] = [
+    ("do not name layerd", Severity::Error, |world| {
+        world.files.proxies.clear();
+        world.running.as_mut().unwrap().plugins.clear();
+    }),
+    ("but containerd has it", Severity::Info, |world| {
+        world.files.proxies.clear()
+    }),
+    ("names the socket /elsewhere", Severity::Error, |world| {
+        world.proxy().address = "/elsewhere".to_owned();
+    }),
+    ("of type \"content\"", Severity::Error, |world| {
+        world.proxy().kind = "content".to_owned();
+    }),
+    ("has not loaded", Severity::Error, |world| {
+        world.running.as_mut().unwrap().plugins.clear();
+    }),
+    ("containerd calls /before", Severity::Error, |world| {
+        let plugin = &mut world.running.as_mut().unwrap().plugins[0];
+        plugin
+            .exports
+            .insert("address".to_owned(), "/before".to_owned());
+    }),
+    (
+        "exports the data directory /r",
+        Severity::Warning,
+        |world| {
+            world.settings.insert("root".to_owned(), "/data".to_owned());
+        },
+    ),
+    ("does not say where", Severity::Info, |world| {
+        world.proxy().exports.clear()
+    }),
+    ("layerd does not unpack", Severity::Info, |world| {
+        world.files.proxies.remove(DIFFER);
+    }),
+    ("layerd-diff names the socket", Severity::Error, |world| {
+        world.files.proxies.get_mut(DIFFER).unwrap().address = "/elsewhere".to_owned();
+    }),
+    ("a proxy of type \"diff\"", Severity::Error, |world| {
+        world.release("1.7.3")
+    }),
+    ("unpack.enabled = false", Severity::Error, |world| {
+        world
+            .settings
+            .insert("unpack.enabled".to_owned(), "false".to_owned());
+    }),
+    ("has no entry for layerd", Severity::Error, |world| {
+        world.files.unpack = None
+    }),
+    ("names no differ", Severity::Warning, |world| {
+        world.files.unpack.as_mut().unwrap()[0].differ.clear();
+    }),
+    ("the capability remap-ids", Severity::Error, |world| {
+        world.release("1.7.24");
+        world.proxy().capabilities = vec!["remap-ids".to_owned()];
+    }),
+    ("too old", Severity::Warning, |world| world.release("1.5.9")),
+];
+
+#[test]
+fn every_mistake_is_named() {
+    for (text, severity, change) in MISTAKES {
+        let mut world = World::new();
+        change(&mut world);
+        let found = world.findings();
+        let named = found.iter().find(|one| one.found.contains(text));
+        let named = named.unwrap_or_else(|| panic!("{text}: {found:?}"));
+        assert_eq!(named.severity, severity, "{named:?}");
+        let wants_mend = severity > Severity::Info;
+        assert_eq!(!named.mend.is_empty(), wants_mend, "{named:?}");
+        assert!(!named.means.is_empty(), "{named:?}");
+    }
+}
+
+#[test]
+fn rebase_needs_a_later_release_and_layerds_word() {
+    let mut world = World::new();
+    world.proxy().capabilities = vec!["rebase".to_owned()];
+    for (release, enabled, wanted) in [
+        ("2.2.2", "true", "capability rebase"),
+        ("2.2.3", "false", "overlayfs.rebase = false"),
+    ] {
+        world.release(release);
+        world
+            .settings
+            .insert("overlayfs.rebase".to_owned(), enabled.to_owned());
+        let found = world.findings();
+        let errors: Vec<_> = found
+            .iter()
+            .filter(|one| one.severity == Severity::Error)
+            .collect();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].found.contains(wanted), "{errors:?}");
+    }
+    world.release("2.3.0");
+    world
+        .settings
+        .insert("overlayfs.rebase".to_owned(), "true".to_owned());
+    assert!(
+        world
+            .findings()
+            .iter()
+            .all(|one| one.severity == Severity::Ok)
+    );
+}
+
+#[test]
+fn the_command_names_what_is_not_where_it_is_by_default() {
+    let world = World::new();
+    let facts = Facts {
+        main: Path::new("/etc/c d.toml"),
+        files: &world.files,
+        running: None,
+        socket: Path::new("/s.sock"),
+        settings: &world.settings,
+        name: "layerd",
+    };
+    assert_eq!(
+        facts.setup(),
+        "layerctl --address /s.sock setup containerd --write --config '/etc/c d.toml'; systemctl restart containerd"
+    );
+}

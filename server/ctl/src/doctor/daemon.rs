@@ -1,0 +1,278 @@
+//! The daemon, its database, its disk and its trash, as the daemon describes them.
+
+use layerd_proto::layerd::v1::{Finding as Problem, Health, InfoResponse};
+
+use super::{Finding, some_of};
+use crate::human::{age, size};
+
+const SECOND: i64 = 1_000_000_000;
+/// An export comes a minute after the last change at the latest, and takes a while.
+const EXPORT_LATE: i64 = 600;
+/// A clock that is off by less than this harms nothing.
+const CLOCK_OFF: i64 = 60;
+/// No layerd was built before 2026.
+const EARLIEST: i64 = 1_767_225_600;
+
+/// The daemon that answered. `own` is the version of this program.
+pub(crate) fn version(info: &InfoResponse, own: &str) -> Finding {
+    const CHECK: &str = "daemon";
+    if info.version == own {
+        let since = age(1_000_000_000, 1_000_000_000 + seconds(info.uptime_seconds));
+        return Finding::ok(CHECK, format!("layerd {own} answers, started {since} ago"));
+    }
+    Finding::warning(
+        CHECK,
+        format!(
+            "layerd {} answers, and this is layerctl {own}",
+            info.version
+        ),
+        "One of the two was upgraded without the other. What only the newer one knows does not work.",
+        "systemctl restart layerd",
+    )
+}
+
+/// All that the daemon says of itself; `now` in seconds since 1970.
+pub(crate) fn findings(info: &InfoResponse, now: i64) -> Vec<Finding> {
+    let Some(health) = &info.health else {
+        return vec![without_health(info)];
+    };
+    vec![
+        database(health),
+        last_stop(health),
+        export(health, info, now),
+        bytes(info, health),
+        inodes(health),
+        trash(info, health),
+        clock(health, now),
+    ]
+}
+
+/// Records that are lost, or a daemon that is older than this program.
+fn without_health(info: &InfoResponse) -> Finding {
+    if info.driver.is_empty() {
+        return Finding::error(
+            "database",
+            some_of(&info.alarms),
+            "The records are lost or damaged. layerd answers nobody but you, so that containerd waits.",
+            "layerctl restore",
+        );
+    }
+    Finding::warning(
+        "database",
+        "this layerd tells nothing of its health",
+        "It is older than layerctl; much was not checked.",
+        "systemctl restart layerd",
+    )
+}
+
+fn database(health: &Health) -> Finding {
+    const CHECK: &str = "database";
+    if !health.database_failed {
+        return Finding::ok(CHECK, "open, and takes changes");
+    }
+    Finding::error(
+        CHECK,
+        "takes no change",
+        "A write failed. Only reads are answered until the database could be built anew beside the \
+         old one, which is tried with every change.",
+        "journalctl -u layerd -p warning",
+    )
+}
+
+fn last_stop(health: &Health) -> Finding {
+    const CHECK: &str = "last stop";
+    if health.ended_uncleanly {
+        let means = "The start checked everything. If nobody killed layerd, `journalctl -u layerd` says why it ended.";
+        return Finding::info(CHECK, "layerd was killed, or the power was cut", means);
+    }
+    Finding::ok(CHECK, "orderly")
+}
+
+fn export(health: &Health, info: &InfoResponse, now: i64) -> Finding {
+    const CHECK: &str = "export";
+    let made = health.exported_at / SECOND;
+    let (found, since) = match health.exported_at {
+        0 => (
+            "there is no second copy of the records".to_owned(),
+            now.saturating_sub(seconds(info.uptime_seconds)),
+        ),
+        _ => (
+            format!("the second copy of the records is {} old", age(made, now)),
+            made,
+        ),
+    };
+    if !health.export_is_behind || now.saturating_sub(since) < EXPORT_LATE {
+        return Finding::ok(CHECK, found);
+    }
+    Finding::warning(
+        CHECK,
+        format!("{found}, and records were changed since"),
+        "If the database is lost now, what is newer than the copy is lost with it.",
+        "layerctl backup /root/layerd.backup; journalctl -u layerd -p warning",
+    )
+}
+
+/// The disk alone.
+pub(crate) fn disk(info: &InfoResponse, health: &Health) -> Vec<Finding> {
+    vec![bytes(info, health), inodes(health)]
+}
+
+fn bytes(info: &InfoResponse, health: &Health) -> Finding {
+    let (free, total) = (info.disk_free_bytes, info.disk_bytes);
+    space(
+        &Space {
+            check: "space",
+            shown: format!("{} of {} are free", size(free), size(total)),
+            free,
+            total,
+            low: (health.low_bytes, size(health.low_bytes)),
+            enough: (health.enough_bytes, size(health.enough_bytes)),
+        },
+        health,
+    )
+}
+
+fn inodes(health: &Health) -> Finding {
+    const CHECK: &str = "inodes";
+    let (free, total) = (health.inodes_free, health.inodes);
+    if total == 0 {
+        return Finding::ok(CHECK, "this file system makes them as they are needed");
+    }
+    space(
+        &Space {
+            check: CHECK,
+            shown: format!("{free} of {total} are free"),
+            free,
+            total,
+            low: (health.low_inodes, health.low_inodes.to_string()),
+            enough: (health.enough_inodes, health.enough_inodes.to_string()),
+        },
+        health,
+    )
+}
+
+/// What a disk has of something, with words for the figures.
+struct Space {
+    check: &'static str,
+    shown: String,
+    free: u64,
+    total: u64,
+    low: (u64, String),
+    enough: (u64, String),
+}
+
+fn space(space: &Space, health: &Health) -> Finding {
+    const MEND: &str = "layerctl du; layerctl trash ls; layerctl trash empty";
+    let (check, shown) = (space.check, &space.shown);
+    if space.free < space.low.0 || (!health.has_reserve && space.free < space.enough.0) {
+        let (low, enough) = (&space.low.1, &space.enough.1);
+        return Finding::error(
+            check,
+            format!(
+                "{shown}; nothing new is taken below {low}, and not until {enough} are free again"
+            ),
+            "Nothing can be pulled or started: layerd takes removals only, on the space that it keeps for them.",
+            MEND,
+        );
+    }
+    let wanted: u64 = setting(health, "trash.min_free_percent");
+    if space.check == "space" && space.free.saturating_mul(100) / space.total.max(1) < wanted {
+        return Finding::warning(
+            check,
+            format!("{shown}, less than trash.min_free_percent = {wanted} asks for"),
+            "Removed layers are deleted at once, so that `layerctl trash restore` finds nothing. When the disk \
+             is full, nothing new is taken.",
+            MEND,
+        );
+    }
+    Finding::ok(check, shown)
+}
+
+fn trash(info: &InfoResponse, health: &Health) -> Finding {
+    const CHECK: &str = "trash";
+    let count = match info.trash {
+        0 => "empty".to_owned(),
+        some => format!("{some} removed snapshots are still on disk"),
+    };
+    if health.brake.is_empty() {
+        return Finding::ok(CHECK, count);
+    }
+    Finding::error(
+        CHECK,
+        format!("the brake is on: {}", health.brake),
+        "So many removals at once look like a containerd that has lost its metadata. Nothing is deleted until \
+         you say whether they were meant: empty the trash if so, else restore.",
+        "layerctl trash ls; then layerctl trash empty, or layerctl trash restore --all",
+    )
+}
+
+fn clock(health: &Health, now: i64) -> Finding {
+    const CHECK: &str = "clock";
+    const MEND: &str = "timedatectl status";
+    let newest = health.newest_at / SECOND;
+    if now < EARLIEST {
+        return Finding::warning(
+            CHECK,
+            "it stands before 2026",
+            "Records get wrong times. It may be mended when the network is up.",
+            MEND,
+        );
+    }
+    if newest > now.saturating_add(CLOCK_OFF) {
+        return Finding::warning(
+            CHECK,
+            format!("it went back: a record is {} ahead of it", age(now, newest)),
+            "Ages are wrong until it has caught up. Nothing is deleted too early because of it.",
+            MEND,
+        );
+    }
+    Finding::ok(CHECK, "not behind the records")
+}
+
+/// Records against directories.
+pub(crate) fn records(problems: &[Problem]) -> Vec<Finding> {
+    const CHECK: &str = "records and disk";
+    let texts = |quarantined: bool| -> Vec<String> {
+        let some = problems
+            .iter()
+            .filter(|problem| problem.quarantined == quarantined);
+        some.map(|problem| problem.problem.clone()).collect()
+    };
+    let (damaged, other) = (texts(true), texts(false));
+    let mut findings = Vec::new();
+    if !damaged.is_empty() {
+        findings.push(Finding::error(
+            CHECK,
+            some_of(&damaged),
+            "These snapshots answer DATA_LOSS, and what stands on them cannot start; no other suffers. Remove what \
+             uses them, then pull or create it again.",
+            "layerctl fsck",
+        ));
+    }
+    if !other.is_empty() {
+        findings.push(Finding::warning(
+            CHECK,
+            some_of(&other),
+            "No snapshot suffers from it. What layerd does not know is moved to lost/, never deleted.",
+            "layerctl fsck --repair",
+        ));
+    }
+    if problems.is_empty() {
+        findings.push(Finding::ok(CHECK, "they agree"));
+    }
+    findings
+}
+
+fn setting(health: &Health, key: &str) -> u64 {
+    let value = health.settings.get(key);
+    value
+        .and_then(|value| value.parse().ok())
+        .unwrap_or_default()
+}
+
+fn seconds(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! Each state of a daemon and what is said of it.
+
+use super::super::Severity;
+use super::*;
+
+const NOW: i64 = 1_800_000_000;
+
+fn well() -> InfoResponse {
+    InfoResponse {
+        version: "1.0".to_owned(),
+        driver: "overlayfs".to_owned(),
+        disk_bytes: 100 << 30,
+        disk_free_bytes: 50 << 30,
+        uptime_seconds: 3600,
+        health: Some(Health {
+            settings: [("trash.min_free_percent".to_owned(), "10".to_owned())].into(),
+            exported_at: (NOW - 60) * SECOND,
+            low_bytes: 4 << 20,
+            enough_bytes: 24 << 20,
+            low_inodes: 16,
+            enough_inodes: 64,
+            has_reserve: true,
+            inodes: 1000,
+            inodes_free: 500,
+            newest_at: NOW * SECOND,
+            ..Health::default()
+        }),
+        ..InfoResponse::default()
+    }
+}
+
+/// The one finding that is not well after `change`.
+fn after(change: impl Fn(&mut InfoResponse, &mut Health)) -> Finding {
+    let mut info = well();
+    let mut health = info.health.take().unwrap();
+    change(&mut info, &mut health);
+    info.health = Some(health);
+    let found = findings(&info, NOW);
+    let mut bad = found.into_iter().filter(|one| one.severity != Severity::Ok);
+    let first = bad.next().unwrap();
+    assert_eq!(bad.next(), None);
+    first
+}
+
+#[test]
+fn a_daemon_that_is_well_has_nothing_to_mend() {
+    let found = findings(&well(), NOW);
+    assert_eq!(found.len(), 7);
+    for finding in found {
+        assert_eq!(finding.severity, Severity::Ok, "{finding:?}");
+    }
+}
+
+#[test]
+fn every_trouble_is_named_once() {
+    type Change = fn(&mut InfoResponse, &mut Health);
+    let table: [(&str, Severity, Change); 9] = [
+        ("database", Severity::Error, |_, health| {
+            health.database_failed = true
+        }),
+        ("last stop", Severity::Info, |_, health| {
+            health.ended_uncleanly = true
+        }),
+        ("export", Severity::Warning, |_, health| {
+            health.export_is_behind = true;
+            health.exported_at = (NOW - 3600) * SECOND;
+        }),
+        ("space", Severity::Error, |info, _| {
+            info.disk_free_bytes = 1 << 20
+        }),
+        ("space", Severity::Error, |info, health| {
+            info.disk_free_bytes = 20 << 20;
+            health.has_reserve = false;
+        }),
+        ("space", Severity::Warning, |info, _| {
+            info.disk_free_bytes = 9 << 30
+        }),
+        ("inodes", Severity::Error, |_, health| {
+            health.inodes_free = 3
+        }),
+        ("trash", Severity::Error, |_, health| {
+            health.brake = "700 gone".to_owned()
+        }),
+        ("clock", Severity::Warning, |_, health| {
+            health.newest_at = (NOW + 7200) * SECOND;
+        }),
+    ];
+    for (check, severity, change) in table {
+        let finding = after(change);
+        assert_eq!(
+            (finding.check.as_str(), finding.severity),
+            (check, severity)
+        );
+        let has_mend = severity > Severity::Info;
+        assert_eq!(!finding.mend.is_empty(), has_mend, "{finding:?}");
+        assert!(!finding.means.is_empty(), "{finding:?}");
+    }
+}
+
+#[test]
+fn an_export_that_is_due_soon_is_no_trouble() {
+    let mut info = well();
+    let health = info.health.as_mut().unwrap();
+    (health.export_is_behind, health.exported_at) = (true, 0);
+    info.uptime_seconds = 30;
+    let found = findings(&info, NOW);
+    assert!(
+        found.iter().all(|one| one.severity == Severity::Ok),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_file_system_without_a_table_of_inodes_lacks_none() {
+    let mut info = well();
+    let health = info.health.as_mut().unwrap();
+    (health.inodes, health.inodes_free) = (0, 0);
+    assert_eq!(findings(&info, NOW)[4].severity, Severity::Ok);
+}
+
+#[test]
+fn lost_records_are_told_from_an_old_daemon() {
+    let lost = InfoResponse {
+        alarms: vec!["the database is damaged".to_owned()],
+        ..InfoResponse::default()
+    };
+    let found = findings(&lost, NOW);
+    assert_eq!((found.len(), found[0].severity), (1, Severity::Error));
+    assert_eq!(found[0].mend, "layerctl restore");
+    let old = InfoResponse {
+        health: None,
+        ..well()
+    };
+    assert_eq!(findings(&old, NOW)[0].severity, Severity::Warning);
+}
+
+#[test]
+fn damaged_snapshots_come_before_what_can_be_repaired() {
+    let problem = |text: &str, quarantined| Problem {
+        problem: text.to_owned(),
+        quarantined,
+        ..Problem::default()
+    };
+    let found = records(&[problem("a", false), problem("b", true)]);
+    let told: Vec<_> = found
+        .iter()
+        .map(|one| (one.severity, one.found.as_str()))
+        .collect();
+    assert_eq!(told, [(Severity::Error, "b"), (Severity::Warning, "a")]);
+    assert_eq!(records(&[])[0].severity, Severity::Ok);
+}
+
+#[test]
+fn two_releases_do_not_fit() {
+    assert_eq!(version(&well(), "1.0").severity, Severity::Ok);
+    assert_eq!(version(&well(), "1.1").severity, Severity::Warning);
+}

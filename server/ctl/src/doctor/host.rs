@@ -1,0 +1,181 @@
+//! The host and the configuration, as `layerd check --json` finds them.
+
+use std::collections::BTreeMap;
+
+use layerd_proto::layerd::v1::Health;
+use serde::Deserialize;
+
+use super::Finding;
+
+/// What `layerd check --json` prints.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    looked: Vec<Looked>,
+    /// None if the configuration is not valid.
+    pub(crate) settings: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Looked {
+    check: String,
+    ok: bool,
+    needed: bool,
+    found: String,
+    advice: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Told {
+    settings: BTreeMap<String, String>,
+}
+
+impl Checked {
+    /// Reads its output. Answers none if that is no output of this command, such as that of an
+    /// older layerd.
+    pub(crate) fn parse(output: &str) -> Option<Self> {
+        let mut checked = Self::default();
+        for line in output.lines() {
+            if let Ok(looked) = serde_json::from_str::<Looked>(line) {
+                checked.looked.push(looked);
+            } else {
+                checked.settings = Some(serde_json::from_str::<Told>(line).ok()?.settings);
+            }
+        }
+        (!checked.looked.is_empty()).then_some(checked)
+    }
+
+    /// One finding for each; `file` is the configuration file, if there is one.
+    pub(crate) fn findings(&self, file: Option<&str>) -> Vec<Finding> {
+        let looked = self.looked.iter();
+        looked.map(|looked| looked.finding(file)).collect()
+    }
+}
+
+impl Looked {
+    fn finding(&self, file: Option<&str>) -> Finding {
+        if self.check == "configuration" {
+            return configuration(self, file);
+        }
+        let check = format!("host: {}", self.check);
+        match (self.ok, self.needed) {
+            (true, _) => Finding::ok(&check, &self.found),
+            (false, false) => Finding::info(&check, &self.found, &self.advice),
+            (false, true) => Finding::error(
+                &check,
+                &self.found,
+                "layerd cannot keep layers here, and does not start.",
+                self.advice.clone(),
+            ),
+        }
+    }
+}
+
+fn configuration(looked: &Looked, file: Option<&str>) -> Finding {
+    const CHECK: &str = "configuration";
+    let name = file.unwrap_or("no file, so the defaults hold");
+    if looked.ok {
+        return Finding::ok(CHECK, format!("valid: {name}"));
+    }
+    Finding::error(
+        CHECK,
+        &looked.found,
+        "layerd would not start with it; one that runs goes on with what it read.",
+        format!(
+            "layerd check --config {}",
+            super::quoted(file.unwrap_or_default())
+        ),
+    )
+}
+
+/// Whether the daemon works with what its file says now.
+pub(crate) fn in_force(file: &BTreeMap<String, String>, health: &Health) -> Finding {
+    const CHECK: &str = "configuration in force";
+    let keys = file.keys().chain(health.settings.keys());
+    let mut differing: Vec<String> = keys
+        .filter(|key| !health.overridden.contains(key))
+        .filter(|key| file.get(*key) != health.settings.get(*key))
+        .map(|key| {
+            let value = |from: &BTreeMap<String, String>| {
+                format!("{:?}", from.get(key).cloned().unwrap_or_default())
+            };
+            format!(
+                "{key} is {} in the file and {} in the daemon",
+                value(file),
+                value(&health.settings)
+            )
+        })
+        .collect();
+    differing.sort();
+    differing.dedup();
+    if differing.is_empty() {
+        return Finding::ok(CHECK, "the daemon runs with what its file says");
+    }
+    Finding::warning(
+        CHECK,
+        super::some_of(&differing),
+        "The file was changed after layerd started; the next start will take it.",
+        "systemctl restart layerd",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Severity;
+    use super::*;
+
+    const OUTPUT: &str = r#"{"check":"configuration","ok":true,"needed":true,"found":"valid","advice":""}
+{"check":"overlayfs","ok":false,"needed":true,"found":"no","advice":"modprobe overlay"}
+{"check":"id-mapped layers","ok":false,"needed":false,"found":"old","advice":"run a later one"}
+{"settings":{"root":"/r"}}
+"#;
+
+    #[test]
+    fn what_layerd_says_of_the_host_is_taken_over() {
+        let checked = Checked::parse(OUTPUT).unwrap();
+        let found = checked.findings(Some("/etc/layerd/config.toml"));
+        let severities: Vec<_> = found.iter().map(|finding| finding.severity).collect();
+        assert_eq!(severities, [Severity::Ok, Severity::Error, Severity::Info]);
+        assert_eq!(found[1].check, "host: overlayfs");
+        assert_eq!(found[1].mend, "modprobe overlay");
+        assert_eq!(checked.settings.unwrap()["root"], "/r");
+    }
+
+    #[test]
+    fn an_older_layerd_is_told_from_a_good_one() {
+        assert!(Checked::parse("ok   configuration: valid\n").is_none());
+        assert!(Checked::parse("").is_none());
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_an_error() {
+        let output = r#"{"check":"configuration","ok":false,"needed":true,"found":"unknown field","advice":""}"#;
+        let checked = Checked::parse(output).unwrap();
+        let found = checked.findings(Some("/a b"));
+        assert_eq!(found[0].severity, Severity::Error);
+        assert_eq!(found[0].mend, "layerd check --config '/a b'");
+        assert!(checked.settings.is_none());
+    }
+
+    #[test]
+    fn a_file_that_was_changed_is_noticed_but_not_the_command_line() {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let health = Health {
+            settings: map(&[("root", "/other"), ("trash.keep_secs", "2")]),
+            overridden: vec!["root".to_owned()],
+            ..Health::default()
+        };
+        let same = in_force(&map(&[("root", "/r"), ("trash.keep_secs", "2")]), &health);
+        assert_eq!(same.severity, Severity::Ok, "{same:?}");
+        let changed = in_force(&map(&[("root", "/r"), ("trash.keep_secs", "9")]), &health);
+        assert_eq!(changed.severity, Severity::Warning);
+        assert_eq!(
+            changed.found,
+            "trash.keep_secs is \"9\" in the file and \"2\" in the daemon"
+        );
+    }
+}
