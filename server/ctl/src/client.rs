@@ -3,6 +3,7 @@
 mod archives;
 mod attachments;
 mod containerd;
+mod content;
 mod filling;
 mod layers;
 mod volumes;
