@@ -115,7 +115,7 @@ fn root_the_socket_has_the_configured_mode_and_group() {
             let meta = std::fs::metadata(daemon.root().join(name)).unwrap();
             meta.permissions().mode() & 0o777
         };
-        for name in ["", "l", "w", "t", "meta"] {
+        for name in ["", "l", "w", "t", "m", "meta"] {
             assert_eq!(mode(name) & 0o077, 0, "{name:?} is root's alone");
         }
     }

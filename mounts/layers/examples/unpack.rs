@@ -1,28 +1,31 @@
 //! Unpacks layers, one after the other, into directories that stand on each other, and says how
 //! long it took.
 //!
-//! Run by hand, as root: `unpack [--workers N] [--durable no|content|each] DIRECTORY BLOB...`.
-//! `DIRECTORY` must be empty; layer `N` goes to `DIRECTORY/N`.
+//! Run by hand, as root: `unpack [--workers N] [--durable no|content|each] [--manifests] DIRECTORY
+//! BLOB...`. `DIRECTORY` must be empty; layer `N` goes to `DIRECTORY/N`, its manifest to
+//! `DIRECTORY/N.manifest`.
 
 #![allow(clippy::print_stdout, reason = "it is what a benchmark is for")]
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use layerd_layers::Durable;
-use layerd_layers::apply::{Options, Target, Whiteouts, apply};
+use layerd_layers::apply::{Manifest, Options, Target, Whiteouts, apply};
 use layerd_layers::copy::Markers;
+use layerd_layers::manifest::Writer;
 
 fn main() {
     let mut options = Options::default();
-    let mut paths = Vec::new();
+    let (mut paths, mut manifests) = (Vec::new(), false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().expect("a value");
         match &*argument {
             "--workers" => options.workers = value().parse().expect("a number"),
+            "--manifests" => manifests = true,
             "--durable" => {
                 options.durable = match &*value() {
                     "no" => Durable::No,
@@ -35,6 +38,10 @@ fn main() {
         }
     }
     let (into, blobs) = paths.split_first().expect("a directory and blobs");
+    unpack(into, blobs, &options, manifests);
+}
+
+fn unpack(into: &Path, blobs: &[PathBuf], options: &Options<'_>, manifests: bool) {
     let mut made: Vec<File> = Vec::new();
     let start = Instant::now();
     for (number, blob) in blobs.iter().enumerate() {
@@ -48,8 +55,19 @@ fn main() {
             whiteouts: Whiteouts::Devices(Markers::Trusted),
         };
         let begin = Instant::now();
-        let applied = apply(File::open(blob).expect("a blob"), &target, &options);
+        let manifest = manifests.then(|| {
+            let file = into.join(format!("{number}.manifest"));
+            Writer::new(File::create(file).expect("a new file"))
+        });
+        let with_manifest = Options {
+            manifest: manifest.as_ref().map(|writer| writer as &dyn Manifest),
+            ..*options
+        };
+        let applied = apply(File::open(blob).expect("a blob"), &target, &with_manifest);
         let applied = applied.expect("unpack");
+        if let Some(manifest) = manifest {
+            manifest.finish(options.durable).expect("a manifest");
+        }
         println!(
             "{} {:.3} s: {} MiB, {} inodes on {} MiB of disk, {} implied, {} whiteouts",
             blob.display(),

@@ -227,9 +227,15 @@ fn tidy_folders(root: &Path) -> Verdict {
     let top = names(root);
     if !top
         .iter()
-        .all(|name| ["e", "l", "w", "t", "meta", "volumes"].contains(&&**name))
+        .all(|name| ["e", "l", "w", "t", "m", "meta", "volumes"].contains(&&**name))
     {
         return Err(format!("in the root: {top:?}"));
+    }
+    let manifests = names(&root.join("m"));
+    if !manifests.is_empty() {
+        return Err(format!(
+            "manifests of layers that were not unpacked: {manifests:?}"
+        ));
     }
     let mut files = names(&root.join("meta"));
     files.extend(names(&root.join("meta/db")));

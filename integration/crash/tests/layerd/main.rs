@@ -23,6 +23,7 @@ mod power;
 mod process;
 mod random;
 mod sweep;
+mod unpack;
 mod volumes;
 mod worker;
 

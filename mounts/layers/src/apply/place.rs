@@ -237,14 +237,15 @@ impl<'a> Placer<'a> {
         }
         let mode = Mode::from_raw_mode(entry.permissions);
         let make = |here: BorrowedFd<'_>| rustix::fs::mkdirat(here, name, mode);
-        if make(self.dirs.open(dir)?) == Err(Errno::EXIST) {
+        let mut made = make(self.dirs.open(dir)?);
+        if made == Err(Errno::EXIST) {
             if let Found::Directory(id) = self.dirs.enter(dir, name)? {
                 return self.dress(id, &give);
             }
             self.remove(dir, name)?;
-            make(self.dirs.open(dir)?)
-                .map_err(|cause| self.failed("create directory", dir, name, cause))?;
+            made = make(self.dirs.open(dir)?);
         }
+        made.map_err(|cause| self.failed("create directory", dir, name, cause))?;
         let plain = self.dirs.is_plain(dir);
         if plain {
             give = Give::rest(entry, self.us)?;

@@ -1,0 +1,354 @@
+//! Unpacking of a layer, killed at any system call and refused any.
+//!
+//! What layerd says of a layer later, by the manifest that it wrote meanwhile, must be true whatever
+//! happened, and what could not be unpacked must go without a trace.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use layerd_crash::trace::{Class, Moment, Plan, Times};
+use layerd_integration::image::write_layer;
+use layerd_integration::snapshots::channel;
+use layerd_integration::{Entry, Snapshots};
+use layerd_proto::layerd::v1::admin_client::AdminClient;
+use layerd_proto::layerd::v1::layers_client::LayersClient;
+use layerd_proto::layerd::v1::{ApplyLayer, ApplyLayerRequest, CheckContentRequest};
+use tokio::runtime::{Builder, Runtime};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::Verdict;
+use crate::errors::Kept;
+use crate::home::{Home, names};
+use crate::operation::{commit, prepare, remove};
+use crate::process::{Layerd, Site};
+use crate::sweep::{EVERY, Outcome, Points, Sweep, describe, ended};
+
+/// How long the reaper may take.
+const REAP_LIMIT: Duration = Duration::from_secs(10);
+
+/// A root with one active snapshot, `a`, and the layer that is to go there.
+struct Case {
+    home: Home,
+    layer: Vec<u8>,
+}
+
+impl Case {
+    fn new() -> Self {
+        let mut home = Home::empty();
+        let layerd = Layerd::start(&home.site).unwrap();
+        let mut client = home.site.client();
+        let operation = prepare("a", "");
+        operation.perform(&mut client).unwrap();
+        home.world = operation.apply(&home.world).unwrap();
+        layerd.stop().unwrap();
+        home.keep();
+        let file = home.site.log.with_file_name("layer.tar");
+        write_layer(&file, &entries());
+        let layer = fs::read(file).unwrap();
+        Self { home, layer }
+    }
+
+    fn root(&self) -> &Path {
+        &self.home.site.root
+    }
+
+    /// Kills the daemon at one point of Apply and Commit, and looks at what is left.
+    fn strike(&self, number: u64, moment: Moment) -> Verdict<Outcome> {
+        self.home.reset();
+        let site = &self.home.site;
+        let mut layerd = Layerd::start(site)?;
+        let (mut client, mut unpacker) = (site.client(), Unpacker::connect(site));
+        let plan = Plan::kill_at(number, moment).within(&site.root);
+        let mut tracer = layerd.trace(&plan);
+        let applied = unpacker.apply("a", &self.layer);
+        let answer = applied.and_then(|()| commit("layer", "a").perform(&mut client));
+        let fired = ended(&mut tracer, &mut layerd)?;
+        if let (Err(status), None) = (&answer, &fired) {
+            return Err(format!("refused without a reason: {status}"));
+        }
+        let described = |why: String| format!("{}: {why}", describe(fired.as_ref()));
+        self.examine(answer.is_ok()).map_err(described)?;
+        Ok(match fired {
+            Some(_) => Outcome::Struck,
+            None => Outcome::Finished,
+        })
+    }
+
+    /// A manifest is there if, and only if, its layer was committed, and says nothing wrong.
+    fn examine(&self, acknowledged: bool) -> Verdict {
+        let site = &self.home.site;
+        fs::write(&site.log, "").unwrap();
+        let layerd = Layerd::start(site)?;
+        let log = fs::read_to_string(&site.log).unwrap();
+        if let Some(line) = log
+            .lines()
+            .find(|line| line.contains("ERROR") || line.contains("WARN"))
+        {
+            return Err(format!("at start it says: {line}"));
+        }
+        let (mut client, mut unpacker) = (site.client(), Unpacker::connect(site));
+        let is_committed = client.stat("layer").is_ok();
+        if acknowledged && !is_committed {
+            return Err("the commit is lost".into());
+        }
+        unpacker.expect(u64::from(is_committed), 0)?;
+        self.manifests(usize::from(is_committed))?;
+        if !is_committed {
+            // Whatever it holds by now.
+            let committed = commit("layer", "a").perform(&mut client);
+            committed.map_err(|status| format!("Commit afterwards: {status}"))?;
+            unpacker.expect(0, 1)?;
+            self.manifests(0)?;
+        }
+        self.remove(&mut client, "layer")?;
+        self.manifests(0)?;
+        layerd.stop()
+    }
+
+    fn manifests(&self, wanted: usize) -> Verdict {
+        let found = names(&self.root().join("m"));
+        match found.len() == wanted {
+            true => Ok(()),
+            false => Err(format!("manifests: {found:?}, wanted are {wanted}")),
+        }
+    }
+
+    /// Removes a snapshot and waits until nothing is left of it.
+    fn remove(&self, client: &mut Snapshots, key: &str) -> Verdict {
+        let removed = remove(key).perform(client);
+        removed.map_err(|status| format!("Remove: {status}"))?;
+        let begun = Instant::now();
+        loop {
+            let _ = client.cleanup();
+            let left = ["l", "w", "t"].map(|folder| names(&self.root().join(folder)));
+            if left.iter().all(|names| names.is_empty()) {
+                // The manifest goes after the layer.
+                thread::sleep(Duration::from_millis(20));
+                return Ok(());
+            }
+            if begun.elapsed() > REAP_LIMIT {
+                return Err(format!("left behind: {left:?}"));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Lets one call of Apply fail. Answers whether there was such a call, and whether Apply failed.
+    fn refuse(&self, fault: Fault, number: u64) -> Verdict<Option<bool>> {
+        self.home.reset();
+        let site = &self.home.site;
+        let mut kept = Kept::start(site)?;
+        let mut unpacker = Unpacker::connect(site);
+        let plan = Plan::fail_at(number, fault.errno, fault.times)
+            .of(&[fault.class])
+            .within(&site.root);
+        let mut tracer = kept.trace(&plan);
+        let answer = unpacker.apply("a", &self.layer);
+        let status = tracer.status().map_err(|error| error.to_string())?;
+        let Some(call) = status.fired else {
+            return answer.map(|()| None).map_err(|status| status.to_string());
+        };
+        drop(tracer);
+        let told = |why: String| format!("{} {:?}: {why}", call.name, call.paths);
+        let has_failed = answer.is_err();
+        match answer {
+            Ok(()) => {
+                kept.insist(&commit("layer", "a")).map_err(told)?;
+                let (layers, without) = unpacker.compare().map_err(told)?;
+                if layers + without != 1 {
+                    return Err(told(format!(
+                        "{layers} layers are as they were, {without} are not known"
+                    )));
+                }
+                self.remove(&mut kept.client, "layer").map_err(told)?;
+            }
+            Err(status) => {
+                fault.check(&status).map_err(told)?;
+                self.remove(&mut kept.client, "a").map_err(told)?;
+            }
+        }
+        self.manifests(0).map_err(told)?;
+        kept.insist(&prepare("again", ""))?;
+        let again = unpacker.apply("again", &self.layer);
+        again.map_err(|status| told(format!("another: {status}")))?;
+        kept.insist(&commit("another", "again"))?;
+        unpacker.expect(1, 0).map_err(told)?;
+        kept.stop()?;
+        Ok(Some(has_failed))
+    }
+}
+
+/// Everything that unpacking does in different ways.
+fn entries() -> Vec<Entry> {
+    vec![
+        Entry::directory("d").mode(0o700),
+        Entry::file("d/small", "small"),
+        Entry::file("d/replaced", "first"),
+        Entry::file("d/replaced", "second"),
+        Entry::file("large", vec![7; 300_000]),
+        Entry::hard_link("d/link", "large"),
+        Entry::symlink("way", "d"),
+        Entry::file("implied/by/this", "content"),
+        Entry::file("owned", "x").owner(1000, 50).mode(0o4755),
+    ]
+}
+
+/// What is refused by the disk, and how.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    errno: i32,
+    class: Class,
+    times: Times,
+}
+
+impl Fault {
+    /// Whether the client learns what happened.
+    fn check(self, status: &Status) -> Verdict {
+        let wanted = match self.errno {
+            libc::ENOSPC => Code::ResourceExhausted,
+            _ => Code::Internal,
+        };
+        match status.code() == wanted {
+            true => Ok(()),
+            false => Err(format!("wrong status: {status}")),
+        }
+    }
+}
+
+/// A blocking client of what unpacks and what compares.
+struct Unpacker {
+    runtime: Runtime,
+    channel: Channel,
+}
+
+impl Unpacker {
+    fn connect(site: &Site) -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let channel = runtime.block_on(async { channel(site.socket.clone()) });
+        Self { runtime, channel }
+    }
+
+    fn apply(&mut self, key: &str, layer: &[u8]) -> Result<(), Status> {
+        let mut client = LayersClient::new(self.channel.clone());
+        let first = ApplyLayer {
+            key: key.into(),
+            ..ApplyLayer::default()
+        };
+        let pieces = layer.chunks(64 << 10).map(|data| ApplyLayerRequest {
+            layer: None,
+            data: data.to_vec(),
+        });
+        let first = ApplyLayerRequest {
+            layer: Some(first),
+            data: Vec::new(),
+        };
+        let messages: Vec<_> = std::iter::once(first).chain(pieces).collect();
+        let call = async move { client.apply(tokio_stream::iter(messages)).await };
+        self.runtime.block_on(call).map(drop)
+    }
+
+    /// Layers that are as they were unpacked, and those of which nothing is known. Any other is
+    /// wrong.
+    fn compare(&mut self) -> Verdict<(u64, u64)> {
+        let mut client = AdminClient::new(self.channel.clone());
+        let request = CheckContentRequest { repair: false };
+        let call = async {
+            let mut stream = client.check_content(request).await?.into_inner();
+            let (mut found, mut counts) = (Vec::new(), None);
+            while let Some(message) = stream.message().await? {
+                found.extend(message.findings);
+                counts = message.counts.or(counts);
+            }
+            Ok((found, counts))
+        };
+        let compared = self.runtime.block_on(call);
+        let (found, counts) = compared.map_err(|status: Status| format!("compare: {status}"))?;
+        match (found.first(), counts) {
+            (Some(finding), _) => Err(format!("suspected: {}", finding.problem)),
+            (None, Some(counts)) => Ok((counts.layers, counts.without_manifest)),
+            (None, None) => Err("the comparison has no end".into()),
+        }
+    }
+
+    fn expect(&mut self, layers: u64, without_manifest: u64) -> Verdict {
+        let found = self.compare()?;
+        match found == (layers, without_manifest) {
+            true => Ok(()),
+            false => Err(format!(
+                "with and without a manifest: {found:?}, not {layers} and {without_manifest}"
+            )),
+        }
+    }
+}
+
+fn kill(points: Points) {
+    let case = Case::new();
+    let mut sweep = Sweep::default();
+    sweep.run("Apply and Commit", points, |number, moment| {
+        case.strike(number, moment)
+    });
+    sweep.finish();
+}
+
+#[test]
+fn root_short_unpacking_is_a_crash_point() {
+    kill(Points {
+        step: 13,
+        finishes: 1,
+        ..EVERY
+    });
+}
+
+#[test]
+fn root_full_unpacking_is_a_crash_point() {
+    kill(EVERY);
+}
+
+fn inject(errnos: &[(i32, Times)], step: usize) {
+    let case = Case::new();
+    let (mut injected, mut refused, mut bad) = (0, 0, Vec::new());
+    for (errno, times) in errnos.iter().copied() {
+        for class in [Class::Write, Class::Sync, Class::Create, Class::Attribute] {
+            let fault = Fault {
+                errno,
+                class,
+                times,
+            };
+            for number in (1..200).step_by(step) {
+                match case.refuse(fault, number) {
+                    Ok(None) => break,
+                    Ok(Some(has_failed)) => {
+                        injected += 1;
+                        refused += u32::from(has_failed);
+                    }
+                    Err(why) => bad.push(format!("{fault:?}, call {number}: {why}")),
+                }
+            }
+        }
+    }
+    println!(
+        "errors injected: {injected}, layers refused: {refused}, bad: {}",
+        bad.len()
+    );
+    assert!(bad.is_empty(), "{}", bad.join("\n\n"));
+    assert!(injected > 0 && refused > 0, "nothing was injected");
+}
+
+#[test]
+fn root_short_unpacking_is_refused_calls() {
+    inject(
+        &[(libc::ENOSPC, Times::Onwards), (libc::EIO, Times::Once)],
+        10,
+    );
+}
+
+#[test]
+fn root_full_unpacking_is_refused_calls() {
+    let times = [Times::Once, Times::Onwards];
+    let errnos = [libc::ENOSPC, libc::EIO];
+    let all = errnos.map(|errno| times.map(|times| (errno, times)));
+    inject(all.as_flattened(), 1);
+}
