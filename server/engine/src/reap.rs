@@ -62,6 +62,14 @@ impl Backlog {
         held(&self.spare).insert(id);
     }
 
+    /// Directories that the next pass will delete, for all that is known.
+    pub(crate) fn awaited(&self) -> Vec<LayerId> {
+        let failures = held(&self.failures).clone();
+        let orphans = held(&self.orphans);
+        let awaited = orphans.iter().filter(|id| !failures.contains_key(id));
+        awaited.copied().collect()
+    }
+
     /// Keeps passes of the reaper away.
     pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
         held(&self.pass)

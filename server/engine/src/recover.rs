@@ -213,7 +213,9 @@ impl Engine {
             .driver
             .list()
             .map_err(Error::driver("list the layers"))?;
-        let claimed = self.store.claimed();
+        let mut claimed = self.store.claimed();
+        // What a call left that failed a moment ago is as good as gone.
+        claimed.extend(self.backlog.awaited());
         let view = self.store.view();
         let mut all = problems(&Facts {
             found: &found,
