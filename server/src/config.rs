@@ -301,6 +301,7 @@ impl TryFrom<&RawUnpack> for UnpackOptions {
         Ok(Self {
             limits,
             workers: if workers == 0 { usual.workers } else { workers },
+            manifest: raw.manifest.unwrap_or(usual.manifest),
         })
     }
 }
@@ -449,6 +450,7 @@ mod tests {
             "max_layer_bytes",
             "max_entries",
             "max_ratio",
+            "manifest",
             "import_keep_percent",
         ] {
             assert!(

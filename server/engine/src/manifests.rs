@@ -125,12 +125,12 @@ pub(crate) fn odd(root: &Path) -> Vec<Problem> {
 }
 
 impl Engine {
-    /// Begins the manifest of a layer, or none if that is not known to be empty. A layer does
+    /// Begins the manifest of a layer, if one is `wanted`, in place of what is there. A layer does
     /// without one that cannot be written.
-    pub(crate) fn begin_manifest(&self, id: LayerId, was_empty: bool) -> Option<Writer> {
+    pub(crate) fn begin_manifest(&self, id: LayerId, wanted: bool) -> Option<Writer> {
         let begun = self.manifests.remove(id).and_then(|_| {
-            let wanted = was_empty.then(|| self.manifests.create(id));
-            wanted.transpose()
+            let made = wanted.then(|| self.manifests.create(id));
+            made.transpose()
         });
         begun.unwrap_or_else(|cause| {
             without(id, &cause);

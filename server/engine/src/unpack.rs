@@ -43,15 +43,19 @@ pub struct UnpackOptions {
     pub limits: Limits,
     /// Threads that write small files, for each layer that is unpacked.
     pub workers: usize,
+    /// Whether layers get a manifest, by which their content can be checked later.
+    pub manifest: bool,
 }
 
 impl Default for UnpackOptions {
-    /// The limits of the crate; as many threads as there are processors, but not more than four.
+    /// The limits of the crate; as many threads as there are processors, but not more than four;
+    /// manifests.
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             limits: Limits::default(),
             workers: processors.min(4),
+            manifest: true,
         }
     }
 }
@@ -126,7 +130,8 @@ impl Engine {
         let (claim, view, record) = self.claim(key)?;
         let layers = self.open_target(&view, &record);
         let layers = layers.inspect_err(|_| claim.undone())?;
-        let manifest = self.begin_manifest(record.id, layers.was_empty);
+        let wanted = self.options.unpack.manifest && layers.was_empty;
+        let manifest = self.begin_manifest(record.id, wanted);
         let applied = self.fill_layer(source, &layers, &claim, unpack, manifest.as_ref());
         let applied =
             applied.map_err(|cause| self.give_up(&record, &layers, &claim, unpack, cause))?;

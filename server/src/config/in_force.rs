@@ -110,7 +110,7 @@ fn engine(config: &Config) -> [(&'static str, String); 9] {
     ]
 }
 
-fn unpacking(config: &Config) -> [(&'static str, String); 8] {
+fn unpacking(config: &Config) -> [(&'static str, String); 9] {
     let (unpack, limits) = (&config.engine.unpack, &config.engine.unpack.limits);
     let root = config.content.root.as_ref();
     [
@@ -128,6 +128,7 @@ fn unpacking(config: &Config) -> [(&'static str, String); 8] {
         ("unpack.max_layer_bytes", limits.most_bytes.to_string()),
         ("unpack.max_entries", limits.most_entries.to_string()),
         ("unpack.max_ratio", limits.most_ratio.to_string()),
+        ("unpack.manifest", unpack.manifest.to_string()),
     ]
 }
 

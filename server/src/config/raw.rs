@@ -108,6 +108,7 @@ pub(super) struct RawUnpack {
     pub(super) max_layer_bytes: Option<u64>,
     pub(super) max_entries: Option<u64>,
     pub(super) max_ratio: Option<u64>,
+    pub(super) manifest: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

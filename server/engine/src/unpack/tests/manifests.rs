@@ -247,6 +247,18 @@ fn a_layer_that_gets_its_parent_late_keeps_its_manifest() {
 }
 
 #[test]
+fn without_the_setting_there_are_none_but_those_there_are_still_used() {
+    let rig = rig(Durability::Full);
+    rig.unpacked("a");
+    let mut options = rig.engine.options.clone();
+    options.unpack.manifest = false;
+    let rig = rig.reopened_with(options);
+    rig.unpacked("b");
+    assert_eq!(rig.manifests(), ["1"]);
+    assert_eq!(rig.check(false).0, counts(1, 1));
+}
+
+#[test]
 fn an_engine_that_stops_ends_the_check() {
     let rig = rig(Durability::Full);
     rig.unpacked("a");
