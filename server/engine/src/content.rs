@@ -102,7 +102,6 @@ impl Engine {
     }
 
     fn find_content(&self, problem: Problem, repair: bool) -> Finding {
-        error!("{problem}");
         match problem {
             Problem::Altered { id, key, files, .. } if repair => {
                 let why = format!("it does not hold what was unpacked (files: {files})");
@@ -120,6 +119,7 @@ impl Engine {
 
     /// Marks a layer as damaged. If that cannot be recorded now, it is tried again.
     fn bar(&self, id: LayerId, why: &str) {
+        error!(%id, "a layer is barred: {why}");
         self.quarantine.set(id, why.to_owned());
         if let Err(cause) = self.store.set_damage(id, why.to_owned()) {
             let cause = &cause as &dyn std::error::Error;

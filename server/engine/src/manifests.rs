@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use layerd_layers::Durable;
 use layerd_layers::manifest::Writer;
 use layerd_mounts::{Error as MountError, Slot};
-use layerd_store::{Kind, LayerId};
+use layerd_store::{Kind, LayerId, Record};
 use tracing::{debug, warn};
 
 use crate::check::Problem;
@@ -138,9 +138,16 @@ impl Engine {
         })
     }
 
-    /// Ends the manifest of a layer that is whole.
-    pub(crate) fn end_manifest(&self, id: LayerId, manifest: Option<Writer>, durable: Durable) {
-        let Some(manifest) = manifest else { return };
+    /// Ends the manifest of a layer that is whole, and answers whether it has one now.
+    pub(crate) fn end_manifest(
+        &self,
+        id: LayerId,
+        manifest: Option<Writer>,
+        durable: Durable,
+    ) -> bool {
+        let Some(manifest) = manifest else {
+            return false;
+        };
         let ended = manifest
             .finish(durable)
             .map_err(|cause| Box::new(cause) as Box<dyn std::error::Error>);
@@ -151,10 +158,14 @@ impl Engine {
             Ok(records)
         });
         match synced {
-            Ok(records) => debug!(%id, records, "wrote a manifest"),
+            Ok(records) => {
+                debug!(%id, records, "wrote a manifest");
+                true
+            }
             Err(cause) => {
                 without(id, &*cause);
                 self.drop_manifest(id);
+                false
             }
         }
     }
@@ -167,9 +178,12 @@ impl Engine {
         }
     }
 
-    /// Has a layer keep its manifest only if it is `trusted` to hold what was unpacked.
-    pub(crate) fn settle_manifest(&self, id: LayerId, trusted: bool) -> Result<(), Error> {
-        if trusted {
+    /// Has a layer keep its manifest only if that was made when the layer was unpacked, and if the
+    /// layer is `trusted` to hold nothing else.
+    pub(crate) fn settle_manifest(&self, active: &Record, trusted: bool) -> Result<(), Error> {
+        let id = active.id;
+        let found = self.unpacks.found(id, &active.key)?;
+        if trusted && found.is_some_and(|found| found.manifest) {
             return Ok(());
         }
         let removed = self

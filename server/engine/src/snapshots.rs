@@ -112,7 +112,7 @@ impl Engine {
         if let Some(active) = active {
             self.quarantine.check(&active)?;
             commit.usage = self.unpacked(&active)?;
-            self.settle_manifest(active.id, commit.usage.is_some())?;
+            self.settle_manifest(&active, commit.usage.is_some())?;
             commit.usage = self.land(&view, &active, &commit, commit.usage)?;
             if is_full && commit.usage.is_none() {
                 commit.usage = Some(self.settle(&active)?);

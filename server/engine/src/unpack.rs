@@ -135,8 +135,8 @@ impl Engine {
         let applied = self.fill_layer(source, &layers, &claim, unpack, manifest.as_ref());
         let applied =
             applied.map_err(|cause| self.give_up(&record, &layers, &claim, unpack, cause))?;
-        self.end_manifest(record.id, manifest, self.wanted(unpack));
-        self.note_applied(&record, &claim, unpack, &applied, layers.was_empty)?;
+        let manifest = self.end_manifest(record.id, manifest, self.wanted(unpack));
+        self.note_applied(&record, &claim, unpack, &applied, layers.was_empty, manifest)?;
         debug!(key = key.as_str(), id = %record.id, bytes = applied.size, "applied");
         Ok(applied)
     }
@@ -256,6 +256,7 @@ impl Engine {
         unpack: &Unpack<'_>,
         applied: &Applied,
         was_empty: bool,
+        manifest: bool,
     ) -> Result<(), Error> {
         let stamp = self.driver.filled(slot(record.id));
         let stamp = stamp.map_err(Error::driver("look at a layer"))?;
@@ -270,6 +271,7 @@ impl Engine {
             },
             durable: self.wanted(unpack) != Durable::No,
             stamp: stamp.filter(|_| was_empty),
+            manifest,
             implied: applied.implied.clone(),
             whiteouts: applied.whiteouts.clone(),
         });

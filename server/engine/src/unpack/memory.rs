@@ -37,6 +37,8 @@ pub(crate) struct Found {
     pub(crate) durable: bool,
     /// How the layer was at the end; none if its figure is not known.
     pub(crate) stamp: Option<Stamp>,
+    /// Whether the manifest beside it, if there is one, was made by this unpacking.
+    pub(crate) manifest: bool,
     /// Directories that were made only because something lies in them, attributes unknown.
     pub(crate) implied: Vec<Vec<u8>>,
     /// Whiteout devices.
@@ -93,6 +95,7 @@ impl Unpacks {
                 stamp: None,
                 usage: found.usage,
                 durable: found.durable,
+                manifest: found.manifest,
                 implied: found.implied.clone(),
                 whiteouts: found.whiteouts.clone(),
             });
@@ -184,6 +187,7 @@ mod tests {
             usage: Usage::default(),
             durable: true,
             stamp: None,
+            manifest: false,
             implied: vec![implied.as_bytes().to_vec()],
             whiteouts: Vec::new(),
         }

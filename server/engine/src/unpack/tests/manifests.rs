@@ -198,6 +198,19 @@ fn what_a_crash_left_is_deleted_at_start_and_nothing_else() {
 }
 
 #[test]
+fn a_manifest_that_was_there_before_the_layer_is_not_kept() {
+    let rig = rig(Durability::Full);
+    for id in ["1", "2"] {
+        fs::write(rig.root().join("m").join(id), b"x").unwrap();
+    }
+    rig.unpacked("a");
+    rig.create("tmp", Kind::Active, None);
+    rig.commit("tmp", "by hand").unwrap();
+    assert_eq!(rig.manifests(), ["1"]);
+    assert_eq!(rig.check(false).0, counts(1, 1));
+}
+
+#[test]
 fn a_damaged_manifest_says_nothing_of_its_layer() {
     let rig = rig(Durability::Full);
     rig.unpacked("a");
