@@ -1,9 +1,9 @@
 //! sled, and nothing else names it.
 //!
 //! What sled 0.34 does not do by itself is done here:
-//! - Log writes are durable only through [`crate::sys`]; a process in which that is not so refuses
-//!   to run. A commit ends with an fdatasync on a descriptor of our own, because sled's background
-//!   thread only logs its errors.
+//! - Log writes are durable only after an fdatasync, with which a commit ends, on a descriptor of
+//!   our own, because sled's background thread only logs its errors; those on which later writes
+//!   build are made so in [`crate::sys`], and a process in which that is not so refuses to run.
 //! - Values stay below [`VALUE_MAX`]: larger ones become blob files, which are never synced.
 //! - A kill during the first creation can leave a folder that never opens, so the first one is
 //!   built beside its place and renamed. A kill during any open leaves `snap.*.generating`, which
@@ -238,10 +238,16 @@ impl Db {
     }
 
     fn open_sled(path: &Path) -> io::Result<Self> {
-        wait_until_released(&path.join("db"))?;
+        let log = path.join("db");
+        wait_until_released(&log)?;
+        if log.exists() {
+            // What sled reads now, it builds on.
+            File::open(&log)?.sync_data()?;
+        }
         let sled = sled::Config::new()
             .path(path)
             .cache_capacity(CACHE_BYTES)
+            .segment_size(sys::SEGMENT)
             .flush_every_ms(Some(BACKGROUND_FLUSH_MS))
             .use_compression(false)
             .open()?;
@@ -249,7 +255,7 @@ impl Db {
         Ok(Self {
             tables: tables.collect::<Result<_, _>>()?,
             meta_table: sled.open_tree(META)?,
-            log: File::open(path.join("db"))?,
+            log: File::open(&log)?,
             witness: Witness::open(&path.with_file_name("sequence"))?,
             meta: Meta::default(),
             sled,
@@ -362,7 +368,7 @@ impl Db {
                 "a log write could not be made durable",
             )));
         }
-        if sys::syncs() == 0 {
+        if sys::calls() == 0 {
             return Err(Error::NotDurable);
         }
         Ok(())
