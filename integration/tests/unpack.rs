@@ -15,6 +15,8 @@ mod command;
 mod containerd;
 #[path = "unpack/content.rs"]
 mod content;
+#[path = "unpack/diffs.rs"]
+mod diffs;
 #[path = "unpack/docker.rs"]
 mod docker;
 #[path = "unpack/hangup.rs"]

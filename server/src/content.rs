@@ -18,8 +18,8 @@ use layerd_proto::containerd::services::content::v1::{
     AbortRequest, Info, InfoRequest, ReadContentRequest, ReadContentResponse, UpdateRequest,
     WriteAction, WriteContentRequest, WriteContentResponse,
 };
-use layerd_proto::containerd::services::leases::v1::CreateRequest;
 use layerd_proto::containerd::services::leases::v1::leases_client::LeasesClient;
+use layerd_proto::containerd::services::leases::v1::{CreateRequest, DeleteRequest};
 use layerd_store::{Key, Timestamp};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
@@ -159,8 +159,14 @@ impl Content {
 
     /// Begins to write a blob. `name` is that of the ingestion; one is made up if it is empty.
     /// Nothing of it stays unless it is committed.
-    pub(crate) async fn ingest(&self, mut caller: Caller, name: String) -> Result<Ingest, Status> {
-        self.lease(&mut caller).await?;
+    pub(crate) async fn ingest(&self, caller: Caller, name: String) -> Result<Ingest, Status> {
+        let mut left = Left {
+            store: self.clone(),
+            caller,
+            name: String::new(),
+            lease: None,
+        };
+        left.take_lease().await?;
         let name = if name.is_empty() { unique() } else { name };
         let (messages, outgoing) = mpsc::channel(1);
         let first = WriteContentRequest {
@@ -173,45 +179,19 @@ impl Content {
         let answers = self
             .client
             .clone()
-            .write(caller.asks(ReceiverStream::new(outgoing)))
+            .write(left.caller.asks(ReceiverStream::new(outgoing)))
             .await
             .map_err(|status| self.explain(WRITE, status))?;
         let mut ingest = Ingest {
             messages,
             answers: answers.into_inner(),
             offset: 0,
-            left: Left {
-                store: self.clone(),
-                caller,
-                name: String::new(),
-            },
+            left,
         };
         ingest.answer().await?;
         // From now on it is ours to drop.
         ingest.left.name = name;
         Ok(ingest)
-    }
-
-    /// containerd does not say which lease its own caller has, so the blob gets one that ends by
-    /// itself: containerd's collector must not be faster than who asked for the blob.
-    async fn lease(&self, caller: &mut Caller) -> Result<(), Status> {
-        if caller.0.contains_key(LEASE) {
-            return Ok(());
-        }
-        let end = prost_types::Timestamp {
-            seconds: Timestamp::now().0 / 1_000_000_000 + LEASED_SECS,
-            nanos: 0,
-        };
-        let request = caller.asks(CreateRequest {
-            id: unique(),
-            labels: [("containerd.io/gc.expire".to_owned(), end.to_string())].into(),
-        });
-        let answer = self.leases.clone().create(request).await;
-        let answer = answer.map_err(|status| self.explain("lease a blob in", status))?;
-        let lease = answer.into_inner().lease.unwrap_or_default().id.parse();
-        let unfit = |_| Status::internal("containerd names a lease as no metadata can");
-        caller.0.insert(LEASE, lease.map_err(unfit)?);
-        Ok(())
     }
 
     /// Sees to it that a blob which was there before says what it is uncompressed.
@@ -316,6 +296,7 @@ impl Ingest {
         match self.ask(message).await {
             Ok(answer) if answer.digest == blob.to_string() => {
                 self.left.name.clear();
+                self.left.lease = None;
                 Ok(())
             }
             Ok(answer) => {
@@ -325,7 +306,9 @@ impl Ingest {
             }
             Err(status) if status.code() == Code::AlreadyExists => {
                 let Left { store, caller, .. } = &self.left;
-                store.note_uncompressed(caller, blob, diff_id).await
+                store.note_uncompressed(caller, blob, diff_id).await?;
+                self.left.lease = None;
+                Ok(())
             }
             Err(status) => Err(status),
         }
@@ -347,37 +330,75 @@ impl Ingest {
 
 const WRITE: &str = "write a blob to";
 
-/// Drops what was ingested and not committed.
+/// Drops what was ingested and not committed, and the lease that was made for it.
 #[derive(Debug)]
 struct Left {
     store: Content,
     caller: Caller,
     /// Empty if there is nothing to drop.
     name: String,
+    /// None if the caller's was used, or a blob lives by it now.
+    lease: Option<String>,
+}
+
+impl Left {
+    /// containerd does not say which lease its own caller has, so the blob gets one that ends by
+    /// itself: containerd's collector must not be faster than who asked for the blob.
+    async fn take_lease(&mut self) -> Result<(), Status> {
+        if self.caller.0.contains_key(LEASE) {
+            return Ok(());
+        }
+        let end = prost_types::Timestamp {
+            seconds: Timestamp::now().0 / 1_000_000_000 + LEASED_SECS,
+            nanos: 0,
+        };
+        let id = unique();
+        // A client that goes while this is answered leaves nothing either.
+        self.lease = Some(id.clone());
+        let request = self.caller.asks(CreateRequest {
+            id,
+            labels: [("containerd.io/gc.expire".to_owned(), end.to_string())].into(),
+        });
+        let answer = self.store.leases.clone().create(request).await;
+        let answer = answer.map_err(|status| self.store.explain("lease a blob in", status))?;
+        let lease = answer.into_inner().lease.unwrap_or_default().id.parse();
+        let unfit = |_| Status::internal("containerd names a lease as no metadata can");
+        self.caller.0.insert(LEASE, lease.map_err(unfit)?);
+        Ok(())
+    }
 }
 
 impl Drop for Left {
     fn drop(&mut self) {
-        if self.name.is_empty() {
+        let name = std::mem::take(&mut self.name);
+        let lease = self.lease.take();
+        if name.is_empty() && lease.is_none() {
             return;
         }
-        let request = self.caller.asks(AbortRequest {
-            r#ref: std::mem::take(&mut self.name),
-        });
-        let mut client = self.store.client.clone();
+        let (store, caller) = (self.store.clone(), self.caller.clone());
         self.store.tasks.spawn(|_| async move {
-            let name = request.get_ref().r#ref.clone();
-            match client.abort(request).await {
-                Err(status) if status.code() != Code::NotFound => {
-                    let why = status.message();
-                    warn!(
-                        name,
-                        why, "drop an unfinished blob from containerd's content store"
-                    );
-                }
-                _ => {}
+            if !name.is_empty() {
+                let request = caller.asks(AbortRequest { r#ref: name });
+                gone(store.client.clone().abort(request).await.map(drop));
+            }
+            if let Some(id) = lease {
+                let request = caller.asks(DeleteRequest { id });
+                gone(store.leases.clone().delete(request).await.map(drop));
             }
         });
+    }
+}
+
+/// What is gone already was dropped by containerd itself.
+fn gone(dropped: Result<(), Status>) {
+    if let Err(status) = dropped
+        && status.code() != Code::NotFound
+    {
+        let why = status.message();
+        warn!(
+            why,
+            "drop what is left of an unfinished blob from containerd's content store"
+        );
     }
 }
 
