@@ -61,7 +61,7 @@ impl Unpacker {
         feed: impl Future<Output = ()>,
     ) -> Result<Applied, Status> {
         let wanted = Wanted::default();
-        let _hangup = Hangup(wanted.clone());
+        let hangup = Hangup(wanted.clone());
         let work = self.parts.call(move |engine| {
             let unpack = Unpack {
                 compression: layer.compression,
@@ -72,13 +72,18 @@ impl Unpacker {
             engine.apply(&layer.key, source, &unpack)
         });
         let stop = self.parts.tasks.stopping();
+        // Before the feed is dropped: that the source then fails is nobody's mistake.
+        let stop = async {
+            stop.cancelled().await;
+            hangup.0.end();
+        };
         let mut stopped = false;
         let mut work = std::pin::pin!(work);
         tokio::select! {
             // The source may be done with before all of it was fed.
             applied = &mut work => return applied,
             () = feed => {}
-            () = stop.cancelled() => stopped = true,
+            () = stop => stopped = true,
         }
         // Without its feed the source fails, also where the client sends nothing any more.
         let applied = work.await;
@@ -114,6 +119,12 @@ impl Unpacker {
 #[derive(Debug, Clone, Default)]
 struct Wanted(Arc<AtomicBool>);
 
+impl Wanted {
+    fn end(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 impl Progress for Wanted {
     fn advanced(&self, _: u64, _: u64) {}
 
@@ -127,6 +138,6 @@ struct Hangup(Wanted);
 
 impl Drop for Hangup {
     fn drop(&mut self) {
-        self.0.0.store(true, Ordering::Release);
+        self.0.end();
     }
 }
