@@ -69,8 +69,12 @@ test-peers: as-root peers tools build ## Run containerd's suite and the real cli
 	$(own_mounts) $(nextest) -E '$(peers_tests)'
 
 .PHONY: test-crash
-test-crash: as-root peers tools build ## Crash layerd at every call, write and error there is (as root; an hour)
+test-crash: as-root peers tools build ## Crash layerd at every call, write and error there is (as root; an hour and a half)
 	$(own_mounts) $(nextest) --ignore-default-filter --no-capture -E 'test(/(^|::)root_full_/)'
+
+.PHONY: soak
+soak: as-root tools build ## Let 64 clients loose on a daemon that is ended again and again, SOAK_SECONDS=1800 (as root)
+	SOAK_SECONDS=$(or $(SOAK_SECONDS),1800) $(own_mounts) $(nextest) --ignore-default-filter --no-capture -E 'test(/(^|::)root_full_soak$$/)'
 
 # The end-to-end tests start the programs that this builds.
 .PHONY: build

@@ -9,6 +9,7 @@
     reason = "a harness reports by failing its test"
 )]
 
+pub mod activated;
 pub mod collector;
 pub mod daemon;
 pub mod image;
@@ -19,6 +20,7 @@ pub mod snapshots;
 pub mod tree;
 pub mod wire;
 
+pub use activated::Activated;
 pub use collector::Collector;
 pub use daemon::Daemon;
 pub use image::{Entry, Image, Layer};

@@ -7,19 +7,17 @@
 )]
 
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use layerd_integration::process::{Server, output, wait_until};
-use layerd_integration::{Scratch, Snapshots};
+use layerd_integration::{Activated, Scratch, Snapshots};
 use layerd_proto::containerd::services::snapshots::v1::PrepareSnapshotRequest;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 const UNITS: [&str; 2] = ["layerd.socket", "layerd.service"];
 /// Longer than anything here takes, on a busy machine.
@@ -113,19 +111,19 @@ fn root_calls_wait_while_the_daemon_restarts() {
     let scratch = Scratch::new();
     let socket = scratch.path().join("s");
     let listener = UnixListener::bind(&socket).unwrap();
-    let mut daemon = Activated::start(&listener, scratch.path());
+    let mut daemon = activated(&listener, scratch.path());
     let mut keys = Vec::new();
     for (round, signal) in [Signal::SIGTERM, Signal::SIGKILL].into_iter().enumerate() {
         keys.push(format!("round-{round}"));
         prepare(&socket, keys.last().unwrap());
-        daemon.end(signal);
+        end(daemon, signal);
         let answer = list_on_a_thread(&socket);
         let early = answer.recv_timeout(Duration::from_millis(300));
         assert_eq!(early, Err(RecvTimeoutError::Timeout), "nobody serves");
-        daemon = Activated::start(&listener, scratch.path());
+        daemon = activated(&listener, scratch.path());
         assert_eq!(answer.recv_timeout(LIMIT).as_ref(), Ok(&keys));
     }
-    daemon.end(Signal::SIGTERM);
+    end(daemon, Signal::SIGTERM);
 }
 
 #[test]
@@ -162,43 +160,14 @@ fn root_systemd_is_told_of_readiness_life_and_end() {
     wait_for_state(&told, "STOPPING=1");
 }
 
-/// layerd with a listening socket that this test keeps, as systemd would. Killed when dropped.
-struct Activated(Child);
-
-impl Activated {
-    fn start(listener: &UnixListener, dir: &Path) -> Self {
-        // LISTEN_PID has to be the process that layerd will be, so a shell becomes layerd.
-        let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(dir.join("log"));
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", "sh", "-c", script])
-            .arg(layerd())
-            .args(arguments(dir))
-            .stdin(Stdio::from(OwnedFd::from(listener.try_clone().unwrap())))
-            .stdout(Stdio::null())
-            .stderr(log.unwrap())
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-
-    fn end(&mut self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap());
-        kill(pid, signal).unwrap();
-        let status = self.0.wait().unwrap();
-        assert_eq!(status.success(), signal == Signal::SIGTERM, "{status}");
-    }
+/// layerd with a listening socket that this test keeps, as systemd would.
+fn activated(listener: &UnixListener, dir: &Path) -> Activated {
+    Activated::start(listener, &dir.join("root"), &dir.join("log"), &[])
 }
 
-impl Drop for Activated {
-    fn drop(&mut self) {
-        // Fails if it has ended, which it should have.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn end(mut daemon: Activated, signal: Signal) {
+    let status = daemon.end(signal);
+    assert_eq!(status.success(), signal == Signal::SIGTERM, "{status}");
 }
 
 fn arguments(dir: &Path) -> [PathBuf; 2] {

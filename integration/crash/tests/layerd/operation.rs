@@ -85,6 +85,17 @@ impl Operation {
         }
     }
 
+    /// The name of the call.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Prepare { .. } => "Prepare",
+            View { .. } => "View",
+            Commit { .. } => "Commit",
+            Remove { .. } => "Remove",
+            Update { .. } => "Update",
+        }
+    }
+
     /// Makes the call.
     pub(crate) fn perform(&self, client: &mut Snapshots) -> Result<(), Status> {
         let pairs = self.labels();

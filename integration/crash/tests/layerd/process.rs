@@ -24,7 +24,7 @@ pub(crate) struct Site {
     pub(crate) root: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) log: PathBuf,
-    config: PathBuf,
+    pub(crate) config: PathBuf,
 }
 
 /// What is removed goes at once, however much it is, so that no test waits for it.

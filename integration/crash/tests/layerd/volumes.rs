@@ -4,10 +4,10 @@
 //! test, which is to be one of its own.
 
 mod action;
-mod client;
-mod disk;
+pub(crate) mod client;
+pub(crate) mod disk;
 mod home;
-mod state;
+pub(crate) mod state;
 
 use layerd_crash::trace::{Call, Moment, Plan};
 use layerd_integration::Snapshots;

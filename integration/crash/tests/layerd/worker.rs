@@ -43,8 +43,8 @@ pub(crate) struct Worker {
     pub(crate) world: World,
     /// What was asked for and never answered.
     pub(crate) pending: Option<Operation>,
-    chance: Chance,
-    made: u64,
+    pub(crate) chance: Chance,
+    pub(crate) made: u64,
     /// Size of the layers it makes.
     kib: usize,
 }
@@ -133,7 +133,7 @@ impl Worker {
             .collect()
     }
 
-    fn next_operation(&mut self) -> Operation {
+    pub(crate) fn next_operation(&mut self) -> Operation {
         let committed = self.names(Kind::Committed);
         let active = self.names(Kind::Active);
         let all: Vec<String> = self.world.keys().cloned().collect();
@@ -182,7 +182,7 @@ impl Worker {
         }
     }
 
-    fn fresh_name(&mut self) -> String {
+    pub(crate) fn fresh_name(&mut self) -> String {
         self.made += 1;
         // Every third name was used before and is free again.
         let number = if self.made.is_multiple_of(3) {

@@ -1,10 +1,12 @@
 //! A blocking client of volumes and attachments.
 
 use std::path::Path;
+use std::time::Duration;
 
 use layerd_integration::snapshots::channel;
-use layerd_proto::layerd::v1::EmptyTrashRequest;
 use layerd_proto::layerd::v1::admin_client::AdminClient;
+use layerd_proto::layerd::v1::layers_client::LayersClient;
+use layerd_proto::layerd::v1::{ApplyLayer, ApplyLayerRequest, EmptyTrashRequest};
 use layerd_proto::layerd::volumes::v1::attachments_client::AttachmentsClient;
 use layerd_proto::layerd::volumes::v1::volumes_client::VolumesClient;
 use layerd_proto::layerd::volumes::v1::{
@@ -14,6 +16,7 @@ use layerd_proto::layerd::volumes::v1::{
     Volume,
 };
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -183,6 +186,20 @@ impl Client {
         })
     }
 
+    /// Has a layer unpacked into a snapshot.
+    pub(crate) fn unpack(&mut self, key: &str, archive: &[u8]) -> Answer<()> {
+        let call = apply(self.channel.clone(), key, archive);
+        self.runtime.block_on(call)
+    }
+
+    /// As [`unpack`](Self::unpack), but hangs up after a while, which is CANCELLED.
+    pub(crate) fn unpack_in(&mut self, limit: Duration, key: &str, archive: &[u8]) -> Answer<()> {
+        let call = apply(self.channel.clone(), key, archive);
+        let hung_up = |_| Err(Status::cancelled("the client hung up"));
+        self.runtime
+            .block_on(async { timeout(limit, call).await.unwrap_or_else(hung_up) })
+    }
+
     /// Lets all that is in the trash be deleted.
     pub(crate) fn empty_trash(&mut self) -> Answer<()> {
         let mut client = AdminClient::new(self.channel.clone());
@@ -190,4 +207,22 @@ impl Client {
         self.runtime
             .block_on(async { client.empty_trash(request).await.map(drop) })
     }
+}
+
+async fn apply(channel: Channel, key: &str, archive: &[u8]) -> Answer<()> {
+    let layer = ApplyLayer {
+        key: key.into(),
+        ..ApplyLayer::default()
+    };
+    let first = ApplyLayerRequest {
+        layer: Some(layer),
+        data: Vec::new(),
+    };
+    let pieces = archive.chunks(PIECE).map(|piece| ApplyLayerRequest {
+        layer: None,
+        data: piece.to_vec(),
+    });
+    let messages: Vec<_> = std::iter::once(first).chain(pieces).collect();
+    let mut client = LayersClient::new(channel);
+    client.apply(tokio_stream::iter(messages)).await.map(drop)
 }

@@ -43,7 +43,7 @@ pub(crate) fn check(scratch: &Path, root: &Path, state: &State, undone: &[String
     places(scratch, root, state, undone)
 }
 
-fn same(what: &str, found: &BTreeSet<String>, wanted: &BTreeSet<String>) -> Verdict {
+pub(crate) fn same(what: &str, found: &BTreeSet<String>, wanted: &BTreeSet<String>) -> Verdict {
     if found == wanted {
         Ok(())
     } else {

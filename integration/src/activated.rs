@@ -1,0 +1,86 @@
+//! layerd as systemd starts it: with a socket that is kept for it while it is away.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::process::wait_until;
+use crate::scratch::profile;
+
+/// How long a stop may take: longer than the daemon's own deadline.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// layerd on a listening socket that its starter keeps. Killed when dropped, and by the kernel when
+/// the thread that started it dies.
+#[derive(Debug)]
+pub struct Activated(Child);
+
+impl Activated {
+    /// Starts it, and does not wait until it serves: clients may connect at any time. Its log is
+    /// appended to `log`.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start(listener: &UnixListener, root: &Path, log: &Path, arguments: &[&str]) -> Self {
+        // LISTEN_PID has to be the process that layerd will be, so a shell becomes layerd.
+        let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+        let log = fs::File::options().create(true).append(true).open(log);
+        let socket = listener.try_clone().expect("descriptors are left");
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--", "sh", "-c", script])
+            .arg(profile().join("layerd"))
+            .arg("--root")
+            .arg(root)
+            .args(arguments)
+            .stdin(Stdio::from(OwnedFd::from(socket)))
+            .stdout(Stdio::null())
+            .stderr(log.expect("the log can be written"))
+            .spawn()
+            .expect("setpriv is installed");
+        Self(child)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.0.id()).expect("process ids fit into an i32"))
+    }
+
+    /// How it ended, if it did.
+    ///
+    /// # Panics
+    /// Never: the child is ours.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().expect("the child is ours")
+    }
+
+    /// Sends a signal and answers how it ended.
+    ///
+    /// # Panics
+    /// If it has not ended after a minute.
+    pub fn end(&mut self, signal: Signal) -> ExitStatus {
+        // ESRCH: it ended already; its status tells how.
+        let _ = kill(self.pid(), signal);
+        let mut status = None;
+        wait_until("layerd to end", LIMIT, || {
+            status = self.ended();
+            status.is_some()
+        });
+        status.unwrap_or_default()
+    }
+}
+
+impl Drop for Activated {
+    fn drop(&mut self) {
+        // Fails if it has ended, which it should have.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
