@@ -21,7 +21,7 @@ use crate::calls::Calls;
 use crate::config::Config;
 use crate::content::Content;
 use crate::grpc::gate::Gate;
-use crate::listener::{ListenError, Listener};
+use crate::listener::{Latest, ListenError, Listener};
 use crate::reaper::{self, Nudge};
 use crate::tasks::Tasks;
 use crate::traces::Traces;
@@ -122,19 +122,22 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     let (traces, flush) = Traces::start(&config.tracing, &tasks).map_err(DaemonError::Traces)?;
     let router = grpc::router(parts, unpack, health_service, gate, traces);
     let router = router.map_err(DaemonError::Services)?;
-    let socket = UnixListener::from_std(listener.socket).map_err(DaemonError::Runtime)?;
+    let clients = listener.accept(tasks.stopping());
+    let clients = clients.map_err(DaemonError::Runtime)?;
     info!(version = env!("CARGO_PKG_VERSION"), root = %config.root.display(), "ready");
     notify::ready();
 
     let stop = tasks.stopping();
     let ending = engine.clone();
-    let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(socket), async move {
+    let (latest, calling) = (clients.latest(), clients.latest());
+    let served = router.serve_with_incoming_shutdown(clients, async move {
         stop.cancelled().await;
         info!("stopping");
         notify::stopping();
+        calling.has_called().await;
         ending.stop();
     });
-    let served = drain(served, &tasks, config.stop_timeout).await;
+    let served = drain(served, &tasks, &latest, config.stop_timeout).await;
     remove_socket();
     flush.finish().await;
     served?;
@@ -172,6 +175,7 @@ async fn open(config: &Config, tasks: &Tasks) -> Result<Option<(Engine, Listener
 async fn drain(
     served: impl Future<Output = Result<(), tonic::transport::Error>>,
     tasks: &Tasks,
+    latest: &Latest,
     limit: Duration,
 ) -> Result<(), DaemonError> {
     let stop = tasks.stopping();
@@ -184,6 +188,7 @@ async fn drain(
     tasks.stop();
     let all = async {
         let quiet = async {
+            latest.has_called().await;
             tasks.ended().await;
             sleep(CLOSE_GRACE).await;
         };

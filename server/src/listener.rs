@@ -5,12 +5,23 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use listenfd::ListenFd;
 use nix::unistd::chown;
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::Stream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::info;
 
 use crate::config::SocketConfig;
+
+/// How long a client that has connected may take to send the call for which it did. If it is told to
+/// close before that, it has to be one that tries again.
+const FIRST_CALL: Duration = Duration::from_millis(500);
 
 /// Why there is no socket to serve on.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +74,23 @@ impl Listener {
         Ok(Self { socket, own })
     }
 
+    /// Starts to accept clients.
+    pub(crate) fn accept(self, stop: CancellationToken) -> io::Result<Accepting> {
+        let patience = match self.own {
+            None => FIRST_CALL,
+            Some(_) => Duration::ZERO,
+        };
+        let latest = Latest {
+            time: Mutex::default(),
+            patience,
+        };
+        Ok(Accepting {
+            socket: tokio::net::UnixListener::from_std(self.socket)?,
+            stop: Box::pin(stop.cancelled_owned()),
+            latest: Arc::new(latest),
+        })
+    }
+
     /// Removes the socket at the end, if it is ours. After a kill the next start replaces it.
     pub(crate) fn remover(&self) -> impl FnOnce() + use<> {
         let own = self.own.clone();
@@ -71,6 +99,56 @@ impl Listener {
                 // It may be gone already, and nothing depends on it.
                 let _ = fs::remove_file(path);
             }
+        }
+    }
+}
+
+/// Clients as they connect, until the daemon is to stop. Those that come later stay in the socket's
+/// queue, for the next daemon if the socket is systemd's.
+pub(crate) struct Accepting {
+    socket: tokio::net::UnixListener,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    latest: Arc<Latest>,
+}
+
+/// When a client connected last.
+#[derive(Debug)]
+pub(crate) struct Latest {
+    time: Mutex<Option<Instant>>,
+    patience: Duration,
+}
+
+impl Accepting {
+    pub(crate) fn latest(&self) -> Arc<Latest> {
+        self.latest.clone()
+    }
+}
+
+impl Stream for Accepting {
+    type Item = io::Result<tokio::net::UnixStream>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        // Its end would be the end of the connections, too.
+        if self.stop.as_mut().poll(context).is_ready() {
+            return Poll::Pending;
+        }
+        let accepted = ready!(self.socket.poll_accept(context));
+        *self.latest.held() = Some(Instant::now());
+        Poll::Ready(Some(accepted.map(|(stream, _)| stream)))
+    }
+}
+
+impl Latest {
+    fn held(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a client that connected has surely called. Not if the socket is ours: it goes
+    /// with us, and who calls a moment later fails all the same.
+    pub(crate) async fn has_called(&self) {
+        let latest = *self.held();
+        if let Some(latest) = latest {
+            sleep_until(latest + self.patience).await;
         }
     }
 }
