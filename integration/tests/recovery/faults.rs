@@ -23,7 +23,7 @@ struct Fault {
 const AGAIN: &str = "remove what uses it, then pull or create it again";
 
 /// In the world of [`world`].
-const FAULTS: [Fault; 12] = [
+const FAULTS: [Fault; 13] = [
     Fault {
         inject: "mkdir l/6",
         problem: "layer 6 was left behind by an interrupted call",
@@ -83,6 +83,12 @@ const FAULTS: [Fault; 12] = [
         problem: "/l/notes is not layerd's",
         remedy: "move it to lost/",
         repaired: "test ! -e l/notes && grep -q x lost/l-notes",
+    },
+    Fault {
+        inject: "mkdir m/1",
+        problem: "/m/1 is not layerd's",
+        remedy: "move it to lost/",
+        repaired: "test ! -e m/1 && test -d lost/m-1",
     },
     Fault {
         inject: "chmod 0755 meta l",
