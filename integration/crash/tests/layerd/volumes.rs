@@ -341,7 +341,7 @@ fn recoveries(cases: &[usize], shares: &[u64], points: Points) {
 /// Few of them, but other ones of each case.
 fn few(index: u64) -> Points {
     Points {
-        first: 1 + index % 7,
+        first: 1 + index % 3,
         step: 41,
         finishes: 1,
     }
