@@ -4,6 +4,7 @@ mod admin;
 mod chunks;
 mod content;
 mod diff;
+mod events;
 pub(crate) mod gate;
 mod layers;
 mod limits;

@@ -29,6 +29,7 @@ use tracing::{debug, warn};
 pub use oci::OciMount;
 pub use reconcile::{Living, Reconciled};
 
+use crate::events::Topic;
 use crate::spec::{self, Decision, Dialect, Kind, Made, MountSpec, ParseRequest};
 use crate::volumes::CreateVolume;
 use crate::{Engine, Error};
@@ -292,7 +293,8 @@ impl Engine {
         let _turn = self.turns.take(&attachment.key);
         self.clear_place_as(attachment, lazy)?;
         self.store.detach(attachment.id)?;
-        self.events.tell("detached", attachment.key.as_str());
+        self.events
+            .tell(Topic::Attachment, "detached", attachment.key.as_str());
         debug!(key = attachment.key.as_str(), owner = %attachment.owner, "detached");
         Ok(())
     }

@@ -1,17 +1,58 @@
-//! What happens to volumes and attachments, for those who watch.
+//! What happens, for those who watch. A watcher is told at once, by who made it happen, so it must
+//! not block; where nobody watches, nothing is even put together.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use layerd_store::Timestamp;
 
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    /// A snapshot: `prepared`, `viewed`, `committed` (under its new name), `updated`, `removed` or
+    /// `restored`.
+    Snapshot,
+    /// The content of a snapshot: `unpacked` into it, or `packed` from it.
+    Layer,
+    /// A volume: `created`, `updated`, `renamed`, `deleted`, `undeleted` or `filling`.
+    Volume,
+    /// An attachment: `attached` or `detached`.
+    Attachment,
+    /// The trash: `deleted` (so many layers), `emptied` on demand, `braked` or `released`.
+    Trash,
+}
+
+impl Topic {
+    /// Every one.
+    pub const ALL: [Self; 5] = [
+        Self::Snapshot,
+        Self::Layer,
+        Self::Volume,
+        Self::Attachment,
+        Self::Trash,
+    ];
+
+    /// Its name for clients.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Layer => "layer",
+            Self::Volume => "volume",
+            Self::Attachment => "attachment",
+            Self::Trash => "trash",
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// `created`, `updated`, `renamed`, `deleted`, `undeleted`, `attached`, `detached` or
-    /// `filling`.
+    /// What it is about.
+    pub topic: Topic,
+    /// One of the words of its topic.
     pub what: &'static str,
-    /// Name of a volume or key of an attachment.
+    /// Key or name of what it is about; what there is to say of the trash.
     pub subject: String,
     /// When.
     pub at: Timestamp,
@@ -32,6 +73,9 @@ pub struct Amount {
 
 /// Someone who watches. Called while others wait, so it must not block.
 pub trait Watcher: Send {
+    /// Whether events of this topic are of any use now.
+    fn wants(&self, topic: Topic) -> bool;
+
     /// Takes an event; answers whether it wants more.
     fn tell(&self, event: &Event) -> bool;
 
@@ -45,24 +89,28 @@ pub(crate) struct Events(Mutex<Vec<Box<dyn Watcher>>>);
 
 impl Events {
     /// Tells all who watch.
-    pub(crate) fn tell(&self, what: &'static str, subject: &str) {
-        self.send(what, subject, None);
+    pub(crate) fn tell(&self, topic: Topic, what: &'static str, subject: &str) {
+        self.send(topic, what, subject, None);
     }
 
     /// Tells how far the filling of a volume is.
     pub(crate) fn tell_amount(&self, volume: &str, amount: Amount) {
-        self.send("filling", volume, Some(amount));
+        self.send(Topic::Volume, "filling", volume, Some(amount));
     }
 
-    fn send(&self, what: &'static str, subject: &str, amount: Option<Amount>) {
+    fn send(&self, topic: Topic, what: &'static str, subject: &str, amount: Option<Amount>) {
+        let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !watchers.iter().any(|watcher| watcher.wants(topic)) {
+            return;
+        }
         let event = Event {
+            topic,
             what,
             subject: subject.to_owned(),
             at: Timestamp::now(),
             amount,
         };
-        let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        watchers.retain(|watcher| watcher.tell(&event));
+        watchers.retain(|watcher| !watcher.wants(topic) || watcher.tell(&event));
     }
 
     pub(crate) fn add(&self, watcher: Box<dyn Watcher>) {

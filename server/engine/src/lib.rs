@@ -40,7 +40,7 @@ pub use attach::{Attach, AttachmentEntry, Living, OciMount, Reconciled};
 pub use check::{Problem, Remedy};
 pub use content::{ContentCounts, survey_content};
 pub use error::{Error, ErrorKind};
-pub use events::{Amount, Event, Watcher};
+pub use events::{Amount, Event, Topic, Watcher};
 pub use health::Health;
 pub use list::{Entry, Listing};
 pub use reap::Reaped;
@@ -215,7 +215,7 @@ impl Engine {
         self.unpacks.counts()
     }
 
-    /// Tells `watcher` what happens to volumes and attachments from now on.
+    /// Tells `watcher` what happens from now on.
     pub fn watch(&self, watcher: Box<dyn Watcher>) {
         self.events.add(watcher);
     }

@@ -13,6 +13,7 @@ use metrics::counter;
 use nix::sys::statvfs::statvfs;
 use tracing::{debug, warn};
 
+use crate::events::Topic;
 use crate::{Engine, slot};
 
 /// Records dropped in one write.
@@ -124,6 +125,10 @@ impl Engine {
         self.reap_volumes();
         counter!("layerd_reaped_layers_total").increment(reaped.deleted as u64);
         counter!("layerd_reap_failures_total").increment(reaped.failed as u64);
+        if reaped.deleted > 0 {
+            let count = reaped.deleted.to_string();
+            self.events.tell(Topic::Trash, "deleted", &count);
+        }
         if reaped.deleted + reaped.failed > 0 {
             debug!(deleted = reaped.deleted, failed = reaped.failed, "reaped");
         }

@@ -9,6 +9,7 @@ use layerd_store::{
 };
 use tracing::{debug, error, warn};
 
+use crate::events::Topic;
 use crate::list::{Entry, Listing};
 use crate::quarantine::LOST;
 use crate::stage::enter;
@@ -68,6 +69,11 @@ impl Engine {
         let recorded = self.store.record(claim, has_directories);
         let record = recorded.inspect_err(|_| self.abandon(id))?;
         debug!(key = record.key.as_str(), %id, kind = record.kind.as_str(), "created");
+        let what = match record.kind {
+            Kind::View => "viewed",
+            Kind::Active | Kind::Committed => "prepared",
+        };
+        self.events.tell(Topic::Snapshot, what, record.key.as_str());
         Ok(mounts)
     }
 
@@ -121,6 +127,7 @@ impl Engine {
         let record = self.store.commit(commit, is_full)?;
         self.after_commit(&record);
         debug!(key = key.as_str(), name = record.key.as_str(), id = %record.id, "committed");
+        self.events.tell(Topic::Snapshot, "committed", record.key.as_str());
         Ok(())
     }
 
@@ -187,8 +194,11 @@ impl Engine {
             let cause = &cause as &dyn std::error::Error;
             error!(error = cause, id = %record.id, "move a removed layer to the trash");
         }
-        self.trash.note_removal(self.store.view().len());
         debug!(key = key.as_str(), id = %record.id, "removed");
+        self.events.tell(Topic::Snapshot, "removed", key.as_str());
+        if let Some(reason) = self.trash.note_removal(self.store.view().len()) {
+            self.events.tell(Topic::Trash, "braked", &reason);
+        }
         Ok(())
     }
 
@@ -211,6 +221,7 @@ impl Engine {
         self.save_damage();
         let record = self.store.update(key, changes)?;
         debug!(key = key.as_str(), id = %record.id, "updated");
+        self.events.tell(Topic::Snapshot, "updated", key.as_str());
         Ok(Entry::new(&self.store.view(), record))
     }
 

@@ -15,6 +15,7 @@ use layerd_store::{LayerId, Record, Timestamp};
 use tracing::{error, info, warn};
 
 use crate::check::has_own;
+use crate::events::Topic;
 use crate::{Engine, Error, slot};
 
 /// Settings of the trash.
@@ -81,9 +82,9 @@ impl Trash {
         }
     }
 
-    /// Counts a removal; engages the brake if it is one too many. `left` is the number of
-    /// snapshots that are still there.
-    pub(crate) fn note_removal(&self, left: usize) {
+    /// Counts a removal; engages the brake if it is one too many, and then answers why. `left` is
+    /// the number of snapshots that are still there.
+    pub(crate) fn note_removal(&self, left: usize) -> Option<String> {
         let now = Instant::now();
         let mut state = self.state();
         state.recent.push_back(now);
@@ -102,7 +103,7 @@ impl Trash {
             || count < self.options.brake_min
             || (share as u64) < percent
         {
-            return;
+            return None;
         }
         let reason = format!(
             "{count} snapshots, {share} % of all, were removed within {} s",
@@ -117,7 +118,8 @@ impl Trash {
                 "note the brake, so that a restart does not release it"
             );
         }
-        state.brake = Some(reason);
+        state.brake = Some(reason.clone());
+        Some(reason)
     }
 
     /// When a removed layer may be deleted; `None` while the brake holds it.
@@ -154,11 +156,13 @@ impl Trash {
         self.options.min_free_percent
     }
 
-    fn release(&self, emptied: Option<Timestamp>) {
+    /// Answers whether the brake was on.
+    fn release(&self, emptied: Option<Timestamp>) -> bool {
         let mut state = self.state();
         state.emptied = emptied.or(state.emptied);
         state.recent.clear();
-        if state.brake.take().is_some() {
+        let was_on = state.brake.take().is_some();
+        if was_on {
             info!("the trash may be deleted again");
         }
         match fs::remove_file(&self.brake_file) {
@@ -170,6 +174,7 @@ impl Trash {
             }
             _ => {}
         }
+        was_on
     }
 
     /// The state is whole even if a holder panicked: each use is a few assignments.
@@ -232,6 +237,8 @@ impl Engine {
         match self.store.restore_removed(id) {
             Ok(record) => {
                 info!(key = record.key.as_str(), %id, "restored");
+                self.events
+                    .tell(Topic::Snapshot, "restored", record.key.as_str());
                 Ok(())
             }
             Err(cause) => {
@@ -275,18 +282,25 @@ impl Engine {
             waiting = rest;
         }
         if self.store.view().retired().next().is_none() {
-            self.trash.release(None);
+            self.release_brake();
         }
         done
     }
 
     /// Releases the brake and lets everything that is in the trash now be deleted.
     pub fn empty_trash(&self) {
-        self.trash.release(Some(Timestamp::now()));
+        self.release(Some(Timestamp::now()));
+        self.events.tell(Topic::Trash, "emptied", "on demand");
     }
 
     /// Releases the brake; what is in the trash goes when its time is up.
     pub fn release_brake(&self) {
-        self.trash.release(None);
+        self.release(None);
+    }
+
+    fn release(&self, emptied: Option<Timestamp>) {
+        if self.trash.release(emptied) {
+            self.events.tell(Topic::Trash, "released", "the brake");
+        }
     }
 }

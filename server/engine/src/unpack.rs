@@ -28,6 +28,7 @@ use layerd_store::{Key, Kind, LayerId, Record, Refusal, Usage, View};
 use metrics::{counter, histogram};
 use tracing::{debug, warn};
 
+use crate::events::Topic;
 use crate::snapshots::{find, stack};
 use crate::stage::enter;
 use crate::{Durability, Engine, Error, slot};
@@ -136,8 +137,16 @@ impl Engine {
         let applied =
             applied.map_err(|cause| self.give_up(&record, &layers, &claim, unpack, cause))?;
         let manifest = self.end_manifest(record.id, manifest, self.wanted(unpack));
-        self.note_applied(&record, &claim, unpack, &applied, layers.was_empty, manifest)?;
+        self.note_applied(
+            &record,
+            &claim,
+            unpack,
+            &applied,
+            layers.was_empty,
+            manifest,
+        )?;
         debug!(key = key.as_str(), id = %record.id, bytes = applied.size, "applied");
+        self.events.tell(Topic::Layer, "unpacked", key.as_str());
         Ok(applied)
     }
 

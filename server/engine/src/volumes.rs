@@ -28,6 +28,7 @@ pub use fill::Source;
 pub(crate) use prune::Plans;
 pub use prune::{Candidate, Plan, Pruned};
 
+use crate::events::Topic;
 use crate::{Engine, Error};
 use create::{check_same, new_volume, top};
 
@@ -149,7 +150,7 @@ impl Engine {
     ) -> Result<VolumeEntry, Error> {
         find(&self.store.view(), name)?;
         let volume = self.store.relabel_volume(name, changes)?;
-        self.events.tell("updated", name.as_str());
+        self.events.tell(Topic::Volume, "updated", name.as_str());
         Ok(self.volume_entry(volume))
     }
 
@@ -161,7 +162,8 @@ impl Engine {
         find(&self.store.view(), name)?;
         let volume = self.store.rename_volume(name, new)?;
         self.relink(&volume, Some(name));
-        self.events.tell("renamed", volume.name.as_str());
+        self.events
+            .tell(Topic::Volume, "renamed", volume.name.as_str());
         debug!(from = %name, to = %volume.name, "volume renamed");
         Ok(self.volume_entry(volume))
     }
@@ -194,7 +196,7 @@ impl Engine {
         if let Err(cause) = moved {
             warn!(error = &cause as &dyn std::error::Error, %name, "move a deleted volume to the trash");
         }
-        self.events.tell("deleted", name.as_str());
+        self.events.tell(Topic::Volume, "deleted", name.as_str());
         info!(%name, id = %volume.id, "volume deleted; it can be taken back from the trash");
         Ok(())
     }
@@ -227,7 +229,8 @@ impl Engine {
             }
         })?;
         self.relink(&volume, None);
-        self.events.tell("undeleted", volume.name.as_str());
+        self.events
+            .tell(Topic::Volume, "undeleted", volume.name.as_str());
         Ok(self.volume_entry(volume))
     }
 
@@ -277,7 +280,8 @@ impl Engine {
             Ok(volume) => {
                 self.settle_volume(id);
                 self.relink(&volume, None);
-                self.events.tell("created", volume.name.as_str());
+                self.events
+                    .tell(Topic::Volume, "created", volume.name.as_str());
                 debug!(name = %volume.name, %id, "volume created");
                 Ok((self.volume_entry(volume), true))
             }

@@ -8,6 +8,7 @@ use nix::sys::statvfs::{Statvfs, statvfs};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
+use super::events::{Ring, Watched};
 use super::{Messages, Parts, content, in_messages};
 use crate::config::InForce;
 use crate::with_causes;
@@ -18,17 +19,20 @@ const CHUNK: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Service {
     parts: Parts,
+    ring: Ring,
 }
 
 impl Service {
     pub(crate) fn new(parts: Parts) -> Self {
-        Self { parts }
+        let ring = Ring::new(&parts.engine);
+        Self { parts, ring }
     }
 }
 
 #[tonic::async_trait]
 impl Admin for Service {
     type ListTrashStream = Messages<pb::ListTrashResponse>;
+    type EventsStream = Watched;
     type BackupStream = Messages<pb::Chunk>;
     type CheckContentStream = content::Messages;
 
@@ -102,6 +106,13 @@ impl Admin for Service {
     ) -> Result<Response<Self::CheckContentStream>, Status> {
         let repair = request.into_inner().repair;
         Ok(Response::new(content::check(&self.parts, repair)))
+    }
+
+    async fn events(
+        &self,
+        request: Request<pb::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        self.ring.watch(request.into_inner()).map(Response::new)
     }
 
     async fn backup(

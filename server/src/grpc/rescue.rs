@@ -57,6 +57,7 @@ pub(crate) fn router(rescue: Rescue) -> Router<Stack<Refuse, Identity>> {
 #[tonic::async_trait]
 impl Admin for Rescue {
     type ListTrashStream = Empty<Result<pb::ListTrashResponse, Status>>;
+    type EventsStream = Empty<Result<pb::EventsResponse, Status>>;
     type BackupStream = Empty<Result<pb::Chunk, Status>>;
     type CheckContentStream = Empty<Result<pb::CheckContentResponse, Status>>;
 
@@ -101,6 +102,13 @@ impl Admin for Rescue {
         &self,
         _: Request<pb::CheckContentRequest>,
     ) -> Result<Response<Self::CheckContentStream>, Status> {
+        Err(Status::unavailable(&self.trouble))
+    }
+
+    async fn events(
+        &self,
+        _: Request<pb::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
         Err(Status::unavailable(&self.trouble))
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use layerd_engine::layers::archive::Exported;
-use layerd_engine::{CreateVolume, Event, Pruned, VolumeEntry, VolumeFilter, Watcher};
+use layerd_engine::{CreateVolume, Event, Pruned, Topic, VolumeEntry, VolumeFilter, Watcher};
 use layerd_proto::layerd::volumes::v1::volumes_server::Volumes;
 use layerd_proto::layerd::volumes::v1::{self as pb};
 use layerd_store::{BadInput, LabelChange, Labels, Timestamp, Volume, VolumeId, VolumeName};
@@ -288,6 +288,10 @@ struct Sender {
 }
 
 impl Watcher for Sender {
+    fn wants(&self, topic: Topic) -> bool {
+        matches!(topic, Topic::Volume | Topic::Attachment)
+    }
+
     fn tell(&self, event: &Event) -> bool {
         if event.amount.is_some() && !self.progress {
             return self.is_open();

@@ -7,6 +7,7 @@ use layerd_store::{AttachState, Attachment};
 use tracing::{debug, warn};
 
 use super::{Attach, AttachmentEntry};
+use crate::events::Topic;
 use crate::spec::MountSpec;
 use crate::{Engine, Error};
 
@@ -41,7 +42,8 @@ impl Engine {
         (attachment, filled): (Arc<Attachment>, bool),
         created: bool,
     ) -> Result<AttachmentEntry, Error> {
-        self.events.tell("attached", attachment.key.as_str());
+        self.events
+            .tell(Topic::Attachment, "attached", attachment.key.as_str());
         debug!(key = attachment.key.as_str(), owner = %attachment.owner, "attached");
         let entry = self.attachment_entry(attachment, &|_| true)?;
         Ok(AttachmentEntry {

@@ -11,6 +11,7 @@ use layerd_store::{Key, Kind, LayerId, Record, Refusal, View};
 use tracing::debug;
 
 use super::{Watch, foreign, markers, quoted};
+use crate::events::Topic;
 use crate::snapshots::{find, stack};
 use crate::{Engine, Error, slot};
 
@@ -130,6 +131,8 @@ impl Engine {
         let diffed = diffed.map_err(|cause| self.not_packed(&record.key, cause))?;
         self.unpacks.count_diff();
         debug!(key = record.key.as_str(), id = %record.id, bytes = diffed.uncompressed, "diffed");
+        self.events
+            .tell(Topic::Layer, "packed", record.key.as_str());
         Ok(diffed)
     }
 
