@@ -1,5 +1,5 @@
-//! What operators see: `layerctl doctor`, `orphans`, `du` and `why` against a real daemon, the
-//! first two also against a real containerd, with something wrong.
+//! What operators see: `layerctl doctor`, `orphans`, `du`, `why` and `events` against a real daemon,
+//! the first two also against a real containerd, with something wrong.
 #![allow(
     clippy::panic,
     clippy::tests_outside_test_module,
@@ -13,6 +13,8 @@ mod accounts;
 mod containerds;
 #[path = "visible/doctor.rs"]
 mod doctor;
+#[path = "visible/events.rs"]
+mod events;
 #[path = "visible/orphans.rs"]
 mod orphans;
 
@@ -56,15 +58,22 @@ impl World {
     fn new(more: &str) -> Self {
         let scratch = Scratch::new();
         let data = scratch.dir("d");
-        Self::in_dir(scratch, &data, more)
+        Self::in_dir(scratch, &data, more, "")
     }
 
-    fn in_dir(scratch: Scratch, data: &Path, more: &str) -> Self {
+    /// As [`new`](Self::new); three removals put the brake on.
+    fn braking() -> Self {
+        let scratch = Scratch::new();
+        let data = scratch.dir("d");
+        Self::in_dir(scratch, &data, "", "brake_min = 3")
+    }
+
+    fn in_dir(scratch: Scratch, data: &Path, more: &str, trash: &str) -> Self {
         let config = scratch.path().join("config.toml");
         let socket = scratch.path().join("c/containerd.sock");
         let text = format!(
             "{more}\n[reaper]\nevery_secs = 1\n[containerd]\naddress = {socket:?}\n[trash]\n\
-             keep_secs = 3600\nmin_free_percent = 0\nbrake_min = 3\n"
+             keep_secs = 3600\nmin_free_percent = 0\n{trash}\n"
         );
         std::fs::write(&config, text).unwrap();
         let daemon = Daemon::start_with(data, &["--config", config.to_str().unwrap()]);

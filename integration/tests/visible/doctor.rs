@@ -122,7 +122,7 @@ fn root_a_container_that_was_never_unmounted_is_named() {
 
 #[test]
 fn root_the_brake_is_named_until_it_is_released() {
-    let mut world = World::new("");
+    let mut world = World::braking();
     world.fill();
     for key in ["work", "top", "base"] {
         world.client.remove(key).unwrap();
@@ -197,7 +197,7 @@ fn root_a_full_disk_is_named() {
             .args(["-t", "tmpfs", "-o", "size=64m", "none"])
             .arg(&small),
     );
-    let mut world = World::in_dir(scratch, &small, "");
+    let mut world = World::in_dir(scratch, &small, "", "");
     world.fill();
     assert_eq!(world.troubles(&[]), Vec::<Value>::new());
     // All but 2 MiB.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
-    attach, attachments, backup, completions, doctor, du, fsck, info, layer, man, mount, oci_apply,
-    orphans, restore, setup, snapshot, trash, volume, why,
+    attach, attachments, backup, completions, doctor, du, events, fsck, info, layer, man, mount,
+    oci_apply, orphans, restore, setup, snapshot, trash, volume, why,
 };
 use crate::human;
 
@@ -87,6 +87,7 @@ pub(crate) enum Command {
     OciApply(oci_apply::Args),
     Doctor(doctor::Args),
     Du(du::Args),
+    Events(events::Args),
     Orphans(orphans::Args),
     Why(why::Args),
     Trash(trash::Args),
@@ -145,6 +146,8 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   orphans         state (orphan, foreign, missing), key, namespace and client_key (\"\" for what is not
                   containerd's), kind, created_at and bytes (null for missing ones), needed_by (an
                   array of what needs a missing one), mend (a command)
+  events          at (null if events were missed), topic, what, subject, missed (how many were since
+                  the line before; topic is \"\" then)
   layer apply     key, diff_id, size (of the archive), bytes, inodes
   layer diff      key, file, digest, size, diff_id, uncompressed, changed (files); nothing if the
                   layer itself goes to standard output
@@ -161,6 +164,7 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   volume usage    name, bytes, inodes, as_of
   volume prune    id, name, skipped (why it was passed over; \"\" if it is in the trash), one
                   object for each; with --dry-run: id, name, reason, bytes (null if not known)
+  volume watch    at, what, subject, files, bytes, files_expected (0 but for \"filling\")
   mount parse     canonical, type, source, target, access, on_missing, policy_origin
   mount check     as parse, and decision (use, create, fail), detail
   attach, attachments, who-uses, oci-apply

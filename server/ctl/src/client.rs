@@ -4,6 +4,7 @@ mod archives;
 mod attachments;
 mod containerd;
 mod content;
+mod events;
 mod filling;
 mod layers;
 mod volumes;

@@ -6,6 +6,7 @@ pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod du;
+pub(crate) mod events;
 pub(crate) mod fsck;
 pub(crate) mod info;
 pub(crate) mod layer;
@@ -59,6 +60,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
         Command::WhoUses(args) => wait(attachments::who_uses(&args, &daemon, out)),
         Command::OciApply(args) => wait(oci_apply::run(args, &daemon, out)),
         Command::Doctor(args) => wait(doctor::run(&args, &daemon, out)),
+        Command::Events(args) => wait(events::run(&args, &daemon, out)),
         Command::Du(args) => wait(du::run(&args, &daemon, out)),
         Command::Orphans(args) => wait(orphans::run(&args, &daemon, out)),
         Command::Why(args) => wait(why::run(&args, &daemon, out)),

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         now: human::now(),
         out: Box::new(io::BufWriter::new(stdout)),
     };
-    let result = cmd::run(cli, &mut out).and_then(|()| out.out.flush().map_err(Error::Output));
+    let result = cmd::run(cli, &mut out).and_then(|()| out.flush());
     drop(out);
     match result {
         Ok(()) => Exit::Done.into(),

@@ -35,6 +35,11 @@ impl Output {
             .map_err(Error::Output)
     }
 
+    /// Has what was written read by now.
+    pub(crate) fn flush(&mut self) -> Result<(), Error> {
+        self.out.flush().map_err(Error::Output)
+    }
+
     /// Bytes as they are.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.out.write_all(bytes).map_err(Error::Output)

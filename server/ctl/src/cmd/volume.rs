@@ -7,6 +7,7 @@ mod list;
 mod prune;
 mod remove;
 mod usage;
+mod watch;
 
 use clap::Subcommand;
 
@@ -57,6 +58,7 @@ enum Command {
     Clone(create::Copy),
     Export(archive::Export),
     Import(archive::Import),
+    Watch(watch::Args),
 }
 
 pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
@@ -74,6 +76,7 @@ pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
         Command::Clone(args) => create::copy(args, daemon, out).await,
         Command::Export(args) => archive::export(args, daemon, out).await,
         Command::Import(args) => archive::import(args, daemon, out).await,
+        Command::Watch(args) => watch::run(&args, daemon, out).await,
     }
 }
 

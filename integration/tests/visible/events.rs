@@ -1,0 +1,243 @@
+//! `layerctl events` and `volume watch`: what happens is told, to who asked for it, and nobody
+//! waits for who is slow.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use layerd_integration::process::output;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::World;
+
+/// Longer than anything here takes, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A command that goes on, and what it has shown. Killed when dropped.
+struct Watcher {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Watcher {
+    /// Starts it and waits until it watches: until it shows what is done again and again.
+    fn start(world: &mut World, arguments: &[&str]) -> Self {
+        let mut command = world.command(&[&["-o", "json"], arguments].concat());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (sender, lines) = mpsc::channel();
+        // Ends with the command.
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _gone = sender.send(line);
+            }
+        });
+        let mut watcher = Self { child, lines };
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    world.ctl(&["snapshot", "prepare", "tick"]);
+                    world.ctl(&["snapshot", "rm", "tick"]);
+                    world.ctl(&["volume", "create", "tick"]);
+                    world.ctl(&["volume", "rm", "tick"]);
+                }
+            });
+            watcher.any();
+            done.store(true, Ordering::Relaxed);
+        });
+        watcher
+    }
+
+    fn any(&mut self) -> Value {
+        let line = self.lines.recv_timeout(LIMIT).expect("it goes on");
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// The next that is no consequence of the start.
+    fn next(&mut self) -> Value {
+        loop {
+            let event = self.any();
+            let is_reaped = event["topic"] == "trash" && event["what"] == "deleted";
+            if event["subject"] != "tick" && !is_reaped {
+                return event;
+            }
+        }
+    }
+
+    /// The next so many, as `topic what subject`.
+    fn told(&mut self, count: usize) -> Vec<String> {
+        let text = |event: &Value, field: &str| event[field].as_str().unwrap().to_owned();
+        let one = |event: Value| {
+            ["topic", "what", "subject"]
+                .map(|field| text(&event, field))
+                .join(" ")
+        };
+        (0..count).map(|_| one(self.next())).collect()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // Fails only where it has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn run(world: &World, arguments: &[&str]) {
+    let ended = world.ctl(arguments);
+    assert_eq!(ended.code, 0, "{arguments:?}: {ended:?}");
+}
+
+#[test]
+fn root_everything_that_changes_is_told_in_order() {
+    let mut world = World::new("");
+    let mut watcher = Watcher::start(&mut world, &["events"]);
+    let archive = world.scratch.path().join("layer.tar");
+    output(
+        Command::new("tar")
+            .arg("-cf")
+            .arg(&archive)
+            .args(["-C", "/etc", "hostname"]),
+    );
+    let archive = archive.to_str().unwrap();
+    for arguments in [
+        &["snapshot", "prepare", "key"][..],
+        &["layer", "apply", "key", archive],
+        &["snapshot", "commit", "base", "key"],
+        &["snapshot", "label", "base", "a=b"],
+        &["snapshot", "view", "look", "base"],
+        &["snapshot", "rm", "look"],
+        &["trash", "restore", "look"],
+        &["volume", "create", "data"],
+        &["attach", "--owner", "container:web", "-v", "data:/data"],
+        &["detach", "--owner", "container:web"],
+        &["volume", "rm", "data"],
+        &["trash", "empty", "--yes"],
+    ] {
+        run(&world, arguments);
+    }
+    let wanted = [
+        "snapshot prepared key",
+        "layer unpacked key",
+        "snapshot committed base",
+        "snapshot updated base",
+        "snapshot viewed look",
+        "snapshot removed look",
+        "snapshot restored look",
+        "volume created data",
+        "attachment attached container:web:/data",
+        "attachment detached container:web:/data",
+        "volume deleted data",
+        "trash emptied on demand",
+    ];
+    assert_eq!(watcher.told(wanted.len()), wanted);
+    let event = watcher.any();
+    assert_eq!(
+        (&event["topic"], &event["what"]),
+        (&"trash".into(), &"deleted".into())
+    );
+    assert!(event["at"].as_str().unwrap().ends_with('Z'), "{event}");
+    assert_eq!(event["missed"], 0);
+}
+
+#[test]
+fn root_the_brake_is_told() {
+    let mut world = World::braking();
+    for key in ["a", "b", "c"] {
+        world.client.prepare(key, "", &[]).unwrap();
+    }
+    let mut watcher = Watcher::start(
+        &mut world,
+        &["events", "--topic", "trash", "--topic", "volume"],
+    );
+    // The ticks of the start may have braked it.
+    run(&world, &["trash", "empty", "--yes"]);
+    while watcher.any()["what"] != "emptied" {}
+    for key in ["a", "b", "c"] {
+        world.client.remove(key).unwrap();
+    }
+    let braked = watcher.next();
+    assert_eq!(
+        (&braked["topic"], &braked["what"]),
+        (&"trash".into(), &"braked".into())
+    );
+    assert!(
+        braked["subject"]
+            .as_str()
+            .unwrap()
+            .starts_with("3 snapshots"),
+        "{braked}"
+    );
+    run(&world, &["trash", "empty", "--release-only", "--yes"]);
+    assert_eq!(watcher.told(1), ["trash released the brake"]);
+}
+
+#[test]
+fn root_only_what_was_asked_for_is_told() {
+    let mut world = World::new("");
+    let arguments = ["events", "--topic", "snapshot", "--prefix", "t", "-n", "0"];
+    let mut watcher = Watcher::start(&mut world, &arguments);
+    run(&world, &["volume", "create", "two"]);
+    world.client.prepare("one", "", &[]).unwrap();
+    world.client.prepare("two", "", &[]).unwrap();
+    assert_eq!(watcher.told(1), ["snapshot prepared two"]);
+    let refused = world.ctl(&["events", "--topic", "weather"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    // It ends with the daemon.
+    world.daemon.stop();
+    let ended = watcher.child.wait().unwrap();
+    assert_eq!(ended.code(), Some(7), "unavailable");
+}
+
+/// The keys are long, so that what the connection holds is soon full.
+#[test]
+fn root_a_watcher_that_is_stopped_holds_nobody_up_and_is_told_what_it_missed() {
+    let mut world = World::new("");
+    let key = "k".repeat(4000);
+    world.client.prepare(&key, "", &[]).unwrap();
+    let mut watcher = Watcher::start(&mut world, &["events"]);
+    watcher.signal(Signal::SIGSTOP);
+    const CHANGES: u64 = 2000;
+    for number in 0..CHANGES {
+        let number = number.to_string();
+        world.client.relabel(&key, &[("n", &number)], None).unwrap();
+    }
+    watcher.signal(Signal::SIGCONT);
+    let (mut told, mut missed) = (0, 0);
+    while told + missed < CHANGES {
+        let event = watcher.next();
+        missed += event["missed"].as_u64().unwrap();
+        told += u64::from(event["what"] == "updated");
+    }
+    assert!(missed > 0 && told >= 1024, "{told} told, {missed} missed");
+    assert_eq!(told + missed, CHANGES);
+    world.client.remove(&key).unwrap();
+    assert_eq!(watcher.next()["what"], "removed");
+}
+
+#[test]
+fn root_volumes_have_a_watch_of_their_own() {
+    let mut world = World::new("");
+    let mut watcher = Watcher::start(&mut world, &["volume", "watch", "--progress"]);
+    run(&world, &["volume", "create", "data"]);
+    run(&world, &["volume", "rename", "data", "kept"]);
+    for wanted in [("created", "data"), ("renamed", "kept")] {
+        let event = watcher.next();
+        assert_eq!(
+            (&event["what"], &event["subject"]),
+            (&wanted.0.into(), &wanted.1.into())
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! `layerctl events`.
+
+use clap::ValueEnum;
+use layerd_proto::layerd::v1::{EventsRequest, EventsResponse};
+use serde::Serialize;
+
+use super::Daemon;
+use crate::error::Error;
+use crate::output::Output;
+use crate::snapshot::timestamp;
+use crate::text::escape;
+
+/// Shows what happens, as it happens, until it is interrupted
+///
+/// Snapshots that are prepared, viewed, committed, updated, removed or restored; layers that are
+/// unpacked into them or packed from them; volumes and attachments; and the trash, with its brake.
+/// What happens faster than it can be shown is counted: nobody waits for a watcher.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Show only these; may be repeated
+    #[arg(short, long = "topic", value_enum, value_name = "TOPIC")]
+    topics: Vec<Topic>,
+
+    /// Show only what has a key or name that begins so, such as k8s.io/
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    prefix: String,
+
+    /// End after so many lines; 0 goes on
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 0)]
+    limit: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Topic {
+    Snapshot,
+    Layer,
+    Volume,
+    Attachment,
+    Trash,
+}
+
+impl Topic {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Layer => "layer",
+            Self::Volume => "volume",
+            Self::Attachment => "attachment",
+            Self::Trash => "trash",
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    at: Option<String>,
+    topic: &'a str,
+    what: &'a str,
+    subject: &'a str,
+    missed: u64,
+}
+
+pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let request = EventsRequest {
+        topics: args
+            .topics
+            .iter()
+            .map(|topic| topic.name().to_owned())
+            .collect(),
+        prefix: args.prefix.clone(),
+    };
+    let mut events = daemon.connect().await?.events(request).await?;
+    out.flush()?;
+    let mut shown = 0;
+    while args.limit == 0 || shown < args.limit {
+        let Some(event) = events.next().await? else {
+            return Ok(());
+        };
+        show(&event, out)?;
+        // Whoever reads our output wants it now.
+        out.flush()?;
+        shown += 1;
+    }
+    Ok(())
+}
+
+fn show(event: &EventsResponse, out: &mut Output) -> Result<(), Error> {
+    if out.json {
+        return out.object(&Json {
+            at: (event.at != 0).then(|| timestamp(event.at)),
+            topic: &event.topic,
+            what: &event.what,
+            subject: &event.subject,
+            missed: event.missed,
+        });
+    }
+    out.line(&line(event))
+}
+
+fn line(event: &EventsResponse) -> String {
+    if event.missed > 0 {
+        return format!("({} events were missed)", event.missed);
+    }
+    let (topic, what) = (&event.topic, &event.what);
+    let at = timestamp(event.at);
+    format!("{at}  {topic:<10}  {what:<9}  {}", escape(&event.subject))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EventsResponse, line};
+
+    #[test]
+    fn one_line_each_and_harmless() {
+        let event = EventsResponse {
+            topic: "snapshot".to_owned(),
+            what: "removed".to_owned(),
+            subject: "a\x1b[2J".to_owned(),
+            at: 1_500_000_000,
+            missed: 0,
+        };
+        assert_eq!(
+            line(&event),
+            "1970-01-01T00:00:01.500000000Z  snapshot    removed    a\\u{1b}[2J"
+        );
+        let missed = EventsResponse {
+            missed: 3,
+            ..EventsResponse::default()
+        };
+        assert_eq!(line(&missed), "(3 events were missed)");
+    }
+}
