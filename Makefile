@@ -10,7 +10,7 @@ export CARGO_TERM_COLOR ?= auto
 # Tests that mount have names that begin with root_, or lie in a module of such a name.
 root_tests := test(/(^|::)root_/)
 # Those that drive other people's programs.
-peers_tests := package(layerd-integration) & binary(/^(containerd|docker|mount_grammar|conformance|volumes|visible)$$/)
+peers_tests := package(layerd-integration) & binary(/^(containerd|docker|mount_grammar|conformance|volumes|package|visible)$$/)
 # Mounts of the tests, whatever becomes of them, are gone with the namespace.
 own_mounts := unshare --mount --propagation private --
 nextest := cargo nextest run --workspace --locked
@@ -76,6 +76,10 @@ test-crash: as-root peers tools build ## Crash layerd at every call, write and e
 soak: as-root tools build ## Let 64 clients loose on a daemon that is ended again and again, SOAK_SECONDS=1800 (as root)
 	SOAK_SECONDS=$(or $(SOAK_SECONDS),1800) $(own_mounts) $(nextest) --ignore-default-filter --no-capture -E 'test(/(^|::)root_full_soak$$/)'
 
+.PHONY: test-package
+test-package: as-root peers tools build ## Install, upgrade and remove the package in a Debian (as root)
+	$(own_mounts) $(nextest) -E 'package(layerd-integration) & binary(package)'
+
 # The end-to-end tests start the programs that this builds.
 .PHONY: build
 build: ## Build all programs
@@ -112,3 +116,8 @@ bench-volumes: as-root release ## Measure removal, copy-up and attachments of vo
 .PHONY: release
 release: ## Build layerd and what measures it, optimised
 	@cargo build --release --locked -p layerd -p layerd-bench
+
+.PHONY: package
+package: tools ## Make the Debian package, and that of its debug symbols, in target/debian
+	@cargo build --release --locked -p layerd -p layerctl
+	@deploy/package.sh release

@@ -1,0 +1,312 @@
+//! The Debian package: what is in it, and what it does to a machine, from the first installation to
+//! the last trace.
+#![allow(
+    clippy::panic,
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is tests"
+)]
+
+#[path = "package/callers.rs"]
+mod callers;
+#[path = "package/content.rs"]
+mod content;
+#[path = "package/machine.rs"]
+mod machine;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use layerd_integration::Scratch;
+use layerd_integration::process::output;
+
+use callers::Callers;
+use machine::{Machine, copy_of_debian};
+
+const DATA: &str = "var/lib/containerd";
+
+const VERSION: &str = "0.1.0-1";
+const NEXT: &str = "0.1.1-1";
+
+/// What apt and dpkg write for themselves, and systemd for the machine.
+const NOT_OURS: [&str; 6] = [
+    "var/cache/apt/",
+    "var/lib/apt/",
+    "var/lib/dpkg/",
+    "var/log/",
+    "var/lib/systemd/random-seed",
+    "var/tmp/",
+];
+
+/// Packs what is built into a directory of a tree; its path there.
+fn package(top: &Path) -> String {
+    let dir = top.join("packages");
+    std::fs::create_dir_all(&dir).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/package.sh");
+    let printed = output(Command::new(script).args(["dev", VERSION]).arg(&dir));
+    let name = Path::new(printed.trim()).file_name().unwrap();
+    format!("/packages/{}", name.to_str().unwrap())
+}
+
+/// The same package as [`NEXT`].
+fn next(top: &Path, package: &str) -> String {
+    let next = package.replace(VERSION, NEXT);
+    let script = "
+        cd \"$0/packages\"
+        dpkg-deb --raw-extract \"$0$1\" next
+        sed -i \"s/^Version: .*/Version: $2/\" next/DEBIAN/control
+        dpkg-deb --build -Zgzip -z1 next \"$0$3\"
+        rm -r next";
+    let mut command = Command::new("sh");
+    command.args(["-euc", script]).arg(top);
+    output(command.args([package, NEXT, &next]));
+    next
+}
+
+/// All names on the machine's disk that are neither data nor the package manager's.
+fn names(top: &Path) -> BTreeSet<String> {
+    let mut find = Command::new("find");
+    let all = output(
+        find.arg(top)
+            .args(["-mindepth", "1", "-xdev", "-printf", "%P\n"]),
+    );
+    let theirs = |name: &str| NOT_OURS.iter().any(|not| name.starts_with(not));
+    let ours = |name: &&str| !theirs(name) || name.contains("layerd");
+    let lines = all.lines().filter(|name| !name.starts_with(DATA));
+    lines.filter(ours).map(str::to_owned).collect()
+}
+
+fn assert_no_trace(before: &BTreeSet<String>, top: &Path) {
+    let after = names(top);
+    let changed: Vec<_> = after.symmetric_difference(before).collect();
+    assert!(changed.is_empty(), "not as before: {changed:#?}");
+}
+
+/// The data as they are, with what is in them.
+fn data(top: &Path) -> String {
+    let mut find = Command::new("find");
+    output(
+        find.arg(top.join(DATA))
+            .args(["-printf", "%P %m %U %s %T@\n"]),
+    )
+}
+
+/// What an operator does and sees.
+#[derive(Default)]
+struct Transcript(String);
+
+impl Transcript {
+    fn say(&mut self, text: &str) {
+        let _ = writeln!(self.0, "\n# {text}");
+    }
+
+    fn run(&mut self, machine: &Machine, script: &str) -> String {
+        let said = machine.run(script);
+        let _ = write!(self.0, "$ {script}\n{said}");
+        said
+    }
+}
+
+impl Drop for Transcript {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0);
+        }
+    }
+}
+
+fn installed(machine: &Machine, transcript: &mut Transcript, package: &str) {
+    transcript.say("Installed: the socket listens, the daemon waits for a call.");
+    transcript.run(machine, &format!("apt-get install -q -y {package}"));
+    transcript.run(machine, "systemctl is-enabled layerd.socket layerd.service");
+    let states = transcript.run(
+        machine,
+        "systemctl is-active layerd.socket layerd.service || true",
+    );
+    assert_eq!(states, "active\ninactive\n");
+    let said = machine.run("systemd-analyze verify layerd.service layerd.socket");
+    assert_eq!(said, "", "systemd-analyze");
+    machine.run("layerd check --config /etc/layerd/config.toml");
+}
+
+fn served(machine: &Machine, transcript: &mut Transcript) {
+    transcript.say("The first call starts the daemon.");
+    transcript.run(machine, "layerctl snapshot prepare kept >/dev/null");
+    transcript.run(machine, "systemctl is-active layerd.service");
+    let pid = pid(machine);
+    let spaces = machine.run(&format!("readlink /proc/1/ns/mnt /proc/{pid}/ns/mnt"));
+    let spaces: BTreeSet<_> = spaces.lines().collect();
+    assert_eq!(spaces.len(), 1, "its mounts are the host's");
+}
+
+fn pid(machine: &Machine) -> String {
+    let pid = machine.run("systemctl show --value -p MainPID layerd.service");
+    pid.trim().to_owned()
+}
+
+fn killed(machine: &Machine, transcript: &mut Transcript) {
+    transcript.say("Killed: the next call waits in the socket until it is back.");
+    let first = pid(machine);
+    transcript.run(machine, "systemctl kill -s KILL layerd.service");
+    transcript.run(machine, "layerctl snapshot ls");
+    assert_ne!(pid(machine), first, "it is another one");
+}
+
+/// A daemon that neither works nor ends. systemd's patience is cut from a minute to two seconds.
+fn hung(machine: &Machine, transcript: &mut Transcript) {
+    transcript.say("Stopped in its tracks: systemd's watchdog starts it anew.");
+    let less = "
+        mkdir -p /run/systemd/system/layerd.service.d
+        printf '[Service]\\nWatchdogSec=2s\\n' >/run/systemd/system/layerd.service.d/test.conf
+        systemctl daemon-reload
+        systemctl restart layerd.service";
+    machine.run(less);
+    let first = pid(machine);
+    transcript.run(machine, "systemctl kill -s STOP layerd.service");
+    transcript.run(machine, "layerctl snapshot ls");
+    assert_ne!(pid(machine), first, "it is another one");
+    machine.run("rm -r /run/systemd/system/layerd.service.d; systemctl daemon-reload");
+}
+
+fn upgraded(machine: &Machine, transcript: &mut Transcript, package: &str) {
+    transcript.say("Upgraded while clients call, with a configuration that was changed and units disabled: so they stay.");
+    let edit =
+        "sed -i 's/^#stop_timeout_secs = 30/stop_timeout_secs = 20/' /etc/layerd/config.toml";
+    transcript.run(machine, edit);
+    transcript.run(machine, "systemctl disable layerd.service");
+    let old = pid(machine);
+    let layerctl = machine.command("exec 2>&1; layerctl snapshot ls");
+    let socket = callers::existing(machine.path("/run/layerd/layerd.sock"));
+    let callers = Callers::start(&socket, move || {
+        let mut command = Command::new(layerctl.get_program());
+        let all = command.args(layerctl.get_args()).output().unwrap();
+        let said = || String::from_utf8_lossy(&all.stdout).into_owned();
+        all.status.success().then_some(()).ok_or_else(said)
+    });
+    transcript.run(machine, &format!("apt-get install -q -y {package}"));
+    // What a restart does to callers is a matter of moments: here are more of them.
+    transcript.run(
+        machine,
+        "for i in $(seq 10); do systemctl restart layerd.service; done",
+    );
+    let seen = callers.stop();
+    for seen in &seen {
+        transcript.say(&format!(
+            "{}: {} calls, {} failed, {} made again, the longest took {} ms",
+            seen.what,
+            seen.calls,
+            seen.failed.len(),
+            seen.again,
+            seen.longest.as_millis()
+        ));
+    }
+    let failed: Vec<_> = seen.iter().flat_map(|seen| &seen.failed).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(seen.iter().all(|seen| seen.calls > 10), "{seen:?}");
+    let new = pid(machine);
+    assert_ne!(new, old, "it is the new one");
+    let program = machine.run(&format!("readlink /proc/{new}/exe"));
+    assert_eq!(program, "/usr/bin/layerd\n", "not the one that was deleted");
+    machine.run("grep -qx 'stop_timeout_secs = 20' /etc/layerd/config.toml");
+    let enabled = machine.run("systemctl is-enabled layerd.service || true");
+    assert_eq!(enabled, "disabled\n", "as the administrator left it");
+    machine.run("systemctl enable layerd.service");
+    transcript.run(machine, "layerctl snapshot ls");
+}
+
+fn removed(machine: &Machine, transcript: &mut Transcript, package: &str) {
+    transcript.say("Removed: configuration and data stay, and serve again when it is back.");
+    transcript.run(machine, "apt-get remove -q -y layerd");
+    machine.run("test ! -e /run/layerd && test ! -e /usr/bin/layerd");
+    let left = data(machine.top());
+    assert!(left.lines().count() > 10, "{left}");
+    transcript.run(machine, &format!("apt-get install -q -y {package}"));
+    let kept = transcript.run(machine, "layerctl snapshot ls");
+    assert!(kept.contains("kept"), "{kept}");
+    machine.run("grep -qx 'stop_timeout_secs = 20' /etc/layerd/config.toml");
+}
+
+fn purged(machine: &Machine, transcript: &mut Transcript, before: &BTreeSet<String>) {
+    transcript.say("Purged: nothing is left but the data.");
+    machine.run("systemctl stop layerd.service");
+    let left = data(machine.top());
+    let said = transcript.run(machine, "apt-get purge -q -y layerd");
+    assert!(said.contains(&format!("stay in /{DATA}/")), "{said}");
+    assert_eq!(data(machine.top()), left, "not a byte of the data changed");
+    assert_no_trace(before, machine.top());
+    let units = machine.run("systemctl list-units --all --plain --no-legend 'layerd*'");
+    assert_eq!(units, "", "units");
+    assert!(!machine.path("/run/layerd").exists());
+    transcript.run(machine, &format!("ls -A /{DATA}"));
+}
+
+/// Saves what an operator saw where it can be looked at; docs/package-transcript.txt is a copy.
+fn save(transcript: &Transcript) {
+    let to = layerd_integration::scratch::profile().join("../package-transcript.txt");
+    std::fs::write(to, transcript.0.trim_start()).unwrap();
+}
+
+#[test]
+fn root_package_comes_serves_and_goes_under_systemd() {
+    let scratch = Scratch::new();
+    let top = copy_of_debian(&scratch);
+    let old = package(&top);
+    let new = next(&top, &old);
+    let machine = Machine::boot(&scratch, &top);
+    let before = names(&top);
+    let mut transcript = Transcript::default();
+    installed(&machine, &mut transcript, &old);
+    served(&machine, &mut transcript);
+    killed(&machine, &mut transcript);
+    hung(&machine, &mut transcript);
+    upgraded(&machine, &mut transcript, &new);
+    removed(&machine, &mut transcript, &new);
+    purged(&machine, &mut transcript, &before);
+    save(&transcript);
+}
+
+/// As in a container, or while an image is made: nothing runs, and systemctl may be missing.
+#[test]
+fn root_package_comes_and_goes_without_systemd() {
+    let scratch = Scratch::new();
+    let top = copy_of_debian(&scratch);
+    let old = package(&top);
+    let new = next(&top, &old);
+    std::fs::remove_file(top.join("usr/bin/systemctl")).unwrap();
+    let before = names(&top);
+    let chroot = |script: &str| {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--pid", "--fork", "--", "chroot"])
+            .arg(&top);
+        output(command.args(["sh", "-euc", &format!("exec 2>&1; {script}")]))
+    };
+    chroot(&format!(
+        "dpkg --install {old}; layerd --version; layerctl --version"
+    ));
+    chroot(&format!("dpkg --install {new}; dpkg --verify layerd"));
+    chroot("dpkg --remove layerd; test -e /etc/layerd/config.toml; test ! -e /usr/bin/layerd");
+    chroot(&format!(
+        "mkdir -p /{DATA}/io.containerd.snapshotter.v1.layerd"
+    ));
+    let said = chroot("dpkg --purge layerd");
+    assert!(said.contains(&format!("stay in /{DATA}/")), "{said}");
+    assert_no_trace(&before, &top);
+    assert!(top.join(DATA).exists());
+}
+
+/// The package, unpacked.
+fn unpacked(scratch: &Scratch) -> PathBuf {
+    let built = package(scratch.path());
+    let package = scratch.path().join(built.trim_start_matches('/'));
+    let to = scratch.dir("tree");
+    output(
+        Command::new("dpkg-deb")
+            .arg("--extract")
+            .arg(package)
+            .arg(&to),
+    );
+    to
+}
