@@ -76,9 +76,12 @@ fn configuration(looked: &Looked, file: Option<&str>) -> Finding {
     if looked.ok {
         return Finding::ok(CHECK, format!("valid: {name}"));
     }
+    // The parser's picture of the line is for those who can see its columns.
+    let lines = looked.found.lines().filter(|line| !line.contains(" |"));
+    let found: Vec<_> = lines.collect();
     Finding::error(
         CHECK,
-        &looked.found,
+        found.join(": "),
         "layerd would not start with it; one that runs goes on with what it read.",
         format!(
             "layerd check --config {}",
@@ -148,10 +151,11 @@ mod tests {
 
     #[test]
     fn a_wrong_configuration_is_an_error() {
-        let output = r#"{"check":"configuration","ok":false,"needed":true,"found":"unknown field","advice":""}"#;
+        let output = r#"{"check":"configuration","ok":false,"needed":true,"found":"TOML error at line 3\n  |\n3 | x\n  | ^\nunknown field","advice":""}"#;
         let checked = Checked::parse(output).unwrap();
         let found = checked.findings(Some("/a b"));
         assert_eq!(found[0].severity, Severity::Error);
+        assert_eq!(found[0].found, "TOML error at line 3: unknown field");
         assert_eq!(found[0].mend, "layerd check --config '/a b'");
         assert!(checked.settings.is_none());
     }
