@@ -121,7 +121,7 @@ mod tests {
         };
         assert_eq!(
             line(&event),
-            "1970-01-01T00:00:01.500000000Z  snapshot    removed    a\\u{1b}[2J"
+            "1970-01-01T00:00:01.500Z  snapshot    removed    a\\u{1b}[2J"
         );
         let missed = EventsResponse {
             missed: 3,
