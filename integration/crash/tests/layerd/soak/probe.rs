@@ -14,9 +14,11 @@ use crate::process::Site;
 /// Taken while all clients rest and none is connected.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Figures {
+    /// Answered since the beginning.
+    pub(super) calls: u64,
     pub(super) descriptors: usize,
     pub(super) threads: u64,
-    /// Resident memory in KiB.
+    /// Resident memory that belongs to no file, in KiB.
     pub(super) memory: u64,
     pub(super) mounts: usize,
     /// Directories of layers, of work and of volumes.
@@ -25,13 +27,14 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    pub(super) fn take(site: &Site, scratch: &Path, pid: Pid) -> Verdict<Self> {
+    pub(super) fn take(site: &Site, scratch: &Path, pid: Pid, calls: u64) -> Verdict<Self> {
         let count = |folder: &str| names(&site.root.join(folder)).len();
         let own = [".staging", ".trash", "by-name"].len();
         Ok(Self {
+            calls,
             descriptors: names(Path::new(&format!("/proc/{pid}/fd"))).len(),
             threads: of_status(pid, "Threads:")?,
-            memory: of_status(pid, "VmRSS:")?,
+            memory: of_status(pid, "RssAnon:")?,
             mounts: mounts_below(scratch).len(),
             directories: count("l") + count("w") + count("volumes").saturating_sub(own),
             trash: count("t") + count("volumes/.trash"),
@@ -41,10 +44,22 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            calls,
+            descriptors,
+            threads,
+            memory,
+            mounts,
+            directories,
+            trash,
+        } = self;
         write!(
             f,
-            "descriptors {}, threads {}, memory {} KiB, mounts {}, directories {}, trash {}",
-            self.descriptors, self.threads, self.memory, self.mounts, self.directories, self.trash
+            "calls {calls}, descriptors {descriptors}, threads {threads}, "
+        )?;
+        write!(
+            f,
+            "memory {memory} KiB, mounts {mounts}, directories {directories}, trash {trash}"
         )
     }
 }
