@@ -130,9 +130,13 @@ fn root_an_image_whose_layer_is_gone_can_be_had_again() {
     let both = Both::new(Version::V1_7);
     let image = both.furnish();
     both.containerd.ctr(&["containers", "rm", "web"]);
+    wait_until("containerd's collector", Duration::from_secs(20), || {
+        let names = both.world.json(&["snapshot", "ls"]);
+        !names
+            .iter()
+            .any(|one| one["name"].as_str().unwrap().ends_with("/web"))
+    });
     let top = both.backend(image.top());
-    both.world
-        .ctl(&["trash", "empty", "--release-only", "--yes"]);
     assert_eq!(both.world.ctl(&["snapshot", "rm", &top]).code, 0);
     assert_eq!(both.world.ctl(&["trash", "empty", "--yes"]).code, 0);
     wait_until("the trash to be empty", Duration::from_secs(20), || {
