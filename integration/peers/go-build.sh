@@ -13,7 +13,7 @@ sources=/usr/share/gocode/src/github.com/containerd/containerd/client.go
     echo "go-build.sh: run make peers first" >&2
     exit 1
 }
-if ! [ "$program" -nt "$folder/main.go" ] || ! [ "$program" -nt "$sources" ]; then
+if ! [ -x "$program" ] || [ -n "$(find "$folder"/*.go "$sources" -newer "$program")" ]; then
     mkdir -p "$target"
     # GOPATH mode: Debian ships the sources there, and nothing is fetched.
     (cd "$folder" && GO111MODULE=off GOPATH=/usr/share/gocode GOFLAGS= CGO_ENABLED=0 \

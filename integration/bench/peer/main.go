@@ -1,5 +1,6 @@
 // Command overlayfs serves containerd's own overlayfs snapshotter on a socket, so that it can be
-// measured as layerd is: overlayfs ROOT SOCKET.
+// measured as layerd is: overlayfs ROOT SOCKET. Without a socket, overlayfs ROOT, it makes the calls
+// itself that standard input orders, as containerd does with the snapshotter that is built in.
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	"github.com/containerd/containerd/contrib/snapshotservice"
+	"github.com/containerd/containerd/snapshots"
 	"github.com/containerd/containerd/snapshots/overlay"
 	"google.golang.org/grpc"
 )
@@ -24,16 +26,23 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: overlayfs ROOT SOCKET")
+	if len(args) != 1 && len(args) != 2 {
+		return errors.New("usage: overlayfs ROOT [SOCKET]")
 	}
-	root, socket := args[0], args[1]
+	root := args[0]
 	// As containerd has it: removed layers are deleted by its collector, not in Remove.
 	backend, err := overlay.NewSnapshotter(root, overlay.AsynchronousRemove)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", root, err)
 	}
 	defer backend.Close()
+	if len(args) == 1 {
+		return drive(backend, os.Stdin, os.Stdout)
+	}
+	return serve(backend, args[1])
+}
+
+func serve(backend snapshots.Snapshotter, socket string) error {
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		return err

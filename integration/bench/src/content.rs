@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use layerd_integration::Entry;
+use layerd_integration::image::tar::{BLOCK, octal, seal, text};
 use layerd_integration::image::write_layer;
 
 /// Size of a small file.
@@ -13,12 +14,21 @@ const IN_ONE: usize = 100;
 
 /// Writes `count` small files, a hundred to a directory.
 pub(crate) fn small_files(top: &Path, count: usize) {
+    files(top, count, SMALL);
+}
+
+/// Makes `count` empty files, a hundred to a directory.
+pub(crate) fn empty_files(top: &Path, count: usize) {
+    files(top, count, 0);
+}
+
+fn files(top: &Path, count: usize, size: usize) {
     for first in (0..count).step_by(IN_ONE) {
         let dir = top.join(format!("d{first}"));
         fs::create_dir(&dir).expect("the layer can be written");
         for file in first..count.min(first + IN_ONE) {
             let path = dir.join(format!("f{file}"));
-            fs::write(path, bytes(file, SMALL)).expect("the layer can be written");
+            fs::write(path, bytes(file, size)).expect("the layer can be written");
         }
     }
 }
@@ -38,6 +48,27 @@ pub(crate) fn archives(dir: &Path, layers: usize, files: usize) -> Vec<PathBuf> 
         path
     };
     (0..layers).map(archive).collect()
+}
+
+/// Writes one member of an archive: a directory (`5`) or a file (`0`).
+pub(crate) fn write_member(out: &mut impl std::io::Write, name: &str, flag: u8, content: &[u8]) {
+    let mut head = [0; BLOCK];
+    text(&mut head[..100], name.as_bytes());
+    octal(
+        &mut head[100..108],
+        if flag == b'5' { 0o755 } else { 0o644 },
+    );
+    octal(&mut head[108..116], 0);
+    octal(&mut head[116..124], 0);
+    octal(&mut head[124..136], content.len() as u64);
+    octal(&mut head[136..148], 1_700_000_000);
+    head[156] = flag;
+    head[257..265].copy_from_slice(b"ustar\x0000");
+    seal(&mut head);
+    let padding = content.len().next_multiple_of(BLOCK) - content.len();
+    for part in [&head[..], content, &[0; BLOCK][..padding]] {
+        out.write_all(part).expect("there is room");
+    }
 }
 
 fn entries(layer: usize, files: usize) -> Vec<Entry> {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::content;
-use crate::load::{Caller, Op};
+use crate::load::{Caller, Op, Work};
 use crate::place::{Disk, Fs, Place};
 use crate::stats::short;
 use crate::table::Table;
@@ -136,7 +136,13 @@ fn one_step(
     }
     settle(place, running, step);
     let (trace, before) = (running.trace().len(), place.disk());
-    caller.drive(step.op, base, clients, count);
+    caller.drive(&Work {
+        op: step.op,
+        base,
+        clients,
+        calls: count,
+        made: count,
+    });
     let after = place.disk();
     settle(place, running, step);
     Seen {

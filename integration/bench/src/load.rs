@@ -1,79 +1,37 @@
 //! Calls, made by several clients at once over one connection, as containerd makes them.
 
+mod fill;
+mod op;
+mod request;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use layerd_integration::snapshots::channel;
-use layerd_proto::containerd::services::snapshots::v1::snapshots_client::SnapshotsClient;
-use layerd_proto::containerd::services::snapshots::v1::{
-    CommitSnapshotRequest, Info, ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest,
-    RemoveSnapshotRequest, StatSnapshotRequest, UpdateSnapshotRequest, ViewSnapshotRequest,
-};
 use layerd_proto::containerd::types::Mount;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tonic::Status;
-use tonic::transport::Channel;
 
-use crate::stats::Times;
+use crate::stats::{Times, count};
+use op::Client;
 
-type Client = SnapshotsClient<Channel>;
+pub(crate) use op::Op;
 
-/// A call on the `i`-th snapshot of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Op {
-    /// Makes the active snapshot `a-i` on the base.
-    Prepare,
-    /// Asks how to mount it.
-    Mounts,
-    /// Describes it.
-    Stat,
-    /// Lists all there are.
-    List,
-    /// Gives it a label.
-    Update,
-    /// Commits it as `c-i`.
-    Commit,
-    /// Makes the view `v-i` of the base.
-    View,
-    /// Removes the view `v-i`.
-    RemoveView,
-    /// Removes the committed `c-i`.
-    Remove,
-}
-
-impl Op {
-    /// What tables call it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Prepare => "prepare",
-            Self::Mounts => "mounts",
-            Self::Stat => "stat",
-            Self::List => "list",
-            Self::Update => "update",
-            Self::Commit => "commit",
-            Self::View => "view",
-            Self::RemoveView => "remove (view)",
-            Self::Remove => "remove (committed)",
-        }
-    }
-
-    async fn call(self, client: &mut Client, base: String, i: usize) -> Result<(), Status> {
-        let (active, committed, view) = (format!("a-{i}"), format!("c-{i}"), format!("v-{i}"));
-        match self {
-            Self::Prepare => client.prepare(prepare(active, base)).await.map(drop),
-            Self::Mounts => client.mounts(mounts(active)).await.map(drop),
-            Self::Stat => client.stat(stat(active)).await.map(drop),
-            Self::List => list(client).await.map(drop),
-            Self::Update => client.update(update(active)).await.map(drop),
-            Self::Commit => client.commit(commit(active, committed)).await.map(drop),
-            Self::View => client.view(view_of(view, base)).await.map(drop),
-            Self::RemoveView => client.remove(remove(view)).await.map(drop),
-            Self::Remove => client.remove(remove(committed)).await.map(drop),
-        }
-    }
+/// Calls to make.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Work<'a> {
+    pub(crate) op: Op,
+    /// The parent of what is prepared.
+    pub(crate) base: &'a str,
+    /// Calls at a time.
+    pub(crate) clients: usize,
+    /// Calls in all.
+    pub(crate) calls: usize,
+    /// Snapshots that there are: reading calls go round among them.
+    pub(crate) made: usize,
 }
 
 /// What a run took.
@@ -85,9 +43,20 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// All calls in `wall`, and each of them in its time.
+    pub(crate) fn new(wall: Duration, times: Times) -> Self {
+        let count = times.count();
+        Self { wall, count, times }
+    }
+
+    /// How many calls.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     /// Calls a second.
     pub(crate) fn rate(&self) -> f64 {
-        f64::from(u32::try_from(self.count).unwrap_or(u32::MAX)) / self.wall.as_secs_f64()
+        count(self.count) / self.wall.as_secs_f64()
     }
 
     /// What each call took.
@@ -111,7 +80,7 @@ impl Caller {
         let runtime = runtime.expect("descriptors are left");
         let channel = runtime.block_on(async { channel(socket) });
         // containerd's limit.
-        let client = SnapshotsClient::new(channel).max_decoding_message_size(16 << 20);
+        let client = Client::new(channel).max_decoding_message_size(16 << 20);
         Self { runtime, client }
     }
 
@@ -129,51 +98,70 @@ impl Caller {
 
     /// Makes an active snapshot and answers its upper directory.
     pub(crate) fn prepare(&mut self, key: &str, parent: &str) -> PathBuf {
-        let request = prepare(key.into(), parent.into());
+        let request = request::prepare(key, parent);
         let answer = self.must("prepare", async |client| client.prepare(request).await);
         upper(&answer.into_inner().mounts)
     }
 
     /// The upper directory of an active snapshot.
     pub(crate) fn upper(&mut self, key: &str) -> PathBuf {
-        let request = mounts(key.into());
+        let request = request::mounts(key);
         let answer = self.must("mounts", async |client| client.mounts(request).await);
         upper(&answer.into_inner().mounts)
     }
 
     /// Commits and answers what the call took.
     pub(crate) fn commit(&mut self, key: &str, name: &str) -> Duration {
-        let request = commit(key.into(), name.into());
+        let request = request::commit(key, name);
         let start = Instant::now();
         self.must("commit", async |client| client.commit(request).await);
         start.elapsed()
     }
 
-    pub(crate) fn remove(&mut self, key: &str) {
-        let request = remove(key.into());
-        self.must("remove", async |client| client.remove(request).await);
+    /// Asks for the usage and answers what the call took, and the inodes that it named.
+    pub(crate) fn usage(&mut self, key: &str) -> (Duration, usize) {
+        let request = request::usage(key);
+        let start = Instant::now();
+        let answer = self.must("usage", async |client| client.usage(request).await);
+        let inodes = usize::try_from(answer.into_inner().inodes);
+        (start.elapsed(), inodes.expect("a count"))
     }
 
-    /// Makes `count` calls, `clients` at a time.
-    pub(crate) fn drive(&mut self, op: Op, base: &str, clients: usize, count: usize) -> Load {
-        let next = Arc::new(AtomicUsize::new(0));
+    /// Removes and answers what the call took.
+    pub(crate) fn remove(&mut self, key: &str) -> Duration {
+        let request = request::remove(key);
+        let start = Instant::now();
+        self.must("remove", async |client| client.remove(request).await);
+        start.elapsed()
+    }
+
+    /// Asks what a snapshot is, which is answered as soon as anything is.
+    pub(crate) fn stat(&mut self, key: &str) {
+        let request = request::stat(key);
+        self.must("stat", async |client| client.stat(request).await);
+    }
+
+    /// Makes all calls, several at a time.
+    pub(crate) fn drive(&mut self, work: &Work<'_>) -> Load {
         let client = &self.client;
         self.runtime.block_on(async {
+            let next = Arc::new(AtomicUsize::new(0));
             let mut all = JoinSet::new();
             let start = Instant::now();
-            for _ in 0..clients {
-                let client = client.clone();
-                all.spawn(one_client(op, client, base.to_owned(), next.clone(), count));
+            for _ in 0..work.clients {
+                let base = work.base.to_owned();
+                let turns = Turns {
+                    next: next.clone(),
+                    calls: work.calls,
+                    made: work.made,
+                };
+                all.spawn(one_client(work.op, client.clone(), base, turns));
             }
             let mut times = Times::default();
             while let Some(done) = all.join_next().await {
                 times.extend(done.expect("a client does not panic but with its call"));
             }
-            Load {
-                wall: start.elapsed(),
-                count,
-                times,
-            }
+            Load::new(start.elapsed(), times)
         })
     }
 
@@ -187,24 +175,31 @@ impl Caller {
     }
 }
 
-async fn one_client(
-    op: Op,
-    mut client: Client,
-    base: String,
+/// Whose turn it is.
+#[derive(Debug, Clone)]
+struct Turns {
     next: Arc<AtomicUsize>,
-    count: usize,
-) -> Times {
+    calls: usize,
+    made: usize,
+}
+
+impl Turns {
+    /// The number of the snapshot of the next call.
+    fn next(&self) -> Option<usize> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        (turn < self.calls).then(|| turn % self.made)
+    }
+}
+
+async fn one_client(op: Op, mut client: Client, base: String, turns: Turns) -> Times {
     let mut times = Times::default();
-    loop {
-        let i = next.fetch_add(1, Ordering::Relaxed);
-        if i >= count {
-            return times;
-        }
+    while let Some(i) = turns.next() {
         let start = Instant::now();
-        let answer = op.call(&mut client, base.clone(), i).await;
+        let answer = op.call(&mut client, &base, i).await;
         times.push(start.elapsed());
         answer.unwrap_or_else(|status| panic!("{} {i}: {status}", op.name()));
     }
+    times
 }
 
 /// Where a snapshot's own files go: the source of a bind mount, or overlayfs's upperdir.
@@ -213,86 +208,4 @@ fn upper(mounts: &[Mount]) -> PathBuf {
     let option = |option: &String| option.strip_prefix("upperdir=").map(PathBuf::from);
     let bind = || Path::new(&mount.source).to_owned();
     mount.options.iter().find_map(option).unwrap_or_else(bind)
-}
-
-async fn list(client: &mut Client) -> Result<usize, Status> {
-    let request = ListSnapshotsRequest {
-        snapshotter: snapshotter(),
-        ..Default::default()
-    };
-    let mut stream = client.list(request).await?.into_inner();
-    let mut count = 0;
-    while let Some(part) = stream.message().await? {
-        count += part.info.len();
-    }
-    Ok(count)
-}
-
-fn prepare(key: String, parent: String) -> PrepareSnapshotRequest {
-    PrepareSnapshotRequest {
-        snapshotter: snapshotter(),
-        key,
-        parent,
-        ..Default::default()
-    }
-}
-
-fn view_of(key: String, parent: String) -> ViewSnapshotRequest {
-    ViewSnapshotRequest {
-        snapshotter: snapshotter(),
-        key,
-        parent,
-        ..Default::default()
-    }
-}
-
-fn mounts(key: String) -> MountsRequest {
-    MountsRequest {
-        snapshotter: snapshotter(),
-        key,
-    }
-}
-
-fn stat(key: String) -> StatSnapshotRequest {
-    StatSnapshotRequest {
-        snapshotter: snapshotter(),
-        key,
-    }
-}
-
-fn update(key: String) -> UpdateSnapshotRequest {
-    let labels = [("layerd-bench".to_owned(), "measured".to_owned())];
-    UpdateSnapshotRequest {
-        snapshotter: snapshotter(),
-        info: Some(Info {
-            name: key,
-            labels: labels.into(),
-            ..Default::default()
-        }),
-        update_mask: Some(prost_types::FieldMask {
-            paths: vec!["labels.layerd-bench".into()],
-        }),
-    }
-}
-
-fn commit(key: String, name: String) -> CommitSnapshotRequest {
-    CommitSnapshotRequest {
-        snapshotter: snapshotter(),
-        name,
-        key,
-        ..Default::default()
-    }
-}
-
-fn remove(key: String) -> RemoveSnapshotRequest {
-    RemoveSnapshotRequest {
-        snapshotter: snapshotter(),
-        key,
-    }
-}
-
-/// containerd names the snapshotter it means in each call; one that has a socket of its own does
-/// not look.
-fn snapshotter() -> String {
-    "layerd".into()
 }

@@ -10,11 +10,15 @@
 )]
 
 mod content;
+mod cost;
 mod durability;
+mod flat;
 mod flushes;
 mod load;
 mod ops;
 mod place;
+mod remove;
+mod scale;
 mod stats;
 mod table;
 mod target;
@@ -27,6 +31,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::ops::Contender;
 use crate::place::Fs;
 use crate::target::Target;
 
@@ -57,6 +62,8 @@ enum What {
         #[arg(long)]
         short: bool,
     },
+    /// Commit and Usage of layers with few and with many files
+    Flat(flat::Extent),
     /// How many flushes each operation takes
     Flushes {
         /// File systems, in this order
@@ -71,9 +78,9 @@ enum What {
         #[command(flatten)]
         on: On,
         /// Calls at a time
-        #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
+        #[arg(long, value_delimiter = ',', default_value = "1,8,32,128")]
         clients: Vec<usize>,
-        /// Calls of each kind in a round
+        /// Changes of each kind in a round: this many, or 8 for each client
         #[arg(long, default_value_t = 480)]
         calls: usize,
         /// layerd's setting
@@ -82,7 +89,18 @@ enum What {
         /// A server to compare with: a program that takes a root and a socket, and serves there
         #[arg(long)]
         peer: Vec<PathBuf>,
+        /// A program to compare with that takes a root, and makes the calls itself that its
+        /// standard input orders
+        #[arg(long)]
+        inside: Vec<PathBuf>,
+        /// Draw operations a second as SVG into this file
+        #[arg(long)]
+        svg: Option<PathBuf>,
     },
+    /// Many snapshots removed at once, beside rm -rf
+    Remove(remove::Extent),
+    /// Calls, memory and starts with few and with many snapshots
+    Scale(scale::Extent),
     /// Unpacking an image, beside containerd and beside igzip and tar
     Unpack(unpack::Extent),
     /// Removing large and small volumes, and filling volumes from images beside cp -a
@@ -135,22 +153,28 @@ fn main() {
             calls,
             durability,
             peer,
+            inside,
+            svg,
         } => {
             let durability = if durability == "full" {
                 "full"
             } else {
                 "metadata"
             };
-            let mut targets = vec![Target::Layerd(durability)];
-            targets.extend(peer.into_iter().map(Target::Peer));
+            let mut contenders = vec![Contender::Served(Target::Layerd(durability))];
+            contenders.extend(peer.into_iter().map(Target::Peer).map(Contender::Served));
+            contenders.extend(inside.into_iter().map(Contender::Inside));
             let rounds = on.rounds;
             let extent = ops::Extent {
                 rounds,
                 clients,
                 calls,
             };
-            ops::run(&on.fs, &targets, &extent);
+            ops::run(&on.fs, &contenders, &extent, svg.as_deref());
         }
+        What::Flat(extent) => flat::run(&extent),
+        What::Remove(extent) => remove::run(&extent),
+        What::Scale(extent) => scale::run(&extent),
         What::Unpack(extent) => unpack::run(&extent),
     }
     say(&machine());

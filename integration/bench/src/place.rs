@@ -11,6 +11,8 @@ use layerd_integration::process::output;
 
 /// Size of a loop image.
 const IMAGE_MIB: usize = 2048;
+/// Size of one with room for millions of files.
+const ROOMY_MIB: usize = 8192;
 
 /// A kind of file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,12 +43,30 @@ impl Place {
     /// # Panics
     /// If it cannot be had.
     pub(crate) fn new(fs: Fs) -> Self {
+        Self::sized(fs, IMAGE_MIB)
+    }
+
+    /// As [`new`](Self::new), with room for millions of empty files.
+    ///
+    /// # Panics
+    /// If it cannot be had.
+    pub(crate) fn roomy(fs: Fs) -> Self {
+        Self::sized(fs, ROOMY_MIB)
+    }
+
+    fn sized(fs: Fs, mebibytes: usize) -> Self {
         let scratch = Scratch::new();
         let dir = scratch.dir("disk");
+        let image = |mkfs: &[&str]| mount_image(&scratch, &dir, mkfs, mebibytes);
         match fs {
             Fs::Target => {}
-            Fs::Ext4 => mount_image(&scratch, &dir, &["mkfs.ext4", "-q", "-F"]),
-            Fs::Xfs => mount_image(&scratch, &dir, &["mkfs.xfs", "-q", "-f"]),
+            // A large image is for inodes.
+            Fs::Ext4 if mebibytes == ROOMY_MIB => image(&["mkfs.ext4", "-q", "-F", "-i", "1024"]),
+            Fs::Ext4 => image(&["mkfs.ext4", "-q", "-F"]),
+            Fs::Xfs if mebibytes == ROOMY_MIB => {
+                image(&["mkfs.xfs", "-q", "-f", "-i", "maxpct=80"])
+            }
+            Fs::Xfs => image(&["mkfs.xfs", "-q", "-f"]),
             Fs::Tmpfs => {
                 let mut mount = Command::new("mount");
                 output(mount.args(["-t", "tmpfs", "tmpfs"]).arg(&dir));
@@ -133,11 +153,11 @@ impl std::ops::Sub for Disk {
     }
 }
 
-fn mount_image(scratch: &Scratch, dir: &Path, mkfs: &[&str]) {
+fn mount_image(scratch: &Scratch, dir: &Path, mkfs: &[&str], mebibytes: usize) {
     let image = scratch.path().join("image");
     let mut file = File::create(&image).expect("the image can be made");
     let zeros = vec![0; 1 << 20];
-    for _ in 0..IMAGE_MIB {
+    for _ in 0..mebibytes {
         file.write_all(&zeros)
             .expect("target/ has room for the image");
     }

@@ -15,6 +15,10 @@ impl Times {
         self.0.extend(other.0);
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The smallest time that `percent` of all do not exceed (nearest rank).
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
         let mut sorted = self.0.clone();
@@ -60,6 +64,18 @@ impl Spread {
         }
     }
 
+    pub(crate) fn low(&self) -> f64 {
+        self.low
+    }
+
+    pub(crate) fn median(&self) -> f64 {
+        self.median
+    }
+
+    pub(crate) fn high(&self) -> f64 {
+        self.high
+    }
+
     /// Of the quotients of two series, round by round: what both suffered alike cancels out.
     pub(crate) fn of_ratios(above: &[f64], below: &[f64]) -> Self {
         Self::of(above.iter().zip(below).map(|(above, below)| above / below))
@@ -77,6 +93,11 @@ impl std::fmt::Display for Spread {
 /// Milliseconds.
 pub(crate) fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
+}
+
+/// A count, to reckon with.
+pub(crate) fn count(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// Three digits that count.

@@ -30,6 +30,11 @@ impl Table {
     }
 }
 
+/// What a cell says of a goal.
+pub(crate) fn verdict(goal: impl fmt::Display, is_met: bool) -> String {
+    format!("{goal}: {}", if is_met { "met" } else { "missed" })
+}
+
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n", self.title)?;

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 const FLUSHES: &str = "trace=fsync,fdatasync,sync_file_range,syncfs,sync,msync";
 
 /// A program to start.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     /// The layerd built beside this program, with a `durability`.
     Layerd(&'static str),
@@ -142,9 +142,14 @@ impl Running {
 
     /// Waits until layerd has deleted what was removed.
     pub(crate) fn wait_reaped(&self) {
-        let trash = self.dir.join("root/t");
-        let empty = || std::fs::read_dir(&trash).is_ok_and(|mut entries| entries.next().is_none());
-        wait_until("the trash to be emptied", Duration::from_secs(120), empty);
+        let empty = || self.is_reaped();
+        wait_until("the trash to be emptied", Duration::from_secs(600), empty);
+    }
+
+    /// Whether layerd has deleted what was removed.
+    pub(crate) fn is_reaped(&self) -> bool {
+        let trash = std::fs::read_dir(self.dir.join("root/t"));
+        trash.is_ok_and(|mut entries| entries.next().is_none())
     }
 
     /// Lines of the trace up to now: one for each call.
@@ -152,6 +157,11 @@ impl Running {
         let text = std::fs::read_to_string(self.dir.join("trace")).unwrap_or_default();
         let begun = |line: &&str| !line.contains(" resumed>");
         text.lines().filter(begun).map(ToOwned::to_owned).collect()
+    }
+
+    /// Kills it as a crash would.
+    pub(crate) fn kill9(mut self) {
+        self.server.kill9();
     }
 
     /// Ends it in good order.

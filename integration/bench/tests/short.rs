@@ -29,6 +29,12 @@ fn rows(arguments: &[&str]) -> Vec<Vec<String>> {
         .collect()
 }
 
+/// The figure that a cell begins with.
+fn number(cell: &str) -> f64 {
+    let word = cell.split(' ').next().expect("a cell has words");
+    word.parse().expect("it begins with a figure")
+}
+
 #[test]
 fn root_durability_compares_commits_and_unpacks() {
     let rows = rows(&["durability", "--short", "--fs", "target", "--rounds", "1"]);
@@ -82,12 +88,59 @@ fn root_ops_give_a_rate_for_each_operation_and_server() {
     let peer = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/again.sh");
     let arguments = ["ops", "--fs", "target", "--rounds", "1", "--clients", "1,4"];
     let rows = rows(&[&arguments[..], &["--calls", "8", "--peer", peer]].concat());
-    // A head, and six operations with two numbers of clients on two servers.
-    assert_eq!(rows.len(), 1 + 6 * 2 * 2, "{rows:#?}");
+    // A head, and ten operations with two numbers of clients on two servers.
+    assert_eq!(rows.len(), 1 + 10 * 2 * 2, "{rows:#?}");
     for row in &rows[1..] {
-        let rate = row[3].split(' ').next().expect("a cell has words");
-        let rate: f64 = rate.parse().expect("a number");
-        assert!(rate > 1.0, "{row:?}");
-        assert_eq!(row[6].is_empty(), row[2] == "layerd, full", "{row:?}");
+        assert!(number(&row[3]) > 1.0, "{row:?}");
+        let (is_layerd, is_read) = (
+            row[2] == "layerd, full",
+            ["stat", "mounts"].contains(&&*row[0]),
+        );
+        assert_eq!(row[7].is_empty(), is_layerd, "{row:?}");
+        assert_eq!(row[9].is_empty(), is_layerd || !is_read, "{row:?}");
+    }
+}
+
+#[test]
+fn root_scale_compares_calls_memory_and_starts() {
+    let peer = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/again.sh");
+    let arguments = ["scale", "--fs", "target", "--rounds", "1", "--calls", "8"];
+    let rows = rows(&[&arguments[..], &["--snapshots", "12,60", "--peer", peer]].concat());
+    // Eight steps on four stores; memory of an empty one and twice of two; two that start.
+    assert_eq!(rows.len(), (1 + 8 * 4) + (1 + 5) + (1 + 2), "{rows:#?}");
+    let (steps, costs) = rows.split_at(1 + 8 * 4);
+    for row in &steps[1..] {
+        assert!(number(&row[4]) > 1.0, "{row:?}");
+    }
+    for row in &costs[1..6] {
+        assert!(number(&row[2]) > number(&row[3]), "{row:?}");
+    }
+    for row in &costs[7..] {
+        assert!(number(&row[1]) > 0.0 && number(&row[3]) > 0.0, "{row:?}");
+    }
+}
+
+#[test]
+fn root_flat_compares_layers_of_few_and_many_files() {
+    let arguments = [
+        "flat", "--fs", "target", "--rounds", "1", "--layers", "2", "--files", "10,1000",
+    ];
+    let rows = rows(&arguments);
+    assert_eq!(rows.len(), 1 + 5 * 2, "{rows:#?}");
+    for row in &rows[1..] {
+        assert!(number(&row[2]) > 0.0, "{row:?}");
+        let has_goal = row[1] == "1000" && (row[0].starts_with("commit") || row[0] == "usage");
+        assert_eq!(row[4].is_empty(), !has_goal, "{row:?}");
+    }
+}
+
+#[test]
+fn root_remove_is_timed_beside_rm() {
+    let extent = ["--snapshots", "20", "--files", "10", "--idle-secs", "1"];
+    let arguments = ["remove", "--fs", "target", "--rounds", "2"];
+    let rows = rows(&[&arguments[..], &extent].concat());
+    assert_eq!(rows.len(), 1 + 4, "{rows:#?}");
+    for row in &rows[1..] {
+        assert!(number(&row[1]) > 0.0 && number(&row[2]) > 0.0, "{row:?}");
     }
 }

@@ -9,8 +9,10 @@ use std::process::{Command, Stdio};
 use clap::ValueEnum;
 use layerd_integration::Scratch;
 use layerd_integration::image::layout::{Blob, write_descriptions};
-use layerd_integration::image::tar::{BLOCK, octal, seal, text};
+use layerd_integration::image::tar::BLOCK;
 use layerd_integration::process::output;
+
+use crate::content::write_member;
 
 /// Raise it when what is written here changes.
 const VERSION: u32 = 1;
@@ -199,26 +201,6 @@ fn write_archive(file: &Path, layer: usize, all: &[Files]) {
     }
     out.write_all(&[0; 2 * BLOCK]).expect("target/ has room");
     out.flush().expect("target/ has room");
-}
-
-fn write_member(out: &mut impl std::io::Write, name: &str, flag: u8, content: &[u8]) {
-    let mut head = [0; BLOCK];
-    text(&mut head[..100], name.as_bytes());
-    octal(
-        &mut head[100..108],
-        if flag == b'5' { 0o755 } else { 0o644 },
-    );
-    octal(&mut head[108..116], 0);
-    octal(&mut head[116..124], 0);
-    octal(&mut head[124..136], content.len() as u64);
-    octal(&mut head[136..148], 1_700_000_000);
-    head[156] = flag;
-    head[257..265].copy_from_slice(b"ustar\x0000");
-    seal(&mut head);
-    let padding = content.len().next_multiple_of(BLOCK) - content.len();
-    for part in [&head[..], content, &[0; BLOCK][..padding]] {
-        out.write_all(part).expect("target/ has room");
-    }
 }
 
 /// Text that compresses about as well as programs and their libraries do: words of a small

@@ -2,11 +2,11 @@
 
 use layerd_integration::process::output;
 use layerd_integration::{Containerd, Version};
-use nix::unistd::Pid;
 use std::process::Command;
 
 use super::contender::{Contender, Content};
 use super::images::{Image, Shape};
+use crate::cost;
 use crate::place::{Fs, Place};
 use crate::table::Table;
 use crate::target::Target;
@@ -22,7 +22,7 @@ pub(super) fn measure() -> Table {
     let extra = Contender::Layerd("full").extra(&dir, &layerd.socket());
     let containerd = Containerd::start_with(Version::V2_1, &state, &layerd.socket(), &extra);
     output(Command::new("sh").args(["-c", &format!("echo 5 >/proc/{}/clear_refs", layerd.pid())]));
-    let idle = most_memory(layerd.pid());
+    let idle = cost::memory(layerd.pid(), "VmHWM");
     containerd.ctr(&[
         "snapshots",
         "unpack",
@@ -30,7 +30,7 @@ pub(super) fn measure() -> Table {
         "layerd",
         &image.digest,
     ]);
-    let most = most_memory(layerd.pid());
+    let most = cost::memory(layerd.pid(), "VmHWM");
     let mut table = Table::new(
         format!(
             "Memory of layerd while it unpacks {}, KiB resident:",
@@ -42,12 +42,4 @@ pub(super) fn measure() -> Table {
     drop(containerd);
     layerd.stop();
     table
-}
-
-/// The most that was resident at a time, in KiB.
-fn most_memory(pid: Pid) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("layerd runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    number.expect("proc(5)")
 }
