@@ -358,6 +358,9 @@ impl<R: Read> Reader<R> {
         }
         if entry.kind == EntryKind::File {
             entry.stored = self.left;
+        } else {
+            // What an old archive says of a directory is nobody's content.
+            self.padding += std::mem::take(&mut self.left);
         }
         let whole = [(0, entry.size)];
         let pieces = entry.pieces.as_deref().unwrap_or(&whole);
