@@ -10,7 +10,7 @@ export CARGO_TERM_COLOR ?= auto
 # Tests that mount have names that begin with root_, or lie in a module of such a name.
 root_tests := test(/(^|::)root_/)
 # Those that drive other people's programs.
-peers_tests := package(layerd-integration) & binary(/^(containerd|docker|mount_grammar|conformance|volumes|package|visible)$$/)
+peers_tests := package(layerd-integration) & binary(/^(containerd|docker|mount_grammar|conformance|volumes|package|visible)$$/) | (package(layerd-bench) & binary(peers))
 # Mounts of the tests, whatever becomes of them, are gone with the namespace.
 own_mounts := unshare --mount --propagation private --
 nextest := cargo nextest run --workspace --locked
@@ -89,11 +89,12 @@ build: ## Build all programs
 as-root:
 	@[[ $$(id -u) == 0 ]] || { echo "make: these tests mount file systems: run make as root" >&2; exit 1; }
 
+# Needs 7 GiB of disk and 12 GiB of memory; nothing else should run meanwhile.
 .PHONY: bench
-bench: as-root peers release ## Measure layerd beside containerd's overlayfs, and count flushes (as root)
-	@peer=$$(integration/bench/peer/build.sh); \
-		$(own_mounts) target/release/layerd-bench ops --fs tmpfs,ext4,xfs --peer "$$peer"
-	@$(own_mounts) target/release/layerd-bench flushes
+bench: as-root peers release ## Measure layerd beside containerd's overlayfs (as root; an hour)
+	@peer=$$(integration/bench/peer/build.sh); bench="$(own_mounts) target/release/layerd-bench"; \
+		$$bench ops --fs tmpfs,ext4,xfs --peer "$$peer" --inside "$$peer" --svg docs/bench.svg; \
+		$$bench scale --peer "$$peer"; $$bench flat; $$bench remove; $$bench flushes
 
 .PHONY: bench-durability
 bench-durability: as-root release ## Measure what durability = "full" costs (as root)

@@ -12,7 +12,7 @@ use layerd_integration::process::output;
 /// Size of a loop image.
 const IMAGE_MIB: usize = 2048;
 /// Size of one with room for millions of files.
-const ROOMY_MIB: usize = 8192;
+const ROOMY_MIB: usize = 6144;
 
 /// A kind of file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
