@@ -127,7 +127,8 @@ impl Engine {
         let record = self.store.commit(commit, is_full)?;
         self.after_commit(&record);
         debug!(key = key.as_str(), name = record.key.as_str(), id = %record.id, "committed");
-        self.events.tell(Topic::Snapshot, "committed", record.key.as_str());
+        self.events
+            .tell(Topic::Snapshot, "committed", record.key.as_str());
         Ok(())
     }
 
