@@ -40,8 +40,8 @@ impl Target {
     }
 
     /// As [`start`](Self::start), for a layerd that unpacks what the containerd with everything in
-    /// `containerd` holds.
-    pub(crate) fn start_beside(&self, dir: &Path, containerd: &Path) -> Running {
+    /// `containerd` holds, with `more` in its configuration.
+    pub(crate) fn start_beside(&self, dir: &Path, containerd: &Path, more: &str) -> Running {
         let command = self.command(dir);
         let config = dir.join("config.toml");
         let mut file = std::fs::OpenOptions::new()
@@ -49,7 +49,7 @@ impl Target {
             .open(config)
             .expect("ours");
         let text = format!(
-            "[containerd]\naddress = \"{0}/containerd.sock\"\nroot = \"{0}/root\"\n",
+            "[containerd]\naddress = \"{0}/containerd.sock\"\nroot = \"{0}/root\"\n{more}",
             containerd.display()
         );
         file.write_all(text.as_bytes()).expect("a fresh folder");

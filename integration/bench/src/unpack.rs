@@ -10,6 +10,7 @@
 mod contender;
 mod images;
 mod memory;
+mod together;
 
 use clap::Args;
 

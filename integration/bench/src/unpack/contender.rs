@@ -10,6 +10,7 @@ use layerd_integration::{Containerd, Version};
 use nix::unistd::Pid;
 
 use super::images::Image;
+use super::together;
 use crate::place::Place;
 use crate::target::{Running, Target};
 
@@ -45,18 +46,21 @@ pub(crate) enum Contender {
     Walking,
     /// layerd's differ into layerd's snapshots, with a `durability`.
     Layerd(&'static str),
+    /// layerd, its content durable, with layers side by side: as newer versions of containerd ask for it.
+    Together,
     /// igzip and tar, two layers at a time, each into a directory of its own: no snapshots.
     Floor,
 }
 
 impl Contender {
     /// All, in the order of the tables. The first is what others are compared with.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Containerd,
         Self::ContainerdIgzip,
         Self::Walking,
         Self::Layerd("metadata"),
         Self::Layerd("full"),
+        Self::Together,
         Self::Floor,
     ];
 
@@ -66,6 +70,7 @@ impl Contender {
             Self::ContainerdIgzip => "the same with igzip".into(),
             Self::Walking => "containerd's differ, layerd's snapshots".into(),
             Self::Layerd(durability) => format!("layerd, durability {durability}"),
+            Self::Together => "the same, two layers at a time".into(),
             Self::Floor => "igzip and tar, two at a time".into(),
         }
     }
@@ -73,7 +78,7 @@ impl Contender {
     /// Whether the layers are on the disk when the client is told that they are there.
     pub(crate) fn is_durable(self) -> &'static str {
         match self {
-            Self::Layerd("full") | Self::Walking => "yes",
+            Self::Layerd("full") | Self::Walking | Self::Together => "yes",
             Self::Layerd(_) => "records only",
             Self::Containerd | Self::ContainerdIgzip | Self::Floor => "no",
         }
@@ -109,18 +114,7 @@ impl Contender {
         };
         place.sync();
         let (start, before) = (Instant::now(), processor());
-        let snapshotter = if layerd.is_some() {
-            "layerd"
-        } else {
-            "overlayfs"
-        };
-        containerd.ctr(&[
-            "snapshots",
-            "unpack",
-            "--snapshotter",
-            snapshotter,
-            &image.digest,
-        ]);
+        self.ask(&containerd, &socket, image);
         let (wall, after) = (start.elapsed(), processor());
         let layers = if layerd.is_some() {
             "layerd/root/l"
@@ -150,20 +144,37 @@ impl Contender {
         }
     }
 
+    /// Has the image unpacked.
+    fn ask(self, containerd: &Containerd, socket: &Path, image: &Image) {
+        let snapshotter = match self {
+            Self::Together => return together::unpack(socket, image),
+            Self::Walking | Self::Layerd(_) => "layerd",
+            Self::Containerd | Self::ContainerdIgzip | Self::Floor => "overlayfs",
+        };
+        containerd.ctr(&[
+            "snapshots",
+            "unpack",
+            "--snapshotter",
+            snapshotter,
+            &image.digest,
+        ]);
+    }
+
     fn layerd(self, dir: &Path, state: &Path) -> Option<Running> {
-        let durability = match self {
-            Self::Layerd(durability) => durability,
-            Self::Walking => "full",
+        let (durability, more) = match self {
+            Self::Layerd(durability) => (durability, ""),
+            Self::Walking => ("full", ""),
+            Self::Together => ("full", "[overlayfs]\nrebase = true\n"),
             Self::Containerd | Self::ContainerdIgzip | Self::Floor => return None,
         };
         let dir = dir.join("layerd");
         std::fs::create_dir(&dir).expect("a fresh file system can be written");
-        Some(Target::Layerd(durability).start_beside(&dir, state))
+        Some(Target::Layerd(durability).start_beside(&dir, state, more))
     }
 
     pub(super) fn extra(self, dir: &Path, socket: &Path) -> Extra {
         let differ = match self {
-            Self::Layerd(_) => "layerd-diff",
+            Self::Layerd(_) | Self::Together => "layerd-diff",
             _ => "walking",
         };
         let mut variables = vec![("CONTAINERD_DISABLE_PIGZ", "1".to_owned())];

@@ -18,7 +18,7 @@ pub(super) fn measure() -> Table {
     let place = Place::new(Fs::Xfs);
     let dir = place.sub("run");
     let state = content.copy();
-    let layerd = Target::Layerd("full").start_beside(&dir, &state);
+    let layerd = Target::Layerd("full").start_beside(&dir, &state, "");
     let extra = Contender::Layerd("full").extra(&dir, &layerd.socket());
     let containerd = Containerd::start_with(Version::V2_1, &state, &layerd.socket(), &extra);
     output(Command::new("sh").args(["-c", &format!("echo 5 >/proc/{}/clear_refs", layerd.pid())]));
