@@ -44,7 +44,7 @@ use crate::witness::Witness;
 /// sled keeps its pages here; records are read from memory, so little is enough.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// sled gives log space back only in its background thread.
-const BACKGROUND_FLUSH_MS: u64 = 500;
+const BACKGROUND_FLUSH_MS: u64 = 5_000;
 /// How long sled's threads may hold on to a database that was closed.
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 const META: &str = "meta";
