@@ -15,35 +15,10 @@ cd "$(dirname "$0")/.."
 demo=/var/tmp/layerd-recovery-demo
 pid=
 
-die() {
-    echo "recovery-demo.sh: $*" >&2
-    exit 1
-}
-
-say() {
-    printf '\n# %s\n' "$*"
-}
-
-# Prints a command as a person would type it, then runs it. A failure is part of the story.
-show() {
-    local code=0
-    echo "\$ $*"
-    "$@" || code=$?
-    ((code == 0)) || echo "(exit code $code)"
-}
+. integration/transcript.sh
 
 layerctl() {
     target/debug/layerctl --address $demo/layerd.sock "$@"
-}
-
-# Waits up to ten seconds for a command to succeed.
-await() {
-    local try
-    for ((try = 0; try < 200; try++)); do
-        "$@" >/dev/null 2>&1 && return
-        sleep 0.05
-    done
-    die "waited in vain for: $*; see $demo/layerd.log"
 }
 
 start() {
