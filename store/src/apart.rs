@@ -36,17 +36,16 @@ impl<T: Send + 'static> Apart<T> {
         Ok(Self { jobs, ended })
     }
 
-    /// Runs `act` and waits for it; `None` if it panicked or took longer than `limit`. After that
-    /// nothing more can be had from it.
-    pub(crate) fn run<R: Send + 'static>(
+    /// Has `act` run after all that was started before.
+    pub(crate) fn start<R: Send + 'static>(
         &self,
-        limit: Duration,
         act: impl FnOnce(&mut T) -> R + Send + 'static,
-    ) -> Option<R> {
+    ) -> Pending<R> {
         let (reply, outcome) = channel();
         let job: Job<T> = Box::new(move |inner| drop(reply.send(act(inner))));
-        self.jobs.send(job).ok()?;
-        outcome.recv_timeout(limit).ok()
+        // If the thread is gone, so is now the other end of `outcome`.
+        let _ = self.jobs.send(job);
+        Pending(outcome)
     }
 
     /// Drops it on its thread and waits for that, but no longer than `limit`; answers whether it
@@ -58,13 +57,25 @@ impl<T: Send + 'static> Apart<T> {
     }
 }
 
+/// What is being run.
+#[derive(Debug)]
+pub(crate) struct Pending<R>(Receiver<R>);
+
+impl<R> Pending<R> {
+    /// Waits for it; `None` if it panicked or takes longer than `limit`. After that nothing more
+    /// can be had from where it runs.
+    pub(crate) fn wait(&self, limit: Duration) -> Option<R> {
+        self.0.recv_timeout(limit).ok()
+    }
+}
+
 /// Runs `act` on a thread of its own; `None` if it panicked or took longer than `limit`.
 pub(crate) fn within<R: Send + 'static>(
     limit: Duration,
     act: impl FnOnce() -> R + Send + 'static,
 ) -> Option<R> {
     let apart = Apart::new("store-apart", ()).ok()?;
-    apart.run(limit, move |()| act())
+    apart.start(move |()| act()).wait(limit)
 }
 
 #[cfg(test)]
@@ -78,14 +89,15 @@ mod tests {
     #[test]
     fn gives_up_what_hangs_and_what_panics() {
         let apart = Apart::new("test", 1).unwrap();
-        assert_eq!(apart.run(LIMIT, |inner| *inner + 1), Some(2));
-        assert_eq!(apart.run(LIMIT, |_| panic!("told to")), None::<()>);
-        assert_eq!(apart.run(LIMIT, |_| ()), None, "it is gone");
+        assert_eq!(apart.start(|inner| *inner + 1).wait(LIMIT), Some(2));
+        assert_eq!(apart.start(|_| panic!("told to")).wait(LIMIT), None::<()>);
+        assert_eq!(apart.start(|_| ()).wait(LIMIT), None, "it is gone");
         assert!(apart.close(LIMIT));
         let slow = Apart::new("test", ()).unwrap();
         let short = Duration::from_millis(20);
         assert_eq!(
-            slow.run(short, move |()| std::thread::sleep(short * 20)),
+            slow.start(move |()| std::thread::sleep(short * 20))
+                .wait(short),
             None
         );
         assert!(!slow.close(short));

@@ -1,7 +1,7 @@
 //! sled, and nothing else names it.
 //!
 //! What sled 0.34 does not do by itself is done here:
-//! - Log writes are durable only after an fdatasync, with which a commit ends, on a descriptor of
+//! - Log writes are durable only after an fdatasync, with which a commit here ends, on a descriptor of
 //!   our own, because sled's background thread only logs its errors; those on which later writes
 //!   build are made so in [`crate::sys`], and a process in which that is not so refuses to run.
 //! - Values stay below [`VALUE_MAX`]: larger ones become blob files, which are never synced.
@@ -16,30 +16,31 @@
 //!   reports a failed write-back once and takes the pages for clean. Then a new database is built
 //!   from what was acknowledged, beside the old one, and takes its place in one exchange.
 
-use std::collections::BTreeMap;
+mod place;
+
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use nix::fcntl::{Flock, FlockArg};
 use sled::transaction::{
     ConflictableTransactionError, TransactionError, Transactional, TransactionalTree,
 };
 
-use tracing::warn;
-
-use crate::codec::{self, Assembly, Meta, RowKey, Table, VALUE_MAX, row_hash};
+use crate::codec::{Assembly, Meta, Table, VALUE_MAX, row_hash, rows};
+use crate::database::write_error;
 use crate::error::Error;
 use crate::folder::{copy_folder, io_error, remove_folder};
+use crate::journal::{Entry, Journal, Reader, Rows};
 use crate::state::Item;
 use crate::sys;
 use crate::view::View;
 use crate::witness::Witness;
+use place::Place;
 
 /// sled keeps its pages here; records are read from memory, so little is enough.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
@@ -48,22 +49,29 @@ const BACKGROUND_FLUSH_MS: u64 = 5_000;
 /// How long sled's threads may hold on to a database that was closed.
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 const META: &str = "meta";
-const FIRST_ID: u64 = 1;
-/// Rows in one commit while a database is built anew.
-const REBUILD_ROWS: usize = 500;
+/// Rows in one commit while a database is built anew, or takes in the journal; what one commit
+/// of the journal holds stays together.
+const ROWS: usize = 500;
 
-/// Rows to put (or, where there is no value, to delete) in one commit.
-pub(crate) type Rows = BTreeMap<RowKey, Option<Vec<u8>>>;
-
-/// The open database and what it last said of itself.
+/// sled's part of the database, and what it last said of itself.
 #[derive(Debug)]
 pub(crate) struct Db {
     sled: sled::Db,
     tables: Vec<sled::Tree>,
     meta_table: sled::Tree,
     log: File,
-    witness: Witness,
+    journal: Reader,
     meta: Meta,
+}
+
+/// What opening a database gives.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) db: Db,
+    pub(crate) journal: Journal,
+    /// As of the last commit, in the journal or not.
+    pub(crate) records: Vec<Item>,
+    pub(crate) ids_below: u64,
 }
 
 /// Why a database cannot be opened.
@@ -115,7 +123,7 @@ impl Db {
 
     /// Opens the database in `folder`, or creates it if this is a `fresh` store, and reads all
     /// records.
-    pub(crate) fn open(folder: &Path, fresh: bool) -> Result<(Self, Vec<Item>), Error> {
+    pub(crate) fn open(folder: &Path, fresh: bool) -> Result<Opened, Error> {
         let place = Place::new(folder);
         place.finish_interrupted()?;
         if fresh {
@@ -146,7 +154,7 @@ impl Db {
     }
 
     /// Reads a copy of the database in `folder`, made in `spare`.
-    pub(crate) fn inspect(folder: &Path, spare: &Path) -> Result<(Meta, Vec<Item>), Error> {
+    pub(crate) fn inspect(folder: &Path, spare: &Path) -> Result<Opened, Error> {
         let place = Place::new(folder);
         let source = if place.touched.exists() {
             &place.copy
@@ -162,48 +170,46 @@ impl Db {
         if witness.exists() {
             fs::copy(&witness, spare.join("sequence")).map_err(io_error("copy", &witness))?;
         }
-        let (db, records) = Self::open(spare, false).map_err(|error| match error {
+        Self::open(spare, false).map_err(|error| match error {
             Error::Damaged { what, .. } => Error::Damaged {
                 path: source.clone(),
                 what,
             },
             other => other,
-        })?;
-        Ok((db.meta.clone(), records))
+        })
     }
 
-    /// Builds a database that holds exactly what `view` does, in the place of the one there, if
-    /// any, which is set aside; its path comes with the answer. Needs space for both.
+    /// Builds a database that holds exactly what `view` does, with an empty journal, in the place of
+    /// the one there, if any, which is set aside; its path comes with the answer. Needs space for
+    /// both. Its first commit has the number after `sequence`.
     pub(crate) fn rebuild(
         folder: &Path,
         view: &View,
         sequence: u64,
         ids_below: u64,
-    ) -> Result<(Self, PathBuf), Error> {
+    ) -> Result<(Opened, PathBuf), Error> {
         sys::forget_failure();
         let place = Place::new(folder);
         remove_folder(&place.fresh)?;
-        let mut db = Self::open_sled(&place.fresh).map_err(write_error)?;
+        let mut db = Self::create(&place.fresh)?;
         db.meta.sequence = sequence;
         let mut portion = Rows::new();
         for item in view.items() {
-            portion.extend(
-                codec::rows(&item)
-                    .into_iter()
-                    .map(|(key, value)| (key, Some(value))),
-            );
-            if portion.len() >= REBUILD_ROWS {
-                db.commit_rows(&std::mem::take(&mut portion), ids_below)?;
+            let rows = rows(&item).into_iter();
+            portion.extend(rows.map(|(key, value)| (key, Some(value))));
+            if portion.len() >= ROWS {
+                db.commit_next(&std::mem::take(&mut portion), ids_below)?;
             }
         }
-        db.commit_rows(&portion, ids_below)?;
+        db.commit_next(&portion, ids_below)?;
         let old = folder.join(format!("db.old.{}", db.meta.sequence));
         drop(db);
         place.sync_fresh()?;
         place.exchange(&old)?;
-        let (db, _) = Self::open(folder, false)?;
-        db.witness.note(db.meta.sequence).map_err(write_error)?;
-        Ok((db, old))
+        let mut opened = Self::open(folder, false)?;
+        let last = opened.journal.last();
+        opened.journal.note(last).map_err(write_error)?;
+        Ok((opened, old))
     }
 
     /// Deletes a database that [`rebuild`](Self::rebuild) set aside.
@@ -218,23 +224,36 @@ impl Db {
         Ok(witness.last.unwrap_or(0))
     }
 
-    fn open_and_read(path: &Path) -> Result<(Self, Vec<Item>), Trouble> {
+    fn open_and_read(path: &Path) -> Result<Opened, Trouble> {
         remove_half_made_snapshots(path)?;
-        let db = Self::open_sled(path)?;
+        let mut db = Self::open_sled(path)?;
         let row = db.meta_table.get(META).map_err(io::Error::from)?;
         let Some(row) = row else {
             return Err("it is empty".to_owned().into());
         };
-        let meta = Meta::from_row(&row).map_err(str::to_owned)?;
-        if let Some(last) = db.witness.last
-            && meta.sequence < last
+        db.meta = Meta::from_row(&row).map_err(str::to_owned)?;
+        let (journal, entries) = Journal::open(path, db.meta.sequence)?;
+        let found = journal.last();
+        if let Some(noted) = journal.noted()
+            && found < noted
         {
-            let found = meta.sequence;
-            let what = format!("it ends with commit {found}, but commit {last} was acknowledged");
+            let what = format!("it ends with commit {found}, but commit {noted} was acknowledged");
             return Err(what.into());
         }
-        let records = db.read_all(&meta)?;
-        Ok((Self { meta, ..db }, records))
+        let ids_below = entries.last().map_or(db.meta.ids_below, |e| e.ids_below);
+        Ok(Opened {
+            records: db.read_all(entries)?,
+            db,
+            journal,
+            ids_below,
+        })
+    }
+
+    /// Makes an empty one in a new folder; durable only after that was synced.
+    fn create(path: &Path) -> Result<Self, Error> {
+        let made = fs::create_dir(path).and_then(|()| Journal::create(path));
+        made.and_then(|()| Self::open_sled(path))
+            .map_err(write_error)
     }
 
     fn open_sled(path: &Path) -> io::Result<Self> {
@@ -256,61 +275,102 @@ impl Db {
             tables: tables.collect::<Result<_, _>>()?,
             meta_table: sled.open_tree(META)?,
             log: File::open(&log)?,
-            witness: Witness::open(&path.with_file_name("sequence"))?,
+            journal: Reader::open(path)?,
             meta: Meta::default(),
             sled,
         })
     }
 
-    fn read_all(&self, meta: &Meta) -> Result<Vec<Item>, String> {
+    /// The records of all rows that sled has, as `newer` commits changed them.
+    fn read_all(&self, newer: Vec<Entry>) -> Result<Vec<Item>, String> {
+        let newer: Rows = newer.into_iter().flat_map(|entry| entry.rows).collect();
         let mut assembly = Assembly::default();
+        let mut add = |table, key: &[u8], value: &[u8]| {
+            let added = assembly.add(table, key, value);
+            added.map_err(|error| error.to_string())
+        };
         let (mut rows, mut digest) = (0u64, 0u128);
         for table in Table::ALL {
             for row in self.table(table).iter() {
                 let (key, value) = row.map_err(|error| error.to_string())?;
                 rows += 1;
                 digest = digest.wrapping_add(row_hash(table, &key, &value));
-                assembly
-                    .add(table, &key, &value)
-                    .map_err(|error| error.to_string())?;
+                if newer.is_empty() || !newer.contains_key(&(table, key.to_vec())) {
+                    add(table, &key, &value)?;
+                }
             }
         }
-        if (rows, digest) != (meta.rows, meta.digest()) {
-            let wanted = meta.rows;
+        if (rows, digest) != (self.meta.rows, self.meta.digest()) {
+            let wanted = self.meta.rows;
             return Err(format!(
                 "it holds {rows} rows where {wanted} were committed, or other ones"
             ));
         }
+        for ((table, key), value) in &newer {
+            if let Some(value) = value {
+                add(*table, key, value)?;
+            }
+        }
         assembly.finish().map_err(|error| error.to_string())
     }
 
-    /// What the last commit said.
-    pub(crate) fn meta(&self) -> &Meta {
-        &self.meta
+    /// Number of the last commit that sled has.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.meta.sequence
     }
 
-    /// Applies all rows in one transaction and makes it durable. After an error nothing may be
-    /// assumed about what is on disk, and the handle must not be used again.
-    pub(crate) fn commit(&mut self, rows: &Rows, ids_below: u64) -> Result<(), Error> {
-        self.commit_rows(rows, ids_below)?;
-        self.witness.note(self.meta.sequence).map_err(write_error)
+    /// Takes all commits up to a number in from the journal, and waits until they are durable. After
+    /// an error nothing may be assumed about what is on disk, and the handle must not be used
+    /// again.
+    pub(crate) fn take_in(&mut self, through: u64) -> Result<(), Error> {
+        let mut entries = self
+            .journal
+            .after(self.meta.sequence)
+            .map_err(write_error)?;
+        entries.retain(|entry| entry.sequence <= through);
+        let mut merged = Rows::new();
+        for Entry {
+            sequence,
+            ids_below,
+            rows,
+        } in entries
+        {
+            merged.extend(rows);
+            if merged.len() >= ROWS || sequence == through {
+                self.commit_rows(&std::mem::take(&mut merged), ids_below, sequence)?;
+            }
+        }
+        if self.meta.sequence < through {
+            let what = format!("the journal does not hold commit {through}");
+            return Err(write_error(io::Error::other(what)));
+        }
+        Ok(())
     }
 
-    fn commit_rows(&mut self, rows: &Rows, ids_below: u64) -> Result<(), Error> {
-        let meta = self.meta_after(rows, ids_below)?;
+    /// Commits what is not in the journal, and waits until it is durable. After an error as
+    /// [`take_in`](Self::take_in).
+    pub(crate) fn commit(&mut self, entry: &Entry) -> Result<(), Error> {
+        self.commit_rows(&entry.rows, entry.ids_below, entry.sequence)
+    }
+
+    fn commit_next(&mut self, rows: &Rows, ids_below: u64) -> Result<(), Error> {
+        self.commit_rows(rows, ids_below, self.meta.sequence + 1)
+    }
+
+    fn commit_rows(&mut self, rows: &Rows, ids_below: u64, sequence: u64) -> Result<(), Error> {
+        let meta = Meta {
+            sequence,
+            ids_below,
+            ..self.meta_after(rows)?
+        };
         self.apply(rows, &meta)?;
         self.flush()?;
         self.meta = meta;
         Ok(())
     }
 
-    /// Makes the number of the last commit durable, so that the next opening can tell exactly
-    /// whether it is all there.
-    pub(crate) fn seal(&self) -> Result<(), Error> {
-        self.witness.file.sync_all().map_err(write_error)
-    }
-
-    fn meta_after(&self, rows: &Rows, ids_below: u64) -> Result<Meta, Error> {
+    /// Counts and sums the rows as they will be.
+    fn meta_after(&self, rows: &Rows) -> Result<Meta, Error> {
         let mut meta = self.meta.clone();
         let mut digest = meta.digest();
         for ((table, key), value) in rows {
@@ -324,8 +384,6 @@ impl Db {
             }
         }
         meta.set_digest(digest);
-        meta.sequence += 1;
-        meta.ids_below = ids_below;
         Ok(meta)
     }
 
@@ -376,112 +434,6 @@ impl Db {
 
     fn table(&self, table: Table) -> &sled::Tree {
         &self.tables[table as usize]
-    }
-}
-
-fn write_error(cause: impl Into<io::Error>) -> Error {
-    Error::Write {
-        cause: Arc::new(cause.into()),
-    }
-}
-
-/// The folders around the database.
-struct Place {
-    folder: PathBuf,
-    db: PathBuf,
-    /// Where the first one is built.
-    fresh: PathBuf,
-    /// The copy kept while opening.
-    copy: PathBuf,
-    /// A database that failed to open, on its way out.
-    touched: PathBuf,
-}
-
-impl Place {
-    fn new(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            db: folder.join("db"),
-            fresh: folder.join("db.new"),
-            copy: folder.join("db.copy"),
-            touched: folder.join("db.touched"),
-        }
-    }
-
-    /// Ends what a crash interrupted.
-    fn finish_interrupted(&self) -> Result<(), Error> {
-        if self.touched.exists() {
-            self.put_copy_back()?;
-        }
-        remove_folder(&self.fresh)
-    }
-
-    fn create(&self) -> Result<(), Error> {
-        let mut db = Db::open_sled(&self.fresh).map_err(write_error)?;
-        db.commit_rows(&Rows::new(), FIRST_ID)?;
-        drop(db);
-        let log = self.fresh.join("db");
-        wait_until_released(&log).map_err(io_error("close", &log))?;
-        self.sync_fresh()?;
-        self.rename(&self.fresh, &self.db)
-    }
-
-    fn sync_fresh(&self) -> Result<(), Error> {
-        for path in [
-            &self.fresh.join("conf"),
-            &self.fresh.join("db"),
-            &self.fresh,
-        ] {
-            let synced = File::open(path).and_then(|file| file.sync_all());
-            synced.map_err(io_error("sync", path))?;
-        }
-        Ok(())
-    }
-
-    /// Puts what was built in the place of the database, in one step, and that one to `old`.
-    fn exchange(&self, old: &Path) -> Result<(), Error> {
-        if !self.db.exists() {
-            return self.rename(&self.fresh, &self.db);
-        }
-        let flags = RenameFlags::RENAME_EXCHANGE;
-        let exchanged = renameat2(AT_FDCWD, &self.fresh, AT_FDCWD, &self.db, flags);
-        exchanged.map_err(|errno| io_error("exchange the database", &self.db)(errno.into()))?;
-        self.rename(&self.fresh, old)
-    }
-
-    /// A full disk must not keep the store from opening, or nothing could be removed any more.
-    fn keep_copy(&self) -> Result<bool, Error> {
-        remove_folder(&self.copy)?;
-        match copy_folder(&self.db, &self.copy) {
-            Ok(()) => Ok(true),
-            Err(cause)
-                if matches!(
-                    cause.kind(),
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-                ) =>
-            {
-                warn!("the disk is too full for a copy of the database while it is opened");
-                remove_folder(&self.copy)?;
-                Ok(false)
-            }
-            Err(cause) => Err(io_error("copy the database to", &self.copy)(cause)),
-        }
-    }
-
-    /// The copy is whole: it was finished before anything was moved to `touched`.
-    fn put_copy_back(&self) -> Result<(), Error> {
-        if self.db.exists() && !self.touched.exists() {
-            self.rename(&self.db, &self.touched)?;
-        }
-        if self.copy.exists() {
-            self.rename(&self.copy, &self.db)?;
-        }
-        remove_folder(&self.touched)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
-        let renamed = fs::rename(from, to).and_then(|()| File::open(&self.folder)?.sync_all());
-        renamed.map_err(io_error("rename the database to", to))
     }
 }
 

@@ -11,10 +11,12 @@
 
 mod apart;
 mod codec;
+mod database;
 mod db;
 mod error;
 mod export;
 mod folder;
+mod journal;
 mod lock;
 mod model;
 mod published;

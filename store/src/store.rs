@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::mem;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -91,13 +92,13 @@ impl Store {
         let space = Space::new(folder);
         let has_format = check_format(folder)?;
         let fresh = !has_format && !Db::exists(folder) && export::list(folder)?.is_empty();
-        let (db, records) = Db::open(folder, fresh)?;
+        let mut opened = Db::open(folder, fresh)?;
         if !has_format {
             write_format(folder)?;
         }
-        let view = View::of(records, db.meta().sequence)?;
+        let view = View::of(mem::take(&mut opened.records), opened.journal.last())?;
         lock.note_holder();
-        let next = db.meta().ids_below;
+        let next = opened.ids_below;
         let shared = Arc::new(Shared::new(view, next));
         let lock = Held {
             shared: shared.clone(),
@@ -105,7 +106,7 @@ impl Store {
         };
         let exporter = Exporter::start(folder, shared.clone());
         let exporter = exporter.map_err(io_error("start the exporter of", folder))?;
-        let writer = Writer::start(db, folder, space, shared.clone(), options.barrier);
+        let writer = Writer::start(opened, folder, space, shared.clone(), options.barrier);
         Ok(Self {
             writer: writer.map_err(io_error("start the writer of", folder))?,
             _exporter: exporter,
@@ -130,8 +131,9 @@ impl Store {
         check_format(folder)?;
         let copy =
             tempfile::tempdir().map_err(io_error("create", Path::new("a temporary folder")))?;
-        let (meta, records) = Db::inspect(folder, copy.path())?;
-        Ok((View::of(records, meta.sequence)?, LayerId(meta.ids_below)))
+        let opened = Db::inspect(folder, copy.path())?;
+        let view = View::of(opened.records, opened.journal.last())?;
+        Ok((view, LayerId(opened.ids_below)))
     }
 
     /// Puts an export in place of the database, which is set aside as `db.old.<sequence>`, never
@@ -147,8 +149,8 @@ impl Store {
         let view = View::of(export.items.clone(), export.meta.sequence)?;
         let ids_below = export.meta.ids_below.max(above.0.saturating_add(1));
         let sequence = export.meta.sequence.max(Db::last_sequence(folder)?);
-        let (db, _) = Db::rebuild(folder, &view, sequence, ids_below)?;
-        drop(db);
+        let (opened, _) = Db::rebuild(folder, &view, sequence, ids_below)?;
+        drop(opened);
         if !has_format {
             write_format(folder)?;
         }

@@ -17,11 +17,13 @@ use std::{io, mem};
 use metrics::histogram;
 use tracing::{error, warn};
 
-use crate::apart::{Apart, within};
+use crate::apart::within;
 use crate::codec;
-use crate::db::{Db, Rows};
+use crate::database::{Database, LIMIT};
+use crate::db::{Db, Opened};
 use crate::error::Error;
 use crate::folder::io_error;
+use crate::journal::Rows;
 use crate::space::Space;
 use crate::stage::{self, Stage};
 use crate::state::{Decision, Edit};
@@ -38,9 +40,6 @@ const QUEUE: usize = 1024;
 const ID_RESERVE: u64 = 256;
 /// How often a failed database is built anew, at most.
 const REBUILD_PAUSE: Duration = Duration::from_secs(1);
-/// How long a commit may take before its database is given up. A disk that is only slow answers
-/// within this; if it does not, building the database anew is no harm.
-const COMMIT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a database may take to close whose commit has used up its limit: it does not do better
 /// the second time, and everybody waits.
 const CLOSE_LIMIT_MIN: Duration = Duration::from_millis(500);
@@ -106,7 +105,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Starts the thread.
     pub(crate) fn start(
-        db: Db,
+        opened: Opened,
         folder: &Path,
         space: Space,
         shared: Arc<Shared>,
@@ -114,7 +113,7 @@ impl Writer {
     ) -> std::io::Result<Self> {
         let (requests, queue) = sync_channel(QUEUE);
         let batches = Batches {
-            db: Some(Apart::new("store-log", db)?),
+            database: Some(Database::new(opened)?),
             folder: folder.to_owned(),
             space,
             shared,
@@ -186,7 +185,7 @@ fn decided<T: Send + 'static>(
 
 struct Batches {
     /// Gone after a failed write, until it is built anew.
-    db: Option<Apart<Db>>,
+    database: Option<Database>,
     folder: PathBuf,
     space: Space,
     shared: Arc<Shared>,
@@ -265,7 +264,7 @@ impl Batches {
     fn write(&mut self, rows: Rows) -> Result<Option<u64>, Error> {
         let ids_ran_out = self.shared.next_id.load(Ordering::Acquire)
             > self.shared.ids_below.load(Ordering::Acquire);
-        if rows.is_empty() && !ids_ran_out && self.db.is_some() {
+        if rows.is_empty() && !ids_ran_out && self.database.is_some() {
             return Ok(None);
         }
         let begun = Instant::now();
@@ -276,7 +275,7 @@ impl Batches {
                 "the database failed"
             );
             self.shared.failed.store(true, Ordering::Release);
-            self.close(COMMIT_LIMIT.saturating_sub(begun.elapsed()));
+            self.close(LIMIT.saturating_sub(begun.elapsed()));
             if is_full(error) {
                 self.space.release();
             }
@@ -287,8 +286,10 @@ impl Batches {
     /// sled writes once more when it is dropped, and after a failed write it may panic or hang over
     /// that.
     fn close(&mut self, limit: Duration) {
-        let Some(db) = self.db.take() else { return };
-        if self.shared.has_hung() || !db.close(limit.max(CLOSE_LIMIT_MIN)) {
+        let Some(database) = self.database.take() else {
+            return;
+        };
+        if self.shared.has_hung() || !database.close(limit.max(CLOSE_LIMIT_MIN)) {
             self.give_up();
         }
     }
@@ -303,19 +304,18 @@ impl Batches {
 
     fn commit(&mut self, rows: Rows, reserve: u64) -> Result<u64, Error> {
         let below = self.shared.next_id.load(Ordering::Acquire) + reserve;
-        if self.db.is_none() {
-            self.db = Some(self.rebuild(below)?);
+        if self.database.is_none() {
+            self.database = Some(self.rebuild(below)?);
         }
-        let commit = move |db: &mut Db| db.commit(&rows, below).map(|()| db.meta().sequence);
-        let done = self.db.as_ref().and_then(|db| db.run(COMMIT_LIMIT, commit));
-        let sequence = done.unwrap_or_else(|| Err(gone("the database hangs or panicked")))?;
+        let database = self.database.as_mut().ok_or_else(|| gone("it is closed"))?;
+        let sequence = database.commit(rows, below)?;
         self.shared.ids_below.store(below, Ordering::Release);
         self.shared.failed.store(false, Ordering::Release);
         Ok(sequence)
     }
 
     /// What is on disk after a failed write is unknown. What was acknowledged is in memory.
-    fn rebuild(&mut self, ids_below: u64) -> Result<Apart<Db>, Error> {
+    fn rebuild(&mut self, ids_below: u64) -> Result<Database, Error> {
         let now = Instant::now();
         if now < self.rebuild_after {
             return Err(gone(
@@ -330,31 +330,28 @@ impl Batches {
         // The failed commit may be on disk after all; the new database must not seem older.
         let sequence = view.sequence().max(Db::last_sequence(&self.folder)?) + 1;
         let built = within(REBUILD_LIMIT, move || {
-            let (db, old) = Db::rebuild(&folder, &view, sequence, ids_below)?;
+            let (opened, old) = Db::rebuild(&folder, &view, sequence, ids_below)?;
             Db::discard(&old)?;
-            Ok(db)
+            Ok(opened)
         });
-        let db = built.unwrap_or_else(|| {
+        let opened = built.unwrap_or_else(|| {
             self.give_up();
             Err(gone("building the database anew hangs or panicked"))
         })?;
         warn!("the database was built anew after a failed write; nothing acknowledged was lost");
-        Apart::new("store-log", db).map_err(io_error("start the thread of", &self.folder))
+        Database::new(opened).map_err(io_error("start the thread of", &self.folder))
     }
 
     /// After a clean stop the reserved ids that nobody took are free again.
     fn end(mut self) {
-        if self.db.is_none() {
+        if self.database.is_none() {
             return;
         }
         let mut view = View::clone(&self.shared.view.load());
         let last = self.commit(Rows::new(), 0);
-        let sealed = self
-            .db
-            .as_ref()
-            .and_then(|db| db.run(COMMIT_LIMIT, |db| db.seal()));
-        let sealed = sealed.unwrap_or_else(|| Err(gone("the database hangs or panicked")));
-        match last.and_then(|sequence| sealed.map(|()| sequence)) {
+        let finish = |database: &mut Database| database.finish();
+        let finished = self.database.as_mut().map_or(Ok(()), finish);
+        match last.and_then(|sequence| finished.map(|()| sequence)) {
             Ok(sequence) => {
                 view.set_sequence(sequence);
                 self.shared.publish(view);
@@ -367,7 +364,7 @@ impl Batches {
                 );
             }
         }
-        self.close(COMMIT_LIMIT);
+        self.close(LIMIT);
     }
 }
 

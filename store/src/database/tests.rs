@@ -1,0 +1,124 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::*;
+use crate::codec;
+use crate::folder::copy_folder;
+use crate::model::{Key, Kind, LABEL_MAX, Labels, LayerId, Record, Timestamp};
+use crate::state::Item;
+
+/// Records by id.
+type Model = BTreeMap<u64, Item>;
+
+/// A record with labels of about so many KiB.
+fn item(id: u64, version: i64, size: u64) -> Item {
+    let value = "v".repeat(LABEL_MAX - 8);
+    let labels = (0..size.div_ceil(4)).map(|n| (format!("{n:04}"), value.clone()));
+    Item::Snapshot(Arc::new(Record {
+        id: LayerId(id),
+        key: Key::parse("key", &format!("key {id}")).unwrap(),
+        kind: Kind::Active,
+        parent: None,
+        created: Timestamp(0),
+        updated: Timestamp(version),
+        labels: Labels::parse(labels.collect()).unwrap(),
+        usage: None,
+        origin: None,
+        retired: None,
+        damage: None,
+        floats: false,
+    }))
+}
+
+/// What changes `model` to hold `new` under `id`, in the database as well.
+fn change(model: &mut Model, id: u64, new: Option<Item>) -> Rows {
+    let old = model.remove(&id);
+    let gone = old.iter().flat_map(codec::rows).map(|(key, _)| (key, None));
+    let come = new.iter().flat_map(codec::rows);
+    let rows = gone.chain(come.map(|(key, value)| (key, Some(value))));
+    let rows = rows.collect();
+    model.extend(new.map(|item| (id, item)));
+    rows
+}
+
+fn open(folder: &Path, fresh: bool) -> Opened {
+    Db::open(folder, fresh).unwrap()
+}
+
+/// What is found if the process is killed now.
+fn after_a_kill(folder: &Path) -> Opened {
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(folder, &copy.path().join("meta")).unwrap();
+    open(&copy.path().join("meta"), false)
+}
+
+fn assert_holds(opened: &Opened, model: &Model, sequence: u64) {
+    let all: Vec<_> = model.values().cloned().collect();
+    assert!(opened.records == all, "commit {sequence}: other records");
+    assert_eq!(opened.journal.last(), sequence);
+    assert_eq!(opened.ids_below, 1000 + sequence);
+}
+
+/// Commits of all sizes, most of one page, some of many, some larger than the journal; killed and
+/// opened anew at any time, also while sled takes in.
+#[test]
+fn holds_what_was_committed_whenever_it_is_killed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut model = Model::new();
+    let opened = open(root.path(), true);
+    let mut sequence = opened.journal.last();
+    let mut database = Database::new(opened).unwrap();
+    for step in 1..=900_u64 {
+        // Records in the commit, and the size of each.
+        let (count, size) = match step {
+            300 | 302 | 603 => (6, 200),
+            _ if step % 50 == 7 => (1, 150),
+            _ => (1, 0),
+        };
+        let mut rows = Rows::new();
+        for id in (step * 7..).take(count).map(|id| id % 40) {
+            let new = (step % 7 != 0).then(|| item(id, i64::try_from(step).unwrap(), size));
+            rows.extend(change(&mut model, id, new));
+        }
+        sequence += 1;
+        assert_eq!(database.commit(rows, 1000 + sequence).unwrap(), sequence);
+        if step % 61 == 0 || (298..=303).contains(&step) {
+            assert_holds(&after_a_kill(root.path()), &model, sequence);
+        }
+        if step % 250 == 0 {
+            assert!(database.close(LIMIT));
+            let opened = open(root.path(), false);
+            assert_holds(&opened, &model, sequence);
+            database = Database::new(opened).unwrap();
+        }
+    }
+    database.finish().unwrap();
+    assert!(database.close(LIMIT));
+    let opened = open(root.path(), false);
+    assert_holds(&opened, &model, sequence);
+    assert_eq!(opened.db.sequence(), sequence, "sled has it all");
+}
+
+/// What stands in the journal alone is looked for by its number, as what sled holds is.
+#[test]
+fn a_journal_that_lost_its_end_is_damage() {
+    let root = tempfile::tempdir().unwrap();
+    let mut database = Database::new(open(root.path(), true)).unwrap();
+    for id in 1..=20 {
+        let rows = change(&mut Model::new(), id, Some(item(id, 0, 0)));
+        database.commit(rows, 100).unwrap();
+    }
+    let copy = tempfile::tempdir().unwrap();
+    let meta = copy.path().join("meta");
+    copy_folder(root.path(), &meta).unwrap();
+    let journal = meta.join("db").join(crate::journal::NAME);
+    let mut bytes = std::fs::read(&journal).unwrap();
+    bytes[10 * 4096..].fill(0);
+    std::fs::write(&journal, bytes).unwrap();
+    let error = Db::open(&meta, false).unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("acknowledged"), "{error}");
+    std::fs::remove_file(&journal).unwrap();
+    let error = Db::open(&meta, false).unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+}

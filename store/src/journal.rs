@@ -1,0 +1,338 @@
+//! What was committed and sled has not taken in yet.
+//!
+//! A commit is one entry in a file whose whole length was written when it was made. To write over
+//! what is allocated already changes no size and no extent, so that one fdatasync(2) makes an entry
+//! durable without the file system's own journal. The file has two halves: while one fills, sled
+//! takes in the other, many commits at a time, and then that one is written over.
+//!
+//! - An entry begins at a page of its own: no page is written again while it holds something that
+//!   was acknowledged and is needed.
+//! - Its checksum covers that of the entry before it in its half, and the first one a number that
+//!   nobody outside knows. So what is left of older entries, an entry of which only some pages
+//!   reached the disk, and bytes that a client chose to look like one all end the half.
+//! - The last entries may be such that were never acknowledged. They are taken: the call that
+//!   asked for them has no answer, and may have been carried out.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use prost::Message as _;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::codec::{RowKey, Table};
+use crate::witness::Witness;
+
+/// Rows to put (or, where there is no value, to delete) in one commit.
+pub(crate) type Rows = BTreeMap<RowKey, Option<Vec<u8>>>;
+
+/// Its name, in the database's folder.
+pub(crate) const NAME: &str = "journal";
+
+const MAGIC: &[u8; 8] = b"layerdJ1";
+const PAGE: usize = 4096;
+/// Bytes of a half.
+const HALF: usize = 1024 * 1024;
+/// Checksum, length of the body, number of the commit.
+const HEAD: usize = 16 + 4 + 8;
+
+/// One commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) sequence: u64,
+    /// No id at or above this one was ever handed out.
+    pub(crate) ids_below: u64,
+    pub(crate) rows: Rows,
+}
+
+/// What an entry holds besides its number.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Body {
+    #[prost(uint64, tag = "1")]
+    ids_below: u64,
+    #[prost(message, repeated, tag = "2")]
+    rows: Vec<Row>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Row {
+    #[prost(uint32, tag = "1")]
+    table: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    key: Vec<u8>,
+    /// None deletes the row.
+    #[prost(bytes = "vec", optional, tag = "3")]
+    value: Option<Vec<u8>>,
+}
+
+impl Body {
+    pub(crate) fn new(rows: Rows, ids_below: u64) -> Self {
+        let row = |((table, key), value): (RowKey, Option<Vec<u8>>)| Row {
+            table: table as u32,
+            key,
+            value,
+        };
+        let rows = rows.into_iter().map(row).collect();
+        Self { ids_below, rows }
+    }
+
+    /// None if a table is unknown.
+    pub(crate) fn into_entry(self, sequence: u64) -> Option<Entry> {
+        let row = |row: Row| {
+            let table = *Table::ALL.get(usize::try_from(row.table).ok()?)?;
+            Some(((table, row.key), row.value))
+        };
+        Some(Entry {
+            sequence,
+            ids_below: self.ids_below,
+            rows: self.rows.into_iter().map(row).collect::<Option<_>>()?,
+        })
+    }
+
+    /// Bytes that its entry takes.
+    pub(crate) fn size(&self) -> usize {
+        (HEAD + self.encoded_len()).next_multiple_of(PAGE)
+    }
+}
+
+/// Reads the journal, also while it is written.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader {
+    file: Arc<File>,
+    /// What the checksum of the first entry of a half covers.
+    salt: u128,
+}
+
+/// What one half holds.
+#[derive(Debug, Default)]
+struct Half {
+    entries: Vec<Entry>,
+    /// Bytes of it that they take.
+    used: usize,
+    /// Checksum of the last one.
+    sum: u128,
+}
+
+impl Half {
+    fn last(&self) -> u64 {
+        self.entries.last().map_or(0, |entry| entry.sequence)
+    }
+}
+
+impl Reader {
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(folder.join(NAME))?;
+        let mut head = [0; MAGIC.len() + 16];
+        file.read_exact_at(&mut head, 0)?;
+        let Some(salt) = head.strip_prefix(MAGIC) else {
+            return Err(invalid("it is no journal, or one of an unknown format"));
+        };
+        let salt = u128::from_le_bytes(salt.try_into().unwrap_or_default());
+        let file = Arc::new(file);
+        Ok(Self { file, salt })
+    }
+
+    /// The commits after number `taken`, in order and without a gap.
+    pub(crate) fn after(&self, taken: u64) -> io::Result<Vec<Entry>> {
+        gapless([self.half(0)?, self.half(1)?], taken)
+    }
+
+    fn half(&self, half: usize) -> io::Result<Half> {
+        let mut bytes = vec![0; HALF];
+        self.file.read_exact_at(&mut bytes, offset(half, 0))?;
+        let mut found = Half {
+            sum: self.salt,
+            ..Half::default()
+        };
+        while let Some((entry, sum)) = parse(&bytes[found.used..], found.sum) {
+            let body = Body::decode(entry.body).ok();
+            let Some(read) = body.and_then(|body| body.into_entry(entry.sequence)) else {
+                return Err(invalid("an entry with a right checksum cannot be read"));
+            };
+            found.used += (HEAD + entry.body.len()).next_multiple_of(PAGE);
+            found.sum = sum;
+            found.entries.push(read);
+        }
+        Ok(found)
+    }
+
+    /// Makes sure that what was read is on the disk: if the kernel could not write it, and told a
+    /// process that has ended since, it is in memory only, and counts as written.
+    fn write_again(&self, half: usize, used: usize) -> io::Result<()> {
+        let mut bytes = vec![0; used];
+        self.file.read_exact_at(&mut bytes, offset(half, 0))?;
+        self.file.write_all_at(&bytes, offset(half, 0))?;
+        self.file.sync_data()
+    }
+}
+
+fn gapless(halves: [Half; 2], taken: u64) -> io::Result<Vec<Entry>> {
+    let entries = halves.into_iter().flat_map(|half| half.entries);
+    let mut entries: Vec<_> = entries.filter(|entry| entry.sequence > taken).collect();
+    entries.sort_by_key(|entry| entry.sequence);
+    for (entry, wanted) in entries.iter().zip(taken + 1..) {
+        if entry.sequence != wanted {
+            return Err(invalid(&format!(
+                "commit {wanted} is missing in its journal"
+            )));
+        }
+    }
+    Ok(entries)
+}
+
+/// An entry as it stands in the file.
+struct Raw<'b> {
+    sequence: u64,
+    body: &'b [u8],
+}
+
+/// The entry with which `bytes` begin, and its checksum; none if they are not one that follows the
+/// one with the checksum `before`.
+fn parse(bytes: &[u8], before: u128) -> Option<(Raw<'_>, u128)> {
+    let (sum, rest) = bytes.split_first_chunk()?;
+    let (length, rest) = rest.split_first_chunk()?;
+    let (sequence, rest) = rest.split_first_chunk()?;
+    let body = rest.get(..usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+    let (sum, sequence) = (u128::from_le_bytes(*sum), u64::from_le_bytes(*sequence));
+    let raw = Raw { sequence, body };
+    (checksum(before, sequence, body) == sum).then_some((raw, sum))
+}
+
+fn checksum(before: u128, sequence: u64, body: &[u8]) -> u128 {
+    let mut hasher = Xxh3::new();
+    hasher.update(&before.to_le_bytes());
+    hasher.update(&sequence.to_le_bytes());
+    hasher.update(body);
+    hasher.digest128()
+}
+
+/// Where a place in a half is in the file. The first page holds [`MAGIC`] and the salt.
+fn offset(half: usize, at: usize) -> u64 {
+    (PAGE + half * HALF + at) as u64
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// The journal of one database, open to be written.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    reader: Reader,
+    witness: Witness,
+    /// The half that fills, and where its next entry goes.
+    half: usize,
+    at: usize,
+    /// Checksum of the entry before that one.
+    sum: u128,
+    /// Number of the last commit, here or in sled.
+    last: u64,
+    /// Number of the last commit in the other half.
+    last_of_other: u64,
+}
+
+impl Journal {
+    /// Makes an empty one in a folder. Durable when the caller has synced file and folder.
+    pub(crate) fn create(folder: &Path) -> io::Result<()> {
+        let file = File::create_new(folder.join(NAME))?;
+        let mut head = vec![0; PAGE];
+        head[..MAGIC.len()].copy_from_slice(MAGIC);
+        let salt = &mut head[MAGIC.len()..][..16];
+        File::open("/dev/urandom")?.read_exact(salt)?;
+        file.write_all_at(&head, 0)?;
+        let blank = vec![0; HALF];
+        file.write_all_at(&blank, offset(0, 0))?;
+        file.write_all_at(&blank, offset(1, 0))
+    }
+
+    /// Opens the one in a folder, to go on after its last entry, and answers the commits after number
+    /// `taken`, the last that sled has.
+    pub(crate) fn open(folder: &Path, taken: u64) -> io::Result<(Self, Vec<Entry>)> {
+        let reader = Reader::open(folder)?;
+        let halves = [reader.half(0)?, reader.half(1)?];
+        for (half, found) in halves.iter().enumerate() {
+            if found.last() > taken {
+                reader.write_again(half, found.used)?;
+            }
+        }
+        let half = usize::from(halves[1].last() > halves[0].last());
+        let journal = Self {
+            witness: Witness::open(&folder.with_file_name("sequence"))?,
+            half,
+            at: halves[half].used,
+            sum: halves[half].sum,
+            last: halves[half].last().max(taken),
+            last_of_other: halves[1 - half].last(),
+            reader,
+        };
+        Ok((journal, gapless(halves, taken)?))
+    }
+
+    /// Number of the last commit that was noted to be durable; none if that is not known.
+    pub(crate) fn noted(&self) -> Option<u64> {
+        self.witness.last
+    }
+
+    /// Number of the last commit.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Number of the last commit that is needed here until sled has it, before [`turn`](Self::turn).
+    pub(crate) fn last_of_other(&self) -> u64 {
+        self.last_of_other
+    }
+
+    pub(crate) fn has_room(&self, body: &Body) -> bool {
+        self.at + body.size() <= HALF
+    }
+
+    /// Writes the next commit and waits until it is durable. There must be room for it. After an
+    /// error nobody knows what is in the file, and it must not be used again.
+    pub(crate) fn append(&mut self, body: &Body) -> io::Result<()> {
+        let sequence = self.last + 1;
+        let encoded = body.encode_to_vec();
+        let sum = checksum(self.sum, sequence, &encoded);
+        let length = u32::try_from(encoded.len()).map_err(io::Error::other)?;
+        let mut bytes = Vec::with_capacity(body.size());
+        bytes.extend(sum.to_le_bytes());
+        bytes.extend(length.to_le_bytes());
+        bytes.extend(sequence.to_le_bytes());
+        bytes.extend(encoded);
+        let file = &self.reader.file;
+        file.write_all_at(&bytes, offset(self.half, self.at))?;
+        file.sync_data()?;
+        self.at += body.size();
+        self.sum = sum;
+        self.note(sequence)
+    }
+
+    /// Goes on in the other half, all of which sled has.
+    pub(crate) fn turn(&mut self) {
+        self.half = 1 - self.half;
+        self.at = 0;
+        self.sum = self.reader.salt;
+        self.last_of_other = self.last;
+    }
+
+    /// Notes that a commit is durable, here or in sled.
+    pub(crate) fn note(&mut self, sequence: u64) -> io::Result<()> {
+        self.last = sequence;
+        self.witness.note(sequence)
+    }
+
+    /// Makes the number of the last commit durable, so that the next opening can tell exactly
+    /// whether it is all there.
+    pub(crate) fn seal(&self) -> io::Result<()> {
+        self.witness.file.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests;
