@@ -16,7 +16,9 @@ use axum::Router;
 use axum::routing::get;
 use layerd_engine::{Engine, VolumeFilter};
 use layerd_store::Timestamp;
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use nix::sys::statvfs::statvfs;
 use tokio::net::{TcpListener, UnixListener};
@@ -302,7 +304,11 @@ fn describe() {
         match kind {
             Kind::Seconds => describe_histogram!(*name, Unit::Seconds, *text),
             Kind::Histogram => describe_histogram!(*name, *text),
-            Kind::Counter => describe_counter!(*name, *text),
+            // Begins at 0, or else the first that is counted is no increase.
+            Kind::Counter => {
+                describe_counter!(*name, *text);
+                counter!(*name).increment(0);
+            }
             Kind::Gauge => describe_gauge!(*name, *text),
         }
     }

@@ -47,6 +47,7 @@ fn root_metrics_are_served_where_the_configuration_says() {
     assert_eq!(value(&page, "layerd_snapshots{kind=\"committed\"} "), 1.0);
     assert_eq!(value(&page, "layerd_snapshots{kind=\"view\"} "), 1.0);
     assert_eq!(value(&page, "layerd_database_failed "), 0.0);
+    assert_eq!(value(&page, "layerd_reap_failures_total "), 0.0);
     let calls = |method: &str, code: &str| {
         let service = "containerd.services.snapshots.v1.Snapshots";
         let series = format!(
