@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what the end-to-end tests drive: Debian packages of this machine's own release
-# (packages.txt here, in conformance/, crash/ and mounts/layers/), and under target/peers/ the containerd and Docker
-# versions the tests name. Those come from other Debian releases, so they are only unpacked
+# (packages.txt here, in conformance/, crash/ and mounts/layers/), and under target/peers/ the containerd, Docker and
+# Prometheus versions the tests name. Those come from other Debian releases, so they are only unpacked
 # there, never installed; and a Debian of this machine's release as a directory tree. Run as root.
 #
 # Which archive: the one this machine's apt is set up to use, whatever suites it lists itself.
@@ -17,6 +17,7 @@ wanted=(
     "containerd-1.7|1.7.|trixie|containerd|usr/bin/containerd"
     "containerd-2.1|2.1.|forky sid|containerd|usr/bin/containerd"
     "docker-28|28.|forky sid|docker.io docker-cli|usr/sbin/dockerd"
+    "prometheus|2.|bookworm|prometheus|usr/bin/prometheus"
 )
 
 die() {

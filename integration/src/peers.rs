@@ -29,6 +29,15 @@ pub fn debian() -> PathBuf {
     peer("debian").join("tree")
 }
 
+/// Prometheus' own tool, which checks and tests rules.
+///
+/// # Panics
+/// If `make peers` has not unpacked it.
+#[must_use]
+pub fn promtool() -> PathBuf {
+    peer("prometheus").join("usr/bin/promtool")
+}
+
 /// Where a peer's programs are looked for: its own first, then the machine's (runc, mount).
 fn search_path(dirs: &[PathBuf]) -> String {
     let system = [

@@ -1,5 +1,6 @@
 //! What operators see: `layerctl doctor`, `orphans`, `du`, `why` and `events` against a real daemon,
-//! the first two also against a real containerd, with something wrong.
+//! the first two also against a real containerd, with something wrong; and what Prometheus makes of
+//! the metrics.
 #![allow(
     clippy::panic,
     clippy::tests_outside_test_module,
@@ -15,6 +16,8 @@ mod containerds;
 mod doctor;
 #[path = "visible/events.rs"]
 mod events;
+#[path = "visible/monitoring.rs"]
+mod monitoring;
 #[path = "visible/orphans.rs"]
 mod orphans;
 
