@@ -14,6 +14,7 @@ use crate::slot::Slot;
 pub fn check(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     assert_eq!(listed(driver), [], "the checks start on an empty driver");
     creation(driver);
+    spares(driver);
     measuring(driver, fill);
     filling(driver, fill);
     trash(driver, fill);
@@ -81,6 +82,32 @@ fn creation(driver: &dyn Driver) {
         made,
         "ensuring what is there changes nothing"
     );
+    clear(driver);
+}
+
+fn spares(driver: &dyn Driver) {
+    let [parent, one, two, left] = [41, 42, 43, 44].map(Slot);
+    let ids = Base::Owned { uid: 7, gid: 8 };
+    driver.create(parent, ids, true).expect("create");
+    driver.make_spares(&[one, two, left]).expect("make ahead");
+    let missing = driver.take_spare(Slot(999), Base::Empty, true);
+    is(&missing, ErrorKind::NotFound, "it was not made ahead");
+    driver
+        .take_spare(one, Base::On(parent), true)
+        .expect("take");
+    driver.take_spare(two, Base::Empty, false).expect("take");
+    let made = [
+        (Place::Layer, parent),
+        (Place::Layer, one),
+        (Place::Layer, two),
+        (Place::Work, parent),
+        (Place::Work, one),
+        (Place::Spare, left),
+    ];
+    assert_eq!(listed(driver), made);
+    assert!(driver.restore(left).expect("restore"), "put in its place");
+    assert!(listed(driver).contains(&(Place::Layer, left)));
+    driver.make_spares(&[Slot(45)]).expect("make ahead");
     clear(driver);
 }
 

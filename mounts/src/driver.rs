@@ -92,6 +92,8 @@ pub enum Place {
     Work,
     /// In the trash.
     Trash,
+    /// Made ahead, for a layer to come.
+    Spare,
 }
 
 /// One entry of a driver's directories.
@@ -115,6 +117,21 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Io`]; nothing stays behind that [`retire`](Driver::retire) would not take away.
     fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error>;
+
+    /// Makes layers and work directories ahead, for slots that are not used yet. Durable on return,
+    /// for one wait for the disk where the file system has one journal.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; what was made [`retire`](Driver::retire) takes away.
+    fn make_spares(&self, slots: &[Slot]) -> Result<(), Error>;
+
+    /// As [`create`](Driver::create), of what [`make_spares`](Driver::make_spares) made. That the
+    /// layer is there is durable already; that it is in its place is not, and
+    /// [`restore`](Driver::restore) brings it there after a power cut.
+    ///
+    /// # Errors
+    /// As for `create`; `NotFound` if there is no such spare one.
+    fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error>;
 
     /// Brings the content of a layer to the disk and measures it on the way. Durable only after the
     /// next [`sync`](Driver::sync). Cost: three looks at each file, and the time to write what is
@@ -162,7 +179,7 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// [`Error::NotAStack`] if there is nothing to mount or nothing to write to.
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error>;
 
-    /// Moves a layer and its work directory into the trash, by rename. Absent ones are passed
+    /// Moves a layer and its work directory into the trash, by rename, also spare ones. Absent ones are passed
     /// over, so that a repeated call succeeds and a half-retired slot is completed. Something that
     /// is mounted from the layer stays mounted. Durable after [`sync`](Driver::sync).
     ///
@@ -170,7 +187,8 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// [`Error::Io`].
     fn retire(&self, slot: Slot) -> Result<(), Error>;
 
-    /// Moves a layer and its work directory back out of the trash. Absent ones are passed over, as
+    /// Moves a layer and its work directory back out of the trash, or to their place if they were
+    /// made ahead. Absent ones are passed over, as
     /// is a layer whose deletion has begun. Answers whether the layer is in its place then.
     /// Durable after [`sync`](Driver::sync).
     ///

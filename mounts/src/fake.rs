@@ -48,6 +48,7 @@ struct Image {
     work: BTreeSet<Slot>,
     trash: BTreeMap<Slot, Layer>,
     trashed_work: BTreeSet<Slot>,
+    spares: BTreeSet<Slot>,
 }
 
 /// A layer as the fake remembers it.
@@ -64,6 +65,12 @@ pub struct Layer {
 const EMPTY: Usage = Usage {
     bytes: 4096,
     inodes: 1,
+};
+
+const SPARE: Layer = Layer {
+    uid: 0,
+    gid: 0,
+    usage: EMPTY,
 };
 
 impl Fake {
@@ -178,8 +185,10 @@ impl Disk {
         let layers = self.now.layers.keys().map(place(Place::Layer));
         let work = self.now.work.iter().map(place(Place::Work));
         let trash = trash.union(&self.now.trashed_work).map(place(Place::Trash));
+        let spares = self.now.spares.iter().map(place(Place::Spare));
         let strangers = self.strangers.iter().cloned().map(Found::Stranger);
-        layers.chain(work).chain(trash).chain(strangers).collect()
+        let slots = layers.chain(work).chain(trash).chain(spares);
+        slots.chain(strangers).collect()
     }
 }
 
@@ -212,6 +221,24 @@ impl Driver for Fake {
         Ok(())
     }
 
+    fn make_spares(&self, slots: &[Slot]) -> Result<(), Error> {
+        for slot in slots {
+            let mut disk = self.disk();
+            disk.step("create directory", Some(*slot))?;
+            disk.now.spares.insert(*slot);
+        }
+        self.sync()
+    }
+
+    fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
+        if !self.disk().now.spares.contains(&slot) {
+            return Err(Error::io("look at", &path(Some(slot)), Errno::ENOENT));
+        }
+        self.create(slot, base, writable)?;
+        self.disk().now.spares.remove(&slot);
+        Ok(())
+    }
+
     fn settle(&self, slot: Slot) -> Result<Usage, Error> {
         self.disk().step("write back", Some(slot))?;
         self.usage(slot, &|| true)
@@ -231,6 +258,7 @@ impl Driver for Fake {
             Found::Slot(Place::Layer, slot) => drop(disk.now.layers.remove(slot)),
             Found::Slot(Place::Work, slot) => drop(disk.now.work.remove(slot)),
             Found::Slot(Place::Trash, slot) => drop(disk.now.trash.remove(slot)),
+            Found::Slot(Place::Spare, slot) => drop(disk.now.spares.remove(slot)),
             Found::Stranger(path) => disk.strangers.retain(|other| other != path),
         }
         Ok(PathBuf::from(ROOT).join("lost"))
@@ -281,6 +309,9 @@ impl Driver for Fake {
         if disk.now.work.remove(&slot) {
             disk.now.trashed_work.insert(slot);
         }
+        if disk.now.spares.remove(&slot) {
+            disk.now.trash.entry(slot).or_insert(SPARE);
+        }
         Ok(())
     }
 
@@ -293,6 +324,10 @@ impl Driver for Fake {
         disk.step("move", Some(slot))?;
         if let Some(layer) = disk.now.trash.remove(&slot) {
             disk.now.layers.insert(slot, layer);
+        }
+        if disk.now.spares.remove(&slot) {
+            disk.now.layers.entry(slot).or_insert(SPARE);
+            disk.now.work.insert(slot);
         }
         Ok(disk.now.layers.contains_key(&slot))
     }

@@ -25,7 +25,7 @@ use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::openat;
 use nix::sys::stat::{Mode, fchmod, mkdirat};
-use nix::unistd::{Gid, Uid, fchown, fsync};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 
 use crate::barrier::Barrier;
 use crate::driver::{Base, Driver, Found, Mount, Place, Stack, Stamp, Usage};
@@ -53,6 +53,7 @@ pub struct Overlay {
     layers: Folder,
     work: Folder,
     trash: Folder,
+    spares: Folder,
     floor: Folder,
     findings: Vec<Finding>,
     root: PathBuf,
@@ -80,6 +81,7 @@ impl Overlay {
             layers: folder(c"l")?,
             work: folder(c"w")?,
             trash: folder(c"t")?,
+            spares: folder(c"s")?,
             floor: folder(c"e")?,
             layout: checked.layout,
             findings: checked.findings,
@@ -142,37 +144,18 @@ impl Overlay {
         PathBuf::from(self.layout.layer(slot))
     }
 
-    /// Makes the layer's own directory: mode 0755 whatever the umask, owned as `base` says.
-    fn create_layer(&self, slot: Slot, base: Base) -> Result<(), Error> {
+    /// Makes a layer's own directory: mode 0755 whatever the umask, owned as `base` says.
+    fn create_layer(&self, folder: &Folder, slot: Slot, base: Base) -> Result<(), Error> {
         let name = slot.to_string();
-        let path = self.layers.path.join(&name);
-        let (uid, gid) = self.owner(base)?;
-        let fail = |cause: Errno| Error::io("create directory", &path, cause);
-        let mode = Mode::from_bits_truncate(0o755);
-        mkdirat(&self.layers.fd, name.as_str(), mode).map_err(fail)?;
-        let dir = openat(&self.layers.fd, name.as_str(), FLAGS, Mode::empty()).map_err(fail)?;
-        let made = sys::stat(dir.as_fd(), c"").map_err(fail)?;
-        let mut corrected = false;
-        if (made.uid, made.gid) != (uid, gid) {
-            let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            fchown(&dir, owner.0, owner.1)
-                .map_err(|cause| Error::io("change the owner of", &path, cause))?;
-            corrected = true;
-        }
-        if made.mode & 0o7777 != mode.bits() {
-            fchmod(&dir, mode).map_err(|cause| Error::io("change the mode of", &path, cause))?;
-            corrected = true;
-        }
-        if corrected {
-            // Syncing the directory above promises the entry, not what was changed after it.
-            fsync(&dir).map_err(|cause| Error::io("sync", &path, cause))?;
-        }
-        Ok(())
+        let path = folder.path.join(&name);
+        let owner = self.owner(base)?;
+        let made = mkdirat(&folder.fd, name.as_str(), LAYER_MODE);
+        made.map_err(|cause| Error::io("create directory", &path, cause))?;
+        correct(folder, &name, owner)
     }
-
     fn owner(&self, base: Base) -> Result<(u32, u32), Error> {
         match base {
-            Base::Empty => Ok((Uid::effective().as_raw(), Gid::effective().as_raw())),
+            Base::Empty => Ok(own_ids()),
             Base::Owned { uid, gid } => Ok((uid, gid)),
             Base::On(parent) => {
                 let top = self.stat(&self.layers, &c_name(&parent.to_string()))?;
@@ -198,13 +181,43 @@ impl Driver for Overlay {
     }
 
     fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
-        let made = self.create_layer(slot, base);
+        let made = self.create_layer(&self.layers, slot, base);
         self.touched();
         made?;
         if writable {
             self.ensure_work(slot)?;
         }
         Ok(())
+    }
+
+    fn make_spares(&self, slots: &[Slot]) -> Result<(), Error> {
+        let made = slots.iter().try_for_each(|slot| {
+            self.create_layer(&self.spares, *slot, Base::Empty)?;
+            make_work(&self.spares, &work_name(*slot))
+        });
+        self.touched();
+        made.and_then(|()| self.sync())
+    }
+
+    fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
+        let (name, work) = (slot.to_string(), work_name(slot));
+        let owner = self.owner(base)?;
+        self.stat(&self.spares, &c_name(&name))?;
+        let moved = move_over(&self.spares, &name, &self.layers, &name).and_then(|()| {
+            if writable {
+                move_over(&self.spares, &work, &self.work, &name)
+            } else {
+                let removed = unlinkat(&self.spares.fd, work.as_str(), UnlinkatFlags::RemoveDir);
+                let path = || self.spares.path.join(&work);
+                removed.map_err(|cause| Error::io("remove directory", &path(), cause))
+            }
+        });
+        self.touched();
+        moved?;
+        if owner == own_ids() {
+            return Ok(());
+        }
+        correct(&self.layers, &name, owner)
     }
 
     fn settle(&self, slot: Slot) -> Result<Usage, Error> {
@@ -222,7 +235,7 @@ impl Driver for Overlay {
 
     fn sync(&self) -> Result<(), Error> {
         self.barrier
-            .pass(&self.changed, &[&self.trash, &self.layers])
+            .pass(&self.changed, &[&self.trash, &self.layers, &self.spares])
     }
 
     fn seal(&self, slot: Slot) -> Result<(), Error> {
@@ -239,13 +252,7 @@ impl Driver for Overlay {
     fn ensure_work(&self, slot: Slot) -> Result<(), Error> {
         let name = slot.to_string();
         self.stat(&self.layers, &c_name(&name))?;
-        match mkdirat(&self.work.fd, name.as_str(), Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => Ok(()),
-            Err(cause) => {
-                let path = self.work.path.join(name);
-                Err(Error::io("create work directory", &path, cause))
-            }
-        }
+        make_work(&self.work, &name)
     }
 
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
@@ -255,7 +262,9 @@ impl Driver for Overlay {
     fn retire(&self, slot: Slot) -> Result<(), Error> {
         let (name, work) = (slot.to_string(), work_name(slot));
         let moved = move_over(&self.layers, &name, &self.trash, &name)
-            .and_then(|()| move_over(&self.work, &name, &self.trash, &work));
+            .and_then(|()| move_over(&self.work, &name, &self.trash, &work))
+            .and_then(|()| move_over(&self.spares, &name, &self.trash, &name))
+            .and_then(|()| move_over(&self.spares, &work, &self.trash, &work));
         self.touched();
         moved
     }
@@ -263,8 +272,12 @@ impl Driver for Overlay {
     fn restore(&self, slot: Slot) -> Result<bool, Error> {
         let (name, work) = (slot.to_string(), work_name(slot));
         // The layer last: once it is back, nothing of it is in the trash.
-        let moved = move_over(&self.trash, &work, &self.work, &name)
-            .and_then(|()| move_over(&self.trash, &name, &self.layers, &name));
+        let moved = [&self.trash, &self.spares]
+            .into_iter()
+            .try_for_each(|from| {
+                move_over(from, &work, &self.work, &name)?;
+                move_over(from, &name, &self.layers, &name)
+            });
         self.touched();
         moved?;
         match sys::stat(self.layers.fd.as_fd(), &c_name(&name)) {
@@ -333,6 +346,7 @@ impl Driver for Overlay {
             (Some(Place::Layer), &self.layers),
             (Some(Place::Work), &self.work),
             (Some(Place::Trash), &self.trash),
+            (Some(Place::Spare), &self.spares),
             (None, &self.floor),
         ];
         for (place, folder) in folders {
@@ -351,6 +365,48 @@ impl Driver for Overlay {
     }
 }
 
+/// Mode of a layer's top directory.
+const LAYER_MODE: Mode = Mode::from_bits_truncate(0o755);
+
+fn own_ids() -> (u32, u32) {
+    (Uid::effective().as_raw(), Gid::effective().as_raw())
+}
+
+/// Gives the top directory of a layer the owner, and the mode that the umask took. Durable on return,
+/// as far as anything was wrong.
+fn correct(folder: &Folder, name: &str, (uid, gid): (u32, u32)) -> Result<(), Error> {
+    let path = folder.path.join(name);
+    let fail = |cause: Errno| Error::io("open directory", &path, cause);
+    let dir = openat(&folder.fd, name, FLAGS, Mode::empty()).map_err(fail)?;
+    let made = sys::stat(dir.as_fd(), c"").map_err(fail)?;
+    let mut corrected = false;
+    if (made.uid, made.gid) != (uid, gid) {
+        fchown(&dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .map_err(|cause| Error::io("change the owner of", &path, cause))?;
+        corrected = true;
+    }
+    if made.mode & 0o7777 != LAYER_MODE.bits() {
+        fchmod(&dir, LAYER_MODE).map_err(|cause| Error::io("change the mode of", &path, cause))?;
+        corrected = true;
+    }
+    if corrected {
+        // Syncing the directory above promises the entry, not what was changed after it.
+        fsync(&dir).map_err(|cause| Error::io("sync", &path, cause))?;
+    }
+    Ok(())
+}
+
+/// One that is there will do.
+fn make_work(folder: &Folder, name: &str) -> Result<(), Error> {
+    match mkdirat(&folder.fd, name, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(cause) => {
+            let path = folder.path.join(name);
+            Err(Error::io("create work directory", &path, cause))
+        }
+    }
+}
+
 fn work_name(slot: Slot) -> String {
     format!("{slot}.w")
 }
@@ -360,10 +416,11 @@ fn doomed_name(slot: Slot) -> String {
 }
 
 /// Our folders, and what may be in each.
-const PLACES: [(Option<Place>, &str); 4] = [
+const PLACES: [(Option<Place>, &str); 5] = [
     (Some(Place::Layer), "l"),
     (Some(Place::Work), "w"),
     (Some(Place::Trash), "t"),
+    (Some(Place::Spare), "s"),
     (None, "e"),
 ];
 
@@ -396,12 +453,13 @@ fn slot_of(place: Place, name: &CStr) -> Option<Slot> {
             .strip_suffix(".w")
             .or_else(|| name.strip_suffix(".x"))
             .unwrap_or(name),
+        Place::Spare => name.strip_suffix(".w").unwrap_or(name),
         Place::Layer | Place::Work => name,
     };
     number.parse().ok()
 }
 
-/// A slot may be in the trash under several names.
+/// A slot may be in the trash, and among the spare ones, under several names.
 fn drop_repeats(found: &mut Vec<Found>, first: usize) {
     let mut seen = std::collections::HashSet::new();
     let mut index = 0;

@@ -11,7 +11,8 @@ use tracing::error;
 
 use crate::tasks::Tasks;
 
-/// Shortest wait between two passes that nobody asked for.
+/// Shortest wait between two passes: each looks at all that is in the trash, and each Remove asks
+/// for one.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Wakes the reaper.
@@ -19,7 +20,7 @@ const SHORTEST: Duration = Duration::from_millis(100);
 pub(crate) struct Nudge(Arc<Notify>);
 
 impl Nudge {
-    /// Has the reaper look soon. Costs nothing; many nudges are one.
+    /// Has the reaper look within [`SHORTEST`] of its last look. Costs nothing; many nudges are one.
     pub(crate) fn nudge(&self) {
         self.0.notify_one();
     }
@@ -36,10 +37,16 @@ pub(crate) async fn run(
 ) {
     let mut wait = Duration::ZERO;
     loop {
+        let asked = async {
+            sleep(wait.min(SHORTEST)).await;
+            tokio::select! {
+                () = sleep(wait.saturating_sub(SHORTEST)) => {}
+                () = nudge.0.notified() => {}
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = sleep(wait) => {}
-            () = nudge.0.notified() => {}
+            () = asked => {}
         }
         let engine = engine.clone();
         wait = match tasks.call(move || engine.reap()).await {

@@ -238,7 +238,14 @@ impl Store {
     /// [`Error::Refused`] if the parent is missing or not committed, or the key is taken or being
     /// made; [`Error::Write`] if new ids could not be reserved.
     pub fn claim(&self, create: Create) -> Result<Claim, Error> {
-        let id = self.fresh_id()?;
+        self.claim_as(create, self.fresh_id()?)
+    }
+
+    /// As [`claim`](Self::claim), with an id from [`fresh_id`](Self::fresh_id). In memory.
+    ///
+    /// # Errors
+    /// As for `claim`, but for [`Error::Write`].
+    pub fn claim_as(&self, create: Create, id: LayerId) -> Result<Claim, Error> {
         let mut claims = self.claims();
         let parent = state::check_create(&self.view(), &create)?;
         if claims.contains_key(&create.key) {
@@ -254,16 +261,16 @@ impl Store {
         })
     }
 
-    /// Records a claimed snapshot, whose directories exist if `has_directories`; they are made
-    /// durable first.
+    /// Records a claimed snapshot. With `files`, directories of its were made, which become durable
+    /// first.
     ///
     /// # Errors
     /// [`Error::Refused`] if the parent was removed meanwhile; [`Error::Barrier`],
     /// [`Error::Write`]: the snapshot does not exist.
-    pub fn record(&self, claim: Claim, has_directories: bool) -> Result<Arc<Record>, Error> {
+    pub fn record(&self, claim: Claim, files: bool) -> Result<Arc<Record>, Error> {
         let (create, id, floats) = (claim.create.clone(), claim.id, claim.floats);
         let now = Timestamp::now();
-        let class = if has_directories {
+        let class = if files {
             Class::NewWithFiles
         } else {
             Class::New
@@ -361,9 +368,12 @@ impl Store {
         self.writer.reserve()
     }
 
-    /// Ids are reserved with every commit; only when a burst of claims outruns the reserve does
-    /// one of them write.
-    pub(crate) fn fresh_id(&self) -> Result<LayerId, Error> {
+    /// Hands out an id. Ids are reserved with every commit; only when a burst outruns the reserve
+    /// does one of them write.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if new ids could not be reserved.
+    pub fn fresh_id(&self) -> Result<LayerId, Error> {
         let id = self.shared.next_id.fetch_add(1, Ordering::AcqRel);
         if id >= self.shared.ids_below.load(Ordering::Acquire) {
             self.writer.reserve()?;

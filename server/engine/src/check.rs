@@ -272,7 +272,8 @@ fn unfit(view: &View, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem>
         let key = key.clone();
         found.push(Problem::ParentGone { id, key });
     }
-    if has_own(record) && !places.contains(&Place::Layer) && !places.contains(&Place::Trash) {
+    let somewhere = [Place::Layer, Place::Trash, Place::Spare];
+    if has_own(record) && !somewhere.iter().any(|place| places.contains(place)) {
         found.push(Problem::NoDirectory { id, key });
         return found;
     }

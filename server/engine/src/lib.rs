@@ -20,6 +20,7 @@ mod quarantine;
 mod reap;
 mod recover;
 mod snapshots;
+mod spares;
 pub mod spec;
 mod trash;
 mod turns;
@@ -57,6 +58,7 @@ use manifests::Manifests;
 use meter::Meter;
 use quarantine::Quarantine;
 use reap::Backlog;
+use spares::Spares;
 use trash::Trash;
 use turns::Turns;
 use unpack::Unpacks;
@@ -79,6 +81,8 @@ pub struct Options {
     pub id_mapping: bool,
     /// Limits of unpacking.
     pub unpack: UnpackOptions,
+    /// How many layers are made ahead, so that Prepare need not wait for directories.
+    pub spares: usize,
     /// Share of the disk's bytes and inodes that an import leaves free, in percent.
     pub import_keep_percent: u64,
 }
@@ -92,6 +96,7 @@ impl Default for Options {
             id_mapping: true,
             rebase: false,
             unpack: UnpackOptions::default(),
+            spares: 0,
             import_keep_percent: 5,
         }
     }
@@ -114,6 +119,7 @@ pub struct Engine {
     store: Arc<Store>,
     driver: Arc<dyn Driver>,
     meter: Meter,
+    spares: Spares,
     backlog: Backlog,
     trash: Trash,
     quarantine: Quarantine,
@@ -160,10 +166,12 @@ impl Engine {
         let store = Store::open(&meta_folder(root), layerd_store::Options { barrier })?;
         let store = Arc::new(store);
         let meter = Meter::start(store.clone(), driver.clone())?;
+        let spares = Spares::start(store.clone(), driver.clone(), options.spares)?;
         let engine = Self {
             store,
             driver,
             meter,
+            spares,
             backlog: Backlog::default(),
             trash: Trash::open(&meta_folder(root), options.trash.clone()),
             quarantine: Quarantine::default(),
@@ -180,7 +188,9 @@ impl Engine {
             options,
             root: root.to_owned(),
         };
-        engine.recover(&found);
+        engine.sort_spares(&found);
+        let found = engine.driver.list();
+        engine.recover(&found.map_err(Error::driver("list the layers"))?);
         engine.recover_volumes()?;
         Ok(engine)
     }

@@ -5,6 +5,7 @@
 //! | call    | steps, each durable before the next where it says so        | left by a crash: made good as |
 //! |---------|--------------------------------------------------------------|------------------------------|
 //! | Prepare, View | directories made; **journal**; record; answer          | directories without a record: abandoned, deleted |
+//! | Prepare with directories made ahead | spare ones made; **journal**; a call comes; record; answer; from the call on, and never waited for, the rename into place | a record whose layer is a spare one: put in its place (`spares.rs`); spare ones without a record: deleted |
 //! | Commit  | content written back; **journal**; record; answer; work directory dropped | an active snapshot, or a spare work directory: deleted |
 //! | Commit of a layer prepared without its parent | attributes that it takes from below; then as above | an active snapshot: what was given is given again |
 //! | Remove  | record retired; answer; directory to the trash               | a retired layer in its place: moved to the trash |
@@ -40,7 +41,7 @@ pub struct Finding {
 }
 
 /// What only layerd may look into.
-const FOLDERS: [&str; 7] = ["meta", "e", "l", "w", "t", "m", "lost"];
+const FOLDERS: [&str; 8] = ["meta", "e", "l", "w", "t", "s", "m", "lost"];
 const FOLDER_MODE: u32 = 0o700;
 
 /// What is wrong with the folders themselves. What cannot be read at all is not judged here: the
@@ -213,7 +214,8 @@ impl Engine {
             .driver
             .list()
             .map_err(Error::driver("list the layers"))?;
-        let mut claimed = self.store.claimed();
+        let mut claimed = self.spares.ids();
+        claimed.extend(self.store.claimed());
         // What a call left that failed a moment ago is as good as gone.
         claimed.extend(self.backlog.awaited());
         let view = self.store.view();

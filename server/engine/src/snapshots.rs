@@ -51,7 +51,7 @@ impl Engine {
     /// if the stack is too high to mount, `Full` if the disk is. Nothing is visible then.
     pub fn create(&self, create: Create) -> Result<Mounted, Error> {
         self.save_damage();
-        let claim = self.store.claim(create.clone())?;
+        let (claim, spare) = self.claim_layer(&create)?;
         let ids = self.mappings(&create.labels)?;
         let view = self.store.view();
         if let Some(parent) = claim.parent() {
@@ -64,9 +64,9 @@ impl Engine {
             stack.parents.push(Slot::FLOOR);
         }
         let mounts = self.plan(&create.key, &stack)?;
-        self.make_directories(&claim, &stack)?;
-        let (id, has_directories) = (claim.id(), stack.own.is_some());
-        let recorded = self.store.record(claim, has_directories);
+        self.make_directories(&claim, &stack, spare)?;
+        let (id, waits) = (claim.id(), stack.own.is_some() && !spare);
+        let recorded = self.store.record(claim, waits);
         let record = recorded.inspect_err(|_| self.abandon(id))?;
         debug!(key = record.key.as_str(), %id, kind = record.kind.as_str(), "created");
         let what = match record.kind {
@@ -320,7 +320,15 @@ impl Engine {
         })
     }
 
-    fn make_directories(&self, claim: &Claim, stack: &Stack) -> Result<(), Error> {
+    /// Answers as well whether the layer was made ahead. A view of a layer needs no directories.
+    fn claim_layer(&self, create: &Create) -> Result<(Claim, bool), Error> {
+        if create.kind == Kind::View && create.parent.is_some() {
+            return Ok((self.store.claim(create.clone())?, false));
+        }
+        self.spares.claim(create.clone())
+    }
+
+    fn make_directories(&self, claim: &Claim, stack: &Stack, spare: bool) -> Result<(), Error> {
         let (id, Some(own)) = (claim.id(), stack.own) else {
             return Ok(());
         };
@@ -332,13 +340,18 @@ impl Engine {
         };
         let needs_work = stack.writable && !stack.parents.is_empty();
         enter("making the directories of the layer");
-        let created = self.driver.create(own, base, needs_work);
+        let created = if spare {
+            self.driver.take_spare(own, base, needs_work)
+        } else {
+            self.driver.create(own, base, needs_work)
+        };
         created.map_err(|cause| {
             self.abandon(id);
             self.note_missing_parent(claim, &cause);
             Error::Create { id, cause }
         })
     }
+
     /// A parent whose directory is gone must not be built upon again.
     fn note_missing_parent(&self, claim: &Claim, cause: &layerd_mounts::Error) {
         let Some(parent) = claim.parent() else { return };

@@ -85,7 +85,7 @@ fn daemon(config: &Config) -> [(&'static str, String); 12] {
     ]
 }
 
-fn engine(config: &Config) -> [(&'static str, String); 9] {
+fn engine(config: &Config) -> [(&'static str, String); 10] {
     let (engine, trash) = (&config.engine, &config.engine.trash);
     let durability = match engine.durability {
         Durability::Full => "full",
@@ -95,6 +95,7 @@ fn engine(config: &Config) -> [(&'static str, String); 9] {
         ("durability", durability.to_owned()),
         ("overlayfs.id_mapping", engine.id_mapping.to_string()),
         ("overlayfs.rebase", engine.rebase.to_string()),
+        ("overlayfs.spare_layers", engine.spares.to_string()),
         (
             "usage.patience_ms",
             engine.usage_patience.as_millis().to_string(),

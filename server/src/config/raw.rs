@@ -63,6 +63,7 @@ pub(super) struct RawOverlay {
     pub(super) mount_options: Option<Vec<String>>,
     pub(super) id_mapping: Option<bool>,
     pub(super) rebase: Option<bool>,
+    pub(super) spare_layers: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

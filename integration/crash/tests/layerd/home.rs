@@ -227,7 +227,7 @@ fn tidy_folders(root: &Path) -> Verdict {
     let top = names(root);
     if !top
         .iter()
-        .all(|name| ["e", "l", "w", "t", "m", "meta", "volumes"].contains(&&**name))
+        .all(|name| ["e", "l", "w", "t", "s", "m", "meta", "volumes"].contains(&&**name))
     {
         return Err(format!("in the root: {top:?}"));
     }

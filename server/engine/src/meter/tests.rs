@@ -31,6 +31,12 @@ impl Driver for Slow {
     fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), MountError> {
         self.fake.create(slot, base, writable)
     }
+    fn make_spares(&self, slots: &[Slot]) -> Result<(), MountError> {
+        self.fake.make_spares(slots)
+    }
+    fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), MountError> {
+        self.fake.take_spare(slot, base, writable)
+    }
     fn settle(&self, slot: Slot) -> Result<Usage, MountError> {
         self.fake.settle(slot)
     }

@@ -1,0 +1,226 @@
+//! Directories made ahead, so that Prepare need not wait until new ones are durable.
+//!
+//! A thread makes them, many for one wait, once Prepare has asked for the first. They stand in a
+//! folder of their own under ids that are handed out with them; a record of such an id may be
+//! written before the rename into place is durable, because start-up makes that up. Those that are
+//! left go when the engine is dropped, or at the next start.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use layerd_mounts::{Driver, Found, Place, Slot};
+use layerd_store::{Claim, Create, LayerId, Store};
+use tracing::{info, warn};
+
+use crate::{Engine, Error, slot};
+
+/// Wait after a failure, as on a full disk.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Starts and ends the thread, and hands out what it made.
+#[derive(Debug)]
+pub(crate) struct Spares {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Arc<Store>,
+    driver: Arc<dyn Driver>,
+    /// How many are kept ready.
+    full: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ready: Vec<LayerId>,
+    /// Being made, or to be taken away because that failed.
+    others: Vec<LayerId>,
+    /// Somebody took one, or would have.
+    wanted: bool,
+    ending: bool,
+}
+
+impl Spares {
+    /// Starts the thread, unless none are to be kept.
+    pub(crate) fn start(
+        store: Arc<Store>,
+        driver: Arc<dyn Driver>,
+        full: usize,
+    ) -> Result<Self, Error> {
+        let shared = Arc::new(Shared {
+            store,
+            driver,
+            full,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let mut spares = Self {
+            shared: shared.clone(),
+            thread: None,
+        };
+        if full > 0 {
+            let thread = thread::Builder::new().name("spares".into());
+            let thread = thread.spawn(move || shared.run());
+            let name = "spares";
+            spares.thread = Some(thread.map_err(|cause| Error::Thread { name, cause })?);
+        }
+        Ok(spares)
+    }
+
+    /// Claims a new snapshot, with the id of a spare layer if one is ready; answers whether it is.
+    pub(crate) fn claim(&self, create: Create) -> Result<(Claim, bool), Error> {
+        let mut state = self.shared.state();
+        // Both in one step, so that fsck finds the id here or there.
+        let claimed = state.ready.pop().map(|id| {
+            let claimed = self.shared.store.claim_as(create.clone(), id);
+            claimed.inspect_err(|_| state.ready.push(id))
+        });
+        if state.ready.len() <= self.shared.full / 2 && !state.wanted {
+            state.wanted = true;
+            self.shared.changed.notify_one();
+        }
+        drop(state);
+        match claimed {
+            Some(claimed) => Ok((claimed?, true)),
+            None => Ok((self.shared.store.claim(create)?, false)),
+        }
+    }
+
+    /// All that are there, or may be.
+    pub(crate) fn ids(&self) -> Vec<LayerId> {
+        let state = self.shared.state();
+        state.ready.iter().chain(&state.others).copied().collect()
+    }
+}
+
+/// Takes away what nobody wanted.
+impl Drop for Spares {
+    fn drop(&mut self) {
+        self.shared.state().ending = true;
+        self.shared.changed.notify_all();
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
+            warn!("the thread that makes layers ahead panicked");
+        }
+        for id in self.ids() {
+            let slot = slot(id);
+            let gone = self.shared.driver.retire(slot);
+            let gone = gone.and_then(|()| self.shared.driver.delete(slot, &|| true));
+            if let Err(cause) = gone {
+                let cause = &cause as &dyn std::error::Error;
+                warn!(error = cause, %id, "take away a layer that was made ahead");
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        while self.wait_until_wanted() {
+            let (count, failed) = {
+                let state = self.state();
+                (
+                    self.full.saturating_sub(state.ready.len()),
+                    !state.others.is_empty(),
+                )
+            };
+            let made = if failed { self.clear() } else { Ok(()) };
+            let made = made.and_then(|()| self.make(count));
+            if let Err(cause) = made {
+                let cause = &cause as &dyn std::error::Error;
+                warn!(
+                    error = cause,
+                    "make layers ahead; Prepare makes its own meanwhile"
+                );
+                self.rest();
+            }
+        }
+    }
+
+    fn wait_until_wanted(&self) -> bool {
+        let waiting = |state: &mut State| !state.wanted && !state.ending;
+        let state = self.changed.wait_while(self.state(), waiting);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        state.wanted = false;
+        !state.ending
+    }
+
+    fn make(&self, count: usize) -> Result<(), Error> {
+        for _ in 0..count {
+            let id = self.store.fresh_id()?;
+            self.state().others.push(id);
+        }
+        let slots: Vec<Slot> = self.state().others.iter().copied().map(slot).collect();
+        let made = self.driver.make_spares(&slots);
+        made.map_err(Error::driver("make layers ahead"))?;
+        let mut state = self.state();
+        let made = std::mem::take(&mut state.others);
+        state.ready.extend(made);
+        Ok(())
+    }
+
+    /// Takes away what a failure left.
+    fn clear(&self) -> Result<(), Error> {
+        for id in self.state().others.clone() {
+            let slot = slot(id);
+            let gone = self.driver.retire(slot);
+            let gone = gone.and_then(|()| self.driver.delete(slot, &|| true));
+            gone.map_err(Error::driver("take away a layer that was made ahead"))?;
+        }
+        self.state().others.clear();
+        Ok(())
+    }
+
+    fn rest(&self) {
+        let end = Instant::now() + PAUSE;
+        let mut state = self.state();
+        while !state.ending && Instant::now() < end {
+            let rest = self.changed.wait_timeout(state, PAUSE);
+            state = rest.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.wanted = true;
+    }
+
+    /// The state is whole even if a holder panicked: each use leaves every id in one place.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    /// Puts spare layers that have a record in their place, which a power cut may have undone, and
+    /// hands the others to the reaper.
+    pub(crate) fn sort_spares(&self, found: &[Found]) {
+        let (view, mut left) = (self.store.view(), 0);
+        for entry in found {
+            let Found::Slot(Place::Spare, found) = entry else {
+                continue;
+            };
+            let id = LayerId(found.0);
+            if view.get(id).is_none() {
+                self.abandon(id);
+                left += 1;
+            } else if let Err(cause) = self.driver.restore(*found) {
+                let cause = &cause as &dyn std::error::Error;
+                warn!(error = cause, %id, "put a layer in its place");
+            }
+        }
+        if left > 0 {
+            info!(
+                layers = left,
+                "layers that were made ahead are left over; they are deleted"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
