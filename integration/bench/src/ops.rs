@@ -31,7 +31,7 @@ const OPS: [Op; 10] = [
 /// Layers of the parent.
 const HEIGHT: usize = 10;
 /// Calls of each kind for one client, at least.
-const EACH: usize = 8;
+const EACH: usize = 60;
 /// A call that is answered from memory is over before it can be timed well: more of them are made.
 const READS: usize = 8;
 

@@ -35,14 +35,19 @@ impl Target {
 
     /// Starts it with everything it has below `dir`, and waits until it answers.
     pub(crate) fn start(&self, dir: &Path) -> Running {
-        let command = self.command(dir);
-        Running::start(&command, dir)
+        Running::start(&self.command(dir, AT_ONCE), dir)
+    }
+
+    /// As [`start`](Self::start), for a layerd that deletes when it does by default: a while after
+    /// the removal.
+    pub(crate) fn start_deleting_later(&self, dir: &Path) -> Running {
+        Running::start(&self.command(dir, ""), dir)
     }
 
     /// As [`start`](Self::start), for a layerd that unpacks what the containerd with everything in
     /// `containerd` holds, with `more` in its configuration.
     pub(crate) fn start_beside(&self, dir: &Path, containerd: &Path, more: &str) -> Running {
-        let command = self.command(dir);
+        let command = self.command(dir, AT_ONCE);
         let config = dir.join("config.toml");
         let mut file = std::fs::OpenOptions::new()
             .append(true)
@@ -59,7 +64,7 @@ impl Target {
     /// As [`start`](Self::start), noting each call for a flush in `dir/trace`. Only those calls
     /// are slower for it.
     pub(crate) fn start_traced(&self, dir: &Path) -> Running {
-        let plain = self.command(dir);
+        let plain = self.command(dir, AT_ONCE);
         let mut command = Command::new("strace");
         command
             .args([
@@ -79,12 +84,12 @@ impl Target {
         Running::start(&command, dir)
     }
 
-    fn command(&self, dir: &Path) -> Command {
+    fn command(&self, dir: &Path, trash: &str) -> Command {
         let (root, socket) = (dir.join("root"), dir.join("s"));
         match self {
             Self::Layerd(durability) => {
                 let config = dir.join("config.toml");
-                std::fs::write(&config, settings(durability)).expect("a fresh folder");
+                std::fs::write(&config, settings(durability, trash)).expect("a fresh folder");
                 let mut command = Command::new(layerd());
                 command.arg("--config").arg(config);
                 command.arg("--root").arg(root).arg("--socket").arg(socket);
@@ -99,11 +104,14 @@ impl Target {
     }
 }
 
-/// Mass removal is what a benchmark does, and removed layers must make room for the next.
-fn settings(durability: &str) -> String {
+/// Removed layers must make room for the next.
+const AT_ONCE: &str = "keep_secs = 0\n";
+
+/// Mass removal is what a benchmark does.
+fn settings(durability: &str, trash: &str) -> String {
     format!(
         "durability = \"{durability}\"\n[log]\nlevel = \"warn\"\n\
-         [trash]\nkeep_secs = 0\nbrake_percent = 0\n"
+         [trash]\nbrake_percent = 0\n{trash}"
     )
 }
 

@@ -34,7 +34,7 @@ impl Contender {
         match self {
             Self::Inside(program) => Started::Inside(Inside::start(program, dir)),
             Self::Served(target) => {
-                let running = target.start(dir);
+                let running = target.start_deleting_later(dir);
                 Started::Served {
                     caller: Caller::connect(running.socket()),
                     has_trash: matches!(target, Target::Layerd(_)),
