@@ -299,7 +299,7 @@ fn stop_on_signals(tasks: &Tasks) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells systemd that we are alive, each time after the writer's thread has answered: it does not
+/// Tells systemd that we are alive, each time after a write of nothing has ended: it does not
 /// while the disk hangs. A store that refuses changes is alive; it heals itself when it can. One
 /// whose database hangs cannot: then the daemon stops, to be started anew. Calls that take long
 /// are logged with what they do, which is the disk's own story when it hangs.

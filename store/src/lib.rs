@@ -4,7 +4,7 @@
 //! - A change is on stable storage before the call that asked for it returns, and is visible to
 //!   readers only then. Readers see one [`View`], a consistent picture of one moment; they take
 //!   no lock that a writer holds while it waits for the disk.
-//! - One thread writes. It decides every change against the newest state, so two callers cannot
+//! - One caller writes at a time. It decides every change against the newest state, so two callers cannot
 //!   both take a key, and all callers that wait at one time share one flush.
 //! - Ids are handed out once, ever, across restarts and crashes.
 //! - This crate knows records only. It never sees a directory, a mount or a message.

@@ -7,7 +7,9 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     state: Mutex<State>,
+    /// Something was published; for one who waits for nothing else.
     changed: Condvar,
+    ended: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +29,7 @@ impl Published {
     pub(crate) fn end(&self) {
         self.state().ended = true;
         self.changed.notify_all();
+        self.ended.notify_all();
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -43,7 +46,7 @@ impl Published {
     /// Waits for a time, or the end.
     pub(crate) fn rest(&self, time: Duration) {
         let waiting = |state: &mut State| !state.ended;
-        drop(self.changed.wait_timeout_while(self.state(), time, waiting));
+        drop(self.ended.wait_timeout_while(self.state(), time, waiting));
     }
 
     /// The state is whole even if a holder panicked: each use is one assignment or read.

@@ -36,7 +36,7 @@ pub(crate) type Barrier =
 
 /// How a store is opened.
 pub struct Options {
-    /// Called on the writer's thread before the records of new layers are written; once for all
+    /// Called before the records of new layers are written; once for all
     /// that wait. It makes their directories durable.
     pub barrier: Barrier,
 }
@@ -106,9 +106,9 @@ impl Store {
         };
         let exporter = Exporter::start(folder, shared.clone());
         let exporter = exporter.map_err(io_error("start the exporter of", folder))?;
-        let writer = Writer::start(opened, folder, space, shared.clone(), options.barrier);
+        let writer = Writer::new(opened, folder, space, shared.clone(), options.barrier);
         Ok(Self {
-            writer: writer.map_err(io_error("start the writer of", folder))?,
+            writer: writer.map_err(io_error("start the threads of", folder))?,
             _exporter: exporter,
             lock,
             shared,
@@ -360,7 +360,7 @@ impl Store {
             .write(Class::Records, move |view| state::forget(view, &ids))
     }
 
-    /// Waits until the writer's thread has answered, which it cannot while the disk hangs.
+    /// Waits for a write of nothing, which does not end while the disk hangs.
     ///
     /// # Errors
     /// [`Error::Write`] if writes fail.

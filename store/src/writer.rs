@@ -1,18 +1,18 @@
-//! Group commit: one thread owns all writes.
+//! Group commit: one caller at a time writes for all who wait.
 //!
 //! It takes what waits, decides each request against the newest state, writes one transaction,
 //! waits for the disk once, publishes the new state, and answers everybody. It never waits for a
-//! fuller batch: while the disk works, the next batch gathers by itself. A refusal also waits for
-//! the flush, because it may rest on a change of the same batch.
+//! fuller batch: while the disk works, the next batch gathers by itself, and the first in it is
+//! told to lead. A caller who is alone thus writes on its own thread, and wakes nobody. A refusal
+//! also waits for the flush, because it may rest on a change of the same batch.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use std::{io, mem};
+use std::{fmt, io, mem};
 
 use metrics::histogram;
 use tracing::{error, warn};
@@ -34,8 +34,6 @@ use crate::view::View;
 const BATCH_MAX: usize = 256;
 /// Bytes of rows after which a batch takes no further request.
 const BATCH_BYTES: usize = 256 * 1024;
-/// Requests that may wait; further callers wait to be let in.
-const QUEUE: usize = 1024;
 /// How far ahead of what was handed out ids are reserved with every commit.
 const ID_RESERVE: u64 = 256;
 /// How often a failed database is built anew, at most.
@@ -52,6 +50,8 @@ const BARRIER: &str = "waiting for directories and content to be durable";
 const RECORDING: &str = "waiting for its record to be durable";
 
 type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
+/// An answer with what it says.
+type Ready = (Answer, Result<(), Error>);
 type Decide = Box<dyn FnOnce(&View) -> (Vec<Edit>, Answer) + Send>;
 
 /// What a request needs besides the database.
@@ -81,6 +81,8 @@ struct Request {
     decide: Decide,
     /// Answers without deciding.
     fail: Box<dyn FnOnce(Error) + Send>,
+    /// Tells its caller to lead.
+    lead: Box<dyn FnOnce() + Send>,
     class: Class,
     /// Of the call that waits for it.
     stage: Option<Arc<Stage>>,
@@ -94,24 +96,44 @@ impl Request {
     }
 }
 
-/// The callers' end of the writer.
-#[derive(Debug)]
+/// What a caller who waits is told.
+enum Told<T> {
+    /// To write what waits, its own request among it.
+    Lead,
+    Done(Result<T, Error>),
+}
+
+/// Writes for all callers.
 pub(crate) struct Writer {
-    /// There until the end; its absence ends the thread.
-    requests: Option<SyncSender<Request>>,
-    thread: Option<JoinHandle<()>>,
+    queue: Mutex<Queue>,
+    /// Held by who leads; gone at the end.
+    batches: Mutex<Option<Batches>>,
+}
+
+/// In the order of arrival.
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Request>,
+    /// Somebody leads, or has been told to.
+    is_led: bool,
+    /// One who led panicked, and nobody will lead again.
+    is_broken: bool,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
 }
 
 impl Writer {
-    /// Starts the thread.
-    pub(crate) fn start(
+    pub(crate) fn new(
         opened: Opened,
         folder: &Path,
         space: Space,
         shared: Arc<Shared>,
         barrier: Barrier,
-    ) -> std::io::Result<Self> {
-        let (requests, queue) = sync_channel(QUEUE);
+    ) -> io::Result<Self> {
         let batches = Batches {
             database: Some(Database::new(opened)?),
             folder: folder.to_owned(),
@@ -120,11 +142,9 @@ impl Writer {
             barrier,
             rebuild_after: Instant::now(),
         };
-        let thread = thread::Builder::new().name("store-writer".into());
-        let thread = thread.spawn(move || batches.run(&queue))?;
         Ok(Self {
-            requests: Some(requests),
-            thread: Some(thread),
+            queue: Mutex::default(),
+            batches: Mutex::new(Some(batches)),
         })
     }
 
@@ -134,18 +154,26 @@ impl Writer {
         class: Class,
         decide: impl FnOnce(&View) -> Decision<T> + Send + 'static,
     ) -> Result<T, Error> {
-        let (reply, outcome) = sync_channel(1);
-        let refuse = reply.clone();
+        let (reply, told) = channel();
+        let (refuse, lead) = (reply.clone(), reply.clone());
         let request = Request {
             decide: Box::new(move |view| decided(decide(view), reply)),
-            fail: Box::new(move |error| drop(refuse.send(Err(error)))),
+            fail: Box::new(move |error| drop(refuse.send(Told::Done(Err(error))))),
+            lead: Box::new(move || drop(lead.send(Told::Lead))),
             class,
             stage: stage::of_this_thread(),
         };
         request.enter(QUEUED);
-        let requests = self.requests.as_ref().ok_or(Error::Closing)?;
-        requests.send(request).map_err(|_| Error::Closing)?;
-        let outcome = outcome.recv().unwrap_or(Err(Error::Closing));
+        if self.enqueue(request)? {
+            self.lead();
+        }
+        let outcome = loop {
+            match told.recv() {
+                Ok(Told::Lead) => self.lead(),
+                Ok(Told::Done(outcome)) => break outcome,
+                Err(_) => break Err(Error::Closing),
+            }
+        };
         stage::enter(stage::WORKING);
         outcome
     }
@@ -154,32 +182,84 @@ impl Writer {
     pub(crate) fn reserve(&self) -> Result<(), Error> {
         self.write(Class::Records, |_| Ok((Vec::new(), ())))
     }
+
+    /// Answers whether the caller is to lead.
+    fn enqueue(&self, request: Request) -> Result<bool, Error> {
+        let mut queue = held(&self.queue);
+        if queue.is_broken {
+            return Err(Error::Closing);
+        }
+        queue.waiting.push_back(request);
+        Ok(!mem::replace(&mut queue.is_led, true))
+    }
+
+    /// Writes what waits, tells the next who waits to lead, and answers.
+    fn lead(&self) {
+        let unwound = Unwound(self);
+        let mut batches = held(&self.batches);
+        let first: VecDeque<_> = {
+            let mut queue = held(&self.queue);
+            let count = queue.waiting.len().min(BATCH_MAX);
+            queue.waiting.drain(..count).collect()
+        };
+        let ready = match batches.as_mut() {
+            Some(batches) => batches.serve(first),
+            None => Vec::new(),
+        };
+        drop(batches);
+        let mut queue = held(&self.queue);
+        match queue.waiting.front_mut() {
+            Some(next) => mem::replace(&mut next.lead, Box::new(|| ()))(),
+            None => queue.is_led = false,
+        }
+        drop(queue);
+        for (answer, outcome) in ready {
+            answer(outcome);
+        }
+        mem::forget(unwound);
+    }
 }
 
-/// Waits until what was asked for is written and the database is closed.
+/// Lets nobody wait for one who panicked.
+struct Unwound<'w>(&'w Writer);
+
+impl Drop for Unwound<'_> {
+    fn drop(&mut self) {
+        error!("the store's writer panicked");
+        let mut queue = held(&self.0.queue);
+        queue.is_broken = true;
+        queue.waiting.clear();
+    }
+}
+
+/// Waits until the database is closed. Nobody waits for an answer any more.
 impl Drop for Writer {
     fn drop(&mut self) {
-        drop(self.requests.take());
-        if self
-            .thread
-            .take()
-            .is_some_and(|thread| thread.join().is_err())
-        {
-            error!("the store's writer panicked");
+        if held(&self.queue).is_broken {
+            return;
+        }
+        if let Some(batches) = held(&self.batches).take() {
+            batches.end();
         }
     }
+}
+
+/// What one who panicked held is not used again.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Splits a decision into what to write and the answer to give once that is durable.
 fn decided<T: Send + 'static>(
     decision: Decision<T>,
-    reply: SyncSender<Result<T, Error>>,
+    reply: Sender<Told<T>>,
 ) -> (Vec<Edit>, Answer) {
     let (edits, result) = match decision {
         Ok((edits, value)) => (edits, Ok(value)),
         Err(refusal) => (Vec::new(), Err(Error::from(refusal))),
     };
-    let answer = move |durable: Result<(), Error>| drop(reply.send(durable.and(result)));
+    let answer =
+        move |durable: Result<(), Error>| drop(reply.send(Told::Done(durable.and(result))));
     (edits, Box::new(answer))
 }
 
@@ -194,17 +274,15 @@ struct Batches {
 }
 
 impl Batches {
-    fn run(mut self, queue: &Receiver<Request>) {
-        while let Ok(first) = queue.recv() {
-            let mut waiting = VecDeque::from([first]);
-            waiting.extend(queue.try_iter().take(BATCH_MAX - 1));
-            self.refuse_without_space(&mut waiting);
-            self.pass_barrier(&mut waiting);
-            while !waiting.is_empty() {
-                self.batch(&mut waiting);
-            }
+    /// Writes all that wait; the answers are the caller's to give.
+    fn serve(&mut self, mut waiting: VecDeque<Request>) -> Vec<Ready> {
+        self.refuse_without_space(&mut waiting);
+        self.pass_barrier(&mut waiting);
+        let mut ready = Vec::with_capacity(waiting.len());
+        while !waiting.is_empty() {
+            self.batch(&mut waiting, &mut ready);
         }
-        self.end();
+        ready
     }
 
     fn refuse_without_space(&mut self, waiting: &mut VecDeque<Request>) {
@@ -237,7 +315,7 @@ impl Batches {
     }
 
     /// Writes as many requests as one batch takes.
-    fn batch(&mut self, waiting: &mut VecDeque<Request>) {
+    fn batch(&mut self, waiting: &mut VecDeque<Request>, ready: &mut Vec<Ready>) {
         let mut draft = Draft::new(&self.shared.view.load());
         while draft.bytes < BATCH_BYTES
             && let Some(request) = waiting.pop_front()
@@ -255,9 +333,8 @@ impl Batches {
             self.shared.publish(draft.view);
         }
         let written = written.map(drop);
-        for answer in draft.answers {
-            answer(written.clone());
-        }
+        let answers = draft.answers.into_iter();
+        ready.extend(answers.map(|answer| (answer, written.clone())));
     }
 
     /// Answers the number of the commit, if there was anything to commit.
