@@ -35,7 +35,7 @@ use crate::codec::{Assembly, Meta, Table, VALUE_MAX, row_hash, rows};
 use crate::database::write_error;
 use crate::error::Error;
 use crate::folder::{copy_folder, io_error, remove_folder};
-use crate::journal::{Entry, Journal, Reader, Rows};
+use crate::journal::{self, Entry, Journal, Reader, Rows};
 use crate::state::Item;
 use crate::sys;
 use crate::view::View;
@@ -226,6 +226,13 @@ impl Db {
 
     fn open_and_read(path: &Path) -> Result<Opened, Trouble> {
         remove_half_made_snapshots(path)?;
+        if !path.join(journal::NAME).exists() {
+            // A store of before there were journals. If it was lost, the number of the last
+            // commit tells.
+            Journal::create(path)?;
+            File::open(path.join(journal::NAME))?.sync_all()?;
+            File::open(path)?.sync_all()?;
+        }
         let mut db = Self::open_sled(path)?;
         let row = db.meta_table.get(META).map_err(io::Error::from)?;
         let Some(row) = row else {

@@ -121,4 +121,23 @@ fn a_journal_that_lost_its_end_is_damage() {
     std::fs::remove_file(&journal).unwrap();
     let error = Db::open(&meta, false).unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    assert!(!journal.exists(), "nothing was touched");
+}
+
+/// Older releases had none.
+#[test]
+fn a_database_without_a_journal_gets_one_if_nothing_is_missing() {
+    let (root, mut model) = (tempfile::tempdir().unwrap(), Model::new());
+    let mut database = Database::new(open(root.path(), true)).unwrap();
+    let rows = change(&mut model, 1, Some(item(1, 0, 0)));
+    let sequence = database.commit(rows, 1002).unwrap();
+    database.finish().unwrap();
+    assert!(database.close(LIMIT));
+    std::fs::remove_file(root.path().join("db").join(crate::journal::NAME)).unwrap();
+    let opened = open(root.path(), false);
+    assert_holds(&opened, &model, sequence);
+    let rows = change(&mut model, 2, Some(item(2, 0, 0)));
+    let mut database = Database::new(opened).unwrap();
+    database.commit(rows, 1000 + sequence + 1).unwrap();
+    assert_holds(&after_a_kill(root.path()), &model, sequence + 1);
 }
