@@ -52,6 +52,16 @@ impl Folder {
     }
 }
 
+impl Folder {
+    /// Whether there is, or may be, something of a name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        !matches!(
+            sys::stat(self.fd.as_fd(), &c_name(name)),
+            Err(Errno::ENOENT)
+        )
+    }
+}
+
 pub(crate) fn c_name(name: &str) -> CString {
     CString::new(name).expect("the spelling of a slot has no NUL")
 }

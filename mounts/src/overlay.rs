@@ -261,10 +261,16 @@ impl Driver for Overlay {
 
     fn retire(&self, slot: Slot) -> Result<(), Error> {
         let (name, work) = (slot.to_string(), work_name(slot));
-        let moved = move_over(&self.layers, &name, &self.trash, &name)
-            .and_then(|()| move_over(&self.work, &name, &self.trash, &work))
-            .and_then(|()| move_over(&self.spares, &name, &self.trash, &name))
-            .and_then(|()| move_over(&self.spares, &work, &self.trash, &work));
+        let mut moved = move_over(&self.layers, &name, &self.trash, &name);
+        // A rename of nothing, too, takes the lock that all renames of the file system share.
+        if self.work.has(&name) {
+            moved = moved.and_then(|()| move_over(&self.work, &name, &self.trash, &work));
+        }
+        if self.spares.has(&name) || self.spares.has(&work) {
+            moved = moved
+                .and_then(|()| move_over(&self.spares, &name, &self.trash, &name))
+                .and_then(|()| move_over(&self.spares, &work, &self.trash, &work));
+        }
         self.touched();
         moved
     }
