@@ -38,17 +38,24 @@ where
     }
 }
 
+/// tonic's buffers, made small: each call has two of them, and most messages are small as well. One
+/// that is not gets as much as it needs. The second figure is tonic's own.
+fn buffers() -> BufferSettings {
+    BufferSettings::new(512, 32 * 1024)
+}
+
 impl<T: Message, U> Encoder for Codec<T, U> {
     type Item = T;
     type Error = Status;
 
     fn encode(&mut self, item: T, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buf.reserve(item.encoded_len());
         item.encode(buf)
             .map_err(|cause| Status::internal(format!("encode reply: {cause}")))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
+        buffers()
     }
 }
 
@@ -63,6 +70,6 @@ impl<T, U: Message + Default> Decoder for Codec<T, U> {
     }
 
     fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
+        buffers()
     }
 }

@@ -144,13 +144,36 @@ async fn page(
 }
 
 /// Notes how a call ended. Measured to the end of its answer.
-pub(crate) fn rpc(service: &str, method: &str, code: Code, took: Duration) {
+pub(crate) fn rpc(service: &'static str, method: &'static str, code: Code, took: Duration) {
     let labels = [
-        ("service", service.to_owned()),
-        ("method", method.to_owned()),
-        ("code", format!("{code:?}")),
+        ("service", service),
+        ("method", method),
+        ("code", name(code)),
     ];
     histogram!("layerd_rpc_seconds", &labels).record(took);
+}
+
+/// What a code is called in a label: as in tonic, without the price of formatting it for each call.
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "Ok",
+        Code::Cancelled => "Cancelled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
+    }
 }
 
 fn start() -> Result<PrometheusHandle, BuildError> {
@@ -413,6 +436,13 @@ mod tests {
         word.find_iter(text)
             .map(|word| word.as_str().to_owned())
             .collect()
+    }
+
+    #[test]
+    fn codes_are_called_as_in_tonic() {
+        for code in (0..=16).map(Code::from_i32) {
+            assert_eq!(name(code), format!("{code:?}"));
+        }
     }
 
     #[test]

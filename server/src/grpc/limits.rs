@@ -4,11 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tonic::Code;
 use tonic::codegen::http::{HeaderValue, Request, Response};
+use tonic::{Code, Status};
 use tower::{Layer, Service};
-
-const STATUS: &str = "grpc-status";
 
 /// Answers RESOURCE_EXHAUSTED, as gRPC servers do by convention, where tonic says OUT_OF_RANGE
 /// of a message that is too large. layerd never uses that code itself.
@@ -45,11 +43,11 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let mut answer = answer.await?;
-            let number = |code: Code| HeaderValue::from(code as i32);
-            if answer.headers().get(STATUS) == Some(&number(Code::OutOfRange)) {
-                answer
-                    .headers_mut()
-                    .insert(STATUS, number(Code::ResourceExhausted));
+            let status = answer.headers_mut().get_mut(Status::GRPC_STATUS);
+            if let Some(status) = status
+                && Code::from_bytes(status.as_bytes()) == Code::OutOfRange
+            {
+                *status = HeaderValue::from(Code::ResourceExhausted as i32);
             }
             Ok(answer)
         })

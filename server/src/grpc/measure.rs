@@ -14,8 +14,8 @@ use http_body::{Body, Frame, SizeHint};
 use layerd_proto::DESCRIPTORS;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
-use tonic::Status;
 use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::metrics;
@@ -96,9 +96,14 @@ impl Timer {
     }
 
     fn look(&mut self, headers: &HeaderMap) {
-        if let Some(status) = Status::from_header_map(headers) {
-            self.status = Some(status);
-        }
+        let Some(code) = headers.get(Status::GRPC_STATUS) else {
+            return;
+        };
+        // Most calls succeed, and all that reading more copies the headers for is the message.
+        self.status = match Code::from_bytes(code.as_bytes()) {
+            Code::Ok => Some(Status::new(Code::Ok, "")),
+            _ => Status::from_header_map(headers),
+        };
     }
 }
 
