@@ -80,7 +80,7 @@ enum What {
         /// Calls at a time
         #[arg(long, value_delimiter = ',', default_value = "1,8,32,128")]
         clients: Vec<usize>,
-        /// Changes of each kind in a round: this many, or 60 for each client
+        /// Changes of each kind in a round: this many, or 40 for each client
         #[arg(long, default_value_t = 480)]
         calls: usize,
         /// layerd's setting

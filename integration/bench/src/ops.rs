@@ -31,7 +31,7 @@ const OPS: [Op; 10] = [
 /// Layers of the parent.
 const HEIGHT: usize = 10;
 /// Calls of each kind for one client, at least.
-const EACH: usize = 60;
+const EACH: usize = 40;
 /// A call that is answered from memory is over before it can be timed well: more of them are made.
 const READS: usize = 8;
 
@@ -135,7 +135,7 @@ fn one_round(
             op,
             base: &base,
             clients,
-            calls: calls_of(op, calls),
+            calls: calls_of(op, calls, clients),
             made: calls,
         };
         let (load, processor) = started.drive(&work);
@@ -150,9 +150,9 @@ fn one_round(
 
 /// A list answers with all snapshots at once, and bbolt reads all of them for a filtered one:
 /// fewer calls show as much.
-fn calls_of(op: Op, calls: usize) -> usize {
+fn calls_of(op: Op, calls: usize, clients: usize) -> usize {
     match op {
-        Op::List | Op::ListName | Op::ListParent => calls.div_ceil(4),
+        Op::List | Op::ListName | Op::ListParent => (calls / 4).min(120).max(clients),
         op if op.is_read() => calls * READS,
         _ => calls,
     }
