@@ -61,7 +61,9 @@ pub(crate) enum DaemonError {
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(config: Config) -> Result<(), DaemonError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // One thread for all that does not block, which is little; what blocks has threads of its own. A
+    // second one cost a call a third to a half of its processor time, to wake it and hand over.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(DaemonError::Runtime)?;
