@@ -112,14 +112,9 @@ struct Half {
     entries: Vec<Entry>,
     /// Bytes of it that they take.
     used: usize,
-    /// Checksum of the last one.
+    /// Checksum of the last one, and its number.
     sum: u128,
-}
-
-impl Half {
-    fn last(&self) -> u64 {
-        self.entries.last().map_or(0, |entry| entry.sequence)
-    }
+    last: u64,
 }
 
 impl Reader {
@@ -140,10 +135,11 @@ impl Reader {
 
     /// The commits after number `taken`, in order and without a gap.
     pub(crate) fn after(&self, taken: u64) -> io::Result<Vec<Entry>> {
-        gapless([self.half(0)?, self.half(1)?], taken)
+        gapless([self.half(0, taken)?, self.half(1, taken)?], taken)
     }
 
-    fn half(&self, half: usize) -> io::Result<Half> {
+    /// Reads a half; of its entries those after number `taken`.
+    fn half(&self, half: usize, taken: u64) -> io::Result<Half> {
         let mut bytes = vec![0; HALF];
         self.file.read_exact_at(&mut bytes, offset(half, 0))?;
         let mut found = Half {
@@ -151,12 +147,16 @@ impl Reader {
             ..Half::default()
         };
         while let Some((entry, sum)) = parse(&bytes[found.used..], found.sum) {
+            found.used += (HEAD + entry.body.len()).next_multiple_of(PAGE);
+            found.sum = sum;
+            found.last = entry.sequence;
+            if entry.sequence <= taken {
+                continue;
+            }
             let body = Body::decode(entry.body).ok();
             let Some(read) = body.and_then(|body| body.into_entry(entry.sequence)) else {
                 return Err(invalid("an entry with a right checksum cannot be read"));
             };
-            found.used += (HEAD + entry.body.len()).next_multiple_of(PAGE);
-            found.sum = sum;
             found.entries.push(read);
         }
         Ok(found)
@@ -173,8 +173,8 @@ impl Reader {
 }
 
 fn gapless(halves: [Half; 2], taken: u64) -> io::Result<Vec<Entry>> {
-    let entries = halves.into_iter().flat_map(|half| half.entries);
-    let mut entries: Vec<_> = entries.filter(|entry| entry.sequence > taken).collect();
+    let [mut entries, more] = halves.map(|half| half.entries);
+    entries.extend(more);
     entries.sort_by_key(|entry| entry.sequence);
     for (entry, wanted) in entries.iter().zip(taken + 1..) {
         if entry.sequence != wanted {
@@ -255,20 +255,20 @@ impl Journal {
     /// `taken`, the last that sled has.
     pub(crate) fn open(folder: &Path, taken: u64) -> io::Result<(Self, Vec<Entry>)> {
         let reader = Reader::open(folder)?;
-        let halves = [reader.half(0)?, reader.half(1)?];
+        let halves = [reader.half(0, taken)?, reader.half(1, taken)?];
         for (half, found) in halves.iter().enumerate() {
-            if found.last() > taken {
+            if found.last > taken {
                 reader.write_again(half, found.used)?;
             }
         }
-        let half = usize::from(halves[1].last() > halves[0].last());
+        let half = usize::from(halves[1].last > halves[0].last);
         let journal = Self {
             witness: Witness::open(&folder.with_file_name("sequence"))?,
             half,
             at: halves[half].used,
             sum: halves[half].sum,
-            last: halves[half].last().max(taken),
-            last_of_other: halves[1 - half].last(),
+            last: halves[half].last.max(taken),
+            last_of_other: halves[1 - half].last,
             reader,
         };
         Ok((journal, gapless(halves, taken)?))

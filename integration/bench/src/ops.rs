@@ -63,7 +63,7 @@ pub(crate) fn run(systems: &[Fs], contenders: &[Contender], extent: &Extent, plo
         let mut table = head(&place, extent);
         for clients in &extent.clients {
             let seen = all_rounds(&place, contenders, extent, *clients);
-            add_rows(&mut table, contenders, *clients, &seen);
+            add_rows(&mut table, *fs, contenders, *clients, &seen);
             points.extend(points_of(&place, contenders, *clients, &seen));
         }
         crate::say(&table);
@@ -160,6 +160,7 @@ fn calls_of(op: Op, calls: usize, clients: usize) -> usize {
 
 fn add_rows(
     table: &mut Table,
+    fs: Fs,
     contenders: &[Contender],
     clients: usize,
     seen: &[[Seen; OPS.len()]],
@@ -180,7 +181,7 @@ fn add_rows(
             row.extend(if std::ptr::eq(own, first) {
                 Default::default()
             } else {
-                beside(first, own, Goal::of(op, clients, contender))
+                beside(first, own, Goal::of(op, clients, contender, fs))
             });
             table.row(row);
         }

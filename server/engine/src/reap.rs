@@ -3,9 +3,11 @@
 //! There is one way to delete: into the trash by rename, then reap. What is deleted was removed by
 //! a client, or is a directory whose id an earlier or failed call took without ever recording it.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use layerd_store::LayerId;
@@ -21,6 +23,35 @@ const FORGET_AT_ONCE: usize = 128;
 /// Wait before a layer whose deletion failed is tried again; doubled each time, up to the maximum.
 const BACK_OFF: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(300);
+
+/// Work between two rests of a deletion, and how much longer it is than the rest after it.
+const STRETCH: Duration = Duration::from_millis(4);
+const REST: u32 = 2;
+
+/// Leaves the disk to others now and then: a file system's journal that is full of deletions holds
+/// up everybody.
+#[derive(Debug)]
+struct Pace {
+    /// When work began, or none where there is no time to rest.
+    begun: Option<Cell<Instant>>,
+}
+
+impl Pace {
+    fn new(is_urgent: bool) -> Self {
+        let begun = (!is_urgent).then(|| Cell::new(Instant::now()));
+        Self { begun }
+    }
+
+    /// Sleeps if there was work for a while; to be called often.
+    fn rest(&self) {
+        let Some(begun) = &self.begun else { return };
+        let worked = begun.get().elapsed();
+        if worked >= STRETCH {
+            sleep(worked / REST);
+            begun.set(Instant::now());
+        }
+    }
+}
 
 /// What one pass of the reaper did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -201,7 +232,11 @@ impl Engine {
         if self.backlog.is_stopping() {
             return false;
         }
-        let keep_going = || !self.backlog.is_stopping();
+        let pace = Pace::new(self.is_space_wanted());
+        let keep_going = || {
+            pace.rest();
+            !self.backlog.is_stopping()
+        };
         let slot = slot(id);
         let deleted = self
             .driver
