@@ -10,6 +10,7 @@
 //! - This crate knows records only. It never sees a directory, a mount or a message.
 
 mod apart;
+mod batches;
 mod codec;
 mod database;
 mod db;

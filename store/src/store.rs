@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use tracing::warn;
 
+use crate::batches::Class;
 use crate::db::Db;
 use crate::error::{Error, Refusal};
 use crate::export::{self, Export, Exporter};
@@ -25,7 +26,7 @@ use crate::published::Published;
 use crate::space::Space;
 use crate::state::{self, Commit, Create};
 use crate::view::View;
-use crate::writer::{Class, Writer};
+use crate::writer::Writer;
 
 /// Newest layout of the store's folder that this program knows.
 const FORMAT: u32 = 1;

@@ -1,100 +1,32 @@
 //! Group commit: one caller at a time writes for all who wait.
 //!
-//! It takes what waits, decides each request against the newest state, writes one transaction,
+//! It takes what waits, decides each request against the newest state, writes one entry of the journal,
 //! waits for the disk once, publishes the new state, and answers everybody. It never waits for a
 //! fuller batch: while the disk works, the next batch gathers by itself, and the first in it is
 //! told to lead. A caller who is alone thus writes on its own thread, and wakes nobody. A refusal
 //! also waits for the flush, because it may rest on a change of the same batch.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 use std::{fmt, io, mem};
 
-use metrics::histogram;
-use tracing::{error, warn};
+use tracing::error;
 
-use crate::apart::within;
-use crate::codec;
-use crate::database::{Database, LIMIT};
-use crate::db::{Db, Opened};
+use crate::batches::{Answer, Batches, Class, Request};
+use crate::db::Opened;
 use crate::error::Error;
-use crate::folder::io_error;
-use crate::journal::Rows;
 use crate::space::Space;
-use crate::stage::{self, Stage};
+use crate::stage;
 use crate::state::{Decision, Edit};
 use crate::store::{Barrier, Shared};
 use crate::view::View;
 
 /// Requests in one batch, at most.
 const BATCH_MAX: usize = 256;
-/// Bytes of rows after which a batch takes no further request.
-const BATCH_BYTES: usize = 256 * 1024;
-/// How far ahead of what was handed out ids are reserved with every commit.
-const ID_RESERVE: u64 = 256;
-/// How often a failed database is built anew, at most.
-const REBUILD_PAUSE: Duration = Duration::from_secs(1);
-/// How long a database may take to close whose commit has used up its limit: it does not do better
-/// the second time, and everybody waits.
-const CLOSE_LIMIT_MIN: Duration = Duration::from_millis(500);
-/// How long building a database may take.
-const REBUILD_LIMIT: Duration = Duration::from_secs(120);
-
-/// Stages of a call that waits for the writer.
+/// Stage of a call that waits for its turn.
 const QUEUED: &str = "waiting for the changes before it to be durable";
-const BARRIER: &str = "waiting for directories and content to be durable";
-const RECORDING: &str = "waiting for its record to be durable";
-
-type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
-/// An answer with what it says.
-type Ready = (Answer, Result<(), Error>);
-type Decide = Box<dyn FnOnce(&View) -> (Vec<Edit>, Answer) + Send>;
-
-/// What a request needs besides the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
-    /// Nothing: it changes or drops records that are there.
-    Records,
-    /// Files that must be durable first.
-    Files,
-    /// Space, as it adds a record.
-    New,
-    /// Both.
-    NewWithFiles,
-}
-
-impl Class {
-    fn needs_barrier(self) -> bool {
-        matches!(self, Self::Files | Self::NewWithFiles)
-    }
-
-    fn needs_space(self) -> bool {
-        matches!(self, Self::New | Self::NewWithFiles)
-    }
-}
-
-struct Request {
-    decide: Decide,
-    /// Answers without deciding.
-    fail: Box<dyn FnOnce(Error) + Send>,
-    /// Tells its caller to lead.
-    lead: Box<dyn FnOnce() + Send>,
-    class: Class,
-    /// Of the call that waits for it.
-    stage: Option<Arc<Stage>>,
-}
-
-impl Request {
-    fn enter(&self, doing: &'static str) {
-        if let Some(stage) = &self.stage {
-            stage.enter(doing);
-        }
-    }
-}
 
 /// What a caller who waits is told.
 enum Told<T> {
@@ -134,14 +66,7 @@ impl Writer {
         shared: Arc<Shared>,
         barrier: Barrier,
     ) -> io::Result<Self> {
-        let batches = Batches {
-            database: Some(Database::new(opened)?),
-            folder: folder.to_owned(),
-            space,
-            shared,
-            barrier,
-            rebuild_after: Instant::now(),
-        };
+        let batches = Batches::new(opened, folder, space, shared, barrier)?;
         Ok(Self {
             queue: Mutex::default(),
             batches: Mutex::new(Some(batches)),
@@ -261,267 +186,4 @@ fn decided<T: Send + 'static>(
     let answer =
         move |durable: Result<(), Error>| drop(reply.send(Told::Done(durable.and(result))));
     (edits, Box::new(answer))
-}
-
-struct Batches {
-    /// Gone after a failed write, until it is built anew.
-    database: Option<Database>,
-    folder: PathBuf,
-    space: Space,
-    shared: Arc<Shared>,
-    barrier: Barrier,
-    rebuild_after: Instant,
-}
-
-impl Batches {
-    /// Writes all that wait; the answers are the caller's to give.
-    fn serve(&mut self, mut waiting: VecDeque<Request>) -> Vec<Ready> {
-        self.refuse_without_space(&mut waiting);
-        self.pass_barrier(&mut waiting);
-        let mut ready = Vec::with_capacity(waiting.len());
-        while !waiting.is_empty() {
-            self.batch(&mut waiting, &mut ready);
-        }
-        ready
-    }
-
-    fn refuse_without_space(&mut self, waiting: &mut VecDeque<Request>) {
-        if waiting.iter().any(|request| request.class.needs_space()) && self.space.look() {
-            let folder = &self.folder;
-            let full = || Error::Full {
-                folder: folder.clone(),
-            };
-            fail_all(waiting, Class::needs_space, full);
-        }
-    }
-
-    /// Directories are durable before their records: one barrier serves all who wait.
-    fn pass_barrier(&self, waiting: &mut VecDeque<Request>) {
-        if !waiting.iter().any(|request| request.class.needs_barrier()) {
-            return;
-        }
-        for request in waiting.iter() {
-            request.enter(BARRIER);
-        }
-        let begun = Instant::now();
-        let passed = (self.barrier)();
-        histogram!("layerd_barrier_seconds").record(begun.elapsed());
-        if let Err(cause) = passed {
-            let failed = || Error::Barrier {
-                cause: cause.clone(),
-            };
-            fail_all(waiting, Class::needs_barrier, failed);
-        }
-    }
-
-    /// Writes as many requests as one batch takes.
-    fn batch(&mut self, waiting: &mut VecDeque<Request>, ready: &mut Vec<Ready>) {
-        let mut draft = Draft::new(&self.shared.view.load());
-        while draft.bytes < BATCH_BYTES
-            && let Some(request) = waiting.pop_front()
-        {
-            draft.take(request);
-        }
-        let begun = Instant::now();
-        let written = self.write(mem::take(&mut draft.rows));
-        if matches!(written, Ok(Some(_))) {
-            histogram!("layerd_commit_seconds").record(begun.elapsed());
-            histogram!("layerd_commit_batch_changes").record(draft.served());
-        }
-        if let Ok(Some(sequence)) = written {
-            draft.view.set_sequence(sequence);
-            self.shared.publish(draft.view);
-        }
-        let written = written.map(drop);
-        let answers = draft.answers.into_iter();
-        ready.extend(answers.map(|answer| (answer, written.clone())));
-    }
-
-    /// Answers the number of the commit, if there was anything to commit.
-    fn write(&mut self, rows: Rows) -> Result<Option<u64>, Error> {
-        let ids_ran_out = self.shared.next_id.load(Ordering::Acquire)
-            > self.shared.ids_below.load(Ordering::Acquire);
-        if rows.is_empty() && !ids_ran_out && self.database.is_some() {
-            return Ok(None);
-        }
-        let begun = Instant::now();
-        let written = self.commit(rows, ID_RESERVE);
-        if let Err(error) = &written {
-            error!(
-                error = error as &dyn std::error::Error,
-                "the database failed"
-            );
-            self.shared.failed.store(true, Ordering::Release);
-            self.close(LIMIT.saturating_sub(begun.elapsed()));
-            if is_full(error) {
-                self.space.release();
-            }
-        }
-        written.map(Some)
-    }
-
-    /// sled writes once more when it is dropped, and after a failed write it may panic or hang over
-    /// that.
-    fn close(&mut self, limit: Duration) {
-        let Some(database) = self.database.take() else {
-            return;
-        };
-        if self.shared.has_hung() || !database.close(limit.max(CLOSE_LIMIT_MIN)) {
-            self.give_up();
-        }
-    }
-
-    /// sled's threads share locks across databases, so one that hangs hangs every other one in the
-    /// process: only a new process helps.
-    fn give_up(&self) {
-        if !self.shared.hung.swap(true, Ordering::AcqRel) {
-            error!("the database hangs; layerd must be started anew");
-        }
-    }
-
-    fn commit(&mut self, rows: Rows, reserve: u64) -> Result<u64, Error> {
-        let below = self.shared.next_id.load(Ordering::Acquire) + reserve;
-        if self.database.is_none() {
-            self.database = Some(self.rebuild(below)?);
-        }
-        let database = self.database.as_mut().ok_or_else(|| gone("it is closed"))?;
-        let sequence = database.commit(rows, below)?;
-        self.shared.ids_below.store(below, Ordering::Release);
-        self.shared.failed.store(false, Ordering::Release);
-        Ok(sequence)
-    }
-
-    /// What is on disk after a failed write is unknown. What was acknowledged is in memory.
-    fn rebuild(&mut self, ids_below: u64) -> Result<Database, Error> {
-        let now = Instant::now();
-        if now < self.rebuild_after {
-            return Err(gone(
-                "an earlier write failed; the next try is due in a second",
-            ));
-        }
-        if self.shared.has_hung() {
-            return Err(gone("the database hangs; layerd must be started anew"));
-        }
-        self.rebuild_after = now + REBUILD_PAUSE;
-        let (view, folder) = (self.shared.view.load_full(), self.folder.clone());
-        // The failed commit may be on disk after all; the new database must not seem older.
-        let sequence = view.sequence().max(Db::last_sequence(&self.folder)?) + 1;
-        let built = within(REBUILD_LIMIT, move || {
-            let (opened, old) = Db::rebuild(&folder, &view, sequence, ids_below)?;
-            Db::discard(&old)?;
-            Ok(opened)
-        });
-        let opened = built.unwrap_or_else(|| {
-            self.give_up();
-            Err(gone("building the database anew hangs or panicked"))
-        })?;
-        warn!("the database was built anew after a failed write; nothing acknowledged was lost");
-        Database::new(opened).map_err(io_error("start the thread of", &self.folder))
-    }
-
-    /// After a clean stop the reserved ids that nobody took are free again.
-    fn end(mut self) {
-        if self.database.is_none() {
-            return;
-        }
-        let mut view = View::clone(&self.shared.view.load());
-        let last = self.commit(Rows::new(), 0);
-        let finish = |database: &mut Database| database.finish();
-        let finished = self.database.as_mut().map_or(Ok(()), finish);
-        match last.and_then(|sequence| finished.map(|()| sequence)) {
-            Ok(sequence) => {
-                view.set_sequence(sequence);
-                self.shared.publish(view);
-            }
-            Err(error) => {
-                self.shared.failed.store(true, Ordering::Release);
-                error!(
-                    error = &error as &dyn std::error::Error,
-                    "the last write of the store failed"
-                );
-            }
-        }
-        self.close(LIMIT);
-    }
-}
-
-fn is_full(error: &Error) -> bool {
-    let Error::Write { cause } = error else {
-        return false;
-    };
-    matches!(
-        cause.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
-}
-
-/// The database is not to be had.
-fn gone(why: &'static str) -> Error {
-    Error::Write {
-        cause: Arc::new(io::Error::other(why)),
-    }
-}
-
-/// Fails those that need what is not to be had; the others stay.
-fn fail_all(waiting: &mut VecDeque<Request>, needs: fn(Class) -> bool, error: impl Fn() -> Error) {
-    let all = mem::take(waiting).into_iter();
-    let (failed, rest) = all.partition::<Vec<_>, _>(|request| needs(request.class));
-    waiting.extend(rest);
-    for request in failed {
-        (request.fail)(error());
-    }
-}
-
-/// A batch being decided.
-struct Draft {
-    view: View,
-    rows: Rows,
-    bytes: usize,
-    answers: Vec<Answer>,
-}
-
-impl Draft {
-    fn new(view: &View) -> Self {
-        Self {
-            view: view.clone(),
-            rows: Rows::new(),
-            bytes: 0,
-            answers: Vec::new(),
-        }
-    }
-
-    fn take(&mut self, request: Request) {
-        request.enter(RECORDING);
-        let (edits, answer) = (request.decide)(&self.view);
-        for edit in &edits {
-            self.add_rows(edit);
-            edit.apply(&mut self.view);
-        }
-        self.answers.push(answer);
-    }
-
-    /// Calls that wait for this batch, for the metrics.
-    fn served(&self) -> f64 {
-        u32::try_from(self.answers.len()).map_or(f64::INFINITY, f64::from)
-    }
-
-    /// Adds the rows in which the edit differs from what the record was.
-    fn add_rows(&mut self, edit: &Edit) {
-        let new = edit.after().map(codec::rows).unwrap_or_default();
-        let old = edit
-            .before(&self.view)
-            .map(|item| codec::rows(&item))
-            .unwrap_or_default();
-        for (key, value) in &new {
-            if old.get(key) != Some(value) {
-                self.bytes += key.1.len() + value.len();
-                self.rows.insert(key.clone(), Some(value.clone()));
-            }
-        }
-        for (key, _) in old {
-            if !new.contains_key(&key) {
-                self.rows.insert(key, None);
-            }
-        }
-    }
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::Store;
+use crate::batches::Class;
 use crate::error::{Error, Refusal};
 use crate::model::{LabelChange, Timestamp, Usage};
 use crate::volume::{
     AttachState, Attachment, AttachmentId, MountedAt, Volume, VolumeId, VolumeName,
 };
 use crate::volumes;
-use crate::writer::Class;
 
 impl Store {
     /// Hands out an id for a volume.
