@@ -80,7 +80,8 @@ struct World {
 }
 
 impl World {
-    /// Removed layers stay for an hour, unless `trash` says otherwise, however full the disk is.
+    /// Removed layers stay for an hour, unless `trash` says otherwise, however full the disk is. None
+    /// are made ahead: the numbers of layers are those of the calls.
     fn new(trash: &str) -> Self {
         let scratch = Scratch::new();
         let file = scratch.path().join("config.toml");
@@ -91,7 +92,10 @@ impl World {
         };
         std::fs::write(
             &file,
-            format!("[trash]\nmin_free_percent = 0\n{trash}\n[reaper]\nevery_secs = 1\n"),
+            format!(
+                "[overlayfs]\nspare_layers = 0\n[trash]\nmin_free_percent = 0\n{trash}\n\
+                 [reaper]\nevery_secs = 1\n"
+            ),
         )
         .unwrap();
         let daemon = Daemon::start_with(scratch.path(), &["--config", file.to_str().unwrap()]);

@@ -36,7 +36,7 @@ fn configured(scratch: &Scratch, more: &str) -> Vec<String> {
     let file = scratch.path().join("layerd.toml");
     let c = scratch.dir("c");
     let text = format!(
-        "[log]\nlevel = \"debug\"\n[containerd]\naddress = \"{0}/containerd.sock\"\nroot = \"{0}/root\"\n{more}\n",
+        "[log]\nlevel = \"debug\"\n[overlayfs]\nspare_layers = 0\n[containerd]\naddress = \"{0}/containerd.sock\"\nroot = \"{0}/root\"\n{more}\n",
         c.display()
     );
     std::fs::write(&file, text).unwrap();

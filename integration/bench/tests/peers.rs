@@ -25,7 +25,7 @@ fn root_ops_are_measured_beside_the_peer_in_both_forms() {
     let rows = rows(&[
         "ops",
         "--fs",
-        "tmpfs",
+        "target",
         "--rounds",
         "1",
         "--clients",

@@ -165,7 +165,9 @@ fn paths(dir: &Path) -> Vec<String> {
 #[test]
 fn root_a_second_daemon_on_one_root_is_refused() {
     let scratch = Scratch::new();
-    let mut daemon = Daemon::start(scratch.path());
+    let file = scratch.path().join("config.toml");
+    std::fs::write(&file, "[overlayfs]\nspare_layers = 0\n").unwrap();
+    let mut daemon = Daemon::start_with(scratch.path(), &["--config", file.to_str().unwrap()]);
     let mut client = daemon.snapshots();
     client.committed("base", "").unwrap();
     client.prepare("k", "base", &[]).unwrap();

@@ -166,7 +166,7 @@ impl Engine {
         let store = Store::open(&meta_folder(root), layerd_store::Options { barrier })?;
         let store = Arc::new(store);
         let meter = Meter::start(store.clone(), driver.clone())?;
-        let spares = Spares::start(store.clone(), driver.clone(), options.spares)?;
+        let spares = Spares::start(store.clone(), driver.clone(), root, options.spares)?;
         let engine = Self {
             store,
             driver,

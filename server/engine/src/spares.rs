@@ -5,16 +5,22 @@
 //! written before the rename into place is durable, because start-up makes that up. Those that are
 //! left go when the engine is dropped, or at the next start.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use layerd_mounts::{Driver, Found, Place, Slot};
 use layerd_store::{Claim, Create, LayerId, Store};
+use nix::sys::statvfs::statvfs;
 use tracing::{info, warn};
 
 use crate::{Engine, Error, slot};
 
+/// Share of the free inodes that spare layers may take: one in so many.
+const INODES: u64 = 100;
+/// Inodes of one: a layer and its work directory.
+const INODES_EACH: u64 = 2;
 /// Wait after a failure, as on a full disk.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -29,6 +35,7 @@ pub(crate) struct Spares {
 struct Shared {
     store: Arc<Store>,
     driver: Arc<dyn Driver>,
+    root: PathBuf,
     /// How many are kept ready.
     full: usize,
     state: Mutex<State>,
@@ -50,11 +57,13 @@ impl Spares {
     pub(crate) fn start(
         store: Arc<Store>,
         driver: Arc<dyn Driver>,
+        root: &Path,
         full: usize,
     ) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             store,
             driver,
+            root: root.to_owned(),
             full,
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -154,6 +163,9 @@ impl Shared {
     }
 
     fn make(&self, count: usize) -> Result<(), Error> {
+        if !self.has_inodes(count) {
+            return Ok(());
+        }
         for _ in 0..count {
             let id = self.store.fresh_id()?;
             self.state().others.push(id);
@@ -165,6 +177,15 @@ impl Shared {
         let made = std::mem::take(&mut state.others);
         state.ready.extend(made);
         Ok(())
+    }
+
+    /// On a file system with few inodes left, they are for those who ask for them.
+    fn has_inodes(&self, count: usize) -> bool {
+        let Ok(disk) = statvfs(&self.root) else {
+            return true;
+        };
+        // File systems without a table of inodes say that they have none at all.
+        disk.files() == 0 || count as u64 * INODES_EACH * INODES <= disk.files_available()
     }
 
     /// Takes away what a failure left.
