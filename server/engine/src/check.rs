@@ -241,7 +241,8 @@ fn misplaced(facts: &Facts<'_>, id: LayerId, places: &BTreeSet<Place>) -> Option
             _ => None,
         };
     }
-    if facts.claimed.contains(&id) {
+    // What was made ahead waits for a call, or for the next start to delete it.
+    if facts.claimed.contains(&id) || places.iter().all(|place| *place == Place::Spare) {
         return None;
     }
     let place = *places.first()?;

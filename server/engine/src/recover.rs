@@ -125,9 +125,11 @@ pub fn restore_records(
     let highest = found.iter().filter_map(ids).max().unwrap_or(LayerId(0));
     Store::restore(&meta, &export, highest)?;
     let known = |id: LayerId| export.records().any(|record| record.id == id);
+    // Layers made ahead hold nothing; the next start deletes them.
+    let is_spare = |entry: &Found| matches!(entry, Found::Slot(Place::Spare, _));
     let unknown = found
         .iter()
-        .filter(|entry| ids(entry).is_some_and(|id| !known(id)));
+        .filter(|entry| !is_spare(entry) && ids(entry).is_some_and(|id| !known(id)));
     let mut moved = BTreeSet::new();
     for entry in unknown {
         driver

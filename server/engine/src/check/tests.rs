@@ -87,6 +87,13 @@ fn cases() -> Vec<Case> {
             vec![Problem::Abandoned { id: id(9) }],
         ),
         (&[], vec![at(Place::Work, 7)], vec![]),
+        (&[], vec![at(Place::Spare, 8)], vec![]),
+        (&[(Place::Layer, 1)], vec![at(Place::Spare, 1)], vec![]),
+        (
+            &[],
+            vec![at(Place::Spare, 6)],
+            vec![Problem::NotInTrash { id: id(6) }],
+        ),
         (
             &[],
             vec![at(Place::Layer, 10)],
