@@ -212,6 +212,10 @@ fn soak(plan: &Plan) -> Verdict {
             scope.spawn(|| soak.work(client));
         }
         let run = soak.run(plan, &mut keeper);
+        if let Err(why) = &run {
+            // Clients that wait for an answer may wait long.
+            eprintln!("{why}");
+        }
         keeper.calm_down();
         soak.phase.store(END, Ordering::SeqCst);
         run
