@@ -179,8 +179,8 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// [`Error::NotAStack`] if there is nothing to mount or nothing to write to.
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error>;
 
-    /// Moves a layer and its work directory into the trash, by rename, also spare ones. Absent ones are passed
-    /// over, so that a repeated call succeeds and a half-retired slot is completed. Something that
+    /// Moves a layer and its work directory into the trash, by rename, also spare ones. Absent ones
+    /// are passed over, so that a repeated call succeeds and a half-retired slot is completed. Something that
     /// is mounted from the layer stays mounted. Durable after [`sync`](Driver::sync).
     ///
     /// # Errors
@@ -188,9 +188,8 @@ pub trait Driver: Send + Sync + fmt::Debug {
     fn retire(&self, slot: Slot) -> Result<(), Error>;
 
     /// Moves a layer and its work directory back out of the trash, or to their place if they were
-    /// made ahead. Absent ones are passed over, as
-    /// is a layer whose deletion has begun. Answers whether the layer is in its place then.
-    /// Durable after [`sync`](Driver::sync).
+    /// made ahead. Absent ones are passed over, as is a layer whose deletion has begun. Answers
+    /// whether the layer is in its place then. Durable after [`sync`](Driver::sync).
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -50,9 +50,7 @@ impl Folder {
         fsync(&fd).map_err(|cause| Error::io("sync", &path, cause))?;
         Ok(Self { fd, path })
     }
-}
 
-impl Folder {
     /// Whether there is, or may be, something of a name.
     pub(crate) fn has(&self, name: &str) -> bool {
         !matches!(

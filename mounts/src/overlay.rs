@@ -153,6 +153,7 @@ impl Overlay {
         made.map_err(|cause| Error::io("create directory", &path, cause))?;
         correct(folder, &name, owner)
     }
+
     fn owner(&self, base: Base) -> Result<(u32, u32), Error> {
         match base {
             Base::Empty => Ok(own_ids()),

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use tracing::warn;
 
-use crate::batches::Class;
+use crate::batches::{Batches, Class};
 use crate::db::Db;
 use crate::error::{Error, Refusal};
 use crate::export::{self, Export, Exporter};
@@ -107,9 +107,9 @@ impl Store {
         };
         let exporter = Exporter::start(folder, shared.clone());
         let exporter = exporter.map_err(io_error("start the exporter of", folder))?;
-        let writer = Writer::new(opened, folder, space, shared.clone(), options.barrier);
+        let batches = Batches::new(opened, folder, space, shared.clone(), options.barrier);
         Ok(Self {
-            writer: writer.map_err(io_error("start the threads of", folder))?,
+            writer: Writer::new(batches.map_err(io_error("start the threads of", folder))?),
             _exporter: exporter,
             lock,
             shared,

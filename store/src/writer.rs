@@ -7,20 +7,16 @@
 //! also waits for the flush, because it may rest on a change of the same batch.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::{fmt, io, mem};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{fmt, mem};
 
 use tracing::error;
 
 use crate::batches::{Answer, Batches, Class, Request};
-use crate::db::Opened;
 use crate::error::Error;
-use crate::space::Space;
 use crate::stage;
 use crate::state::{Decision, Edit};
-use crate::store::{Barrier, Shared};
 use crate::view::View;
 
 /// Requests in one batch, at most.
@@ -59,18 +55,11 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(
-        opened: Opened,
-        folder: &Path,
-        space: Space,
-        shared: Arc<Shared>,
-        barrier: Barrier,
-    ) -> io::Result<Self> {
-        let batches = Batches::new(opened, folder, space, shared, barrier)?;
-        Ok(Self {
+    pub(crate) fn new(batches: Batches) -> Self {
+        Self {
             queue: Mutex::default(),
             batches: Mutex::new(Some(batches)),
-        })
+        }
     }
 
     /// Has `decide` decided, and waits until the outcome is durable.

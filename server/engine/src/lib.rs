@@ -188,9 +188,13 @@ impl Engine {
             options,
             root: root.to_owned(),
         };
-        engine.sort_spares(&found);
-        let found = engine.driver.list();
-        engine.recover(&found.map_err(Error::driver("list the layers"))?);
+        let found = if engine.sort_spares(&found) {
+            let found = engine.driver.list();
+            found.map_err(Error::driver("list the layers"))?
+        } else {
+            found
+        };
+        engine.recover(&found);
         engine.recover_volumes()?;
         Ok(engine)
     }

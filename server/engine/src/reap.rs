@@ -144,13 +144,16 @@ impl Engine {
     pub fn reap(&self) -> Reaped {
         let _pass = self.backlog.hold();
         let mut reaped = Reaped::default();
+        let is_urgent = self.is_space_wanted();
         for id in self.due_orphans() {
-            self.reap_one(id, &mut reaped);
+            self.reap_one(id, is_urgent, &mut reaped);
         }
         self.drop_spare(&mut reaped);
-        let due = self.due(&mut reaped);
+        let due = self.due(is_urgent, &mut reaped);
         for portion in due.chunks(FORGET_AT_ONCE) {
-            let gone = portion.iter().filter(|id| self.reap_one(**id, &mut reaped));
+            let gone = portion
+                .iter()
+                .filter(|id| self.reap_one(**id, is_urgent, &mut reaped));
             self.forget(gone.copied().collect());
         }
         self.reap_volumes();
@@ -191,9 +194,8 @@ impl Engine {
     }
 
     /// Removed layers that may be deleted, oldest first; notes when the next one may.
-    fn due(&self, reaped: &mut Reaped) -> Vec<LayerId> {
+    fn due(&self, space_wanted: bool, reaped: &mut Reaped) -> Vec<LayerId> {
         let view = self.store.view();
-        let space_wanted = self.is_space_wanted();
         let mut due: Vec<_> = Vec::new();
         for record in view
             .retired()
@@ -228,11 +230,11 @@ impl Engine {
             && self.store.view().retired().next().is_none()
     }
 
-    fn reap_one(&self, id: LayerId, reaped: &mut Reaped) -> bool {
+    fn reap_one(&self, id: LayerId, is_urgent: bool, reaped: &mut Reaped) -> bool {
         if self.backlog.is_stopping() {
             return false;
         }
-        let pace = Pace::new(self.is_space_wanted());
+        let pace = Pace::new(is_urgent);
         let keep_going = || {
             pace.rest();
             !self.backlog.is_stopping()

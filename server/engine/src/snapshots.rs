@@ -52,18 +52,14 @@ impl Engine {
     pub fn create(&self, create: Create) -> Result<Mounted, Error> {
         self.save_damage();
         let (claim, spare) = self.claim_layer(&create)?;
-        let ids = self.mappings(&create.labels)?;
-        let view = self.store.view();
-        if let Some(parent) = claim.parent() {
-            self.quarantine.check_stack(&view, parent)?;
-        }
         let floats = self.will_float(&create);
+        let planned = self.plan_new(&create, &claim, floats);
+        let (stack, mounts) = planned.inspect_err(|_| {
+            if spare {
+                self.spares.give_back(claim.id());
+            }
+        })?;
         let claim = if floats { claim.floating() } else { claim };
-        let mut stack = new_stack(&view, &create, &claim, ids);
-        if floats {
-            stack.parents.push(Slot::FLOOR);
-        }
-        let mounts = self.plan(&create.key, &stack)?;
         self.make_directories(&claim, &stack, spare)?;
         let (id, waits) = (claim.id(), stack.own.is_some() && !spare);
         let recorded = self.store.record(claim, waits);
@@ -75,6 +71,26 @@ impl Engine {
         };
         self.events.tell(Topic::Snapshot, what, record.key.as_str());
         Ok(mounts)
+    }
+
+    /// What a claimed snapshot will stand on, and how it will be mounted. Makes nothing.
+    fn plan_new(
+        &self,
+        create: &Create,
+        claim: &Claim,
+        floats: bool,
+    ) -> Result<(Stack, Mounted), Error> {
+        let ids = self.mappings(&create.labels)?;
+        let view = self.store.view();
+        if let Some(parent) = claim.parent() {
+            self.quarantine.check_stack(&view, parent)?;
+        }
+        let mut stack = new_stack(&view, create, claim, ids);
+        if floats {
+            stack.parents.push(Slot::FLOOR);
+        }
+        let mounts = self.plan(&create.key, &stack)?;
+        Ok((stack, mounts))
     }
 
     /// Answers how to mount a snapshot: always the same. Reads memory only.

@@ -100,6 +100,11 @@ impl Spares {
         }
     }
 
+    /// Takes back one whose call failed before it used it.
+    pub(crate) fn give_back(&self, id: LayerId) {
+        self.shared.state().ready.push(id);
+    }
+
     /// All that are there, or may be.
     pub(crate) fn ids(&self) -> Vec<LayerId> {
         let state = self.shared.state();
@@ -120,10 +125,7 @@ impl Drop for Spares {
             warn!("the thread that makes layers ahead panicked");
         }
         for id in self.ids() {
-            let slot = slot(id);
-            let gone = self.shared.driver.retire(slot);
-            let gone = gone.and_then(|()| self.shared.driver.delete(slot, &|| true));
-            if let Err(cause) = gone {
+            if let Err(cause) = self.shared.take_away(id) {
                 let cause = &cause as &dyn std::error::Error;
                 warn!(error = cause, %id, "take away a layer that was made ahead");
             }
@@ -191,13 +193,17 @@ impl Shared {
     /// Takes away what a failure left.
     fn clear(&self) -> Result<(), Error> {
         for id in self.state().others.clone() {
-            let slot = slot(id);
-            let gone = self.driver.retire(slot);
-            let gone = gone.and_then(|()| self.driver.delete(slot, &|| true));
+            let gone = self.take_away(id);
             gone.map_err(Error::driver("take away a layer that was made ahead"))?;
         }
         self.state().others.clear();
         Ok(())
+    }
+
+    fn take_away(&self, id: LayerId) -> Result<(), layerd_mounts::Error> {
+        let slot = slot(id);
+        self.driver.retire(slot)?;
+        self.driver.delete(slot, &|| true)
     }
 
     fn rest(&self) {
@@ -218,9 +224,9 @@ impl Shared {
 
 impl Engine {
     /// Puts spare layers that have a record in their place, which a power cut may have undone, and
-    /// hands the others to the reaper.
-    pub(crate) fn sort_spares(&self, found: &[Found]) {
-        let (view, mut left) = (self.store.view(), 0);
+    /// hands the others to the reaper. Answers whether it moved any.
+    pub(crate) fn sort_spares(&self, found: &[Found]) -> bool {
+        let (view, mut left, mut moved) = (self.store.view(), 0, false);
         for entry in found {
             let Found::Slot(Place::Spare, found) = entry else {
                 continue;
@@ -229,7 +235,10 @@ impl Engine {
             if view.get(id).is_none() {
                 self.abandon(id);
                 left += 1;
-            } else if let Err(cause) = self.driver.restore(*found) {
+                continue;
+            }
+            moved = true;
+            if let Err(cause) = self.driver.restore(*found) {
                 let cause = &cause as &dyn std::error::Error;
                 warn!(error = cause, %id, "put a layer in its place");
             }
@@ -240,6 +249,7 @@ impl Engine {
                 "layers that were made ahead are left over; they are deleted"
             );
         }
+        moved
     }
 }
 

@@ -76,6 +76,16 @@ fn layers_made_ahead_are_used_and_no_problem() {
     };
     engine.create(create).unwrap_err();
     wait_until_ready(&engine, 4);
+    let half = Labels::parse([("containerd.io/snapshot/uidmapping".into(), "0:1:1".into())].into());
+    let create = Create {
+        key: Key::parse("key", "unmapped").unwrap(),
+        kind: Kind::Active,
+        parent: None,
+        labels: half.unwrap(),
+    };
+    engine.create(create).unwrap_err();
+    wait_until_ready(&engine, 4);
+    assert_eq!(spare(&fake).len(), 4, "a refused call takes none");
     drop(engine);
     assert_eq!(spare(&fake), [], "taken away at the end");
 }
