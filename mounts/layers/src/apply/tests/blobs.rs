@@ -252,8 +252,9 @@ struct Patience(AtomicU64);
 
 impl Progress for Patience {
     fn advanced(&self, _: u64, bytes: u64) {
-        let left = self.0.load(Relaxed);
-        self.0.store(left.saturating_sub(bytes), Relaxed);
+        // Several threads tell at once: none may undo what another has told.
+        let less = |left: u64| Some(left.saturating_sub(bytes));
+        self.0.fetch_update(Relaxed, Relaxed, less).unwrap();
     }
 
     fn cancelled(&self) -> bool {
