@@ -92,8 +92,6 @@ pub enum Place {
     Work,
     /// In the trash.
     Trash,
-    /// Made ahead, for a layer to come.
-    Spare,
 }
 
 /// One entry of a driver's directories.
@@ -118,16 +116,15 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// [`Error::Io`]; nothing stays behind that [`retire`](Driver::retire) would not take away.
     fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error>;
 
-    /// Makes layers and work directories ahead, for slots that are not used yet. Durable on return,
-    /// for one wait for the disk where the file system has one journal.
+    /// Makes layers and work directories ahead, in their place, for slots that are not used yet.
+    /// Durable on return, for one wait for the disk where the file system has one journal.
     ///
     /// # Errors
     /// [`Error::Io`]; what was made [`retire`](Driver::retire) takes away.
     fn make_spares(&self, slots: &[Slot]) -> Result<(), Error>;
 
-    /// As [`create`](Driver::create), of what [`make_spares`](Driver::make_spares) made. That the
-    /// layer is there is durable already; that it is in its place is not, and
-    /// [`restore`](Driver::restore) brings it there after a power cut.
+    /// As [`create`](Driver::create), of what [`make_spares`](Driver::make_spares) made: that the
+    /// layer is there is durable already. Cost: two looks, unless its owner is not layerd's own.
     ///
     /// # Errors
     /// As for `create`; `NotFound` if there is no such spare one.
@@ -179,17 +176,18 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// [`Error::NotAStack`] if there is nothing to mount or nothing to write to.
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error>;
 
-    /// Moves a layer and its work directory into the trash, by rename, also spare ones. Absent ones
-    /// are passed over, so that a repeated call succeeds and a half-retired slot is completed. Something that
-    /// is mounted from the layer stays mounted. Durable after [`sync`](Driver::sync).
+    /// Moves a layer and its work directory into the trash, by rename. Absent ones are
+    /// passed over, so that a repeated call succeeds and a half-retired slot is completed.
+    /// Something that is mounted from the layer stays mounted. Durable after
+    /// [`sync`](Driver::sync).
     ///
     /// # Errors
     /// [`Error::Io`].
     fn retire(&self, slot: Slot) -> Result<(), Error>;
 
-    /// Moves a layer and its work directory back out of the trash, or to their place if they were
-    /// made ahead. Absent ones are passed over, as is a layer whose deletion has begun. Answers
-    /// whether the layer is in its place then. Durable after [`sync`](Driver::sync).
+    /// Moves a layer and its work directory back out of the trash. Absent ones are
+    /// passed over, as is a layer whose deletion has begun. Answers whether the layer is in its
+    /// place then. Durable after [`sync`](Driver::sync).
     ///
     /// # Errors
     /// [`Error::Io`].

@@ -48,7 +48,6 @@ struct Image {
     work: BTreeSet<Slot>,
     trash: BTreeMap<Slot, Layer>,
     trashed_work: BTreeSet<Slot>,
-    spares: BTreeSet<Slot>,
 }
 
 /// A layer as the fake remembers it.
@@ -65,12 +64,6 @@ pub struct Layer {
 const EMPTY: Usage = Usage {
     bytes: 4096,
     inodes: 1,
-};
-
-const SPARE: Layer = Layer {
-    uid: 0,
-    gid: 0,
-    usage: EMPTY,
 };
 
 impl Fake {
@@ -179,15 +172,25 @@ impl Disk {
         Err(Error::io(attempt, &path(slot), failure.errno))
     }
 
+    fn owner(&self, base: Base) -> Result<(u32, u32), Error> {
+        match base {
+            Base::Empty => Ok((0, 0)),
+            Base::Owned { uid, gid } => Ok((uid, gid)),
+            Base::On(parent) => match self.now.layers.get(&parent) {
+                Some(layer) => Ok((layer.uid, layer.gid)),
+                None => Err(Error::io("look at", &path(Some(parent)), Errno::ENOENT)),
+            },
+        }
+    }
+
     fn found(&self) -> Vec<Found> {
         let place = |place| move |slot: &Slot| Found::Slot(place, *slot);
         let trash: BTreeSet<Slot> = self.now.trash.keys().copied().collect();
         let layers = self.now.layers.keys().map(place(Place::Layer));
         let work = self.now.work.iter().map(place(Place::Work));
         let trash = trash.union(&self.now.trashed_work).map(place(Place::Trash));
-        let spares = self.now.spares.iter().map(place(Place::Spare));
         let strangers = self.strangers.iter().cloned().map(Found::Stranger);
-        let slots = layers.chain(work).chain(trash).chain(spares);
+        let slots = layers.chain(work).chain(trash);
         slots.chain(strangers).collect()
     }
 }
@@ -199,14 +202,7 @@ impl Driver for Fake {
 
     fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
         let mut disk = self.disk();
-        let (uid, gid) = match base {
-            Base::Empty => (0, 0),
-            Base::Owned { uid, gid } => (uid, gid),
-            Base::On(parent) => match disk.now.layers.get(&parent) {
-                Some(layer) => (layer.uid, layer.gid),
-                None => return Err(Error::io("look at", &path(Some(parent)), Errno::ENOENT)),
-            },
-        };
+        let (uid, gid) = disk.owner(base)?;
         disk.step("create directory", Some(slot))?;
         if disk.now.layers.contains_key(&slot) {
             let path = path(Some(slot));
@@ -223,20 +219,20 @@ impl Driver for Fake {
 
     fn make_spares(&self, slots: &[Slot]) -> Result<(), Error> {
         for slot in slots {
-            let mut disk = self.disk();
-            disk.step("create directory", Some(*slot))?;
-            disk.now.spares.insert(*slot);
+            self.create(*slot, Base::Empty, true)?;
         }
         self.sync()
     }
 
     fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
-        if !self.disk().now.spares.contains(&slot) {
+        let mut disk = self.disk();
+        let (uid, gid) = disk.owner(base)?;
+        let Some(layer) = disk.now.layers.get_mut(&slot) else {
             return Err(Error::io("look at", &path(Some(slot)), Errno::ENOENT));
-        }
-        self.create(slot, base, writable)?;
-        self.disk().now.spares.remove(&slot);
-        Ok(())
+        };
+        (layer.uid, layer.gid) = (uid, gid);
+        drop(disk);
+        if writable { Ok(()) } else { self.seal(slot) }
     }
 
     fn settle(&self, slot: Slot) -> Result<Usage, Error> {
@@ -258,7 +254,6 @@ impl Driver for Fake {
             Found::Slot(Place::Layer, slot) => drop(disk.now.layers.remove(slot)),
             Found::Slot(Place::Work, slot) => drop(disk.now.work.remove(slot)),
             Found::Slot(Place::Trash, slot) => drop(disk.now.trash.remove(slot)),
-            Found::Slot(Place::Spare, slot) => drop(disk.now.spares.remove(slot)),
             Found::Stranger(path) => disk.strangers.retain(|other| other != path),
         }
         Ok(PathBuf::from(ROOT).join("lost"))
@@ -309,9 +304,6 @@ impl Driver for Fake {
         if disk.now.work.remove(&slot) {
             disk.now.trashed_work.insert(slot);
         }
-        if disk.now.spares.remove(&slot) {
-            disk.now.trash.entry(slot).or_insert(SPARE);
-        }
         Ok(())
     }
 
@@ -324,10 +316,6 @@ impl Driver for Fake {
         disk.step("move", Some(slot))?;
         if let Some(layer) = disk.now.trash.remove(&slot) {
             disk.now.layers.insert(slot, layer);
-        }
-        if disk.now.spares.remove(&slot) {
-            disk.now.layers.entry(slot).or_insert(SPARE);
-            disk.now.work.insert(slot);
         }
         Ok(disk.now.layers.contains_key(&slot))
     }

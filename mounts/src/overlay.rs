@@ -15,6 +15,7 @@
 //! planned mounts.
 
 use std::ffi::{CStr, OsStr};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
@@ -53,7 +54,6 @@ pub struct Overlay {
     layers: Folder,
     work: Folder,
     trash: Folder,
-    spares: Folder,
     floor: Folder,
     findings: Vec<Finding>,
     root: PathBuf,
@@ -81,7 +81,6 @@ impl Overlay {
             layers: folder(c"l")?,
             work: folder(c"w")?,
             trash: folder(c"t")?,
-            spares: folder(c"s")?,
             floor: folder(c"e")?,
             layout: checked.layout,
             findings: checked.findings,
@@ -132,6 +131,33 @@ impl Overlay {
         opened.map_err(|cause| Error::io("open directory", &path, cause))
     }
 
+    /// Whether no directory of a layer under `root` holds anything, in its place or in the trash:
+    /// one that was made ahead, say.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn is_empty(root: &Path, slot: Slot) -> Result<bool, Error> {
+        let trash = [slot.to_string(), doomed_name(slot)].map(|name| root.join("t").join(name));
+        for path in trash.iter().chain([&root.join("l").join(slot.to_string())]) {
+            match path
+                .read_dir()
+                .and_then(|mut entries| entries.next().transpose())
+            {
+                Ok(Some(_)) => return Ok(false),
+                Ok(None) => {}
+                Err(cause) if cause.kind() == ErrorKind::NotFound => {}
+                Err(cause) => {
+                    return Err(Error::Io {
+                        attempt: "read directory",
+                        path: path.clone(),
+                        cause,
+                    });
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// What the checks at start found.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
@@ -145,13 +171,13 @@ impl Overlay {
     }
 
     /// Makes a layer's own directory: mode 0755 whatever the umask, owned as `base` says.
-    fn create_layer(&self, folder: &Folder, slot: Slot, base: Base) -> Result<(), Error> {
+    fn create_layer(&self, slot: Slot, base: Base) -> Result<(), Error> {
         let name = slot.to_string();
-        let path = folder.path.join(&name);
+        let path = || self.layers.path.join(&name);
         let owner = self.owner(base)?;
-        let made = mkdirat(&folder.fd, name.as_str(), LAYER_MODE);
-        made.map_err(|cause| Error::io("create directory", &path, cause))?;
-        correct(folder, &name, owner)
+        let made = mkdirat(&self.layers.fd, name.as_str(), LAYER_MODE);
+        made.map_err(|cause| Error::io("create directory", &path(), cause))?;
+        correct(&self.layers, &name, owner)
     }
 
     fn owner(&self, base: Base) -> Result<(u32, u32), Error> {
@@ -171,6 +197,18 @@ impl Overlay {
         stat.map_err(|cause| Error::io("look at", &path, cause))
     }
 
+    /// One that is there will do.
+    fn make_work(&self, slot: Slot) -> Result<(), Error> {
+        let name = slot.to_string();
+        match mkdirat(&self.work.fd, name.as_str(), Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(cause) => {
+                let path = self.work.path.join(name);
+                Err(Error::io("create work directory", &path, cause))
+            }
+        }
+    }
+
     fn touched(&self) {
         self.changed.store(true, Ordering::Release);
     }
@@ -182,7 +220,7 @@ impl Driver for Overlay {
     }
 
     fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
-        let made = self.create_layer(&self.layers, slot, base);
+        let made = self.create_layer(slot, base);
         self.touched();
         made?;
         if writable {
@@ -193,29 +231,23 @@ impl Driver for Overlay {
 
     fn make_spares(&self, slots: &[Slot]) -> Result<(), Error> {
         let made = slots.iter().try_for_each(|slot| {
-            self.create_layer(&self.spares, *slot, Base::Empty)?;
-            make_work(&self.spares, &work_name(*slot))
+            self.create_layer(*slot, Base::Empty)?;
+            self.make_work(*slot)
         });
         self.touched();
         made.and_then(|()| self.sync())
     }
 
     fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
-        let (name, work) = (slot.to_string(), work_name(slot));
+        let name = slot.to_string();
         let owner = self.owner(base)?;
-        self.stat(&self.spares, &c_name(&name))?;
-        let moved = move_over(&self.spares, &name, &self.layers, &name).and_then(|()| {
-            if writable {
-                move_over(&self.spares, &work, &self.work, &name)
-            } else {
-                let removed = unlinkat(&self.spares.fd, work.as_str(), UnlinkatFlags::RemoveDir);
-                let path = || self.spares.path.join(&work);
-                removed.map_err(|cause| Error::io("remove directory", &path(), cause))
-            }
-        });
-        self.touched();
-        moved?;
-        if owner == own_ids() {
+        let made = self.stat(&self.layers, &c_name(&name))?;
+        if !writable {
+            let removed = unlinkat(&self.work.fd, name.as_str(), UnlinkatFlags::RemoveDir);
+            let path = || self.work.path.join(&name);
+            removed.map_err(|cause| Error::io("remove directory", &path(), cause))?;
+        }
+        if owner == (made.uid, made.gid) {
             return Ok(());
         }
         correct(&self.layers, &name, owner)
@@ -236,7 +268,7 @@ impl Driver for Overlay {
 
     fn sync(&self) -> Result<(), Error> {
         self.barrier
-            .pass(&self.changed, &[&self.trash, &self.layers, &self.spares])
+            .pass(&self.changed, &[&self.trash, &self.layers])
     }
 
     fn seal(&self, slot: Slot) -> Result<(), Error> {
@@ -253,7 +285,7 @@ impl Driver for Overlay {
     fn ensure_work(&self, slot: Slot) -> Result<(), Error> {
         let name = slot.to_string();
         self.stat(&self.layers, &c_name(&name))?;
-        make_work(&self.work, &name)
+        self.make_work(slot)
     }
 
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
@@ -267,11 +299,6 @@ impl Driver for Overlay {
         if self.work.has(&name) {
             moved = moved.and_then(|()| move_over(&self.work, &name, &self.trash, &work));
         }
-        if self.spares.has(&name) || self.spares.has(&work) {
-            moved = moved
-                .and_then(|()| move_over(&self.spares, &name, &self.trash, &name))
-                .and_then(|()| move_over(&self.spares, &work, &self.trash, &work));
-        }
         self.touched();
         moved
     }
@@ -279,12 +306,8 @@ impl Driver for Overlay {
     fn restore(&self, slot: Slot) -> Result<bool, Error> {
         let (name, work) = (slot.to_string(), work_name(slot));
         // The layer last: once it is back, nothing of it is in the trash.
-        let moved = [&self.trash, &self.spares]
-            .into_iter()
-            .try_for_each(|from| {
-                move_over(from, &work, &self.work, &name)?;
-                move_over(from, &name, &self.layers, &name)
-            });
+        let moved = move_over(&self.trash, &work, &self.work, &name)
+            .and_then(|()| move_over(&self.trash, &name, &self.layers, &name));
         self.touched();
         moved?;
         match sys::stat(self.layers.fd.as_fd(), &c_name(&name)) {
@@ -349,14 +372,8 @@ impl Driver for Overlay {
 
     fn list(&self) -> Result<Vec<Found>, Error> {
         let mut found = Vec::new();
-        let folders = [
-            (Some(Place::Layer), &self.layers),
-            (Some(Place::Work), &self.work),
-            (Some(Place::Trash), &self.trash),
-            (Some(Place::Spare), &self.spares),
-            (None, &self.floor),
-        ];
-        for (place, folder) in folders {
+        let folders = [&self.layers, &self.work, &self.trash, &self.floor];
+        for ((place, _), folder) in PLACES.into_iter().zip(folders) {
             list_folder(place, folder, &mut found)?;
         }
         Ok(found)
@@ -403,17 +420,6 @@ fn correct(folder: &Folder, name: &str, (uid, gid): (u32, u32)) -> Result<(), Er
     Ok(())
 }
 
-/// One that is there will do.
-fn make_work(folder: &Folder, name: &str) -> Result<(), Error> {
-    match mkdirat(&folder.fd, name, Mode::S_IRWXU) {
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        Err(cause) => {
-            let path = folder.path.join(name);
-            Err(Error::io("create work directory", &path, cause))
-        }
-    }
-}
-
 fn work_name(slot: Slot) -> String {
     format!("{slot}.w")
 }
@@ -423,11 +429,10 @@ fn doomed_name(slot: Slot) -> String {
 }
 
 /// Our folders, and what may be in each.
-const PLACES: [(Option<Place>, &str); 5] = [
+const PLACES: [(Option<Place>, &str); 4] = [
     (Some(Place::Layer), "l"),
     (Some(Place::Work), "w"),
     (Some(Place::Trash), "t"),
-    (Some(Place::Spare), "s"),
     (None, "e"),
 ];
 
@@ -460,13 +465,12 @@ fn slot_of(place: Place, name: &CStr) -> Option<Slot> {
             .strip_suffix(".w")
             .or_else(|| name.strip_suffix(".x"))
             .unwrap_or(name),
-        Place::Spare => name.strip_suffix(".w").unwrap_or(name),
         Place::Layer | Place::Work => name,
     };
     number.parse().ok()
 }
 
-/// A slot may be in the trash, and among the spare ones, under several names.
+/// A slot may be in the trash under several names.
 fn drop_repeats(found: &mut Vec<Found>, first: usize) {
     let mut seen = std::collections::HashSet::new();
     let mut index = 0;

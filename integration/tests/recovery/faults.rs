@@ -25,7 +25,7 @@ const AGAIN: &str = "remove what uses it, then pull or create it again";
 /// In the world of [`world`].
 const FAULTS: [Fault; 13] = [
     Fault {
-        inject: "mkdir l/6",
+        inject: "mkdir -p l/6/left",
         problem: "layer 6 was left behind by an interrupted call",
         remedy: "delete it",
         repaired: "test ! -e l/6 && test ! -e t/6",
@@ -222,6 +222,32 @@ fn root_the_daemon_starts_with_every_fault() {
         let wanted = (fault.remedy == AGAIN).then_some(Code::DataLoss);
         assert_eq!(code, wanted, "{}", fault.inject);
     }
+}
+
+/// Neither fsck nor restore takes them for layers, and the next start deletes them.
+#[test]
+fn root_layers_made_ahead_are_no_fault() {
+    let mut world = world();
+    world.daemon.stop();
+    world.sh("sed -i 's/spare_layers = 0/spare_layers = 8/' ../config.toml");
+    world.restart();
+    let layers = "test $(ls l | wc -l) =";
+    assert!(world.is_so(&format!("{layers} 4")));
+    world.client.prepare("more", "top", &[]).unwrap();
+    soon(&world, &format!("{layers} {}", 4 + 1 + 8));
+    assert_eq!(world.run(&["fsck"]), "No problems.\n");
+    world.daemon.kill9();
+    assert_eq!(offline(&world, &[]).out, "no problems\n");
+    world.sh("rm -r meta/db");
+    let repaired = offline(&world, &["--repair"]);
+    assert!(
+        repaired.out.contains("5 snapshots are back"),
+        "{repaired:?}"
+    );
+    assert!(world.is_so("test ! -e lost"), "{repaired:?}");
+    assert_eq!(offline(&world, &[]).out, "no problems\n");
+    world.restart();
+    soon(&world, &format!("{layers} 4"));
 }
 
 #[test]

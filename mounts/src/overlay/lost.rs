@@ -11,11 +11,11 @@ use crate::driver::{Found, Place};
 use crate::error::Error;
 
 /// Moves an entry to `<root>/lost/<folder>-<name>`, with a number behind it if that is taken. A
-/// slot in the trash, or a spare one, has a directory, a work directory, or both; all of them are moved.
+/// slot in the trash has a directory, a work directory, or both; all of them are moved.
 pub(super) fn set_aside(root: &Path, found: &Found) -> Result<PathBuf, Error> {
     let source = match found {
-        Found::Slot(place @ (Place::Trash | Place::Spare), slot) => {
-            let folder = root.join(if *place == Place::Trash { "t" } else { "s" });
+        Found::Slot(Place::Trash, slot) => {
+            let folder = root.join("t");
             let layer = folder.join(slot.to_string());
             let parts = [super::work_name(*slot), super::doomed_name(*slot)];
             let parts = parts.map(|name| folder.join(name));

@@ -241,8 +241,7 @@ fn misplaced(facts: &Facts<'_>, id: LayerId, places: &BTreeSet<Place>) -> Option
             _ => None,
         };
     }
-    // What was made ahead waits for a call, or for the next start to delete it.
-    if facts.claimed.contains(&id) || places.iter().all(|place| *place == Place::Spare) {
+    if facts.claimed.contains(&id) {
         return None;
     }
     let place = *places.first()?;
@@ -273,7 +272,7 @@ fn unfit(view: &View, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem>
         let key = key.clone();
         found.push(Problem::ParentGone { id, key });
     }
-    let somewhere = [Place::Layer, Place::Trash, Place::Spare];
+    let somewhere = [Place::Layer, Place::Trash];
     if has_own(record) && !somewhere.iter().any(|place| places.contains(place)) {
         found.push(Problem::NoDirectory { id, key });
         return found;

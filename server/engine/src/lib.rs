@@ -188,12 +188,6 @@ impl Engine {
             options,
             root: root.to_owned(),
         };
-        let found = if engine.sort_spares(&found) {
-            let found = engine.driver.list();
-            found.map_err(Error::driver("list the layers"))?
-        } else {
-            found
-        };
         engine.recover(&found);
         engine.recover_volumes()?;
         Ok(engine)

@@ -5,7 +5,7 @@
 //! | call    | steps, each durable before the next where it says so        | left by a crash: made good as |
 //! |---------|--------------------------------------------------------------|------------------------------|
 //! | Prepare, View | directories made; **journal**; record; answer          | directories without a record: abandoned, deleted |
-//! | Prepare with directories made ahead | spare ones made; **journal**; a call comes; record; answer; from the call on, and never waited for, the rename into place | a record whose layer is a spare one: put in its place (`spares.rs`); spare ones without a record: deleted |
+//! | Prepare with directories made ahead (`spares.rs`) | directories made; **journal**; a call comes; record; answer | directories without a record: abandoned, deleted |
 //! | Commit  | content written back; **journal**; record; answer; work directory dropped | an active snapshot, or a spare work directory: deleted |
 //! | Commit of a layer prepared without its parent | attributes that it takes from below; then as above | an active snapshot: what was given is given again |
 //! | Remove  | record retired; answer; directory to the trash               | a retired layer in its place: moved to the trash |
@@ -41,7 +41,7 @@ pub struct Finding {
 }
 
 /// What only layerd may look into.
-const FOLDERS: [&str; 8] = ["meta", "e", "l", "w", "t", "s", "m", "lost"];
+const FOLDERS: [&str; 7] = ["meta", "e", "l", "w", "t", "m", "lost"];
 const FOLDER_MODE: u32 = 0o700;
 
 /// What is wrong with the folders themselves. What cannot be read at all is not judged here: the
@@ -125,17 +125,16 @@ pub fn restore_records(
     let highest = found.iter().filter_map(ids).max().unwrap_or(LayerId(0));
     Store::restore(&meta, &export, highest)?;
     let known = |id: LayerId| export.records().any(|record| record.id == id);
-    // Layers made ahead hold nothing; the next start deletes them.
-    let is_spare = |entry: &Found| matches!(entry, Found::Slot(Place::Spare, _));
-    let unknown = found
-        .iter()
-        .filter(|entry| !is_spare(entry) && ids(entry).is_some_and(|id| !known(id)));
     let mut moved = BTreeSet::new();
-    for entry in unknown {
+    for entry in &found {
+        // The next start deletes what holds nothing.
+        match ids(entry) {
+            Some(id) if !known(id) && !is_empty(root, id)? => moved.insert(id),
+            _ => continue,
+        };
         driver
             .set_aside(entry)
             .map_err(Error::driver("move a layer to lost/"))?;
-        moved.extend(ids(entry));
     }
     let live = export.records().filter(|record| record.retired.is_none());
     Ok((live.count(), moved.len()))
@@ -162,7 +161,21 @@ pub fn survey(root: &Path) -> Result<Vec<Problem>, Error> {
     all.extend(open_folders(root));
     all.extend(odd(root));
     all.extend(bad_exports(&meta_folder(root)));
-    Ok(all.into_iter().collect())
+    let mut kept = Vec::new();
+    for problem in all {
+        // Made ahead, and deleted by the next start.
+        if let Problem::Abandoned { id } = problem
+            && is_empty(root, id)?
+        {
+            continue;
+        }
+        kept.push(problem);
+    }
+    Ok(kept)
+}
+
+fn is_empty(root: &Path, id: LayerId) -> Result<bool, Error> {
+    Overlay::is_empty(root, slot(id)).map_err(Error::driver("look into a layer"))
 }
 
 impl Engine {
@@ -177,6 +190,11 @@ impl Engine {
             view: &self.store.view(),
             next_id: self.store.first_id(),
         });
+        let is_abandoned = |problem: &&Problem| matches!(problem, Problem::Abandoned { .. });
+        match problems.iter().filter(is_abandoned).count() {
+            0 => {}
+            layers => info!(layers, "layers that no snapshot was made of are deleted"),
+        }
         let others = open_folders(&self.root).into_iter().chain(odd(&self.root));
         for problem in problems.into_iter().chain(others) {
             match problem.remedy() {
@@ -284,7 +302,7 @@ impl Engine {
         let done = match problem {
             Problem::Abandoned { id } => {
                 self.abandon(*id);
-                Ok(())
+                return true;
             }
             Problem::NotInTrash { id } => self.driver.retire(slot(*id)),
             Problem::InTrash { id, .. } => self.driver.restore(slot(*id)).map(drop),

@@ -1,21 +1,21 @@
 //! Directories made ahead, so that Prepare need not wait until new ones are durable.
 //!
-//! A thread makes them, many for one wait, once Prepare has asked for the first. They stand in a
-//! folder of their own under ids that are handed out with them; a record of such an id may be
-//! written before the rename into place is durable, because start-up makes that up. Those that are
-//! left go when the engine is dropped, or at the next start.
+//! A thread makes them, many for one wait, once Prepare has asked for the first. They stand in
+//! their place, under ids that are handed out with them, so that a call that gets one has nothing
+//! left to do on the disk but to record it. Those that are left go when the engine is dropped; the
+//! next start takes them for what an interrupted call left.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use layerd_mounts::{Driver, Found, Place, Slot};
+use layerd_mounts::{Driver, Slot};
 use layerd_store::{Claim, Create, LayerId, Store};
 use nix::sys::statvfs::statvfs;
-use tracing::{info, warn};
+use tracing::warn;
 
-use crate::{Engine, Error, slot};
+use crate::{Error, slot};
 
 /// Share of the free inodes that spare layers may take: one in so many.
 const INODES: u64 = 100;
@@ -219,37 +219,6 @@ impl Shared {
     /// The state is whole even if a holder panicked: each use leaves every id in one place.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Engine {
-    /// Puts spare layers that have a record in their place, which a power cut may have undone, and
-    /// hands the others to the reaper. Answers whether it moved any.
-    pub(crate) fn sort_spares(&self, found: &[Found]) -> bool {
-        let (view, mut left, mut moved) = (self.store.view(), 0, false);
-        for entry in found {
-            let Found::Slot(Place::Spare, found) = entry else {
-                continue;
-            };
-            let id = LayerId(found.0);
-            if view.get(id).is_none() {
-                self.abandon(id);
-                left += 1;
-                continue;
-            }
-            moved = true;
-            if let Err(cause) = self.driver.restore(*found) {
-                let cause = &cause as &dyn std::error::Error;
-                warn!(error = cause, %id, "put a layer in its place");
-            }
-        }
-        if left > 0 {
-            info!(
-                layers = left,
-                "layers that were made ahead are left over; they are deleted"
-            );
-        }
-        moved
     }
 }
 

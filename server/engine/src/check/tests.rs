@@ -10,7 +10,11 @@ use super::{Facts, Problem, Remedy, problems};
 /// `empty` is 5, a view of nothing; 6 is retired; 7 is being made.
 fn records(folder: &Path) -> Arc<View> {
     let barrier = Box::new(|| Ok(()));
-    let store = Store::open(folder, Options { barrier }).unwrap();
+    let store = Store::open(
+        folder,
+        Options { barrier },
+    )
+    .unwrap();
     let create = |name: &str, kind, parent: Option<&str>| {
         let create = Create {
             key: key(name),
@@ -87,13 +91,6 @@ fn cases() -> Vec<Case> {
             vec![Problem::Abandoned { id: id(9) }],
         ),
         (&[], vec![at(Place::Work, 7)], vec![]),
-        (&[], vec![at(Place::Spare, 8)], vec![]),
-        (&[(Place::Layer, 1)], vec![at(Place::Spare, 1)], vec![]),
-        (
-            &[],
-            vec![at(Place::Spare, 6)],
-            vec![Problem::NotInTrash { id: id(6) }],
-        ),
         (
             &[],
             vec![at(Place::Layer, 10)],
@@ -217,7 +214,11 @@ fn only_what_nobody_was_told_of_is_deleted() {
 fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
     let dir = tempfile::tempdir().unwrap();
     let barrier = Box::new(|| Ok(()));
-    let store = Store::open(dir.path(), Options { barrier }).unwrap();
+    let store = Store::open(
+        dir.path(),
+        Options { barrier },
+    )
+    .unwrap();
     let create = Create {
         key: key("waits"),
         kind: Kind::Active,

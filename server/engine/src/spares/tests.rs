@@ -2,11 +2,12 @@ use std::path::Path;
 use std::thread::sleep;
 
 use layerd_mounts::fake::Fake;
+use layerd_mounts::{Found, Place};
 use layerd_store::{Key, Kind, Labels};
 use nix::errno::Errno;
 
 use super::*;
-use crate::Options;
+use crate::{Engine, Options};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -30,12 +31,12 @@ fn prepare(engine: &Engine, name: &str) -> Slot {
     slot(engine.stat(&key).unwrap().record.id)
 }
 
-fn spare(fake: &Fake) -> Vec<Slot> {
-    let spare = |entry| match entry {
-        Found::Slot(Place::Spare, slot) => Some(slot),
+fn layers(fake: &Fake) -> Vec<Slot> {
+    let layer = |entry| match entry {
+        Found::Slot(Place::Layer, slot) => Some(slot),
         _ => None,
     };
-    fake.list().unwrap().into_iter().filter_map(spare).collect()
+    fake.list().unwrap().into_iter().filter_map(layer).collect()
 }
 
 fn wait_for(what: &str, done: impl Fn() -> bool) {
@@ -55,16 +56,16 @@ fn wait_until_ready(engine: &Engine, count: usize) {
 fn layers_made_ahead_are_used_and_no_problem() {
     let (root, fake) = (tempfile::tempdir().unwrap(), Fake::default());
     let engine = engine(root.path(), &fake, 4);
-    assert_eq!(spare(&fake), [], "nobody asked yet");
-    prepare(&engine, "first");
+    assert_eq!(layers(&fake), [], "nobody asked yet");
+    let mut used = vec![prepare(&engine, "first")];
     wait_until_ready(&engine, 4);
-    let ready = spare(&fake);
-    let used: Vec<_> = (0..2).map(|n| prepare(&engine, &n.to_string())).collect();
+    let ready = layers(&fake);
+    assert_eq!(ready.len(), 5);
+    used.extend((0..2).map(|n| prepare(&engine, &n.to_string())));
     assert!(
         used.iter().all(|slot| ready.contains(slot)),
         "{used:?} of {ready:?}"
     );
-    assert!(spare(&fake).iter().all(|slot| !used.contains(slot)));
     wait_until_ready(&engine, 4);
     assert!(engine.fsck(false).unwrap().is_empty());
     let taken = Key::parse("key", "first").unwrap();
@@ -85,26 +86,34 @@ fn layers_made_ahead_are_used_and_no_problem() {
     };
     engine.create(create).unwrap_err();
     wait_until_ready(&engine, 4);
-    assert_eq!(spare(&fake).len(), 4, "a refused call takes none");
+    assert_eq!(layers(&fake).len(), 7, "a refused call takes none");
     drop(engine);
-    assert_eq!(spare(&fake), [], "taken away at the end");
+    used.sort_unstable();
+    assert_eq!(layers(&fake), used, "the others are taken away at the end");
 }
 
-/// The record is durable, the rename is not: the layer comes back all the same.
+/// What is recorded is durable; what nobody took is deleted by the next start.
 #[test]
-fn a_power_cut_may_undo_the_rename_into_place() {
+fn a_power_cut_takes_no_layer_that_was_used() {
     let (root, fake) = (tempfile::tempdir().unwrap(), Fake::default());
     let engine = engine(root.path(), &fake, 4);
     prepare(&engine, "first");
     wait_until_ready(&engine, 4);
+    let steps = fake.steps();
     let used = prepare(&engine, "second");
+    let without_work = steps + 1;
+    assert_eq!(fake.steps(), without_work, "no parent, no work directory");
+    let shared = engine.spares.shared.clone();
     drop(engine);
+    // As a kill leaves them: the end took them away.
+    shared.make(3).unwrap();
+    drop(shared);
     fake.cut_power();
-    assert!(spare(&fake).contains(&used), "it was undone");
+    assert_eq!(layers(&fake).len(), 5);
     let reopened = self::engine(root.path(), &fake, 0);
-    assert!(fake.layer(used).is_some(), "it is back");
     reopened.reap();
-    assert_eq!(spare(&fake), [], "the others are deleted");
+    assert!(fake.layer(used).is_some());
+    assert_eq!(layers(&fake).len(), 2, "the others are deleted");
     assert!(reopened.fsck(false).unwrap().is_empty());
 }
 
@@ -132,6 +141,6 @@ fn what_fails_is_taken_away_and_prepare_makes_its_own() {
     let others = || engine.spares.shared.state().others.clone();
     wait_for("the next try", || others().is_empty());
     wait_until_ready(&engine, 4);
-    assert_eq!(spare(&fake).len(), 4, "nothing else is left");
+    assert_eq!(layers(&fake).len(), 5, "nothing else is left");
     assert!(engine.fsck(false).unwrap().is_empty());
 }

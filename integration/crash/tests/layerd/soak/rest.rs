@@ -8,12 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use layerd_integration::Snapshots;
-use layerd_proto::containerd::services::snapshots::v1::Kind;
 use tonic::Code;
 
 use super::client::Client;
 use crate::Verdict;
-use crate::home::names;
+use crate::home::{check_layers, names};
 use crate::model::{Content, World, compare, observe};
 use crate::process::Site;
 use crate::volumes::client::Client as Volumes;
@@ -105,21 +104,9 @@ fn tidy(
     directories(&site.root, world)
 }
 
-/// Every layer has its directories, and nothing else does.
+/// Every layer has its directories, and nothing else is left.
 fn directories(root: &Path, world: &World) -> Verdict {
-    let own = |snap: &crate::model::Snap| {
-        let own = snap.own.as_ref()?.file_name()?;
-        Some(own.to_str()?.to_owned())
-    };
-    let layers: BTreeSet<String> = world.values().filter_map(own).collect();
-    let stacked = world.values();
-    let stacked = stacked.filter(|snap| snap.is(Kind::Active) && !snap.info.parent.is_empty());
-    disk::same("layers", &names(&root.join("l")), &layers)?;
-    disk::same(
-        "work",
-        &names(&root.join("w")),
-        &stacked.filter_map(own).collect(),
-    )?;
+    let layers = check_layers(root, world)?;
     disk::same("trash", &names(&root.join("t")), &BTreeSet::new())?;
     let deleted = names(&root.join("volumes/.trash"));
     disk::same("deleted volumes", &deleted, &BTreeSet::new())?;
