@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{fsync, ftruncate};
 
@@ -28,7 +28,8 @@ pub(crate) struct Barrier {
     /// The nameless file and its length, where the file system has one journal. The lock also
     /// keeps a second caller from returning before the wait that covers its change has ended.
     journal: Mutex<Option<(File, i64)>>,
-    shared: bool,
+    /// The device of that file.
+    device: Option<u64>,
 }
 
 impl Barrier {
@@ -46,16 +47,17 @@ impl Barrier {
             Err(Errno::ENOSPC | Errno::EDQUOT) => None,
             file => file.map_err(fail)?,
         };
+        let device = file.as_ref().map(fstat).transpose().map_err(fail)?;
         Ok(Self {
             root: root.to_owned(),
-            shared: file.is_some(),
+            device: device.map(|stat| stat.st_dev),
             journal: Mutex::new(file.map(|fd| (File::from(fd), 0))),
         })
     }
 
-    /// Whether one wait covers all files.
-    pub(crate) fn is_shared(&self) -> bool {
-        self.shared
+    /// The file system, by its device number, if one wait covers all files of it.
+    pub(crate) fn journal(&self) -> Option<u64> {
+        self.device
     }
 
     /// Makes all earlier changes of names and sizes durable, if there are any.

@@ -148,6 +148,11 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// [`Error::Io`]: nothing may be assumed durable.
     fn sync(&self) -> Result<(), Error>;
 
+    /// The file system, by its device number as in stat(2), that has one journal for everything: of
+    /// which a later change of any file, once durable, makes durable all that
+    /// [`sync`](Driver::sync) would. None where `sync` is needed.
+    fn journal(&self) -> Option<u64>;
+
     /// Drops the work directory of a layer that will not be written any more. Nothing there is
     /// success.
     ///

@@ -266,6 +266,10 @@ impl Driver for Fake {
         Ok(())
     }
 
+    fn journal(&self) -> Option<u64> {
+        None
+    }
+
     fn ensure_work(&self, slot: Slot) -> Result<(), Error> {
         let mut disk = self.disk();
         if !disk.now.layers.contains_key(&slot) {

@@ -260,7 +260,7 @@ impl Driver for Overlay {
             layers.fd.as_fd(),
             &name,
             &layers.path,
-            !self.barrier.is_shared(),
+            self.barrier.journal().is_none(),
         );
         self.touched();
         usage
@@ -269,6 +269,10 @@ impl Driver for Overlay {
     fn sync(&self) -> Result<(), Error> {
         self.barrier
             .pass(&self.changed, &[&self.trash, &self.layers])
+    }
+
+    fn journal(&self) -> Option<u64> {
+        self.barrier.journal()
     }
 
     fn seal(&self, slot: Slot) -> Result<(), Error> {

@@ -74,12 +74,13 @@ impl VolumeDirs {
         let live = Folder::open(root, c"volumes")?;
         let inside = live.path.clone();
         let dirs = Self {
+            // A disk of its own may be mounted here.
+            barrier: Barrier::open(&inside)?,
             staging: Folder::open(&inside, c".staging")?,
             trash: Folder::open(&inside, c".trash")?,
             names: Folder::open(&inside, c"by-name")?,
             live,
             changed: AtomicBool::new(false),
-            barrier: Barrier::open(root)?,
         };
         sync_path(&inside)?;
         sync_path(root)?;
@@ -270,11 +271,12 @@ impl VolumeDirs {
         self.barrier.pass(&self.changed, &[&self.trash, &self.live])
     }
 
-    /// Whether [`sync`](Self::sync) makes the names and attributes of all files durable, so that
-    /// only their content has to be written back by who fills a volume.
+    /// As [`Driver::journal`](crate::Driver::journal). Where there is one,
+    /// [`sync`](Self::sync) makes the names and attributes of all files durable, so that only their
+    /// content has to be written back by who fills a volume.
     #[must_use]
-    pub fn has_one_journal(&self) -> bool {
-        self.barrier.is_shared()
+    pub fn journal(&self) -> Option<u64> {
+        self.barrier.journal()
     }
 
     /// Lists what is on disk, in no order. What is not layerd's is left out.

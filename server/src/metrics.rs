@@ -216,7 +216,7 @@ const METRICS: &[(&str, Kind, &str)] = &[
     (
         "layerd_barrier_seconds",
         Kind::Seconds,
-        "Time of a wait for directories and content to be durable before their records.",
+        "Time of a wait for directories and content to be durable before their records, or with them where both are in one journal.",
     ),
     (
         "layerd_unpack_seconds",

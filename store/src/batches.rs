@@ -20,7 +20,7 @@ use crate::journal::Rows;
 use crate::space::Space;
 use crate::stage::Stage;
 use crate::state::Edit;
-use crate::store::{Barrier, Shared};
+use crate::store::{Options, Shared};
 use crate::view::View;
 
 /// Bytes of rows after which a batch takes no further request.
@@ -94,7 +94,7 @@ pub(crate) struct Batches {
     folder: PathBuf,
     space: Space,
     shared: Arc<Shared>,
-    barrier: Barrier,
+    options: Options,
     rebuild_after: Instant,
 }
 
@@ -104,14 +104,14 @@ impl Batches {
         folder: &Path,
         space: Space,
         shared: Arc<Shared>,
-        barrier: Barrier,
+        options: Options,
     ) -> io::Result<Self> {
         Ok(Self {
             database: Some(Database::new(opened)?),
             folder: folder.to_owned(),
             space,
             shared,
-            barrier,
+            options,
             rebuild_after: Instant::now(),
         })
     }
@@ -137,16 +137,17 @@ impl Batches {
         }
     }
 
-    /// Directories are durable before their records: one barrier serves all who wait.
+    /// Files are durable before the records that rely on them: one barrier serves all who wait. None
+    /// is needed where the commit itself sees to that.
     fn pass_barrier(&self, waiting: &mut VecDeque<Request>) {
-        if !waiting.iter().any(|request| request.class.needs_barrier()) {
+        if self.is_one_journal() || !waiting.iter().any(|request| request.class.needs_barrier()) {
             return;
         }
         for request in waiting.iter() {
             request.enter(BARRIER);
         }
         let begun = Instant::now();
-        let passed = (self.barrier)();
+        let passed = (self.options.barrier)();
         histogram!("layerd_barrier_seconds").record(begun.elapsed());
         if let Err(cause) = passed {
             let failed = || Error::Barrier {
@@ -154,6 +155,13 @@ impl Batches {
             };
             fail_all(waiting, Class::needs_barrier, failed);
         }
+    }
+
+    /// Whether files and records are in one journal of a file system. Not while there is no database:
+    /// the next one may need something else than the last.
+    fn is_one_journal(&self) -> bool {
+        let database = self.database.as_ref();
+        database.is_some_and(|database| Some(database.device()) == self.options.journal)
     }
 
     /// Writes as many requests as one batch takes.
@@ -165,9 +173,12 @@ impl Batches {
             draft.take(request);
         }
         let begun = Instant::now();
-        let written = self.write(mem::take(&mut draft.rows));
+        let written = self.write(mem::take(&mut draft.rows), draft.after_files);
         if matches!(written, Ok(Some(_))) {
             histogram!("layerd_commit_seconds").record(begun.elapsed());
+            if draft.after_files && self.is_one_journal() {
+                histogram!("layerd_barrier_seconds").record(begun.elapsed());
+            }
             histogram!("layerd_commit_batch_changes").record(draft.served());
         }
         if let Ok(Some(sequence)) = written {
@@ -180,14 +191,14 @@ impl Batches {
     }
 
     /// Answers the number of the commit, if there was anything to commit.
-    fn write(&mut self, rows: Rows) -> Result<Option<u64>, Error> {
+    fn write(&mut self, rows: Rows, after_files: bool) -> Result<Option<u64>, Error> {
         let ids_ran_out = self.shared.next_id.load(Ordering::Acquire)
             > self.shared.ids_below.load(Ordering::Acquire);
         if rows.is_empty() && !ids_ran_out && self.database.is_some() {
             return Ok(None);
         }
         let begun = Instant::now();
-        let written = self.commit(rows, ID_RESERVE);
+        let written = self.commit(rows, ID_RESERVE, after_files);
         if let Err(error) = &written {
             error!(
                 error = error as &dyn std::error::Error,
@@ -221,13 +232,14 @@ impl Batches {
         }
     }
 
-    fn commit(&mut self, rows: Rows, reserve: u64) -> Result<u64, Error> {
+    fn commit(&mut self, rows: Rows, reserve: u64, after_files: bool) -> Result<u64, Error> {
         let below = self.shared.next_id.load(Ordering::Acquire) + reserve;
         if self.database.is_none() {
             self.database = Some(self.rebuild(below)?);
         }
+        let after_files = after_files && self.is_one_journal();
         let database = self.database.as_mut().ok_or_else(|| gone("it is closed"))?;
-        let sequence = database.commit(rows, below)?;
+        let sequence = database.commit(rows, below, after_files)?;
         self.shared.ids_below.store(below, Ordering::Release);
         self.shared.failed.store(false, Ordering::Release);
         Ok(sequence)
@@ -267,7 +279,7 @@ impl Batches {
             return;
         }
         let mut view = View::clone(&self.shared.view.load());
-        let last = self.commit(Rows::new(), 0);
+        let last = self.commit(Rows::new(), 0, false);
         let finish = |database: &mut Database| database.finish();
         let finished = self.database.as_mut().map_or(Ok(()), finish);
         match last.and_then(|sequence| finished.map(|()| sequence)) {
@@ -319,6 +331,8 @@ struct Draft {
     view: View,
     rows: Rows,
     bytes: usize,
+    /// Whether a request relies on files.
+    after_files: bool,
     answers: Vec<Answer>,
 }
 
@@ -328,12 +342,14 @@ impl Draft {
             view: view.clone(),
             rows: Rows::new(),
             bytes: 0,
+            after_files: false,
             answers: Vec::new(),
         }
     }
 
     fn take(&mut self, request: Request) {
         request.enter(RECORDING);
+        self.after_files |= request.class.needs_barrier();
         let (edits, answer) = (request.decide)(&self.view);
         for edit in &edits {
             self.add_rows(edit);

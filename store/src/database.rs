@@ -38,17 +38,34 @@ impl Database {
         })
     }
 
+    /// Device number of the file system that it is on.
+    pub(crate) fn device(&self) -> u64 {
+        self.journal.device()
+    }
+
     /// Makes a commit durable and answers its number. Waits for the disk once, for longer only
     /// when sled is slower than the callers. After an error nobody knows what is on disk, and the
     /// database must be built anew.
-    pub(crate) fn commit(&mut self, rows: Rows, ids_below: u64) -> Result<u64, Error> {
+    ///
+    /// With `after_files` it is durable only if all earlier changes of the file system are, which
+    /// must have one journal for all of them.
+    pub(crate) fn commit(
+        &mut self,
+        rows: Rows,
+        ids_below: u64,
+        after_files: bool,
+    ) -> Result<u64, Error> {
         let body = Body::new(rows, ids_below);
         if !self.journal.has_room(&body) {
             self.turn()?;
         }
         if self.journal.has_room(&body) {
-            self.journal.append(&body).map_err(write_error)?;
+            let appended = self.journal.append(&body, after_files);
+            appended.map_err(write_error)?;
         } else {
+            if after_files {
+                self.journal.pass_barrier().map_err(write_error)?;
+            }
             self.bypass(body)?;
         }
         Ok(self.journal.last())

@@ -10,13 +10,17 @@
 //! - Its checksum covers that of the entry before it in its half, and the first one a number that
 //!   nobody outside knows. So what is left of older entries, an entry of which only some pages
 //!   reached the disk, and bytes that a client chose to look like one all end the half.
+//! - An entry that must not be durable before other files are says which length the journal has with
+//!   it, one byte more than before. A length is in the file system's journal, behind all that
+//!   changed before it; so one fsync(2) makes all of them durable, and where the file is shorter
+//!   than an entry says, it ends the half.
 //! - The last entries may be such that were never acknowledged. They are taken: the call that
 //!   asked for them has no answer, and may have been carried out.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,12 +36,12 @@ pub(crate) type Rows = BTreeMap<RowKey, Option<Vec<u8>>>;
 /// Its name, in the database's folder.
 pub(crate) const NAME: &str = "journal";
 
-const MAGIC: &[u8; 8] = b"layerdJ1";
+const MAGIC: &[u8; 8] = b"layerdJ2";
 const PAGE: usize = 4096;
 /// Bytes of a half.
 const HALF: usize = 1024 * 1024;
-/// Checksum, length of the body, number of the commit.
-const HEAD: usize = 16 + 4 + 8;
+/// Checksum, length of the body, number of the commit, length of the file.
+const HEAD: usize = 16 + 4 + 8 + 8;
 
 /// One commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +119,8 @@ struct Half {
     /// Checksum of the last one, and its number.
     sum: u128,
     last: u64,
+    /// Behind them stands one that the file is too short for.
+    is_cut: bool,
 }
 
 impl Reader {
@@ -142,11 +148,16 @@ impl Reader {
     fn half(&self, half: usize, taken: u64) -> io::Result<Half> {
         let mut bytes = vec![0; HALF];
         self.file.read_exact_at(&mut bytes, offset(half, 0))?;
+        let length = self.file.metadata()?.len();
         let mut found = Half {
             sum: self.salt,
             ..Half::default()
         };
         while let Some((entry, sum)) = parse(&bytes[found.used..], found.sum) {
+            if entry.length > length {
+                found.is_cut = true;
+                break;
+            }
             found.used += (HEAD + entry.body.len()).next_multiple_of(PAGE);
             found.sum = sum;
             found.last = entry.sequence;
@@ -168,7 +179,7 @@ impl Reader {
         let mut bytes = vec![0; used];
         self.file.read_exact_at(&mut bytes, offset(half, 0))?;
         self.file.write_all_at(&bytes, offset(half, 0))?;
-        self.file.sync_data()
+        self.file.sync_all()
     }
 }
 
@@ -189,6 +200,8 @@ fn gapless(halves: [Half; 2], taken: u64) -> io::Result<Vec<Entry>> {
 /// An entry as it stands in the file.
 struct Raw<'b> {
     sequence: u64,
+    /// Of the file, at least.
+    length: u64,
     body: &'b [u8],
 }
 
@@ -196,20 +209,28 @@ struct Raw<'b> {
 /// one with the checksum `before`.
 fn parse(bytes: &[u8], before: u128) -> Option<(Raw<'_>, u128)> {
     let (sum, rest) = bytes.split_first_chunk()?;
-    let (length, rest) = rest.split_first_chunk()?;
+    let (size, rest) = rest.split_first_chunk()?;
     let (sequence, rest) = rest.split_first_chunk()?;
-    let body = rest.get(..usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
-    let (sum, sequence) = (u128::from_le_bytes(*sum), u64::from_le_bytes(*sequence));
-    let raw = Raw { sequence, body };
-    (checksum(before, sequence, body) == sum).then_some((raw, sum))
+    let (length, rest) = rest.split_first_chunk()?;
+    let body = rest.get(..usize::try_from(u32::from_le_bytes(*size)).ok()?)?;
+    let sum = u128::from_le_bytes(*sum);
+    let raw = Raw {
+        sequence: u64::from_le_bytes(*sequence),
+        length: u64::from_le_bytes(*length),
+        body,
+    };
+    (raw.checksum(before) == sum).then_some((raw, sum))
 }
 
-fn checksum(before: u128, sequence: u64, body: &[u8]) -> u128 {
-    let mut hasher = Xxh3::new();
-    hasher.update(&before.to_le_bytes());
-    hasher.update(&sequence.to_le_bytes());
-    hasher.update(body);
-    hasher.digest128()
+impl Raw<'_> {
+    fn checksum(&self, before: u128) -> u128 {
+        let mut hasher = Xxh3::new();
+        hasher.update(&before.to_le_bytes());
+        hasher.update(&self.sequence.to_le_bytes());
+        hasher.update(&self.length.to_le_bytes());
+        hasher.update(self.body);
+        hasher.digest128()
+    }
 }
 
 /// Where a place in a half is in the file. The first page holds [`MAGIC`] and the salt.
@@ -235,6 +256,8 @@ pub(crate) struct Journal {
     last: u64,
     /// Number of the last commit in the other half.
     last_of_other: u64,
+    length: u64,
+    device: u64,
 }
 
 impl Journal {
@@ -260,7 +283,14 @@ impl Journal {
             if found.last > taken {
                 reader.write_again(half, found.used)?;
             }
+            if found.is_cut {
+                // The file will be as long as it says some day.
+                let at = offset(half, found.used);
+                reader.file.write_all_at(&[0; HEAD], at)?;
+                reader.file.sync_data()?;
+            }
         }
+        let file = reader.file.metadata()?;
         let half = usize::from(halves[1].last > halves[0].last);
         let journal = Self {
             witness: Witness::open(&folder.with_file_name("sequence"))?,
@@ -269,6 +299,8 @@ impl Journal {
             sum: halves[half].sum,
             last: halves[half].last.max(taken),
             last_of_other: halves[1 - half].last,
+            length: file.len(),
+            device: file.dev(),
             reader,
         };
         Ok((journal, gapless(halves, taken)?))
@@ -293,24 +325,54 @@ impl Journal {
         self.at + body.size() <= HALF
     }
 
-    /// Writes the next commit and waits until it is durable. There must be room for it. After an
-    /// error nobody knows what is in the file, and it must not be used again.
-    pub(crate) fn append(&mut self, body: &Body) -> io::Result<()> {
-        let sequence = self.last + 1;
+    /// Device number of the file system that it is on.
+    pub(crate) fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// Writes the next commit and waits until it is durable; with `after_files`, not before all
+    /// that changed on the file system until now. There must be room for it. After an error nobody
+    /// knows what is in the file, and it must not be used again.
+    pub(crate) fn append(&mut self, body: &Body, after_files: bool) -> io::Result<()> {
+        if after_files {
+            self.grow()?;
+        }
         let encoded = body.encode_to_vec();
-        let sum = checksum(self.sum, sequence, &encoded);
-        let length = u32::try_from(encoded.len()).map_err(io::Error::other)?;
+        let raw = Raw {
+            sequence: self.last + 1,
+            length: self.length,
+            body: &encoded,
+        };
+        let sum = raw.checksum(self.sum);
+        let size = u32::try_from(encoded.len()).map_err(io::Error::other)?;
         let mut bytes = Vec::with_capacity(body.size());
         bytes.extend(sum.to_le_bytes());
-        bytes.extend(length.to_le_bytes());
-        bytes.extend(sequence.to_le_bytes());
-        bytes.extend(encoded);
+        bytes.extend(size.to_le_bytes());
+        bytes.extend(raw.sequence.to_le_bytes());
+        bytes.extend(raw.length.to_le_bytes());
+        bytes.extend(&encoded);
+        let sequence = raw.sequence;
         let file = &self.reader.file;
         file.write_all_at(&bytes, offset(self.half, self.at))?;
-        file.sync_data()?;
+        if after_files {
+            file.sync_all()?;
+        } else {
+            file.sync_data()?;
+        }
         self.at += body.size();
         self.sum = sum;
         self.note(sequence)
+    }
+
+    /// Makes all durable that changed on the file system until now.
+    pub(crate) fn pass_barrier(&mut self) -> io::Result<()> {
+        self.grow()?;
+        self.reader.file.sync_all()
+    }
+
+    fn grow(&mut self) -> io::Result<()> {
+        self.length += 1;
+        self.reader.file.set_len(self.length)
     }
 
     /// Goes on in the other half, all of which sled has.

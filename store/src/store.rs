@@ -37,9 +37,13 @@ pub(crate) type Barrier =
 
 /// How a store is opened.
 pub struct Options {
-    /// Called before the records of new layers are written; once for all
-    /// that wait. It makes their directories durable.
+    /// Called before records are written that rely on files; once for all that wait. It makes these
+    /// files durable.
     pub barrier: Barrier,
+    /// A file system, by its device number as in stat(2), of which any later change, once it is
+    /// durable, makes durable what the barrier would. If the records are kept on it, the wait for
+    /// them does, and the barrier is not called. None if there is no such file system.
+    pub journal: Option<u64>,
 }
 
 impl fmt::Debug for Options {
@@ -107,7 +111,7 @@ impl Store {
         };
         let exporter = Exporter::start(folder, shared.clone());
         let exporter = exporter.map_err(io_error("start the exporter of", folder))?;
-        let batches = Batches::new(opened, folder, space, shared.clone(), options.barrier);
+        let batches = Batches::new(opened, folder, space, shared.clone(), options);
         Ok(Self {
             writer: Writer::new(batches.map_err(io_error("start the threads of", folder))?),
             _exporter: exporter,

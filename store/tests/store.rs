@@ -11,8 +11,10 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use layerd_store::{
@@ -241,13 +243,42 @@ fn concurrent_callers_share_flushes_and_one_of_them_gets_a_key() {
 }
 
 #[test]
+fn the_barrier_is_passed_unless_the_records_are_in_the_same_journal() {
+    let root = TempDir::new().unwrap();
+    let device = fs::metadata(root.path()).unwrap().dev();
+    let cases = [(None, 1), (Some(device + 1), 1), (Some(device), 0)];
+    for (number, (journal, wanted)) in cases.into_iter().enumerate() {
+        let passed = Arc::new(AtomicUsize::new(0));
+        let counter = passed.clone();
+        let barrier = Box::new(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        });
+        let store = Store::open(root.path(), Options { barrier, journal }).unwrap();
+        let name = number.to_string();
+        create(&store, &name, None, Kind::Active).unwrap();
+        assert_eq!(passed.load(Ordering::Relaxed), wanted, "{journal:?}");
+        drop(store);
+        let before = number + 1;
+        assert_eq!(open(root.path()).unwrap().view().len(), before);
+    }
+}
+
+#[test]
 fn a_barrier_that_fails_keeps_records_from_being_written() {
     let root = TempDir::new().unwrap();
     let barrier = Box::new(|| {
         let cause: Arc<dyn std::error::Error + Send + Sync> = Arc::new(std::io::Error::other("no"));
         Err(cause)
     });
-    let store = Store::open(root.path(), Options { barrier }).unwrap();
+    let store = Store::open(
+        root.path(),
+        Options {
+            barrier,
+            journal: None,
+        },
+    )
+    .unwrap();
     assert!(matches!(
         create(&store, "a", None, Kind::Active),
         Err(Error::Barrier { .. })

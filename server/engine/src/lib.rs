@@ -162,8 +162,12 @@ impl Engine {
                 .and_then(|()| volumes.sync())
                 .map_err(|cause| Arc::new(cause) as _)
         };
-        let barrier = Box::new(barrier);
-        let store = Store::open(&meta_folder(root), layerd_store::Options { barrier })?;
+        let journal = driver.journal();
+        let options_of_store = layerd_store::Options {
+            barrier: Box::new(barrier),
+            journal: journal.filter(|_| journal == volume_dirs.journal()),
+        };
+        let store = Store::open(&meta_folder(root), options_of_store)?;
         let store = Arc::new(store);
         let meter = Meter::start(store.clone(), driver.clone())?;
         let spares = Spares::start(store.clone(), driver.clone(), root, options.spares)?;

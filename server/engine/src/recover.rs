@@ -15,7 +15,8 @@
 //! | export  | temporary file; its sync; rename; sync of the folder         | a temporary file: overwritten by the next |
 //!
 //! "Record" is one transaction of the store, durable when it returns; "journal" is one wait that
-//! all calls of the moment share. Work directories are never waited for: start-up makes them anew.
+//! all calls of the moment share. Where the records are on the same file system, and it is one with
+//! a journal, both are one wait: see `store/src/journal.rs`. Work directories are never waited for: start-up makes them anew.
 //! Manifests have a table of their own, in `manifests.rs`.
 
 use std::collections::BTreeSet;

@@ -81,7 +81,12 @@ fn holds_what_was_committed_whenever_it_is_killed() {
             rows.extend(change(&mut model, id, new));
         }
         sequence += 1;
-        assert_eq!(database.commit(rows, 1000 + sequence).unwrap(), sequence);
+        assert_eq!(
+            database
+                .commit(rows, 1000 + sequence, step % 3 == 0)
+                .unwrap(),
+            sequence
+        );
         if step % 61 == 0 || (298..=303).contains(&step) {
             assert_holds(&after_a_kill(root.path()), &model, sequence);
         }
@@ -106,7 +111,7 @@ fn a_journal_that_lost_its_end_is_damage() {
     let mut database = Database::new(open(root.path(), true)).unwrap();
     for id in 1..=20 {
         let rows = change(&mut Model::new(), id, Some(item(id, 0, 0)));
-        database.commit(rows, 100).unwrap();
+        database.commit(rows, 100, false).unwrap();
     }
     let copy = tempfile::tempdir().unwrap();
     let meta = copy.path().join("meta");
@@ -130,7 +135,7 @@ fn a_database_without_a_journal_gets_one_if_nothing_is_missing() {
     let (root, mut model) = (tempfile::tempdir().unwrap(), Model::new());
     let mut database = Database::new(open(root.path(), true)).unwrap();
     let rows = change(&mut model, 1, Some(item(1, 0, 0)));
-    let sequence = database.commit(rows, 1002).unwrap();
+    let sequence = database.commit(rows, 1002, false).unwrap();
     database.finish().unwrap();
     assert!(database.close(LIMIT));
     std::fs::remove_file(root.path().join("db").join(crate::journal::NAME)).unwrap();
@@ -138,6 +143,6 @@ fn a_database_without_a_journal_gets_one_if_nothing_is_missing() {
     assert_holds(&opened, &model, sequence);
     let rows = change(&mut model, 2, Some(item(2, 0, 0)));
     let mut database = Database::new(opened).unwrap();
-    database.commit(rows, 1000 + sequence + 1).unwrap();
+    database.commit(rows, 1000 + sequence + 1, true).unwrap();
     assert_holds(&after_a_kill(root.path()), &model, sequence + 1);
 }

@@ -26,7 +26,7 @@ fn fill(journal: &mut Journal, through: u64, bytes: usize) {
         if !journal.has_room(&body) {
             journal.turn();
         }
-        journal.append(&body).unwrap();
+        journal.append(&body, false).unwrap();
     }
 }
 
@@ -105,10 +105,41 @@ fn takes_no_entry_that_was_not_written_after_the_one_before() {
     assert_eq!(numbers(&journal.reader.after(512).unwrap()), [0; 0]);
 }
 
+/// An entry that rests on other files is there only with the length that shows that they are.
+#[test]
+fn an_entry_without_its_length_never_was() {
+    let (root, mut journal) = made();
+    let folder = root.path().join("db");
+    let length = || fs::metadata(folder.join(NAME)).unwrap().len();
+    let before = length();
+    fill(&mut journal, 2, 100);
+    assert_eq!(length(), before, "nothing changes but content");
+    for number in [3, 4] {
+        let body = Body::new(rows(number, 100), 9);
+        journal.append(&body, true).unwrap();
+    }
+    fill(&mut journal, 5, 100);
+    assert_eq!(length(), before + 2);
+    let (_, all) = Journal::open(&folder, 0).unwrap();
+    assert_eq!(numbers(&all), [1, 2, 3, 4, 5]);
+    // As after a power cut: the pages of the file reached the disk, its last length did not.
+    journal.reader.file.set_len(before + 1).unwrap();
+    assert_eq!(numbers(&journal.reader.after(0).unwrap()), [1, 2, 3]);
+    let (mut opened, left) = Journal::open(&folder, 0).unwrap();
+    assert_eq!(numbers(&left), [1, 2, 3]);
+    // The length comes back, the entry does not.
+    opened.pass_barrier().unwrap();
+    assert_eq!(length(), before + 2);
+    assert_eq!(numbers(&opened.reader.after(0).unwrap()), [1, 2, 3]);
+    fill(&mut opened, 4, 200);
+    let (_, all) = Journal::open(&folder, 3).unwrap();
+    assert_eq!(all[0].rows, rows(4, 200));
+}
+
 #[test]
 fn a_file_of_another_format_is_an_error() {
     let (root, journal) = made();
-    journal.reader.file.write_all_at(b"layerdJ2", 0).unwrap();
+    journal.reader.file.write_all_at(b"layerdJ1", 0).unwrap();
     let error = Journal::open(&root.path().join("db"), 0).unwrap_err();
     assert!(error.to_string().contains("format"), "{error}");
 }

@@ -15,7 +15,13 @@ use layerd_store::{Commit, Create, Error, Key, Kind, Labels, Options, Record, Re
 
 pub fn open(root: &Path) -> Result<Store, Error> {
     let barrier = Box::new(|| Ok(()));
-    Store::open(root, Options { barrier })
+    Store::open(
+        root,
+        Options {
+            barrier,
+            journal: None,
+        },
+    )
 }
 
 pub fn key(text: &str) -> Key {

@@ -12,7 +12,10 @@ fn records(folder: &Path) -> Arc<View> {
     let barrier = Box::new(|| Ok(()));
     let store = Store::open(
         folder,
-        Options { barrier },
+        Options {
+            barrier,
+            journal: None,
+        },
     )
     .unwrap();
     let create = |name: &str, kind, parent: Option<&str>| {
@@ -216,7 +219,10 @@ fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
     let barrier = Box::new(|| Ok(()));
     let store = Store::open(
         dir.path(),
-        Options { barrier },
+        Options {
+            barrier,
+            journal: None,
+        },
     )
     .unwrap();
     let create = Create {

@@ -43,6 +43,9 @@ impl Driver for Slow {
     fn sync(&self) -> Result<(), MountError> {
         self.fake.sync()
     }
+    fn journal(&self) -> Option<u64> {
+        self.fake.journal()
+    }
     fn seal(&self, slot: Slot) -> Result<(), MountError> {
         self.fake.seal(slot)
     }

@@ -107,7 +107,7 @@ impl Engine {
 
     /// What who fills a volume must bring to the disk, so that the next barrier does the rest.
     pub(crate) fn how_durable(&self) -> Durable {
-        if self.volume_dirs.has_one_journal() {
+        if self.volume_dirs.journal().is_some() {
             Durable::Content
         } else {
             Durable::Each
