@@ -323,8 +323,12 @@ impl Driver for Overlay {
 
     fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
         let trash = &self.trash;
+        let keep_going = || {
+            self.touched();
+            keep_going()
+        };
         let delete =
-            |name: String| tree::delete(trash.fd.as_fd(), &c_name(&name), &trash.path, keep_going);
+            |name: String| tree::delete(trash.fd.as_fd(), &c_name(&name), &trash.path, &keep_going);
         if !keep_going() {
             return Err(Error::Stopped);
         }

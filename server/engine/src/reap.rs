@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use layerd_mounts::Driver;
 use layerd_store::LayerId;
 use metrics::counter;
 use nix::sys::statvfs::statvfs;
@@ -24,32 +25,47 @@ const FORGET_AT_ONCE: usize = 128;
 const BACK_OFF: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(300);
 
-/// Work between two rests of a deletion, and how much longer it is than the rest after it.
+/// Work between two rests of deletions, and how much longer it is than the rest after it.
 const STRETCH: Duration = Duration::from_millis(4);
 const REST: u32 = 2;
+/// Rests between two times that deletions are made durable.
+const RESTS_PER_SYNC: u32 = 4;
 
-/// Leaves the disk to others now and then: a file system's journal that is full of deletions holds
-/// up everybody.
+/// Leaves the disk to others now and then, during one pass of the reaper. Where a file system has
+/// one journal, whoever waits for it next waits for all the deletions in it; so they are brought to
+/// the disk while there are few.
 #[derive(Debug)]
-struct Pace {
+struct Pace<'d> {
+    driver: &'d dyn Driver,
     /// When work began, or none where there is no time to rest.
     begun: Option<Cell<Instant>>,
+    rests: Cell<u32>,
 }
 
-impl Pace {
-    fn new(is_urgent: bool) -> Self {
+impl<'d> Pace<'d> {
+    fn new(driver: &'d dyn Driver, is_urgent: bool) -> Self {
         let begun = (!is_urgent).then(|| Cell::new(Instant::now()));
-        Self { begun }
+        Self {
+            driver,
+            begun,
+            rests: Cell::new(0),
+        }
     }
 
     /// Sleeps if there was work for a while; to be called often.
     fn rest(&self) {
         let Some(begun) = &self.begun else { return };
         let worked = begun.get().elapsed();
-        if worked >= STRETCH {
-            sleep(worked / REST);
-            begun.set(Instant::now());
+        if worked < STRETCH {
+            return;
         }
+        self.rests.set(self.rests.get() + 1);
+        if self.rests.get().is_multiple_of(RESTS_PER_SYNC) && self.driver.journal().is_some() {
+            // Nothing rests on it; who needs it waits again, and is told what is wrong.
+            let _ = self.driver.sync();
+        }
+        sleep(worked / REST);
+        begun.set(Instant::now());
     }
 }
 
@@ -145,15 +161,16 @@ impl Engine {
         let _pass = self.backlog.hold();
         let mut reaped = Reaped::default();
         let is_urgent = self.is_space_wanted();
+        let pace = Pace::new(self.driver.as_ref(), is_urgent);
         for id in self.due_orphans() {
-            self.reap_one(id, is_urgent, &mut reaped);
+            self.reap_one(id, &pace, &mut reaped);
         }
         self.drop_spare(&mut reaped);
         let due = self.due(is_urgent, &mut reaped);
         for portion in due.chunks(FORGET_AT_ONCE) {
             let gone = portion
                 .iter()
-                .filter(|id| self.reap_one(**id, is_urgent, &mut reaped));
+                .filter(|id| self.reap_one(**id, &pace, &mut reaped));
             self.forget(gone.copied().collect());
         }
         self.reap_volumes();
@@ -230,11 +247,10 @@ impl Engine {
             && self.store.view().retired().next().is_none()
     }
 
-    fn reap_one(&self, id: LayerId, is_urgent: bool, reaped: &mut Reaped) -> bool {
+    fn reap_one(&self, id: LayerId, pace: &Pace<'_>, reaped: &mut Reaped) -> bool {
         if self.backlog.is_stopping() {
             return false;
         }
-        let pace = Pace::new(is_urgent);
         let keep_going = || {
             pace.rest();
             !self.backlog.is_stopping()
