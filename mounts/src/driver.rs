@@ -131,8 +131,9 @@ pub trait Driver: Send + Sync + fmt::Debug {
     fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error>;
 
     /// Brings the content of a layer to the disk and measures it on the way. Durable only after the
-    /// next [`sync`](Driver::sync). Cost: three looks at each file, and the time to write what is
-    /// dirty; nobody else's files are waited for.
+    /// next [`sync`](Driver::sync). Cost: two looks at each
+    /// file, or one where none holds anything, and the time to write what is dirty; nobody else's
+    /// files are waited for.
     ///
     /// # Errors
     /// [`Error::Lost`] if content could not be written: the kernel has dropped it, and a second

@@ -279,7 +279,11 @@ impl Driver for Overlay {
         // In its place: the trash is for layers that were removed, and half of it left there by a
         // crash would look like one.
         let (name, work) = (c_name(&slot.to_string()), &self.work);
-        tree::delete(work.fd.as_fd(), &name, &work.path, &|| true)
+        match unlinkat(&work.fd, name.as_c_str(), UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            // The kernel has worked in it, or something else is wrong.
+            Err(_) => tree::delete(work.fd.as_fd(), &name, &work.path, &|| true),
+        }
     }
 
     fn set_aside(&self, found: &Found) -> Result<PathBuf, Error> {

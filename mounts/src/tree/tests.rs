@@ -12,7 +12,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use tempfile::TempDir;
 
 use super::walk::FLAGS;
-use super::{delete, usage};
+use super::{delete, settle, usage};
 use crate::driver::Usage;
 use crate::error::Error;
 use crate::mount::unmount;
@@ -46,6 +46,10 @@ impl Ground {
 
     fn usage(&self, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error> {
         usage(self.fd.as_fd(), c"top", self.dir.path(), keep_going)
+    }
+
+    fn settle(&self, each: bool) -> Usage {
+        settle(self.fd.as_fd(), c"top", self.dir.path(), each).expect("settle")
     }
 
     /// Nests `depth` directories with the longest names there are.
@@ -202,6 +206,8 @@ fn usage_is_what_du_says() {
     };
     assert_eq!(ground.usage(&|| true).expect("usage"), expected);
     assert_eq!(expected.inodes, 8);
+    assert_eq!(ground.settle(false), expected);
+    assert_eq!(ground.settle(true), expected);
 }
 
 #[test]
@@ -308,6 +314,7 @@ fn root_mounts_are_not_entered() {
 
     let used = ground.usage(&|| true).expect("usage");
     assert_eq!(used.inodes, 3, "top, goes and its file");
+    assert_eq!(ground.settle(false), used);
     let error = ground.delete().expect_err("busy");
     assert!(matches!(error, Error::Busy { .. }), "{error}");
     for kept in [
