@@ -1,10 +1,12 @@
 //! layerd itself.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use layerd_proto::containerd::services::snapshots::v1::Kind;
 use nix::sys::signal::Signal;
 
 use crate::process::Server;
@@ -130,7 +132,7 @@ impl Daemon {
         loop {
             let left = (client.list(), self.directories());
             if left.0.is_empty() && left.1.is_empty() {
-                return;
+                break;
             }
             assert!(
                 start.elapsed() < Duration::from_secs(15),
@@ -138,11 +140,46 @@ impl Daemon {
             );
             thread::sleep(Duration::from_millis(50));
         }
+        let problems = self.problems();
+        assert_eq!(problems, None, "left behind");
     }
 
-    /// The layers, work directories and trash on disk.
+    /// What fsck finds: directories without a record among it, but for those made ahead, which
+    /// only the daemon can tell apart.
+    ///
+    /// # Panics
+    /// If layerctl cannot be run.
+    #[must_use]
+    pub fn problems(&self) -> Option<String> {
+        let mut fsck = Command::new(profile().join("layerctl"));
+        let fsck = fsck.arg("--address").arg(&self.socket).arg("fsck");
+        let found = fsck.output().expect("layerctl runs");
+        (!found.status.success()).then(|| format!("{found:?}"))
+    }
+
+    /// The layers, work directories and trash on disk, without what may have been made ahead: what
+    /// is empty and no active snapshot's.
     #[must_use]
     pub fn directories(&self) -> Vec<PathBuf> {
+        let mut client = self.snapshots();
+        let mut active = client.list();
+        active.retain(|info| info.kind == i32::from(Kind::Active));
+        let mounts = active
+            .iter()
+            .flat_map(|info| client.mounts(&info.name).unwrap_or_default());
+        let paths = mounts.flat_map(|mount| {
+            let options = mount.options.join(",");
+            let values = options.split([',', '=', ':']).map(PathBuf::from);
+            values
+                .chain([PathBuf::from(mount.source)])
+                .collect::<Vec<_>>()
+        });
+        let used: BTreeSet<PathBuf> = paths.collect();
+        let trash = self.root.join("t");
+        // Or gone meanwhile, as what was made ahead before a crash.
+        let is_empty = |path: &Path| path.read_dir().map_or(true, |mut all| all.next().is_none());
+        let may_be_spare =
+            |path: &Path| !path.starts_with(&trash) && !used.contains(path) && is_empty(path);
         ["l", "w", "t"]
             .iter()
             .flat_map(|part| {
@@ -150,6 +187,7 @@ impl Daemon {
                 std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("read {}: {e}", dir.display()))
             })
             .map(|entry| entry.expect("the directory can be read").path())
+            .filter(|path| !may_be_spare(path))
             .collect()
     }
 }

@@ -38,6 +38,7 @@ const REBUILD_LIMIT: Duration = Duration::from_secs(120);
 /// Stages of a call that waits for its batch.
 const BARRIER: &str = "waiting for directories and content to be durable";
 const RECORDING: &str = "waiting for its record to be durable";
+const TOGETHER: &str = "waiting for directories, content and its record to be durable";
 
 pub(crate) type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 /// An answer with what it says.
@@ -166,7 +167,7 @@ impl Batches {
 
     /// Writes as many requests as one batch takes.
     fn batch(&mut self, waiting: &mut VecDeque<Request>, ready: &mut Vec<Ready>) {
-        let mut draft = Draft::new(&self.shared.view.load());
+        let mut draft = Draft::new(&self.shared.view.load(), self.is_one_journal());
         while draft.bytes < BATCH_BYTES
             && let Some(request) = waiting.pop_front()
         {
@@ -176,7 +177,7 @@ impl Batches {
         let written = self.write(mem::take(&mut draft.rows), draft.after_files);
         if matches!(written, Ok(Some(_))) {
             histogram!("layerd_commit_seconds").record(begun.elapsed());
-            if draft.after_files && self.is_one_journal() {
+            if draft.after_files && draft.is_one_journal {
                 histogram!("layerd_barrier_seconds").record(begun.elapsed());
             }
             histogram!("layerd_commit_batch_changes").record(draft.served());
@@ -331,25 +332,32 @@ struct Draft {
     view: View,
     rows: Rows,
     bytes: usize,
-    /// Whether a request relies on files.
+    /// Whether a request relies on files, and whether these become durable with the records.
     after_files: bool,
+    is_one_journal: bool,
     answers: Vec<Answer>,
 }
 
 impl Draft {
-    fn new(view: &View) -> Self {
+    fn new(view: &View, is_one_journal: bool) -> Self {
         Self {
             view: view.clone(),
             rows: Rows::new(),
             bytes: 0,
             after_files: false,
+            is_one_journal,
             answers: Vec::new(),
         }
     }
 
     fn take(&mut self, request: Request) {
-        request.enter(RECORDING);
-        self.after_files |= request.class.needs_barrier();
+        let needs_files = request.class.needs_barrier();
+        self.after_files |= needs_files;
+        request.enter(if needs_files && self.is_one_journal {
+            TOGETHER
+        } else {
+            RECORDING
+        });
         let (edits, answer) = (request.decide)(&self.view);
         for edit in &edits {
             self.add_rows(edit);

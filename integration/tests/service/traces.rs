@@ -87,10 +87,11 @@ fn root_a_call_goes_on_in_its_callers_trace() {
     for stage in [
         "waiting for a thread",
         "making the directories of the layer",
-        "waiting for directories and content to be durable",
-        "waiting for its record to be durable",
+        // With its record, or before it: that depends on the file system.
+        "waiting for directories",
     ] {
-        let inner = below.iter().find(|inner| inner.span.name == stage);
+        let mut below = below.iter();
+        let inner = below.find(|inner| inner.span.name.starts_with(stage));
         let inner = inner.unwrap_or_else(|| panic!("no {stage:?} in {below:#?}"));
         assert_eq!(inner.trace(), TRACE);
         assert!(inner.span.start_time_unix_nano >= call.span.start_time_unix_nano);
