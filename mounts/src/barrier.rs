@@ -6,16 +6,17 @@
 //! transactions; xfs: the log is forced up to the sequence of the inode's change.) Content is
 //! not in the journal: it was written back before.
 //!
-//! On other file systems each directory is synced by itself.
+//! On other file systems, an ext4 without a journal among them, each file and directory is synced by
+//! itself.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{Mode, fstat, major, minor};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{fsync, ftruncate};
 
@@ -36,8 +37,10 @@ impl Barrier {
     pub(crate) fn open(root: &Path) -> Result<Self, Error> {
         let fail = |cause: Errno| Error::io("open a file to sync in", root, cause);
         let folder = open(root, FLAGS, Mode::empty()).map_err(fail)?;
+        let device = fstat(&folder).map_err(fail)?.st_dev;
         let kind = fstatfs(&folder).map_err(fail)?.filesystem_type();
-        let shared = kind == EXT4_SUPER_MAGIC || kind == XFS_SUPER_MAGIC;
+        let shared =
+            kind == XFS_SUPER_MAGIC || (kind == EXT4_SUPER_MAGIC && ext4_has_journal(device));
         let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
         let file = shared
             .then(|| open(root, flags, Mode::S_IRUSR | Mode::S_IWUSR))
@@ -47,10 +50,9 @@ impl Barrier {
             Err(Errno::ENOSPC | Errno::EDQUOT) => None,
             file => file.map_err(fail)?,
         };
-        let device = file.as_ref().map(fstat).transpose().map_err(fail)?;
         Ok(Self {
             root: root.to_owned(),
-            device: device.map(|stat| stat.st_dev),
+            device: file.is_some().then_some(device),
             journal: Mutex::new(file.map(|fd| (File::from(fd), 0))),
         })
     }
@@ -81,10 +83,48 @@ impl Barrier {
     }
 }
 
-/// Which one first does not matter: a rename is one transaction.
+/// An ext4 may have been made without one (mke2fs(8), `-O ^has_journal`). The kernel tells which
+/// process writes it (Documentation/ABI/testing/sysfs-fs-ext4); where that cannot be read, there is
+/// none for all that is known.
+fn ext4_has_journal(device: u64) -> bool {
+    let (major, minor) = (major(device), minor(device));
+    let disk = fs::read_link(format!("/sys/dev/block/{major}:{minor}"));
+    let process = disk.ok().and_then(|disk| {
+        let disk = Path::new("/sys/fs/ext4").join(disk.file_name()?);
+        fs::read_to_string(disk.join("journal_task")).ok()
+    });
+    process.is_some_and(|process| process.trim().parse::<u32>().is_ok())
+}
+
+/// Which one first does not matter where a rename is one transaction.
 fn sync_each(folders: &[&Folder]) -> Result<(), Error> {
     for folder in folders {
         fsync(&folder.fd).map_err(|cause| Error::io("sync", &folder.path, cause))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+    use crate::rig::{LoopDisk, enter_private_mounts};
+
+    #[test]
+    fn root_one_wait_covers_all_only_where_there_is_a_journal() {
+        enter_private_mounts();
+        for (disk, wanted) in [
+            (LoopDisk::ext4(32), true),
+            (LoopDisk::xfs(&[]), true),
+            (LoopDisk::ext4_without_journal(32), false),
+            (LoopDisk::btrfs(), false),
+            (LoopDisk::tmpfs(), false),
+        ] {
+            let barrier = Barrier::open(disk.path()).expect("open");
+            let device = fs::metadata(disk.path()).expect("stat").dev();
+            let wanted = wanted.then_some(device);
+            assert_eq!(barrier.journal(), wanted, "{}", disk.path().display());
+        }
+    }
 }

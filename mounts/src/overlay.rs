@@ -177,7 +177,32 @@ impl Overlay {
         let owner = self.owner(base)?;
         let made = mkdirat(&self.layers.fd, name.as_str(), LAYER_MODE);
         made.map_err(|cause| Error::io("create directory", &path(), cause))?;
-        correct(&self.layers, &name, owner)
+        self.correct(&name, owner)
+    }
+
+    /// Gives the top directory of a layer the owner, and the mode that the umask took. Durable on
+    /// return, as far as anything was wrong.
+    fn correct(&self, name: &str, (uid, gid): (u32, u32)) -> Result<(), Error> {
+        let path = self.layers.path.join(name);
+        let fail = |cause: Errno| Error::io("open directory", &path, cause);
+        let dir = openat(&self.layers.fd, name, FLAGS, Mode::empty()).map_err(fail)?;
+        let made = sys::stat(dir.as_fd(), c"").map_err(fail)?;
+        // Syncing the directory above promises the entry, not the inode behind it.
+        let mut must_sync = self.barrier.journal().is_none();
+        if (made.uid, made.gid) != (uid, gid) {
+            fchown(&dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .map_err(|cause| Error::io("change the owner of", &path, cause))?;
+            must_sync = true;
+        }
+        if made.mode & 0o7777 != LAYER_MODE.bits() {
+            fchmod(&dir, LAYER_MODE)
+                .map_err(|cause| Error::io("change the mode of", &path, cause))?;
+            must_sync = true;
+        }
+        if must_sync {
+            fsync(&dir).map_err(|cause| Error::io("sync", &path, cause))?;
+        }
+        Ok(())
     }
 
     fn owner(&self, base: Base) -> Result<(u32, u32), Error> {
@@ -250,7 +275,7 @@ impl Driver for Overlay {
         if owner == (made.uid, made.gid) {
             return Ok(());
         }
-        correct(&self.layers, &name, owner)
+        self.correct(&name, owner)
     }
 
     fn settle(&self, slot: Slot) -> Result<Usage, Error> {
@@ -393,10 +418,14 @@ impl Driver for Overlay {
 
     fn describe(&self) -> Vec<(String, String)> {
         let options = ("mount options".to_owned(), self.layout.options().join(","));
+        let synced = match self.barrier.journal() {
+            Some(_) => "all files at once, by the journal of the file system",
+            None => "each file by itself",
+        };
         let findings = self.findings.iter();
         findings
             .map(|finding| (finding.name.to_owned(), finding.detail.clone()))
-            .chain([options])
+            .chain([options, ("made durable".to_owned(), synced.to_owned())])
             .collect()
     }
 }
@@ -406,30 +435,6 @@ const LAYER_MODE: Mode = Mode::from_bits_truncate(0o755);
 
 fn own_ids() -> (u32, u32) {
     (Uid::effective().as_raw(), Gid::effective().as_raw())
-}
-
-/// Gives the top directory of a layer the owner, and the mode that the umask took. Durable on return,
-/// as far as anything was wrong.
-fn correct(folder: &Folder, name: &str, (uid, gid): (u32, u32)) -> Result<(), Error> {
-    let path = folder.path.join(name);
-    let fail = |cause: Errno| Error::io("open directory", &path, cause);
-    let dir = openat(&folder.fd, name, FLAGS, Mode::empty()).map_err(fail)?;
-    let made = sys::stat(dir.as_fd(), c"").map_err(fail)?;
-    let mut corrected = false;
-    if (made.uid, made.gid) != (uid, gid) {
-        fchown(&dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-            .map_err(|cause| Error::io("change the owner of", &path, cause))?;
-        corrected = true;
-    }
-    if made.mode & 0o7777 != LAYER_MODE.bits() {
-        fchmod(&dir, LAYER_MODE).map_err(|cause| Error::io("change the mode of", &path, cause))?;
-        corrected = true;
-    }
-    if corrected {
-        // Syncing the directory above promises the entry, not what was changed after it.
-        fsync(&dir).map_err(|cause| Error::io("sync", &path, cause))?;
-    }
-    Ok(())
 }
 
 fn work_name(slot: Slot) -> String {

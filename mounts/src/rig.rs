@@ -58,6 +58,15 @@ impl LoopDisk {
         Self::new("mkfs.ext4", &["-q"], mib)
     }
 
+    /// An empty ext4 of `mib` mebibytes that has no journal.
+    ///
+    /// # Panics
+    /// If e2fsprogs is not installed or there is no loop device.
+    #[must_use]
+    pub fn ext4_without_journal(mib: u64) -> Self {
+        Self::new("mkfs.ext4", &["-q", "-O", "^has_journal"], mib)
+    }
+
     /// An empty ext4 whose directories do not tell the types of their entries.
     ///
     /// # Panics

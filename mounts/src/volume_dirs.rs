@@ -20,7 +20,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{RenameFlags, openat, renameat2};
 use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat, mknodat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, symlinkat, unlinkat};
 
 use crate::barrier::Barrier;
 use crate::driver::Usage;
@@ -117,6 +117,11 @@ impl VolumeDirs {
         let data = openat(&holder, DATA, FLAGS, Mode::empty()).map_err(fail)?;
         set_top(&data, top).map_err(fail)?;
         mknodat(&holder, NEW, SFlag::S_IFREG, Mode::S_IRUSR, 0).map_err(fail)?;
+        if self.journal().is_none() {
+            for dir in [&data, &holder] {
+                fsync(dir).map_err(|cause| Error::io("sync", &path, cause))?;
+            }
+        }
         Ok(data)
     }
 

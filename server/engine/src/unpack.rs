@@ -251,7 +251,7 @@ impl Engine {
 
     fn wanted(&self, unpack: &Unpack<'_>) -> Durable {
         if self.options.durability == Durability::Full || unpack.sync {
-            self.how_durable()
+            self.layers_durable()
         } else {
             Durable::No
         }

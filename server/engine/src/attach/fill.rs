@@ -85,7 +85,7 @@ impl Engine {
         let volume = view.volumes().get(id);
         let volume = volume.map(|volume| volume.name.to_string());
         let options = copy::Options {
-            durable: self.how_durable(),
+            durable: self.volumes_durable(),
             markers: self.markers(from)?,
             progress: &self.telling(&volume.unwrap_or_default(), 0),
             ..copy::Options::default()

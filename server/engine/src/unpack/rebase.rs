@@ -87,7 +87,7 @@ impl Engine {
             key: active.key.clone(),
             cause,
         };
-        let durable = self.how_durable();
+        let durable = self.layers_durable();
         let usage = match parent {
             Some(parent) => {
                 let lowers = self.open_layers(view, parent)?;

@@ -97,7 +97,7 @@ impl Engine {
         let options = archive::ImportOptions {
             most_files: room.files,
             most_bytes: room.bytes,
-            durable: self.how_durable(),
+            durable: self.volumes_durable(),
             progress: &self.telling(volume.name.as_str(), 0),
             ..archive::ImportOptions::default()
         };
