@@ -113,7 +113,7 @@ pub(super) fn run(
         let hash = scope.spawn(|| shared.guarded(|| Ok(stream::hash(shared))));
         scope.spawn(|| shared.guarded(|| stream::inflate(options, shared)));
         scope.spawn(|| shared.guarded(|| settle::run(options.durable, shared)));
-        let placer = scope.spawn(|| shared.guarded(|| place(target, options, shared)));
+        let placer = scope.spawn(|| place(target, options, shared));
         shared.guarded(|| stream::fetch(source, &options.blob, shared));
         Some((join(hash)?, join(placer)?))
     });
@@ -142,18 +142,22 @@ fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Option<T>>) -> Option<T> {
 }
 
 /// Makes all names, with workers to fill the small files.
-fn place(target: &Target<'_>, options: &Options<'_>, shared: &Shared) -> Result<Placed, Error> {
+fn place(target: &Target<'_>, options: &Options<'_>, shared: &Shared) -> Option<Placed> {
+    let guard = AbortOnDrop(shared);
     // The mode that is asked for is the mode that is given, in this thread.
     let masked = sys::without_umask().is_err();
-    std::thread::scope(|scope| {
+    let placed = std::thread::scope(|scope| {
         for _ in 0..options.workers.clamp(1, 16) {
             scope.spawn(|| shared.guarded(|| write::work(options, shared)));
         }
-        let guard = AbortOnDrop(shared);
-        let mut placer = Placer::new(target, options, shared, masked)?;
-        placer.run()?;
-        let placed = placer.finish()?;
-        std::mem::forget(guard);
-        Ok(placed)
-    })
+        // Within the scope: the workers end only when all is aborted, and whoever is aborted
+        // must find why noted, or its own end counts as the reason.
+        shared.guarded(|| {
+            let mut placer = Placer::new(target, options, shared, masked)?;
+            placer.run()?;
+            placer.finish()
+        })
+    });
+    std::mem::forget(guard);
+    placed
 }
