@@ -15,7 +15,6 @@
 //! planned mounts.
 
 use std::ffi::{CStr, OsStr};
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
@@ -139,20 +138,11 @@ impl Overlay {
     pub fn is_empty(root: &Path, slot: Slot) -> Result<bool, Error> {
         let trash = [slot.to_string(), doomed_name(slot)].map(|name| root.join("t").join(name));
         for path in trash.iter().chain([&root.join("l").join(slot.to_string())]) {
-            match path
-                .read_dir()
-                .and_then(|mut entries| entries.next().transpose())
-            {
-                Ok(Some(_)) => return Ok(false),
-                Ok(None) => {}
-                Err(cause) if cause.kind() == ErrorKind::NotFound => {}
-                Err(cause) => {
-                    return Err(Error::Io {
-                        attempt: "read directory",
-                        path: path.clone(),
-                        cause,
-                    });
-                }
+            match nix::fcntl::open(path, FLAGS, Mode::empty()) {
+                Ok(dir) if tree::is_empty(dir.as_fd(), path)? => {}
+                Ok(_) => return Ok(false),
+                Err(Errno::ENOENT) => {}
+                Err(cause) => return Err(Error::io("open directory", path, cause)),
             }
         }
         Ok(true)
