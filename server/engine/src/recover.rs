@@ -130,9 +130,12 @@ pub fn restore_records(
     for entry in &found {
         // The next start deletes what holds nothing.
         match ids(entry) {
-            Some(id) if !known(id) && !is_empty(root, id)? => moved.insert(id),
+            // All directories of a layer go, also those that are left when the first is gone.
+            Some(id) if !known(id) && (moved.contains(&id) || !is_empty(root, id)?) => {
+                moved.insert(id);
+            }
             _ => continue,
-        };
+        }
         driver
             .set_aside(entry)
             .map_err(Error::driver("move a layer to lost/"))?;
