@@ -174,6 +174,12 @@ impl Containerd {
             .expect("ctr can be started")
     }
 
+    /// Has the collector take what nothing needs, now. By itself it waits until enough has changed,
+    /// and then takes it at any time. A call while containerd cannot be reached is lost.
+    pub fn collect_garbage(&self) {
+        drop(self.try_ctr(&["content", "prune", "references"]));
+    }
+
     /// `ctr snapshots --snapshotter layerd ...`.
     ///
     /// # Panics

@@ -68,10 +68,9 @@ impl Docker {
         }
     }
 
-    /// Has containerd's collector take what nothing needs, now. By itself it waits until enough has
-    /// changed. A call while containerd cannot be reached is lost.
+    /// Has containerd's collector take what nothing needs, now.
     pub fn collect_garbage(&self) {
-        drop(self.containerd.try_ctr(&["content", "prune", "references"]));
+        self.containerd.collect_garbage();
     }
 
     /// The containerd it uses; Docker's own things are in the namespace `moby`.

@@ -23,7 +23,9 @@ const CONTAINERD: &str = "/run/containerd/containerd.sock";
 /// its metadata. Its collector takes them the next time that something is removed. Foreign ones
 /// were made by somebody else, such as `layerctl snapshot prepare`; the collector takes them, too.
 /// Missing ones are what a container, an image or a lease in containerd needs: it does not notice
-/// by itself, and pulls and starts fail until it is told.
+/// by itself, and pulls and starts fail until it is told. Once it is told that an image's layer is
+/// gone, its collector takes the layers below, too: a pull that meets it and answers that a parent
+/// snapshot does not exist succeeds when it is repeated.
 ///
 /// Changes nothing, and says for each what to do. Where several containerds use one layerd, what
 /// the others have looks like an orphan: do not remove it.
