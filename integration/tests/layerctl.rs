@@ -1,4 +1,4 @@
-//! `layerctl` against the running daemon, and the drop-ins it writes against real containerds.
+//! `layerctl` against the running daemon.
 #![allow(
     clippy::panic,
     clippy::tests_outside_test_module,
@@ -6,11 +6,14 @@
     reason = "the whole file is tests"
 )]
 
+#[path = "layerctl/drop_ins.rs"]
+mod drop_ins;
+
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use layerd_integration::process::{Server, output};
+use layerd_integration::process::output;
 use layerd_integration::{Daemon, Scratch};
 use layerd_proto::containerd::services::snapshots::v1::snapshots_client::SnapshotsClient;
 use layerd_proto::containerd::services::snapshots::v1::{
@@ -416,135 +419,5 @@ fn root_man_pages_and_completions_cover_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let script = output(layerctl().args(["completions", shell]));
         assert!(script.contains("snapshot"), "{shell}");
-    }
-}
-
-macro_rules! drop_in {
-    ($name:ident, $peer:literal, $main:expr, $unpacks:expr) => {
-        #[test]
-        fn $name() {
-            containerd_takes_the_drop_in($peer, $main, $unpacks);
-        }
-    };
-}
-
-const FORMAT_1: &str = "disabled_plugins = ['cri']"; // as Docker packages it
-
-drop_in!(root_drop_in_1_6, "containerd-1.6", "version = 2", None);
-drop_in!(root_drop_in_1_6_v1, "containerd-1.6", FORMAT_1, None);
-drop_in!(root_drop_in_1_7, "containerd-1.7", "version = 2", OURS);
-drop_in!(root_drop_in_1_7_v1, "containerd-1.7", FORMAT_1, None);
-drop_in!(root_drop_in_2_1, "containerd-2.1", "version = 3", OURS);
-drop_in!(root_drop_in_2_1_v2, "containerd-2.1", "version = 2", OURS);
-drop_in!(
-    root_drop_in_2_1_v1,
-    "containerd-2.1",
-    FORMAT_1,
-    Some("walking")
-);
-
-/// Who unpacks for the transfer service.
-const OURS: Option<&str> = Some("layerd-diff");
-
-/// layerctl finds the version by itself, containerd starts with what it wrote and has layerd.
-fn containerd_takes_the_drop_in(peer: &str, main: &str, unpacks: Option<&str>) {
-    let peer = Peer::new(peer, main);
-    let told = peer.setup(&["--write"]);
-    let advice = told.lines().find(|line| line.contains("imports = "));
-    peer.add_line(advice.expect("the line to add").trim());
-    let told = peer.setup(&["--write"]);
-    assert!(!told.contains("imports"), "nothing is left to do: {told}");
-    peer.assert_config(unpacks);
-    peer.assert_plugins(unpacks);
-    peer.setup(&["--remove"]);
-    assert_eq!(std::fs::read_dir(&peer.drop_ins).unwrap().count(), 0);
-}
-
-/// A containerd that is not running, with its own configuration.
-struct Peer {
-    programs: PathBuf,
-    config: PathBuf,
-    drop_ins: PathBuf,
-    scratch: Scratch,
-}
-
-impl Peer {
-    fn new(name: &str, main: &str) -> Self {
-        let scratch = Scratch::new();
-        let below = |name: &str| scratch.path().join(name);
-        let config = below("config.toml");
-        let text = format!(
-            "{main}\nroot = '{}'\nstate = '{}'\n[grpc]\naddress = '{}'\n",
-            below("root").display(),
-            below("state").display(),
-            below("c.sock").display(),
-        );
-        std::fs::write(&config, text).unwrap();
-        let target = programs().parent().unwrap().to_owned();
-        Self {
-            programs: target.join("peers").join(name).join("usr/bin"),
-            config,
-            drop_ins: below("conf.d"),
-            scratch,
-        }
-    }
-
-    /// Runs `layerctl setup containerd` with this containerd on the search path.
-    fn setup(&self, more: &[&str]) -> String {
-        let mut path = self.programs.clone().into_os_string();
-        path.push(":");
-        path.push(std::env::var_os("PATH").unwrap());
-        let mut command = layerctl();
-        command.env("PATH", path).args(["setup", "containerd"]);
-        command.arg("--config").arg(&self.config);
-        command.arg("--dir").arg(&self.drop_ins);
-        output(command.args(more))
-    }
-
-    /// Does what a person is told to do.
-    fn add_line(&self, line: &str) {
-        let text = std::fs::read_to_string(&self.config).unwrap();
-        std::fs::write(&self.config, format!("{line}\n{text}")).unwrap();
-    }
-
-    fn containerd(&self) -> Command {
-        let mut command = Command::new(self.programs.join("containerd"));
-        command.arg("-c").arg(&self.config);
-        command
-    }
-
-    fn assert_config(&self, unpacks: Option<&str>) {
-        let dump = output(self.containerd().args(["config", "dump"])).replace('"', "'");
-        assert!(dump.contains("[proxy_plugins.layerd]"), "{dump}");
-        let entries = dump.matches("snapshotter = 'layerd'").count();
-        assert_eq!(entries, usize::from(unpacks.is_some()), "{dump}");
-        if let Some(differ) = unpacks {
-            assert!(dump.contains(&format!("differ = '{differ}'")), "{dump}");
-        }
-        let order = dump.contains("default = ['layerd-diff', 'walking']");
-        assert_eq!(order, unpacks == OURS, "{dump}");
-    }
-
-    fn assert_plugins(&self, unpacks: Option<&str>) {
-        let socket = self.scratch.path().join("c.sock");
-        let log = self.scratch.path().join("containerd.log");
-        let mut server = Server::start(&self.containerd(), &log);
-        server.wait_for(&socket);
-        let mut ctr = Command::new(self.programs.join("ctr"));
-        let plugins = output(ctr.arg("-a").arg(socket).args(["plugins", "ls"]));
-        let has_differ = plugins.contains("layerd-diff");
-        assert_eq!(has_differ, unpacks == OURS, "{plugins}");
-        let transfer = unpacks.map(|_| "transfer.v1");
-        let differ = has_differ.then_some("layerd-diff");
-        let more = transfer.into_iter().chain(differ);
-        for plugin in ["layerd", "overlayfs", "diff-service"]
-            .into_iter()
-            .chain(more)
-        {
-            let line = plugins.lines().find(|line| line.contains(plugin));
-            let line = line.unwrap_or_else(|| panic!("no {plugin}: {plugins}"));
-            assert!(line.trim_end().ends_with("ok"), "{line}");
-        }
-        server.end(Signal::SIGTERM, Duration::from_secs(30));
     }
 }

@@ -21,22 +21,23 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::openat;
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 
 use crate::barrier::Barrier;
-use crate::driver::{Base, Driver, Found, Mount, Place, Stack, Stamp, Usage};
+use crate::driver::{Base, Driver, Found, Mount, Stack, Stamp, Usage};
 use crate::error::Error;
 use crate::folder::{FLAGS, Folder, c_name, move_over, sync_path};
 use crate::plan::Layout;
 use crate::probe::{self, Finding};
 use crate::slot::Slot;
 use crate::{sys, tree};
+use survey::{PLACES, doomed_name, list_folder, work_name};
 
 mod lost;
+mod survey;
 
 /// Settings of an [`Overlay`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -100,52 +101,6 @@ impl Overlay {
     pub fn check(root: &Path, options: &Options) -> Result<Vec<Finding>, Error> {
         let root = prepare_root(root)?;
         Ok(probe::run(&root, options)?.findings)
-    }
-
-    /// Lists what is on disk under `root` without changing anything. A root without layerd's
-    /// folders holds nothing.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn survey(root: &Path) -> Result<Vec<Found>, Error> {
-        let mut found = Vec::new();
-        for (place, name) in PLACES {
-            let path = root.join(name);
-            match nix::fcntl::open(&path, FLAGS, Mode::empty()) {
-                Ok(fd) => list_folder(place, &Folder { fd, path }, &mut found)?,
-                Err(Errno::ENOENT) => {}
-                Err(cause) => return Err(Error::io("open directory", &path, cause)),
-            }
-        }
-        Ok(found)
-    }
-
-    /// Opens the top directory of a layer under `root` to read it, without changing anything.
-    ///
-    /// # Errors
-    /// [`Error::Io`], `NotFound` if there is no such layer.
-    pub fn open_layer_of(root: &Path, slot: Slot) -> Result<OwnedFd, Error> {
-        let path = root.join("l").join(slot.to_string());
-        let opened = nix::fcntl::open(&path, FLAGS, Mode::empty());
-        opened.map_err(|cause| Error::io("open directory", &path, cause))
-    }
-
-    /// Whether no directory of a layer under `root` holds anything, in its place or in the trash:
-    /// one that was made ahead, say.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn is_empty(root: &Path, slot: Slot) -> Result<bool, Error> {
-        let trash = [slot.to_string(), doomed_name(slot)].map(|name| root.join("t").join(name));
-        for path in trash.iter().chain([&root.join("l").join(slot.to_string())]) {
-            match nix::fcntl::open(path, FLAGS, Mode::empty()) {
-                Ok(dir) if tree::is_empty(dir.as_fd(), path)? => {}
-                Ok(_) => return Ok(false),
-                Err(Errno::ENOENT) => {}
-                Err(cause) => return Err(Error::io("open directory", path, cause)),
-            }
-        }
-        Ok(true)
     }
 
     /// What the checks at start found.
@@ -258,9 +213,7 @@ impl Driver for Overlay {
         let owner = self.owner(base)?;
         let made = self.stat(&self.layers, &c_name(&name))?;
         if !writable {
-            let removed = unlinkat(&self.work.fd, name.as_str(), UnlinkatFlags::RemoveDir);
-            let path = || self.work.path.join(&name);
-            removed.map_err(|cause| Error::io("remove directory", &path(), cause))?;
+            self.seal(slot)?;
         }
         if owner == (made.uid, made.gid) {
             return Ok(());
@@ -425,69 +378,6 @@ const LAYER_MODE: Mode = Mode::from_bits_truncate(0o755);
 
 fn own_ids() -> (u32, u32) {
     (Uid::effective().as_raw(), Gid::effective().as_raw())
-}
-
-fn work_name(slot: Slot) -> String {
-    format!("{slot}.w")
-}
-
-fn doomed_name(slot: Slot) -> String {
-    format!("{slot}.x")
-}
-
-/// Our folders, and what may be in each.
-const PLACES: [(Option<Place>, &str); 4] = [
-    (Some(Place::Layer), "l"),
-    (Some(Place::Work), "w"),
-    (Some(Place::Trash), "t"),
-    (None, "e"),
-];
-
-fn list_folder(place: Option<Place>, folder: &Folder, found: &mut Vec<Found>) -> Result<(), Error> {
-    let fail = |cause: Errno| Error::io("read directory", &folder.path, cause);
-    let mut dir = Dir::openat(&folder.fd, c".", FLAGS, Mode::empty()).map_err(fail)?;
-    let first = found.len();
-    for entry in dir.iter() {
-        let entry = entry.map_err(fail)?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        let is_dir = entry.file_type() == Some(Type::Directory);
-        let place = place.filter(|_| is_dir);
-        let slot = place.and_then(|place| Some((place, slot_of(place, name)?)));
-        found.push(match slot {
-            Some((place, slot)) => Found::Slot(place, slot),
-            None => Found::Stranger(folder.path.join(OsStr::from_bytes(name.to_bytes()))),
-        });
-    }
-    drop_repeats(found, first);
-    Ok(())
-}
-
-fn slot_of(place: Place, name: &CStr) -> Option<Slot> {
-    let name = name.to_str().ok()?;
-    let number = match place {
-        Place::Trash => name
-            .strip_suffix(".w")
-            .or_else(|| name.strip_suffix(".x"))
-            .unwrap_or(name),
-        Place::Layer | Place::Work => name,
-    };
-    number.parse().ok()
-}
-
-/// A slot may be in the trash under several names.
-fn drop_repeats(found: &mut Vec<Found>, first: usize) {
-    let mut seen = std::collections::HashSet::new();
-    let mut index = 0;
-    found.retain(|entry| {
-        index += 1;
-        match entry {
-            Found::Slot(_, slot) if index > first => seen.insert(*slot),
-            _ => true,
-        }
-    });
 }
 
 fn prepare_root(root: &Path) -> Result<PathBuf, Error> {

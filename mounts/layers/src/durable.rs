@@ -21,6 +21,19 @@ pub enum Durable {
     Each,
 }
 
+impl Durable {
+    /// What to bring to the disk of a tree when a barrier follows, on the file system whose one
+    /// journal that is, if it has one.
+    #[must_use]
+    pub fn before_barrier(journal: Option<u64>) -> Self {
+        if journal.is_some() {
+            Self::Content
+        } else {
+            Self::Each
+        }
+    }
+}
+
 /// Files that are waited for later, so that the disk has something to do meanwhile; each holds a
 /// descriptor.
 const WAITING: usize = 64;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
+use super::survey::{doomed_name, work_name};
 use crate::driver::{Found, Place};
 use crate::error::Error;
 
@@ -17,7 +18,7 @@ pub(super) fn set_aside(root: &Path, found: &Found) -> Result<PathBuf, Error> {
         Found::Slot(Place::Trash, slot) => {
             let folder = root.join("t");
             let layer = folder.join(slot.to_string());
-            let parts = [super::work_name(*slot), super::doomed_name(*slot)];
+            let parts = [work_name(*slot), doomed_name(*slot)];
             let parts = parts.map(|name| folder.join(name));
             let mut there = parts
                 .into_iter()

@@ -249,6 +249,11 @@ impl Engine {
         Ok(applied)
     }
 
+    /// What who fills a layer must bring to the disk, so that the next barrier does the rest.
+    fn layers_durable(&self) -> Durable {
+        Durable::before_barrier(self.driver.journal())
+    }
+
     fn wanted(&self, unpack: &Unpack<'_>) -> Durable {
         if self.options.durability == Durability::Full || unpack.sync {
             self.layers_durable()

@@ -107,12 +107,7 @@ impl Engine {
 
     /// What who fills a volume must bring to the disk, so that the next barrier does the rest.
     pub(crate) fn volumes_durable(&self) -> Durable {
-        before_barrier(self.volume_dirs.journal())
-    }
-
-    /// The same for who fills a layer.
-    pub(crate) fn layers_durable(&self) -> Durable {
-        before_barrier(self.driver.journal())
+        Durable::before_barrier(self.volume_dirs.journal())
     }
 
     /// Copies a volume's content, on its way to the disk, to the staged one of `to`; after a
@@ -151,14 +146,5 @@ impl Engine {
             tracing::warn!(error = &left as &dyn std::error::Error, %id, "delete what was staged");
         }
         Error::Copy { attempt, cause }
-    }
-}
-
-/// What must be durable of each file, where a barrier follows on a file system with that journal.
-fn before_barrier(journal: Option<u64>) -> Durable {
-    if journal.is_some() {
-        Durable::Content
-    } else {
-        Durable::Each
     }
 }
