@@ -62,7 +62,7 @@ fn end(command: &mut Command) -> Ended {
     }
 }
 
-/// What a client sees, and what is on disk.
+/// What a client sees, and what is on disk, but for what was removed.
 #[derive(Debug, PartialEq)]
 struct State {
     list: Vec<Info>,
@@ -174,10 +174,15 @@ impl World {
             let tree = self.content(&name);
             content.insert(name, tree);
         }
+        let mut layers = Tree::read(&self.daemon.root().join("l"));
+        let removed = self.json(&["trash", "ls"]);
+        let removed: Vec<_> = removed.iter().map(|one| one["id"].as_u64()).collect();
+        let id = |path: &str| u64::from_str_radix(path.split('/').next()?, 36).ok();
+        layers.0.retain(|path, _| !removed.contains(&id(path)));
         State {
             list,
             mounts,
-            layers: Tree::read(&self.daemon.root().join("l")),
+            layers,
             content,
         }
     }

@@ -90,7 +90,7 @@ pub enum Place {
     Layer,
     /// Among the work directories.
     Work,
-    /// In the trash.
+    /// In the trash: its deletion has begun.
     Trash,
 }
 
@@ -182,22 +182,20 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// [`Error::NotAStack`] if there is nothing to mount or nothing to write to.
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error>;
 
-    /// Moves a layer and its work directory into the trash, by rename. Absent ones are
-    /// passed over, so that a repeated call succeeds and a half-retired slot is completed.
-    /// Something that is mounted from the layer stays mounted. Durable after
+    /// Whether the layer is in its place, whole: its deletion has not begun.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn has(&self, slot: Slot) -> Result<bool, Error>;
+
+    /// Moves a layer and its work directory into the trash, by rename, to be deleted: there is no
+    /// way back. Absent ones are passed over, so that a repeated call succeeds and a half-retired
+    /// slot is completed. Something that is mounted from the layer stays mounted. Durable after
     /// [`sync`](Driver::sync).
     ///
     /// # Errors
     /// [`Error::Io`].
     fn retire(&self, slot: Slot) -> Result<(), Error>;
-
-    /// Moves a layer and its work directory back out of the trash. Absent ones are
-    /// passed over, as is a layer whose deletion has begun. Answers whether the layer is in its
-    /// place then. Durable after [`sync`](Driver::sync).
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    fn restore(&self, slot: Slot) -> Result<bool, Error>;
 
     /// Deletes a slot from the trash: by directory descriptor, never across a mount, never
     /// through a symlink. Cost: one unlink a file. `keep_going` is asked between files and ends

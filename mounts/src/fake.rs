@@ -298,6 +298,12 @@ impl Driver for Fake {
         Ok((!self.disk().mounted.contains(&slot)).then_some(stamp))
     }
 
+    fn has(&self, slot: Slot) -> Result<bool, Error> {
+        let mut disk = self.disk();
+        disk.step("look at", Some(slot))?;
+        Ok(disk.now.layers.contains_key(&slot))
+    }
+
     fn retire(&self, slot: Slot) -> Result<(), Error> {
         let mut disk = self.disk();
         disk.step("move", Some(slot))?;
@@ -309,19 +315,6 @@ impl Driver for Fake {
             disk.now.trashed_work.insert(slot);
         }
         Ok(())
-    }
-
-    fn restore(&self, slot: Slot) -> Result<bool, Error> {
-        let mut disk = self.disk();
-        disk.step("move", Some(slot))?;
-        if disk.now.trashed_work.remove(&slot) {
-            disk.now.work.insert(slot);
-        }
-        disk.step("move", Some(slot))?;
-        if let Some(layer) = disk.now.trash.remove(&slot) {
-            disk.now.layers.insert(slot, layer);
-        }
-        Ok(disk.now.layers.contains_key(&slot))
     }
 
     fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {

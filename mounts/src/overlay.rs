@@ -3,9 +3,8 @@
 //! ```text
 //! <root>/l/<slot>     a layer's content; the upper directory while it is written
 //! <root>/w/<slot>     its work directory; the kernel makes work/ in it
-//! <root>/t/<slot>     a retired layer, whole
-//! <root>/t/<slot>.x   one whose deletion has begun
-//! <root>/t/<slot>.w   the work directory of a retired layer
+//! <root>/t/<slot>     a layer that is being deleted, or what is left of it
+//! <root>/t/<slot>.w   its work directory
 //! <root>/e            an empty directory, below layers whose parents are not known yet
 //! ```
 //!
@@ -34,7 +33,7 @@ use crate::plan::Layout;
 use crate::probe::{self, Finding};
 use crate::slot::Slot;
 use crate::{sys, tree};
-use survey::{PLACES, doomed_name, list_folder, work_name};
+use survey::{PLACES, list_folder, work_name};
 
 mod lost;
 mod survey;
@@ -268,6 +267,15 @@ impl Driver for Overlay {
         self.layout.plan(stack)
     }
 
+    fn has(&self, slot: Slot) -> Result<bool, Error> {
+        let name = slot.to_string();
+        match sys::stat(self.layers.fd.as_fd(), &c_name(&name)) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(cause) => Err(Error::io("look at", &self.layers.path.join(name), cause)),
+        }
+    }
+
     fn retire(&self, slot: Slot) -> Result<(), Error> {
         let (name, work) = (slot.to_string(), work_name(slot));
         let mut moved = move_over(&self.layers, &name, &self.trash, &name);
@@ -277,20 +285,6 @@ impl Driver for Overlay {
         }
         self.touched();
         moved
-    }
-
-    fn restore(&self, slot: Slot) -> Result<bool, Error> {
-        let (name, work) = (slot.to_string(), work_name(slot));
-        // The layer last: once it is back, nothing of it is in the trash.
-        let moved = move_over(&self.trash, &work, &self.work, &name)
-            .and_then(|()| move_over(&self.trash, &name, &self.layers, &name));
-        self.touched();
-        moved?;
-        match sys::stat(self.layers.fd.as_fd(), &c_name(&name)) {
-            Ok(_) => Ok(true),
-            Err(Errno::ENOENT) => Ok(false),
-            Err(cause) => Err(Error::io("look at", &self.layers.path.join(name), cause)),
-        }
     }
 
     fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
@@ -304,9 +298,7 @@ impl Driver for Overlay {
         if !keep_going() {
             return Err(Error::Stopped);
         }
-        // Half of a layer must not be where a whole one is looked for.
-        move_over(trash, &slot.to_string(), trash, &doomed_name(slot))?;
-        let layer = delete(doomed_name(slot));
+        let layer = delete(slot.to_string());
         if matches!(layer, Err(Error::Stopped)) {
             return layer;
         }

@@ -32,7 +32,7 @@ fn remove_all(world: &mut World) -> State {
 
 /// Nothing is deleted and everybody can see why.
 fn assert_held(world: &World) {
-    world.sh("for id in 1 2 3 4; do test -d t/$id; done; grep -q base t/1/base");
+    world.sh("for id in 1 2 3 4; do test -d l/$id; done; grep -q base l/1/base");
     let text = world.run(&["info"]);
     assert!(text.starts_with("ALARM: "), "{text}");
     assert!(text.contains("layerctl trash empty"), "{text}");

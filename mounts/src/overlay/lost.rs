@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-use super::survey::{doomed_name, work_name};
+use super::survey::work_name;
 use crate::driver::{Found, Place};
 use crate::error::Error;
 
@@ -17,19 +17,16 @@ pub(super) fn set_aside(root: &Path, found: &Found) -> Result<PathBuf, Error> {
     let source = match found {
         Found::Slot(Place::Trash, slot) => {
             let folder = root.join("t");
-            let layer = folder.join(slot.to_string());
-            let parts = [work_name(*slot), doomed_name(*slot)];
-            let parts = parts.map(|name| folder.join(name));
-            let mut there = parts
-                .into_iter()
-                .chain([layer.clone()])
-                .filter(|path| path.symlink_metadata().is_ok());
-            let mut last = there.next().unwrap_or(layer);
-            for next in there {
-                move_aside(root, last)?;
-                last = next;
+            let [layer, work] = [slot.to_string(), work_name(*slot)].map(|name| folder.join(name));
+            let is_there = |path: &Path| path.symlink_metadata().is_ok();
+            if is_there(&layer) && is_there(&work) {
+                move_aside(root, work)?;
+                layer
+            } else if is_there(&work) {
+                work
+            } else {
+                layer
             }
-            last
         }
         Found::Slot(Place::Layer, slot) => root.join("l").join(slot.to_string()),
         Found::Slot(Place::Work, slot) => root.join("w").join(slot.to_string()),

@@ -59,13 +59,12 @@ impl Overlay {
     /// # Errors
     /// [`Error::Io`].
     pub fn is_empty(root: &Path, slot: Slot) -> Result<bool, Error> {
-        let trash = [slot.to_string(), doomed_name(slot)].map(|name| root.join("t").join(name));
-        for path in trash.iter().chain([&root.join("l").join(slot.to_string())]) {
-            match nix::fcntl::open(path, FLAGS, Mode::empty()) {
-                Ok(dir) if tree::is_empty(dir.as_fd(), path)? => {}
+        for path in ["l", "t"].map(|folder| root.join(folder).join(slot.to_string())) {
+            match nix::fcntl::open(&path, FLAGS, Mode::empty()) {
+                Ok(dir) if tree::is_empty(dir.as_fd(), &path)? => {}
                 Ok(_) => return Ok(false),
                 Err(Errno::ENOENT) => {}
-                Err(cause) => return Err(Error::io("open directory", path, cause)),
+                Err(cause) => return Err(Error::io("open directory", &path, cause)),
             }
         }
         Ok(true)
@@ -74,10 +73,6 @@ impl Overlay {
 
 pub(super) fn work_name(slot: Slot) -> String {
     format!("{slot}.w")
-}
-
-pub(super) fn doomed_name(slot: Slot) -> String {
-    format!("{slot}.x")
 }
 
 pub(super) fn list_folder(
@@ -109,10 +104,7 @@ pub(super) fn list_folder(
 fn slot_of(place: Place, name: &CStr) -> Option<Slot> {
     let name = name.to_str().ok()?;
     let number = match place {
-        Place::Trash => name
-            .strip_suffix(".w")
-            .or_else(|| name.strip_suffix(".x"))
-            .unwrap_or(name),
+        Place::Trash => name.strip_suffix(".w").unwrap_or(name),
         Place::Layer | Place::Work => name,
     };
     number.parse().ok()

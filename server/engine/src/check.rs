@@ -71,23 +71,10 @@ pub enum Problem {
         /// The layer.
         id: LayerId,
     },
-    /// A removed layer that is still in its place.
-    #[error("layer {id} was removed but is not in the trash")]
-    NotInTrash {
-        /// The layer.
-        id: LayerId,
-    },
-    /// A layer in the trash whose snapshot was not removed.
-    #[error("layer {id} is in the trash, but its snapshot {key:?} was not removed", key = key.as_str())]
+    /// What is left of a layer, or has its number, where layers are deleted, although its snapshot
+    /// was not removed.
+    #[error("there is something of layer {id} in the trash, but its snapshot {key:?} was not removed", key = key.as_str())]
     InTrash {
-        /// The layer.
-        id: LayerId,
-        /// Its snapshot.
-        key: Key,
-    },
-    /// A layer that is both in its place and in the trash.
-    #[error("layer {id} of snapshot {key:?} is in its place and in the trash", key = key.as_str())]
-    TwoDirectories {
         /// The layer.
         id: LayerId,
         /// Its snapshot.
@@ -156,16 +143,14 @@ impl Problem {
         match self {
             Self::Stranger { .. }
             | Self::UnknownLayer { .. }
+            | Self::InTrash { .. }
             | Self::BadExport { .. }
             | Self::BadManifest { .. } => Remedy::OnRequest("move it to lost/"),
             Self::Altered { .. } => Remedy::OnRequest(
                 "bar it, so that it answers DATA_LOSS; then remove what uses it, and pull or create it again",
             ),
             Self::FolderMode { .. } => Remedy::Safe("set it to 0700"),
-            Self::TwoDirectories { .. } => Remedy::OnRequest("move the one in the trash to lost/"),
             Self::Abandoned { .. } => Remedy::Safe("delete it"),
-            Self::NotInTrash { .. } => Remedy::Safe("move it to the trash"),
-            Self::InTrash { .. } => Remedy::Safe("move it back"),
             Self::NoWorkDirectory { .. } => Remedy::Safe("make it"),
             Self::SpareWorkDirectory { .. } => Remedy::Safe("delete it"),
             Self::NoDirectory { .. } | Self::ParentGone { .. } | Self::Untrusted { .. } => {
@@ -226,22 +211,12 @@ pub(crate) fn problems(facts: &Facts<'_>) -> BTreeSet<Problem> {
 
 /// What is wrong with the directories of one id.
 fn misplaced(facts: &Facts<'_>, id: LayerId, places: &BTreeSet<Place>) -> Option<Problem> {
-    if facts.view.get_retired(id).is_some() {
-        let only_trash = places.iter().all(|place| *place == Place::Trash);
-        return (!only_trash).then_some(Problem::NotInTrash { id });
-    }
     if let Some(record) = facts.view.get(id) {
         let key = record.key.clone();
-        return match (
-            places.contains(&Place::Layer),
-            places.contains(&Place::Trash),
-        ) {
-            (true, true) => Some(Problem::TwoDirectories { id, key }),
-            (false, true) => Some(Problem::InTrash { id, key }),
-            _ => None,
-        };
+        let in_trash = places.contains(&Place::Trash);
+        return in_trash.then_some(Problem::InTrash { id, key });
     }
-    if facts.claimed.contains(&id) {
+    if facts.view.get_retired(id).is_some() || facts.claimed.contains(&id) {
         return None;
     }
     let place = *places.first()?;
@@ -272,8 +247,7 @@ fn unfit(view: &View, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem>
         let key = key.clone();
         found.push(Problem::ParentGone { id, key });
     }
-    let somewhere = [Place::Layer, Place::Trash];
-    if has_own(record) && !somewhere.iter().any(|place| places.contains(place)) {
+    if has_own(record) && !places.contains(&Place::Layer) {
         found.push(Problem::NoDirectory { id, key });
         return found;
     }

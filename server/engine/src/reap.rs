@@ -1,6 +1,6 @@
 //! Gives back the space of removed layers.
 //!
-//! There is one way to delete: into the trash by rename, then reap. What is deleted was removed by
+//! There is one way to delete: into the trash by rename, and there. What is deleted was removed by
 //! a client, or is a directory whose id an earlier or failed call took without ever recording it.
 
 use std::cell::Cell;

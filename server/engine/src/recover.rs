@@ -8,10 +8,8 @@
 //! | Prepare with directories made ahead (`spares.rs`) | directories made; **journal**; a call comes; record; answer | directories without a record: abandoned, deleted |
 //! | Commit  | content written back; **journal**; record; answer; work directory dropped | an active snapshot, or a spare work directory: deleted |
 //! | Commit of a layer prepared without its parent | attributes that it takes from below; then as above | an active snapshot: what was given is given again |
-//! | Remove  | record retired; answer; directory to the trash               | a retired layer in its place: moved to the trash |
-//! | reap    | directory deleted; record dropped                            | a retired record without a directory: dropped by the next pass |
-//! | restore | directory back; record live; answer                          | a retired layer in its place: moved to the trash |
-//! | Update, figures | record; answer                                       | nothing |
+//! | Remove, restore, Update, figures | record; answer                      | nothing: what was removed stays in its place |
+//! | reap    | directory to the trash, deleted; record dropped              | a retired record without a directory, or a directory without a record: dropped, deleted by the next pass |
 //! | export  | temporary file; its sync; rename; sync of the folder         | a temporary file: overwritten by the next |
 //!
 //! "Record" is one transaction of the store, durable when it returns; "journal" is one wait that
@@ -283,7 +281,7 @@ impl Engine {
             | Problem::BadExport { path, .. }
             | Problem::BadManifest { path, .. } => Found::Stranger(path.clone()),
             Problem::UnknownLayer { place, id } => Found::Slot(*place, slot(*id)),
-            Problem::TwoDirectories { id, .. } => Found::Slot(Place::Trash, slot(*id)),
+            Problem::InTrash { id, .. } => Found::Slot(Place::Trash, slot(*id)),
             _ => return false,
         };
         match self.driver.set_aside(&found) {
@@ -308,8 +306,6 @@ impl Engine {
                 self.abandon(*id);
                 return true;
             }
-            Problem::NotInTrash { id } => self.driver.retire(slot(*id)),
-            Problem::InTrash { id, .. } => self.driver.restore(slot(*id)).map(drop),
             Problem::NoWorkDirectory { id, .. } => self.driver.ensure_work(slot(*id)),
             Problem::SpareWorkDirectory { id, .. } => self.driver.seal(slot(*id)),
             Problem::FolderMode { path, .. } => {

@@ -196,21 +196,15 @@ impl Engine {
         }
     }
 
-    /// Removes a snapshot: one durable write and a rename into the trash, whatever its size. The
-    /// reaper gives the space back.
+    /// Removes a snapshot: one durable write, whatever its size. Its directories stay in their place
+    /// until the reaper gives the space back.
     ///
     /// # Errors
     /// `Missing`; `Refused` if it has children.
     pub fn remove(&self, key: &Key) -> Result<(), Error> {
         self.save_damage();
         let record = self.store.remove(key)?;
-        enter("moving the layer to the trash");
         self.unpacks.forget(record.id);
-        // The removal is durable. If the rename fails, the reaper tries it again.
-        if let Err(cause) = self.driver.retire(slot(record.id)) {
-            let cause = &cause as &dyn std::error::Error;
-            error!(error = cause, id = %record.id, "move a removed layer to the trash");
-        }
         debug!(key = key.as_str(), id = %record.id, "removed");
         self.events.tell(Topic::Snapshot, "removed", key.as_str());
         if let Some(reason) = self.trash.note_removal(self.store.view().len()) {

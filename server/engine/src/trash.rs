@@ -1,6 +1,7 @@
 //! The trash, and the brake on emptying it.
 //!
-//! A removed layer stays in the trash for a while. When an unusual share of all snapshots goes at
+//! A removed layer is in the trash for a while: its record says so, and its directories stay where
+//! they are. When an unusual share of all snapshots goes at
 //! once, which is what happens when containerd has lost its own metadata and its collector finds
 //! nothing referenced, nothing is deleted until a person decides.
 
@@ -212,48 +213,33 @@ impl Engine {
         self.trash.brake()
     }
 
-    /// Takes a removed snapshot back: the layer to its place, then the record under its old key.
-    /// Waits for a deletion under way to end.
+    /// Takes a removed snapshot back under its old key: one durable write. Waits for a deletion under
+    /// way to end.
     ///
     /// # Errors
     /// `Invalid` if it is not in the trash, `Exists` if its key is taken, `Refused` if its parent
-    /// was removed too, `Damaged` if its layer is gone already.
+    /// was removed too, `Damaged` if its deletion has begun.
     pub fn restore(&self, id: LayerId) -> Result<(), Error> {
         let _pass = self.backlog.hold();
-        let is_back = self
-            .driver
-            .restore(slot(id))
-            .map_err(Error::driver("move a layer out of the trash"))?;
         if let Some(record) = self.store.view().get_retired(id)
             && has_own(record)
-            && !is_back
+            && !self.has_layer(id)?
         {
-            self.put_back(id)?;
             return Err(Error::Damaged {
                 key: record.key.clone(),
                 why: "its layer is deleted already, or part of it".to_owned(),
             });
         }
-        match self.store.restore_removed(id) {
-            Ok(record) => {
-                info!(key = record.key.as_str(), %id, "restored");
-                self.events
-                    .tell(Topic::Snapshot, "restored", record.key.as_str());
-                Ok(())
-            }
-            Err(cause) => {
-                if self.store.view().get(id).is_none() {
-                    self.put_back(id)?;
-                }
-                Err(cause.into())
-            }
-        }
+        let record = self.store.restore_removed(id)?;
+        info!(key = record.key.as_str(), %id, "restored");
+        self.events
+            .tell(Topic::Snapshot, "restored", record.key.as_str());
+        Ok(())
     }
 
-    fn put_back(&self, id: LayerId) -> Result<(), Error> {
-        self.driver
-            .retire(slot(id))
-            .map_err(Error::driver("move a layer back to the trash"))
+    fn has_layer(&self, id: LayerId) -> Result<bool, Error> {
+        let there = self.driver.has(slot(id));
+        there.map_err(Error::driver("look at a layer"))
     }
 
     /// Takes back everything that is in the trash, parents first, which releases the brake if

@@ -70,9 +70,12 @@ impl Case {
         if let Operation::Commit { name, .. } = &self.operation {
             let _ = client.usage(name);
         }
-        if matches!(self.operation, Operation::Remove { .. }) {
+        if let Operation::Remove { key } = &self.operation {
+            let root = &self.home.site.root;
+            let own = self.home.world.get(key).and_then(|snap| snap.own.as_ref());
             for _ in 0..40 {
-                let tidy = crate::home::names(&self.home.site.root.join("t")).is_empty();
+                let tidy = own.is_none_or(|own| !root.join(own).exists())
+                    && crate::home::names(&root.join("t")).is_empty();
                 if client.cleanup().is_err()
                     || (tidy
                         && look(client, &self.home.site)

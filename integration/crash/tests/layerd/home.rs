@@ -168,9 +168,8 @@ impl Ids {
 }
 
 fn number(name: &str) -> Option<u64> {
-    let endings = [".w", ".x"];
-    let number = endings.iter().find_map(|end| name.strip_suffix(end));
-    u64::from_str_radix(number.unwrap_or(name), 36).ok()
+    let number = name.strip_suffix(".w").unwrap_or(name);
+    u64::from_str_radix(number, 36).ok()
 }
 
 /// Names in a directory; none if it is missing.

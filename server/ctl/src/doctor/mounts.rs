@@ -61,11 +61,11 @@ pub(crate) fn waiting(attachments: &[Attachment]) -> Option<Finding> {
 }
 
 /// Overlays over writable layers of `root`: those whose layer is gone, and two over one layer.
-/// `exists` answers whether a directory is there.
+/// `is_layer` answers whether a directory is that of a snapshot.
 pub(crate) fn overlays(
     table: &[Entry],
     root: &Path,
-    exists: &dyn Fn(&Path) -> bool,
+    is_layer: &dyn Fn(&Path) -> bool,
 ) -> Vec<Finding> {
     let layers = root.join("l");
     let mut by_upper: BTreeMap<PathBuf, Vec<&Entry>> = BTreeMap::new();
@@ -75,7 +75,7 @@ pub(crate) fn overlays(
             by_upper.entry(upper).or_default().push(entry);
         }
     }
-    let gone = by_upper.iter().filter(|(upper, _)| !exists(upper));
+    let gone = by_upper.iter().filter(|(upper, _)| !is_layer(upper));
     let gone: Vec<String> = gone.flat_map(|(_, entries)| targets(entries)).collect();
     let shared = by_upper.values().filter(|entries| {
         // Binds of one mount have its device.

@@ -62,7 +62,7 @@ fn well() -> Vec<Found> {
         at(Place::Work, 2),
         at(Place::Layer, 4),
         at(Place::Layer, 5),
-        at(Place::Trash, 6),
+        at(Place::Layer, 6),
         at(Place::Layer, 7),
     ]
 }
@@ -77,7 +77,7 @@ fn cases() -> Vec<Case> {
     let stranger = PathBuf::from("/r/l/README");
     vec![
         (&[], vec![], vec![]),
-        (&[(Place::Trash, 6)], vec![], vec![]),
+        (&[(Place::Layer, 6)], vec![], vec![]),
         (
             &[],
             vec![at(Place::Trash, 8)],
@@ -107,28 +107,26 @@ fn cases() -> Vec<Case> {
             vec![Found::Stranger(stranger.clone())],
             vec![Problem::Stranger { path: stranger }],
         ),
-        (
-            &[(Place::Trash, 6)],
-            vec![at(Place::Layer, 6)],
-            vec![Problem::NotInTrash { id: id(6) }],
-        ),
-        (
-            &[],
-            vec![at(Place::Work, 6)],
-            vec![Problem::NotInTrash { id: id(6) }],
-        ),
+        (&[(Place::Layer, 6)], vec![at(Place::Trash, 6)], vec![]),
+        (&[], vec![at(Place::Work, 6)], vec![]),
         (
             &[(Place::Layer, 1)],
             vec![at(Place::Trash, 1)],
-            vec![Problem::InTrash {
-                id: id(1),
-                key: base.clone(),
-            }],
+            vec![
+                Problem::InTrash {
+                    id: id(1),
+                    key: base.clone(),
+                },
+                Problem::NoDirectory {
+                    id: id(1),
+                    key: base.clone(),
+                },
+            ],
         ),
         (
             &[],
             vec![at(Place::Trash, 1)],
-            vec![Problem::TwoDirectories {
+            vec![Problem::InTrash {
                 id: id(1),
                 key: base.clone(),
             }],

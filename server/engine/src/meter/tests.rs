@@ -70,8 +70,8 @@ impl Driver for Slow {
     fn retire(&self, slot: Slot) -> Result<(), MountError> {
         self.fake.retire(slot)
     }
-    fn restore(&self, slot: Slot) -> Result<bool, MountError> {
-        self.fake.restore(slot)
+    fn has(&self, slot: Slot) -> Result<bool, MountError> {
+        self.fake.has(slot)
     }
     fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), MountError> {
         self.fake.delete(slot, keep_going)

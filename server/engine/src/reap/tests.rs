@@ -119,7 +119,7 @@ fn a_removed_layer_is_kept_for_its_time() {
     assert_eq!((reaped.deleted, reaped.failed), (0, 0));
     let left = reaped.next_in.expect("it says when");
     assert!(left <= Duration::from_millis(300));
-    assert_eq!(fake.list().unwrap(), [Found::Slot(Place::Trash, slot)]);
+    assert_eq!(fake.list().unwrap(), [Found::Slot(Place::Layer, slot)]);
     std::thread::sleep(left);
     assert_eq!(engine.reap().deleted, 1);
     assert!(engine.is_reaped());
@@ -133,5 +133,5 @@ fn after_stop_nothing_is_deleted() {
     let slot = removed(&engine, "k");
     engine.stop();
     assert_eq!(engine.reap(), Reaped::default());
-    assert_eq!(fake.list().unwrap(), [Found::Slot(Place::Trash, slot)]);
+    assert_eq!(fake.list().unwrap(), [Found::Slot(Place::Layer, slot)]);
 }

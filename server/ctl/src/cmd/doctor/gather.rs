@@ -1,13 +1,13 @@
 //! Gathers what the doctor judges. A fact that cannot be had is a finding of its own; nothing here
 //! fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use layerd_mounts::mountinfo;
-use layerd_proto::layerd::v1::{Health, InfoResponse};
+use layerd_mounts::{Slot, mountinfo};
+use layerd_proto::layerd::v1::{Health, InfoResponse, Removed};
 use nix::sys::statvfs::statvfs;
 
 use super::{Args, Daemon};
@@ -177,10 +177,15 @@ async fn look_at_mounts(client: &mut Client, root: &Path) -> Result<Vec<Finding>
         what: "read the mount table".to_owned(),
         cause: std::io::Error::other(cause),
     };
+    // Before the table: who removes a snapshot in order unmounts it first.
+    let removed = client.trash().await?.into_iter();
+    let layer = |one: Removed| root.join("l").join(Slot(one.id).to_string());
+    let removed: BTreeSet<PathBuf> = removed.map(layer).collect();
     let before = mountinfo::read().map_err(failed)?;
     let attachments = client.attachments(None, String::new()).await?;
     let after = mountinfo::read().map_err(failed)?;
-    let mut found = mounts::overlays(&after, root, &|path| path.symlink_metadata().is_ok());
+    let is_layer = |path: &Path| !removed.contains(path) && path.symlink_metadata().is_ok();
+    let mut found = mounts::overlays(&after, root, &is_layer);
     found.extend(mounts::leaked(&before, &attachments, &after, root));
     found.extend(mounts::waiting(&attachments));
     Ok(found)
