@@ -6,8 +6,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use layerd_integration::process::{Server, wait_until};
+use layerd_integration::snapshots::channel;
+use layerd_proto::layerd::v1::InfoRequest;
+use layerd_proto::layerd::v1::admin_client::AdminClient;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use tokio::runtime::Builder;
 
 /// Calls that wait for the disk, or ask it to begin.
 const FLUSHES: &str = "trace=fsync,fdatasync,sync_file_range,syncfs,sync,msync";
@@ -154,10 +158,14 @@ impl Running {
         wait_until("the trash to be emptied", Duration::from_secs(600), empty);
     }
 
-    /// Whether layerd has deleted what was removed.
+    /// Whether layerd has deleted what was removed, as it says itself.
     pub(crate) fn is_reaped(&self) -> bool {
-        let trash = std::fs::read_dir(self.dir.join("root/t"));
-        trash.is_ok_and(|mut entries| entries.next().is_none())
+        let runtime = Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let mut admin = AdminClient::new(channel(self.socket()));
+            let info = admin.info(InfoRequest {}).await;
+            info.expect("layerd answers").into_inner().trash == 0
+        })
     }
 
     /// Lines of the trace up to now: one for each call.
