@@ -45,6 +45,13 @@ fn with_half<T>(
         .enable_all()
         .build()
         .unwrap();
+    // Those of removed snapshots may still be there.
+    let begun = || {
+        let layers = std::fs::read_dir(daemon.root().join("l")).unwrap();
+        let begun = layers.filter(|layer| layer.as_ref().unwrap().path().join("begin").exists());
+        begun.count()
+    };
+    let before = begun();
     runtime.block_on(async {
         let mut client = LayersClient::new(channel(daemon.socket().to_owned()));
         let (sender, messages) = mpsc::channel(64);
@@ -55,11 +62,7 @@ fn with_half<T>(
         let call = async move { client.apply(ReceiverStream::new(messages)).await };
         let mut calls = JoinSet::new();
         calls.spawn(call);
-        let written = daemon.root().join("l");
-        while !std::fs::read_dir(&written)
-            .unwrap()
-            .any(|layer| layer.unwrap().path().join("begin").exists())
-        {
+        while begun() == before {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         meanwhile(sender, calls).await

@@ -25,9 +25,9 @@ const FORGET_AT_ONCE: usize = 128;
 const BACK_OFF: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(300);
 
-/// Work between two rests of deletions, and how much longer it is than the rest after it.
+/// Work between two rests of deletions, and how long the rest after it is, in quarters of the work.
 const STRETCH: Duration = Duration::from_millis(4);
-const REST: u32 = 2;
+const REST: u32 = 3;
 /// Rests between two times that deletions are made durable.
 const RESTS_PER_SYNC: u32 = 4;
 
@@ -64,7 +64,7 @@ impl<'d> Pace<'d> {
             // Nothing rests on it; who needs it waits again, and is told what is wrong.
             let _ = self.driver.sync();
         }
-        sleep(worked / REST);
+        sleep(worked * REST / 4);
         begun.set(Instant::now());
     }
 }

@@ -61,6 +61,10 @@ impl Default for UnpackOptions {
     }
 }
 
+/// Inodes of a layer from which on Apply brings names to the disk as well, so that Commit need not
+/// wait for all of them: next to making so many, one more wait is nothing.
+const MANY: u64 = 512;
+
 /// How to unpack one layer.
 #[derive(Clone, Copy)]
 pub struct Unpack<'a> {
@@ -109,8 +113,9 @@ impl Engine {
 
     /// Unpacks the blob that `source` yields into an active snapshot.
     ///
-    /// With [`Durability::Full`] all content is on the disk on return, and Commit makes the rest
-    /// durable without looking at each file; with `sync` everything is durable on return. Costs
+    /// With [`Durability::Full`] all content is on the disk on return, of a layer of many files
+    /// everything, and Commit makes the rest durable without looking at each file; with `sync`
+    /// everything is durable on return. Costs
     /// one pass over the blob and five threads besides those that write small files.
     ///
     /// # Errors
@@ -274,7 +279,8 @@ impl Engine {
     ) -> Result<(), Error> {
         let stamp = self.driver.filled(slot(record.id));
         let stamp = stamp.map_err(Error::driver("look at a layer"))?;
-        if unpack.sync {
+        let is_full = self.options.durability == Durability::Full;
+        if unpack.sync || is_full && applied.inodes >= MANY {
             let synced = self.driver.sync();
             synced.map_err(Error::driver("bring a layer to the disk"))?;
         }
