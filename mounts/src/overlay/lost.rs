@@ -19,13 +19,13 @@ pub(super) fn set_aside(root: &Path, found: &Found) -> Result<PathBuf, Error> {
             let folder = root.join("t");
             let [layer, work] = [slot.to_string(), work_name(*slot)].map(|name| folder.join(name));
             let is_there = |path: &Path| path.symlink_metadata().is_ok();
-            if is_there(&layer) && is_there(&work) {
-                move_aside(root, work)?;
-                layer
-            } else if is_there(&work) {
-                work
-            } else {
-                layer
+            match (is_there(&layer), is_there(&work)) {
+                (true, true) => {
+                    move_aside(root, work)?;
+                    layer
+                }
+                (false, true) => work,
+                (_, false) => layer,
             }
         }
         Found::Slot(Place::Layer, slot) => root.join("l").join(slot.to_string()),
