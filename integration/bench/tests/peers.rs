@@ -53,3 +53,14 @@ fn root_ops_are_measured_beside_the_peer_in_both_forms() {
     let svg = std::fs::read_to_string(&picture).expect("it was drawn");
     assert_eq!(svg.matches("fill=\"none\"").count(), 10 * 3, "{svg}");
 }
+
+#[test]
+fn root_unpacking_is_measured_beside_containerd() {
+    let rows = rows(&[
+        "unpack", "--fs", "target", "--images", "tiny", "--rounds", "1",
+    ]);
+    assert_eq!(rows.len(), 1 + 7, "{rows:#?}");
+    for row in &rows[1..] {
+        assert!(number(&row[1]) > 0.0, "{row:?}");
+    }
+}

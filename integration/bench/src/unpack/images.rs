@@ -30,6 +30,8 @@ pub(crate) enum Shape {
     Deep,
     /// One layer of 1 GiB: 8 files of 128 MiB
     Huge,
+    /// 2 layers of 20 files, whose figures mean nothing
+    Tiny,
 }
 
 /// Files of one layer: how many, and the bounds of their sizes in bytes.
@@ -60,6 +62,7 @@ impl Shape {
             Self::Large => vec![vec![files(4, 64 << 20, 64 << 20)]; 2],
             Self::Deep => vec![vec![files(250, 20, 16 << 10)]; 40],
             Self::Huge => vec![vec![files(8, 128 << 20, 128 << 20)]],
+            Self::Tiny => vec![vec![files(20, 20, 4 << 10)]; 2],
         }
     }
 
@@ -70,6 +73,7 @@ impl Shape {
             Self::Large => "large",
             Self::Deep => "deep",
             Self::Huge => "huge",
+            Self::Tiny => "tiny",
         }
     }
 }
