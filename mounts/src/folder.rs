@@ -51,12 +51,13 @@ impl Folder {
         Ok(Self { fd, path })
     }
 
-    /// Whether there is, or may be, something of a name.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        !matches!(
-            sys::stat(self.fd.as_fd(), &c_name(name)),
-            Err(Errno::ENOENT)
-        )
+    /// Whether there is something of a name.
+    pub(crate) fn has(&self, name: &str) -> Result<bool, Error> {
+        match sys::stat(self.fd.as_fd(), &c_name(name)) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(cause) => Err(Error::io("look at", &self.path.join(name), cause)),
+        }
     }
 }
 

@@ -243,8 +243,7 @@ impl Driver for Overlay {
     }
 
     fn seal(&self, slot: Slot) -> Result<(), Error> {
-        // In its place: the trash is for layers that were removed, and half of it left there by a
-        // crash would look like one.
+        // In its place: something of a layer that was not removed is a fault in the trash.
         let (name, work) = (c_name(&slot.to_string()), &self.work);
         match unlinkat(&work.fd, name.as_c_str(), UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -268,19 +267,14 @@ impl Driver for Overlay {
     }
 
     fn has(&self, slot: Slot) -> Result<bool, Error> {
-        let name = slot.to_string();
-        match sys::stat(self.layers.fd.as_fd(), &c_name(&name)) {
-            Ok(_) => Ok(true),
-            Err(Errno::ENOENT) => Ok(false),
-            Err(cause) => Err(Error::io("look at", &self.layers.path.join(name), cause)),
-        }
+        self.layers.has(&slot.to_string())
     }
 
     fn retire(&self, slot: Slot) -> Result<(), Error> {
         let (name, work) = (slot.to_string(), work_name(slot));
         let mut moved = move_over(&self.layers, &name, &self.trash, &name);
         // A rename of nothing, too, takes the lock that all renames of the file system share.
-        if self.work.has(&name) {
+        if self.work.has(&name).unwrap_or(true) {
             moved = moved.and_then(|()| move_over(&self.work, &name, &self.trash, &work));
         }
         self.touched();
