@@ -128,7 +128,7 @@ impl Engine {
         self.save_damage();
         let key = commit.key.clone();
         let view = self.store.view();
-        let is_full = self.options.durability == Durability::Full;
+        let is_full = self.is_full();
         let active = self.store.check_commit(&view, &commit)?;
         let _turn = active.as_ref().map(|active| self.unpacks.turn(active.id));
         if let Some(active) = active {
@@ -146,6 +146,11 @@ impl Engine {
         self.events
             .tell(Topic::Snapshot, "committed", record.key.as_str());
         Ok(())
+    }
+
+    /// Whether content is durable with the record of a Commit.
+    pub(crate) fn is_full(&self) -> bool {
+        self.options.durability == Durability::Full
     }
 
     fn settle(&self, active: &Record) -> Result<Usage, Error> {

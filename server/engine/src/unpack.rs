@@ -203,9 +203,8 @@ impl Engine {
     /// # Errors
     /// `Refused` if a layer is being unpacked into it, or part of one was.
     pub(crate) fn unpacked(&self, active: &Record) -> Result<Option<Usage>, Error> {
-        let is_full = self.options.durability == Durability::Full;
         let found = self.unpacks.found(active.id, &active.key)?;
-        let found = found.filter(|found| found.durable || !is_full);
+        let found = found.filter(|found| found.durable || !self.is_full());
         let Some(found) = found else { return Ok(None) };
         let stamp = self.driver.filled(slot(active.id));
         let stamp = stamp.map_err(Error::driver("look at a layer"))?;
@@ -260,7 +259,7 @@ impl Engine {
     }
 
     fn wanted(&self, unpack: &Unpack<'_>) -> Durable {
-        if self.options.durability == Durability::Full || unpack.sync {
+        if self.is_full() || unpack.sync {
             self.layers_durable()
         } else {
             Durable::No
@@ -279,8 +278,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let stamp = self.driver.filled(slot(record.id));
         let stamp = stamp.map_err(Error::driver("look at a layer"))?;
-        let is_full = self.options.durability == Durability::Full;
-        if unpack.sync || is_full && applied.inodes >= MANY {
+        if unpack.sync || self.is_full() && applied.inodes >= MANY {
             let synced = self.driver.sync();
             synced.map_err(Error::driver("bring a layer to the disk"))?;
         }
