@@ -30,7 +30,7 @@ const OPEN: usize = 256;
 const MOST: usize = 1 << 20;
 
 /// Symlinks on the way to one file.
-const MOST_LINKS: usize = 255;
+pub(super) const MOST_LINKS: usize = 255;
 
 /// A directory.
 pub(super) type Id = usize;
