@@ -53,8 +53,12 @@ lint: tools ## Check format, lints, documentation, licences and the crates' arro
 	@.ci/deny
 
 .PHONY: test
-test: as-root peers lint build ## Run everything that CI runs (as root); installs what it needs
+test: as-root machine peers lint build ## Run everything that CI runs (as root); installs what it needs
 	$(own_mounts) $(nextest) --profile ci
+
+.PHONY: machine
+machine:
+	@.ci/machine
 
 .PHONY: test-unit
 test-unit: tools ## Run the tests that need no root
