@@ -31,7 +31,7 @@ use tracing::{debug, warn};
 use crate::events::Topic;
 use crate::snapshots::{find, stack};
 use crate::stage::enter;
-use crate::{Durability, Engine, Error, slot};
+use crate::{Engine, Error, slot};
 pub(crate) use memory::Unpacks;
 use memory::{Claim, Found};
 pub use pack::{Changes, Pack};
