@@ -10,11 +10,15 @@
 //! layerd unmounts nothing on its own account: neither at start nor when an owner is silent.
 
 mod again;
+mod detach;
 mod fill;
 mod list;
 mod mount;
 mod oci;
 mod reconcile;
+mod target;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -24,12 +28,11 @@ use layerd_store::{
     AttachState, Attachment, BadInput, Key, Kind as SnapshotKind, LayerId, Owner, Refusal,
     SPEC_MAX, Timestamp, View, VolumeId, VolumeName,
 };
-use tracing::{debug, warn};
+use tracing::warn;
 
 pub use oci::OciMount;
 pub use reconcile::{Living, Reconciled};
 
-use crate::events::Topic;
 use crate::spec::{self, Decision, Dialect, Kind, Made, MountSpec, ParseRequest};
 use crate::volumes::CreateVolume;
 use crate::{Engine, Error};
@@ -69,6 +72,23 @@ pub struct AttachmentEntry {
     pub filled: bool,
 }
 
+/// One mount of a call, checked as far as it can be without looking at anything.
+struct Wanted<'r> {
+    spec: MountSpec,
+    /// The specification as it is recorded.
+    canonical: String,
+    /// The path to mount at, without `.` and `..`.
+    target: Option<PathBuf>,
+    request: &'r Attach,
+}
+
+/// One mount of a call that came to stand, or stood.
+struct Done {
+    entry: AttachmentEntry,
+    /// Whether it was acknowledged to no caller before this one.
+    is_new: bool,
+}
+
 /// What was found or made to attach.
 struct Ground {
     volume: Option<VolumeId>,
@@ -91,57 +111,51 @@ impl Engine {
             );
             return Err(BadInput::new("mounts", rule).into());
         }
-        let mut parsed = mounts
+        let mut wanted = mounts
             .iter()
-            .map(|mount| Ok((parse(&mount.mount)?, mount)))
-            .collect::<Result<Vec<_>, Error>>()?;
-        parsed.sort_by_key(|(spec, _)| spec.target.depth());
-        // Nothing is made for a set of which one cannot be had.
-        let view = self.store.view();
-        let is_new = |key: &Key| view.volumes().attachment(key).is_none();
-        for (spec, request) in parsed.iter().filter(|(_, request)| is_new(&request.key)) {
-            if let Decision::Refuse(refusal) = self.check_mount(spec) {
-                return Err(Error::SourceMissing { refusal });
-            }
-            if let Some(target) = &request.target {
-                self.refuse_occupied(target)?;
-            }
-        }
-        let before: BTreeSet<Key> = self
-            .store
-            .view()
-            .volumes()
-            .attachments()
-            .map(|one| one.key.clone())
-            .collect();
-        let mut done = Vec::new();
-        for (spec, request) in parsed {
-            match self.attach_one(owner, spec, request) {
-                Ok(entry) => done.push(entry),
+            .map(Wanted::parse)
+            .collect::<Result<Vec<_>, _>>()?;
+        // Held to the end: another call with one of these keys gets an answer that stays true.
+        let keys: BTreeSet<&Key> = mounts.iter().map(|mount| &mount.key).collect();
+        let _turns: Vec<_> = keys.into_iter().map(|key| self.turns.take(key)).collect();
+        wanted.sort_by_key(|one| {
+            (
+                one.target.as_deref().map_or(0, depth),
+                one.spec.target.depth(),
+            )
+        });
+        self.check_wanted(&wanted)?;
+        let mut done: Vec<Done> = Vec::new();
+        for one in &wanted {
+            match self.attach_one(owner, one) {
+                Ok(attached) => done.push(attached),
                 Err(cause) => {
-                    self.undo(&done, &before);
+                    self.undo(&done);
                     return Err(cause);
                 }
             }
         }
-        Ok(done)
+        done.sort_by_key(|one| one.entry.spec.target.depth());
+        Ok(done.into_iter().map(|one| one.entry).collect())
     }
 
-    /// Undoes attachments; those that do not exist are passed over. Answers the keys of those that
-    /// did.
-    ///
-    /// # Errors
-    /// `Refused` if a mount is in use, naming who uses it; what was undone before stays undone.
-    pub fn detach(&self, keys: &[Key], lazy: bool) -> Result<Vec<Key>, Error> {
-        let mut detached = Vec::new();
-        for key in keys {
-            let Some(attachment) = self.store.view().volumes().attachment(key).cloned() else {
-                continue;
-            };
-            self.detach_one(&attachment, lazy)?;
-            detached.push(key.clone());
+    /// Refuses a set of which one mount cannot be had, before anything is made for the others.
+    fn check_wanted(&self, wanted: &[Wanted<'_>]) -> Result<(), Error> {
+        let view = self.store.view();
+        let is_new = |one: &&Wanted<'_>| view.volumes().attachment(one.key()).is_none();
+        for one in wanted.iter().filter(is_new) {
+            if let Decision::Refuse(refusal) = self.check_mount(&one.spec) {
+                return Err(Error::SourceMissing { refusal });
+            }
+            // What lies inside another target of the call is there once that one is mounted.
+            let outer = wanted.iter().filter_map(|other| other.target.as_deref());
+            if let Some(target) = &one.target
+                && !target::lies_inside(target, outer)
+            {
+                self.refuse_occupied(target)?;
+            }
         }
-        Ok(detached)
+        Ok(())
     }
 
     /// What attaching a specification would do now. Changes nothing.
@@ -151,58 +165,46 @@ impl Engine {
         spec::decide(spec, self.source_exists(&view, spec))
     }
 
-    fn attach_one(
-        &self,
-        owner: &Owner,
-        spec: MountSpec,
-        request: &Attach,
-    ) -> Result<AttachmentEntry, Error> {
-        let canonical = spec.to_string();
-        if canonical.len() > SPEC_MAX {
-            let rule = format!(
-                "is {} bytes long, at most {SPEC_MAX} are allowed",
-                canonical.len()
-            );
-            return Err(BadInput::new("mount", rule).into());
-        }
-        let _turn = self.turns.take(&request.key);
+    /// The caller has the turn of the key.
+    fn attach_one(&self, owner: &Owner, wanted: &Wanted<'_>) -> Result<Done, Error> {
         let there = self
             .store
             .view()
             .volumes()
-            .attachment(&request.key)
+            .attachment(wanted.key())
             .cloned();
         if let Some(there) = there {
-            check_same(&there, owner, &canonical, request)?;
-            if self.is_as_asked(&there)? {
-                return self.attachment_entry(there, &|_| true);
-            }
-            self.clear_place(&there)?;
-            return self.attach_again(&spec, &there, request);
+            check_same(&there, owner, wanted)?;
+            let is_new = there.state == AttachState::Preparing;
+            let entry = if self.is_as_asked(&there)? {
+                self.attachment_entry(there, &|_| true)?
+            } else {
+                self.clear_place(&there)?;
+                self.attach_again(wanted, &there)?
+            };
+            return Ok(Done { entry, is_new });
         }
-        let (attachment, created) = self.intend(owner, &spec, canonical, request)?;
-        let finished = self.finish(&spec, &attachment, request);
+        let (attachment, created) = self.intend(owner, wanted)?;
+        let finished = self.finish(wanted, &attachment);
         let finished = finished.inspect_err(|_| self.forget_intent(&attachment))?;
-        self.attached(finished, created)
+        let entry = self.attached(finished, created)?;
+        Ok(Done {
+            entry,
+            is_new: true,
+        })
     }
 
     /// Finds or makes the source and records the intent. From then on the source stays.
-    fn intend(
-        &self,
-        owner: &Owner,
-        spec: &MountSpec,
-        canonical: String,
-        request: &Attach,
-    ) -> Result<(Arc<Attachment>, bool), Error> {
-        let ground = self.ground(spec)?;
+    fn intend(&self, owner: &Owner, wanted: &Wanted<'_>) -> Result<(Arc<Attachment>, bool), Error> {
+        let ground = self.ground(&wanted.spec)?;
         let attachment = self.store.attach(Attachment {
             id: self.store.attachment_id()?,
-            key: request.key.clone(),
+            key: wanted.key().clone(),
             owner: owner.clone(),
             volume: ground.volume,
             layer: ground.layer,
-            spec: canonical,
-            target: request
+            spec: wanted.canonical.clone(),
+            target: wanted
                 .target
                 .as_ref()
                 .map(|path| path.display().to_string()),
@@ -216,12 +218,12 @@ impl Engine {
     /// Fills and mounts what an intent is recorded for, and records that.
     fn finish(
         &self,
-        spec: &MountSpec,
+        wanted: &Wanted<'_>,
         attachment: &Attachment,
-        request: &Attach,
     ) -> Result<(Arc<Attachment>, bool), Error> {
-        let filled = self.fill(spec, attachment, request.fill_from.as_ref())?;
-        let mount = self.mount(spec, attachment)?;
+        let from = wanted.request.fill_from.as_ref();
+        let filled = self.fill(&wanted.spec, attachment, from)?;
+        let mount = self.mount(&wanted.spec, attachment)?;
         let attached = self
             .store
             .set_attached(attachment.id, AttachState::Attached, mount.clone());
@@ -289,34 +291,6 @@ impl Engine {
         }
     }
 
-    fn detach_one(&self, attachment: &Attachment, lazy: bool) -> Result<(), Error> {
-        let _turn = self.turns.take(&attachment.key);
-        self.clear_place_as(attachment, lazy)?;
-        self.store.detach(attachment.id)?;
-        self.events
-            .tell(Topic::Attachment, "detached", attachment.key.as_str());
-        debug!(key = attachment.key.as_str(), owner = %attachment.owner, "detached");
-        Ok(())
-    }
-
-    /// A failed call leaves nothing of its own; what it found stays.
-    fn undo(&self, done: &[AttachmentEntry], before: &BTreeSet<Key>) {
-        let own = done
-            .iter()
-            .rev()
-            .map(|entry| &entry.attachment)
-            .filter(|one| !before.contains(&one.key));
-        for attachment in own {
-            if let Err(cause) = self.detach_one(attachment, false) {
-                warn!(
-                    error = &cause as &dyn std::error::Error,
-                    key = attachment.key.as_str(),
-                    "undo an attachment"
-                );
-            }
-        }
-    }
-
     fn forget_intent(&self, attachment: &Attachment) {
         if attachment.state != AttachState::Preparing {
             return;
@@ -335,6 +309,35 @@ impl Engine {
             );
         }
     }
+}
+
+impl<'r> Wanted<'r> {
+    fn parse(request: &'r Attach) -> Result<Self, Error> {
+        let spec = parse(&request.mount)?;
+        let canonical = spec.to_string();
+        if canonical.len() > SPEC_MAX {
+            let rule = format!(
+                "is {} bytes long, at most {SPEC_MAX} are allowed",
+                canonical.len()
+            );
+            return Err(BadInput::new("mount", rule).into());
+        }
+        Ok(Self {
+            spec,
+            canonical,
+            target: request.target.as_deref().map(target::clean).transpose()?,
+            request,
+        })
+    }
+
+    fn key(&self) -> &Key {
+        &self.request.key
+    }
+}
+
+/// Number of names in a path.
+fn depth(path: &Path) -> usize {
+    path.components().count()
 }
 
 /// One value of `--mount`.
@@ -361,23 +364,18 @@ fn committed(view: &View, name: &str) -> Result<LayerId, Error> {
     Ok(record.id)
 }
 
-fn check_same(
-    there: &Attachment,
-    owner: &Owner,
-    canonical: &str,
-    request: &Attach,
-) -> Result<(), Error> {
-    let target = request
-        .target
-        .as_ref()
-        .map(|path| path.display().to_string());
+fn check_same(there: &Attachment, owner: &Owner, wanted: &Wanted<'_>) -> Result<(), Error> {
+    let shown = |path: Option<&Path>| path.map_or(String::new(), |path| path.display().to_string());
+    // Older records have the target as it was written.
+    let recorded = there.target.as_deref().map(Path::new);
+    let recorded = recorded.map(|path| target::clean(path).unwrap_or_else(|_| path.to_owned()));
     let fields = [
         ("owner", there.owner.to_string(), owner.to_string()),
-        ("mount", there.spec.clone(), canonical.to_owned()),
+        ("mount", there.spec.clone(), wanted.canonical.clone()),
         (
             "target_path",
-            there.target.clone().unwrap_or_default(),
-            target.unwrap_or_default(),
+            shown(recorded.as_deref()),
+            shown(wanted.target.as_deref()),
         ),
     ];
     match fields.into_iter().find(|(_, have, want)| have != want) {

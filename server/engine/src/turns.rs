@@ -41,6 +41,14 @@ impl<K: Ord + Clone> Turns<K> {
     }
 }
 
+#[cfg(test)]
+impl<K: Ord> Turns<K> {
+    /// Whether a turn of this name is under way.
+    pub(crate) fn is_taken(&self, name: &K) -> bool {
+        self.taken().contains(name)
+    }
+}
+
 impl<K> Turns<K> {
     /// The set is whole even if a holder panicked: each use is one insert or remove.
     fn taken(&self) -> MutexGuard<'_, BTreeSet<K>> {

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use layerd_store::{AttachState, Attachment};
 use tracing::{debug, warn};
 
-use super::{Attach, AttachmentEntry};
+use super::{AttachmentEntry, Wanted};
 use crate::events::Topic;
-use crate::spec::MountSpec;
 use crate::{Engine, Error};
 
 impl Engine {
@@ -16,22 +15,21 @@ impl Engine {
     /// was acknowledged goes on to hold what it holds, also if this fails.
     pub(super) fn attach_again(
         &self,
-        spec: &MountSpec,
+        wanted: &Wanted<'_>,
         there: &Attachment,
-        request: &Attach,
     ) -> Result<AttachmentEntry, Error> {
-        if let Some(target) = &request.target {
+        if let Some(target) = &wanted.target {
             self.refuse_occupied(target)?;
         }
         if there.state == AttachState::Preparing {
-            let finished = self.finish(spec, there, request);
+            let finished = self.finish(wanted, there);
             let finished = finished.inspect_err(|_| self.forget_intent(there))?;
             return self.attached(finished, false);
         }
         let intent = self
             .store
             .set_attached(there.id, AttachState::Waiting, None)?;
-        let finished = self.finish(spec, &intent, request);
+        let finished = self.finish(wanted, &intent);
         let finished = finished.inspect_err(|_| self.wait_on(there))?;
         self.attached(finished, false)
     }

@@ -2,6 +2,7 @@
 
 use layerd_store::{Attachment, Key, Owner};
 
+use super::detach::inner_first;
 use crate::Engine;
 
 /// What there still is.
@@ -42,16 +43,24 @@ impl Engine {
     pub fn reconcile(&self, living: &Living, dry_run: bool) -> Reconciled {
         let view = self.store.view();
         let mut outcome = Reconciled::default();
+        let mut ended = Vec::new();
         for attachment in view.volumes().attachments() {
-            let key = || attachment.key.clone();
             match living.has(attachment) {
                 None => {}
-                Some(true) => outcome.kept.push(key()),
-                Some(false) if dry_run => outcome.released.push(key()),
-                Some(false) => match self.detach_one(attachment, false) {
-                    Ok(()) => outcome.released.push(key()),
-                    Err(cause) => outcome.failed.push((key(), cause.to_string())),
-                },
+                Some(true) => outcome.kept.push(attachment.key.clone()),
+                Some(false) => ended.push(attachment.clone()),
+            }
+        }
+        inner_first(&mut ended);
+        for attachment in ended {
+            let key = attachment.key.clone();
+            let let_go = match dry_run {
+                true => Ok(true),
+                false => self.detach_one(&attachment, false),
+            };
+            match let_go {
+                Ok(_) => outcome.released.push(key),
+                Err(cause) => outcome.failed.push((key, cause.to_string())),
             }
         }
         if let Living::Keys { keys, .. } = living {

@@ -1,0 +1,85 @@
+//! Undoing attachments, those that stand inside others first.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use layerd_store::{Attachment, Key};
+use tracing::{debug, warn};
+
+use super::{Done, depth};
+use crate::events::Topic;
+use crate::{Engine, Error};
+
+impl Engine {
+    /// Undoes attachments, those that stand inside others first; those that do not exist are passed
+    /// over. Answers the keys of those that did, in the order asked for.
+    ///
+    /// # Errors
+    /// `Refused` if a mount is in use, naming who uses it; what was undone before stays undone.
+    pub fn detach(&self, keys: &[Key], lazy: bool) -> Result<Vec<Key>, Error> {
+        let view = self.store.view();
+        let found = keys.iter().filter_map(|key| view.volumes().attachment(key));
+        let mut found: Vec<_> = found.cloned().collect();
+        inner_first(&mut found);
+        let mut detached = BTreeSet::new();
+        for attachment in &found {
+            if self.detach_one(attachment, lazy)? {
+                detached.insert(&attachment.key);
+            }
+        }
+        let mut answer = keys.to_vec();
+        answer.retain(|key| detached.remove(key));
+        Ok(answer)
+    }
+
+    /// Undoes this attachment and no later one of its key. Answers whether it was there.
+    pub(super) fn detach_one(&self, attachment: &Attachment, lazy: bool) -> Result<bool, Error> {
+        let _turn = self.turns.take(&attachment.key);
+        // It may have been mounted anew, or have gone, since it was looked up.
+        let view = self.store.view();
+        let now = view.volumes().attachment(&attachment.key);
+        let Some(now) = now.filter(|now| now.id == attachment.id) else {
+            return Ok(false);
+        };
+        self.detach_held(now, lazy)?;
+        Ok(true)
+    }
+
+    /// As [`detach_one`](Self::detach_one); the caller has the turn of the key.
+    fn detach_held(&self, attachment: &Attachment, lazy: bool) -> Result<(), Error> {
+        self.clear_place_as(attachment, lazy)?;
+        self.store.detach(attachment.id)?;
+        self.events
+            .tell(Topic::Attachment, "detached", attachment.key.as_str());
+        debug!(key = attachment.key.as_str(), owner = %attachment.owner, "detached");
+        Ok(())
+    }
+
+    /// Undoes what a failed call attached itself, last first. The caller has the turns of the keys,
+    /// so no other one was told of these attachments.
+    pub(super) fn undo(&self, done: &[Done]) {
+        for one in done.iter().rev().filter(|one| one.is_new) {
+            let attachment = &one.entry.attachment;
+            if let Err(cause) = self.detach_held(attachment, false) {
+                warn!(
+                    error = &cause as &dyn std::error::Error,
+                    key = attachment.key.as_str(),
+                    "undo an attachment"
+                );
+            }
+        }
+    }
+}
+
+/// Sorts so that a mount comes before the one it stands on: a mount point lies deeper than those it
+/// lies in, and of two at one place the younger one is on top.
+pub(super) fn inner_first(attachments: &mut [Arc<Attachment>]) {
+    attachments.sort_by_key(|one| {
+        let mount = one.mount.as_ref();
+        let target = mount.map(|mount| mount.target.as_str());
+        let target = target.or(one.target.as_deref()).map(Path::new);
+        Reverse((target.map_or(0, depth), mount.map(|mount| mount.unique_id)))
+    });
+}

@@ -1,0 +1,65 @@
+//! Calls at the same time, and failed calls beside those that succeeded.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Host, key, mount, owner, volume_at};
+use crate::Attach;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn wait_for(what: &str, done: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < LIMIT, "waiting for {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Fails when it is mounted: a volume is no file.
+fn bad(host: &Host) -> Attach {
+    let file = host.disk.path().join("file");
+    fs::write(&file, "").unwrap();
+    volume_at("bad", "/x/y/z", &file)
+}
+
+fn volume(name: &str) -> Attach {
+    let flag = format!("type=volume,src={name},dst=/{name},on-missing=create");
+    mount(name, &flag)
+}
+
+#[test]
+fn root_a_failed_call_leaves_what_others_were_given() {
+    let host = Host::new();
+    host.commit("image");
+    let made = host.attach(&[volume("before"), volume("made")]).unwrap();
+    let slow = made[1].attachment.volume.unwrap();
+    fs::write(host.volume("made").join("file"), "not to be filled").unwrap();
+    let filling = Attach {
+        fill_from: Some(key("image")),
+        ..mount("slow", "type=volume,src=made,dst=/a")
+    };
+    let failing = [filling, volume("shared"), volume("before"), bad(&host)];
+    let engine = &host.engine;
+    let is_there = |name: &str| {
+        let view = engine.store.view();
+        view.volumes().attachment(&key(name)).is_some()
+    };
+    // The failing call waits for its turn to look whether its first volume is to be filled.
+    let turn = engine.filling.take(&slow);
+    thread::scope(|scope| {
+        let failing = scope.spawn(|| engine.attach(&owner(), &failing));
+        wait_for("the intent of the first", || is_there("slow"));
+        let other = scope.spawn(|| engine.attach(&owner(), &[volume("shared")]));
+        wait_for("the other call", || {
+            other.is_finished() || engine.turns.is_taken(&key("shared"))
+        });
+        drop(turn);
+        failing.join().unwrap().unwrap_err();
+        other.join().unwrap().unwrap();
+    });
+    assert!(is_there("shared"), "it was acknowledged");
+    assert!(is_there("before"), "as was this");
+    assert!(!is_there("slow") && !is_there("bad"));
+}
