@@ -7,6 +7,8 @@
 # Which archive: the one this machine's apt is set up to use, whatever suites it lists itself.
 # A second run finds everything in place and asks nobody.
 set -euo pipefail
+# Of the trees that are made here users other than root read as well.
+umask 022
 
 here=$(cd "$(dirname "$0")" && pwd)
 peers=$(cd "$here/../.." && pwd)/target/peers
@@ -118,8 +120,9 @@ make_tree() {
     # What a run that was cut short mounted went with its namespace.
     rm -rf "$new" && mkdir -p "$new"
     echo "install.sh: making a tree of Debian $codename"
-    unshare --mount --propagation private -- debootstrap --variant=minbase \
-        --include=systemd,systemd-sysv "$codename" "$new/tree" "$uri" >"$new/log" 2>&1 ||
+    # debootstrap takes no path with a space in it.
+    unshare --mount --propagation private -- sh -c 'mount --bind "$1" /mnt && shift && exec "$@"' sh "$new" \
+        debootstrap --variant=minbase --include=systemd,systemd-sysv "$codename" /mnt/tree "$uri" >"$new/log" 2>&1 ||
         die "debootstrap: $(tail -n 3 "$new/log")"
     rm -rf "$new"/tree/var/cache/apt/*.bin "$new"/tree/var/cache/apt/archives/*.deb \
         "$new"/tree/var/lib/apt/lists/* "$new/tree/var/log/bootstrap.log"
