@@ -90,7 +90,8 @@ pub struct Copied {
 ///
 /// `source` holds the layers' directories, topmost first. A single one is a plain tree: whiteouts
 /// and overlayfs' attributes in it are copied like others. An empty `subpath` is the whole tree;
-/// no symlink in it is followed. All descriptors may be `O_PATH`.
+/// symlinks in it are followed within the stack, whose root is `/` to them. All descriptors may be
+/// `O_PATH`.
 ///
 /// See the crate for what belongs to a file, and [`Durable`] for what is on the disk on return.
 /// Costs a few system calls a file; memory for the names of the directories on the way to the
@@ -98,7 +99,8 @@ pub struct Copied {
 /// layer. The content of a file that is written to meanwhile may be a mixture.
 ///
 /// # Errors
-/// [`Error::Missing`] and [`Error::NotADirectory`] if `subpath` is not a directory;
+/// [`Error::Missing`] and [`Error::NotADirectory`], naming the path that symlinks led to, if
+/// `subpath` is not a directory or leads through more than 40 symlinks;
 /// [`Error::Feature`] for layers of unusual mounts; [`Error::MountPoint`], [`Error::TooLong`] and
 /// [`Error::Changed`] for trees that cannot be copied as a whole; [`Error::Stopped`] when
 /// `progress` says so; else [`Error::Io`], with EEXIST if `dest` was not empty. What was copied so

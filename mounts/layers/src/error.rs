@@ -23,7 +23,7 @@ pub enum Error {
         /// The first component that is not there, with those before it.
         path: PathBuf,
     },
-    /// A directory was wanted. A symlink is not one: it is never followed.
+    /// A directory was wanted.
     #[error("{} in the source is {found}, not a directory", path.display())]
     NotADirectory {
         /// What was looked at.

@@ -3,8 +3,9 @@
 //! them, and [`manifest`] finds out whether one is still what was unpacked.
 //!
 //! Everything works on descriptors of directories. No path is resolved a second time, no symlink
-//! is followed, no mount is crossed, and nothing outside the destination changes, also when the
-//! source is hostile and changes meanwhile. What a tree is for (a volume, a layer) is known
+//! is followed (but those on the way to the part of a stack that is copied, within the stack), no
+//! mount is crossed, and nothing outside the destination changes, also when the source is hostile
+//! and changes meanwhile. What a tree is for (a volume, a layer) is known
 //! above: this crate knows no database, no mount and no name of either.
 //!
 //! What belongs to a file and is carried along: type, permission bits, owner, access and

@@ -6,7 +6,7 @@
 //! stack but a plain tree: markers mean nothing in it and are files and attributes like others.
 
 use std::collections::HashSet;
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -22,6 +22,8 @@ use crate::trail::Trail;
 /// Directories that a stack keeps open, whatever its height, besides the current one of each
 /// layer.
 const OPEN_DIRECTORIES: usize = 192;
+/// Symlinks that are followed on the way to one directory, as many as the kernel follows.
+const MOST_LINKS: usize = 40;
 
 #[derive(Debug)]
 pub(crate) struct Stack {
@@ -50,6 +52,8 @@ enum Found {
     /// Entered.
     Directory,
     Nothing,
+    /// Opened as a path only.
+    Symlink(OwnedFd),
     Other(Kind),
 }
 
@@ -109,35 +113,58 @@ impl Stack {
         Ok(())
     }
 
+    /// Goes down to `subpath`. Symlinks on the way are followed as by a process whose root
+    /// directory the stack is: an absolute target begins there, and `..` does not lead above it.
     fn go_to(&mut self, subpath: &Path) -> Result<(), Error> {
-        let bad = || Error::BadPath {
-            path: subpath.to_owned(),
-        };
-        for component in subpath.components() {
-            let name = match component {
-                Component::CurDir | Component::RootDir => continue,
-                Component::Normal(name) => name,
-                Component::ParentDir | Component::Prefix(_) => return Err(bad()),
-            };
-            let name = CString::new(name.as_encoded_bytes()).map_err(|_| bad())?;
-            let path = self.join(&name);
-            match self.descend(&name)? {
-                Found::Directory => {}
-                Found::Nothing => return Err(Error::Missing { path }),
-                Found::Other(kind) => {
-                    let found = kind.noun();
-                    return Err(Error::NotADirectory { path, found });
-                }
+        let mut todo = names(subpath);
+        if todo.iter().any(|name| name == "..") {
+            let path = subpath.to_owned();
+            return Err(Error::BadPath { path });
+        }
+        let mut links = 0;
+        while let Some(name) = todo.pop() {
+            if name == ".." {
+                self.leave();
+                continue;
             }
+            let bad = |_| Error::BadPath {
+                path: subpath.to_owned(),
+            };
+            let name = CString::new(name.into_encoded_bytes()).map_err(bad)?;
+            let path = self.join(&name);
+            let found = match self.descend(&name)? {
+                Found::Directory => continue,
+                Found::Nothing => return Err(Error::Missing { path }),
+                Found::Symlink(link) if links < MOST_LINKS => {
+                    links += 1;
+                    todo.extend(self.follow(&link, &path)?);
+                    continue;
+                }
+                Found::Symlink(_) => "one symlink too many",
+                Found::Other(kind) => kind.noun(),
+            };
+            return Err(Error::NotADirectory { path, found });
         }
         Ok(())
+    }
+
+    /// Reads a symlink in the current directory, and goes to the root if its target is absolute.
+    /// Answers the names of the target, last first.
+    fn follow(&mut self, link: &OwnedFd, path: &Path) -> Result<Vec<OsString>, Error> {
+        let target = rustix::fs::readlinkat(link, c"", Vec::new())
+            .map_err(|cause| Error::io("read the symlink", path, cause))?;
+        let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+        while target.is_absolute() && self.depth > 0 {
+            self.leave();
+        }
+        Ok(names(target))
     }
 
     /// Goes down into a directory that was listed.
     pub(crate) fn enter(&mut self, name: &CStr) -> Result<(), Error> {
         match self.descend(name)? {
             Found::Directory => Ok(()),
-            Found::Nothing | Found::Other(_) => Err(Error::Changed {
+            Found::Nothing | Found::Symlink(_) | Found::Other(_) => Err(Error::Changed {
                 path: self.join(name),
             }),
         }
@@ -164,7 +191,10 @@ impl Stack {
             if stat.kind() != Kind::Directory {
                 let hidden = markers.is_some() && stat.is_whiteout();
                 if matches!(found, Found::Nothing) && !hidden {
-                    found = Found::Other(stat.kind());
+                    found = match stat.kind() {
+                        Kind::Symlink => Found::Symlink(open),
+                        kind => Found::Other(kind),
+                    };
                 }
                 break;
             }
@@ -308,6 +338,16 @@ impl Layer {
         let found = self.find(name, dir)?;
         Ok(found.is_some_and(|(_, stat)| stat.is_whiteout()))
     }
+}
+
+/// The names in a path, last first; `..` among them.
+fn names(path: &Path) -> Vec<OsString> {
+    let names = path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
+    });
+    names.rev().collect()
 }
 
 /// Whether a directory is opaque. Refuses what would need more than that to be understood.
