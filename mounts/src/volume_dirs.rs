@@ -32,15 +32,42 @@ use crate::{sys, tree};
 const DATA: &str = "data";
 const NEW: &str = "new";
 
-/// Who owns the top folder of a new volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Owner and mode that were asked for the top folder of a volume. The default asks for none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Top {
     /// Owner.
-    pub uid: u32,
+    pub uid: Option<u32>,
     /// Group.
-    pub gid: u32,
+    pub gid: Option<u32>,
     /// Permission bits.
-    pub mode: u32,
+    pub mode: Option<u32>,
+}
+
+impl Top {
+    /// Those of a volume that is made: root's and 0755 where nothing else was asked for.
+    fn of_new(self) -> Self {
+        Self {
+            uid: self.uid.or(Some(0)),
+            gid: self.gid.or(Some(0)),
+            mode: self.mode.or(Some(0o755)),
+        }
+    }
+
+    /// Gives what was asked for to the open top folder of a staged volume, and leaves the rest as
+    /// it is. The mode goes last, because a change of the owner may take bits of it away.
+    fn give(self, data: &OwnedFd) -> Result<(), Errno> {
+        if self.uid.is_some() || self.gid.is_some() {
+            fchown(
+                data,
+                self.uid.map(Uid::from_raw),
+                self.gid.map(Gid::from_raw),
+            )?;
+        }
+        match self.mode {
+            Some(mode) => fchmod(data, Mode::from_bits_truncate(mode)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What is on disk of volumes.
@@ -115,7 +142,7 @@ impl VolumeDirs {
         let holder = openat(&self.staging.fd, name.as_str(), FLAGS, Mode::empty()).map_err(fail)?;
         mkdirat(&holder, DATA, Mode::S_IRWXU).map_err(fail)?;
         let data = openat(&holder, DATA, FLAGS, Mode::empty()).map_err(fail)?;
-        set_top(&data, top).map_err(fail)?;
+        top.of_new().give(&data).map_err(fail)?;
         mknodat(&holder, NEW, SFlag::S_IFREG, Mode::S_IRUSR, 0).map_err(fail)?;
         if self.journal().is_none() {
             for dir in [&data, &holder] {
@@ -123,6 +150,22 @@ impl VolumeDirs {
             }
         }
         Ok(data)
+    }
+
+    /// Gives the top folder of a staged volume, as [`stage`](Self::stage) opened it, the owner and
+    /// mode that were asked for, after content from elsewhere brought its own. As durable as what
+    /// was copied.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn restore_top(&self, slot: Slot, data: &OwnedFd, top: Top) -> Result<(), Error> {
+        let path = self.staging.path.join(slot.to_string()).join(DATA);
+        top.give(data)
+            .map_err(|cause| Error::io("set owner and mode of", &path, cause))?;
+        if top != Top::default() && self.journal().is_none() {
+            fsync(data).map_err(|cause| Error::io("sync", &path, cause))?;
+        }
+        Ok(())
     }
 
     /// Lets a staged volume appear in its place, marked as [new](Self::is_new). Durable after
@@ -350,15 +393,6 @@ impl VolumeDirs {
     fn touched(&self) {
         self.changed.store(true, Ordering::Release);
     }
-}
-
-fn set_top(data: &OwnedFd, top: Top) -> Result<(), Errno> {
-    fchown(
-        data,
-        Some(Uid::from_raw(top.uid)),
-        Some(Gid::from_raw(top.gid)),
-    )?;
-    fchmod(data, Mode::from_bits_truncate(top.mode))
 }
 
 fn open_holder(folder: &Folder, slot: Slot) -> Result<OwnedFd, Error> {

@@ -81,6 +81,59 @@ impl World {
     }
 }
 
+/// Owner, group and mode of the top folder of a volume.
+fn top(world: &World, name: &str) -> String {
+    sh("stat -c '%u %g %a' .", &world.path(name))
+}
+
+#[test]
+fn root_options_of_a_volume_win_over_what_fills_it() {
+    let world = World::new();
+    world.commit_image();
+    world.run(&[
+        "volume",
+        "create",
+        "data",
+        "--opt",
+        "uid=5",
+        "--opt",
+        "mode=2750",
+    ]);
+    assert_eq!(top(&world, "data"), "5 0 2750\n");
+    let archive = world.scratch.path().join("data.tar");
+    let archive = archive.to_str().unwrap();
+    world.run(&["volume", "export", "data", archive]);
+    world.run(&["volume", "import", "same", archive]);
+    assert_eq!(top(&world, "same"), "5 0 2750\n", "as in the archive");
+    let options = ["--opt", "uid=7", "--opt", "gid=8"];
+    world.run(&[&["volume", "import", "other", archive], &options[..]].concat());
+    assert_eq!(
+        top(&world, "other"),
+        "7 8 2750\n",
+        "as asked, else as in the archive"
+    );
+    world.run(&["volume", "clone", "data", "copy", "--opt", "mode=1777"]);
+    assert_eq!(top(&world, "copy"), "5 0 1777\n");
+    world.run(&["volume", "snapshot", "data", "shot"]);
+    assert_eq!(top(&world, "shot"), "5 0 2750\n");
+
+    // The directory of the image is 5:6 and 0750.
+    world.run(&[
+        "volume", "create", "asked", "--opt", "uid=70", "--opt", "mode=700",
+    ]);
+    let more = "type=volume,src=new,dst=/seed,on-missing=create,volume-opt=gid=9";
+    let fill = ["attach", "--owner", "pod:x", "--fill-from", "image"];
+    for (name, mount, want) in [
+        ("asked", "type=volume,src=asked,dst=/seed", "70 6 700\n"),
+        ("new", more, "5 9 750\n"),
+    ] {
+        let one = world.one(&[&fill[..], &["--key", name, "--mount", mount]].concat());
+        assert_eq!(one["filled"], true, "{one}");
+        assert_eq!(top(&world, name), want, "{name}");
+        assert_eq!(world.read(name), "from the image");
+    }
+}
+
 #[test]
 fn root_archives_carry_all_there_is() {
     let mut world = World::new();

@@ -129,6 +129,53 @@ fn root_no_path_leads_out_of_an_image() {
 }
 
 #[test]
+fn root_filling_follows_the_symlinks_of_the_image_within_it() {
+    let world = World::new();
+    let host = world.scratch.dir("host");
+    std::fs::write(host.join("secret"), "").unwrap();
+    let lower = format!(
+        "mkdir -p run/app var; echo lower > run/app/file; ln -s /run var/run
+        ln -s {} var/host; ln -s ../../../../../run/app var/up; echo > plain",
+        host.display()
+    );
+    world.commit_with("lower", &[], &lower);
+    world.commit_with("upper", &["lower"], "echo upper > run/app/new");
+    let fill = ["attach", "--owner", "pod:x", "--fill-from", "upper"];
+    let attach = |name: &str, target: &str| {
+        let mount = format!("{name}:{target}");
+        world.one(&[&fill[..], &["--key", name, "-v", &mount]].concat())
+    };
+    for (name, target) in [("one", "/var/run/app"), ("two", "/var/up")] {
+        assert_eq!(attach(name, target)["filled"], true, "{target}");
+        assert_eq!(sh("cat file new", &world.path(name)), "lower\nupper\n");
+    }
+    for (name, target, why) in [
+        ("outside", "/var/host", "\"upper\" has no "),
+        ("missing", "/var/run/none", "\"upper\" has no /run/none"),
+        (
+            "file",
+            "/plain",
+            "/plain of \"upper\" is a file, not a directory",
+        ),
+    ] {
+        let one = attach(name, target);
+        assert_eq!(
+            (&one["filled"], &one["state"]),
+            (&false.into(), &"attached".into())
+        );
+        let note = one["notes"][0].as_str().unwrap();
+        assert!(note.contains(why) && note.contains(name), "{note}");
+        assert_eq!(sh("ls -A", &world.path(name)), "");
+    }
+    let mount = ["-v", "person:/none", "--key", "person"];
+    let told = world.ctl(&[&fill[..], &mount].concat()).error;
+    assert!(
+        told.contains("note: person:/none: volume person stays empty"),
+        "{told}"
+    );
+}
+
+#[test]
 fn root_the_kernels_answer_is_the_access_that_is_shown() {
     let world = World::new();
     let host = world.scratch.dir("host");

@@ -114,6 +114,8 @@ pub(crate) struct Attachment {
     pub(crate) effective_access: String,
     pub(crate) created: bool,
     pub(crate) filled: bool,
+    /// What the call could not do and goes without, a sentence each.
+    pub(crate) notes: Vec<String>,
     pub(crate) created_at: String,
 }
 
@@ -131,6 +133,7 @@ impl From<wire::Attachment> for Attachment {
             effective_access: one.effective_access,
             created: one.created,
             filled: one.filled,
+            notes: one.notes,
             created_at: one.created_at.unwrap_or_default().to_string(),
         }
     }

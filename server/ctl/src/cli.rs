@@ -171,7 +171,7 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
                   id, key, owner, mount (as parse), volume (its name; \"\" for none), state,
                   oci_mounts (destination, type, source, options), mounted_at (\"\" if layerd did
                   not mount it), effective_access (rw, ro or ro-recursive; \"\" likewise), created,
-                  filled, created_at
+                  filled, created_at, notes (an array of sentences: what the call goes without)
   attachments reconcile
                   key, outcome (keep; detach or, with --execute, detached; failed; unknown), why
   detach          detached (the key), one object for each that was there

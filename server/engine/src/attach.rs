@@ -33,6 +33,8 @@ use tracing::warn;
 pub use oci::OciMount;
 pub use reconcile::{Living, Reconciled};
 
+use fill::Filling;
+
 use crate::spec::{self, Decision, Dialect, Kind, Made, MountSpec, ParseRequest};
 use crate::volumes::CreateVolume;
 use crate::{Engine, Error};
@@ -70,6 +72,8 @@ pub struct AttachmentEntry {
     pub created: bool,
     /// Whether this call filled the volume.
     pub filled: bool,
+    /// What this call could not do and goes without, a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// One mount of a call, checked as far as it can be without looking at anything.
@@ -220,15 +224,15 @@ impl Engine {
         &self,
         wanted: &Wanted<'_>,
         attachment: &Attachment,
-    ) -> Result<(Arc<Attachment>, bool), Error> {
+    ) -> Result<(Arc<Attachment>, Filling), Error> {
         let from = wanted.request.fill_from.as_ref();
-        let filled = self.fill(&wanted.spec, attachment, from)?;
+        let filling = self.fill(&wanted.spec, attachment, from)?;
         let mount = self.mount(&wanted.spec, attachment)?;
         let attached = self
             .store
             .set_attached(attachment.id, AttachState::Attached, mount.clone());
         let attached = attached.inspect_err(|_| self.take_away(mount.as_ref()))?;
-        Ok((attached, filled))
+        Ok((attached, filling))
     }
 
     fn ground(&self, spec: &MountSpec) -> Result<Ground, Error> {

@@ -30,6 +30,7 @@ pub use prune::{Candidate, Plan, Pruned};
 
 use crate::events::Topic;
 use crate::{Engine, Error};
+pub(crate) use create::top_asked;
 use create::{check_same, new_volume, top};
 
 /// The one driver there is: a folder of layerd's own.

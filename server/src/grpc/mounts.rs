@@ -349,6 +349,7 @@ fn attachment(entry: AttachmentEntry) -> pb::Attachment {
             .unwrap_or_default(),
         created: entry.created,
         filled: entry.filled,
+        notes: entry.notes,
         effective_access: record
             .mount
             .as_ref()

@@ -2,6 +2,8 @@
 
 mod reconcile;
 
+use std::io::{self, Write};
+
 use clap::Subcommand;
 
 use super::Daemon;
@@ -65,6 +67,11 @@ pub(super) fn print(attachments: &[Attachment], out: &mut Output) -> Result<(), 
     if out.json {
         return attachments.iter().try_for_each(|one| out.object(one));
     }
+    for one in attachments {
+        for note in &one.notes {
+            note_to_person(&format!("{}: {note}", one.key));
+        }
+    }
     let mut table = Table::new(&[
         "STATE", "OWNER", "TYPE", "ACCESS", "SOURCE", "TARGET", "KEY",
     ]);
@@ -90,6 +97,11 @@ pub(super) fn print(attachments: &[Attachment], out: &mut Output) -> Result<(), 
         ]);
     }
     out.table(&table)
+}
+
+/// Standard output is for results. A note is lost if standard error is gone.
+fn note_to_person(note: &str) {
+    let _gone = writeln!(io::stderr(), "layerctl: note: {}", escape(note));
 }
 
 fn state(state: &str) -> Cell {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use layerd_store::{AttachState, Attachment};
 use tracing::{debug, warn};
 
+use super::fill::Filling;
 use super::{AttachmentEntry, Wanted};
 use crate::events::Topic;
 use crate::{Engine, Error};
@@ -37,16 +38,18 @@ impl Engine {
     /// Tells of an attachment that came to stand, and describes it.
     pub(super) fn attached(
         &self,
-        (attachment, filled): (Arc<Attachment>, bool),
+        (attachment, filling): (Arc<Attachment>, Filling),
         created: bool,
     ) -> Result<AttachmentEntry, Error> {
         self.events
             .tell(Topic::Attachment, "attached", attachment.key.as_str());
         debug!(key = attachment.key.as_str(), owner = %attachment.owner, "attached");
         let entry = self.attachment_entry(attachment, &|_| true)?;
+        let notes = filling.note(entry.volume.as_ref());
         Ok(AttachmentEntry {
             created,
-            filled,
+            filled: filling == Filling::Done,
+            notes: notes.into_iter().collect(),
             ..entry
         })
     }

@@ -9,52 +9,72 @@ use std::path::Path;
 
 use layerd_layers::copy::{self, Markers, copy_tree};
 use layerd_mounts::volume_dirs::Top;
-use layerd_store::{AttachState, Attachment, Key, VolumeId};
+use layerd_store::{AttachState, Attachment, Key, Volume, VolumeName};
 use tracing::info;
 
 use crate::spec::{Kind, MountSpec};
 use crate::volumes::slot;
 use crate::{Engine, Error};
 
+/// What became of the wish to fill a volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Filling {
+    /// It was not to be filled, or holds something.
+    #[default]
+    None,
+    /// It was filled.
+    Done,
+    /// It stays empty, and why.
+    Without(String),
+}
+
+impl Filling {
+    /// Why the volume stays empty, if it was to be filled.
+    pub(super) fn note(&self, volume: Option<&VolumeName>) -> Option<String> {
+        let (Self::Without(why), Some(volume)) = (self, volume) else {
+            return None;
+        };
+        Some(format!("volume {volume} stays empty: {why}"))
+    }
+}
+
 impl Engine {
-    /// Fills the volume of an attachment, if it is to be filled and is empty; answers whether it
-    /// did.
+    /// Fills the volume of an attachment, if it is to be filled and is empty.
     pub(super) fn fill(
         &self,
         spec: &MountSpec,
         attachment: &Attachment,
         from: Option<&Key>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Filling, Error> {
         let (Kind::Volume(volume), Some(id), Some(from)) = (&spec.kind, attachment.volume, from)
         else {
-            return Ok(false);
+            return Ok(Filling::None);
         };
         if !volume.copy_up || volume.subpath.is_some() {
-            return Ok(false);
+            return Ok(Filling::None);
         }
         let _turn = self.filling.take(&id);
-        // Who has it mounted would go on with the empty content that is exchanged away.
         let view = self.store.view();
-        let is_used = view
-            .volumes()
-            .holders(id)
-            .any(|other| other.state == AttachState::Attached);
-        let recorded = self
-            .store
-            .view()
-            .volumes()
-            .get(id)
-            .is_some_and(|volume| !volume.filled_from.is_empty());
+        let Some(record) = view.volumes().get(id).filter(|volume| is_fillable(volume)) else {
+            return Ok(Filling::None);
+        };
         let is_empty = self
             .volume_dirs
             .is_empty(slot(id))
             .map_err(Error::driver("look into a volume"))?;
-        if is_used || recorded || !is_empty {
-            return Ok(false);
+        if !is_empty {
+            return Ok(Filling::None);
+        }
+        // Who has it mounted would go on with the empty content that is exchanged away.
+        let mut holders = view.volumes().holders(id);
+        if let Some(other) = holders.find(|other| other.state == AttachState::Attached) {
+            let key = other.key.as_str();
+            return Ok(Filling::Without(format!("it is in use by {key:?}")));
         }
         let inside = spec.target.to_string();
-        let Some(files) = self.copy_up(id, from, inside.trim_start_matches('/'))? else {
-            return Ok(false);
+        let files = match self.copy_up(record, from, inside.trim_start_matches('/'))? {
+            Ok(files) => files,
+            Err(why) => return Ok(Filling::Without(why)),
         };
         self.volume_dirs
             .exchange(slot(id))
@@ -65,43 +85,53 @@ impl Engine {
             .drop_stage(slot(id))
             .map_err(Error::driver("drop what was staged"))?;
         info!(%id, from = from.as_str(), files, "volume filled");
-        Ok(true)
+        Ok(Filling::Done)
     }
 
-    /// Copies a directory of an image to the staging area; `None` if the image has none there.
-    fn copy_up(&self, id: VolumeId, from: &Key, inside: &str) -> Result<Option<u64>, Error> {
+    /// Copies a directory of an image to the staging area. Answers the number of names, or what
+    /// the image has instead of the directory.
+    fn copy_up(
+        &self,
+        volume: &Volume,
+        from: &Key,
+        inside: &str,
+    ) -> Result<Result<u64, String>, Error> {
         let layers = self.layers_of(from)?;
         let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
-        let top = Top {
-            uid: 0,
-            gid: 0,
-            mode: 0o755,
-        };
         let staged = self
             .volume_dirs
-            .stage(slot(id), top)
+            .stage(slot(volume.id), Top::default())
             .map_err(Error::driver("stage a volume"))?;
-        let view = self.store.view();
-        let volume = view.volumes().get(id);
-        let volume = volume.map(|volume| volume.name.to_string());
         let options = copy::Options {
             durable: self.volumes_durable(),
             markers: self.markers(from)?,
-            progress: &self.telling(&volume.unwrap_or_default(), 0),
+            progress: &self.telling(volume.name.as_str(), 0),
             ..copy::Options::default()
         };
-        match copy_tree(&layers, Path::new(inside), staged.as_fd(), &options) {
-            Ok(copied) => Ok(Some(copied.files)),
-            Err(
-                layerd_layers::Error::Missing { .. } | layerd_layers::Error::NotADirectory { .. },
-            ) => {
-                self.volume_dirs
-                    .drop_stage(slot(id))
-                    .map_err(Error::driver("drop what was staged"))?;
-                Ok(None)
+        let from = from.as_str();
+        let without = match copy_tree(&layers, Path::new(inside), staged.as_fd(), &options) {
+            Ok(copied) => {
+                self.restore_top(volume, &staged)?;
+                return Ok(Ok(copied.files));
             }
-            Err(cause) => Err(self.drop_staged(id, "copy image content into a volume", cause)),
-        }
+            Err(layerd_layers::Error::Missing { path }) => {
+                format!("{from:?} has no /{}", path.display())
+            }
+            Err(layerd_layers::Error::NotADirectory { path, found }) => {
+                format!(
+                    "/{} of {from:?} is {found}, not a directory",
+                    path.display()
+                )
+            }
+            Err(cause) => {
+                let attempt = "copy image content into a volume";
+                return Err(self.drop_staged(volume.id, attempt, cause));
+            }
+        };
+        self.volume_dirs
+            .drop_stage(slot(volume.id))
+            .map_err(Error::driver("drop what was staged"))?;
+        Ok(Err(without))
     }
 
     /// Where the mounts of a committed snapshot look for overlayfs' notes.
@@ -127,4 +157,10 @@ impl Engine {
             .collect::<Result<_, _>>()
             .map_err(Error::driver("open a layer"))
     }
+}
+
+/// Whether content may be put into a volume if it is empty: nothing was put into it before, and it
+/// is no snapshot.
+fn is_fillable(volume: &Volume) -> bool {
+    volume.filled_from.is_empty() && volume.snapshot_of.is_none()
 }

@@ -68,6 +68,7 @@ impl Engine {
             attachment,
             created: false,
             filled: false,
+            notes: Vec::new(),
         })
     }
 }

@@ -101,8 +101,10 @@ impl Engine {
             progress: &self.telling(volume.name.as_str(), 0),
             ..archive::ImportOptions::default()
         };
-        let imported = archive::import(input, staged.as_fd(), &options);
-        imported.map_err(|cause| self.no_import(volume.id, cause))
+        let imported = archive::import(input, staged.as_fd(), &options)
+            .map_err(|cause| self.no_import(volume.id, cause))?;
+        self.restore_top(volume, staged)?;
+        Ok(imported)
     }
 
     fn no_import(&self, id: VolumeId, cause: layerd_layers::Error) -> Error {

@@ -1,5 +1,6 @@
 //! What a new volume is to be like, and whether one that is there is like it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -41,31 +42,35 @@ fn anonymous_name() -> Result<VolumeName, Error> {
     Ok(VolumeName::parse("name", &name)?)
 }
 
-/// Owner and mode of the top folder.
+/// Checks the driver and its options. Answers the owner and mode that the options ask for.
 pub(super) fn top(request: &CreateVolume) -> Result<Top, Error> {
     if !matches!(request.driver.as_str(), "" | LOCAL) {
         let rule = format!("{:?} is unknown; there is \"local\"", request.driver);
         return Err(BadInput::new("driver", rule).into());
     }
-    let mut top = Top {
-        uid: 0,
-        gid: 0,
-        mode: 0o755,
-    };
-    for (key, text) in &request.options {
+    Ok(top_asked(&request.options)?)
+}
+
+/// Owner and mode of the top folder, as far as the options of a volume ask for them.
+pub(crate) fn top_asked(options: &BTreeMap<String, String>) -> Result<Top, BadInput> {
+    let mut top = Top::default();
+    for (key, text) in options {
         let field = format!("options[{key:?}]");
         let bad = |rule: &str| BadInput::new(field.clone(), format!("{text:?} {rule}"));
         match key.as_str() {
-            "uid" => top.uid = text.parse().map_err(|_| bad("is not a user id"))?,
-            "gid" => top.gid = text.parse().map_err(|_| bad("is not a group id"))?,
+            "uid" => top.uid = Some(text.parse().map_err(|_| bad("is not a user id"))?),
+            "gid" => top.gid = Some(text.parse().map_err(|_| bad("is not a group id"))?),
             "mode" => {
                 let mode = u32::from_str_radix(text, 8)
                     .ok()
                     .filter(|mode| *mode <= 0o7777);
-                top.mode = mode.ok_or_else(|| bad("is not a mode in octal"))?;
+                top.mode = Some(mode.ok_or_else(|| bad("is not a mode in octal"))?);
             }
             _ => {
-                return Err(BadInput::new(field, "is unknown; there are uid, gid and mode").into());
+                return Err(BadInput::new(
+                    field,
+                    "is unknown; there are uid, gid and mode",
+                ));
             }
         }
     }

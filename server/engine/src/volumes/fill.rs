@@ -12,7 +12,7 @@ use layerd_layers::Durable;
 use layerd_layers::copy::{self, copy_tree};
 use layerd_store::{Refusal, Volume, VolumeId, VolumeName};
 
-use super::{CreateVolume, VolumeEntry, find, new_volume, slot, top};
+use super::{CreateVolume, VolumeEntry, find, new_volume, slot, top, top_asked};
 use crate::{Engine, Error};
 
 /// Volumes whose content is being read, by how many: they must not be deleted meanwhile.
@@ -131,9 +131,19 @@ impl Engine {
             ..copy::Options::default()
         };
         let copied = copy_tree(&[data.as_fd()], Path::new(""), staged.as_fd(), &options);
-        copied
-            .map(drop)
-            .map_err(|cause| self.drop_staged(to.id, "copy a volume", cause))
+        copied.map_err(|cause| self.drop_staged(to.id, "copy a volume", cause))?;
+        self.restore_top(to, staged)
+    }
+
+    /// Gives the staged top folder of `volume` the owner and mode that were asked for at its
+    /// creation, after what filled it brought its own; after a failure nothing stays staged.
+    pub(crate) fn restore_top(&self, volume: &Volume, staged: &OwnedFd) -> Result<(), Error> {
+        let top = top_asked(&volume.options)?;
+        let given = self.volume_dirs.restore_top(slot(volume.id), staged, top);
+        given.map_err(|cause| {
+            self.drop_stage(volume.id);
+            Error::driver("set owner and mode of a volume")(cause)
+        })
     }
 
     pub(crate) fn drop_staged(
@@ -142,9 +152,14 @@ impl Engine {
         attempt: &'static str,
         cause: layerd_layers::Error,
     ) -> Error {
+        self.drop_stage(id);
+        Error::Copy { attempt, cause }
+    }
+
+    /// What a failure leaves staged is deleted at the next start.
+    fn drop_stage(&self, id: VolumeId) {
         if let Err(left) = self.volume_dirs.drop_stage(slot(id)) {
             tracing::warn!(error = &left as &dyn std::error::Error, %id, "delete what was staged");
         }
-        Error::Copy { attempt, cause }
     }
 }
