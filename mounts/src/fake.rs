@@ -15,8 +15,10 @@ use crate::error::Error;
 use crate::plan::Layout;
 use crate::slot::Slot;
 
+mod hooked;
 mod mounter;
 
+pub use hooked::{Hook, Hooked};
 pub use mounter::FakeMounter;
 
 /// A driver in memory.

@@ -39,7 +39,7 @@ pub use model::{
     Record, Timestamp, Usage,
 };
 pub use space::{Room, has_reserve};
-pub use state::{Commit, Create};
+pub use state::{Checked, Commit, Create};
 pub use store::{Claim, Options, Store};
 pub use view::View;
 pub use volume::{

@@ -103,6 +103,16 @@ pub struct Commit {
     pub usage: Option<Usage>,
 }
 
+/// The layers that a commit was found to be about. Keys change hands: whatever is done to a layer
+/// before its commit is recorded counts for this layer alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// The active snapshot.
+    pub active: Arc<Record>,
+    /// The parent it will have.
+    pub parent: Option<LayerId>,
+}
+
 /// Checks that `create` is allowed; answers its parent.
 pub(crate) fn check_create(view: &View, create: &Create) -> Result<Option<Arc<Record>>, Refusal> {
     let parent = create
@@ -121,11 +131,19 @@ pub(crate) fn check_create(view: &View, create: &Create) -> Result<Option<Arc<Re
 pub(crate) fn create(
     view: &View,
     create: Create,
-    id: LayerId,
+    (id, claimed): (LayerId, Option<LayerId>),
     floats: bool,
     now: Timestamp,
 ) -> Decision<Arc<Record>> {
     let parent = check_create(view, &create)?;
+    // Its directories and mounts were made for the parent of the claim.
+    if let (Some(parent), Some(name)) = (&parent, &create.parent)
+        && claimed != Some(parent.id)
+    {
+        return Err(Refusal::ParentMissing {
+            parent: name.clone(),
+        });
+    }
     put(Record {
         id,
         key: create.key,
@@ -142,10 +160,10 @@ pub(crate) fn create(
     })
 }
 
-/// Checks that `commit` is allowed; answers the active snapshot, or `None` if the commit was made
+/// Checks that `commit` is allowed; answers the layers it is about, or `None` if the commit was made
 /// before, by name and key: containerd repeats one when it crashed between our answer and its own
 /// write.
-pub(crate) fn check_commit(view: &View, commit: &Commit) -> Result<Option<Arc<Record>>, Refusal> {
+pub(crate) fn check_commit(view: &View, commit: &Commit) -> Result<Option<Checked>, Refusal> {
     let Some(active) = view.find(&commit.key) else {
         return repeated(view, commit).map(|_| None);
     };
@@ -160,18 +178,39 @@ pub(crate) fn check_commit(view: &View, commit: &Commit) -> Result<Option<Arc<Re
             kind: active.kind,
         });
     }
-    parent_at_commit(view, active, commit)?;
-    Ok(Some(active.clone()))
+    Ok(Some(Checked {
+        active: active.clone(),
+        parent: parent_at_commit(view, active, commit)?,
+    }))
 }
 
-/// A commit that was made before is answered with what it made.
-pub(crate) fn commit(view: &View, commit: Commit, now: Timestamp) -> Decision<Arc<Record>> {
-    let Some(active) = check_commit(view, &commit)? else {
+/// Commits the layers that were `checked`, and no others of the same names. A commit that was made
+/// before is answered with what it made; without `checked` nothing else is.
+pub(crate) fn commit(
+    view: &View,
+    commit: Commit,
+    checked: Option<&Checked>,
+    now: Timestamp,
+) -> Decision<Arc<Record>> {
+    let Some(found) = check_commit(view, &commit)? else {
         return Ok((Vec::new(), repeated(view, &commit)?));
     };
+    let active = found.active;
+    let checked = checked.filter(|checked| checked.active.id == active.id);
+    let missing = || Refusal::Missing {
+        key: commit.key.clone(),
+    };
+    let checked = checked.ok_or_else(missing)?;
+    if let Some(parent) = &commit.parent
+        && checked.parent != found.parent
+    {
+        return Err(Refusal::ParentMissing {
+            parent: parent.clone(),
+        });
+    }
     put(Record {
         id: active.id,
-        parent: parent_at_commit(view, &active, &commit)?,
+        parent: found.parent,
         key: commit.name,
         kind: Kind::Committed,
         created: now,
@@ -288,9 +327,10 @@ pub(crate) fn restore(view: &View, id: LayerId, now: Timestamp) -> Decision<Arc<
     })
 }
 
-/// Notes that a layer's content cannot be trusted. A layer that went meanwhile is passed over.
+/// Notes that a layer's content cannot be trusted, also of a removed one, which can be taken back.
+/// A layer that is gone is passed over.
 pub(crate) fn damaged(view: &View, id: LayerId, why: String) -> Decision<()> {
-    let edit = view.get(id).map(|record| {
+    let edit = view.stored(id).map(|record| {
         Edit::Put(Item::Snapshot(Arc::new(Record {
             damage: Some(why),
             ..Record::clone(record)

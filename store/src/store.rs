@@ -24,7 +24,7 @@ use crate::lock::Lock;
 use crate::model::{Key, LabelChange, LayerId, Record, Timestamp, Usage};
 use crate::published::Published;
 use crate::space::Space;
-use crate::state::{self, Commit, Create};
+use crate::state::{self, Checked, Commit, Create};
 use crate::view::View;
 use crate::writer::Writer;
 
@@ -270,10 +270,12 @@ impl Store {
     /// first.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the parent was removed meanwhile; [`Error::Barrier`],
+    /// [`Error::Refused`] if the parent was removed meanwhile, also if another snapshot has its
+    /// name by now; [`Error::Barrier`],
     /// [`Error::Write`]: the snapshot does not exist.
     pub fn record(&self, claim: Claim, files: bool) -> Result<Arc<Record>, Error> {
-        let (create, id, floats) = (claim.create.clone(), claim.id, claim.floats);
+        let (create, floats) = (claim.create.clone(), claim.floats);
+        let ids = (claim.id, claim.parent().map(|parent| parent.id));
         let now = Timestamp::now();
         let class = if files {
             Class::NewWithFiles
@@ -281,29 +283,37 @@ impl Store {
             Class::New
         };
         self.writer.write(class, move |view| {
-            state::create(view, create, id, floats, now)
+            state::create(view, create, ids, floats, now)
         })
     }
 
-    /// Checks whether a commit would be allowed; answers the active snapshot, or `None` if the very
-    /// same commit was made before.
+    /// Checks whether a commit would be allowed; answers the layers it is about, or `None` if the
+    /// very same commit was made before.
     ///
     /// # Errors
     /// [`Error::Refused`] as for [`commit`](Self::commit).
-    pub fn check_commit(&self, view: &View, commit: &Commit) -> Result<Option<Arc<Record>>, Error> {
+    pub fn check_commit(&self, view: &View, commit: &Commit) -> Result<Option<Checked>, Error> {
         Ok(state::check_commit(view, commit)?)
     }
 
-    /// Turns an active snapshot into a committed one; a repeated call answers the same. With
-    /// `files`, the barrier is passed first.
+    /// Turns an active snapshot into a committed one, if the layers are still those that were
+    /// `checked`; a repeated call, which needs none, answers the same. With `files`, the barrier is
+    /// passed first.
     ///
     /// # Errors
-    /// [`Error::Refused`] as [`Refusal`] lists; [`Error::Barrier`], [`Error::Write`].
-    pub fn commit(&self, commit: Commit, files: bool) -> Result<Arc<Record>, Error> {
+    /// [`Error::Refused`] as [`Refusal`] lists, `Missing` if another snapshot has the key by now;
+    /// [`Error::Barrier`], [`Error::Write`].
+    pub fn commit(
+        &self,
+        commit: Commit,
+        checked: Option<Checked>,
+        files: bool,
+    ) -> Result<Arc<Record>, Error> {
         let now = Timestamp::now();
         let class = if files { Class::Files } else { Class::Records };
-        self.writer
-            .write(class, move |view| state::commit(view, commit, now))
+        self.writer.write(class, move |view| {
+            state::commit(view, commit, checked.as_ref(), now)
+        })
     }
 
     /// Frees a key and marks its record as retired; the directory is the caller's to deal with.

@@ -18,12 +18,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use layerd_store::{
-    Commit, Create, Error, Kind, LABEL_MAX, LabelChange, Labels, NAME_MAX, Options, Refusal, Store,
-    Usage,
+    Create, Error, Kind, LABEL_MAX, LabelChange, Labels, NAME_MAX, Options, Refusal, Store, Usage,
 };
 use tempfile::TempDir;
 
-use common::{all, commit, create, key, open, refusal};
+use common::{all, commit, commit_of, commit_onto, create, key, open, refusal};
 
 /// Every file below `folder` with its bytes.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -130,21 +129,49 @@ fn a_repeated_commit_is_answered_like_the_first() {
 }
 
 #[test]
+fn a_commit_is_made_of_what_was_checked_or_not_at_all() {
+    let root = TempDir::new().unwrap();
+    let store = open(root.path()).unwrap();
+    let remake = |name: &str| {
+        store.remove(&key(name)).unwrap();
+        create(&store, name, None, Kind::Active).unwrap();
+    };
+    create(&store, "a", None, Kind::Active).unwrap();
+    let wanted = commit_of("layer", "a", None);
+    let checked = store.check_commit(&store.view(), &wanted).unwrap();
+    assert_eq!(
+        refusal(store.commit(wanted.clone(), None, true)),
+        Refusal::Missing { key: key("a") }
+    );
+    remake("a");
+    assert_eq!(
+        refusal(store.commit(wanted, checked, true)),
+        Refusal::Missing { key: key("a") }
+    );
+
+    create(&store, "tmp", None, Kind::Active).unwrap();
+    commit(&store, "base", "tmp").unwrap();
+    let wanted = commit_of("layer", "a", Some("base"));
+    let checked = store.check_commit(&store.view(), &wanted).unwrap();
+    remake("base");
+    commit(&store, "tmp", "base").unwrap();
+    create(&store, "again", None, Kind::Active).unwrap();
+    commit(&store, "base", "again").unwrap();
+    assert_eq!(
+        refusal(store.commit(wanted, checked, true)),
+        Refusal::ParentMissing {
+            parent: key("base")
+        }
+    );
+    commit_onto(&store, "layer", "a", Some("base")).unwrap();
+}
+
+#[test]
 fn a_commit_may_name_a_parent_only_where_there_is_none() {
     let root = TempDir::new().unwrap();
     let store = open(root.path()).unwrap();
-    let rebase = |name: &str, from: &str, parent: &str| {
-        store.commit(
-            Commit {
-                name: key(name),
-                key: key(from),
-                labels: Labels::default(),
-                parent: Some(key(parent)),
-                usage: None,
-            },
-            true,
-        )
-    };
+    let rebase =
+        |name: &str, from: &str, parent: &str| commit_onto(&store, name, from, Some(parent));
     for (name, parent) in [("a", None), ("b", None)] {
         create(&store, name, parent, Kind::Active).unwrap();
     }

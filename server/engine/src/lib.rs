@@ -12,6 +12,8 @@ mod content;
 mod error;
 mod events;
 pub mod filter;
+#[cfg(test)]
+mod gate;
 mod health;
 mod list;
 mod manifests;
@@ -48,7 +50,7 @@ pub use reap::Reaped;
 pub use recover::{Finding, restore_records, survey};
 pub use snapshots::{Counts, Mounted};
 pub use trash::{Removed, TrashOptions};
-pub use unpack::{Changes, Pack, Unpack, UnpackOptions};
+pub use unpack::{Active, Changes, Pack, Unpack, UnpackOptions};
 pub use volumes::{
     Candidate, CreateVolume, Filled, Plan, Pruned, Source, VolumeEntry, VolumeFilter,
 };

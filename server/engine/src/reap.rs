@@ -267,6 +267,7 @@ impl Engine {
                 self.backlog.note_success(id);
                 self.meter.forget(id);
                 self.quarantine.forget(id);
+                self.unpacks.forget(id);
                 reaped.deleted += 1;
                 true
             }

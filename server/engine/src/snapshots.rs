@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use layerd_mounts::{Base, IdMaps, Mount, Slot, Stack};
 use layerd_store::{
-    BadInput, Claim, Commit, Create, Key, Kind, LabelChange, Labels, LayerId, Record, Refusal,
-    Usage, View,
+    BadInput, Checked, Claim, Commit, Create, Key, Kind, LabelChange, Labels, LayerId, Record,
+    Refusal, Usage, View,
 };
 use tracing::{debug, error, warn};
 
@@ -13,6 +13,7 @@ use crate::events::Topic;
 use crate::list::{Entry, Listing};
 use crate::quarantine::LOST;
 use crate::stage::enter;
+use crate::turns::Turn;
 use crate::unpack::floats;
 use crate::{Durability, Engine, Error, slot};
 
@@ -37,6 +38,13 @@ pub struct Counts {
     pub bytes: u64,
     /// Those whose figure is not known.
     pub unmeasured: u64,
+}
+
+/// A layer that is being committed, kept from others.
+struct Taken<'e> {
+    _turn: Turn<'e, LayerId>,
+    view: Arc<View>,
+    checked: Checked,
 }
 
 impl Engine {
@@ -118,8 +126,13 @@ impl Engine {
     /// [`apply`](Self::apply) and left alone since. With [`Durability::Metadata`] the call takes
     /// the same time for a layer of any size, and the layer is measured afterwards.
     ///
+    /// The layer that is committed is the one whose content this call looked at: where the key, or
+    /// the name of the parent to give it, changes hands meanwhile, nothing is committed. Of several
+    /// calls for one layer each waits for the one before.
+    ///
     /// # Errors
-    /// `Missing` if the key or the parent to give it is unknown, `Exists` if the name is taken,
+    /// `Missing` if the key or the parent to give it is unknown, also if it was removed meanwhile,
+    /// `Exists` if the name is taken,
     /// `Refused` if the snapshot is not active, holds part of a layer, or the parent is not
     /// committed, `Invalid` if it has
     /// another parent already, `Damaged` if content did not reach the disk: the snapshot is
@@ -127,25 +140,71 @@ impl Engine {
     pub fn commit(&self, mut commit: Commit) -> Result<(), Error> {
         self.save_damage();
         let key = commit.key.clone();
-        let view = self.store.view();
-        let is_full = self.is_full();
-        let active = self.store.check_commit(&view, &commit)?;
-        let _turn = active.as_ref().map(|active| self.unpacks.turn(active.id));
-        if let Some(active) = active {
-            self.quarantine.check(&active)?;
-            commit.usage = self.unpacked(&active)?;
-            self.settle_manifest(&active, commit.usage.is_some())?;
-            commit.usage = self.land(&view, &active, &commit, commit.usage)?;
-            if is_full && commit.usage.is_none() {
-                commit.usage = Some(self.settle(&active)?);
-            }
+        let taken = self.take_to_commit(&commit)?;
+        if let Some(Taken { view, checked, .. }) = &taken {
+            let prepared = self.prepare_commit(view, &checked.active, &commit);
+            commit.usage = prepared.map_err(|cause| self.unless_removed(&checked.active, cause))?;
         }
-        let record = self.store.commit(commit, is_full)?;
+        let checked = taken.as_ref().map(|taken| taken.checked.clone());
+        let record = self.store.commit(commit, checked, self.is_full())?;
         self.after_commit(&record);
         debug!(key = key.as_str(), name = record.key.as_str(), id = %record.id, "committed");
         self.events
             .tell(Topic::Snapshot, "committed", record.key.as_str());
         Ok(())
+    }
+
+    /// Takes the layer that is to be committed, so that nobody else commits it or unpacks into it;
+    /// answers it as it is then. `None` if the very same commit was made before.
+    fn take_to_commit(&self, commit: &Commit) -> Result<Option<Taken<'_>>, Error> {
+        let check = |view: &View| self.store.check_commit(view, commit);
+        loop {
+            let Some(seen) = check(&self.store.view())? else {
+                return Ok(None);
+            };
+            let _turn = self.unpacks.turn(seen.active.id);
+            let view = self.store.view();
+            match check(&view)? {
+                None => return Ok(None),
+                Some(checked) if checked.active.id == seen.active.id => {
+                    return Ok(Some(Taken {
+                        _turn,
+                        view,
+                        checked,
+                    }));
+                }
+                // The key is another snapshot's by now.
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Has a layer hold on the disk what its record will promise; answers what that is, if known.
+    fn prepare_commit(
+        &self,
+        view: &View,
+        active: &Record,
+        commit: &Commit,
+    ) -> Result<Option<Usage>, Error> {
+        self.quarantine.check(active)?;
+        let usage = self.unpacked(active)?;
+        self.settle_manifest(active, usage.is_some())?;
+        let usage = self.land(view, active, commit, usage)?;
+        match usage {
+            None if self.is_full() => self.settle(active).map(Some),
+            usage => Ok(usage),
+        }
+    }
+
+    /// A layer that was removed during a call may be gone from the disk, which is no fault.
+    fn unless_removed(&self, record: &Record, cause: Error) -> Error {
+        match self.store.view().get(record.id) {
+            Some(_) => cause,
+            None => Refusal::Missing {
+                key: record.key.clone(),
+            }
+            .into(),
+        }
     }
 
     /// Whether content is durable with the record of a Commit.
@@ -209,7 +268,7 @@ impl Engine {
     pub fn remove(&self, key: &Key) -> Result<(), Error> {
         self.save_damage();
         let record = self.store.remove(key)?;
-        self.unpacks.forget(record.id);
+        self.unpacks.end(record.id);
         debug!(key = key.as_str(), id = %record.id, "removed");
         self.events.tell(Topic::Snapshot, "removed", key.as_str());
         if let Some(reason) = self.trash.note_removal(self.store.view().len()) {

@@ -8,6 +8,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 pub(crate) struct Turns<K> {
     taken: Mutex<BTreeSet<K>>,
     given_back: Condvar,
+    /// Threads that wait.
+    #[cfg(test)]
+    waiting: std::sync::atomic::AtomicUsize,
 }
 
 /// A turn, until it is dropped.
@@ -22,6 +25,8 @@ impl<K> Default for Turns<K> {
         Self {
             taken: Mutex::default(),
             given_back: Condvar::new(),
+            #[cfg(test)]
+            waiting: Default::default(),
         }
     }
 }
@@ -30,7 +35,13 @@ impl<K: Ord + Clone> Turns<K> {
     /// Waits for the turn of a name.
     pub(crate) fn take(&self, name: &K) -> Turn<'_, K> {
         let is_taken = |taken: &mut BTreeSet<K>| taken.contains(name);
+        #[cfg(test)]
+        self.waiting
+            .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let taken = self.given_back.wait_while(self.taken(), is_taken);
+        #[cfg(test)]
+        self.waiting
+            .fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
         taken
             .unwrap_or_else(PoisonError::into_inner)
             .insert(name.clone());
@@ -50,6 +61,12 @@ impl<K: Ord> Turns<K> {
 }
 
 impl<K> Turns<K> {
+    /// Number of threads that wait for a turn.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
     /// The set is whole even if a holder panicked: each use is one insert or remove.
     fn taken(&self) -> MutexGuard<'_, BTreeSet<K>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)

@@ -88,6 +88,20 @@ impl std::fmt::Debug for Unpack<'_> {
     }
 }
 
+/// An active snapshot that a layer is to be unpacked into: this one, whatever has its key later.
+#[derive(Debug, Clone)]
+pub struct Active {
+    record: Arc<Record>,
+}
+
+impl Active {
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.record.key
+    }
+}
+
 /// The directories that unpacking works on.
 struct Layers {
     /// The one to fill, and those below, nearest first.
@@ -101,14 +115,32 @@ impl Engine {
     ///
     /// # Errors
     /// `Unsupported` if they are not exactly what [`mounts`](Engine::mounts) answers for one.
-    pub fn active_of(&self, mounts: &[Mount]) -> Result<Key, Error> {
+    pub fn active_of(&self, mounts: &[Mount]) -> Result<Active, Error> {
         let view = self.store.view();
         let record = self.shown(&view, mounts)?;
         if record.kind != Kind::Active {
             return foreign(format!("{} is not active", quoted(&record.key)));
         }
         self.check_planned(mounts, &view, record)?;
-        Ok(record.key.clone())
+        let record = record.clone();
+        Ok(Active { record })
+    }
+
+    /// The active snapshot with this key.
+    ///
+    /// # Errors
+    /// `Missing`; `Refused` if the snapshot is not active.
+    pub fn active(&self, key: &Key) -> Result<Active, Error> {
+        let view = self.store.view();
+        let record = find(&view, key)?.clone();
+        match record.kind {
+            Kind::Active => Ok(Active { record }),
+            kind => Err(Refusal::NotActive {
+                key: key.clone(),
+                kind,
+            }
+            .into()),
+        }
     }
 
     /// Unpacks the blob that `source` yields into an active snapshot.
@@ -129,11 +161,11 @@ impl Engine {
     /// Ends soon after `progress` says so, or after the snapshot was removed.
     pub fn apply(
         &self,
-        key: &Key,
+        active: &Active,
         source: impl Read + Send,
         unpack: &Unpack<'_>,
     ) -> Result<Applied, Error> {
-        let (claim, view, record) = self.claim(key)?;
+        let (claim, view, record) = self.claim(active)?;
         let layers = self.open_target(&view, &record);
         let layers = layers.inspect_err(|_| claim.undone())?;
         let wanted = self.options.unpack.manifest && layers.was_empty;
@@ -150,32 +182,31 @@ impl Engine {
             layers.was_empty,
             manifest,
         )?;
-        debug!(key = key.as_str(), id = %record.id, bytes = applied.size, "applied");
-        self.events.tell(Topic::Layer, "unpacked", key.as_str());
+        let key = record.key.as_str();
+        debug!(key, id = %record.id, bytes = applied.size, "applied");
+        self.events.tell(Topic::Layer, "unpacked", key);
         Ok(applied)
     }
 
     /// Takes an active layer to unpack into: from now on it is not committed, and whoever removes
     /// it ends us.
-    fn claim(&self, key: &Key) -> Result<(Claim<'_>, Arc<View>, Arc<Record>), Error> {
-        let id = find(&self.store.view(), key)?.id;
+    fn claim(&self, active: &Active) -> Result<(Claim<'_>, Arc<View>, Arc<Record>), Error> {
+        let (id, key) = (active.record.id, active.key());
         let _turn = self.unpacks.turn(id);
         let claim = self.unpacks.claim(id, key)?;
         // It may have been committed or removed before the claim.
         let view = self.store.view();
-        let record = match view.find(key) {
-            Some(record) if record.id == id && record.kind == Kind::Active => record.clone(),
-            other => {
+        match view.get(id).filter(|record| record.kind == Kind::Active) {
+            Some(record) => {
+                let record = record.clone();
+                Ok((claim, view, record))
+            }
+            None => {
                 claim.undone();
                 let key = key.clone();
-                let refusal = match other.map(|record| record.kind) {
-                    None => Refusal::Missing { key },
-                    Some(kind) => Refusal::NotActive { key, kind },
-                };
-                return Err(refusal.into());
+                Err(Refusal::Missing { key }.into())
             }
-        };
-        Ok((claim, view, record))
+        }
     }
 
     fn open_target(&self, view: &View, record: &Record) -> Result<Layers, Error> {
@@ -190,10 +221,8 @@ impl Engine {
     }
 
     /// Notes that others may write to a snapshot from now on, so that Commit looks at each file.
-    pub fn left_to_others(&self, key: &Key) {
-        if let Some(record) = self.store.view().find(key) {
-            self.unpacks.distrust(record.id);
-        }
+    pub fn left_to_others(&self, active: &Active) {
+        self.unpacks.distrust(active.record.id);
     }
 
     /// What an active layer holds, if that is known from unpacking and still true. With

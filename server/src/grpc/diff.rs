@@ -3,6 +3,7 @@
 //! UNIMPLEMENTED is not a failure here: containerd then asks its next differ. So everything that
 //! layerd leaves to others is found out before anything is changed, and only that gets this code.
 
+use layerd_engine::Active;
 use layerd_engine::layers::apply::{Blob as BlobFacts, Compression};
 use layerd_engine::layers::diff::Packing;
 use layerd_mounts::Mount;
@@ -11,7 +12,7 @@ use layerd_proto::containerd::services::diff::v1::{
     ApplyRequest, ApplyResponse, DiffRequest, DiffResponse,
 };
 use layerd_proto::containerd::types;
-use layerd_store::{BadInput, Key};
+use layerd_store::BadInput;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 use tracing::debug;
@@ -49,13 +50,13 @@ impl Diff for Service {
         request: Request<ApplyRequest>,
     ) -> Result<Response<ApplyResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        let (key, compression) = self.accept(&request)?;
-        let caller = Caller::of(&metadata, &key);
+        let (active, compression) = self.accept(&request)?;
+        let caller = Caller::of(&metadata, active.key());
         let (digest, blob) = facts(request.diff.unwrap_or_default())?;
         let _place = self.unpacker.place().await?;
         let opened = self.content.open(&caller, digest).await?;
         let layer = Layer {
-            key,
+            active,
             compression,
             blob,
             sync: request.sync_fs,
@@ -119,15 +120,15 @@ impl Service {
     }
 
     /// Finds out where a layer is to go and how it is compressed, or that it is for others.
-    fn accept(&self, request: &ApplyRequest) -> Result<(Key, Compression), Status> {
+    fn accept(&self, request: &ApplyRequest) -> Result<(Active, Compression), Status> {
         let engine = &self.unpacker.parts.engine;
         self.check_enabled()?;
         let mounts = mounts(request.mounts.clone())?;
-        let key = engine.active_of(&mounts);
-        let key = key.map_err(|error| status::of(&error))?;
+        let active = engine.active_of(&mounts);
+        let active = active.map_err(|error| status::of(&error))?;
         let left_to_others = |why: String| {
             // They write to the layer as well.
-            engine.left_to_others(&key);
+            engine.left_to_others(&active);
             Status::unimplemented(why)
         };
         if let Some(processor) = request.payloads.keys().next() {
@@ -140,7 +141,7 @@ impl Service {
                 "layers of media type {media_type:?} are not unpacked"
             ))
         })?;
-        Ok((key, compression))
+        Ok((active, compression))
     }
 }
 

@@ -38,8 +38,10 @@ impl Layers for Service {
         let missing = || status::bad(BadInput::new("layer", "must be set in the first message"));
         let wanted = first.layer.ok_or_else(missing)?;
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
+        let key = wire::key("layer.key", &wanted.key)?;
+        let active = self.unpacker.parts.engine.active(&key);
         let layer = Layer {
-            key: wire::key("layer.key", &wanted.key)?,
+            active: active.map_err(|error| status::of(&error))?,
             compression: compression(wanted.compression)?,
             blob: blob(&wanted.digest)?,
             sync: false,

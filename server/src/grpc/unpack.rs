@@ -10,8 +10,7 @@ use std::time::Instant;
 use layerd_engine::layers::Progress;
 use layerd_engine::layers::apply::{Applied, Blob, Compression};
 use layerd_engine::layers::diff::{Diffed, Packing};
-use layerd_engine::{Changes, Pack, Unpack};
-use layerd_store::Key;
+use layerd_engine::{Active, Changes, Pack, Unpack};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Status;
 
@@ -23,7 +22,7 @@ use crate::traces;
 /// What is to be unpacked.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    pub(crate) key: Key,
+    pub(crate) active: Active,
     pub(crate) compression: Compression,
     pub(crate) blob: Blob,
     /// Durable when it is unpacked.
@@ -69,7 +68,7 @@ impl Unpacker {
                 sync: layer.sync,
                 progress: &wanted,
             };
-            engine.apply(&layer.key, source, &unpack)
+            engine.apply(&layer.active, source, &unpack)
         });
         let stop = self.parts.tasks.stopping();
         // Before the feed is dropped: that the source then fails is nobody's mistake.

@@ -44,16 +44,28 @@ pub fn create(
 }
 
 pub fn commit(store: &Store, name: &str, from: &str) -> Result<Arc<Record>, Error> {
-    store.commit(
-        Commit {
-            name: key(name),
-            key: key(from),
-            labels: Labels::default(),
-            parent: None,
-            usage: None,
-        },
-        true,
-    )
+    commit_onto(store, name, from, None)
+}
+
+pub fn commit_onto(
+    store: &Store,
+    name: &str,
+    from: &str,
+    parent: Option<&str>,
+) -> Result<Arc<Record>, Error> {
+    let commit = commit_of(name, from, parent);
+    let checked = store.check_commit(&store.view(), &commit)?;
+    store.commit(commit, checked, true)
+}
+
+pub fn commit_of(name: &str, from: &str, parent: Option<&str>) -> Commit {
+    Commit {
+        name: key(name),
+        key: key(from),
+        labels: Labels::default(),
+        parent: parent.map(key),
+        usage: None,
+    }
 }
 
 pub fn refusal(result: Result<Arc<Record>, Error>) -> Refusal {

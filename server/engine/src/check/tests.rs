@@ -36,7 +36,8 @@ fn records(folder: &Path) -> Arc<View> {
         parent: None,
         usage: None,
     };
-    store.commit(commit, false).unwrap();
+    let checked = store.check_commit(&store.view(), &commit).unwrap();
+    store.commit(commit, checked, false).unwrap();
     create("active", Kind::Active, Some("base"));
     create("view", Kind::View, Some("base"));
     create("bare", Kind::Active, None);
@@ -254,7 +255,8 @@ fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
         parent: None,
         usage: None,
     };
-    store.commit(commit, false).unwrap();
+    let checked = store.check_commit(&store.view(), &commit).unwrap();
+    store.commit(commit, checked, false).unwrap();
     let spare = Problem::SpareWorkDirectory {
         id,
         key: key("done"),

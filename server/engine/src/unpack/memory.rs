@@ -14,22 +14,26 @@ use crate::turns::{Turn, Turns};
 #[derive(Debug, Default)]
 pub(crate) struct Unpacks {
     layers: Mutex<HashMap<LayerId, State>>,
-    turns: Turns<LayerId>,
+    pub(super) turns: Turns<LayerId>,
     applied: AtomicU64,
     diffed: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
 enum State {
-    /// Somebody is at it, and ends when this is set.
-    UnderWay(Arc<AtomicBool>),
+    /// An Apply is at it, and ends when `cancel` is set.
+    UnderWay {
+        cancel: Arc<AtomicBool>,
+        /// Others may write to the layer meanwhile.
+        distrusted: bool,
+    },
     /// It failed and left something behind.
     Half,
     Done(Arc<Found>),
 }
 
 /// What unpacking found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Found {
     /// What the layer holds.
     pub(crate) usage: Usage,
@@ -62,7 +66,11 @@ impl Unpacks {
         let before = layers.get(&id).cloned();
         check(before.as_ref(), key)?;
         let cancel = Arc::new(AtomicBool::new(false));
-        layers.insert(id, State::UnderWay(cancel.clone()));
+        let state = State::UnderWay {
+            cancel: cancel.clone(),
+            distrusted: false,
+        };
+        layers.insert(id, state);
         Ok(Claim {
             unpacks: self,
             id,
@@ -87,24 +95,34 @@ impl Unpacks {
         })
     }
 
-    /// Notes that somebody may write to a layer from now on.
+    /// Notes that others may write to a layer from now on, also while an Apply is at it.
     pub(crate) fn distrust(&self, id: LayerId) {
-        let mut layers = self.layers();
-        if let Some(State::Done(found)) = layers.get_mut(&id) {
-            *found = Arc::new(Found {
-                stamp: None,
-                usage: found.usage,
-                durable: found.durable,
-                manifest: found.manifest,
-                implied: found.implied.clone(),
-                whiteouts: found.whiteouts.clone(),
-            });
+        match self.layers().get_mut(&id) {
+            Some(State::Done(found)) => {
+                *found = Arc::new(Found {
+                    stamp: None,
+                    ..Found::clone(found)
+                });
+            }
+            Some(State::UnderWay { distrusted, .. }) => *distrusted = true,
+            Some(State::Half) | None => {}
         }
     }
 
-    /// Drops what is known of a layer that was committed or removed, and ends who is at it.
+    /// Ends an Apply into a layer that was removed. That a layer holds part of something stays
+    /// known: it can be taken back out of the trash.
+    pub(crate) fn end(&self, id: LayerId) {
+        let mut layers = self.layers();
+        match layers.get(&id) {
+            Some(State::UnderWay { cancel, .. }) => cancel.store(true, Ordering::Release),
+            Some(State::Done(_)) => drop(layers.remove(&id)),
+            Some(State::Half) | None => {}
+        }
+    }
+
+    /// Drops what is known of a layer that was committed or deleted, and ends an Apply into it.
     pub(crate) fn forget(&self, id: LayerId) {
-        if let Some(State::UnderWay(cancel)) = self.layers().remove(&id) {
+        if let Some(State::UnderWay { cancel, .. }) = self.layers().remove(&id) {
             cancel.store(true, Ordering::Release);
         }
     }
@@ -128,7 +146,7 @@ impl Unpacks {
 
 fn check(state: Option<&State>, key: &Key) -> Result<(), Error> {
     match state {
-        Some(State::UnderWay(_)) => Err(Error::BeingUnpacked { key: key.clone() }),
+        Some(State::UnderWay { .. }) => Err(Error::BeingUnpacked { key: key.clone() }),
         Some(State::Half) => Err(Error::HalfUnpacked { key: key.clone() }),
         Some(State::Done(_)) | None => Ok(()),
     }
@@ -149,7 +167,10 @@ impl Claim<'_> {
                 .splice(0..0, before.whiteouts.iter().cloned());
         }
         self.unpacks.applied.fetch_add(1, Ordering::Relaxed);
-        self.end(State::Done(Arc::new(found)));
+        self.end(|distrusted| {
+            found.stamp = found.stamp.filter(|_| !distrusted);
+            State::Done(Arc::new(found))
+        });
     }
 
     /// Nothing was written.
@@ -157,17 +178,21 @@ impl Claim<'_> {
         self.unpacks.layers().remove(&self.id);
     }
 
-    /// Only if the layer is still ours: one that was removed meanwhile is not known any more.
-    fn end(&self, state: State) {
-        if let Some(mine @ State::UnderWay(_)) = self.unpacks.layers().get_mut(&self.id) {
-            *mine = state;
+    /// Only if the layer is still ours: one that was deleted meanwhile is not known any more.
+    /// `state` is told whether others may have written to the layer.
+    fn end(&self, state: impl FnOnce(bool) -> State) {
+        let mut layers = self.unpacks.layers();
+        if let Some(mine) = layers.get_mut(&self.id)
+            && let State::UnderWay { distrusted, .. } = mine
+        {
+            *mine = state(*distrusted);
         }
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.end(State::Half);
+        self.end(|_| State::Half);
     }
 }
 
@@ -224,6 +249,18 @@ mod tests {
 
     #[test]
     fn who_removes_a_layer_ends_who_is_at_it() {
+        let (unpacks, id) = (Unpacks::default(), LayerId(1));
+        let claim = unpacks.claim(id, &key()).unwrap();
+        unpacks.end(id);
+        assert!(claim.is_cancelled());
+        drop(claim);
+        assert_eq!(kind(unpacks.found(id, &key())), ErrorKind::Refused);
+        unpacks.forget(id);
+        assert!(unpacks.found(id, &key()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_layer_that_is_deleted_meanwhile_is_forgotten() {
         let (unpacks, id) = (Unpacks::default(), LayerId(1));
         let claim = unpacks.claim(id, &key()).unwrap();
         unpacks.forget(id);

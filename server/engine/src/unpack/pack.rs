@@ -111,7 +111,13 @@ impl Engine {
         pack: &Pack<'_>,
         out: &mut dyn Write,
     ) -> Result<Diffed, Error> {
-        let (view, record) = (self.store.view(), &changes.record);
+        let view = self.store.view();
+        // As it is now: what stood below it then may have been removed, or put below it, since.
+        let record = view.get(changes.record.id);
+        let missing = || Refusal::Missing {
+            key: changes.key().clone(),
+        };
+        let record = record.ok_or_else(missing)?;
         self.quarantine.check_stack(&view, record)?;
         let layers = self.open_layers(&view, record)?;
         let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();

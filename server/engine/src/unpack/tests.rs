@@ -17,6 +17,7 @@ use std::os::fd::AsFd;
 use super::{Blob, Pack, Unpack};
 use crate::{Durability, Engine, Error, ErrorKind, Options};
 
+mod identity;
 mod manifests;
 
 struct Rig {
@@ -26,6 +27,11 @@ struct Rig {
 }
 
 fn rig(durability: Durability) -> Rig {
+    rig_on(durability, &|driver| driver)
+}
+
+/// With an engine that is given what `on` makes of the driver.
+fn rig_on(durability: Durability, on: &dyn Fn(Arc<dyn Driver>) -> Arc<dyn Driver>) -> Rig {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root");
     let driver = Arc::new(Overlay::open(&root, &layerd_mounts::Options::default()).unwrap());
@@ -33,7 +39,7 @@ fn rig(durability: Durability) -> Rig {
         durability,
         ..Options::default()
     };
-    let engine = Engine::open(&root, driver.clone(), options).unwrap();
+    let engine = Engine::open(&root, on(driver.clone()), options).unwrap();
     Rig {
         engine,
         driver,
@@ -86,7 +92,12 @@ impl Rig {
     }
 
     fn apply(&self, active: &str, blob: &[u8]) -> Result<(), Error> {
-        self.engine.apply(&key(active), blob, &PLAIN).map(drop)
+        self.apply_from(active, blob)
+    }
+
+    fn apply_from(&self, active: &str, source: impl Read + Send) -> Result<(), Error> {
+        let active = self.engine.active(&key(active))?;
+        self.engine.apply(&active, source, &PLAIN).map(drop)
     }
 
     /// What a walk says, also where the engine knows without.
@@ -122,7 +133,7 @@ fn a_layer_is_unpacked_measured_and_committed_without_a_walk() {
     for durability in [Durability::Full, Durability::Metadata] {
         let rig = rig(durability);
         let mounts = rig.create("a", Kind::Active, None);
-        assert_eq!(rig.engine.active_of(&mounts).unwrap(), key("a"));
+        assert_eq!(rig.engine.active_of(&mounts).unwrap().key(), &key("a"));
         rig.apply("a", &rig.layer("f", &[7; 100_000])).unwrap();
         assert_eq!(fs::read(rig.path("a").join("f")).unwrap(), [7; 100_000]);
         assert!(rig.is_trusted("a"));
@@ -137,7 +148,10 @@ fn a_layer_is_unpacked_measured_and_committed_without_a_walk() {
 fn what_others_may_have_written_is_measured_again() {
     let write = |rig: &Rig| fs::write(rig.path("a").join("more"), [1; 50_000]).unwrap();
     let ask_for_mounts = |rig: &Rig| drop(rig.engine.mounts(&key("a")).unwrap());
-    let leave = |rig: &Rig| rig.engine.left_to_others(&key("a"));
+    let leave = |rig: &Rig| {
+        rig.engine
+            .left_to_others(&rig.engine.active(&key("a")).unwrap())
+    };
     let again = |rig: &Rig| rig.apply("a", &rig.layer("g", b"g")).unwrap();
     let meddlers: [&dyn Fn(&Rig); 4] = [&write, &ask_for_mounts, &leave, &again];
     for meddle in meddlers {
@@ -215,7 +229,7 @@ fn mounts_must_be_those_of_a_snapshot_word_for_word() {
     rig.create("a", Kind::Active, None);
     rig.commit("a", "base").unwrap();
     let mounts = rig.create("b", Kind::Active, Some("base"));
-    assert_eq!(rig.engine.active_of(&mounts).unwrap(), key("b"));
+    assert_eq!(rig.engine.active_of(&mounts).unwrap().key(), &key("b"));
     let changed = |change: &dyn Fn(&mut Mount)| {
         let mut mounts = mounts.clone();
         change(&mut mounts[0]);
@@ -287,7 +301,7 @@ fn nobody_else_unpacks_or_commits_meanwhile_and_removal_ends_it() {
     let whole = rig.layer("f", &[7; 100_000]);
     let (source, seen, go) = stuck(whole[..50_000].to_vec());
     std::thread::scope(|scope| {
-        let working = scope.spawn(|| rig.engine.apply(&key("a"), source, &PLAIN));
+        let working = scope.spawn(|| rig.apply_from("a", source));
         seen.recv().unwrap();
         for refused in [rig.apply("a", &whole), rig.commit("a", "layer")] {
             let refused = refused.unwrap_err();
@@ -329,7 +343,10 @@ fn it_ends_when_nobody_waits_and_when_the_engine_stops() {
         };
         let (source, seen, go) = stuck(rig.layer("f", &[7; 100_000])[..50_000].to_vec());
         std::thread::scope(|scope| {
-            let working = scope.spawn(|| rig.engine.apply(&key("a"), source, &unpack));
+            let working = scope.spawn(|| {
+                rig.engine
+                    .apply(&rig.engine.active(&key("a")).unwrap(), source, &unpack)
+            });
             seen.recv().unwrap();
             end(&rig, &progress);
             go.send(()).unwrap();

@@ -13,7 +13,7 @@ impl Rig {
     }
 
     /// Names in the folder of manifests.
-    fn manifests(&self) -> Vec<String> {
+    pub(super) fn manifests(&self) -> Vec<String> {
         let entries = fs::read_dir(self.root().join("m")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<String> = names.collect();
@@ -21,7 +21,7 @@ impl Rig {
         names
     }
 
-    fn check(&self, repair: bool) -> (ContentCounts, Vec<Finding>) {
+    pub(super) fn check(&self, repair: bool) -> (ContentCounts, Vec<Finding>) {
         let mut findings = Vec::new();
         let checked = self
             .engine

@@ -1,0 +1,137 @@
+//! A driver that tells of each call before it makes it, so that a test can hold one call at a known
+//! point while others run. Tests only.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::driver::{Base, Driver, Found, Mount, Stack, Stamp, Usage};
+use crate::error::Error;
+use crate::slot::Slot;
+
+/// Called with the name of the method and the slot it is about, on the thread of the caller.
+pub type Hook = Arc<dyn Fn(&'static str, Option<Slot>) + Send + Sync>;
+
+/// Another driver behind a hook.
+pub struct Hooked {
+    inner: Arc<dyn Driver>,
+    hook: Mutex<Option<Hook>>,
+}
+
+impl Hooked {
+    /// Passes everything on to `inner`; without a hook at first.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Driver>) -> Self {
+        let hook = Mutex::default();
+        Self { inner, hook }
+    }
+
+    /// Sets the hook, or takes it off.
+    pub fn set(&self, hook: Option<Hook>) {
+        *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = hook;
+    }
+
+    fn tell(&self, method: &'static str, slot: Option<Slot>) -> &dyn Driver {
+        // A hook that holds one call must not hold the others.
+        let hook = {
+            let hook = self.hook.lock().unwrap_or_else(PoisonError::into_inner);
+            hook.clone()
+        };
+        if let Some(hook) = hook {
+            hook(method, slot);
+        }
+        self.inner.as_ref()
+    }
+}
+
+impl fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooked")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Driver for Hooked {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
+        self.tell("create", Some(slot)).create(slot, base, writable)
+    }
+
+    fn make_spares(&self, slots: &[Slot]) -> Result<(), Error> {
+        self.tell("make_spares", None).make_spares(slots)
+    }
+
+    fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
+        self.tell("take_spare", Some(slot))
+            .take_spare(slot, base, writable)
+    }
+
+    fn settle(&self, slot: Slot) -> Result<Usage, Error> {
+        self.tell("settle", Some(slot)).settle(slot)
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        self.tell("sync", None).sync()
+    }
+
+    fn journal(&self) -> Option<u64> {
+        self.inner.journal()
+    }
+
+    fn seal(&self, slot: Slot) -> Result<(), Error> {
+        self.tell("seal", Some(slot)).seal(slot)
+    }
+
+    fn set_aside(&self, found: &Found) -> Result<PathBuf, Error> {
+        self.tell("set_aside", None).set_aside(found)
+    }
+
+    fn ensure_work(&self, slot: Slot) -> Result<(), Error> {
+        self.tell("ensure_work", Some(slot)).ensure_work(slot)
+    }
+
+    fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
+        self.tell("plan", stack.own).plan(stack)
+    }
+
+    fn has(&self, slot: Slot) -> Result<bool, Error> {
+        self.tell("has", Some(slot)).has(slot)
+    }
+
+    fn retire(&self, slot: Slot) -> Result<(), Error> {
+        self.tell("retire", Some(slot)).retire(slot)
+    }
+
+    fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
+        self.tell("delete", Some(slot)).delete(slot, keep_going)
+    }
+
+    fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error> {
+        self.tell("usage", Some(slot)).usage(slot, keep_going)
+    }
+
+    fn top_of(&self, mount: &Mount) -> Option<Slot> {
+        self.inner.top_of(mount)
+    }
+
+    fn filled(&self, slot: Slot) -> Result<Option<Stamp>, Error> {
+        self.tell("filled", Some(slot)).filled(slot)
+    }
+
+    fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
+        self.tell("open_layer", Some(slot)).open_layer(slot)
+    }
+
+    fn list(&self) -> Result<Vec<Found>, Error> {
+        self.tell("list", None).list()
+    }
+
+    fn describe(&self) -> Vec<(String, String)> {
+        self.inner.describe()
+    }
+}
