@@ -179,6 +179,7 @@ impl Engine {
             .cloned();
         if let Some(there) = there {
             check_same(&there, owner, wanted)?;
+            self.check_image(&self.store.view(), there.layer)?;
             let is_new = there.state == AttachState::Preparing;
             let entry = if self.is_as_asked(&there)? {
                 self.attachment_entry(there, &|_| true)?
@@ -250,7 +251,11 @@ impl Engine {
         }
         let (volume, layer) = match &spec.kind {
             Kind::Volume(volume) => (Some(self.volume_for(volume)?), None),
-            Kind::Image(image) => (None, Some(committed(&view, image.reference.as_str())?)),
+            Kind::Image(image) => {
+                let layer = Some(committed(&view, image.reference.as_str())?);
+                self.check_image(&view, layer)?;
+                (None, layer)
+            }
             Kind::Bind(bind) => {
                 if let Decision::Create(made, _) = decision {
                     self.make_host_path(bind.source.as_str(), made)?;
@@ -264,6 +269,12 @@ impl Engine {
             layer,
             created,
         })
+    }
+
+    /// Refuses content that is damaged, also where it is mounted already.
+    fn check_image(&self, view: &View, layer: Option<LayerId>) -> Result<(), Error> {
+        let record = layer.and_then(|id| view.get(id));
+        record.map_or(Ok(()), |record| self.quarantine.check_stack(view, record))
     }
 
     fn volume_for(&self, volume: &spec::Volume) -> Result<VolumeId, Error> {

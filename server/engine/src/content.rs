@@ -10,7 +10,6 @@ use layerd_layers::Progress;
 use layerd_layers::manifest::{Checked, check};
 use layerd_mounts::{Error as MountError, Overlay, Slot};
 use layerd_store::{Kind, LayerId, Record, Store, View};
-use tracing::{error, warn};
 
 use crate::check::Problem;
 use crate::manifests::Manifests;
@@ -105,7 +104,7 @@ impl Engine {
         match problem {
             Problem::Altered { id, key, files, .. } if repair => {
                 let why = format!("it does not hold what was unpacked (files: {files})");
-                self.bar(id, &why);
+                self.bar(id, why.clone());
                 let problem = Problem::Untrusted { id, key, why };
                 let repaired = false; // no repair brings the content back
                 Finding { problem, repaired }
@@ -114,17 +113,6 @@ impl Engine {
                 let repaired = repair && self.repair(&problem);
                 Finding { problem, repaired }
             }
-        }
-    }
-
-    /// Marks a layer as damaged. If that cannot be recorded now, it is tried again.
-    fn bar(&self, id: LayerId, why: &str) {
-        error!(%id, "a layer is barred: {why}");
-        self.quarantine.set(id, why.to_owned());
-        if let Err(cause) = self.store.set_damage(id, why.to_owned()) {
-            let cause = &cause as &dyn std::error::Error;
-            warn!(error = cause, %id, "note that a layer is damaged");
-            self.quarantine.save_later(id, why.to_owned());
         }
     }
 }

@@ -217,12 +217,6 @@ impl Engine {
         self.store.has_failed()
     }
 
-    /// Number of snapshots that cannot be trusted.
-    #[must_use]
-    pub fn quarantined(&self) -> usize {
-        self.quarantine.len()
-    }
-
     /// Layers unpacked into snapshots, and layers made of snapshots, since the engine was opened.
     #[must_use]
     pub fn layers_moved(&self) -> (u64, u64) {

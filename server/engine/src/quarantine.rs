@@ -1,16 +1,18 @@
 //! Snapshots that must not be used, and why.
+//!
+//! Damage belongs to a layer, by its id, and stays with it until it is deleted: a record says so,
+//! through removal, restart and restore. What is not in the records, because it shows on the disk or
+//! could not be recorded yet, is kept here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use layerd_store::{LayerId, Record, View};
+use tracing::{error, warn};
 
-use crate::Error;
+use crate::{Engine, Error};
 
-/// How the reason begins when content was lost on its way to the disk.
-pub(crate) const LOST: &str = "its content was lost on the way to the disk";
-
-/// Kept in memory: start-up finds again what is wrong.
+/// Layers that are damaged, besides those whose records say so.
 #[derive(Debug, Default)]
 pub(crate) struct Quarantine {
     barred: RwLock<BTreeMap<LayerId, String>>,
@@ -27,62 +29,86 @@ impl Quarantine {
             .insert(id, why);
     }
 
-    /// Keeps a reason for when records can be written again.
-    pub(crate) fn save_later(&self, id: LayerId, why: String) {
-        self.unsaved().insert(id, why);
-    }
-
-    /// Takes what is to be saved.
-    pub(crate) fn take_unsaved(&self) -> BTreeMap<LayerId, String> {
-        std::mem::take(&mut self.unsaved())
-    }
-
     fn unsaved(&self) -> MutexGuard<'_, BTreeMap<LayerId, String>> {
         self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets those go that were barred for what a look at the disk shows, and no longer does. Lost
-    /// content shows nowhere but in the record, if that could be written at all: it stays.
+    /// Lets those go that were barred for what a look at the disk shows, and no longer does.
     pub(crate) fn keep_only(&self, found: &BTreeSet<LayerId>) {
         let mut barred = self.barred.write().unwrap_or_else(PoisonError::into_inner);
-        barred.retain(|id, why| found.contains(id) || why.starts_with(LOST));
+        let unsaved = self.unsaved();
+        barred.retain(|id, _| found.contains(id) || unsaved.contains_key(id));
     }
 
-    /// Lets a layer go that was removed.
+    /// Lets a layer go that was deleted.
     pub(crate) fn forget(&self, id: LayerId) {
         self.barred
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&id);
+        self.unsaved().remove(&id);
     }
 
-    /// Number of layers that are barred.
-    pub(crate) fn len(&self) -> usize {
-        self.barred
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+    /// Why a snapshot must not be used, if that is so.
+    fn why(&self, record: &Record) -> Option<String> {
+        let barred = self.barred.read().unwrap_or_else(PoisonError::into_inner);
+        let barred = barred.get(&record.id);
+        barred.or(record.damage.as_ref()).cloned()
     }
 
     /// Refuses a snapshot that is barred.
     pub(crate) fn check(&self, record: &Record) -> Result<(), Error> {
-        let barred = self.barred.read().unwrap_or_else(PoisonError::into_inner);
-        match barred.get(&record.id) {
+        match self.why(record) {
             None => Ok(()),
             Some(why) => Err(Error::Damaged {
                 key: record.key.clone(),
-                why: why.clone(),
+                why,
             }),
         }
     }
 
     /// Refuses a snapshot that is barred or stands on one that is.
     pub(crate) fn check_stack(&self, view: &View, record: &Record) -> Result<(), Error> {
-        if self.len() == 0 {
-            return Ok(());
-        }
         self.check(record)?;
         view.ancestors(record)
             .try_for_each(|layer| self.check(layer))
     }
 }
+
+impl Engine {
+    /// Bars a layer for good: also after a restart, and after it was removed and taken back. If that
+    /// cannot be recorded now, it is tried again.
+    pub(crate) fn bar(&self, id: LayerId, why: String) {
+        error!(%id, "a layer is barred: {why}");
+        self.quarantine.set(id, why.clone());
+        self.quarantine.unsaved().insert(id, why);
+        self.save_damage();
+    }
+
+    /// Records what is known to be damaged, if that could not be recorded before: what made the
+    /// content fail may have made the record fail too. Tried again with every change and every
+    /// second, so that it outlives this process.
+    pub(crate) fn save_damage(&self) {
+        let unsaved = self.quarantine.unsaved().clone();
+        for (id, why) in unsaved {
+            match self.store.set_damage(id, why) {
+                Ok(()) => drop(self.quarantine.unsaved().remove(&id)),
+                Err(cause) => {
+                    let cause = &cause as &dyn std::error::Error;
+                    warn!(error = cause, %id, "note that a layer is damaged");
+                }
+            }
+        }
+    }
+
+    /// Number of snapshots that cannot be trusted. Costs a walk through memory.
+    #[must_use]
+    pub fn quarantined(&self) -> usize {
+        let view = self.store.view();
+        let damaged = |record: &&std::sync::Arc<Record>| self.quarantine.why(record).is_some();
+        view.iter().filter(damaged).count()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,6 @@ use tracing::{debug, error, warn};
 
 use crate::events::Topic;
 use crate::list::{Entry, Listing};
-use crate::quarantine::LOST;
 use crate::stage::enter;
 use crate::turns::Turn;
 use crate::unpack::floats;
@@ -218,7 +217,10 @@ impl Engine {
         let settled = self.driver.settle(slot(id));
         let usage = settled.map_err(|cause| {
             if matches!(cause, layerd_mounts::Error::Lost { .. }) {
-                self.lost(id, &cause);
+                self.bar(
+                    id,
+                    format!("its content was lost on the way to the disk: {cause}"),
+                );
             }
             Error::Settle { id, cause }
         })?;
@@ -226,26 +228,6 @@ impl Engine {
             bytes: usage.bytes,
             inodes: usage.inodes,
         })
-    }
-
-    /// Bars a layer whose content did not reach the disk, for good.
-    fn lost(&self, id: LayerId, cause: &dyn std::error::Error) {
-        let why = format!("{LOST}: {cause}");
-        self.quarantine.set(id, why.clone());
-        self.quarantine.save_later(id, why);
-        self.save_damage();
-    }
-
-    /// Records what is known to be damaged, if that could not be recorded before: what made the
-    /// content fail may have made the record fail too. Tried again with every change and every
-    /// second, so that it outlives this process.
-    pub(crate) fn save_damage(&self) {
-        for (id, why) in self.quarantine.take_unsaved() {
-            if let Err(cause) = self.store.set_damage(id, why.clone()) {
-                warn!(error = &cause as &dyn std::error::Error, %id, "note that a layer is damaged");
-                self.quarantine.save_later(id, why);
-            }
-        }
     }
 
     /// The record is durable; what is left needs no answer. Start-up makes good what fails.

@@ -278,6 +278,7 @@ impl Engine {
     pub(super) fn image_plan(&self, layer: LayerId) -> Result<Vec<Mount>, Error> {
         let view = self.store.view();
         let record = view.get(layer).ok_or(Error::Stopping)?;
+        self.quarantine.check_stack(&view, record)?;
         let below = view.ancestors(record).map(|layer| crate::slot(layer.id));
         let stack = Stack {
             own: None,
