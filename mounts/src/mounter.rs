@@ -16,6 +16,7 @@ mod features;
 mod holders;
 mod idmap;
 mod kernel;
+mod layout;
 mod overlay;
 mod path;
 mod root;
@@ -29,13 +30,13 @@ pub mod contract;
 pub use error::MountError;
 pub use kernel::KernelMounter;
 #[cfg(any(test, feature = "fake"))]
-pub(crate) use path::{create_source, open_source, resolve};
+pub(crate) use path::{create_source, open_existing, open_source, resolve};
 #[cfg(any(test, feature = "fake"))]
 pub(crate) use table::real_path;
 pub use types::{
     Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holder, Holders,
-    Holds, MountEntry, MountId, NewSource, PrivateRoot, Propagation, ReadOnly, Source, Symlinks,
-    TmpfsOptions, Tree, Want,
+    Holds, Identity, MountEntry, MountId, NewSource, PrivateRoot, Propagation, ReadOnly, Source,
+    Symlinks, TmpfsOptions, Tree, Want,
 };
 
 /// Makes and takes away mounts. Every call blocks; sources on a hung network file system may block
@@ -51,6 +52,12 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// needed, [`MountError::Symlink`] with [`Symlinks::Refuse`] or for a link of procfs,
     /// [`MountError::BadPath`], [`MountError::Raced`], else [`MountError::Io`].
     fn open_source(&self, path: &Path, symlinks: Symlinks) -> Result<Handle, MountError>;
+
+    /// Opens the longest part of a path that is there; `true` if that is all of it.
+    ///
+    /// # Errors
+    /// As `open_source`, but for [`MountError::Missing`].
+    fn open_existing(&self, path: &Path, symlinks: Symlinks) -> Result<(Handle, bool), MountError>;
 
     /// As `open_source`, but makes what is missing, parents included. Symlinks among what is
     /// there are followed or not, as `new` says; in what is made, none is, whoever plants it
@@ -76,6 +83,26 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// [`MountError::Unsupported`] for id mappings that the file system cannot do and for a
     /// recursive read-only mode that was required and cannot be kept; else [`MountError::Io`].
     fn bind(&self, source: &Handle, options: &BindOptions) -> Result<Tree, MountError>;
+
+    /// Checks that the mount `source` lies on can propagate as a bind of it is to, whoever makes
+    /// that bind.
+    ///
+    /// # Errors
+    /// [`MountError::NotShared`]; else [`MountError::Io`].
+    fn check_propagation(&self, source: &Handle, wanted: Propagation) -> Result<(), MountError>;
+
+    /// Whether a bind that stands shows what binding `source` anew would: the same file or
+    /// directory and, for a recursive one, the same mounts below it. Cost: one look at each mount
+    /// below both.
+    ///
+    /// # Errors
+    /// [`MountError::Io`].
+    fn is_current(
+        &self,
+        bind: &Attached,
+        source: &Handle,
+        options: &BindOptions,
+    ) -> Result<bool, MountError>;
 
     /// Makes an empty tmpfs.
     ///
@@ -146,8 +173,9 @@ pub trait Mounter: Send + Sync + fmt::Debug {
         limit: Duration,
     ) -> Result<Holders, MountError>;
 
-    /// Binds a directory on itself and makes it private, so that mounts below it are cheap and
-    /// stay in this mount namespace (and those cloned from it later). May be repeated.
+    /// Binds a directory on itself and makes it unbindable, so that mounts below it are cheap, stay
+    /// in this mount namespace (and those cloned from it later), and come along in no recursive
+    /// bind of a directory above. May be repeated.
     ///
     /// # Errors
     /// [`MountError::Io`] and as for [`open_source`](Mounter::open_source).

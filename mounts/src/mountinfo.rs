@@ -21,6 +21,12 @@ pub struct Entry {
     pub target: PathBuf,
     /// Options of this mount, separated by commas.
     pub options: OsString,
+    /// Whether it is in a peer group (`shared:N`).
+    pub shared: bool,
+    /// Whether mounts propagate to it from a peer group (`master:N`).
+    pub slave: bool,
+    /// Whether it cannot be bound, so that recursive binds leave it out (`unbindable`).
+    pub unbindable: bool,
     /// File system type, as in `ext4`.
     pub kind: OsString,
     /// What is mounted: a device, or any word.
@@ -78,8 +84,21 @@ fn entry(line: &[u8]) -> Result<Entry, &'static str> {
     let root = path(next("root")?);
     let target = path(next("mount point")?);
     let options = OsString::from_vec(unescape(next("options")?));
-    while next("separator")? != b"-" {} // optional fields: propagation
+    let (mut shared, mut slave, mut unbindable) = (false, false, false);
+    loop {
+        match next("separator")? {
+            b"-" => break,
+            b"unbindable" => unbindable = true,
+            field => {
+                shared |= field.starts_with(b"shared:");
+                slave |= field.starts_with(b"master:");
+            }
+        }
+    }
     Ok(Entry {
+        shared,
+        slave,
+        unbindable,
         id,
         parent,
         device,
@@ -139,6 +158,15 @@ mod tests {
     #[test]
     fn every_field() {
         let table = b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 propagate_from:2 - ext3 /dev/root rw,errors=continue\n";
+        let propagation = |line: &[u8]| {
+            let entries = parse(line).expect("a good line");
+            (entries[0].shared, entries[0].slave, entries[0].unbindable)
+        };
+        assert_eq!(propagation(table), (false, true, false));
+        let both = b"1 2 0:3 / / rw shared:7 master:1 - tmpfs none rw";
+        assert_eq!(propagation(both), (true, true, false));
+        let alone = b"1 2 0:3 / / rw unbindable - tmpfs none rw";
+        assert_eq!(propagation(alone), (false, false, true));
         let entries = parse(table).expect("a good table");
         let [entry] = entries.as_slice() else {
             unreachable!("one line");

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use nix::errno::Errno;
 
 /// What two names of one file have in common: device, major and minor, and inode.
-pub(crate) type Identity = ((u32, u32), u64);
+pub type Identity = ((u32, u32), u64);
 
 /// What statx(2) says of one file.
 #[derive(Debug, Clone, Copy)]
@@ -168,7 +168,7 @@ pub(crate) fn mount_and_file(
 pub(crate) struct MountAttributes<'a> {
     /// Flags MOUNT_ATTR_* to set.
     pub(crate) set: u64,
-    /// One of MS_PRIVATE, MS_SLAVE, MS_SHARED; 0 leaves the propagation.
+    /// One of MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_UNBINDABLE; 0 leaves the propagation.
     pub(crate) propagation: u64,
     /// The user namespace whose mappings the mount gets.
     pub(crate) user_namespace: Option<BorrowedFd<'a>>,

@@ -15,8 +15,9 @@ use nix::errno::Errno;
 use crate::driver::Mount;
 use crate::mounter::{
     Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holder, Holders,
-    Holds, MountEntry, MountError, MountId, Mounter, NewSource, PrivateRoot, Propagation, ReadOnly,
-    Source, Symlinks, TmpfsOptions, Tree, Want, create_source, open_source, real_path, resolve,
+    Holds, Identity, MountEntry, MountError, MountId, Mounter, NewSource, PrivateRoot, Propagation,
+    ReadOnly, Source, Symlinks, TmpfsOptions, Tree, Want, create_source, open_existing,
+    open_source, real_path, resolve,
 };
 
 /// First number given out.
@@ -40,7 +41,7 @@ struct Table {
 #[derive(Debug, Clone)]
 struct Entry {
     mount: MountEntry,
-    top: ((u32, u32), u64),
+    top: Identity,
     busy: bool,
     self_bind: bool,
 }
@@ -120,6 +121,39 @@ impl FakeMounter {
         }
     }
 
+    /// A tree that shows nothing of the host.
+    fn made_up(&self, shown: &str, read_only: bool) -> Result<Tree, MountError> {
+        let top = open_source(Path::new("/"), Symlinks::Follow)?;
+        let read_only = match read_only {
+            true => Effective::Recursive,
+            false => Effective::Writable,
+        };
+        self.tree(&top, Path::new(shown), Propagation::Private, read_only)
+    }
+
+    fn tree(
+        &self,
+        top: &Handle,
+        shown: &Path,
+        propagation: Propagation,
+        read_only: Effective,
+    ) -> Result<Tree, MountError> {
+        let id = self.table().number();
+        Ok(Tree {
+            fd: held(top)?,
+            shown: shown.to_owned(),
+            propagation,
+            read_only,
+            attached: Attached {
+                id,
+                last_id: id,
+                device: top.device(),
+                inode: top.inode(),
+            },
+            without: Vec::new(),
+        })
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,11 +165,29 @@ impl Table {
         target: PathBuf,
         root: &Path,
         device: (u32, u32),
-        top: ((u32, u32), u64),
+        top: Identity,
         self_bind: bool,
     ) -> MountId {
+        let id = self.number();
+        self.put(id, target, root, device, top, self_bind);
+        id
+    }
+
+    /// The next number.
+    fn number(&mut self) -> MountId {
         self.numbers += 1;
-        let id = FIRST + self.numbers;
+        FIRST + self.numbers
+    }
+
+    fn put(
+        &mut self,
+        id: MountId,
+        target: PathBuf,
+        root: &Path,
+        device: (u32, u32),
+        top: Identity,
+        self_bind: bool,
+    ) {
         let mount = MountEntry {
             id,
             parent: self.under(&target).unwrap_or(FIRST),
@@ -143,6 +195,7 @@ impl Table {
             device,
             root: root.to_owned(),
             propagation: Propagation::Private,
+            unbindable: self_bind,
         };
         let entry = Entry {
             mount,
@@ -151,7 +204,6 @@ impl Table {
             self_bind,
         };
         self.mounts.insert(id, entry);
-        id
     }
 
     /// The mount that a path lies on: the last one on its longest part.
@@ -225,26 +277,15 @@ fn held(handle: &Handle) -> Result<OwnedFd, MountError> {
     copy.map_err(|cause| MountError::io("hold", handle.path(), cause))
 }
 
-/// A tree that shows nothing of the host.
-fn made_up(shown: &str, read_only: bool) -> Result<Tree, MountError> {
-    let top = open_source(Path::new("/"), Symlinks::Follow)?;
-    Ok(Tree {
-        fd: held(&top)?,
-        shown: PathBuf::from(shown),
-        propagation: Propagation::Private,
-        read_only: if read_only {
-            Effective::Recursive
-        } else {
-            Effective::Writable
-        },
-        last_id: 0,
-    })
-}
-
 impl Mounter for FakeMounter {
     fn open_source(&self, path: &Path, symlinks: Symlinks) -> Result<Handle, MountError> {
         self.step("open", path)?;
         open_source(path, symlinks)
+    }
+
+    fn open_existing(&self, path: &Path, symlinks: Symlinks) -> Result<(Handle, bool), MountError> {
+        self.step("open", path)?;
+        open_existing(path, symlinks)
     }
 
     fn create_source(&self, path: &Path, new: &NewSource) -> Result<Source, MountError> {
@@ -257,52 +298,61 @@ impl Mounter for FakeMounter {
         resolve(root, subpath, want)
     }
 
+    fn check_propagation(&self, source: &Handle, wanted: Propagation) -> Result<(), MountError> {
+        if wanted == Propagation::Private || self.table().shared {
+            return Ok(());
+        }
+        Err(MountError::NotShared {
+            path: source.path().to_owned(),
+            mount: PathBuf::from("/"),
+            actual: "private",
+            wanted: "slave or shared",
+            needed: "shared",
+        })
+    }
+
     fn bind(&self, source: &Handle, options: &BindOptions) -> Result<Tree, MountError> {
         self.step("bind", source.path())?;
+        self.check_propagation(source, options.propagation)?;
         let private = options.propagation == Propagation::Private;
-        if !private && !self.table().shared {
-            return Err(MountError::NotShared {
-                path: source.path().to_owned(),
-                mount: PathBuf::from("/"),
-                actual: "private",
-                wanted: "slave or shared",
-                needed: "shared",
-            });
-        }
-        Ok(Tree {
-            fd: held(source)?,
-            shown: real_path(source)?,
-            propagation: options.propagation,
-            last_id: 0,
-            read_only: match options.read_only {
-                ReadOnly::Writable => Effective::Writable,
-                ReadOnly::Top if options.recursive || !private => Effective::Top,
-                ReadOnly::Top => Effective::Recursive,
-                ReadOnly::RecursiveIfPossible if private => Effective::Recursive,
-                ReadOnly::RecursiveIfPossible => Effective::Top,
-                ReadOnly::RecursiveRequired if private => Effective::Recursive,
-                ReadOnly::RecursiveRequired => {
-                    return Err(MountError::Unsupported {
-                        what: "recursive read-only with slave or shared propagation",
-                        path: source.path().to_owned(),
-                        advice: "use private propagation",
-                        cause: None,
-                    });
-                }
-            },
-        })
+        let read_only = match options.read_only {
+            ReadOnly::Writable => Effective::Writable,
+            ReadOnly::Top if options.recursive || !private => Effective::Top,
+            ReadOnly::Top => Effective::Recursive,
+            ReadOnly::RecursiveIfPossible if private => Effective::Recursive,
+            ReadOnly::RecursiveIfPossible => Effective::Top,
+            ReadOnly::RecursiveRequired if private => Effective::Recursive,
+            ReadOnly::RecursiveRequired => {
+                return Err(MountError::Unsupported {
+                    what: "recursive read-only with slave or shared propagation",
+                    path: source.path().to_owned(),
+                    advice: "use private propagation",
+                    cause: None,
+                });
+            }
+        };
+        self.tree(source, &real_path(source)?, options.propagation, read_only)
+    }
+
+    fn is_current(
+        &self,
+        bind: &Attached,
+        source: &Handle,
+        _options: &BindOptions,
+    ) -> Result<bool, MountError> {
+        Ok((source.device(), source.inode()) == (bind.device, bind.inode))
     }
 
     fn tmpfs(&self, options: &TmpfsOptions) -> Result<Tree, MountError> {
         self.step("make a", Path::new("tmpfs"))?;
-        made_up("tmpfs", options.read_only)
+        self.made_up("tmpfs", options.read_only)
     }
 
     fn view(&self, plan: &[Mount]) -> Result<Tree, MountError> {
         self.step("make an", Path::new("overlay"))?;
         let upper = |option: &String| option.starts_with("upperdir=");
         match plan {
-            [one] if !one.options.iter().any(upper) => made_up("overlay", true),
+            [one] if !one.options.iter().any(upper) => self.made_up("overlay", true),
             _ => Err(MountError::Unsupported {
                 what: "a read-only view",
                 path: PathBuf::from("overlay"),
@@ -324,13 +374,9 @@ impl Mounter for FakeMounter {
         let place = real_path(target)?;
         let (device, inode) = (top.device(), top.inode());
         let mut table = self.table();
-        let id = table.add(place, &tree.shown, device, (device, inode), false);
-        Ok(Attached {
-            id,
-            last_id: id,
-            device,
-            inode,
-        })
+        let id = tree.attached.id;
+        table.put(id, place, &tree.shown, device, (device, inode), false);
+        Ok(tree.attached)
     }
 
     fn detach(

@@ -51,8 +51,11 @@ impl Ground<'_> {
             .mounter
             .bind(&self.open(source), &BindOptions::default());
         let tree = tree.expect("a directory can be bound");
+        let known = tree.attached();
         let attached = self.mounter.attach(tree, &self.open(target));
-        attached.expect("a directory can be mounted on")
+        let attached = attached.expect("a directory can be mounted on");
+        assert_eq!(attached, known, "it is known before it stands");
+        attached
     }
 
     fn detach(&self, target: &Path, attached: &Attached) -> Result<Detached, MountError> {

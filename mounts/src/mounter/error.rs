@@ -81,7 +81,7 @@ pub enum MountError {
     },
     /// Something else is mounted on top of or inside what was to be unmounted.
     #[error(
-        "mount {other} stands on {}, above mount {expected}, and is not layerd's; unmount it first",
+        "mount {other} stands on {}, above mount {expected}; unmount it, or detach what it belongs to, first",
         path.display()
     )]
     Covered {

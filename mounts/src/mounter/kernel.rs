@@ -16,7 +16,7 @@ use super::idmap::UserNamespace;
 use super::{
     Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holders, MountEntry,
     MountError, MountId, Mounter, NewSource, PrivateRoot, Propagation, ReadOnly, Source, Symlinks,
-    TmpfsOptions, Tree, Want, features, holders, overlay, path, root, table, unmount,
+    TmpfsOptions, Tree, Want, features, holders, layout, overlay, path, root, table, unmount,
 };
 use crate::driver::Mount;
 use crate::sys::{self, MountAttributes};
@@ -38,6 +38,10 @@ impl Mounter for KernelMounter {
         path::open_source(path, symlinks)
     }
 
+    fn open_existing(&self, path: &Path, symlinks: Symlinks) -> Result<(Handle, bool), MountError> {
+        path::open_existing(path, symlinks)
+    }
+
     fn create_source(&self, path: &Path, new: &NewSource) -> Result<Source, MountError> {
         path::create_source(path, new)
     }
@@ -48,6 +52,7 @@ impl Mounter for KernelMounter {
 
     fn bind(&self, source: &Handle, options: &BindOptions) -> Result<Tree, MountError> {
         check_propagation(source, options.propagation)?;
+        let without = layout::left_out(source, options)?;
         let tree = clone(source, options.recursive)?;
         let last_id = if options.recursive {
             last_id(source)?
@@ -59,13 +64,29 @@ impl Mounter for KernelMounter {
             let namespace = UserNamespace::new(ids)?;
             shift(tree.as_fd(), source.path(), options.recursive, &namespace)?;
         }
+        let read_only = effective(tree.as_fd(), source.path(), whole)?;
+        let tree = new_tree(tree, source.path(), options.propagation, read_only)?;
         Ok(Tree {
-            read_only: effective(tree.as_fd(), source.path(), whole)?,
-            fd: tree,
-            shown: source.path().to_owned(),
-            propagation: options.propagation,
-            last_id,
+            attached: Attached {
+                last_id: last_id.max(tree.attached.id),
+                ..tree.attached
+            },
+            without,
+            ..tree
         })
+    }
+
+    fn check_propagation(&self, source: &Handle, wanted: Propagation) -> Result<(), MountError> {
+        check_propagation(source, wanted)
+    }
+
+    fn is_current(
+        &self,
+        bind: &Attached,
+        source: &Handle,
+        options: &BindOptions,
+    ) -> Result<bool, MountError> {
+        layout::is_current(bind, source, options)
     }
 
     fn tmpfs(&self, options: &TmpfsOptions) -> Result<Tree, MountError> {
@@ -86,17 +107,11 @@ impl Mounter for KernelMounter {
         let flags = flags.iter().filter(|(wanted, _)| *wanted);
         let flags = flags.fold(MountAttrFlags::empty(), |all, (_, flag)| all | *flag);
         let fd = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(fail)?;
-        Ok(Tree {
-            fd,
-            shown,
-            propagation: Propagation::Private,
-            read_only: if options.read_only {
-                Effective::Recursive
-            } else {
-                Effective::Writable
-            },
-            last_id: 0,
-        })
+        let read_only = match options.read_only {
+            true => Effective::Recursive,
+            false => Effective::Writable,
+        };
+        new_tree(fd, &shown, Propagation::Private, read_only)
     }
 
     fn view(&self, plan: &[Mount]) -> Result<Tree, MountError> {
@@ -113,8 +128,9 @@ impl Mounter for KernelMounter {
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
         );
         moved.map_err(|cause| refused(target, cause))?;
-        let attached = settle(&tree, target.path());
-        attached.inspect_err(|_| unmount::undo(tree.fd.as_fd(), target.path()))
+        let placed = settle(&tree, target.path()).and_then(|()| unmount::prune(&tree));
+        placed.inspect_err(|_| unmount::undo(tree.fd.as_fd(), target.path()))?;
+        Ok(tree.attached)
     }
 
     fn detach(
@@ -154,6 +170,30 @@ impl Mounter for KernelMounter {
     fn features(&self) -> Vec<Feature> {
         features::probe(self)
     }
+}
+
+/// One mount that was just made.
+pub(super) fn new_tree(
+    fd: OwnedFd,
+    shown: &Path,
+    propagation: Propagation,
+    read_only: Effective,
+) -> Result<Tree, MountError> {
+    let seen = sys::mount_and_file(fd.as_fd(), c"", false);
+    let (id, (device, inode)) = seen.map_err(|cause| MountError::io("look at", shown, cause))?;
+    Ok(Tree {
+        fd,
+        shown: shown.to_owned(),
+        propagation,
+        read_only,
+        attached: Attached {
+            id,
+            last_id: id,
+            device,
+            inode,
+        },
+        without: Vec::new(),
+    })
 }
 
 /// Slaves and peers need somebody to listen to.
@@ -289,7 +329,7 @@ pub(super) fn propagation_word(propagation: Propagation) -> u64 {
 }
 
 /// The kernel makes shared what is put on a shared mount, whatever it was before.
-fn settle(tree: &Tree, target: &Path) -> Result<Attached, MountError> {
+fn settle(tree: &Tree, target: &Path) -> Result<(), MountError> {
     if tree.propagation != Propagation::Shared {
         let attributes = MountAttributes {
             propagation: propagation_word(tree.propagation),
@@ -298,15 +338,7 @@ fn settle(tree: &Tree, target: &Path) -> Result<Attached, MountError> {
         sys::mount_setattr(tree.fd.as_fd(), true, &attributes)
             .map_err(|cause| MountError::io("change mount on", target, cause))?;
     }
-    let fail = |cause| MountError::io("look at the mount on", target, cause);
-    let id = sys::mount_id(tree.fd.as_fd(), c"", false).map_err(fail)?;
-    let stat = sys::stat(tree.fd.as_fd(), c"").map_err(fail)?;
-    Ok(Attached {
-        id,
-        last_id: tree.last_id.max(id),
-        device: stat.device,
-        inode: stat.inode,
-    })
+    Ok(())
 }
 
 /// The kernel only says EINVAL.

@@ -8,7 +8,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen,
 };
 
-use super::kernel::{KernelMounter, said};
+use super::kernel::{KernelMounter, new_tree, said};
 use super::{
     BindOptions, Effective, Handle, MountError, Mounter, Propagation, ReadOnly, Symlinks, Tree,
 };
@@ -49,13 +49,7 @@ fn overlay(mounter: &KernelMounter, mount: &Mount) -> Result<Tree, MountError> {
     fsconfig_create(&context).map_err(|cause| said(&context, "make an", &shown, cause))?;
     let flags = MountAttrFlags::MOUNT_ATTR_RDONLY;
     let fd = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(fail)?;
-    Ok(Tree {
-        fd,
-        shown,
-        propagation: Propagation::Private,
-        read_only: Effective::Recursive,
-        last_id: 0,
-    })
+    new_tree(fd, &shown, Propagation::Private, Effective::Recursive)
 }
 
 /// Passes one option on. Layers go one by one, because their paths together are too long for one

@@ -12,6 +12,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{Mode, mkdirat};
 
 use super::{Handle, MountError, NewSource, Source, Symlinks, Want};
+use crate::sys::{self, Identity};
 
 /// Tries while somebody renames directories. Each takes microseconds; 1,000 exchanges a
 /// millisecond were not seen to fail more than a few in a row.
@@ -84,6 +85,11 @@ pub(crate) fn create_source(path: &Path, new: &NewSource) -> Result<Source, Moun
     Ok(Source { handle: at, made })
 }
 
+/// See [`super::Mounter::open_existing`].
+pub(crate) fn open_existing(path: &Path, symlinks: Symlinks) -> Result<(Handle, bool), MountError> {
+    existing(path, symlinks).map(|(handle, missing)| (handle, missing.is_empty()))
+}
+
 /// Opens as much of a path as there is. Answers the names that are missing below.
 fn existing(path: &Path, symlinks: Symlinks) -> Result<(Handle, Vec<&OsStr>), MountError> {
     let mut missing = Vec::new();
@@ -109,6 +115,34 @@ fn existing(path: &Path, symlinks: Symlinks) -> Result<(Handle, Vec<&OsStr>), Mo
                 });
             }
         }
+    }
+}
+
+/// See [`Handle::lineage`].
+pub(super) fn lineage(handle: &Handle) -> Result<Vec<Identity>, MountError> {
+    let fail = |cause| MountError::io("look above", handle.path(), cause);
+    let mut all = Vec::new();
+    let mut at = if handle.is_dir() {
+        handle
+            .fd
+            .try_clone()
+            .map_err(|cause| MountError::io("look above", handle.path(), cause))?
+    } else {
+        all.push((handle.device(), handle.inode()));
+        let path = super::table::real_path(handle)?;
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        open_source(parent, Symlinks::Refuse)?.fd
+    };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut here = sys::mount_and_file(at.as_fd(), c"", false).map_err(fail)?;
+    loop {
+        all.push(here.1);
+        at = openat(&at, "..", flags, Mode::empty()).map_err(fail)?;
+        let above = sys::mount_and_file(at.as_fd(), c"", false).map_err(fail)?;
+        if above == here {
+            return Ok(all); // the root is its own parent
+        }
+        here = above;
     }
 }
 

@@ -1,22 +1,25 @@
 //! The private mount root: a directory bound on itself, so that no other mount namespace hears of
-//! what is mounted below. A bind into a group of peers costs several times as much.
+//! what is mounted below, and no recursive bind takes it along. A bind into a group of peers costs
+//! several times as much.
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use nix::mount::MsFlags;
+
 use super::kernel::KernelMounter;
 use super::{
-    BindOptions, Detached, Handle, Holders, MountEntry, MountError, Mounter, PrivateRoot,
-    Propagation, Symlinks, path, table, unmount,
+    BindOptions, Detached, Handle, Holders, MountEntry, MountError, Mounter, PrivateRoot, Symlinks,
+    path, table, unmount,
 };
+use crate::sys::{self, MountAttributes};
 
 /// See [`Mounter::private_root`].
 pub(super) fn make(mounter: &KernelMounter, path: &Path) -> Result<PrivateRoot, MountError> {
     let root = path::open_source(path, Symlinks::Follow)?;
     if let Some(own) = bound_on_itself(&root)? {
-        if own.propagation != Propagation::Private {
-            unmount::make_private(root.as_fd(), false)
-                .map_err(|cause| MountError::io("make private", path, cause))?;
+        if !own.unbindable {
+            make_unbindable(&root, path)?;
         }
         return Ok(PrivateRoot::Already);
     }
@@ -25,7 +28,17 @@ pub(super) fn make(mounter: &KernelMounter, path: &Path) -> Result<PrivateRoot, 
     }
     let tree = mounter.bind(&root, &BindOptions::default())?;
     mounter.attach(tree, &root)?;
+    make_unbindable(&path::open_source(path, Symlinks::Follow)?, path)?;
     Ok(PrivateRoot::Made)
+}
+
+fn make_unbindable(root: &Handle, shown: &Path) -> Result<(), MountError> {
+    let attributes = MountAttributes {
+        propagation: MsFlags::MS_UNBINDABLE.bits(),
+        ..MountAttributes::default()
+    };
+    sys::mount_setattr(root.as_fd(), false, &attributes)
+        .map_err(|cause| MountError::io("make unbindable", shown, cause))
 }
 
 /// See [`Mounter::release_private_root`].

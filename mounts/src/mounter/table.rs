@@ -134,11 +134,11 @@ fn entry(stat: MountStat) -> MountEntry {
         } else {
             Propagation::Private
         },
+        unbindable: has(MsFlags::MS_UNBINDABLE),
     }
 }
 
-/// What all of the mount table says. It does not tell propagation, so everything counts as
-/// private: then slaves and peers are refused rather than promised.
+/// What all of the mount table says.
 pub(super) fn old() -> Result<Vec<MountEntry>, MountError> {
     let entries = mountinfo::read()?.into_iter();
     Ok(entries
@@ -148,7 +148,12 @@ pub(super) fn old() -> Result<Vec<MountEntry>, MountError> {
             target: entry.target,
             device: entry.device,
             root: entry.root,
-            propagation: Propagation::Private,
+            propagation: match (entry.shared, entry.slave) {
+                (true, _) => Propagation::Shared,
+                (false, true) => Propagation::Slave,
+                (false, false) => Propagation::Private,
+            },
+            unbindable: entry.unbindable,
         })
         .collect())
 }

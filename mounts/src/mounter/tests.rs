@@ -11,6 +11,7 @@ use super::{
 };
 use crate::rig::{LoopDisk, enter_private_mounts};
 
+mod ancestors;
 mod going;
 mod ids;
 mod options;

@@ -7,6 +7,7 @@ use super::MountError;
 #[cfg(doc)]
 use super::Mounter;
 use crate::driver::IdMaps;
+pub use crate::sys::Identity;
 use crate::sys::{self, Stat};
 
 /// Number of a mount, 64 bits, never used again until the machine restarts (Linux 6.8). Older
@@ -85,6 +86,15 @@ impl Handle {
     #[must_use]
     pub fn inode(&self) -> u64 {
         self.stat.inode
+    }
+
+    /// Device and inode of it and of each directory it lies in, itself first, the root last. Goes
+    /// by `..`, so mounts are left upwards as `cd ..` leaves them. One look at each.
+    ///
+    /// # Errors
+    /// [`MountError::Io`]; [`MountError::Missing`] for a file that was moved meanwhile.
+    pub fn lineage(&self) -> Result<Vec<Identity>, MountError> {
+        super::path::lineage(self)
     }
 }
 
@@ -203,6 +213,9 @@ pub struct BindOptions {
     pub noexec: bool,
     /// Show what belongs to the container ids as belonging to the host ids, and write it back.
     pub ids: Option<IdMaps>,
+    /// Mounts that a recursive, private bind leaves out, with all that stands on them. Other binds
+    /// take them along.
+    pub without: Vec<MountId>,
 }
 
 /// A tmpfs. nosuid and nodev are set unless told otherwise, as Docker does.
@@ -251,11 +264,19 @@ pub struct Tree {
     pub(crate) shown: PathBuf,
     pub(crate) propagation: Propagation,
     pub(crate) read_only: Effective,
-    /// See [`Attached::last_id`]; 0 if it is one mount.
-    pub(crate) last_id: MountId,
+    pub(crate) attached: Attached,
+    /// Paths below its top whose mounts are not to come along.
+    pub(crate) without: Vec<PathBuf>,
 }
 
 impl Tree {
+    /// What will be known of it once it stands. The kernel numbers a mount when it makes it, so this
+    /// can be written down before [`Mounter::attach`].
+    #[must_use]
+    pub fn attached(&self) -> Attached {
+        self.attached
+    }
+
     /// How read-only it is, read back from the kernel.
     #[must_use]
     pub fn read_only(&self) -> Effective {
@@ -321,6 +342,8 @@ pub struct MountEntry {
     pub root: PathBuf,
     /// How mounts below it propagate; a mount that gives and takes counts as shared.
     pub propagation: Propagation,
+    /// Whether recursive binds leave it out, with all that stands on it.
+    pub unbindable: bool,
 }
 
 /// Somebody who uses a file system.

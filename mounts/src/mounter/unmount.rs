@@ -22,7 +22,7 @@ use nix::sys::stat::Mode;
 use super::kernel::propagation_word;
 use super::{
     Attached, DetachMode, Detached, Handle, MountEntry, MountError, MountId, Propagation, Symlinks,
-    holders, path, table,
+    Tree, holders, path, table,
 };
 use crate::sys::{self, Identity, MountAttributes};
 
@@ -166,7 +166,7 @@ impl<'a> Place<'a> {
     }
 }
 
-pub(super) fn make_private(mount: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
+fn make_private(mount: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
     let attributes = MountAttributes {
         propagation: propagation_word(Propagation::Private),
         ..MountAttributes::default()
@@ -310,6 +310,40 @@ fn drop_lazily(place: &Place<'_>, id: MountId) -> Result<Option<Detached>, Mount
         Err(cause) => return Err(place.fail(cause)),
     }
     Ok((!table::is_mounted(id)?).then_some(Detached::Now))
+}
+
+/// Takes the mounts that are not to come along out of a tree that was just put in place. It is
+/// private, so their originals stay.
+pub(super) fn prune(tree: &Tree) -> Result<(), MountError> {
+    if tree.without.is_empty() {
+        return Ok(());
+    }
+    let (id, last) = (tree.attached.id, tree.attached.last_id);
+    let came_along = |mount: MountId| !table::is_unique(id) || (id < mount && mount <= last);
+    let top = Handle::new(
+        tree.fd
+            .try_clone()
+            .map_err(|cause| MountError::io("look at", &tree.shown, cause))?,
+        &tree.shown,
+    )?;
+    let top = table::real_path(&top)?;
+    for inner in &tree.without {
+        let target = top.join(inner);
+        let place = match Place::new(&target) {
+            Err(MountError::Missing { .. }) => continue, // it stood inside another one of these
+            place => place?,
+        };
+        let below = place.parent.mount_id()?;
+        while let Some(mount) = place.top()?.filter(|mount| *mount != below) {
+            if !came_along(mount) {
+                break;
+            }
+            place
+                .unmount(MntFlags::MNT_DETACH)
+                .map_err(|cause| place.fail(cause))?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes back a mount whose attachment failed half-way; the first error counts.

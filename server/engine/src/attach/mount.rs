@@ -351,10 +351,8 @@ fn bind_options(
             spec::ReadOnly::RoRecursiveRequired => ReadOnly::RecursiveRequired,
         },
         propagation,
-        nosuid: false,
-        nodev: false,
-        noexec: false,
         ids,
+        ..BindOptions::default()
     }
 }
 
