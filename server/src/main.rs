@@ -117,12 +117,12 @@ fn serve(settings: &Settings) -> ExitCode {
     let config = match Config::load(settings) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("layerd: {}", with_causes(&error));
+            logging::complain(&error);
             return ExitCode::from(2);
         }
     };
     if let Err(error) = logging::start(&config.log) {
-        eprintln!("layerd: {}", with_causes(&error));
+        logging::complain(&error);
         return ExitCode::from(2);
     }
     match daemon::run(config) {

@@ -1,7 +1,14 @@
 //! What operators read.
 
+use std::process::Command;
+use std::time::Duration;
+
+use layerd_integration::process::Server;
 use layerd_integration::{Daemon, Scratch, Snapshots};
+use nix::sys::signal::Signal;
 use serde_json::Value;
+
+use crate::{program, run};
 
 /// One call of each kind that changes something.
 fn mutate(client: &mut Snapshots) {
@@ -129,4 +136,63 @@ fn root_a_key_cannot_forge_a_line() {
         "{log}"
     );
     assert!(!log.contains('\u{1b}'), "{log:?}");
+}
+
+/// layerd with standard error as systemd's journal would have it: `JOURNAL_STREAM` names it.
+fn in_journal(scratch: &Scratch, more: &[&str]) -> Command {
+    let script = "export JOURNAL_STREAM=$(stat -Lc %d:%i /dev/stderr); exec \"$0\" \"$@\"";
+    let mut shell = Command::new("sh");
+    shell.args(["-euc", script]).arg(program());
+    let below = |name: &str| scratch.path().join(name);
+    shell.arg("--socket").arg(below("s")).args(more);
+    if !more.contains(&"--root") {
+        shell.arg("--root").arg(below("root"));
+    }
+    shell
+}
+
+#[test]
+fn root_the_journal_gets_priorities_and_no_second_time() {
+    let scratch = Scratch::new();
+    for (more, start) in [
+        (&[][..], "<6>layerd::daemon: ready "),
+        (&["--log-format", "json"], "<6>{"),
+    ] {
+        let log = scratch.path().join(format!("log{}", more.len()));
+        let mut server = Server::start(&in_journal(&scratch, more), &log);
+        server.wait_for(&scratch.path().join("s"));
+        assert!(
+            server
+                .end(Signal::SIGTERM, Duration::from_secs(30))
+                .success()
+        );
+        let log = server.log();
+        assert!(log.lines().any(|line| line.starts_with(start)), "{log}");
+        assert!(log.lines().all(|line| line.starts_with("<6>")), "{log}");
+    }
+    let file = scratch.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for (more, start) in [
+        (["--config", "missing"], "<3>layerd: read the configuration"),
+        (
+            ["--root", file.to_str().unwrap()],
+            "<3>layerd: prepare the data directory",
+        ),
+    ] {
+        let mut command = in_journal(&scratch, &more);
+        let ended = command.output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert!(said.lines().any(|line| line.starts_with(start)), "{said}");
+    }
+}
+
+/// A key of a snapshot is quoted; a path in an error is not.
+#[test]
+fn root_a_path_cannot_forge_a_line() {
+    let scratch = Scratch::new();
+    let root = scratch.path().join("a\n<3>forged");
+    let refused = run(&["--root", root.to_str().unwrap()]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("a\\n<3>forged"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
