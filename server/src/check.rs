@@ -1,4 +1,7 @@
-//! `layerd check`: the configuration and the host, without starting.
+//! `layerd check`: the configuration, the host and the unit, without starting.
+
+mod metrics;
+mod unit;
 
 use std::collections::BTreeMap;
 use std::io::{Write as _, stdout};
@@ -11,25 +14,47 @@ use crate::config::{Config, InForce};
 use crate::{Settings, with_causes};
 
 /// One thing that was looked at, as `--json` prints it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Looked {
     check: &'static str,
     ok: bool,
     /// Whether layerd cannot run unless it is well.
     needed: bool,
+    /// Whether something that the configuration asks for does not work unless it is well.
+    wanted: bool,
     found: String,
-    /// What to change; empty if nothing.
+    /// What to change, for people; empty if nothing.
     advice: String,
+    /// A command for a shell that changes it; empty if there is none.
+    fix: String,
 }
 
 impl Looked {
     fn failed(check: &'static str, error: &dyn std::error::Error) -> Self {
         Self {
             check,
-            ok: false,
             needed: true,
             found: with_causes(error),
-            advice: String::new(),
+            ..Self::default()
+        }
+    }
+
+    fn well(check: &'static str, found: &str) -> Self {
+        Self {
+            check,
+            ok: true,
+            found: found.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Something configured that does not work; layerd runs without it.
+    fn unwell(check: &'static str, found: String) -> Self {
+        Self {
+            check,
+            wanted: true,
+            found,
+            ..Self::default()
         }
     }
 }
@@ -50,18 +75,16 @@ pub(crate) fn run(settings: &Settings, json: bool) -> ExitCode {
             return verdict(&[failed], None, json);
         }
     };
-    let valid = Looked {
-        check: "configuration",
-        ok: true,
+    let mut all = vec![Looked {
         needed: true,
-        found: "valid".to_owned(),
-        advice: String::new(),
-    };
-    let mut all = vec![valid];
+        ..Looked::well("configuration", "valid")
+    }];
     match Overlay::check(&config.root, &config.overlay) {
         Ok(findings) => all.extend(findings.into_iter().map(Looked::from)),
         Err(error) => all.push(Looked::failed("root", &error)),
     }
+    all.extend(metrics::look(&config));
+    all.extend(unit::look(&config, settings.config.as_deref()));
     let settings = InForce::new(&config, settings).settings;
     verdict(&all, Some(Told { settings }), json)
 }
@@ -74,6 +97,7 @@ impl From<layerd_mounts::Finding> for Looked {
             needed: finding.needed,
             found: finding.detail,
             advice: finding.advice,
+            ..Self::default()
         }
     }
 }
@@ -97,12 +121,12 @@ fn verdict(all: &[Looked], told: Option<Told>, json: bool) -> ExitCode {
 }
 
 fn line(looked: &Looked) {
-    let verdict = if looked.needed && !looked.ok {
-        "FAIL"
-    } else {
-        "ok  "
+    let verdict = match (looked.ok, looked.needed, looked.wanted) {
+        (false, true, _) => "FAIL",
+        (false, false, true) => "warn",
+        _ => "ok  ",
     };
-    let text = format!("{} {}", looked.found, looked.advice);
+    let text = format!("{} {}{}", looked.found, looked.advice, looked.fix);
     // A reader that closed the pipe has seen enough.
     let _ = writeln!(stdout(), "{verdict} {}: {}", looked.check, text.trim_end());
 }

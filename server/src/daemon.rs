@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::content::Content;
 use crate::grpc::gate::Gate;
 use crate::listener::{Latest, ListenError, Listener};
+use crate::optional::Failures;
 use crate::reaper::{self, Nudge};
 use crate::tasks::Tasks;
 use crate::traces::Traces;
@@ -47,10 +48,6 @@ pub(crate) enum DaemonError {
     Listen(#[from] ListenError),
     #[error("set up the services")]
     Services(#[source] tonic_reflection::server::Error),
-    #[error("serve metrics")]
-    Metrics(#[from] metrics::MetricsError),
-    #[error("send traces to `tracing.endpoint`")]
-    Traces(#[source] tonic::transport::Error),
     #[error("serve")]
     Serve(#[from] tonic::transport::Error),
     #[error("the database failed; start layerd again")]
@@ -110,18 +107,20 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     let calls = Calls::default();
     tasks.spawn(|stop| watch(engine.clone(), tasks.clone(), calls.clone(), stop));
     let gate = Gate::new(config.limits, calls);
+    let failures = Failures::default();
     let parts = grpc::Parts {
         engine: engine.clone(),
         tasks: tasks.clone(),
         nudge,
         started,
         in_force: Arc::new(config.in_force.clone()),
+        failures: failures.clone(),
     };
     if let Some(address) = &config.metrics {
-        metrics::serve(address, engine.clone(), &tasks).await?;
+        metrics::serve(address, engine.clone(), &tasks, &failures).await;
     }
     let unpack = unpacking(&config, &tasks);
-    let (traces, flush) = Traces::start(&config.tracing, &tasks).map_err(DaemonError::Traces)?;
+    let (traces, flush) = Traces::start(&config.tracing, &tasks, &failures);
     let router = grpc::router(parts, unpack, health_service, gate, traces);
     let router = router.map_err(DaemonError::Services)?;
     let clients = listener.accept(tasks.stopping());

@@ -39,6 +39,7 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::config::{InForce, UnpackConfig};
 use crate::content::Content;
+use crate::optional::Failures;
 use crate::reaper::Nudge;
 use crate::tasks::Tasks;
 use crate::traces::Traces;
@@ -70,6 +71,8 @@ pub(crate) struct Parts {
     pub(crate) started: Instant,
     /// What the daemon was told.
     pub(crate) in_force: Arc<InForce>,
+    /// Optional services that do not work.
+    pub(crate) failures: Failures,
 }
 
 impl Parts {

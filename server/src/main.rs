@@ -15,6 +15,7 @@ mod logging;
 mod man;
 mod metrics;
 mod notify;
+mod optional;
 mod reaper;
 mod tasks;
 mod traces;

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
+use std::{fmt, fs, io};
 
 use axum::Router;
 use axum::routing::get;
@@ -22,13 +22,15 @@ use metrics::{
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use nix::sys::statvfs::statvfs;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::time::interval;
+use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tracing::{error, info};
 
 use crate::listener::remove_stale;
+use crate::optional::Failures;
 use crate::tasks::Tasks;
+use crate::with_causes;
 
 /// Bounds of histograms of time, in seconds: from an answer out of memory to a hanging disk's.
 const SECONDS: [f64; 16] = [
@@ -39,6 +41,10 @@ const SECONDS: [f64; 16] = [
 const COUNTS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 /// How often the histograms' samples are gathered, so that they take no memory when nobody asks.
 const GATHER_EVERY: Duration = Duration::from_secs(5);
+/// Pause after an address could not be had.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// The setting that asks for all this.
+const KEY: &str = "metrics.address";
 
 /// Where metrics are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +65,15 @@ impl Address {
     }
 }
 
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// Why there are no metrics.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MetricsError {
@@ -72,20 +87,59 @@ pub(crate) enum MetricsError {
     },
 }
 
-/// Starts to count, and answers `GET /metrics` until the daemon stops. Once in a process.
+/// Starts to count, and answers `GET /metrics` until the daemon stops. Once in a process. An
+/// address that cannot be had is tried again until it can.
 pub(crate) async fn serve(
     address: &Address,
     engine: Arc<Engine>,
     tasks: &Tasks,
-) -> Result<(), MetricsError> {
-    let handle = start()?;
+    failures: &Failures,
+) {
+    let handle = match start() {
+        Ok(handle) => handle,
+        Err(cause) => return failed(&cause.into(), failures),
+    };
     let gathered = handle.clone();
     tasks.spawn(|stop| gather(gathered, stop));
     let (calls, started) = (tasks.clone(), Timestamp::now());
     let page = move || page(engine.clone(), calls.clone(), handle.clone(), started);
     let app = Router::new().route("/metrics", get(page));
+    match listen(address, app.clone(), tasks).await {
+        Ok(()) => info!(%address, "serving metrics"),
+        Err(error) => {
+            failed(&error, failures);
+            let again = listen_again(address.clone(), app, tasks.clone(), failures.clone());
+            tasks.spawn(|stop| async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = again => {}
+                }
+            });
+        }
+    }
+}
+
+fn failed(error: &MetricsError, failures: &Failures) {
+    let reason = with_causes(error);
+    error!(reason, "metrics are not served");
+    failures.add(KEY, reason);
+}
+
+async fn listen_again(address: Address, app: Router, tasks: Tasks, failures: Failures) {
+    loop {
+        sleep(RETRY_PAUSE).await;
+        match listen(&address, app.clone(), &tasks).await {
+            Ok(()) => break,
+            Err(error) => failures.add(KEY, with_causes(&error)),
+        }
+    }
+    failures.clear(KEY);
+    info!(%address, "serving metrics");
+}
+
+async fn listen(address: &Address, app: Router, tasks: &Tasks) -> Result<(), MetricsError> {
     let failed = |cause| MetricsError::Listen {
-        address: format!("{address:?}"),
+        address: address.to_string(),
         cause,
     };
     match address {
@@ -101,7 +155,6 @@ pub(crate) async fn serve(
             tasks.spawn(|stop| answer(socket, app, stop));
         }
     }
-    info!(?address, "serving metrics");
     Ok(())
 }
 

@@ -23,15 +23,19 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use tonic::Code;
 use tonic::codegen::http::HeaderMap;
 use tonic::metadata::{MetadataMap, MetadataValue};
-use tonic::transport::Error;
+use tracing::error;
 
 use crate::content::{NAMESPACE, namespace_of};
+use crate::optional::Failures;
 use crate::tasks::Tasks;
+use crate::with_causes;
 
 pub(crate) use export::{Endpoint, Flush};
 
 /// What stands in a span where a call's service and method are not known.
 const OTHER: &str = "other";
+/// The setting that asks for traces.
+const KEY: &str = "tracing.endpoint";
 
 /// Where traces go, and which.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,24 +53,34 @@ pub(crate) struct TracingConfig {
 pub(crate) struct Traces(Option<SdkTracer>);
 
 impl Traces {
-    /// Starts to send, if there is somebody to send to. What is left at the end is sent by the
-    /// second part. Connects when there is something to send.
-    ///
-    /// # Errors
-    /// If the endpoint is none.
-    pub(crate) fn start(config: &TracingConfig, tasks: &Tasks) -> Result<(Self, Flush), Error> {
+    /// Starts to send, if there is a collector to send to. What is left at the end is sent by the
+    /// second part. Connects when there is something to send; a collector that cannot be used is
+    /// noted in `failures`.
+    pub(crate) fn start(
+        config: &TracingConfig,
+        tasks: &Tasks,
+        failures: &Failures,
+    ) -> (Self, Flush) {
         let Some(endpoint) = &config.endpoint else {
-            return Ok((Self(None), Flush::default()));
+            return (Self(None), Flush::default());
         };
         let resource = resource(&config.service_name);
-        let (queue, flush) = export::start(endpoint, &resource, tasks)?;
+        let (queue, flush) = match export::start(endpoint, &resource, tasks, failures) {
+            Ok(started) => started,
+            Err(cause) => {
+                let reason = with_causes(&cause);
+                error!(%endpoint, reason, "traces are not sent");
+                failures.add(KEY, reason);
+                return (Self(None), Flush::default());
+            }
+        };
         let ratio = Sampler::TraceIdRatioBased(config.sampling_ratio);
         let provider = SdkTracerProvider::builder()
             .with_sampler(Sampler::ParentBased(Box::new(ratio)))
             .with_span_processor(queue)
             .with_resource(resource)
             .build();
-        Ok((Self(Some(provider.tracer("layerd"))), flush))
+        (Self(Some(provider.tracer("layerd"))), flush)
     }
 
     /// The span of a call that begins; none if it is not traced.

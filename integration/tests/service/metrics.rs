@@ -1,11 +1,18 @@
 //! What Prometheus reads.
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
+use layerd_integration::process::{Server, output, wait_until};
 use layerd_integration::{Daemon, Scratch};
+use nix::sys::signal::Signal;
+
+use crate::run;
 
 /// Asks once, as Prometheus does.
 pub(crate) fn get(socket: &Path, target: &str) -> (String, String) {
@@ -69,4 +76,68 @@ fn root_nothing_is_served_unless_asked_for() {
     let scratch = Scratch::new();
     let daemon = Daemon::start(scratch.path());
     assert!(!daemon.log().contains("serving metrics"));
+}
+
+/// Storage does not depend on metrics. The address is taken when it becomes free.
+#[test]
+fn root_an_address_that_is_taken_stops_nothing() {
+    let scratch = Scratch::new();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap();
+    let config = scratch.path().join("config.toml");
+    std::fs::write(&config, format!("[metrics]\naddress = \"{address}\"\n")).unwrap();
+    let arguments = ["--config", config.to_str().unwrap()];
+    let daemon = Daemon::start_with(scratch.path(), &arguments);
+    daemon.snapshots().prepare("key", "", &[]).unwrap();
+    let log = daemon.log();
+    assert!(log.contains("metrics are not served"), "{log}");
+    let info = || {
+        let mut layerctl = Command::new(crate::program().with_file_name("layerctl"));
+        layerctl.arg("--address").arg(daemon.socket());
+        output(layerctl.args(["info", "-o", "json"]))
+    };
+    let wanted = format!("`metrics.address` does not work: listen at {address}");
+    assert!(info().contains(&wanted), "{}", info());
+    let check = run(&[&["check"][..], &arguments].concat());
+    let said = String::from_utf8(check.stdout).unwrap();
+    assert!(
+        said.contains(&format!("warn metrics: {address} cannot be had")),
+        "{said}"
+    );
+    assert!(check.status.success(), "layerd runs all the same");
+    drop(other);
+    wait_until("metrics", Duration::from_secs(30), || {
+        !info().contains(&wanted)
+    });
+    let check = run(&[&["check"][..], &arguments].concat());
+    let said = String::from_utf8(check.stdout).unwrap();
+    assert!(said.contains("is served by layerd"), "{said}");
+}
+
+#[test]
+fn root_a_journal_that_is_not_there_stops_nothing() {
+    let scratch = Scratch::new();
+    let mut unshare = Command::new("unshare");
+    let script = "[ ! -d /run/systemd ] || mount -t tmpfs none /run/systemd; exec \"$0\" \"$@\"";
+    unshare
+        .args(["--mount", "--", "sh", "-euc", script])
+        .arg(crate::program());
+    let (socket, log) = (scratch.path().join("s"), scratch.path().join("log"));
+    unshare.arg("--root").arg(scratch.path().join("root"));
+    unshare
+        .arg("--socket")
+        .arg(&socket)
+        .args(["--log-format", "journald"]);
+    let mut server = Server::start(&unshare, &log);
+    server.wait_for(&socket);
+    assert!(
+        server
+            .end(Signal::SIGTERM, Duration::from_secs(30))
+            .success()
+    );
+    let log = server.log();
+    assert!(
+        log.contains("cannot reach the systemd journal") && log.contains(" ready "),
+        "{log}"
+    );
 }

@@ -1,5 +1,7 @@
 //! `layerd.v1.Admin`: what an operator asks and decides.
 
+use std::collections::BTreeMap;
+
 use layerd_engine::{Durability, Engine, Finding, Remedy, Removed};
 use layerd_proto::layerd::v1::admin_server::Admin;
 use layerd_proto::layerd::v1::{self as pb, InfoRequest, InfoResponse};
@@ -39,9 +41,20 @@ impl Admin for Service {
     async fn info(&self, _request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let uptime_seconds = self.parts.started.elapsed().as_secs();
         let in_force = self.parts.in_force.clone();
-        let info = self
-            .parts
-            .call(move |engine| Ok(info(engine, uptime_seconds, &in_force)));
+        let failing = self.parts.failures.all().into_iter();
+        let failing = failing.map(|(key, reason)| (key.to_owned(), reason));
+        let failing: BTreeMap<_, _> = failing.collect();
+        let info = self.parts.call(move |engine| {
+            let mut info = info(engine, uptime_seconds, &in_force);
+            let alarms = failing
+                .iter()
+                .map(|(key, reason)| format!("`{key}` does not work: {reason}"));
+            info.alarms.extend(alarms);
+            if let Some(health) = &mut info.health {
+                health.failing = failing;
+            }
+            Ok(info)
+        });
         info.await.map(Response::new)
     }
 
@@ -206,6 +219,7 @@ fn health(engine: &Engine, disk: Option<Statvfs>, in_force: &InForce) -> pb::Hea
         inodes: disk.map_or(0, |disk| disk.files()),
         inodes_free: disk.map_or(0, |disk| disk.files_available()),
         newest_at: health.newest.map_or(0, |time| time.0),
+        failing: BTreeMap::new(),
     }
 }
 

@@ -23,7 +23,10 @@ use tonic::transport::{self, Channel};
 use tonic::{Code, Status};
 use tracing::{info, warn};
 
+use super::KEY;
+use crate::optional::Failures;
 use crate::tasks::Tasks;
+use crate::with_causes;
 
 /// Spans that wait to be sent, at most: some 4 MiB.
 const QUEUE: usize = 4096;
@@ -84,6 +87,7 @@ pub(super) fn start(
     endpoint: &Endpoint,
     resource: &Resource,
     tasks: &Tasks,
+    failures: &Failures,
 ) -> Result<(Queue, Flush), transport::Error> {
     let (queue, waiting) = mpsc::channel(QUEUE);
     let (done, at_stop) = oneshot::channel();
@@ -94,6 +98,7 @@ pub(super) fn start(
         waiting,
         batch: Vec::new(),
         trouble: Trouble::default(),
+        failures: failures.clone(),
     };
     tasks.spawn(|stop| exporter.run(stop, done));
     Ok((Queue(queue), Flush(Some(at_stop))))
@@ -155,6 +160,7 @@ pub(crate) struct Exporter {
     /// What is being sent.
     batch: Vec<SpanData>,
     trouble: Trouble,
+    failures: Failures,
 }
 
 impl Exporter {
@@ -221,9 +227,11 @@ impl Exporter {
                 counter!("layerd_trace_spans_sent_total").increment((count - refused) as u64);
                 dropped(refused);
                 self.trouble.over();
+                self.failures.clear(KEY);
             }
             Err(status) => {
                 self.trouble.tell(&self.endpoint, &status);
+                self.failures.add(KEY, with_causes(&status));
                 if !is_final(status.code()) {
                     return false;
                 }
