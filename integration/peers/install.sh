@@ -2,7 +2,7 @@
 # Installs what the end-to-end tests drive: Debian packages of this machine's own release
 # (packages.txt here, in conformance/, crash/ and mounts/layers/), and under target/peers/ the containerd, Docker and
 # Prometheus versions the tests name. Those come from other Debian releases, so they are only unpacked
-# there, never installed; and a Debian of this machine's release as a directory tree. Run as root.
+# there, never installed; and three releases of Debian as directory trees. Run as root.
 #
 # Which archive: the one this machine's apt is set up to use, whatever suites it lists itself.
 # A second run finds everything in place and asks nobody.
@@ -21,6 +21,9 @@ wanted=(
     "docker-28|28.|forky sid|docker.io docker-cli|usr/sbin/dockerd"
     "prometheus|2.|bookworm|prometheus|usr/bin/prometheus"
 )
+
+# Debian releases that the package is tested in: 12, 13 and the next.
+suites_of_trees=(bookworm trixie forky)
 
 die() {
     echo "install.sh: $*" >&2
@@ -110,24 +113,40 @@ unpack() {
     echo "install.sh: $name: $(paste -sd, "$peers/$name/VERSIONS")"
 }
 
-# Makes the smallest Debian with systemd, for the test that installs layerd's package in one and
-# the test that unpacks it as an image. Both take it as it is and change nothing in it.
+# Makes the smallest Debian with systemd of one suite, for the tests that install layerd's package in
+# one and the test that unpacks one as an image, and beside it the packages of that suite's
+# containerd, which the tree does not have yet. The tests take both as they are and change neither.
 make_tree() {
-    local new="$peers/.new-debian" codename uri
-    codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    local suite=$1
+    local new="$peers/.new-debian-$suite" uri script=/usr/share/debootstrap/scripts/$1
     uri=$(archive)
     [[ -n $uri ]] || die "apt lists no archive for this release, main component"
+    [[ -e $script ]] || script=/usr/share/debootstrap/scripts/sid
     # What a run that was cut short mounted went with its namespace.
-    rm -rf "$new" && mkdir -p "$new"
-    echo "install.sh: making a tree of Debian $codename"
+    rm -rf "$new" && mkdir -p "$new/debs"
+    echo "install.sh: making a tree of Debian $suite"
     # debootstrap takes no path with a space in it.
     unshare --mount --propagation private -- sh -c 'mount --bind "$1" /mnt && shift && exec "$@"' sh "$new" \
-        debootstrap --variant=minbase --include=systemd,systemd-sysv "$codename" /mnt/tree "$uri" >"$new/log" 2>&1 ||
+        debootstrap --variant=minbase --include=systemd,systemd-sysv,init-system-helpers "$suite" /mnt/tree "$uri" "$script" >"$new/log" 2>&1 ||
         die "debootstrap: $(tail -n 3 "$new/log")"
     rm -rf "$new"/tree/var/cache/apt/*.bin "$new"/tree/var/cache/apt/archives/*.deb \
         "$new"/tree/var/lib/apt/lists/* "$new/tree/var/log/bootstrap.log"
-    echo "debian $codename" >"$new/VERSIONS"
-    rm -rf "${peers:?}/debian" && mv "$new" "$peers/debian"
+    packages_for_tree "$suite" "$new"
+    echo "debian $suite" >"$new/VERSIONS"
+    rm -rf "${peers:?}/debian-$suite" && mv "$new" "$peers/debian-$suite"
+}
+
+# Downloads containerd and what it needs beyond a tree, from the tree's suite alone.
+packages_for_tree() {
+    local suite=$1 new=$2
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(archive) $suite main" >"$new/sources.list"
+    mkdir -p "$new/apt/state/lists/partial" "$new/apt/cache/archives/partial"
+    local options=(-o Dir::State="$new/apt/state" -o Dir::State::status="$new/tree/var/lib/dpkg/status"
+        -o Dir::Cache="$new/apt/cache" -o Dir::Etc::sourcelist="$new/sources.list")
+    private apt-get "${options[@]}" update
+    private apt-get "${options[@]}" install --yes --download-only --no-install-recommends containerd >/dev/null
+    mv "$new"/apt/cache/archives/*.deb "$new/debs/"
+    rm -r "$new/apt" "$new/sources.list"
 }
 
 ((EUID == 0)) || die "must run as root"
@@ -144,4 +163,6 @@ for entry in "${wanted[@]}"; do
     unpack "$name" "$start" "$suites" "$packages" "$binary"
 done
 rm -rf "$peers/.apt"
-[[ -e $peers/debian/VERSIONS ]] || make_tree
+for suite in "${suites_of_trees[@]}"; do
+    [[ -e $peers/debian-$suite/VERSIONS ]] || make_tree "$suite"
+done

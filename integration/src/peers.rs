@@ -20,13 +20,43 @@ fn peer(name: &str) -> PathBuf {
     dir
 }
 
-/// The tree of a small Debian with systemd, which nobody may change.
-///
-/// # Panics
-/// If `make peers` has not made it.
-#[must_use]
-pub fn debian() -> PathBuf {
-    peer("debian").join("tree")
+/// Releases of Debian of which there is a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Debian {
+    /// 12, with containerd 1.6.
+    Bookworm,
+    /// 13, with containerd 1.7.
+    Trixie,
+    /// The next one, with containerd 2.1.
+    Forky,
+}
+
+impl Debian {
+    fn peer(self) -> PathBuf {
+        peer(match self {
+            Self::Bookworm => "debian-bookworm",
+            Self::Trixie => "debian-trixie",
+            Self::Forky => "debian-forky",
+        })
+    }
+
+    /// The tree of a small one with systemd and without containerd; read only by agreement.
+    ///
+    /// # Panics
+    /// If `make peers` has not made it.
+    #[must_use]
+    pub fn tree(self) -> PathBuf {
+        self.peer().join("tree")
+    }
+
+    /// The directory of the packages that its containerd consists of.
+    ///
+    /// # Panics
+    /// If `make peers` has not made it.
+    #[must_use]
+    pub fn containerd_packages(self) -> PathBuf {
+        self.peer().join("debs")
+    }
 }
 
 /// Prometheus' own tool, which checks and tests rules.

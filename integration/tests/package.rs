@@ -11,6 +11,8 @@
 mod callers;
 #[path = "package/content.rs"]
 mod content;
+#[path = "package/debians.rs"]
+mod debians;
 #[path = "package/machine.rs"]
 mod machine;
 
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use layerd_integration::Scratch;
+use layerd_integration::peers::Debian;
 use layerd_integration::process::output;
 
 use callers::Callers;
@@ -251,7 +254,7 @@ fn save(transcript: &Transcript) {
 #[test]
 fn root_package_comes_serves_and_goes_under_systemd() {
     let scratch = Scratch::new();
-    let top = copy_of_debian(&scratch);
+    let top = copy_of_debian(&scratch, Debian::Bookworm);
     let old = package(&top);
     let new = next(&top, &old);
     let machine = Machine::boot(&scratch, &top);
@@ -271,7 +274,7 @@ fn root_package_comes_serves_and_goes_under_systemd() {
 #[test]
 fn root_package_comes_and_goes_without_systemd() {
     let scratch = Scratch::new();
-    let top = copy_of_debian(&scratch);
+    let top = copy_of_debian(&scratch, Debian::Bookworm);
     let old = package(&top);
     let new = next(&top, &old);
     std::fs::remove_file(top.join("usr/bin/systemctl")).unwrap();

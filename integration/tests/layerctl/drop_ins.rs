@@ -1,7 +1,7 @@
 //! The drop-ins that `layerctl setup containerd` writes, against real containerds.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use layerd_integration::Scratch;
@@ -40,15 +40,32 @@ const OURS: Option<&str> = Some("layerd-diff");
 /// layerctl finds the version by itself, containerd starts with what it wrote and has layerd.
 fn containerd_takes_the_drop_in(peer: &str, main: &str, unpacks: Option<&str>) {
     let peer = Peer::new(peer, main);
+    let before = std::fs::read_to_string(&peer.config).unwrap();
     let told = peer.setup(&["--write"]);
-    let advice = told.lines().find(|line| line.contains("imports = "));
-    peer.add_line(advice.expect("the line to add").trim());
+    assert!(told.contains("+imports = "), "the change is shown: {told}");
     let told = peer.setup(&["--write"]);
     assert!(!told.contains("imports"), "nothing is left to do: {told}");
     peer.assert_config(unpacks);
     peer.assert_plugins(unpacks);
     peer.setup(&["--remove"]);
-    assert_eq!(std::fs::read_dir(&peer.drop_ins).unwrap().count(), 0);
+    assert!(!peer.drop_ins.exists());
+    assert_eq!(std::fs::read_to_string(&peer.config).unwrap(), before);
+}
+
+/// A file that containerd refuses stays as it is.
+#[test]
+fn root_drop_in_is_not_forced_on_a_containerd_that_refuses_it() {
+    let peer = Peer::new(
+        "containerd-2.1",
+        "version = 2\nimports = ['/nonexistent.toml']",
+    );
+    let before = std::fs::read_to_string(&peer.config).unwrap();
+    let (status, said) = peer.try_setup(&["--write"]);
+    assert!(
+        !status.success() && said.contains("does not take it"),
+        "{said}"
+    );
+    assert_eq!(std::fs::read_to_string(&peer.config).unwrap(), before);
 }
 
 /// A containerd that is not running, with its own configuration.
@@ -82,6 +99,16 @@ impl Peer {
 
     /// Runs `layerctl setup containerd` with this containerd on the search path.
     fn setup(&self, more: &[&str]) -> String {
+        output(self.command().args(more))
+    }
+
+    /// As [`setup`](Self::setup), for one that may fail; with what it said of it.
+    fn try_setup(&self, more: &[&str]) -> (ExitStatus, String) {
+        let ended = self.command().args(more).output().unwrap();
+        (ended.status, String::from_utf8(ended.stderr).unwrap())
+    }
+
+    fn command(&self) -> Command {
         let mut path = self.programs.clone().into_os_string();
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap());
@@ -89,13 +116,7 @@ impl Peer {
         command.env("PATH", path).args(["setup", "containerd"]);
         command.arg("--config").arg(&self.config);
         command.arg("--dir").arg(&self.drop_ins);
-        output(command.args(more))
-    }
-
-    /// Does what a person is told to do.
-    fn add_line(&self, line: &str) {
-        let text = std::fs::read_to_string(&self.config).unwrap();
-        std::fs::write(&self.config, format!("{line}\n{text}")).unwrap();
+        command
     }
 
     fn containerd(&self) -> Command {

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use layerd_integration::Scratch;
+use layerd_integration::peers::Debian;
 use layerd_integration::process::{Server, output, wait_until};
-use layerd_integration::{Scratch, peers};
 use nix::mount::{MsFlags, mount};
 
 /// Longer than anything here takes, on a busy machine.
@@ -41,13 +42,13 @@ const BOOT: &str = r#"
 "#;
 
 /// The tree with its own names in place of what debootstrap took from this machine.
-pub(crate) fn copy_of_debian(scratch: &Scratch) -> PathBuf {
+pub(crate) fn copy_of_debian(scratch: &Scratch, release: Debian) -> PathBuf {
     let top = scratch.path().join("debian");
-    output(Command::new("cp").arg("-aT").arg(peers::debian()).arg(&top));
+    output(Command::new("cp").arg("-aT").arg(release.tree()).arg(&top));
     std::fs::write(top.join("etc/hostname"), "debian\n").unwrap();
     std::fs::write(top.join("etc/apt/sources.list"), "").unwrap();
-    // dpkg shows no progress to what is no terminal.
-    let quiet = "Dpkg::Use-Pty \"false\";\n";
+    // dpkg shows no progress to what is no terminal, and the operator says yes.
+    let quiet = "Dpkg::Use-Pty \"false\";\nAPT::Get::Assume-Yes \"true\";\n";
     std::fs::write(top.join("etc/apt/apt.conf.d/quiet"), quiet).unwrap();
     std::fs::write(top.join("etc/resolv.conf"), "").unwrap();
     top

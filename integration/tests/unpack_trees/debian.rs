@@ -53,7 +53,7 @@ struct Image {
 impl Image {
     fn make(ground: &Ground) -> Self {
         let blob = |number| ground.top.join(format!("layer{number}.tar.gz"));
-        pack(&peers::debian(), &blob(0));
+        pack(&peers::Debian::Bookworm.tree(), &blob(0));
         let base = ground.dir("base");
         let mut unpack = Command::new("tar");
         unpack.args([

@@ -1,12 +1,12 @@
 //! The config.json of an OCI bundle, as far as mounts go. All else in it stays as it is.
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::fs;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::atomic_file;
 use crate::attachment::OciMount;
 use crate::error::Error;
 
@@ -80,31 +80,8 @@ impl Bundle {
     fn replace(&self) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(&self.config)?;
         text.push(b'\n');
-        let old = fs::metadata(&self.path)?;
-        let name = format!("config.json.{}.tmp", std::process::id());
-        let temporary = self.path.with_file_name(name);
-        let written =
-            write_as(&temporary, &text, &old).and_then(|()| fs::rename(&temporary, &self.path));
-        if let Err(cause) = written {
-            let _ = fs::remove_file(&temporary); // the first error counts
-            return Err(cause);
-        }
-        File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
+        atomic_file::replace(&self.path, &text)
     }
-}
-
-/// With the owner and the mode of `old`; until it has them nobody else can read it.
-fn write_as(path: &Path, text: &[u8], old: &Metadata) -> io::Result<()> {
-    let mut options = File::options();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(text)?;
-    fchown(&file, Some(old.uid()), Some(old.gid()))?;
-    file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))?;
-    file.sync_all()
 }
 
 /// What `splice` relies on: an object, whose mounts are an array and whose linux is an object.

@@ -2,6 +2,7 @@
 
 pub(crate) mod dropin;
 pub(crate) mod effective;
+pub(crate) mod import;
 pub(crate) mod main_file;
 
 use std::fmt;
@@ -51,6 +52,10 @@ impl Version {
     pub(crate) fn since(self, major: u32, minor: u32, patch: u32) -> bool {
         let own = self.patch.unwrap_or(u32::MAX);
         (self.major, self.minor, own) >= (major, minor, patch)
+    }
+
+    pub(crate) fn is_same_series(self, other: Self) -> bool {
+        self.is_series(other.major, other.minor)
     }
 
     pub(crate) fn is_series(self, major: u32, minor: u32) -> bool {

@@ -2,6 +2,7 @@
 //! files. Output for people by default, JSON lines for programs, exit codes for scripts.
 
 mod ask;
+mod atomic_file;
 mod attachment;
 mod bundle;
 mod cli;

@@ -4,8 +4,8 @@
 //! person's work and is neither replaced nor removed.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -52,37 +52,10 @@ pub(crate) fn owner(path: &Path) -> io::Result<Owner> {
     })
 }
 
-/// Puts `text` at `path` so that after a crash either the old or the new file is there, and
-/// durably so on return. The caller has asked for the [`owner`] before.
-pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(dir)?;
-    let temporary = temporary(path);
-    let written = write_durably(&temporary, text).and_then(|()| fs::rename(&temporary, path));
-    if let Err(cause) = written {
-        let _ = fs::remove_file(&temporary); // the first error counts
-        return Err(cause);
-    }
-    File::open(dir)?.sync_all()
-}
-
 /// Removes `path` durably.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)?;
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
-}
-
-/// Beside the file, under a name that matches no `*.toml`.
-fn temporary(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    path.with_file_name(name)
-}
-
-fn write_durably(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::options().write(true).create_new(true).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 /// The lines that differ, as in a patch: `-` is in `old`, `+` in `new`.
@@ -106,7 +79,8 @@ pub(crate) fn difference(old: &str, new: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Owner, difference, owner, remove, replace, sealed};
+    use super::{Owner, difference, owner, remove, sealed};
+    use crate::atomic_file::replace;
     use std::fs;
 
     #[test]
@@ -115,7 +89,7 @@ mod tests {
         let path = dir.path().join("conf.d/layerd.toml");
         assert_eq!(owner(&path).unwrap(), Owner::Nobody);
         let text = sealed("a = 1\n");
-        replace(&path, &text).unwrap();
+        replace(&path, text.as_bytes()).unwrap();
         assert_eq!(owner(&path).unwrap(), Owner::Us(text.clone()));
         for edited in [
             format!("{text}b = 2\n"),
@@ -133,22 +107,12 @@ mod tests {
     fn replacing_leaves_nothing_beside_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("layerd.toml");
-        replace(&path, "one").unwrap();
-        replace(&path, "two").unwrap();
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         remove(&path).unwrap();
         assert_eq!(owner(&path).unwrap(), Owner::Nobody);
-    }
-
-    #[test]
-    fn a_failed_replacement_keeps_the_old_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("layerd.toml");
-        fs::create_dir(&path).unwrap(); // a rename cannot replace it
-        replace(&path, "one").unwrap_err();
-        assert!(path.is_dir());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `layerctl setup`: what other programs need to know of layerd.
 
+mod main_config;
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -7,7 +9,10 @@ use std::process::Command as Process;
 
 use clap::Subcommand;
 
+use main_config::Change;
+
 use super::Daemon;
+use crate::atomic_file;
 use crate::containerd::dropin::{DropIn, host_platform};
 use crate::containerd::main_file::{self, MainFile};
 use crate::containerd::{Schema, Version};
@@ -31,9 +36,11 @@ enum Command {
 /// Prints, writes or removes the drop-in that makes layerd a snapshotter of containerd
 ///
 /// Without --write it is printed. With --write it is put into containerd's directory of drop-ins,
-/// unless somebody edited the file that is there. config.toml is read, never changed; if
-/// containerd would not read the drop-in, the line to add is shown. containerd must be restarted
-/// to notice a change; running containers go on.
+/// unless somebody edited the file that is there. If containerd would not read it there, config.toml
+/// gets a line that imports the directory: containerd has to accept the new file first, the change
+/// is shown, and the old file stays beside it as config.toml.before-layerd. Where there is no
+/// config.toml, one is made. --remove undoes all of it. containerd must be restarted to notice a
+/// change; running containers go on.
 #[derive(Debug, clap::Args)]
 struct Containerd {
     /// containerd's version, such as 1.7 or 2.1.4; asked of `containerd --version` by default
@@ -44,7 +51,7 @@ struct Containerd {
     #[arg(long, conflicts_with = "remove")]
     write: bool,
 
-    /// Remove the drop-in
+    /// Remove the drop-in, and what --write did to config.toml
     #[arg(long)]
     remove: bool,
 
@@ -95,23 +102,39 @@ pub(crate) fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), E
     let Command::Containerd(args) = args.command;
     let path = args.dir.join("layerd.toml");
     if args.remove {
-        return remove(&path, out);
+        return remove(&path, &args.config, out);
     }
     let version = match args.version {
         Some(version) => version,
         None => installed()?,
     };
-    let main = read_main(&args.config)?;
-    let text = owned::sealed(&drop_in(&args, version, main.as_ref(), daemon)?.render());
-    if args.write {
-        let done = write(&path, &text)?;
-        tell(done, &path, out)?;
-    } else {
-        out.raw(text.as_bytes())?;
+    let text = read_main(&args.config)?;
+    let main = text.as_deref().map(MainFile::parse).transpose();
+    let main = main.map_err(|why| main_config::unreadable(&args.config, why))?;
+    let change = Change::plan(version, text.as_deref(), &args.config, &path)?;
+    let drop_in = owned::sealed(&drop_in(&args, version, main.as_ref(), daemon)?.render());
+    if !args.write {
+        out.raw(drop_in.as_bytes())?;
+        return announce(&change, &args.config);
     }
-    match main_file::advice(version, main.as_ref(), &args.config, &path) {
-        Some(advice) => note(&advice, args.write, out),
-        None => Ok(()),
+    if args.config == Path::new(main_file::MAIN) {
+        check_installed(version)?;
+    }
+    let done = write(&path, &drop_in)?;
+    change.apply(&args.config, out)?;
+    tell(done, &change, &path, out)
+}
+
+/// The release that starts next must know what the drop-in has in it: an older one may not start.
+fn check_installed(version: Version) -> Result<(), Error> {
+    match installed() {
+        Ok(installed) if !installed.is_same_series(version) => Err(Error::Refused {
+            what: format!("write a drop-in for containerd {version}"),
+            why: format!("containerd {installed} is installed, and reads it when it starts next"),
+            hint: "Leave --version out; after another release is installed, run the command again."
+                .to_owned(),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -178,19 +201,12 @@ fn installed() -> Result<Version, Error> {
     })
 }
 
-fn read_main(path: &Path) -> Result<Option<MainFile>, Error> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(cause) => return Err(failed("read", path, cause)),
-    };
-    MainFile::parse(&text)
-        .map(Some)
-        .map_err(|why| Error::Invalid {
-            what: format!("read {}", path.display()),
-            why,
-            hint: "containerd would not start with it either; mend it first.".to_owned(),
-        })
+fn read_main(path: &Path) -> Result<Option<String>, Error> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(failed("read", path, cause)),
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<Done, Error> {
@@ -199,21 +215,30 @@ fn write(path: &Path, text: &str) -> Result<Done, Error> {
         Owner::Us(_) | Owner::Nobody => {}
         Owner::Somebody(old) => return Err(edited("write", path, &owned::difference(&old, text))),
     }
-    owned::replace(path, text).map_err(|cause| failed("write", path, cause))?;
+    atomic_file::replace(path, text.as_bytes()).map_err(|cause| failed("write", path, cause))?;
     Ok(Done::Now)
 }
 
-fn remove(path: &Path, out: &mut Output) -> Result<(), Error> {
+/// Takes the drop-in away first: a config.toml that imports nothing harms nobody.
+fn remove(path: &Path, main: &Path, out: &mut Output) -> Result<(), Error> {
     let name = escape(&path.display().to_string());
-    match owned::owner(path).map_err(|cause| failed("read", path, cause))? {
-        Owner::Nobody => out.line(&format!("There is no {name}")),
-        Owner::Somebody(_) => Err(edited("remove", path, "")),
-        Owner::Us(_) => {
-            owned::remove(path).map_err(|cause| failed("remove", path, cause))?;
-            out.line(&format!(
-                "Removed {name}. Restart containerd: systemctl restart containerd"
-            ))
-        }
+    let removed = match owned::owner(path).map_err(|cause| failed("read", path, cause))? {
+        Owner::Nobody => false,
+        Owner::Somebody(_) => return Err(edited("remove", path, "")),
+        Owner::Us(_) => true,
+    };
+    if removed {
+        owned::remove(path).map_err(|cause| failed("remove", path, cause))?;
+        out.line(&format!("Removed {name}"))?;
+    } else {
+        out.line(&format!("There is no {name}"))?;
+    }
+    main_config::undo(main, path, out)?;
+    // Only an empty directory goes.
+    let _ = path.parent().map(fs::remove_dir);
+    match removed {
+        true => out.line("Restart containerd: systemctl restart containerd"),
+        false => Ok(()),
     }
 }
 
@@ -241,27 +266,40 @@ fn edited(attempt: &str, path: &Path, difference: &str) -> Error {
     }
 }
 
-fn tell(done: Done, path: &Path, out: &mut Output) -> Result<(), Error> {
+fn tell(done: Done, change: &Change, path: &Path, out: &mut Output) -> Result<(), Error> {
     let name = escape(&path.display().to_string());
     match done {
-        Done::Already => out.line(&format!("{name} is up to date")),
-        Done::Now => out.line(&format!(
-            "Wrote {name}. Restart containerd: systemctl restart containerd\n\
-             Then `ctr plugins ls` lists layerd, and `ctr images pull --snapshotter layerd` uses it."
-        )),
+        Done::Already => out.line(&format!("{name} is up to date"))?,
+        Done::Now => out.line(&format!("Wrote {name}"))?,
     }
+    if done == Done::Already && *change == Change::Nothing {
+        return Ok(());
+    }
+    out.line(
+        "Restart containerd: systemctl restart containerd\n\
+         Then `ctr plugins ls` lists layerd, and `ctr images pull --snapshotter layerd` uses it.",
+    )
 }
 
-/// Beside a printed drop-in advice goes to standard error, so that the output can be saved as it
-/// is.
-fn note(advice: &str, written: bool, out: &mut Output) -> Result<(), Error> {
-    let advice: String = advice.lines().map(|line| escape(line) + "\n").collect();
-    if written {
-        return out.raw(advice.as_bytes());
+/// Beside a printed drop-in the change of config.toml goes to standard error, so that the output
+/// can be saved as it is.
+fn announce(change: &Change, main: &Path) -> Result<(), Error> {
+    if *change == Change::Nothing {
+        return Ok(());
     }
+    let name = escape(&main.display().to_string());
+    let text = format!(
+        "containerd would not read the drop-in yet. --write also changes {name}:\n{}",
+        told_lines(&change.patch())
+    );
     io::stderr()
-        .write_all(advice.as_bytes())
+        .write_all(text.as_bytes())
         .map_err(Error::Output)
+}
+
+/// Lines that are safe to print.
+fn told_lines(text: &str) -> String {
+    text.lines().map(|line| escape(line) + "\n").collect()
 }
 
 #[cfg(test)]

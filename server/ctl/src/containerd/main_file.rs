@@ -1,11 +1,10 @@
-//! config.toml as far as a drop-in depends on it: its format and its imports. Never written.
+//! config.toml as far as a drop-in depends on it: its format and its imports.
 
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::dropin::quoted;
-use super::{Schema, Version};
+use super::Schema;
 
 /// containerd's own configuration.
 pub(crate) const MAIN: &str = "/etc/containerd/config.toml";
@@ -24,7 +23,7 @@ struct Raw {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MainFile {
     pub(crate) schema: Schema,
-    imports: Vec<String>,
+    pub(super) imports: Vec<String>,
 }
 
 impl MainFile {
@@ -76,59 +75,6 @@ fn entries(folder: &Path, pattern: &[u8]) -> Vec<PathBuf> {
         .collect();
     matching.sort();
     matching
-}
-
-/// What is left to do by hand so that containerd reads the drop-in; none if it does already.
-pub(crate) fn advice(
-    version: Version,
-    main: Option<&MainFile>,
-    main_path: &Path,
-    drop_in: &Path,
-) -> Option<String> {
-    let pattern = drop_in
-        .parent()
-        .unwrap_or(drop_in)
-        .join("*.toml")
-        .display()
-        .to_string();
-    let Some(main) = main else {
-        return Some(missing(version, main_path, &pattern));
-    };
-    if main.imports(main_path, drop_in) {
-        return None;
-    }
-    let file = main_path.display();
-    if main.imports.is_empty() {
-        let line = format!("imports = [{}]", quoted(&pattern));
-        return Some(format!(
-            "containerd does not read the drop-in yet. Add this line to {file}, above its first table:\n  {line}"
-        ));
-    }
-    let all: Vec<String> = main
-        .imports
-        .iter()
-        .chain([&pattern])
-        .map(|path| quoted(path))
-        .collect();
-    Some(format!(
-        "containerd does not read the drop-in yet. In {file}, change the line of imports to:\n  imports = [{}]",
-        all.join(", ")
-    ))
-}
-
-fn missing(version: Version, main_path: &Path, pattern: &str) -> String {
-    let head = Schema::choose(version, None).line().unwrap_or_default();
-    let known = if version.since(2, 2, 0) && Path::new(pattern).starts_with(DROP_INS) {
-        "This release names the directory in its defaults, but not every release reads it then.\n"
-    } else {
-        ""
-    };
-    format!(
-        "There is no {file}, so containerd may not read the drop-in. {known}Make it with these two lines; \
-         for all else the defaults stay:\n  {head}\n  imports = [{imports}]",
-        file = main_path.display(),
-        imports = quoted(pattern)
-    )
 }
 
 /// Compares part by part; anything but a star stands for itself.
@@ -188,8 +134,7 @@ fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MainFile, Schema, advice};
-    use crate::containerd::Version;
+    use super::{MainFile, Schema};
     use std::path::Path;
 
     const MAIN: &str = "/etc/containerd/config.toml";
@@ -234,32 +179,5 @@ mod tests {
         assert_eq!(schema("version = 3\n[plugins.x]\ny = 1"), Schema::V3);
         assert_eq!(schema("version = 4"), Schema::V3);
         assert!(MainFile::parse("version = \n").is_err());
-    }
-
-    fn told(version: &str, main: Option<&str>) -> Option<String> {
-        let version = Version::parse(version).unwrap();
-        let main = main.map(|text| MainFile::parse(text).unwrap());
-        advice(version, main.as_ref(), Path::new(MAIN), Path::new(DROP_IN))
-    }
-
-    #[test]
-    fn says_exactly_which_line_to_add() {
-        assert_eq!(
-            told("1.7", Some("imports = [\"/etc/containerd/conf.d/*.toml\"]")),
-            None
-        );
-        let line = "imports = [\"/etc/containerd/conf.d/*.toml\"]";
-        assert!(told("1.7", Some("version = 2")).unwrap().ends_with(line));
-        let both = "imports = [\"/a.toml\", \"/etc/containerd/conf.d/*.toml\"]";
-        assert!(
-            told("2.2", Some("imports = [\"/a.toml\"]"))
-                .unwrap()
-                .ends_with(both)
-        );
-        let file = told("1.6", None).unwrap();
-        assert!(file.ends_with(&format!("version = 2\n  {line}")), "{file}");
-        let file = told("2.3", None).unwrap();
-        assert!(file.ends_with(&format!("version = 3\n  {line}")), "{file}");
-        assert!(file.contains("in its defaults"), "{file}");
     }
 }

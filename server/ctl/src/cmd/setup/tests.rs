@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -69,7 +70,7 @@ fn what_is_printed_is_what_is_written() {
     let told = run(dir.path(), &["--write"]).unwrap();
     assert_eq!(fs::read_to_string(file(dir.path())).unwrap(), printed);
     assert!(told.contains("Restart containerd"), "{told}");
-    assert!(told.contains("There is no"), "{told}");
+    assert!(told.contains("as containerd had none"), "{told}");
 }
 
 #[test]
@@ -95,6 +96,98 @@ fn writing_again_updates_what_we_wrote() {
             .unwrap()
             .contains("There is no")
     );
+}
+
+/// All files below `dir` with their text.
+fn files(dir: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => found.push((path.clone(), fs::read_to_string(&path).unwrap())),
+        }
+    }
+    found.sort();
+    found
+}
+
+/// As Debian has it.
+const DEBIAN: &str = "version = 2\n\n[plugins]\n  [plugins.x]\n    y = 1\n";
+
+#[test]
+fn the_main_file_is_changed_once_and_changed_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let main = dir.path().join("config.toml");
+    fs::write(&main, DEBIAN).unwrap();
+    fs::set_permissions(&main, fs::Permissions::from_mode(0o640)).unwrap();
+    let before = files(dir.path());
+    let told = run(dir.path(), &["--write"]).unwrap();
+    let line = format!("imports = [\"{}/conf.d/*.toml\"]", dir.path().display());
+    assert!(told.contains(&format!("+{line}\n")), "{told}");
+    assert_eq!(
+        fs::read_to_string(&main).unwrap(),
+        DEBIAN.replacen("2\n", &format!("2\n{line}\n"), 1)
+    );
+    let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().mode() & 0o7777;
+    assert_eq!(
+        (mode("config.toml"), mode("config.toml.before-layerd")),
+        (0o640, 0o640)
+    );
+    let once = files(dir.path());
+    assert!(
+        !run(dir.path(), &["--write"]).unwrap().contains("Restart"),
+        "nothing to do"
+    );
+    assert_eq!(files(dir.path()), once);
+    run(dir.path(), &["--remove"]).unwrap();
+    assert_eq!(files(dir.path()), before);
+    assert!(!dir.path().join("conf.d").exists());
+}
+
+#[test]
+fn a_main_file_that_was_made_goes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path(), &["--write"]).unwrap();
+    assert!(
+        fs::read_to_string(dir.path().join("config.toml"))
+            .unwrap()
+            .contains("imports")
+    );
+    run(dir.path(), &["--remove"]).unwrap();
+    assert_eq!(files(dir.path()), []);
+}
+
+#[test]
+fn undoing_keeps_what_was_changed_meanwhile_and_what_others_need() {
+    let dir = tempfile::tempdir().unwrap();
+    let main = dir.path().join("config.toml");
+    fs::write(&main, DEBIAN).unwrap();
+    run(dir.path(), &["--write"]).unwrap();
+    let edited = fs::read_to_string(&main).unwrap().replace("y = 1", "y = 2");
+    fs::write(&main, &edited).unwrap();
+    let other = dir.path().join("conf.d/other.toml");
+    fs::write(&other, "").unwrap();
+    let told = run(dir.path(), &["--remove"]).unwrap();
+    assert!(told.contains("still imports"), "{told}");
+    assert_eq!(fs::read_to_string(&main).unwrap(), edited);
+    fs::remove_file(other).unwrap();
+    run(dir.path(), &["--remove"]).unwrap();
+    assert_eq!(
+        files(dir.path()),
+        [(main, DEBIAN.replace("y = 1", "y = 2"))]
+    );
+}
+
+#[test]
+fn a_main_file_of_a_person_is_never_touched_by_removing() {
+    let dir = tempfile::tempdir().unwrap();
+    let main = dir.path().join("config.toml");
+    let text = format!("imports = [\"{}/conf.d/*.toml\"]\n", dir.path().display());
+    fs::write(&main, &text).unwrap();
+    run(dir.path(), &["--write"]).unwrap();
+    run(dir.path(), &["--remove"]).unwrap();
+    assert_eq!(files(dir.path()), [(main, text)]);
 }
 
 #[test]

@@ -1,0 +1,182 @@
+//! The change of containerd's config.toml that has it read the drop-in, and its undoing.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::Command as Process;
+
+use tempfile::NamedTempFile;
+
+use super::{failed, told_lines};
+use crate::atomic_file;
+use crate::containerd::{Version, import};
+use crate::error::Error;
+use crate::output::Output;
+use crate::owned::{self, Owner};
+use crate::text::escape;
+
+/// What is left to do so that containerd reads the drop-in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Nothing,
+    /// There is no file: make one of this text.
+    Make(String),
+    Edit {
+        old: String,
+        new: String,
+    },
+}
+
+impl Change {
+    /// `text` is that of `main`, if it is there.
+    pub(super) fn plan(
+        version: Version,
+        text: Option<&str>,
+        main: &Path,
+        drop_in: &Path,
+    ) -> Result<Self, Error> {
+        let Some(old) = text else {
+            return Ok(Self::Make(owned::sealed(&import::made(version, drop_in))));
+        };
+        let new = import::added(old, main, drop_in).map_err(|why| unreadable(main, why))?;
+        Ok(new.map_or(Self::Nothing, |new| Self::Edit {
+            old: old.to_owned(),
+            new,
+        }))
+    }
+
+    /// What `--write` does or did to `main`, as lines of a patch; empty for nothing.
+    pub(super) fn patch(&self) -> String {
+        match self {
+            Self::Nothing => String::new(),
+            Self::Make(new) => owned::difference("", new),
+            Self::Edit { old, new } => owned::difference(old, new),
+        }
+    }
+
+    /// Has containerd read the new text first, if it is on the search path, and keeps the old file
+    /// beside the new one. Durable on return.
+    pub(super) fn apply(&self, main: &Path, out: &mut Output) -> Result<(), Error> {
+        let name = escape(&main.display().to_string());
+        let (new, done) = match self {
+            Self::Nothing => return Ok(()),
+            Self::Make(new) => (new, format!("Made {name}, as containerd had none:")),
+            Self::Edit { new, .. } => {
+                let kept = import::backup(main);
+                let done = format!(
+                    "Changed {name} (before: {}):",
+                    escape(&kept.display().to_string())
+                );
+                (new, done)
+            }
+        };
+        try_out(new, main)?;
+        if matches!(self, Self::Edit { .. }) {
+            keep(main)?;
+        }
+        atomic_file::replace(main, new.as_bytes()).map_err(|cause| failed("write", main, cause))?;
+        out.line(&done)?;
+        out.raw(told_lines(&self.patch()).as_bytes())
+    }
+}
+
+pub(super) fn unreadable(main: &Path, why: String) -> Error {
+    Error::Invalid {
+        what: format!("read {}", main.display()),
+        why,
+        hint: "containerd would not start with it either; mend it first.".to_owned(),
+    }
+}
+
+/// Copies `main`, mode included, to its backup.
+fn keep(main: &Path) -> Result<(), Error> {
+    let kept = import::backup(main);
+    fs::copy(main, &kept)
+        .and_then(|_| File::open(&kept)?.sync_all())
+        .map_err(|cause| failed("write", &kept, cause))
+}
+
+/// Asks containerd for the configuration that `text` in the place of `main` would give.
+fn try_out(text: &str, main: &Path) -> Result<(), Error> {
+    let dir = main.parent().unwrap_or(Path::new("/"));
+    let candidate = || -> io::Result<NamedTempFile> {
+        fs::create_dir_all(dir)?;
+        let mut file = NamedTempFile::new_in(dir)?; // relative imports begin here
+        file.write_all(text.as_bytes())?;
+        Ok(file)
+    };
+    let candidate = candidate().map_err(|cause| failed("write", main, cause))?;
+    let mut dump = Process::new("containerd");
+    dump.arg("--config").arg(candidate.path());
+    let dumped = match dump.args(["config", "dump"]).output() {
+        Ok(dumped) => dumped,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(cause) => return Err(failed("run `containerd config dump` for", main, cause)),
+    };
+    let said = String::from_utf8_lossy(&dumped.stdout);
+    if dumped.status.success() && said.contains("[proxy_plugins.layerd]") {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&dumped.stderr);
+    let complaint = complaint
+        .lines()
+        .last()
+        .unwrap_or("layerd is not in its configuration");
+    Err(Error::Refused {
+        what: format!("change {}", main.display()),
+        why: format!("`containerd config dump` does not take it: {complaint}"),
+        hint: "Nothing was changed in it. Remove what it complains of and try again.".to_owned(),
+    })
+}
+
+/// Takes back what [`Change::apply`] did, unless somebody relies on it by now. What a person
+/// changed meanwhile stays.
+pub(super) fn undo(main: &Path, drop_in: &Path, out: &mut Output) -> Result<(), Error> {
+    let kept = import::backup(main);
+    let owner = owned::owner(main).map_err(|cause| failed("read", main, cause))?;
+    let is_edited = fs::symlink_metadata(&kept).is_ok();
+    let (is_made, text) = match owner {
+        Owner::Nobody => return Ok(()),
+        Owner::Us(text) => (true, text),
+        Owner::Somebody(text) => (false, text),
+    };
+    if !is_made && !is_edited {
+        return Ok(());
+    }
+    let name = escape(&main.display().to_string());
+    if has_neighbours(drop_in) {
+        let dir = drop_in.parent().unwrap_or(drop_in).display().to_string();
+        return out.line(&format!(
+            "{name} still imports {}, as other files are there",
+            escape(&dir)
+        ));
+    }
+    if is_made {
+        owned::remove(main).map_err(|cause| failed("remove", main, cause))?;
+        return out.line(&format!("Removed {name}, which layerctl had made"));
+    }
+    restore(main, &kept, &text, drop_in)?;
+    out.line(&format!("Changed {name} back"))
+}
+
+fn restore(main: &Path, kept: &Path, text: &str, drop_in: &Path) -> Result<(), Error> {
+    let old = fs::read_to_string(kept).map_err(|cause| failed("read", kept, cause))?;
+    let is_ours = import::added(&old, main, drop_in) == Ok(Some(text.to_owned()));
+    let new = match is_ours {
+        true => Some(old),
+        false => import::removed(text, drop_in).map_err(|why| unreadable(main, why))?,
+    };
+    if let Some(new) = new {
+        atomic_file::replace(main, new.as_bytes()).map_err(|cause| failed("write", main, cause))?;
+    }
+    owned::remove(kept).map_err(|cause| failed("remove", kept, cause))
+}
+
+/// Whether there are other drop-ins than ours.
+fn has_neighbours(drop_in: &Path) -> bool {
+    let dir = drop_in.parent().unwrap_or(drop_in);
+    let listed = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut others =
+        listed.filter(|entry| entry.file_name() != drop_in.file_name().unwrap_or_default());
+    others.any(|entry| entry.path().extension().is_some_and(|end| end == "toml"))
+}
