@@ -51,6 +51,9 @@ pub(crate) fn copy_of_debian(scratch: &Scratch, release: Debian) -> PathBuf {
     let quiet = "Dpkg::Use-Pty \"false\";\nAPT::Get::Assume-Yes \"true\";\n";
     std::fs::write(top.join("etc/apt/apt.conf.d/quiet"), quiet).unwrap();
     std::fs::write(top.join("etc/resolv.conf"), "").unwrap();
+    // It has no modules of its own to load.
+    let modules = "etc/systemd/system/systemd-modules-load.service";
+    std::os::unix::fs::symlink("/dev/null", top.join(modules)).unwrap();
     top
 }
 
