@@ -121,6 +121,13 @@ where
     on_thread(run).unwrap_or_else(|cause| Err(Error::io("start a thread for", dir, cause)))
 }
 
+/// Gives this thread a mount namespace of its own, of which no other one hears.
+pub(crate) fn own_namespace() -> Result<(), Errno> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+}
+
 /// Runs `act` on a thread of its own, to the end.
 pub(crate) fn on_thread<T: Send>(act: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {

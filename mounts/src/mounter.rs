@@ -36,7 +36,7 @@ pub(crate) use table::real_path;
 pub use types::{
     Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holder, Holders,
     Holds, Identity, MountEntry, MountId, NewSource, PrivateRoot, Propagation, ReadOnly, Source,
-    Symlinks, TmpfsOptions, Tree, Want,
+    Symlinks, TmpfsOptions, Tree, UNIQUE_IDS, Want, Without,
 };
 
 /// Makes and takes away mounts. Every call blocks; sources on a hung network file system may block
@@ -153,11 +153,12 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// [`MountError::Io`].
     fn mounts_below(&self, root: &Path) -> Result<Vec<MountEntry>, MountError>;
 
-    /// Whether a mount is in this mount namespace, wherever it stands.
+    /// Whether a mount that was put on `target` is in this mount namespace. One with a unique number
+    /// may stand elsewhere by now.
     ///
     /// # Errors
     /// [`MountError::Io`].
-    fn is_mounted(&self, id: MountId) -> Result<bool, MountError>;
+    fn is_mounted(&self, target: &Path, expected: &Attached) -> Result<bool, MountError>;
 
     /// Finds the mounts of a directory, or of what is in it, in all mount namespaces that a process
     /// of `/proc` is in. Mounts of this namespace numbered in `known` are left out, and so is the

@@ -1,7 +1,6 @@
 //! Finds out at start whether layers can be kept below a root, and with which mount options. Each
 //! refusal says what to change.
 
-use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -98,7 +97,6 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<Checked, Error> {
         findings.extend(tried(root, &options)?);
     }
     findings.push(user_namespace(in_userns));
-    findings.push(idmapped_layers());
     Ok(Checked { layout, findings })
 }
 
@@ -189,29 +187,6 @@ fn user_namespace(inside: bool) -> Finding {
         "not inside one"
     };
     Finding::good("user namespace", detail)
-}
-
-/// By version: the real test needs a process in a user namespace of its own.
-fn idmapped_layers() -> Finding {
-    const NAME: &str = "id-mapped layers";
-    let release = nix::sys::utsname::uname().map(|uname| uname.release().to_owned());
-    let release = release.unwrap_or_default();
-    if at_least(&release, (5, 19)) {
-        return Finding::good(NAME, format!("kernel {} has them", release.display()));
-    }
-    let detail = format!("kernel {} does not have them", release.display());
-    let advice = "run Linux 5.19 or later to give pods user namespaces without copying layers";
-    Finding::bad(NAME, detail, advice).tolerable()
-}
-
-fn at_least(release: &OsStr, wanted: (u32, u32)) -> bool {
-    let release = release.to_string_lossy();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let mut next = || numbers.next().and_then(|number| number.parse().ok());
-    match (next(), next()) {
-        (Some(major), Some(minor)) => (major, minor) >= wanted,
-        _ => false,
-    }
 }
 
 fn open(root: &Path) -> Result<std::fs::File, Error> {

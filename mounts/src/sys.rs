@@ -6,6 +6,7 @@
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 
@@ -124,8 +125,8 @@ pub(crate) fn write_back(file: BorrowedFd<'_>, what: WriteBack) -> Result<(), Er
 }
 
 /// The unique number of the mount that `name` in `dir`, or `dir` itself if the name is empty, is
-/// reached through (Linux 6.8); on older kernels the number in the mount table, below 2^31.
-/// Follows a symlink only if told to, triggers no automount and asks no server.
+/// reached through; where there are none (see [`has_unique_ids`]), the number in the mount table,
+/// below 2^31. Follows a symlink only if told to, triggers no automount and asks no server.
 pub(crate) fn mount_id(dir: BorrowedFd<'_>, name: &CStr, follow: bool) -> Result<u64, Errno> {
     mount_and_file(dir, name, follow).map(|(id, _)| id)
 }
@@ -136,11 +137,42 @@ pub(crate) fn mount_and_file(
     name: &CStr,
     follow: bool,
 ) -> Result<(u64, Identity), Errno> {
+    let numbers = if has_unique_ids() {
+        libc::STATX_MNT_ID_UNIQUE
+    } else {
+        libc::STATX_MNT_ID
+    };
+    numbered(dir, name, follow, numbers)
+}
+
+/// Whether mounts go by numbers that are not used again before the machine restarts: the kernel
+/// tells them and answers by them (Linux 6.8). Where a seccomp filter lets only a part of these
+/// calls pass, the numbers of the mount table serve throughout. Tried once in a process.
+pub(crate) fn has_unique_ids() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        // SAFETY: AT_FDCWD is valid wherever a descriptor of a directory is; the path is absolute.
+        let nowhere = unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) };
+        let Ok((id, _)) = numbered(nowhere, c"/", true, libc::STATX_MNT_ID_UNIQUE) else {
+            return false;
+        };
+        let known = |refused: Errno| !matches!(refused, Errno::ENOSYS | Errno::EPERM);
+        stat_mount(id).map_or_else(known, |_| true)
+            && list_mounts(ALL_MOUNTS, 0, &mut [0; 1]).map_or_else(known, |_| true)
+    })
+}
+
+/// As [`mount_and_file`], with numbers of one kind; ENOSYS if the kernel does not tell them.
+fn numbered(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    follow: bool,
+    numbers: libc::c_uint,
+) -> Result<(u64, Identity), Errno> {
     let mut flags = libc::AT_NO_AUTOMOUNT | libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
     if !follow {
         flags |= libc::AT_SYMLINK_NOFOLLOW;
     }
-    let numbers = libc::STATX_MNT_ID | libc::STATX_MNT_ID_UNIQUE;
     let mask = numbers | libc::STATX_INO;
     let mut out = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: `name` is NUL-terminated and `out` has room for one statx; both outlive the call.
@@ -157,7 +189,7 @@ pub(crate) fn mount_and_file(
     // SAFETY: all bits zero is a valid statx, and the kernel only wrote into it.
     let out = unsafe { out.assume_init() };
     if out.stx_mask & numbers == 0 {
-        return Err(Errno::ENOSYS); // before Linux 5.8
+        return Err(Errno::ENOSYS); // before Linux 5.8, or 6.8
     }
     let device = (out.stx_dev_major, out.stx_dev_minor);
     Ok((out.stx_mnt_id, (device, out.stx_ino)))

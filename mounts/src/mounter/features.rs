@@ -1,99 +1,155 @@
-//! What this kernel can do, found by doing it.
+//! Features of the kernel, found by trying each.
 
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use nix::errno::Errno;
+
+use super::idmap::UserNamespace;
 use super::kernel::{self, KernelMounter};
 use super::{
-    BindOptions, Feature, Handle, MountError, Mounter, Symlinks, TmpfsOptions, Want, table,
+    Feature, Handle, MountError, Mounter, Symlinks, TmpfsOptions, UNIQUE_IDS, Want, Without,
+    overlay,
 };
 use crate::driver::{IdMap, IdMaps};
+use crate::error::with_causes;
 use crate::sys::{self, MountAttributes};
 
 type Trial = fn(&KernelMounter) -> Result<(), MountError>;
 
-const TRIALS: [(&str, Trial); 8] = [
-    ("openat2", |mounter| {
-        mounter
-            .resolve(&top(mounter)?, Path::new("."), Want::Directory)
-            .map(drop)
-    }),
-    ("open_tree", |mounter| {
-        kernel::clone(&top(mounter)?, false).map(drop)
-    }),
-    ("fsopen", |mounter| {
-        mounter.tmpfs(&TmpfsOptions::default()).map(drop)
-    }),
-    ("mount_setattr", |mounter| {
-        let tree = kernel::clone(&top(mounter)?, false)?;
-        let nothing = MountAttributes::default();
-        let done = sys::mount_setattr(tree.as_fd(), true, &nothing);
-        done.map_err(|cause| MountError::io("change a mount of", Path::new("/"), cause))
-    }),
-    ("unique mount ids", |mounter| {
-        let id = top(mounter)?.mount_id()?;
-        if table::is_unique(id) {
-            return Ok(());
-        }
-        Err(MountError::Unsupported {
-            what: "a number that is never used again",
-            path: "/".into(),
-            advice: "use Linux 6.8 or newer",
-            cause: None,
-        })
-    }),
-    ("statmount", |mounter| {
-        let id = top(mounter)?.mount_id()?;
-        let done = sys::stat_mount(id);
-        done.map(drop)
-            .map_err(|cause| MountError::io("look at the mount of", Path::new("/"), cause))
-    }),
-    ("listmount", |_| {
-        let done = sys::list_mounts(sys::ALL_MOUNTS, 0, &mut [0; 1]);
-        done.map(drop)
-            .map_err(|cause| MountError::io("list the mounts of", Path::new("/"), cause))
-    }),
-    ("id-mapped mounts", |mounter| {
-        let tree = mounter.tmpfs(&TmpfsOptions::default())?;
-        let source = Handle::new(tree.fd, Path::new("tmpfs"))?;
-        let range = IdMap {
-            container: 0,
-            host: 1,
-            length: 1,
-        };
-        let options = BindOptions {
-            ids: Some(IdMaps {
-                uid: vec![range],
-                gid: vec![range],
-            }),
-            ..BindOptions::default()
-        };
-        mounter.bind(&source, &options).map(drop)
-    }),
+/// Name, first release of Linux, what layerd does without it, and the trial.
+const TRIALS: [(&str, &str, Without, Trial); 7] = [
+    ("open_tree and move_mount", "5.2", Without::Nothing, clones),
+    ("fsopen", "5.2", Without::Nothing, makes_tmpfs),
+    ("openat2", "5.6", Without::Nothing, resolves),
+    ("mount_setattr", "5.12", Without::Nothing, sets_attributes),
+    (
+        "id-mapped mounts of tmpfs",
+        "6.3",
+        Without::Refused("an id mapping of a bind mount whose source lies on tmpfs"),
+        shifts_tmpfs,
+    ),
+    (
+        UNIQUE_IDS,
+        "6.8",
+        Without::Otherwise("mounts are told apart by number, place, device and inode"),
+        numbers_mounts,
+    ),
+    (
+        "overlay layers one by one",
+        "6.8",
+        Without::Otherwise(
+            "mounts of images are made by mount(2), in a mount namespace of their own",
+        ),
+        adds_layers,
+    ),
 ];
 
 /// See [`Mounter::features`].
 pub(super) fn probe(mounter: &KernelMounter) -> Vec<Feature> {
     TRIALS
         .iter()
-        .map(|(name, trial)| Feature {
+        .map(|(name, since, without, trial)| Feature {
             name,
-            trouble: trial(mounter).err().map(|error| reason(&error)),
+            since,
+            without: *without,
+            trouble: trial(mounter).err().map(|error| with_causes(&error)),
         })
         .collect()
 }
 
-/// An error with its causes, in one line.
-fn reason(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
+fn clones(mounter: &KernelMounter) -> Result<(), MountError> {
+    kernel::clone(&top(mounter)?, false).map(drop)
+}
+
+fn makes_tmpfs(mounter: &KernelMounter) -> Result<(), MountError> {
+    mounter.tmpfs(&TmpfsOptions::default()).map(drop)
+}
+
+fn resolves(mounter: &KernelMounter) -> Result<(), MountError> {
+    let found = mounter.resolve(&top(mounter)?, Path::new("."), Want::Directory);
+    found.map(drop)
+}
+
+fn sets_attributes(mounter: &KernelMounter) -> Result<(), MountError> {
+    let tree = kernel::clone(&top(mounter)?, false)?;
+    let nothing = MountAttributes::default();
+    sys::mount_setattr(tree.as_fd(), true, &nothing)
+        .map_err(|cause| MountError::io("change a mount of", Path::new("/"), cause))
+}
+
+fn shifts_tmpfs(mounter: &KernelMounter) -> Result<(), MountError> {
+    let tree = mounter.tmpfs(&TmpfsOptions::default())?;
+    let range = vec![IdMap {
+        container: 0,
+        host: 1,
+        length: 1,
+    }];
+    let namespace = UserNamespace::new(&IdMaps {
+        uid: range.clone(),
+        gid: range,
+    })?;
+    let shown = Path::new("tmpfs");
+    kernel::shift(tree.fd.as_fd(), shown, false, &namespace)
+}
+
+fn numbers_mounts(_: &KernelMounter) -> Result<(), MountError> {
+    known(sys::has_unique_ids(), "number the mount of", "/")
+}
+
+fn adds_layers(_: &KernelMounter) -> Result<(), MountError> {
+    known(
+        overlay::takes_single_layers(),
+        "set `lowerdir+` of",
+        "overlay",
+    )
+}
+
+/// The outcome of a trial that is made once in a process and keeps no error.
+fn known(works: bool, attempt: &'static str, shown: &str) -> Result<(), MountError> {
+    if works {
+        return Ok(());
     }
-    text
+    Err(MountError::io(attempt, Path::new(shown), Errno::EOPNOTSUPP))
 }
 
 fn top(mounter: &KernelMounter) -> Result<Handle, MountError> {
     mounter.open_source(Path::new("/"), Symlinks::Follow)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TRIALS, probe};
+    use crate::mounter::KernelMounter;
+
+    /// First releases are what users are told; so what a kernel of that release or a newer one
+    /// lacks all the same is a wrong entry, or a trial that fails for another reason.
+    #[test]
+    fn root_each_kernel_has_what_it_should() {
+        let release = nix::sys::utsname::uname().expect("it has a name");
+        let release = release.release().to_string_lossy().into_owned();
+        let number = |text: &str| -> (u32, u32) {
+            let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+            let mut next = || {
+                numbers
+                    .next()
+                    .and_then(|n| n.parse().ok())
+                    .expect("a number")
+            };
+            (next(), next())
+        };
+        let features = probe(&KernelMounter::new());
+        assert_eq!(features.len(), TRIALS.len());
+        for feature in features {
+            let expected = number(&release) >= number(feature.since);
+            assert_eq!(
+                feature.trouble.is_none(),
+                expected,
+                "{release}: {feature:?}"
+            );
+            let said = feature.to_string();
+            assert_eq!(said == "works", expected, "{said}");
+            assert!(expected || said.contains(feature.since), "{said}");
+        }
+    }
 }

@@ -55,7 +55,7 @@ impl Mounter for KernelMounter {
         let without = layout::left_out(source, options)?;
         let tree = clone(source, options.recursive)?;
         let last_id = if options.recursive {
-            last_id(source)?
+            last_id(&tree, source, options)?
         } else {
             0
         };
@@ -146,8 +146,8 @@ impl Mounter for KernelMounter {
         table::below(root)
     }
 
-    fn is_mounted(&self, id: MountId) -> Result<bool, MountError> {
-        table::is_mounted(id)
+    fn is_mounted(&self, target: &Path, expected: &Attached) -> Result<bool, MountError> {
+        table::is_mounted(target, expected)
     }
 
     fn holders(
@@ -233,12 +233,19 @@ pub(super) fn clone(source: &Handle, recursive: bool) -> Result<OwnedFd, MountEr
         .map_err(|cause| MountError::io("bind", source.path(), cause))
 }
 
-/// The highest number that a tree which was just cloned can hold: that of one more clone.
-fn last_id(source: &Handle) -> Result<MountId, MountError> {
-    let marker = clone(source, false)?;
-    let id = sys::mount_id(marker.as_fd(), c"", false)
-        .map_err(|cause| MountError::io("find the mount of", source.path(), cause))?;
-    Ok(id)
+/// See [`Attached::last_id`]. For unique numbers that of one more clone, which is higher than those
+/// of the clone that was just made.
+fn last_id(tree: &OwnedFd, source: &Handle, options: &BindOptions) -> Result<MountId, MountError> {
+    let number = |of: &OwnedFd| {
+        sys::mount_id(of.as_fd(), c"", false)
+            .map_err(|cause| MountError::io("find the mount of", source.path(), cause))
+    };
+    let top = number(tree)?;
+    if table::is_unique(top) {
+        return number(&clone(source, false)?);
+    }
+    let count = layout::copied(source, options)?.len();
+    Ok(top.saturating_add(u64::try_from(count).unwrap_or(u64::MAX)))
 }
 
 /// Applies everything but the id mappings. Answers whether all of the tree is read-only for good.
@@ -282,7 +289,7 @@ fn restrict(tree: BorrowedFd<'_>, shown: &Path, options: &BindOptions) -> Result
     }
 }
 
-fn shift(
+pub(super) fn shift(
     tree: BorrowedFd<'_>,
     shown: &Path,
     recursive: bool,
@@ -301,7 +308,8 @@ fn shift(
     sys::mount_setattr(tree, recursive, &attributes).map_err(|cause| match cause {
         Errno::EINVAL => unsupported(
             "its file system (or, in a recursive bind, one below) cannot shift ids; ext4, xfs, \
-             btrfs and tmpfs can, overlay cannot: map its layers, or change the owners",
+             btrfs and, from Linux 6.3 on, tmpfs can, overlay cannot: map its layers, or change \
+             the owners",
             cause,
         ),
         Errno::EPERM => unsupported("it is id-mapped already; bind its origin", cause),

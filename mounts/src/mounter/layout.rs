@@ -34,10 +34,9 @@ pub(super) fn is_current(
     let wanted = parts(&wanted, &table::real_path(source)?);
     let all = parts(&found, &top.target);
     // What was mounted inside later is not part of the bind.
-    let along = |entry: &MountEntry| {
-        !table::is_unique(bind.id) || (bind.id < entry.id && entry.id <= bind.last_id)
-    };
-    let along: Vec<MountEntry> = found.into_iter().filter(along).collect();
+    let later: BTreeSet<MountId> = table::later(&found, bind).map(|entry| entry.id).collect();
+    let mut along = found;
+    along.retain(|entry| !later.contains(&entry.id));
     Ok(wanted.is_subset(&all) && parts(&along, &top.target).is_subset(&wanted))
 }
 
@@ -55,7 +54,10 @@ pub(super) fn left_out(source: &Handle, options: &BindOptions) -> Result<Vec<Pat
 }
 
 /// What a recursive bind of `source` takes along.
-fn copied(source: &Handle, options: &BindOptions) -> Result<Vec<MountEntry>, MountError> {
+pub(super) fn copied(
+    source: &Handle,
+    options: &BindOptions,
+) -> Result<Vec<MountEntry>, MountError> {
     let all = table::all_below(source.mount_id()?)?;
     let all = below(&table::real_path(source)?, all);
     let left_out: BTreeSet<MountId> = all

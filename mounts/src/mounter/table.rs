@@ -1,6 +1,6 @@
 //! The mount table: by number where the kernel can (Linux 6.8), else from mountinfo.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 
-use super::{Handle, MountEntry, MountError, MountId, Propagation, Symlinks, path};
+use super::{Attached, Handle, MountEntry, MountError, MountId, Propagation, Symlinks, path};
 use crate::mountinfo;
 use crate::sys::{self, ALL_MOUNTS, MountStat};
 
@@ -29,13 +29,13 @@ pub(super) fn below(root: &Path) -> Result<Vec<MountEntry>, MountError> {
     Ok(found)
 }
 
-/// All mounts that stand on mount `top`, or on one that does. In no order.
+/// All mounts that stand on mount `top`, or on one that does. In no order, but where numbers are
+/// used again in that of the mount table: there it is the order of mounting.
 pub(super) fn all_below(top: MountId) -> Result<Vec<MountEntry>, MountError> {
-    if top < UNIQUE {
+    if top < UNIQUE || !sys::has_unique_ids() {
         return old_below(top);
     }
     let ids = match list(top) {
-        Err(Errno::ENOSYS | Errno::EPERM) => return old_below(top),
         Err(Errno::ENOENT) => Vec::new(), // gone meanwhile
         other => other.map_err(|cause| fail("list mounts of", cause))?,
     };
@@ -50,9 +50,25 @@ pub(super) fn all_below(top: MountId) -> Result<Vec<MountEntry>, MountError> {
     Ok(found)
 }
 
-/// Whether a number will not be used again until the machine restarts.
+/// Whether a number will not be used again until the machine restarts. Such numbers rise, too.
 pub(super) fn is_unique(id: MountId) -> bool {
     id >= UNIQUE
+}
+
+/// Those of the mounts below `bind` that did not come along with it. Where numbers are used again,
+/// they tell nothing; there as many as came along count as those, from the oldest on.
+pub(super) fn later<'a>(
+    below: &'a [MountEntry],
+    bind: &Attached,
+) -> impl Iterator<Item = &'a MountEntry> {
+    let Attached { id, last_id, .. } = *bind;
+    let count = if is_unique(id) { 0 } else { last_id - id };
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let along = move |other| is_unique(id) && id < other && other <= last_id;
+    below
+        .iter()
+        .skip(count)
+        .filter(move |entry| !along(entry.id))
 }
 
 /// All mounts of this mount namespace.
@@ -61,8 +77,17 @@ pub(super) fn all() -> Result<Vec<MountEntry>, MountError> {
 }
 
 /// See [`super::Mounter::is_mounted`].
-pub(super) fn is_mounted(id: MountId) -> Result<bool, MountError> {
-    Ok(by_id(id)?.is_some())
+pub(super) fn is_mounted(target: &Path, expected: &Attached) -> Result<bool, MountError> {
+    if standing(expected.id, target)?.is_none() {
+        return Ok(false);
+    }
+    if is_unique(expected.id) {
+        return Ok(true);
+    }
+    let top = path::open_source(target, Symlinks::Refuse)?;
+    // What is covered by another mount cannot be looked at.
+    let covered = top.mount_id()? != expected.id;
+    Ok(covered || (top.device(), top.inode()) == (expected.device, expected.inode))
 }
 
 /// The mount that something was reached through.
@@ -73,7 +98,7 @@ pub(super) fn mount_of(handle: &Handle) -> Result<MountEntry, MountError> {
 
 /// A mount of this mount namespace.
 pub(super) fn by_id(id: MountId) -> Result<Option<MountEntry>, MountError> {
-    if id < UNIQUE {
+    if id < UNIQUE || !sys::has_unique_ids() {
         return Ok(old()?.into_iter().find(|entry| entry.id == id));
     }
     match sys::stat_mount(id) {
@@ -81,6 +106,13 @@ pub(super) fn by_id(id: MountId) -> Result<Option<MountEntry>, MountError> {
         Err(Errno::ENOENT) => Ok(None),
         Err(cause) => Err(fail("look at a mount of", cause)),
     }
+}
+
+/// A mount that was put on `target`. If its number is unique it may stand elsewhere by now; where
+/// numbers are used again, what has the number and stands elsewhere is another mount.
+pub(super) fn standing(id: MountId, target: &Path) -> Result<Option<MountEntry>, MountError> {
+    let found = by_id(id)?;
+    Ok(found.filter(|entry| is_unique(id) || entry.target == target))
 }
 
 /// The path that the mount table has for it.
@@ -104,7 +136,9 @@ fn in_order(entries: &mut [MountEntry]) {
         }
         depth
     };
-    entries.sort_by_cached_key(|entry| (depth(entry.id), entry.id));
+    // A stable sort: numbers that are used again say nothing, and leave the order of the table.
+    let age = |id| if is_unique(id) { id } else { 0 };
+    entries.sort_by_cached_key(|entry| (depth(entry.id), age(entry.id)));
 }
 
 fn list(top: MountId) -> Result<Vec<MountId>, Errno> {
@@ -159,21 +193,23 @@ pub(super) fn old() -> Result<Vec<MountEntry>, MountError> {
 }
 
 fn old_below(top: MountId) -> Result<Vec<MountEntry>, MountError> {
-    let mut rest = old()?;
+    let mut all = old()?;
     if top == ALL_MOUNTS {
-        return Ok(rest);
+        return Ok(all);
     }
+    let mut children: HashMap<MountId, Vec<MountId>> = HashMap::new();
+    for entry in all.iter().filter(|entry| entry.id != entry.parent) {
+        children.entry(entry.parent).or_default().push(entry.id);
+    }
+    let mut found: HashSet<MountId> = HashSet::new();
     let mut tops = vec![top];
-    let mut found = Vec::new();
     while let Some(top) = tops.pop() {
-        let (children, others): (Vec<_>, Vec<_>) = rest
-            .into_iter()
-            .partition(|entry| entry.parent == top && entry.id != top);
-        tops.extend(children.iter().map(|entry| entry.id));
-        found.extend(children);
-        rest = others;
+        let ids = children.remove(&top).unwrap_or_default();
+        found.extend(&ids);
+        tops.extend(ids);
     }
-    Ok(found)
+    all.retain(|entry| found.contains(&entry.id));
+    Ok(all)
 }
 
 fn fail(attempt: &'static str, cause: Errno) -> MountError {

@@ -114,7 +114,7 @@ fn root_a_bind_comes_and_goes() {
     let tree = ground.bind(&source, &BindOptions::default());
     let attached = ground.attach(tree, &target);
     assert_eq!(fs::read(target.join("file")).expect("read"), b"content");
-    assert!(ground.mounter.is_mounted(attached.id).expect("look"));
+    assert!(ground.mounter.is_mounted(&target, &attached).expect("look"));
     let below = ground.mounter.mounts_below(ground.disk.path());
     let below = below.expect("list");
     assert_eq!(below.len(), 1, "{below:?}");
@@ -125,7 +125,7 @@ fn root_a_bind_comes_and_goes() {
         .mounter
         .detach(&target, &attached, DetachMode::Normal);
     assert_eq!(again.expect("detach"), Detached::AlreadyGone);
-    assert!(!ground.mounter.is_mounted(attached.id).expect("look"));
+    assert!(!ground.mounter.is_mounted(&target, &attached).expect("look"));
 }
 
 #[test]

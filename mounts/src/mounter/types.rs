@@ -1,5 +1,6 @@
 //! What a [`Mounter`] takes and gives.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -11,8 +12,9 @@ pub use crate::sys::Identity;
 use crate::sys::{self, Stat};
 
 /// Number of a mount, 64 bits, never used again until the machine restarts (Linux 6.8). Older
-/// kernels give numbers below 2^31 that are used again; [`Attached`] then also goes by device and
-/// inode.
+/// kernels give numbers below 2^31 that are used again; an [`Attached`] mount is then also told by
+/// where it stands and by device and inode. What somebody mounted of the same source at the same
+/// place after it was gone cannot be told from it there.
 pub type MountId = u64;
 
 /// A file or directory, held open so that its path is never looked up again. Holding one inside a
@@ -301,6 +303,7 @@ pub struct Attached {
     pub id: MountId,
     /// The mounts that came along below it have numbers above `id`, up to this one; `id` if there
     /// are none. What is mounted inside later has another, unless it was made at the same moment.
+    /// Where numbers are used again, it is `id` and as many as came along.
     pub last_id: MountId,
     /// Device of its top directory or file, major and minor, as statx(2) says.
     pub device: (u32, u32),
@@ -410,11 +413,52 @@ pub enum PrivateRoot {
     InUse,
 }
 
+/// Name of the [`Feature`] that gives each mount a number which is never used again.
+pub const UNIQUE_IDS: &str = "unique mount ids";
+
 /// A feature of the kernel, as tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feature {
     /// Name of the system call or property.
     pub name: &'static str,
+    /// First release of Linux that has it, as in "6.8".
+    pub since: &'static str,
+    /// What becomes of the work that it serves where it is missing.
+    pub without: Without,
     /// Why it does not work; `None` if it does.
     pub trouble: Option<String>,
+}
+
+impl Feature {
+    /// Whether nothing can be attached without it.
+    #[must_use]
+    pub fn is_needed(&self) -> bool {
+        matches!(self.without, Without::Nothing)
+    }
+}
+
+/// One line for people: "works", or the release of Linux to use and what becomes of the work.
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(trouble) = &self.trouble else {
+            return f.write_str("works");
+        };
+        write!(f, "missing ({trouble}), Linux {} has it; ", self.since)?;
+        match self.without {
+            Without::Nothing => f.write_str("nothing can be attached"),
+            Without::Otherwise(way) => write!(f, "without it {way}"),
+            Without::Refused(work) => write!(f, "refused without it: {work}"),
+        }
+    }
+}
+
+/// What becomes of the work that a missing [`Feature`] serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Without {
+    /// Nothing can be attached.
+    Nothing,
+    /// It is done in another way, which the text describes.
+    Otherwise(&'static str),
+    /// What the text describes is refused.
+    Refused(&'static str),
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -127,10 +127,10 @@ impl<'a> Place<'a> {
 
     /// What it means that the topmost mount is another one; `None` if that has changed by now.
     fn without(&self, expected: MountId) -> Result<Option<Detached>, MountError> {
-        let Some(entry) = table::by_id(expected)? else {
+        let here = self.real_path()?;
+        let Some(entry) = table::standing(expected, &here)? else {
             return Ok(Some(Detached::AlreadyGone));
         };
-        let here = table::real_path(&self.parent)?.join(OsStr::from_bytes(self.name.to_bytes()));
         if entry.target != here {
             return Err(self.elsewhere(expected));
         }
@@ -139,6 +139,12 @@ impl<'a> Place<'a> {
             Some(on_top) => Err(covered(on_top, expected)),
             None => Ok(None),
         }
+    }
+
+    /// The path that the mount table has for it.
+    fn real_path(&self) -> Result<PathBuf, MountError> {
+        let parent = table::real_path(&self.parent)?;
+        Ok(parent.join(OsStr::from_bytes(self.name.to_bytes())))
     }
 
     fn elsewhere(&self, expected: MountId) -> MountError {
@@ -176,7 +182,7 @@ fn make_private(mount: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
 
 /// There is not even a place to look at.
 fn not_at(target: &Path, expected: MountId) -> Result<Detached, MountError> {
-    if table::is_mounted(expected)? {
+    if table::standing(expected, target)?.is_some() {
         return Err(MountError::Elsewhere {
             path: target.to_owned(),
             expected,
@@ -195,15 +201,11 @@ fn covered(entry: &MountEntry, expected: MountId) -> MountError {
 
 /// What was mounted inside later is somebody's own, unless it came from elsewhere by propagation:
 /// then it is still there. Its number need not be higher: it may have been made long before it was
-/// put here. Where numbers are used again, they tell nothing; then everything counts as having come
-/// along if anything may have.
+/// put here.
 fn refuse_strangers(below: &[MountEntry], expected: &Attached) -> Result<(), MountError> {
-    let alone = expected.last_id == expected.id;
-    let told = table::is_unique(expected.id) || alone;
-    let along = |id| !told || (expected.id < id && id <= expected.last_id);
-    let strange =
-        |entry: &&MountEntry| !along(entry.id) && entry.propagation == Propagation::Private;
-    match below.iter().find(strange) {
+    let later = table::later(below, expected);
+    let mut strange = later.filter(|entry| entry.propagation == Propagation::Private);
+    match strange.next() {
         Some(entry) => Err(covered(entry, expected.id)),
         None => Ok(()),
     }
@@ -309,7 +311,10 @@ fn drop_lazily(place: &Place<'_>, id: MountId) -> Result<Option<Detached>, Mount
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
         Err(cause) => return Err(place.fail(cause)),
     }
-    Ok((!table::is_mounted(id)?).then_some(Detached::Now))
+    let here = place.real_path()?;
+    Ok(table::standing(id, &here)?
+        .is_none()
+        .then_some(Detached::Now))
 }
 
 /// Takes the mounts that are not to come along out of a tree that was just put in place. It is

@@ -7,17 +7,19 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 
 use super::{Finding, SCRATCH, open, scratch};
-use crate::error::Error;
+use crate::driver::IdMaps;
+use crate::error::{Error, with_causes};
+use crate::mounter::{BindOptions, KernelMounter, Mounter, Symlinks};
 use crate::{mount, plan, tree};
 
 const KINDS: &str = "use ext4, btrfs, or xfs made with ftype=1";
@@ -29,7 +31,10 @@ pub(super) fn run(root: &Path, options: &[String], in_use: bool) -> Result<Vec<F
     let scratch = Scratch::new(root)?;
     let kinds = entry_types(&scratch.path)?;
     let mounted = if kinds.ok {
-        vec![overlay(&scratch.path, options, in_use)]
+        vec![
+            overlay(&scratch.path, options, in_use),
+            idmapped_layers(&scratch.path),
+        ]
     } else {
         Vec::new()
     };
@@ -45,19 +50,12 @@ pub(super) fn load_module() {
         return;
     }
     let ask = || {
-        own_namespace()?;
+        mount::own_namespace()?;
         let flags = MsFlags::empty();
         nix::mount::mount(Some("overlay"), "/", Some("overlay"), flags, None::<&str>)
     };
     // Whether it worked shows when a real mount is tried.
     let _ = mount::on_thread(ask);
-}
-
-/// Gives this thread mounts of its own.
-fn own_namespace() -> Result<(), Errno> {
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
 }
 
 /// The directory things are tried in. Gone when dropped.
@@ -189,7 +187,7 @@ fn overlay(scratch: &Path, options: &[String], in_use: bool) -> Finding {
 }
 
 fn try_overlay(scratch: &Path, options: &[String]) -> Result<(), Trouble> {
-    own_namespace().map_err(|cause| {
+    mount::own_namespace().map_err(|cause| {
         Trouble::NotAllowed("cannot make a mount namespace", io::Error::from(cause))
     })?;
     let dir = |name: &str| scratch.join(name).display().to_string();
@@ -240,6 +238,49 @@ fn use_it(scratch: &Path, merged: &Path) -> Result<(), Trouble> {
         step(scratch, merged).map_err(|cause| Trouble::Broken(what, cause))?;
     }
     Ok(())
+}
+
+/// Tries layers whose owners are shifted, as containerd mounts them for pods with user namespaces.
+fn idmapped_layers(scratch: &Path) -> Finding {
+    const NAME: &str = "id-mapped layers";
+    let tried = mount::on_thread(|| try_idmapped(scratch));
+    match tried.unwrap_or_else(|cause| Err(cause.to_string())) {
+        Ok(()) => Finding::good(NAME, "work"),
+        Err(trouble) => {
+            let advice = "use Linux 5.19 or newer and ext4, xfs, btrfs or (Linux 6.3) tmpfs to give \
+                          pods user namespaces without copying layers";
+            Finding::bad(NAME, format!("do not work: {trouble}"), advice).tolerable()
+        }
+    }
+}
+
+fn try_idmapped(scratch: &Path) -> Result<(), String> {
+    let mapped = BindOptions {
+        ids: IdMaps::parse("0:100000:65536", "0:100000:65536").ok(),
+        ..BindOptions::default()
+    };
+    let mounter = KernelMounter::new();
+    let map = |layer: &Path| {
+        let tree = mounter.bind(&mounter.open_source(layer, Symlinks::Refuse)?, &mapped)?;
+        mounter.attach(tree, &mounter.open_source(layer, Symlinks::Refuse)?)
+    };
+    mount::own_namespace().map_err(|cause| with_causes(&cause))?;
+    let layers = ["lower1", "lower2"].map(|name| scratch.join(name));
+    for layer in &layers {
+        map(layer).map_err(|error| with_causes(&error))?;
+    }
+    let lowers = layers.each_ref().map(|layer| layer.display().to_string());
+    let merged = scratch.join("merged");
+    let (kind, flags) = (Some("overlay"), MsFlags::MS_RDONLY);
+    let data = format!("lowerdir={}", lowers.join(":"));
+    nix::mount::mount(kind, &merged, kind, flags, Some(data.as_str()))
+        .map_err(|cause| format!("overlayfs refuses them: {cause}"))?;
+    let owner = fs::metadata(merged.join("other")).map(|file| file.uid());
+    match owner {
+        Ok(100_000) => Ok(()),
+        Ok(other) => Err(format!("a file of user 0 shows as that of {other}")),
+        Err(cause) => Err(cause.to_string()),
+    }
 }
 
 type Step = fn(&Path, &Path) -> io::Result<()>;

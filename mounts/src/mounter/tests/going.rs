@@ -12,6 +12,7 @@ use crate::mounter::{
     Attached, BindOptions, DetachMode, Detached, Holds, MountError, Mounter, PrivateRoot,
     TmpfsOptions, table,
 };
+use crate::sys;
 
 /// A process that sleeps in a directory, ended when dropped.
 struct Sleeper(Child);
@@ -51,6 +52,9 @@ fn root_another_mount_at_the_same_place_stays() {
         let gone = ground.mounter.detach(&target, &ours, mode);
         assert_eq!(gone.expect("it is gone"), Detached::AlreadyGone);
         assert!(target.join("precious").exists(), "{mode:?}");
+    }
+    if !table::is_unique(ours.id) {
+        return; // there the same source at the same place cannot be told apart
     }
     let same = attached(&ground, &source, &target);
     let gone = ground.mounter.detach(&target, &ours, DetachMode::Normal);
@@ -97,7 +101,7 @@ fn root_an_older_mount_that_was_put_inside_later_stays() {
         let ours = ground.attach(ground.bind(&source, &options), &target);
         let inside = target.join("inside");
         let theirs = ground.attach(older.expect("a tmpfs"), &inside);
-        assert!(theirs.id < ours.id);
+        assert!(theirs.id < ours.id, "it was made before");
         fs::write(inside.join("precious"), "x").expect("write");
         for mode in [DetachMode::Normal, DetachMode::Lazy] {
             let refused = ground.mounter.detach(&target, &ours, mode);
@@ -234,8 +238,11 @@ fn root_a_mount_in_another_namespace_is_found() {
 }
 
 #[test]
-fn root_numbers_are_never_used_again() {
+fn root_unique_numbers_are_never_used_again() {
     let ground = Ground::new();
+    if !sys::has_unique_ids() {
+        return; // what layerd goes by instead is in the test below
+    }
     let (source, target) = (ground.dir("source"), ground.dir("target"));
     let mut seen = HashSet::new();
     for _ in 0..500 {
@@ -243,8 +250,47 @@ fn root_numbers_are_never_used_again() {
         assert!(table::is_unique(ours.id));
         assert!(seen.insert(ours.id), "{} was used before", ours.id);
         ground.detach(&target, &ours);
-        assert!(!ground.mounter.is_mounted(ours.id).expect("look"));
+        assert!(!ground.mounter.is_mounted(&target, &ours).expect("look"));
     }
+}
+
+/// A mount of the table's number but at another place, or of something else, is not taken for it,
+/// wherever the kernel's numbers come from.
+#[test]
+fn root_a_number_alone_does_not_tell_a_mount() {
+    let ground = Ground::new();
+    let (source, target) = (ground.dir("source"), ground.dir("target"));
+    let (other, elsewhere) = (ground.dir("other"), ground.dir("elsewhere"));
+    let ours = attached(&ground, &source, &target);
+    let impostor = Attached {
+        inode: ours.inode + 1,
+        ..ours
+    };
+    if !table::is_unique(ours.id) {
+        let is_mounted = |at, what| ground.mounter.is_mounted(at, what).expect("look");
+        assert!(is_mounted(&target, &ours));
+        assert!(!is_mounted(&target, &impostor) && !is_mounted(&elsewhere, &ours));
+        let gone = ground
+            .mounter
+            .detach(&elsewhere, &ours, DetachMode::Normal)
+            .expect("nothing of ours stands there");
+        assert_eq!(gone, Detached::AlreadyGone);
+    }
+    let gone = ground
+        .mounter
+        .detach(&target, &impostor, DetachMode::Normal)
+        .expect("it is another one");
+    assert_eq!(gone, Detached::AlreadyGone);
+    ground.detach(&target, &ours);
+    // The lowest free number is given out next, to whoever mounts next.
+    let next = attached(&ground, &other, &elsewhere);
+    let gone = ground
+        .mounter
+        .detach(&target, &ours, DetachMode::Normal)
+        .expect("it is gone");
+    assert_eq!(gone, Detached::AlreadyGone);
+    assert!(!ground.mounter.is_mounted(&target, &ours).expect("look"));
+    ground.detach(&elsewhere, &next);
 }
 
 #[test]

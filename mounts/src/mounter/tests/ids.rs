@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Ground;
 use crate::driver::{IdMaps, Mount};
-use crate::mounter::{BindOptions, MountError, Mounter};
+use crate::mounter::{BindOptions, KernelMounter, MountError, Mounter};
 use crate::rig::{LoopDisk, enter_private_mounts};
 
 fn shifted() -> BindOptions {
@@ -50,10 +50,21 @@ fn ids_are_shifted_both_ways(disk: LoopDisk) {
     assert_eq!(owner(&source.join("old")), (7, 8), "nothing was changed");
 }
 
+/// Linux 6.3; older kernels say so.
 #[test]
-fn root_ids_are_shifted_on_tmpfs() {
+fn root_ids_are_shifted_on_tmpfs_or_refused() {
     enter_private_mounts();
-    ids_are_shifted_both_ways(LoopDisk::tmpfs());
+    let features = KernelMounter::new().features();
+    let mut features = features.iter();
+    let tmpfs = features.find(|feature| feature.name == "id-mapped mounts of tmpfs");
+    if tmpfs.expect("it is tried").trouble.is_none() {
+        return ids_are_shifted_both_ways(LoopDisk::tmpfs());
+    }
+    let ground = Ground::on(LoopDisk::tmpfs());
+    let source = ground.dir("source");
+    let refused = ground.mounter.bind(&ground.open(&source), &shifted());
+    let error = refused.expect_err("the kernel cannot");
+    assert!(error.to_string().contains("Linux 6.3"), "{error}");
 }
 
 #[test]
@@ -117,7 +128,8 @@ impl Drop for Inside {
 
 #[test]
 fn root_the_container_sees_its_own_ids() {
-    let ground = Ground::new();
+    enter_private_mounts();
+    let ground = Ground::on(LoopDisk::ext4(16));
     let (source, target) = (ground.dir("source"), ground.dir("target"));
     fs::write(source.join("file"), "x").expect("write");
     let attached = ground.attach(ground.bind(&source, &shifted()), &target);
@@ -160,7 +172,8 @@ fn root_overlay_cannot_shift_and_says_what_to_do() {
 
 #[test]
 fn root_no_process_is_left_of_a_mapping() {
-    let ground = Ground::new();
+    enter_private_mounts();
+    let ground = Ground::on(LoopDisk::ext4(16));
     let source = ground.dir("source");
     let children = || {
         let tasks = fs::read_dir("/proc/self/task").expect("list").flatten();

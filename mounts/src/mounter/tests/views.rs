@@ -70,7 +70,7 @@ fn root_a_view_of_one_layer_is_a_bind() {
 fn root_a_view_takes_as_many_layers_as_the_kernel() {
     let ground = Ground::new();
     let layers: Vec<PathBuf> = (0..MAX_LOWERS)
-        .map(|n| layer(&ground, &format!("layer-{n}"), &format!("file-{n}"), ""))
+        .map(|n| layer(&ground, &format!("l/{n}"), &format!("file-{n}"), "")) // short, as layerd's are
         .collect();
     let target = ground.dir("target");
     let tree = ground.mounter.view(&overlay(&layers, &[])).expect("view");
@@ -94,6 +94,18 @@ fn root_a_view_takes_long_paths() {
     assert_eq!(fs::read(target.join("one")).expect("read"), b"1");
     assert_eq!(fs::read(target.join("two")).expect("read"), b"2");
     ground.detach(&target, &attached);
+}
+
+#[test]
+fn root_layers_that_do_not_fit_a_page_are_mounted_or_refused() {
+    let ground = Ground::new();
+    let layers: Vec<PathBuf> = (0..100)
+        .map(|n| layer(&ground, &format!("{}-{n}", "d".repeat(100)), "file", ""))
+        .collect();
+    match ground.mounter.view(&overlay(&layers, &[])) {
+        Ok(tree) => assert_eq!(tree.read_only(), Effective::Recursive),
+        Err(error) => assert!(error.to_string().contains("Linux 6.8"), "{error}"),
+    }
 }
 
 #[test]

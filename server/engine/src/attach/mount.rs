@@ -58,7 +58,9 @@ impl Engine {
         match &attachment.mount {
             None => Ok(true),
             Some(mount) if mount.boot != self.boot => Ok(false),
-            Some(mount) => Ok(self.mounter.is_mounted(mount.unique_id)?),
+            Some(mount) => Ok(self
+                .mounter
+                .is_mounted(Path::new(&mount.target), &as_recorded(mount))?),
         }
     }
 
