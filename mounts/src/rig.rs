@@ -129,8 +129,16 @@ impl LoopDisk {
 
 impl Drop for LoopDisk {
     fn drop(&mut self) {
-        let mounted = nix::mount::umount2(&self.folder, nix::mount::MntFlags::empty());
-        if let Err(error) = mounted {
+        // A thread that is about to end may have a file open; sled's end after sled is dropped.
+        const LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+        let began = std::time::Instant::now();
+        let umount = || nix::mount::umount2(&self.folder, nix::mount::MntFlags::empty());
+        let mut unmounted = umount();
+        while unmounted == Err(nix::errno::Errno::EBUSY) && began.elapsed() < LIMIT {
+            std::thread::yield_now();
+            unmounted = umount();
+        }
+        if let Err(error) = unmounted {
             // Never delete through a mount; the namespace ends with the thread.
             let failing = std::thread::panicking();
             assert!(failing, "something keeps the disk busy: {error}");
