@@ -30,13 +30,13 @@ pub mod contract;
 pub use error::MountError;
 pub use kernel::KernelMounter;
 #[cfg(any(test, feature = "fake"))]
-pub(crate) use path::{create_source, open_existing, open_source, resolve};
+pub(crate) use path::{create_source, open_existing, open_source, remove_made, resolve};
 #[cfg(any(test, feature = "fake"))]
 pub(crate) use table::real_path;
 pub use types::{
     Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holder, Holders,
-    Holds, Identity, MountEntry, MountId, NewSource, PrivateRoot, Propagation, ReadOnly, Source,
-    Symlinks, TmpfsOptions, Tree, UNIQUE_IDS, Want, Without,
+    Holds, Identity, Made, MountEntry, MountId, NewSource, PrivateRoot, Propagation, ReadOnly,
+    Source, Symlinks, TmpfsOptions, Tree, UNIQUE_IDS, Want, Without,
 };
 
 /// Makes and takes away mounts. Every call blocks; sources on a hung network file system may block
@@ -64,8 +64,15 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// meanwhile.
     ///
     /// # Errors
-    /// As `open_source`. What was made stays.
+    /// As `open_source`. Nothing that was made stays.
     fn create_source(&self, path: &Path, new: &NewSource) -> Result<Source, MountError>;
+
+    /// Removes what `create_source` made, the last first, as long as it is the very thing that was
+    /// made and empty; the first that is not ends it, without an error.
+    ///
+    /// # Errors
+    /// As `open_source`.
+    fn remove_made(&self, made: &[Made]) -> Result<(), MountError>;
 
     /// Opens `subpath` below `root`, relative, without ever leaving `root` and through no symlink.
     /// An empty one is `root` itself. Mounts below `root` are entered.

@@ -311,6 +311,18 @@ impl VolumeDirs {
         tree::is_empty(self.open_data(slot)?.as_fd(), &self.data_path(slot))
     }
 
+    /// Whether a volume in the trash is empty; `false` if it is not in the trash.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn is_trashed_empty(&self, slot: Slot) -> Result<bool, Error> {
+        match open_data(&self.trash, slot) {
+            Ok(data) => tree::is_empty(data.as_fd(), &self.trash.path.join(slot.to_string())),
+            Err(cause) if cause.errno() == Some(libc::ENOENT) => Ok(false),
+            Err(cause) => Err(cause),
+        }
+    }
+
     /// Makes all earlier calls durable: one wait, or none if nothing was done.
     ///
     /// # Errors

@@ -155,12 +155,20 @@ impl Labels {
     /// # Errors
     /// [`BadInput`] naming the label and the rule it breaks.
     pub fn parse(raw: BTreeMap<String, String>) -> Result<Self, BadInput> {
+        let mut labels = Self::with_empty(raw)?;
+        labels.0.retain(|_, value| !value.is_empty());
+        Ok(labels)
+    }
+
+    /// Checks labels from outside. Those with an empty value are kept, as Docker does.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn with_empty(raw: BTreeMap<String, String>) -> Result<Self, BadInput> {
         for (key, value) in &raw {
             check_label(key, value)?;
         }
-        let mut labels = raw;
-        labels.retain(|_, value| !value.is_empty());
-        Self(labels).check_total()
+        Self(raw).check_total()
     }
 
     /// The value of `key`.

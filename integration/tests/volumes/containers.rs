@@ -263,6 +263,10 @@ fn root_applying_again_changes_nothing() {
     let shared = world.scratch.dir("shared");
     let container = world.container("web", "true");
     let before = container.config();
+    // Shared propagation needs a shared mount, whatever the rest of the host is.
+    let own = &shared;
+    output(Command::new("mount").arg("--bind").arg(own).arg(own));
+    output(Command::new("mount").arg("--make-shared").arg(own));
     let shared_flag = format!("{}:/srv/shared:rshared", shared.display());
     let flags = [
         "--tmpfs",

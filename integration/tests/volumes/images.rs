@@ -124,7 +124,14 @@ fn root_no_path_leads_out_of_an_image() {
         assert!(refused.error.contains(why), "{subpath}: {refused:?}");
         let left = (world.json(&["attachments"]).len(), world.mounts());
         assert_eq!(left, (0, vec![]), "{subpath}");
+        let mount = format!("type=image,src=upper,dst=/x,image-subpath={subpath}");
+        let checked = world.ctl(&["mount", "check", "--mount", &mount]);
+        assert_ne!(checked.code, 0, "{subpath}: {checked:?}");
+        let told = checked.out + &checked.error;
+        assert!(told.contains(why), "{subpath}: {told}");
     }
+    let whole = ["mount", "check", "--mount", "type=image,src=upper,dst=/x"];
+    assert!(world.run(&whole).contains("use"));
     world.run(&["snapshot", "rm", "upper"]);
 }
 

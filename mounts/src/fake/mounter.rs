@@ -15,9 +15,9 @@ use nix::errno::Errno;
 use crate::driver::Mount;
 use crate::mounter::{
     Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holder, Holders,
-    Holds, Identity, MountEntry, MountError, MountId, Mounter, NewSource, PrivateRoot, Propagation,
-    ReadOnly, Source, Symlinks, TmpfsOptions, Tree, Want, Without, create_source, open_existing,
-    open_source, real_path, resolve,
+    Holds, Identity, Made, MountEntry, MountError, MountId, Mounter, NewSource, PrivateRoot,
+    Propagation, ReadOnly, Source, Symlinks, TmpfsOptions, Tree, Want, Without, create_source,
+    open_existing, open_source, real_path, remove_made, resolve,
 };
 
 /// First number given out.
@@ -291,6 +291,11 @@ impl Mounter for FakeMounter {
     fn create_source(&self, path: &Path, new: &NewSource) -> Result<Source, MountError> {
         self.step("create", path)?;
         create_source(path, new)
+    }
+
+    fn remove_made(&self, made: &[Made]) -> Result<(), MountError> {
+        self.step("remove", Path::new(""))?;
+        remove_made(made)
     }
 
     fn resolve(&self, root: &Handle, subpath: &Path, want: Want) -> Result<Handle, MountError> {

@@ -159,13 +159,14 @@ fn creation(ground: &Ground<'_>) {
     let create = |path: &Path, new: &NewSource| ground.mounter.create_source(path, new);
     let deep = ground.scratch.join("made/x/y");
     let made = create(&deep, &NewSource::DIRECTORY).expect("parents are made");
-    assert!(made.made && made.handle.is_dir());
+    let of_deep = made.made.clone();
+    assert!(of_deep.len() == 3 && made.handle.is_dir());
     for path in [&deep, deep.parent().expect("a parent")] {
         let mode = fs::metadata(path).expect("it is there").permissions();
         assert_eq!(mode.mode() & 0o7777, 0o755, "whatever the umask");
     }
     let again = create(&deep, &NewSource::DIRECTORY).expect("it is there");
-    assert!(!again.made, "nothing is made twice");
+    assert!(again.made.is_empty(), "nothing is made twice");
     let new = NewSource {
         file: true,
         mode: 0o640,
@@ -173,9 +174,23 @@ fn creation(ground: &Ground<'_>) {
     };
     let file = ground.scratch.join("made/file");
     let made = create(&file, &new).expect("files are made");
-    assert!(made.made && !made.handle.is_dir());
+    assert!(made.made.len() == 1 && !made.handle.is_dir());
     let found = fs::metadata(&file).expect("it is there");
     assert_eq!((found.mode() & 0o7777, found.len()), (0o640, 0));
+    let of_file = made.made.clone();
+    let remove = |made: &[super::Made]| ground.mounter.remove_made(made).expect("remove");
+    remove(&of_deep);
+    assert!(
+        !deep.exists() && !ground.scratch.join("made/x").exists() && file.exists(),
+        "what holds something else stays"
+    );
+    fs::write(&file, "kept").expect("write");
+    remove(&of_file);
+    fs::remove_file(&file).expect("it was kept");
+    fs::write(&file, "").expect("another one");
+    fs::hard_link(&file, ground.scratch.join("keeps its number")).expect("link");
+    remove(&of_file);
+    assert!(file.exists(), "another file of the name stays");
     let below = create(&file.join("x"), &NewSource::DIRECTORY);
     assert!(
         matches!(&below, Err(MountError::NotADirectory { path }) if *path == file),

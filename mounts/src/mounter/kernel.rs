@@ -14,9 +14,10 @@ use rustix::mount::{
 
 use super::idmap::UserNamespace;
 use super::{
-    Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holders, MountEntry,
-    MountError, MountId, Mounter, NewSource, PrivateRoot, Propagation, ReadOnly, Source, Symlinks,
-    TmpfsOptions, Tree, Want, features, holders, layout, overlay, path, root, table, unmount,
+    Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holders, Made,
+    MountEntry, MountError, MountId, Mounter, NewSource, PrivateRoot, Propagation, ReadOnly,
+    Source, Symlinks, TmpfsOptions, Tree, Want, features, holders, layout, overlay, path, root,
+    table, unmount,
 };
 use crate::driver::Mount;
 use crate::sys::{self, MountAttributes};
@@ -44,6 +45,10 @@ impl Mounter for KernelMounter {
 
     fn create_source(&self, path: &Path, new: &NewSource) -> Result<Source, MountError> {
         path::create_source(path, new)
+    }
+
+    fn remove_made(&self, made: &[Made]) -> Result<(), MountError> {
+        path::remove_made(made)
     }
 
     fn resolve(&self, root: &Handle, subpath: &Path, want: Want) -> Result<Handle, MountError> {

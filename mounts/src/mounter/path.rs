@@ -1,6 +1,6 @@
 //! Paths to descriptors: what is found is what is used, whoever exchanges names meanwhile.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs::Permissions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -10,8 +10,9 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::{Handle, MountError, NewSource, Source, Symlinks, Want};
+use super::{Handle, Made, MountError, NewSource, Source, Symlinks, Want};
 use crate::sys::{self, Identity};
 
 /// Tries while somebody renames directories. Each takes microseconds; 1,000 exchanges a
@@ -69,20 +70,81 @@ pub(crate) fn resolve(root: &Handle, subpath: &Path, want: Want) -> Result<Handl
 
 /// See [`super::Mounter::create_source`].
 pub(crate) fn create_source(path: &Path, new: &NewSource) -> Result<Source, MountError> {
-    let (mut at, missing) = existing(path, new.symlinks)?;
-    let mut made = false;
+    let (at, missing) = existing(path, new.symlinks)?;
+    let mut made = Vec::new();
+    match create_missing(at, &missing, new, &mut made) {
+        Ok(handle) => Ok(Source { handle, made }),
+        Err(cause) => {
+            let _ = remove_made(&made); // the first error counts
+            Err(cause)
+        }
+    }
+}
+
+fn create_missing(
+    mut at: Handle,
+    missing: &[&OsStr],
+    new: &NewSource,
+    made: &mut Vec<Made>,
+) -> Result<Handle, MountError> {
     let last = missing.len().saturating_sub(1);
     for (index, name) in missing.iter().enumerate() {
         let shown = at.path().join(name);
-        let (fd, new) = if new.file && index == last {
+        let (fd, is_new) = if new.file && index == last {
             make_file(at.as_fd(), name, &shown, new)?
         } else {
             make_dir(at.as_fd(), name, &shown, new)?
         };
-        made = new;
         at = Handle::new(fd, &shown)?;
+        if is_new {
+            made.push(Made {
+                path: shown,
+                device: at.device(),
+                inode: at.inode(),
+            });
+        }
     }
-    Ok(Source { handle: at, made })
+    Ok(at)
+}
+
+/// See [`super::Mounter::remove_made`].
+pub(crate) fn remove_made(made: &[Made]) -> Result<(), MountError> {
+    for one in made.iter().rev() {
+        let (Some(parent), Some(name)) = (one.path.parent(), one.path.file_name()) else {
+            return Ok(());
+        };
+        let parent = match open_source(parent, Symlinks::Follow) {
+            Err(MountError::Missing { .. }) => continue,
+            other => other?,
+        };
+        if !remove_one(&parent, name, one)? {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Answers whether it is gone.
+fn remove_one(parent: &Handle, name: &OsStr, made: &Made) -> Result<bool, MountError> {
+    let fail = |cause| MountError::io("remove", &made.path, cause);
+    let c_name = CString::new(name.as_bytes()).unwrap_or_default();
+    let found = match sys::stat(parent.as_fd(), &c_name) {
+        Err(Errno::ENOENT) => return Ok(true),
+        other => other.map_err(fail)?,
+    };
+    if (found.device, found.inode) != (made.device, made.inode) {
+        return Ok(false);
+    }
+    let flags = match found.is_dir() {
+        true => UnlinkatFlags::RemoveDir,
+        false if found.size > 0 || found.links > 1 => return Ok(false),
+        false => UnlinkatFlags::NoRemoveDir,
+    };
+    match unlinkat(parent, name, flags) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(true),
+        Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::EBUSY) => Ok(false),
+        Err(cause) => Err(fail(cause)),
+    }
 }
 
 /// See [`super::Mounter::open_existing`].

@@ -4,6 +4,9 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
 use super::MountError;
 #[cfg(doc)]
 use super::Mounter;
@@ -157,8 +160,20 @@ impl NewSource {
 pub struct Source {
     /// It, held open. What was there before may be of the other kind: ask [`Handle::is_dir`].
     pub handle: Handle,
-    /// Whether it was made by this call.
-    pub made: bool,
+    /// What this call made on the way to it and last of all itself, outermost first; empty if it
+    /// was there.
+    pub made: Vec<Made>,
+}
+
+/// A directory or file that [`Mounter::create_source`] made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Where.
+    pub path: PathBuf,
+    /// Device number, major and minor.
+    pub device: (u32, u32),
+    /// Number of the inode.
+    pub inode: u64,
 }
 
 /// How read-only a bind is to be.
@@ -283,6 +298,17 @@ impl Tree {
     #[must_use]
     pub fn read_only(&self) -> Effective {
         self.read_only
+    }
+
+    /// Opens its top directory, to look at what is in it. `shown` stands for it in messages.
+    ///
+    /// # Errors
+    /// [`MountError::Io`].
+    pub fn open(&self, shown: &Path) -> Result<Handle, MountError> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let top = openat(&self.fd, ".", flags, Mode::empty())
+            .map_err(|cause| MountError::io("open", shown, cause))?;
+        Handle::new(top, shown)
     }
 
     /// Whether its top is a directory.

@@ -16,6 +16,8 @@ mod list;
 mod mount;
 mod oci;
 mod reconcile;
+mod same;
+mod source;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -25,8 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use layerd_store::{
-    AttachState, Attachment, BadInput, Key, Kind as SnapshotKind, LayerId, Owner, Refusal,
-    SPEC_MAX, Timestamp, View, VolumeId, VolumeName,
+    AttachState, Attachment, BadInput, Key, Owner, Refusal, SPEC_MAX, Timestamp, VolumeName,
 };
 use tracing::warn;
 
@@ -34,9 +35,9 @@ pub use oci::OciMount;
 pub use reconcile::{Living, Reconciled};
 
 use fill::Filling;
+use source::{Ground, MadeSource, committed};
 
-use crate::spec::{self, Decision, Dialect, Kind, Made, MountSpec, ParseRequest};
-use crate::volumes::CreateVolume;
+use crate::spec::{self, Dialect, MountSpec, ParseRequest};
 use crate::{Engine, Error};
 
 /// Most mounts in one call.
@@ -91,13 +92,8 @@ struct Done {
     entry: AttachmentEntry,
     /// Whether it was acknowledged to no caller before this one.
     is_new: bool,
-}
-
-/// What was found or made to attach.
-struct Ground {
-    volume: Option<VolumeId>,
-    layer: Option<LayerId>,
-    created: bool,
+    /// The source, as far as this call made it.
+    made: MadeSource,
 }
 
 impl Engine {
@@ -148,25 +144,17 @@ impl Engine {
         let view = self.store.view();
         let is_new = |one: &&Wanted<'_>| view.volumes().attachment(one.key()).is_none();
         for one in wanted.iter().filter(is_new) {
-            if let Decision::Refuse(refusal) = self.check_mount(&one.spec) {
-                return Err(Error::SourceMissing { refusal });
-            }
+            let found = self.look_at(&one.spec, one.request.fill_from.as_ref())?;
             // What lies inside another target of the call is there once that one is mounted.
             let outer = wanted.iter().filter_map(|other| other.target.as_deref());
             if let Some(target) = &one.target
                 && !target::lies_inside(target, outer)
             {
                 self.refuse_occupied(target)?;
+                self.refuse_other_kind(target, found.is_dir)?;
             }
         }
         Ok(())
-    }
-
-    /// What attaching a specification would do now. Changes nothing.
-    #[must_use]
-    pub fn check_mount(&self, spec: &MountSpec) -> Decision {
-        let view = self.store.view();
-        spec::decide(spec, self.source_exists(&view, spec))
     }
 
     /// The caller has the turn of the key.
@@ -178,7 +166,7 @@ impl Engine {
             .attachment(wanted.key())
             .cloned();
         if let Some(there) = there {
-            check_same(&there, owner, wanted)?;
+            self.check_same(&there, owner, wanted)?;
             self.check_image(&self.store.view(), there.layer)?;
             let is_new = there.state == AttachState::Preparing;
             let entry = if self.is_as_asked(&there)? {
@@ -187,22 +175,57 @@ impl Engine {
                 self.clear_place(&there)?;
                 self.attach_again(wanted, &there)?
             };
-            return Ok(Done { entry, is_new });
+            return Ok(Done {
+                entry,
+                is_new,
+                made: MadeSource::default(),
+            });
         }
-        let (attachment, created) = self.intend(owner, wanted)?;
-        let finished = self.finish(wanted, &attachment);
-        let finished = finished.inspect_err(|_| self.forget_intent(&attachment))?;
-        let entry = self.attached(finished, created)?;
+        let (attachment, made) = self.intend(owner, wanted)?;
+        let mut filling = Filling::None;
+        let finished = self.finish(wanted, &attachment, &mut filling);
+        let finished = finished.inspect_err(|_| {
+            self.forget_intent(&attachment);
+            self.take_back(&made, filling == Filling::Done);
+        })?;
+        let entry = self.attached(finished, filling, made.is_some())?;
         Ok(Done {
             entry,
             is_new: true,
+            made,
         })
     }
 
     /// Finds or makes the source and records the intent. From then on the source stays.
-    fn intend(&self, owner: &Owner, wanted: &Wanted<'_>) -> Result<(Arc<Attachment>, bool), Error> {
-        let ground = self.ground(&wanted.spec)?;
-        let attachment = self.store.attach(Attachment {
+    fn intend(
+        &self,
+        owner: &Owner,
+        wanted: &Wanted<'_>,
+    ) -> Result<(Arc<Attachment>, MadeSource), Error> {
+        /// A volume can be deleted, or be taken back by the call that made it, before it is held.
+        const TRIES: usize = 8;
+        let mut left = TRIES;
+        loop {
+            let ground = self.ground(&wanted.spec)?;
+            left -= 1;
+            match self.record_intent(owner, wanted, &ground) {
+                Ok(attachment) => return Ok((attachment, ground.made)),
+                Err(layerd_store::Error::Refused(Refusal::VolumeGone { .. })) if left > 0 => {}
+                Err(cause) => {
+                    self.take_back(&ground.made, false);
+                    return Err(cause.into());
+                }
+            }
+        }
+    }
+
+    fn record_intent(
+        &self,
+        owner: &Owner,
+        wanted: &Wanted<'_>,
+        ground: &Ground,
+    ) -> Result<Arc<Attachment>, layerd_store::Error> {
+        self.store.attach(Attachment {
             id: self.store.attachment_id()?,
             key: wanted.key().clone(),
             owner: owner.clone(),
@@ -216,94 +239,24 @@ impl Engine {
             state: AttachState::Preparing,
             mount: None,
             created: Timestamp::now(),
-        })?;
-        Ok((attachment, ground.created))
+        })
     }
 
-    /// Fills and mounts what an intent is recorded for, and records that.
+    /// Fills and mounts what an intent is recorded for, and records that. `filling` says what became
+    /// of the filling, also after a failure.
     fn finish(
         &self,
         wanted: &Wanted<'_>,
         attachment: &Attachment,
-    ) -> Result<(Arc<Attachment>, Filling), Error> {
+        filling: &mut Filling,
+    ) -> Result<Arc<Attachment>, Error> {
         let from = wanted.request.fill_from.as_ref();
-        let filling = self.fill(&wanted.spec, attachment, from)?;
+        *filling = self.fill(&wanted.spec, attachment, from)?;
         let mount = self.mount(&wanted.spec, attachment)?;
         let attached = self
             .store
             .set_attached(attachment.id, AttachState::Attached, mount.clone());
-        let attached = attached.inspect_err(|_| self.take_away(mount.as_ref()))?;
-        Ok((attached, filling))
-    }
-
-    fn ground(&self, spec: &MountSpec) -> Result<Ground, Error> {
-        let view = self.store.view();
-        let decision = spec::decide(spec, self.source_exists(&view, spec));
-        let created = matches!(
-            decision,
-            Decision::Create(
-                Made::Volume | Made::AnonymousVolume | Made::Directory | Made::File,
-                _
-            )
-        );
-        if let Decision::Refuse(refusal) = decision {
-            return Err(Error::SourceMissing { refusal });
-        }
-        let (volume, layer) = match &spec.kind {
-            Kind::Volume(volume) => (Some(self.volume_for(volume)?), None),
-            Kind::Image(image) => {
-                let layer = Some(committed(&view, image.reference.as_str())?);
-                self.check_image(&view, layer)?;
-                (None, layer)
-            }
-            Kind::Bind(bind) => {
-                if let Decision::Create(made, _) = decision {
-                    self.make_host_path(bind.source.as_str(), made)?;
-                }
-                (None, None)
-            }
-            Kind::Tmpfs(_) => (None, None),
-        };
-        Ok(Ground {
-            volume,
-            layer,
-            created,
-        })
-    }
-
-    /// Refuses content that is damaged, also where it is mounted already.
-    fn check_image(&self, view: &View, layer: Option<LayerId>) -> Result<(), Error> {
-        let record = layer.and_then(|id| view.get(id));
-        record.map_or(Ok(()), |record| self.quarantine.check_stack(view, record))
-    }
-
-    fn volume_for(&self, volume: &spec::Volume) -> Result<VolumeId, Error> {
-        if let Some(name) = &volume.name
-            && let Some(there) = self.store.view().volumes().find(name)
-        {
-            return Ok(there.id);
-        }
-        let request = CreateVolume {
-            name: volume.name.clone(),
-            driver: volume.create_with.driver.clone().unwrap_or_default(),
-            options: volume.create_with.options.clone(),
-            labels: layerd_store::Labels::parse(volume.create_with.labels.clone())?,
-            clone_of: None,
-        };
-        self.create_volume(&request)
-            .map(|(entry, _)| entry.volume.id)
-    }
-
-    fn source_exists(&self, view: &View, spec: &MountSpec) -> bool {
-        match &spec.kind {
-            Kind::Volume(volume) => volume
-                .name
-                .as_ref()
-                .is_some_and(|name| view.volumes().find(name).is_some()),
-            Kind::Bind(bind) => Path::new(bind.source.as_str()).exists(),
-            Kind::Image(image) => committed(view, image.reference.as_str()).is_ok(),
-            Kind::Tmpfs(_) => false,
-        }
+        Ok(attached.inspect_err(|_| self.take_away(mount.as_ref()))?)
     }
 
     fn forget_intent(&self, attachment: &Attachment) {
@@ -366,40 +319,4 @@ fn parse(mount: &str) -> Result<MountSpec, Error> {
     parsed
         .pop()
         .ok_or_else(|| BadInput::new("mount", "must not be empty").into())
-}
-
-fn committed(view: &View, name: &str) -> Result<LayerId, Error> {
-    let key = Key::parse("source", name)?;
-    let record = view
-        .find(&key)
-        .ok_or_else(|| Refusal::Missing { key: key.clone() })?;
-    if record.kind != SnapshotKind::Committed {
-        return Err(Error::NotCommitted { key });
-    }
-    Ok(record.id)
-}
-
-fn check_same(there: &Attachment, owner: &Owner, wanted: &Wanted<'_>) -> Result<(), Error> {
-    let shown = |path: Option<&Path>| path.map_or(String::new(), |path| path.display().to_string());
-    // Older records have the target as it was written.
-    let recorded = there.target.as_deref().map(Path::new);
-    let recorded = recorded.map(|path| target::clean(path).unwrap_or_else(|_| path.to_owned()));
-    let fields = [
-        ("owner", there.owner.to_string(), owner.to_string()),
-        ("mount", there.spec.clone(), wanted.canonical.clone()),
-        (
-            "target_path",
-            shown(recorded.as_deref()),
-            shown(wanted.target.as_deref()),
-        ),
-    ];
-    match fields.into_iter().find(|(_, have, want)| have != want) {
-        None => Ok(()),
-        Some((field, have, want)) => Err(Error::AttachmentDrift {
-            key: there.key.clone(),
-            field,
-            have,
-            want,
-        }),
-    }
 }

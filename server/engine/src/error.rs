@@ -168,6 +168,24 @@ pub enum Error {
         /// What was asked for.
         want: String,
     },
+    /// A snapshot of a volume was to be written to.
+    #[error(
+        "volume {name} is a read-only snapshot; attach it read-only (`ro`, `readonly`), or write to a clone of it (`layerctl volume clone`)"
+    )]
+    ReadOnlyVolume {
+        /// The snapshot.
+        name: VolumeName,
+    },
+    /// Part of a volume was asked for that does not exist yet.
+    #[error(
+        "volume {volume} does not exist, and a new one has no {subpath:?}; create and fill it first, or leave volume-subpath out"
+    )]
+    NoSubpath {
+        /// The volume.
+        volume: VolumeName,
+        /// The part.
+        subpath: String,
+    },
     /// A volume is being copied or exported.
     #[error("volume {name} is being copied or exported; try again when that has ended")]
     BeingRead {
@@ -324,9 +342,13 @@ impl Error {
             Self::Measure { cause, .. } => driver_kind(cause),
             Self::Plan { .. } => ErrorKind::Refused,
             Self::Thread { .. } | Self::NoRoom { .. } => ErrorKind::Full,
-            Self::NoExport { .. } | Self::NoVolume { .. } => ErrorKind::Missing,
+            Self::NoExport { .. } | Self::NoVolume { .. } | Self::NoSubpath { .. } => {
+                ErrorKind::Missing
+            }
             Self::Drift { .. } => ErrorKind::Exists,
-            Self::BeingRead { .. } | Self::NoPlan { .. } => ErrorKind::Refused,
+            Self::BeingRead { .. } | Self::NoPlan { .. } | Self::ReadOnlyVolume { .. } => {
+                ErrorKind::Refused
+            }
             Self::Copy { cause, .. } | Self::Unpack { cause, .. } | Self::Pack { cause, .. } => {
                 copy_kind(cause)
             }

@@ -30,7 +30,7 @@ pub use prune::{Candidate, Plan, Pruned};
 
 use crate::events::Topic;
 use crate::{Engine, Error};
-pub(crate) use create::top_asked;
+pub(crate) use create::{check_asked, check_settings, top_asked};
 use create::{check_same, new_volume, top};
 
 /// The one driver there is: a folder of layerd's own.
@@ -180,6 +180,38 @@ impl Engine {
         };
         self.retire_volume(&volume)?;
         Ok(Some(volume.id))
+    }
+
+    /// Deletes a volume that a failed call made, unless it is in use or holds something by now.
+    /// One that the call `filled` goes to the trash, any other for good.
+    pub(crate) fn drop_unused_volume(&self, id: VolumeId, filled: bool) -> Result<(), Error> {
+        let look = |cause| Error::driver("look into a volume")(cause);
+        let Some(volume) = self.store.view().volumes().get(id).cloned() else {
+            return Ok(());
+        };
+        if !filled && !self.volume_dirs.is_empty(slot(id)).map_err(look)? {
+            return Ok(());
+        }
+        match self.retire_volume(&volume) {
+            Err(Error::Store(layerd_store::Error::Refused(Refusal::VolumeInUse { .. }))) => {
+                return Ok(());
+            }
+            other => other?,
+        }
+        let _pass = self.backlog.hold();
+        // It was in sight until now.
+        if self.volume_dirs.is_trashed_empty(slot(id)).map_err(look)? {
+            self.delete_trashed(id)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a volume in the trash for good, and its record. The caller keeps the reaper away.
+    fn delete_trashed(&self, id: VolumeId) -> Result<(), Error> {
+        self.volume_dirs
+            .delete(slot(id), &|| !self.backlog.is_stopping())
+            .map_err(Error::driver("delete a volume"))?;
+        Ok(self.store.forget_volumes(vec![id])?)
     }
 
     pub(crate) fn retire_volume(&self, volume: &Volume) -> Result<(), Error> {

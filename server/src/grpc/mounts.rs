@@ -235,16 +235,13 @@ fn access(read_only: ReadOnly) -> &'static str {
     }
 }
 
-fn checked(spec: &MountSpec, decision: Decision) -> pb::Checked {
+fn checked(spec: &MountSpec, decision: Result<Decision, Error>) -> pb::Checked {
+    let refused = |error| ("fail", status::of(&error).message().to_owned());
     let (decision, detail) = match decision {
-        Decision::Use => ("use", "what is there is used".to_owned()),
-        Decision::Create(made, _) => ("create", format!("{} is made", made_name(made))),
-        Decision::Refuse(refusal) => (
-            "fail",
-            status::of(&Error::SourceMissing { refusal })
-                .message()
-                .to_owned(),
-        ),
+        Ok(Decision::Use) => ("use", "what is there is used".to_owned()),
+        Ok(Decision::Create(made, _)) => ("create", format!("{} is made", made_name(made))),
+        Ok(Decision::Refuse(refusal)) => refused(Error::SourceMissing { refusal }),
+        Err(error) => refused(error),
     };
     pb::Checked {
         mount: Some(mount_spec(spec)),

@@ -336,7 +336,7 @@ pub(crate) fn create(message: pb::CreateRequest) -> Result<CreateVolume, Status>
         name: optional_name("name", &message.name)?,
         driver: message.driver,
         options: bounded("options", message.options)?,
-        labels: Labels::parse(message.labels).map_err(status::bad)?,
+        labels: Labels::with_empty(message.labels).map_err(status::bad)?,
         clone_of: optional_name("clone_of", &message.clone_of)?,
     })
 }

@@ -22,23 +22,25 @@ impl Engine {
         if let Some(target) = &wanted.target {
             self.refuse_occupied(target)?;
         }
+        let mut filling = Filling::None;
         if there.state == AttachState::Preparing {
-            let finished = self.finish(wanted, there);
+            let finished = self.finish(wanted, there, &mut filling);
             let finished = finished.inspect_err(|_| self.forget_intent(there))?;
-            return self.attached(finished, false);
+            return self.attached(finished, filling, false);
         }
         let intent = self
             .store
             .set_attached(there.id, AttachState::Waiting, None)?;
-        let finished = self.finish(wanted, &intent);
+        let finished = self.finish(wanted, &intent, &mut filling);
         let finished = finished.inspect_err(|_| self.wait_on(there))?;
-        self.attached(finished, false)
+        self.attached(finished, filling, false)
     }
 
     /// Tells of an attachment that came to stand, and describes it.
     pub(super) fn attached(
         &self,
-        (attachment, filling): (Arc<Attachment>, Filling),
+        attachment: Arc<Attachment>,
+        filling: Filling,
         created: bool,
     ) -> Result<AttachmentEntry, Error> {
         self.events

@@ -57,17 +57,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Undoes what a failed call attached itself, last first. The caller has the turns of the keys,
+    /// Undoes what a failed call attached itself, last first, and what it made for that. The caller has the turns of the keys,
     /// so no other one was told of these attachments.
     pub(super) fn undo(&self, done: &[Done]) {
         for one in done.iter().rev().filter(|one| one.is_new) {
             let attachment = &one.entry.attachment;
-            if let Err(cause) = self.detach_held(attachment, false) {
-                warn!(
+            match self.detach_held(attachment, false) {
+                Ok(()) => self.take_back(&one.made, one.entry.filled),
+                Err(cause) => warn!(
                     error = &cause as &dyn std::error::Error,
                     key = attachment.key.as_str(),
                     "undo an attachment"
-                );
+                ),
             }
         }
     }

@@ -55,14 +55,10 @@ impl Engine {
         }
         let _turn = self.filling.take(&id);
         let view = self.store.view();
-        let Some(record) = view.volumes().get(id).filter(|volume| is_fillable(volume)) else {
+        let Some(record) = view.volumes().get(id) else {
             return Ok(Filling::None);
         };
-        let is_empty = self
-            .volume_dirs
-            .is_empty(slot(id))
-            .map_err(Error::driver("look into a volume"))?;
-        if !is_empty {
+        if !self.is_to_be_filled(record)? {
             return Ok(Filling::None);
         }
         // Who has it mounted would go on with the empty content that is exchanged away.
@@ -86,6 +82,17 @@ impl Engine {
             .map_err(Error::driver("drop what was staged"))?;
         info!(%id, from = from.as_str(), files, "volume filled");
         Ok(Filling::Done)
+    }
+
+    /// Whether content may be put into a volume: nothing was put into it before, it is no snapshot,
+    /// and it is empty.
+    pub(super) fn is_to_be_filled(&self, volume: &Volume) -> Result<bool, Error> {
+        if !volume.filled_from.is_empty() || volume.snapshot_of.is_some() {
+            return Ok(false);
+        }
+        self.volume_dirs
+            .is_empty(slot(volume.id))
+            .map_err(Error::driver("look into a volume"))
     }
 
     /// Copies a directory of an image to the staging area. Answers the number of names, or what
@@ -157,10 +164,4 @@ impl Engine {
             .collect::<Result<_, _>>()
             .map_err(Error::driver("open a layer"))
     }
-}
-
-/// Whether content may be put into a volume if it is empty: nothing was put into it before, and it
-/// is no snapshot.
-fn is_fillable(volume: &Volume) -> bool {
-    volume.filled_from.is_empty() && volume.snapshot_of.is_none()
 }

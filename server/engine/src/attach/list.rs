@@ -7,6 +7,7 @@ use std::sync::Arc;
 use layerd_mounts::mounter::MountId;
 use layerd_store::{AttachState, Attachment, MountedAt, Owner, VolumeId};
 
+use super::same::with_current_name;
 use super::{AttachmentEntry, parse};
 use crate::{Engine, Error};
 
@@ -53,9 +54,9 @@ impl Engine {
         attachment: Arc<Attachment>,
         stands: &dyn Fn(MountId) -> bool,
     ) -> Result<AttachmentEntry, Error> {
-        let spec = parse(&attachment.spec)?;
         let is_gone = |mount: &MountedAt| mount.boot != self.boot || !stands(mount.unique_id);
         let view = self.store.view();
+        let spec = with_current_name(&view, &attachment, parse(&attachment.spec)?);
         let volume = attachment.volume.and_then(|id| view.volumes().get(id));
         Ok(AttachmentEntry {
             volume: volume.map(|volume| volume.name.clone()),

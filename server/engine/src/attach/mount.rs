@@ -6,11 +6,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use layerd_mounts::mounter::{
-    Attached, BindOptions, DetachMode, Effective, Handle, MountError, NewSource, Propagation,
-    ReadOnly, Symlinks, TmpfsOptions, Tree, Want,
+    Attached, BindOptions, DetachMode, Effective, Handle, Made as MadePath, MountError, NewSource,
+    Propagation, ReadOnly, Symlinks, TmpfsOptions, Tree, Want,
 };
 use layerd_mounts::{IdMap, IdMaps, Mount, Stack};
-use layerd_store::{AttachState, Attachment, LayerId, MountedAt};
+use layerd_store::{AttachState, Attachment, LayerId, MountedAt, VolumeId};
 use tracing::info;
 
 use crate::spec::{self, Bind, Kind, Made, MountSpec, Tmpfs, TmpfsSize};
@@ -133,17 +133,17 @@ impl Engine {
         Ok(())
     }
 
-    /// The source of a bind, by path, made because it was missing.
-    pub(super) fn make_host_path(&self, path: &str, made: Made) -> Result<(), Error> {
+    /// Makes the source of a bind because it was missing. Answers what was made.
+    pub(super) fn make_host_path(&self, path: &str, made: Made) -> Result<Vec<MadePath>, Error> {
         let new = NewSource {
             file: made == Made::File,
             ..NewSource::DIRECTORY
         };
         let source = self.mounter.create_source(Path::new(path), &new)?;
-        if source.made {
+        if !source.made.is_empty() {
             info!(path, "made the source of a bind mount");
         }
-        Ok(())
+        Ok(source.made)
     }
 
     /// Where it is to be mounted, if anywhere. A runtime gets a path of layerd's own wherever
@@ -216,18 +216,33 @@ impl Engine {
         })
     }
 
+    /// Refuses to put a directory on a file, or a file on a directory.
+    pub(super) fn refuse_other_kind(&self, place: &Path, is_dir: bool) -> Result<(), Error> {
+        let target = self.mounter.open_source(place, Symlinks::Refuse)?;
+        let path = place.to_owned();
+        match (is_dir, target.is_dir()) {
+            (true, false) => Err(MountError::NotADirectory { path }.into()),
+            (false, true) => Err(MountError::IsADirectory { path }.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// What is mounted, opened; `None` for what is made by mounting it.
-    fn source(&self, spec: &MountSpec, attachment: &Attachment) -> Result<Option<Handle>, Error> {
+    pub(super) fn source(
+        &self,
+        spec: &MountSpec,
+        volume: Option<VolumeId>,
+    ) -> Result<Option<Handle>, Error> {
         Ok(match &spec.kind {
-            Kind::Volume(volume) => {
-                let id = attachment.volume.ok_or(Error::Stopping)?;
+            Kind::Volume(wanted) => {
+                let id = volume.ok_or(Error::Stopping)?;
                 let path = self.volume_dirs.data_path(slot(id));
                 let data = self
                     .volume_dirs
                     .open_data(slot(id))
                     .map_err(Error::driver("open a volume"))?;
                 let data = Handle::new(data, &path)?;
-                Some(match &volume.subpath {
+                Some(match &wanted.subpath {
                     Some(subpath) => {
                         self.mounter
                             .resolve(&data, Path::new(subpath.as_str()), Want::Any)?
@@ -244,24 +259,31 @@ impl Engine {
     }
 
     fn tree(&self, spec: &MountSpec, attachment: &Attachment) -> Result<Tree, Error> {
-        let source = self.source(spec, attachment)?;
+        let source = self.source(spec, attachment.volume)?;
         match (&spec.kind, source) {
             (Kind::Volume(_), Some(source)) => {
                 let options = bind_options(spec, true, Propagation::Private, None);
                 Ok(self.mounter.bind(&source, &options)?)
             }
-            (Kind::Bind(bind), Some(source)) => {
-                let ids = id_maps(bind, &source)?;
-                let options =
-                    bind_options(spec, bind.recursive, propagation(bind.propagation), ids);
-                Ok(self.mounter.bind(&source, &options)?)
-            }
+            (Kind::Bind(bind), Some(source)) => self.bound(spec, bind, &source),
             (Kind::Image(image), _) => self.image_tree(image, attachment),
             (Kind::Tmpfs(tmpfs), _) => {
                 Ok(self.mounter.tmpfs(&tmpfs_options(tmpfs, spec.read_only)?)?)
             }
             (Kind::Volume(_) | Kind::Bind(_), None) => Err(Error::Stopping),
         }
+    }
+
+    /// A clone of the source of a bind.
+    pub(super) fn bound(
+        &self,
+        spec: &MountSpec,
+        bind: &Bind,
+        source: &Handle,
+    ) -> Result<Tree, Error> {
+        let ids = id_maps(bind, source)?;
+        let options = bind_options(spec, bind.recursive, propagation(bind.propagation), ids);
+        Ok(self.mounter.bind(source, &options)?)
     }
 
     fn image_tree(&self, image: &spec::Image, attachment: &Attachment) -> Result<Tree, Error> {
@@ -365,7 +387,7 @@ pub(super) fn is_private(propagation: spec::Propagation) -> bool {
     )
 }
 
-fn propagation(wanted: spec::Propagation) -> Propagation {
+pub(super) fn propagation(wanted: spec::Propagation) -> Propagation {
     match wanted {
         spec::Propagation::Private | spec::Propagation::Rprivate => Propagation::Private,
         spec::Propagation::Slave | spec::Propagation::Rslave => Propagation::Slave,

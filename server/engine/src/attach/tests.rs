@@ -1,7 +1,9 @@
 //! Attachments on the real kernel. Every test has a mount namespace of its own.
 
 mod nested;
+mod sources;
 mod together;
+mod undone;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -77,39 +77,62 @@ pub(crate) fn top_asked(options: &BTreeMap<String, String>) -> Result<Top, BadIn
     Ok(top)
 }
 
-/// Every field that is given must be as it is.
+/// Checks driver and options of a volume that may have to be made.
+pub(crate) fn check_settings(request: &CreateVolume) -> Result<(), Error> {
+    top(request).map(drop)
+}
+
+/// Every field of a request to create that is given must be as it is.
 pub(super) fn check_same(there: &Volume, request: &CreateVolume) -> Result<(), Error> {
-    let drift = |field: &str, have: String, want: String| Error::Drift {
+    check_asked(there, request)?;
+    let Some(source) = &request.clone_of else {
+        return Ok(());
+    };
+    let want = format!("volume {source}");
+    let have = match there.snapshot_of {
+        None => there.filled_from.clone(),
+        Some(_) => format!("a read-only snapshot of {}", there.filled_from),
+    };
+    if have == want {
+        return Ok(());
+    }
+    Err(drift(there, "clone_of", have, want))
+}
+
+/// The driver, the options and the labels that are given must be those of the volume.
+pub(crate) fn check_asked(there: &Volume, request: &CreateVolume) -> Result<(), Error> {
+    if !request.driver.is_empty() && request.driver != there.driver {
+        let want = request.driver.clone();
+        return Err(drift(there, "driver", there.driver.clone(), want));
+    }
+    for (key, want) in &request.options {
+        let have = there.options.get(key).map(String::as_str);
+        check_entry(there, format!("options[{key:?}]"), have, want)?;
+    }
+    for (key, want) in request.labels.iter() {
+        check_entry(
+            there,
+            format!("labels[{key:?}]"),
+            there.labels.get(key),
+            want,
+        )?;
+    }
+    Ok(())
+}
+
+fn check_entry(there: &Volume, field: String, have: Option<&str>, want: &str) -> Result<(), Error> {
+    match have {
+        Some(have) if have == want => Ok(()),
+        Some(have) => Err(drift(there, &field, have.to_owned(), want.to_owned())),
+        None => Err(drift(there, &field, "not set".to_owned(), want.to_owned())),
+    }
+}
+
+fn drift(there: &Volume, field: &str, have: String, want: String) -> Error {
+    Error::Drift {
         name: there.name.clone(),
         field: field.to_owned(),
         have,
         want,
-    };
-    for (key, want) in &request.options {
-        let have = there.options.get(key);
-        if have != Some(want) {
-            return Err(drift(
-                &format!("options[{key:?}]"),
-                have.cloned().unwrap_or_default(),
-                want.clone(),
-            ));
-        }
     }
-    for (key, want) in request.labels.iter() {
-        let have = there.labels.get(key).unwrap_or_default();
-        if have != want {
-            return Err(drift(
-                &format!("labels[{key:?}]"),
-                have.to_owned(),
-                want.to_owned(),
-            ));
-        }
-    }
-    if let Some(source) = &request.clone_of {
-        let want = format!("volume {source}");
-        if there.filled_from != want {
-            return Err(drift("clone_of", there.filled_from.clone(), want));
-        }
-    }
-    Ok(())
 }

@@ -30,7 +30,7 @@ pub(crate) struct Create {
 #[derive(Debug, clap::Args)]
 pub(super) struct Settings {
     /// A label for it; may be repeated
-    #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    #[arg(short, long = "label", value_name = "KEY[=VALUE]", value_parser = parse_volume_label)]
     labels: Vec<(String, String)>,
 
     /// An option of the driver; may be repeated. `local` has uid and gid (decimal) and mode
@@ -47,6 +47,7 @@ pub(super) struct Settings {
 ///
 /// The copy is a volume of its own: it stays when the first one is written to or removed. It is
 /// exact for programs that do not write meanwhile; what others find in it is as after a power cut.
+/// It is mounted read-only (`:ro`, `readonly`) or not at all; `volume clone` makes a copy to write to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Snapshot {
     /// The volume
@@ -70,6 +71,14 @@ pub(crate) struct Copy {
 
     #[command(flatten)]
     settings: Settings,
+}
+
+/// As Docker has them: a volume keeps a label without a value.
+fn parse_volume_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=').unwrap_or((text, "")) {
+        ("", _) => Err("KEY or KEY=VALUE is wanted".to_owned()),
+        (key, value) => Ok((key.to_owned(), value.to_owned())),
+    }
 }
 
 #[derive(Serialize)]

@@ -17,11 +17,13 @@ fn wait_for(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-/// Fails when it is mounted: a volume is no file.
-fn bad(host: &Host) -> Attach {
-    let file = host.disk.path().join("file");
-    fs::write(&file, "").unwrap();
-    volume_at("bad", "/x/y/z", &file)
+/// Two mounts, the second of which fails when it is mounted: its target is missing in the first.
+fn bad(host: &Host) -> [Attach; 2] {
+    let outer = host.dir("outer");
+    [
+        volume_at("outer", "/x/y", &outer),
+        volume_at("bad", "/x/y/z", &outer.join("missing")),
+    ]
 }
 
 fn volume(name: &str) -> Attach {
@@ -40,7 +42,8 @@ fn root_a_failed_call_leaves_what_others_were_given() {
         fill_from: Some(key("image")),
         ..mount("slow", "type=volume,src=made,dst=/a")
     };
-    let failing = [filling, volume("shared"), volume("before"), bad(&host)];
+    let [outer, bad] = bad(&host);
+    let failing = [filling, volume("shared"), volume("before"), outer, bad];
     let engine = &host.engine;
     let is_there = |name: &str| {
         let view = engine.store.view();

@@ -1,0 +1,299 @@
+//! Sources of mounts: what attaching would do about one, looked at by `check` and `attach` alike,
+//! how one that is missing is made, and how that is undone when the call fails.
+
+use std::path::Path;
+
+use layerd_mounts::mounter::{Made as MadePath, MountError, Symlinks, Want};
+use layerd_store::{
+    BadInput, Key, Kind as SnapshotKind, Labels, LayerId, Refusal, View, Volume, VolumeId,
+};
+use tracing::warn;
+
+use super::mount::propagation;
+use crate::spec::{self, Bind, Decision, Image, Kind, MountSpec, ReadOnly};
+use crate::volumes::{CreateVolume, check_asked, check_settings};
+use crate::{Engine, Error};
+
+/// What was found or made to attach.
+#[derive(Debug, Default)]
+pub(super) struct Ground {
+    pub(super) volume: Option<VolumeId>,
+    pub(super) layer: Option<LayerId>,
+    pub(super) made: MadeSource,
+}
+
+/// What a call made because it was missing, by identity, so that it can be taken back.
+#[derive(Debug, Default)]
+pub(super) struct MadeSource {
+    volume: Option<VolumeId>,
+    /// Directories of the host, outermost first, and at most one file, the last.
+    paths: Vec<MadePath>,
+}
+
+impl MadeSource {
+    /// Whether anything was made.
+    pub(super) fn is_some(&self) -> bool {
+        self.volume.is_some() || !self.paths.is_empty()
+    }
+}
+
+/// The source of a mount as it was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// What attaching does about it.
+    pub(super) decision: Decision,
+    /// Whether a directory is mounted, not a file.
+    pub(super) is_dir: bool,
+}
+
+impl Engine {
+    /// What attaching a specification would do now. Changes nothing. Costs as much as opening and
+    /// cloning the source.
+    ///
+    /// # Errors
+    /// Those that [`attach`](Self::attach) would answer, if it would for this mount alone.
+    pub fn check_mount(&self, spec: &MountSpec) -> Result<Decision, Error> {
+        match self.look_at(spec, None)?.decision {
+            Decision::Refuse(refusal) => Err(Error::SourceMissing { refusal }),
+            other => Ok(other),
+        }
+    }
+
+    /// Looks at all that attaching a specification depends on; `fill_from` names the snapshot that
+    /// is to go into an empty volume.
+    pub(super) fn look_at(
+        &self,
+        spec: &MountSpec,
+        fill_from: Option<&Key>,
+    ) -> Result<Found, Error> {
+        let view = self.store.view();
+        let decision = self.decide(&view, spec)?;
+        let is_there = match &decision {
+            Decision::Use => true,
+            Decision::Create(..) => false,
+            Decision::Refuse(refusal) => {
+                let refusal = refusal.clone();
+                return Err(Error::SourceMissing { refusal });
+            }
+        };
+        let is_dir = match &spec.kind {
+            Kind::Volume(volume) => {
+                self.look_at_filling(&view, volume, fill_from)?;
+                self.look_at_volume(&view, spec, volume)?
+            }
+            Kind::Bind(bind) if is_there => self.look_at_bind(spec, bind)?,
+            Kind::Bind(bind) => {
+                self.look_above(bind)?;
+                bind.create != spec::CreateSource::File
+            }
+            Kind::Image(image) => self.look_at_image(&view, image)?,
+            Kind::Tmpfs(_) => true,
+        };
+        Ok(Found { decision, is_dir })
+    }
+
+    /// What is done about the source, by its existence alone. An unfit driver, option or label and
+    /// a volume that differs from what was asked for are refused here.
+    fn decide(&self, view: &View, spec: &MountSpec) -> Result<Decision, Error> {
+        let exists = match &spec.kind {
+            Kind::Volume(volume) => {
+                let request = create_request(volume)?;
+                check_settings(&request)?;
+                let there = find(view, volume);
+                if let Some(there) = there {
+                    check_asked(there, &request)?;
+                    check_writable(there, spec)?;
+                }
+                there.is_some()
+            }
+            Kind::Bind(bind) => {
+                let path = Path::new(bind.source.as_str());
+                match self.mounter.open_source(path, Symlinks::Follow) {
+                    Ok(_) => true,
+                    Err(MountError::Missing { .. }) => false,
+                    Err(cause) => return Err(cause.into()),
+                }
+            }
+            Kind::Image(image) => match committed(view, image.reference.as_str()) {
+                Ok(_) => true,
+                Err(Error::Store(layerd_store::Error::Refused(Refusal::Missing { .. }))) => false,
+                Err(cause) => return Err(cause),
+            },
+            Kind::Tmpfs(_) => false,
+        };
+        Ok(spec::decide(spec, exists))
+    }
+
+    /// The snapshot that would go into a volume, if it would.
+    fn look_at_filling(
+        &self,
+        view: &View,
+        volume: &spec::Volume,
+        from: Option<&Key>,
+    ) -> Result<(), Error> {
+        let is_wanted = volume.copy_up && volume.subpath.is_none();
+        let Some(from) = from.filter(|_| is_wanted) else {
+            return Ok(());
+        };
+        let is_due = match find(view, volume) {
+            Some(there) => self.is_to_be_filled(there)?,
+            None => true,
+        };
+        if is_due {
+            committed(view, from.as_str())?;
+        }
+        Ok(())
+    }
+
+    fn look_at_volume(
+        &self,
+        view: &View,
+        spec: &MountSpec,
+        volume: &spec::Volume,
+    ) -> Result<bool, Error> {
+        match (find(view, volume), &volume.subpath, &volume.name) {
+            (Some(there), ..) => Ok(self
+                .source(spec, Some(there.id))?
+                .is_none_or(|it| it.is_dir())),
+            (None, Some(subpath), Some(name)) => Err(Error::NoSubpath {
+                volume: name.clone(),
+                subpath: subpath.to_string(),
+            }),
+            (None, ..) => Ok(true),
+        }
+    }
+
+    /// Clones the source as attaching would, and drops the clone.
+    fn look_at_bind(&self, spec: &MountSpec, bind: &Bind) -> Result<bool, Error> {
+        let source = self.source(spec, None)?.ok_or(Error::Stopping)?;
+        self.bound(spec, bind, &source)?;
+        Ok(source.is_dir())
+    }
+
+    /// The propagation that the mount allows on which a missing source would be made.
+    fn look_above(&self, bind: &Bind) -> Result<(), Error> {
+        let path = Path::new(bind.source.as_str());
+        let (above, _) = self.mounter.open_existing(path, Symlinks::Follow)?;
+        self.mounter
+            .check_propagation(&above, propagation(bind.propagation))?;
+        Ok(())
+    }
+
+    fn look_at_image(&self, view: &View, image: &Image) -> Result<bool, Error> {
+        let layer = committed(view, image.reference.as_str())?;
+        self.check_image(view, Some(layer))?;
+        let whole = self.mounter.view(&self.image_plan(layer)?)?;
+        match &image.subpath {
+            None => Ok(true),
+            Some(subpath) => {
+                let root = whole.open(Path::new(image.reference.as_str()))?;
+                let found = self.mounter.resolve(&root, subpath.as_path(), Want::Any)?;
+                Ok(found.is_dir())
+            }
+        }
+    }
+
+    /// Refuses content that is damaged, also where it is mounted already.
+    pub(super) fn check_image(&self, view: &View, layer: Option<LayerId>) -> Result<(), Error> {
+        let record = layer.and_then(|id| view.get(id));
+        record.map_or(Ok(()), |record| self.quarantine.check_stack(view, record))
+    }
+
+    /// Finds or makes the source.
+    pub(super) fn ground(&self, spec: &MountSpec) -> Result<Ground, Error> {
+        let view = self.store.view();
+        let decision = self.decide(&view, spec)?;
+        if let Decision::Refuse(refusal) = decision {
+            return Err(Error::SourceMissing { refusal });
+        }
+        let mut ground = Ground::default();
+        match &spec.kind {
+            Kind::Volume(volume) => {
+                let (entry, created) = match find(&view, volume) {
+                    Some(there) => (there.id, false),
+                    None => {
+                        let (entry, created) = self.create_volume(&create_request(volume)?)?;
+                        (entry.volume.id, created)
+                    }
+                };
+                ground.volume = Some(entry);
+                ground.made.volume = created.then_some(entry);
+            }
+            Kind::Image(image) => {
+                ground.layer = Some(committed(&view, image.reference.as_str())?);
+                self.check_image(&view, ground.layer)?;
+            }
+            Kind::Bind(bind) => {
+                if let Decision::Create(made, _) = decision {
+                    ground.made.paths = self.make_host_path(bind.source.as_str(), made)?;
+                }
+            }
+            Kind::Tmpfs(_) => {}
+        }
+        Ok(ground)
+    }
+
+    /// Takes back what a failed call made, unless it is in use or holds something by now: a volume
+    /// goes for good, or into the trash if the call filled it; directories and files of the host
+    /// are removed.
+    pub(super) fn take_back(&self, made: &MadeSource, filled: bool) {
+        if let Some(id) = made.volume
+            && let Err(cause) = self.drop_unused_volume(id, filled)
+        {
+            warn!(error = &cause as &dyn std::error::Error, %id, "remove the volume that a failed call made");
+        }
+        let is_held = |made: &MadePath| {
+            let view = self.store.view();
+            let mut all = view.volumes().attachments();
+            all.any(|one| match super::parse(&one.spec).map(|spec| spec.kind) {
+                Ok(Kind::Bind(bind)) => Path::new(bind.source.as_str()).starts_with(&made.path),
+                _ => false,
+            })
+        };
+        if made.paths.last().is_none_or(is_held) {
+            return;
+        }
+        if let Err(cause) = self.mounter.remove_made(&made.paths) {
+            warn!(
+                error = &cause as &dyn std::error::Error,
+                "remove what a failed call made on the host"
+            );
+        }
+    }
+}
+
+fn find<'v>(view: &'v View, volume: &spec::Volume) -> Option<&'v std::sync::Arc<Volume>> {
+    view.volumes().find(volume.name.as_ref()?)
+}
+
+fn create_request(volume: &spec::Volume) -> Result<CreateVolume, BadInput> {
+    Ok(CreateVolume {
+        name: volume.name.clone(),
+        driver: volume.create_with.driver.clone().unwrap_or_default(),
+        options: volume.create_with.options.clone(),
+        labels: Labels::with_empty(volume.create_with.labels.clone())?,
+        clone_of: None,
+    })
+}
+
+/// A snapshot of a volume is attached read-only or not at all.
+fn check_writable(volume: &Volume, spec: &MountSpec) -> Result<(), Error> {
+    if volume.snapshot_of.is_none() || spec.read_only != ReadOnly::Rw {
+        return Ok(());
+    }
+    Err(Error::ReadOnlyVolume {
+        name: volume.name.clone(),
+    })
+}
+
+/// The layer of a committed snapshot.
+pub(super) fn committed(view: &View, name: &str) -> Result<LayerId, Error> {
+    let key = Key::parse("source", name)?;
+    let record = view
+        .find(&key)
+        .ok_or_else(|| Refusal::Missing { key: key.clone() })?;
+    if record.kind != SnapshotKind::Committed {
+        return Err(Error::NotCommitted { key });
+    }
+    Ok(record.id)
+}
