@@ -149,6 +149,18 @@ packages_for_tree() {
     rm -r "$new/apt" "$new/sources.list"
 }
 
+# gRPC on its C core, for the Python that is here; from PyPI, as Debian's is older than what it does
+# to the name of a unix socket.
+unpack_grpcio() {
+    local new=$peers/.new-grpcio version=1.85.3
+    echo "install.sh: unpacking grpcio $version"
+    rm -rf "$new"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+        --target "$new" "grpcio==$version"
+    echo "grpcio $version" >"$new/VERSIONS"
+    mv "$new" "$peers/grpcio"
+}
+
 ((EUID == 0)) || die "must run as root"
 mkdir -p "$peers"
 exec 9>"$peers/.lock"
@@ -166,3 +178,4 @@ rm -rf "$peers/.apt"
 for suite in "${suites_of_trees[@]}"; do
     [[ -e $peers/debian-$suite/VERSIONS ]] || make_tree "$suite"
 done
+[[ -e $peers/grpcio/VERSIONS ]] || unpack_grpcio

@@ -68,6 +68,15 @@ pub fn promtool() -> PathBuf {
     peer("prometheus").join("usr/bin/promtool")
 }
 
+/// gRPC for Python, on gRPC's C core: a folder for `PYTHONPATH`.
+///
+/// # Panics
+/// If `make peers` has not unpacked it.
+#[must_use]
+pub fn grpcio() -> PathBuf {
+    peer("grpcio")
+}
+
 /// Where a peer's programs are looked for: its own first, then the machine's (runc, mount).
 fn search_path(dirs: &[PathBuf]) -> String {
     let system = [

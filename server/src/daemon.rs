@@ -13,6 +13,7 @@ use layerd_mounts::Overlay;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{interval, sleep, timeout};
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -21,7 +22,7 @@ use crate::calls::Calls;
 use crate::config::Config;
 use crate::content::Content;
 use crate::grpc::gate::Gate;
-use crate::listener::{Latest, ListenError, Listener};
+use crate::listener::{Connection, Latest, ListenError, Listener};
 use crate::optional::Failures;
 use crate::reaper::{self, Nudge};
 use crate::tasks::Tasks;
@@ -240,7 +241,8 @@ async fn rescue(
             () = restored.cancelled() => {}
         }
     };
-    let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(socket), ended);
+    let clients = UnixListenerStream::new(socket).map(|client| client.map(Connection::new));
+    let served = router.serve_with_incoming_shutdown(clients, ended);
     let (stop, restored) = (tasks.stopping(), done.clone());
     // A client that is idle or stopped keeps its connection, but not the daemon.
     let enough = async move {

@@ -19,6 +19,10 @@ use tracing::info;
 
 use crate::config::SocketConfig;
 
+mod authority;
+
+pub(crate) use authority::Connection;
+
 /// How long a client that has connected may take to send the call for which it did. If it is told to
 /// close before that, it has to be one that tries again.
 const FIRST_CALL: Duration = Duration::from_millis(500);
@@ -125,7 +129,7 @@ impl Accepting {
 }
 
 impl Stream for Accepting {
-    type Item = io::Result<tokio::net::UnixStream>;
+    type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         // Its end would be the end of the connections, too.
@@ -134,7 +138,7 @@ impl Stream for Accepting {
         }
         let accepted = ready!(self.socket.poll_accept(context));
         *self.latest.held() = Some(Instant::now());
-        Poll::Ready(Some(accepted.map(|(stream, _)| stream)))
+        Poll::Ready(Some(accepted.map(|(stream, _)| Connection::new(stream))))
     }
 }
 
