@@ -217,6 +217,7 @@ impl TryFrom<RawTrash> for TrashOptions {
             min_free_percent: range("trash.min_free_percent", raw.min_free_percent, 10, 0..=100)?,
             brake_percent: range("trash.brake_percent", raw.brake_percent, 30, 0..=100)?,
             brake_min: count("trash.brake_min", raw.brake_min, 600, 1..=1_000_000)?,
+            ..Self::default()
         })
     }
 }

@@ -19,7 +19,9 @@ use prost::Message;
 
 mod body;
 
-use crate::model::{Key, Kind, LABEL_MAX, Labels, LayerId, Record, Timestamp, Usage};
+use crate::model::{
+    Key, Kind, LABEL_MAX, Labels, LayerId, Record, Retired, SteadyTime, Timestamp, Usage,
+};
 use crate::state::Item;
 
 /// Longest value of a row: the client's 4096 bytes and our framing. Blob files were not seen
@@ -100,6 +102,8 @@ struct SnapRow {
     damage: Option<String>,
     #[prost(bool, tag = "9")]
     floats: bool,
+    #[prost(uint64, optional, tag = "10")]
+    retired_steady: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -257,7 +261,7 @@ impl Assembly {
                 .zip(row.inodes)
                 .map(|(bytes, inodes)| Usage { bytes, inodes }),
             origin: self.origins.remove(&id).map(key).transpose()?,
-            retired: row.retired.map(Timestamp),
+            retired: retired(row.retired, row.retired_steady),
             damage: row.damage.clone(),
             floats: row.floats,
         })
@@ -284,13 +288,26 @@ fn snap_row(record: &Record) -> SnapRow {
         updated: record.updated.0,
         bytes: record.usage.map(|usage| usage.bytes),
         inodes: record.usage.map(|usage| usage.inodes),
-        retired: record.retired.map(|time| time.0),
+        retired: record.retired.map(|retired| retired.time.0),
+        retired_steady: steady(record.retired),
         damage: record
             .damage
             .as_ref()
             .map(|why| why.chars().take(DAMAGE_CHARS).collect()),
         floats: record.floats,
     }
+}
+
+/// Records of earlier versions have no steady time.
+fn retired(time: Option<i64>, steady: Option<u64>) -> Option<Retired> {
+    time.map(|time| Retired {
+        time: Timestamp(time),
+        steady: steady.map(SteadyTime),
+    })
+}
+
+fn steady(retired: Option<Retired>) -> Option<u64> {
+    retired?.steady.map(|steady| steady.0)
 }
 
 fn kind(number: u32) -> Option<Kind> {
@@ -410,90 +427,4 @@ pub(crate) fn row_hash(table: Table, key: &[u8], value: &[u8]) -> u128 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn snapshot(
-        labels: BTreeMap<String, String>,
-        origin: Option<String>,
-        retired: Option<i64>,
-    ) -> Record {
-        Record {
-            id: LayerId(7),
-            key: Key::parse("key", "k8s.io/1/a b").unwrap(),
-            kind: Kind::Committed,
-            parent: Some(LayerId(3)),
-            created: Timestamp(-1),
-            updated: Timestamp(i64::MAX),
-            labels: Labels::parse(labels).unwrap(),
-            usage: Some(Usage {
-                bytes: 1,
-                inodes: 2,
-            }),
-            origin: origin.map(|origin| Key::parse("key", &origin).unwrap()),
-            retired: retired.map(Timestamp),
-            damage: Some("none".into()),
-            floats: true,
-        }
-    }
-
-    fn assemble(rows: &BTreeMap<RowKey, Vec<u8>>) -> Result<Vec<Item>, BadRow> {
-        let mut assembly = Assembly::default();
-        for ((table, key), value) in rows {
-            assembly.add(*table, key, value)?;
-        }
-        assembly.finish()
-    }
-
-    proptest! {
-        #[test]
-        fn a_record_survives_its_rows(
-            labels in prop::collection::btree_map("[a-z./]{1,20}", "\\PC{1,20}", 0..9),
-            origin in prop::option::of("[a-z]{1,9}"),
-            retired in prop::option::of(any::<i64>()),
-        ) {
-            let record = snapshot(labels, origin, retired);
-            let item = Item::Snapshot(record.into());
-            prop_assert_eq!(assemble(&rows(&item)).unwrap(), vec![item]);
-        }
-
-        #[test]
-        fn every_flipped_bit_is_found(row in 0usize..4, bit in 0usize..200) {
-            let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
-            let mut rows = rows(&Item::Snapshot(snapshot(labels, Some("o".into()), None).into()));
-            let value = rows.values_mut().nth(row).unwrap();
-            let bit = bit % (value.len() * 8);
-            value[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(assemble(&rows).is_err());
-        }
-    }
-
-    #[test]
-    fn a_missing_or_spare_row_is_found() {
-        let all = rows(&Item::Snapshot(
-            snapshot(BTreeMap::new(), None, None).into(),
-        ));
-        for table in [Table::Snap, Table::Name] {
-            let mut rows = all.clone();
-            rows.retain(|(of, _), _| *of != table);
-            assert!(assemble(&rows).is_err(), "{table:?}");
-        }
-    }
-
-    #[test]
-    fn the_largest_record_fits_the_database() {
-        let long = "k".repeat(crate::model::NAME_MAX);
-        let labels = BTreeMap::from([("l".repeat(LABEL_MAX - 1), "v".to_owned())]);
-        let mut record = snapshot(labels, Some(long.clone()), Some(i64::MIN));
-        record.key = Key::parse("key", &long).unwrap();
-        assert!(
-            rows(&Item::Snapshot(record.into()))
-                .values()
-                .all(|value| value.len() <= VALUE_MAX)
-        );
-    }
-}
+mod tests;

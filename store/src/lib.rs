@@ -11,6 +11,7 @@
 
 mod apart;
 mod batches;
+mod clock;
 mod codec;
 mod database;
 mod db;
@@ -36,7 +37,7 @@ pub use error::{Error, Refusal};
 pub use export::{Export, newest_export};
 pub use model::{
     BadInput, Key, Kind, LABEL_MAX, LABELS_TOTAL_MAX, LabelChange, Labels, LayerId, NAME_MAX,
-    Record, Timestamp, Usage,
+    Record, Retired, SteadyTime, Timestamp, Usage,
 };
 pub use space::{Room, has_reserve};
 pub use state::{Checked, Commit, Create};

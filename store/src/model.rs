@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Longest name of a snapshot, in bytes.
 pub const NAME_MAX: usize = 4096;
@@ -134,6 +134,28 @@ impl From<std::time::SystemTime> for Timestamp {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
     }
+}
+
+/// Nanoseconds on the clock of a store, which never jumps: see `clock.rs`. For ages; it names no
+/// time of day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SteadyTime(pub u64);
+
+impl SteadyTime {
+    /// Time that has passed since an earlier one; nothing since a later one.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// When something was moved to the trash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retired {
+    /// For people.
+    pub time: Timestamp,
+    /// For its age. None in records of earlier versions, until they are stamped.
+    pub steady: Option<SteadyTime>,
 }
 
 /// What a layer itself holds on disk, its parents excluded.
@@ -291,8 +313,8 @@ pub struct Record {
     pub usage: Option<Usage>,
     /// The key it had before it was committed, to recognise a repeated Commit.
     pub origin: Option<Key>,
-    /// When it was removed; its key is free then and its directory is in the trash.
-    pub retired: Option<Timestamp>,
+    /// When it was removed; its key is free then, and its directory is deleted some time later.
+    pub retired: Option<Retired>,
     /// Why its content cannot be trusted.
     pub damage: Option<String>,
     /// Whether it was made without a parent and may get one when it is committed. Until then it

@@ -12,7 +12,10 @@
 use std::sync::Arc;
 
 use crate::error::Refusal;
-use crate::model::{BadInput, Key, Kind, LabelChange, Labels, LayerId, Record, Timestamp, Usage};
+use crate::model::{
+    BadInput, Key, Kind, LabelChange, Labels, LayerId, Record, Retired, SteadyTime, Timestamp,
+    Usage,
+};
 use crate::view::View;
 use crate::volume::{Attachment, AttachmentId, Volume, VolumeId};
 
@@ -254,7 +257,7 @@ fn parent_at_commit(
     Ok(Some(committed(view, asked, true)?.id))
 }
 
-pub(crate) fn remove(view: &View, key: &Key, now: Timestamp) -> Decision<Arc<Record>> {
+pub(crate) fn remove(view: &View, key: &Key, now: Retired) -> Decision<Arc<Record>> {
     let record = existing(view, key)?;
     if let Some(child) = view.children(record.id).next() {
         return Err(Refusal::HasChildren {
@@ -337,6 +340,32 @@ pub(crate) fn damaged(view: &View, id: LayerId, why: String) -> Decision<()> {
         })))
     });
     Ok((edit.into_iter().collect(), ()))
+}
+
+/// Begins the age of what an earlier version moved to the trash.
+pub(crate) fn stamp(view: &View, now: SteadyTime) -> Decision<()> {
+    let stamped = |retired: Option<Retired>| {
+        let retired = retired.filter(|retired| retired.steady.is_none())?;
+        let steady = Some(now);
+        Some(Some(Retired { steady, ..retired }))
+    };
+    let layers = view.retired().filter_map(|record| {
+        let retired = stamped(record.retired)?;
+        let record = Record {
+            retired,
+            ..Record::clone(record)
+        };
+        Some(Item::Snapshot(record.into()))
+    });
+    let volumes = view.volumes().retired().filter_map(|volume| {
+        let retired = stamped(volume.retired)?;
+        let volume = Volume {
+            retired,
+            ..Volume::clone(volume)
+        };
+        Some(Item::Volume(volume.into()))
+    });
+    Ok((layers.chain(volumes).map(Edit::Put).collect(), ()))
 }
 
 /// Drops retired records whose directories are gone; live ones are left alone.

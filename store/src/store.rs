@@ -1,5 +1,6 @@
 //! The store: what callers use.
 
+mod age;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use arc_swap::ArcSwap;
 use tracing::warn;
 
 use crate::batches::{Batches, Class};
+use crate::clock::Clock;
 use crate::db::Db;
 use crate::error::{Error, Refusal};
 use crate::export::{self, Export, Exporter};
@@ -67,6 +69,7 @@ pub(crate) struct Shared {
     /// Tells the exporter what is new.
     pub(crate) published: Published,
     claims: Mutex<BTreeMap<Key, LayerId>>,
+    clock: Clock,
 }
 
 /// The records of one root.
@@ -104,7 +107,8 @@ impl Store {
         let view = View::of(mem::take(&mut opened.records), opened.journal.last())?;
         lock.note_holder();
         let next = opened.ids_below;
-        let shared = Arc::new(Shared::new(view, next));
+        let clock = Clock::open(folder, view.newest_stamp());
+        let shared = Arc::new(Shared::new(view, next, clock));
         let lock = Held {
             shared: shared.clone(),
             lock,
@@ -321,9 +325,10 @@ impl Store {
     /// # Errors
     /// [`Error::Refused`] if it is missing or has children; [`Error::Write`].
     pub fn remove(&self, key: &Key) -> Result<Arc<Record>, Error> {
-        let (key, now) = (key.clone(), Timestamp::now());
-        self.writer
-            .write(Class::Records, move |view| state::remove(view, &key, now))
+        let (key, shared) = (key.clone(), self.shared.clone());
+        self.writer.write(Class::Records, move |view| {
+            state::remove(view, &key, shared.retired_now())
+        })
     }
 
     /// Changes labels, in order.
@@ -402,7 +407,7 @@ impl Store {
 }
 
 impl Shared {
-    fn new(view: View, next_id: u64) -> Self {
+    fn new(view: View, next_id: u64, clock: Clock) -> Self {
         let published = Published::default();
         published.note(view.sequence());
         Self {
@@ -413,6 +418,7 @@ impl Shared {
             hung: AtomicBool::new(false),
             published,
             claims: Mutex::default(),
+            clock,
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::error::Error;
-use crate::model::{Key, Kind, LayerId, Record};
+use crate::model::{Key, Kind, LayerId, Record, Retired, SteadyTime};
 use crate::state::Item;
 use crate::volumes::Volumes;
 
@@ -129,6 +129,28 @@ impl View {
     /// Removed snapshots whose directories may still be there.
     pub fn retired(&self) -> impl Iterator<Item = &Arc<Record>> {
         self.retired.values()
+    }
+
+    /// When everything in the trash was moved there.
+    fn all_retired(&self) -> impl Iterator<Item = Retired> {
+        let layers = self.retired.values().filter_map(|record| record.retired);
+        layers.chain(self.volumes.retired().filter_map(|volume| volume.retired))
+    }
+
+    /// Whether nothing is in the trash.
+    pub(crate) fn is_trash_empty(&self) -> bool {
+        self.all_retired().next().is_none()
+    }
+
+    /// Whether something was moved to the trash by a version that had no steady clock.
+    pub(crate) fn has_unstamped(&self) -> bool {
+        self.all_retired().any(|retired| retired.steady.is_none())
+    }
+
+    /// The latest stamp of the steady clock in a record.
+    pub(crate) fn newest_stamp(&self) -> SteadyTime {
+        let stamps = self.all_retired().filter_map(|retired| retired.steady);
+        stamps.max().unwrap_or(SteadyTime(0))
     }
 
     /// Number of snapshots.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::error::Refusal;
-use crate::model::{Key, LabelChange, LayerId, Timestamp, Usage};
+use crate::model::{Key, LabelChange, LayerId, Retired, Timestamp, Usage};
 use crate::state::{Decision, Edit, Item};
 use crate::view::View;
 use crate::volume::{
@@ -186,7 +186,7 @@ pub(crate) fn rename(
     })
 }
 
-pub(crate) fn retire(view: &View, name: &VolumeName, now: Timestamp) -> Decision<Arc<Volume>> {
+pub(crate) fn retire(view: &View, name: &VolumeName, now: Retired) -> Decision<Arc<Volume>> {
     let volume = existing(view, name)?;
     let holders: Vec<_> = view.volumes().holders(volume.id).collect();
     if let Some(first) = holders.first() {

@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use layerd_integration::process::wait_until;
+
 use super::{Ended, State, World, end, programs};
 
 const BRAKE: &str = "keep_secs = 2\nbrake_min = 3";
@@ -98,6 +100,13 @@ fn root_the_brake_can_be_released_alone() {
     assert_eq!(world.client.list().len(), ALL.len(), "what is back stays");
     world.client.remove("lone").unwrap();
     thread::sleep(LONG);
+    // Two more could follow within the minute.
+    world.sh("test -d l/4");
+    assert!(!world.run(&["info"]).contains("ALARM"));
+    assert_eq!(world.json(&["trash", "empty", "--yes"])[0]["layers"], 1);
+    wait_until("layer 4 is deleted", Duration::from_secs(15), || {
+        world.json(&["trash", "ls"]).is_empty()
+    });
     world.sh("test ! -e t/4 && test ! -e l/4");
 }
 

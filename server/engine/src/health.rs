@@ -48,5 +48,6 @@ impl Engine {
 }
 
 fn latest(record: &Record) -> Timestamp {
-    record.updated.max(record.retired.unwrap_or(record.updated))
+    let retired = record.retired.map(|retired| retired.time);
+    record.updated.max(retired.unwrap_or(record.updated))
 }

@@ -172,6 +172,12 @@ impl Engine {
         let store = Store::open(&meta_folder(root), options_of_store)?;
         let store = Arc::new(store);
         let meter = Meter::start(store.clone(), driver.clone())?;
+        let trash = Trash::open(
+            &meta_folder(root),
+            options.trash.clone(),
+            &store.view(),
+            store.steady_now(),
+        );
         let spares = Spares::start(store.clone(), driver.clone(), root, options.spares)?;
         let engine = Self {
             store,
@@ -179,7 +185,7 @@ impl Engine {
             meter,
             spares,
             backlog: Backlog::default(),
-            trash: Trash::open(&meta_folder(root), options.trash.clone()),
+            trash,
             quarantine: Quarantine::default(),
             unpacks: Unpacks::default(),
             manifests,

@@ -11,12 +11,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use layerd_mounts::Driver;
-use layerd_store::LayerId;
+use layerd_store::{LayerId, Retired};
 use metrics::counter;
 use nix::sys::statvfs::statvfs;
 use tracing::{debug, warn};
 
 use crate::events::Topic;
+use crate::trash::Discarded;
 use crate::{Engine, slot};
 
 /// Records dropped in one write.
@@ -78,6 +79,16 @@ pub struct Reaped {
     pub failed: usize,
     /// When the next layer in the trash may be deleted.
     pub next_in: Option<Duration>,
+}
+
+impl Reaped {
+    /// Whether something may be deleted now; notes when it may if that is later.
+    pub(crate) fn is_now(&mut self, left: Option<Duration>) -> bool {
+        if let Some(left) = left.filter(|left| !left.is_zero()) {
+            self.next_in = Some(self.next_in.map_or(left, |next| next.min(left)));
+        }
+        left == Some(Duration::ZERO)
+    }
 }
 
 /// What the reaper has to do besides the retired records.
@@ -168,12 +179,16 @@ impl Engine {
         self.drop_spare(&mut reaped);
         let due = self.due(is_urgent, &mut reaped);
         for portion in due.chunks(FORGET_AT_ONCE) {
-            let gone = portion
-                .iter()
-                .filter(|id| self.reap_one(**id, &pace, &mut reaped));
-            self.forget(gone.copied().collect());
+            let gone = portion.iter().filter(|(id, retired)| {
+                let what = Discarded::Layer(*id);
+                self.trash
+                    .begin(what, *retired, &self.trash_look(is_urgent))
+                    && self.reap_one(*id, &pace, &mut reaped)
+            });
+            self.forget(gone.map(|(id, _)| *id).collect());
         }
-        self.reap_volumes();
+        self.reap_volumes(&mut reaped);
+        self.store.keep_ages();
         counter!("layerd_reaped_layers_total").increment(reaped.deleted as u64);
         counter!("layerd_reap_failures_total").increment(reaped.failed as u64);
         if reaped.deleted > 0 {
@@ -211,23 +226,19 @@ impl Engine {
     }
 
     /// Removed layers that may be deleted, oldest first; notes when the next one may.
-    fn due(&self, space_wanted: bool, reaped: &mut Reaped) -> Vec<LayerId> {
-        let view = self.store.view();
-        let mut due: Vec<_> = Vec::new();
-        for record in view
+    fn due(&self, space_wanted: bool, reaped: &mut Reaped) -> Vec<(LayerId, Retired)> {
+        let (look, view) = (self.trash_look(space_wanted), self.store.view());
+        let retired = view
             .retired()
             .filter(|record| self.backlog.is_due(record.id))
-        {
-            match self.trash.due_in(record, space_wanted) {
-                Some(Duration::ZERO) => due.push((record.retired, record.id)),
-                Some(left) => {
-                    reaped.next_in = Some(reaped.next_in.map_or(left, |next| next.min(left)))
-                }
-                None => {}
-            }
-        }
-        due.sort_unstable();
-        due.into_iter().map(|(_, id)| id).collect()
+            .filter_map(|record| Some((record.id, record.retired?)));
+        let is_due = |(id, retired): &(LayerId, Retired)| {
+            let left = self.trash.due_in(Discarded::Layer(*id), *retired, &look);
+            reaped.is_now(left)
+        };
+        let mut due: Vec<_> = retired.filter(is_due).collect();
+        due.sort_unstable_by_key(|(id, retired)| (retired.steady, *id));
+        due
     }
 
     fn is_space_wanted(&self) -> bool {
@@ -266,6 +277,7 @@ impl Engine {
                 debug!(%id, "deleted");
                 self.backlog.note_success(id);
                 self.meter.forget(id);
+                self.trash.deleted(Discarded::Layer(id));
                 self.quarantine.forget(id);
                 self.unpacks.forget(id);
                 reaped.deleted += 1;

@@ -249,11 +249,13 @@ impl Engine {
     /// `Missing`; `Refused` if it has children.
     pub fn remove(&self, key: &Key) -> Result<(), Error> {
         self.save_damage();
+        let removal = self.trash.removal();
         let record = self.store.remove(key)?;
         self.unpacks.end(record.id);
         debug!(key = key.as_str(), id = %record.id, "removed");
         self.events.tell(Topic::Snapshot, "removed", key.as_str());
-        if let Some(reason) = self.trash.note_removal(self.store.view().len()) {
+        let left = self.store.view().len();
+        if let Some(reason) = removal.done(record.id, record.retired, left) {
             self.events.tell(Topic::Trash, "braked", &reason);
         }
         Ok(())

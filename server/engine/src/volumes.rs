@@ -29,6 +29,7 @@ pub(crate) use prune::Plans;
 pub use prune::{Candidate, Plan, Pruned};
 
 use crate::events::Topic;
+use crate::trash::Discarded;
 use crate::{Engine, Error};
 pub(crate) use create::{check_asked, check_settings, top_asked};
 use create::{check_same, new_volume, top};
@@ -261,6 +262,7 @@ impl Engine {
                 warn!(error = &cause as &dyn std::error::Error, %id, "move a volume back to the trash");
             }
         })?;
+        self.trash.restored(Discarded::Volume(id));
         self.relink(&volume, None);
         self.events
             .tell(Topic::Volume, "undeleted", volume.name.as_str());

@@ -254,7 +254,7 @@ fn removed(removed: Removed) -> pb::Removed {
         id: record.id.0,
         key: record.key.as_str().to_owned(),
         kind: record.kind.as_str().to_owned(),
-        removed_at: record.retired.map_or(0, |time| time.0),
+        removed_at: record.retired.map_or(0, |retired| retired.time.0),
         bytes: record.usage.map(|usage| usage.bytes),
         parent: removed.parent,
     }

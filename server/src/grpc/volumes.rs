@@ -375,7 +375,7 @@ pub(crate) fn volume(entry: VolumeEntry) -> pb::Volume {
         attachments: entry.attachments as u64,
         filled_from: record.filled_from.clone(),
         snapshot_of: record.snapshot_of.map_or(0, |id| id.0),
-        deleted_at: record.retired.map(timestamp),
+        deleted_at: record.retired.map(|retired| timestamp(retired.time)),
         options: record.options.clone(),
     }
 }

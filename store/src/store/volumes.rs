@@ -76,13 +76,13 @@ impl Store {
         name: &VolumeName,
         only: Option<VolumeId>,
     ) -> Result<Arc<Volume>, Error> {
-        let (name, now) = (name.clone(), Timestamp::now());
+        let (name, shared) = (name.clone(), self.shared.clone());
         self.writer.write(Class::Records, move |view| {
             let found = view.volumes().find(&name);
             if only.is_some_and(|id| found.is_none_or(|volume| volume.id != id)) {
                 return Err(Refusal::VolumeMissing { name });
             }
-            volumes::retire(view, &name, now)
+            volumes::retire(view, &name, shared.retired_now())
         })
     }
 

@@ -28,7 +28,7 @@ fn key(name: &str) -> Key {
     Key::parse("key", name).unwrap()
 }
 
-fn removed(engine: &Engine, name: &str) -> Slot {
+fn created(engine: &Engine, name: &str) {
     let create = Create {
         key: key(name),
         kind: Kind::Active,
@@ -36,6 +36,10 @@ fn removed(engine: &Engine, name: &str) -> Slot {
         labels: Labels::default(),
     };
     engine.create(create).unwrap();
+}
+
+fn removed(engine: &Engine, name: &str) -> Slot {
+    created(engine, name);
     let id = engine.stat(&key(name)).unwrap().record.id;
     engine.remove(&key(name)).unwrap();
     Slot(id.0)
@@ -134,4 +138,101 @@ fn after_stop_nothing_is_deleted() {
     engine.stop();
     assert_eq!(engine.reap(), Reaped::default());
     assert_eq!(fake.list().unwrap(), [Found::Slot(Place::Layer, slot)]);
+}
+
+#[test]
+fn all_that_the_guard_counts_is_there_when_it_acts() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let trash = TrashOptions {
+        keep: Duration::ZERO,
+        min_free_percent: 100, // space is wanted all the time
+        brake_min: 20,
+        ..TrashOptions::default()
+    };
+    let first = engine(dir.path(), &fake, trash.clone());
+    let names: Vec<_> = (0..31).map(|number| format!("k{number}")).collect();
+    for name in &names {
+        created(&first, name);
+    }
+    let (before, after) = names.split_at(10);
+    for name in before {
+        first.remove(&key(name)).unwrap();
+        assert_eq!(first.reap().deleted, 0);
+    }
+    drop(first);
+    let second = engine(dir.path(), &fake, trash);
+    for name in after {
+        assert!(second.brake().is_none() || second.trash().len() >= 20);
+        second.remove(&key(name)).unwrap();
+        assert_eq!(second.reap().deleted, 0);
+    }
+    assert!(second.brake().is_some(), "the guard did not act");
+    assert_eq!(second.trash().len(), 31);
+    for (_, outcome) in second.restore_all() {
+        outcome.unwrap();
+    }
+    assert!(second.brake().is_none());
+}
+
+#[test]
+fn fewer_than_the_guard_wants_are_deleted_in_their_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let trash = TrashOptions {
+        brake_min: 20,
+        ..at_once()
+    };
+    let engine = engine(dir.path(), &fake, trash);
+    for name in ["a", "b", "c"] {
+        removed(&engine, name);
+        assert_eq!(engine.reap().deleted, 1);
+    }
+}
+
+/// Says what the clock showed when the machine went off, and that it was another boot.
+fn rebooted(root: &std::path::Path, change: impl FnOnce(u64) -> u64) {
+    let path = root.join("meta/clock");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let total: u64 = text.split(' ').next().unwrap().parse().unwrap();
+    let text = format!("{} 1 another-boot\n", change(total));
+    std::fs::write(path, text).unwrap();
+}
+
+#[test]
+fn a_removed_layer_is_kept_for_its_time_through_reboots_and_lost_clocks() {
+    const HOUR: u64 = 3600 * 1_000_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new();
+    let trash = TrashOptions {
+        keep: Duration::from_nanos(10 * HOUR),
+        min_free_percent: 0,
+        ..TrashOptions::default()
+    };
+    let left = |change: &dyn Fn(u64) -> u64| {
+        rebooted(dir.path(), change);
+        let engine = engine(dir.path(), &fake, trash.clone());
+        let reaped = engine.reap();
+        (
+            reaped.deleted,
+            reaped.next_in.map(|left| left.as_secs_f64() / 3600.0),
+        )
+    };
+    drop(engine(dir.path(), &fake, trash.clone()));
+    rebooted(dir.path(), |_| 100 * HOUR);
+    removed(&engine(dir.path(), &fake, trash.clone()), "k");
+    let within = |hours: Option<f64>, wanted: f64| {
+        let hours = hours.unwrap();
+        assert!(
+            (wanted - 0.2..=wanted).contains(&hours),
+            "{hours} of {wanted}"
+        );
+    };
+    within(left(&|total| total).1, 10.0);
+    within(left(&|total| total + 4 * HOUR).1, 6.0);
+    within(left(&|_| 0).1, 10.0);
+    std::fs::remove_file(dir.path().join("meta/clock")).unwrap();
+    drop(engine(dir.path(), &fake, trash.clone()));
+    within(left(&|total| total).1, 10.0);
+    assert_eq!(left(&|total| total + 11 * HOUR), (1, None));
 }

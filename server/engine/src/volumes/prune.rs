@@ -1,10 +1,10 @@
 //! Deleting many volumes at once: a plan that a person can read, then that plan and nothing else.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use layerd_store::{Timestamp, VolumeId, VolumeName};
+use layerd_store::{Volume, VolumeId, VolumeName};
 
 use super::VolumeFilter;
 use crate::{Engine, Error};
@@ -35,7 +35,7 @@ pub struct Candidate {
     /// Bytes of disk, if known.
     pub bytes: Option<u64>,
     /// As it was when the plan was made.
-    updated: Timestamp,
+    planned: Arc<Volume>,
 }
 
 /// What became of a candidate.
@@ -93,7 +93,7 @@ impl Engine {
             name: volume.name.clone(),
             reason: reason(volume.anonymous).to_owned(),
             bytes: volume.usage.map(|(usage, _)| usage.bytes),
-            updated: volume.updated,
+            planned: volume,
         });
         let plan = Plan {
             candidates: candidates.collect(),
@@ -124,7 +124,7 @@ impl Engine {
         let view = self.store.view();
         let skipped = match view.volumes().get(candidate.id) {
             None => "it is gone already".to_owned(),
-            Some(volume) if volume.updated != candidate.updated => {
+            Some(volume) if is_changed(volume, &candidate.planned) => {
                 "it changed since the plan was made".to_owned()
             }
             Some(volume) => self
@@ -139,6 +139,16 @@ impl Engine {
             skipped,
         }
     }
+}
+
+/// Whether anything but the last figure differs. Times do not tell: the clock may have gone back.
+fn is_changed(volume: &Volume, planned: &Volume) -> bool {
+    let usage = planned.usage;
+    *planned
+        != Volume {
+            usage,
+            ..volume.clone()
+        }
 }
 
 fn reason(anonymous: bool) -> &'static str {

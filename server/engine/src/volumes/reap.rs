@@ -1,40 +1,39 @@
 //! Gives back the space of volumes: those whose time in the trash is up, and those that never came
 //! to be.
 
-use std::time::Duration;
-
-use layerd_store::{Timestamp, VolumeId};
+use layerd_store::{Volume, VolumeId};
 use tracing::warn;
 
 use super::slot;
-use crate::Engine;
-
-/// How long a deleted volume can be taken back.
-const KEEP_VOLUMES: Duration = Duration::from_secs(7 * 24 * 3600);
+use crate::trash::Discarded;
+use crate::{Engine, Reaped};
 
 impl Engine {
-    /// Deletes volumes whose time in the trash is up, or all that were there at `emptied`.
-    pub(crate) fn reap_volumes(&self) {
-        let now = Timestamp::now();
-        let keep = i64::try_from(KEEP_VOLUMES.as_nanos()).unwrap_or(i64::MAX);
-        let emptied = self.trash.emptied();
-        let is_due = |retired: Timestamp| {
-            retired.0.saturating_add(keep) <= now.0
-                || emptied.is_some_and(|emptied| retired <= emptied)
-        };
+    /// Deletes volumes that may be deleted; notes when the next one may.
+    pub(crate) fn reap_volumes(&self, reaped: &mut Reaped) {
         let view = self.store.view();
-        let due = view
-            .volumes()
-            .retired()
-            .filter(|volume| volume.retired.is_some_and(is_due));
+        let mut may_go = |volume: &Volume| {
+            let (what, look) = (Discarded::Volume(volume.id), self.trash_look(false));
+            let Some(retired) = volume.retired else {
+                return false;
+            };
+            reaped.is_now(self.trash.due_in(what, retired, &look))
+                && self.trash.begin(what, retired, &look)
+        };
         let mut gone = Vec::new();
-        for volume in due {
+        for volume in view.volumes().retired() {
+            if !may_go(volume) {
+                continue;
+            }
             let deleted = self.volume_dirs.retire(slot(volume.id));
             match deleted.and_then(|()| {
                 self.volume_dirs
                     .delete(slot(volume.id), &|| !self.backlog.is_stopping())
             }) {
-                Ok(()) => gone.push(volume.id),
+                Ok(()) => {
+                    self.trash.deleted(Discarded::Volume(volume.id));
+                    gone.push(volume.id);
+                }
                 Err(layerd_mounts::Error::Stopped) => break,
                 Err(cause) => {
                     warn!(error = &cause as &dyn std::error::Error, id = %volume.id, "a deleted volume cannot be deleted yet")

@@ -1,0 +1,289 @@
+//! What may be deleted from the trash, and the guard against mass removal.
+//!
+//! When an unusual share of all snapshots goes at once, which is what happens when containerd has
+//! lost its own metadata and its collector finds nothing referenced, nothing is deleted until a
+//! person decides. Two rules make that good:
+//!
+//! - What the guard counts is there. As long as it could still act on what was removed within its
+//!   window, because the snapshots that are left would make up the number if they were removed as
+//!   well, nothing of that is deleted, however short the time is that removed layers are kept, and
+//!   however full the disk. Where there are fewer, it cannot act, and what is deleted is not counted.
+//! - Each deletion asks again when it begins: one that was planned before the guard acted stays.
+//!
+//! Ages are taken from a clock that never jumps (`store/src/clock.rs`); the time of day decides
+//! nothing here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use layerd_store::{LayerId, Retired, SteadyTime, View, VolumeId};
+use tracing::{error, info, warn};
+
+/// Settings of the trash.
+#[derive(Debug, Clone)]
+pub struct TrashOptions {
+    /// How long a removed layer is kept.
+    pub keep: Duration,
+    /// How long a deleted volume is kept.
+    pub keep_volumes: Duration,
+    /// Share of the disk, in percent, below which removed layers are deleted before their time.
+    pub min_free_percent: u64,
+    /// Share of all snapshots, in percent, whose removal at once engages the brake; 0 for never.
+    pub brake_percent: u64,
+    /// Number of snapshots removed at once below which the brake stays off.
+    pub brake_min: usize,
+}
+
+impl Default for TrashOptions {
+    fn default() -> Self {
+        Self {
+            keep: Duration::from_secs(2),
+            keep_volumes: Duration::from_secs(7 * 24 * 3600),
+            min_free_percent: 10,
+            brake_percent: 30,
+            brake_min: 600,
+        }
+    }
+}
+
+/// "At once".
+pub(crate) const WINDOW: Duration = Duration::from_secs(60);
+
+/// Something in the trash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Discarded {
+    Layer(LayerId),
+    Volume(VolumeId),
+}
+
+/// What decides whether something may be deleted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look {
+    /// The present.
+    pub(crate) now: SteadyTime,
+    /// Snapshots that are there.
+    pub(crate) live: usize,
+    /// Whether the disk is so full that layers go before their time.
+    pub(crate) space_wanted: bool,
+}
+
+/// What decides whether the reaper may delete.
+#[derive(Debug)]
+pub(crate) struct Trash {
+    options: TrashOptions,
+    /// There while the brake is engaged, so that a restart does not release it; holds the reason.
+    brake_file: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Layers removed within the window whose deletion has not begun.
+    recent: BTreeSet<(SteadyTime, LayerId)>,
+    /// Removals under way: they are in `recent` or among those that are there a moment later.
+    pending: usize,
+    brake: Option<String>,
+    /// What a person let go, with the time of that removal: it may be restored and removed again.
+    emptied: BTreeMap<Discarded, Retired>,
+}
+
+/// A removal under way, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Removal<'t>(&'t Trash);
+
+impl Trash {
+    /// Takes up what an earlier process left in the trash as of `now`.
+    pub(crate) fn open(meta: &Path, options: TrashOptions, view: &View, now: SteadyTime) -> Self {
+        let brake_file = meta.join("brake");
+        let brake = fs::read_to_string(&brake_file).ok();
+        if let Some(reason) = &brake {
+            error!("nothing is deleted from the trash: {reason}");
+        }
+        let retired = view
+            .retired()
+            .filter_map(|record| Some((record.retired?.steady?, record.id)));
+        let state = State {
+            recent: retired.collect(),
+            brake,
+            ..State::default()
+        };
+        let trash = Self {
+            options,
+            brake_file,
+            state: Mutex::new(state),
+        };
+        trash.state().prune(now);
+        trash
+    }
+
+    /// Says that a snapshot is about to be removed, before anything shows of it.
+    pub(crate) fn removal(&self) -> Removal<'_> {
+        self.state().pending += 1;
+        Removal(self)
+    }
+
+    /// How long until something may be deleted; `None` while the brake holds it.
+    pub(crate) fn due_in(
+        &self,
+        what: Discarded,
+        retired: Retired,
+        look: &Look,
+    ) -> Option<Duration> {
+        self.due(&mut self.state(), what, retired, look)
+    }
+
+    /// Takes something to delete it, if it may still be. From then on it is not counted.
+    pub(crate) fn begin(&self, what: Discarded, retired: Retired, look: &Look) -> bool {
+        let mut state = self.state();
+        let may = self.due(&mut state, what, retired, look) == Some(Duration::ZERO);
+        if let (true, Discarded::Layer(id), Some(steady)) = (may, what, retired.steady) {
+            state.recent.remove(&(steady, id));
+        }
+        may
+    }
+
+    fn due(
+        &self,
+        state: &mut State,
+        what: Discarded,
+        retired: Retired,
+        look: &Look,
+    ) -> Option<Duration> {
+        if state.emptied.get(&what) == Some(&retired) {
+            return Some(Duration::ZERO);
+        }
+        if state.brake.is_some() {
+            return None;
+        }
+        let keep = match what {
+            Discarded::Layer(_) if look.space_wanted => Duration::ZERO,
+            Discarded::Layer(_) => self.options.keep,
+            Discarded::Volume(_) => self.options.keep_volumes,
+        };
+        let held = if self.may_act(state, look) {
+            WINDOW
+        } else {
+            Duration::ZERO
+        };
+        let age = retired.steady.map(|steady| look.now.since(steady));
+        Some(keep.max(held).saturating_sub(age.unwrap_or_default()))
+    }
+
+    /// Whether the guard would act if all that is there were removed now.
+    fn may_act(&self, state: &mut State, look: &Look) -> bool {
+        state.prune(look.now);
+        let reach = state.recent.len() + state.pending + look.live;
+        self.options.brake_percent > 0 && reach >= self.options.brake_min
+    }
+
+    /// Lets something go that was taken back.
+    pub(crate) fn restored(&self, what: Discarded) {
+        let mut state = self.state();
+        state.emptied.remove(&what);
+        if let Discarded::Layer(id) = what {
+            state.recent.retain(|(_, removed)| *removed != id);
+        }
+    }
+
+    /// Lets something go that was deleted.
+    pub(crate) fn deleted(&self, what: Discarded) {
+        self.state().emptied.remove(&what);
+    }
+
+    /// Why nothing is deleted, if that is so.
+    pub(crate) fn brake(&self) -> Option<String> {
+        self.state().brake.clone()
+    }
+
+    pub(crate) fn min_free_percent(&self) -> u64 {
+        self.options.min_free_percent
+    }
+
+    /// Releases the brake and lets `emptied` be deleted whatever its age. Answers whether the brake
+    /// was on.
+    pub(crate) fn release(&self, emptied: Vec<(Discarded, Retired)>) -> bool {
+        let mut state = self.state();
+        state.emptied.extend(emptied);
+        state.recent.clear();
+        let was_on = state.brake.take().is_some();
+        if was_on {
+            info!("the trash may be deleted again");
+        }
+        match fs::remove_file(&self.brake_file) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                warn!(
+                    error = &cause as &dyn std::error::Error,
+                    "note that the brake is released"
+                );
+            }
+            _ => {}
+        }
+        was_on
+    }
+
+    /// The state is whole even if a holder panicked: each use is a few assignments.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Drops what was removed before the window.
+    fn prune(&mut self, now: SteadyTime) {
+        while let Some(first) = self.recent.first().copied()
+            && now.since(first.0) > WINDOW
+        {
+            self.recent.remove(&first);
+        }
+    }
+}
+
+impl Removal<'_> {
+    /// Counts the removal; engages the brake if it is one too many, and then answers why. `left` is
+    /// the number of snapshots that are still there.
+    pub(crate) fn done(self, id: LayerId, retired: Option<Retired>, left: usize) -> Option<String> {
+        let now = retired.and_then(|retired| retired.steady)?;
+        let trash = self.0;
+        let mut state = trash.state();
+        state.recent.insert((now, id));
+        state.prune(now);
+        let count = state.recent.len();
+        let share = 100 * count / (count + left);
+        let percent = trash.options.brake_percent;
+        if state.brake.is_some()
+            || percent == 0
+            || count < trash.options.brake_min
+            || (share as u64) < percent
+        {
+            return None;
+        }
+        let reason = format!(
+            "{count} snapshots, {share} % of all, were removed within {} s",
+            WINDOW.as_secs()
+        );
+        error!(
+            "{reason}: nothing is deleted until `layerctl trash empty` or `layerctl trash restore` decides"
+        );
+        if let Err(cause) = fs::write(&trash.brake_file, &reason) {
+            warn!(
+                error = &cause as &dyn std::error::Error,
+                "note the brake, so that a restart does not release it"
+            );
+        }
+        state.brake = Some(reason.clone());
+        Some(reason)
+    }
+}
+
+impl Drop for Removal<'_> {
+    fn drop(&mut self) {
+        self.0.state().pending -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;
