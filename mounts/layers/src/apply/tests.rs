@@ -18,6 +18,7 @@ use crate::tar::samples::{directory, extended, file, hard_link, member, symlink,
 
 mod attributes;
 mod blobs;
+mod dialects;
 mod hostile;
 mod trees;
 mod whiteouts;

@@ -19,10 +19,29 @@ pub(crate) const MAGIC: Field = Field(257, 8);
 pub(crate) const MAJOR: Field = Field(329, 8);
 pub(crate) const MINOR: Field = Field(337, 8);
 pub(crate) const PREFIX: Field = Field(345, 155);
+/// The shorter prefix of star's headers, and the time of last access behind it.
+pub(crate) const STAR_PREFIX: Field = Field(345, 131);
+pub(crate) const STAR_ATIME: Field = Field(476, 12);
+/// Times of last access and of last change in GNU's headers, where ustar has the prefix.
+pub(crate) const GNU_ATIME: Field = Field(345, 12);
+pub(crate) const GNU_CTIME: Field = Field(357, 12);
 /// Four pieces, offset and length of each, in a header of an old GNU sparse file.
 pub(crate) const GNU_PIECES: Field = Field(386, 96);
 pub(crate) const GNU_MORE: usize = 482;
 pub(crate) const GNU_REAL_SIZE: Field = Field(483, 12);
+
+/// The format of a header, by its magic numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Before any standard: neither prefix nor device numbers.
+    V7,
+    /// POSIX, with or without extended headers.
+    Ustar,
+    /// star's variant of ustar, with times.
+    Star,
+    /// GNU's, before it wrote extended headers.
+    Gnu,
+}
 
 /// A header block.
 #[derive(Debug, Clone)]
@@ -45,9 +64,49 @@ impl Header {
         self.0[TYPE]
     }
 
-    /// Whether the prefix field belongs to the name.
-    pub(crate) fn is_ustar(&self) -> bool {
-        &self.0[257..263] == b"ustar\0"
+    pub(crate) fn format(&self) -> Format {
+        match &self.0[257..265] {
+            [b'u', b's', b't', b'a', b'r', 0, ..] if &self.0[508..] == b"tar\0" => Format::Star,
+            [b'u', b's', b't', b'a', b'r', 0, ..] => Format::Ustar,
+            b"ustar  \0" => Format::Gnu,
+            _ => Format::V7,
+        }
+    }
+
+    /// The name, with the prefix where the format has one.
+    pub(crate) fn name(&self) -> Vec<u8> {
+        let name = self.text(NAME);
+        let prefix = match self.format() {
+            Format::V7 => b"",
+            Format::Ustar => self.text(PREFIX),
+            Format::Star => self.text(STAR_PREFIX),
+            Format::Gnu => self.stray_prefix().unwrap_or_default(),
+        };
+        match prefix {
+            b"" => name.to_vec(),
+            prefix => [prefix, b"/", name].concat(),
+        }
+    }
+
+    /// Time of last access in seconds since 1970, where the format has a field for it and the
+    /// field holds a time.
+    pub(crate) fn accessed(&self) -> Option<i64> {
+        let field = match self.format() {
+            Format::V7 | Format::Ustar => return None,
+            Format::Star => STAR_ATIME,
+            Format::Gnu if self.stray_prefix().is_some() => return None,
+            Format::Gnu => GNU_ATIME,
+        };
+        let is_set = self.0[field.0] != 0;
+        self.signed(field).filter(|_| is_set)
+    }
+
+    /// The prefix that Go's archive/tar before 1.8 wrote into GNU headers, over the two times. It
+    /// shows in times that are no numbers.
+    fn stray_prefix(&self) -> Option<&[u8]> {
+        let is_time = |field: Field| self.0[field.0] == 0 || self.signed(field).is_some();
+        let prefix = self.text(PREFIX);
+        (!(is_time(GNU_ATIME) && is_time(GNU_CTIME)) && prefix.is_ascii()).then_some(prefix)
     }
 
     pub(crate) fn field(&self, field: Field) -> &[u8] {
@@ -112,14 +171,20 @@ impl Header {
     }
 }
 
-/// A number in octal text, between blanks, or in binary where the first bit is set.
+/// A number in octal text, between blanks and NULs, or in binary where the first bit is set. What
+/// follows a NUL behind the digits does not count.
 pub(crate) fn number(field: &[u8]) -> Option<i128> {
     let first = *field.first()?;
     if first & 0x80 != 0 {
         return binary(field);
     }
-    let text = field.iter().skip_while(|byte| **byte == b' ');
-    let text = text.take_while(|byte| !matches!(**byte, b' ' | 0));
+    let is_filler = |byte: &u8| matches!(*byte, b' ' | 0);
+    let start = field.iter().position(|byte| !is_filler(byte));
+    let Some(start) = start else {
+        return Some(0);
+    };
+    let end = field.iter().rposition(|byte| !is_filler(byte))?;
+    let text = field[start..=end].iter().take_while(|byte| **byte != 0);
     let mut value: i128 = 0;
     for byte in text {
         let digit = byte.checked_sub(b'0').filter(|digit| *digit < 8)?;
@@ -144,7 +209,7 @@ fn binary(field: &[u8]) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Header, SIZE, number};
+    use super::{GNU_ATIME, GNU_CTIME, Header, MAGIC, NAME, PREFIX, SIZE, number};
 
     #[test]
     fn reads_numbers_of_all_kinds() {
@@ -152,6 +217,11 @@ mod tests {
             (b"0000644\0", Some(0o644)),
             (b"  644 \0\0", Some(0o644)),
             (b"\0\0\0\0\0\0\0\0", Some(0)),
+            (b"        ", Some(0)),
+            (b"\x001750\0\0\0", Some(0o1750)),
+            (b"\0\0 644 \0", Some(0o644)),
+            (b"644\0junk", Some(0o644)),
+            (b"64 4\0\0\0\0", None),
             (b"77777777", Some(0o77_777_777)),
             (b"0000648\0", None),
             (b"-1\0\0\0\0\0\0", None),
@@ -163,6 +233,49 @@ mod tests {
         for (field, expected) in table {
             assert_eq!(number(field), *expected, "{field:?}");
         }
+    }
+
+    fn gnu(prefix: &[u8]) -> Header {
+        let mut header = Header::new(b'0');
+        header.put(MAGIC, b"ustar  \0");
+        header.put(NAME, b"file");
+        header.put(PREFIX, prefix);
+        header
+    }
+
+    #[test]
+    fn gnu_headers_have_times_or_a_stray_prefix() {
+        let strays: [&[u8]; 4] = [b"some/prefix/dir", b"a", b"17", b"0000000000/12345678"];
+        let names = strays.map(|prefix| gnu(prefix).name());
+        let wanted: [&[u8]; 4] = [
+            b"some/prefix/dir/file",
+            b"a/file",
+            b"file", // it could be a time
+            b"0000000000/12345678/file",
+        ];
+        assert_eq!(names, wanted);
+        assert_eq!(gnu("é".as_bytes()).name(), b"file");
+        assert_eq!(gnu(b"").accessed(), None);
+        let mut timed = gnu(b"");
+        timed.put_number(GNU_ATIME, 1_500_000_000);
+        timed.put_number(GNU_CTIME, 1_600_000_000);
+        assert_eq!(
+            (timed.name(), timed.accessed()),
+            (b"file".to_vec(), Some(1_500_000_000))
+        );
+        assert_eq!(gnu(b"some/prefix/dir").accessed(), None);
+    }
+
+    #[test]
+    fn stars_prefix_ends_before_its_times() {
+        let mut header = Header::new(b'0');
+        header.put(NAME, b"file");
+        header.put(PREFIX, &[b'p'; 131]);
+        header.0[476..488].copy_from_slice(b"00000000017\0");
+        assert_eq!(header.accessed(), None);
+        header.0[508..].copy_from_slice(b"tar\0");
+        let wanted = [&[b'p'; 131][..], b"/file"].concat();
+        assert_eq!((header.name(), header.accessed()), (wanted, Some(0o17)));
     }
 
     #[test]

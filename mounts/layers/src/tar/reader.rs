@@ -34,7 +34,9 @@ pub struct Reader<R> {
     offset: u64,
     /// Bytes of the current entry's content that have not been read, and what fills its last block.
     left: u64,
-    padding: u64,
+    padding: usize,
+    /// Bytes before the padding that are content of no file.
+    skip: u64,
     defaults: Notes,
     sum: Sum,
     dialect: Dialect,
@@ -45,8 +47,9 @@ pub struct Reader<R> {
 enum Dialect {
     /// What the archive means, as far as that can be known; anything doubtful is refused.
     Archive,
-    /// What containerd reads in a layer: global headers and access lists in text are passed over,
-    /// and a stream that ends where a header could begin is complete.
+    /// What containerd, which is Go's archive/tar, reads in a layer: global headers and access
+    /// lists in text are passed over, the last of several extended headers counts, and a stream
+    /// may end behind the content of any file, and behind extended headers without one.
     Layer,
 }
 
@@ -67,15 +70,14 @@ impl<R: Read> Reader<R> {
             offset: 0,
             left: 0,
             padding: 0,
+            skip: 0,
             defaults: Notes::default(),
             sum: Sum::Unknown(Sha256::new()),
             dialect: Dialect::Archive,
         }
     }
 
-    /// Reads a layer of an image, from its start, the way containerd does: global headers and
-    /// access lists in text are passed over, and a stream that ends where a header could begin is
-    /// complete. `input` is cheap to read in small pieces: nothing is read ahead, but for the one
+    /// Reads a layer of an image, from its start, the way containerd does. `input` is cheap to read in small pieces: nothing is read ahead, but for the one
     /// byte behind the end mark.
     pub(crate) fn of_layer(input: R) -> Self {
         Self {
@@ -83,6 +85,7 @@ impl<R: Read> Reader<R> {
             offset: 0,
             left: 0,
             padding: 0,
+            skip: 0,
             defaults: Notes::of_layer(),
             sum: Sum::None,
             dialect: Dialect::Layer,
@@ -125,12 +128,13 @@ impl<R: Read> Reader<R> {
                 problem,
             };
             let before = self.sum_so_far();
-            if names == (None, None) && notes.is_none() && self.is_over()? {
+            if self.is_over()? {
                 return Ok(None);
             }
             let header = Header(self.block()?);
             if header.is_zero() {
-                if notes.is_some() || names != (None, None) {
+                let alone = notes.is_some() || names != (None, None);
+                if alone && self.dialect == Dialect::Archive {
                     return Err(bad("an extended header without a file"));
                 }
                 return self.end().map(|()| None);
@@ -146,13 +150,13 @@ impl<R: Read> Reader<R> {
                     drop(self.metadata(&header, at, LARGEST_NOTES)?);
                 }
                 b'g' => self.global(&header, at, before)?,
-                b'x' | b'X' if notes.is_none() => {
+                b'x' | b'X' if notes.is_none() || self.dialect == Dialect::Layer => {
                     let data = self.metadata(&header, at, LARGEST_NOTES)?;
                     notes = Some(self.defaults.with(&data).map_err(bad)?);
                 }
                 b'x' | b'X' => return Err(bad("two extended headers for one file")),
-                b'L' => names.0 = Some(self.long_name(&header, at)?),
-                b'K' => names.1 = Some(self.long_name(&header, at)?),
+                b'L' => names.0 = self.long_name(&header, at)?,
+                b'K' => names.1 = self.long_name(&header, at)?,
                 b'V' => drop(self.metadata(&header, at, LARGEST_NAME)?),
                 _ => {
                     let notes = notes.unwrap_or_else(|| self.defaults.clone());
@@ -267,12 +271,24 @@ impl<R: Read> Reader<R> {
     }
 
     fn pass_over(&mut self) -> Result<(), Error> {
-        let mut left = self.left + self.padding;
-        (self.left, self.padding) = (0, 0);
+        let mut left = std::mem::take(&mut self.left) + std::mem::take(&mut self.skip);
         let mut buffer = [0; 8192];
         while left > 0 {
             let want = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
             left -= self.some(&mut buffer[..want])? as u64;
+        }
+        let padding = std::mem::take(&mut self.padding);
+        self.fill_up(padding)
+    }
+
+    /// Passes over what fills the last block of content. Of a layer it may be missing.
+    fn fill_up(&mut self, mut left: usize) -> Result<(), Error> {
+        let mut rest = [0; BLOCK];
+        while left > 0 {
+            left -= match self.some(&mut rest[..left]) {
+                Err(Error::Truncated { .. }) if self.dialect == Dialect::Layer => return Ok(()),
+                read => read?,
+            };
         }
         Ok(())
     }
@@ -309,16 +325,16 @@ impl<R: Read> Reader<R> {
         }
         let mut data = vec![0; usize::try_from(size).map_err(|_| bad("too large"))?];
         self.exact(&mut data)?;
-        let mut rest = [0; BLOCK];
-        self.exact(&mut rest[..padding(size)])?;
+        self.fill_up(padding(size))?;
         Ok(data)
     }
 
-    fn long_name(&mut self, header: &Header, at: u64) -> Result<Vec<u8>, Error> {
+    /// An empty one says nothing.
+    fn long_name(&mut self, header: &Header, at: u64) -> Result<Option<Vec<u8>>, Error> {
         let mut name = self.metadata(header, at, LARGEST_NAME)?;
         let end = name.iter().position(|byte| *byte == 0);
         name.truncate(end.unwrap_or(name.len()));
-        Ok(name)
+        Ok(Some(name).filter(|name| !name.is_empty()))
     }
 
     fn file(
@@ -338,8 +354,8 @@ impl<R: Read> Reader<R> {
             self.left = notes
                 .stored(header)
                 .ok_or(bad("a size that is no number"))?;
-            self.padding = padding(self.left) as u64;
-            if self.left.checked_add(self.padding).is_none() {
+            self.padding = padding(self.left);
+            if self.left.checked_add(BLOCK as u64).is_none() {
                 return Err(bad("a size that no archive has"));
             }
         }
@@ -359,8 +375,8 @@ impl<R: Read> Reader<R> {
         if entry.kind == EntryKind::File {
             entry.stored = self.left;
         } else {
-            // What an old archive says of a directory is nobody's content.
-            self.padding += std::mem::take(&mut self.left);
+            // What an old archive says of a directory is no file's content.
+            self.skip = std::mem::take(&mut self.left);
         }
         let whole = [(0, entry.size)];
         let pieces = entry.pieces.as_deref().unwrap_or(&whole);

