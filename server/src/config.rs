@@ -284,25 +284,48 @@ impl TryFrom<&RawUnpack> for UnpackConfig {
     }
 }
 
+fn limits(raw: &RawUnpack) -> Result<apply::Limits, ConfigError> {
+    let usual = apply::Limits::default();
+    let limit = |key, given, default, most| range(key, given, default, 1..=most);
+    Ok(apply::Limits {
+        most_bytes: limit(
+            "unpack.max_layer_bytes",
+            raw.max_layer_bytes,
+            MOST_BYTES,
+            u64::MAX,
+        )?,
+        most_entries: limit(
+            "unpack.max_entries",
+            raw.max_entries,
+            MOST_ENTRIES,
+            u64::MAX,
+        )?,
+        most_directories: limit(
+            "unpack.max_directories",
+            raw.max_directories,
+            usual.most_directories,
+            u32::MAX.into(),
+        )?,
+        most_ratio: limit(
+            "unpack.max_ratio",
+            raw.max_ratio,
+            usual.most_ratio,
+            u64::MAX,
+        )?,
+        most_window: limit(
+            "unpack.max_window_bytes",
+            raw.max_window_bytes,
+            usual.most_window,
+            1 << 31,
+        )?,
+    })
+}
+
 impl TryFrom<&RawUnpack> for UnpackOptions {
     type Error = ConfigError;
 
     fn try_from(raw: &RawUnpack) -> Result<Self, ConfigError> {
-        let limits = apply::Limits {
-            most_bytes: range(
-                "unpack.max_layer_bytes",
-                raw.max_layer_bytes,
-                MOST_BYTES,
-                1..=u64::MAX,
-            )?,
-            most_entries: range(
-                "unpack.max_entries",
-                raw.max_entries,
-                MOST_ENTRIES,
-                1..=u64::MAX,
-            )?,
-            most_ratio: range("unpack.max_ratio", raw.max_ratio, 2000, 1..=u64::MAX)?,
-        };
+        let limits = limits(raw)?;
         let workers = count("unpack.workers", raw.workers, 0, 0..=64)?;
         let usual = Self::default();
         Ok(Self {

@@ -306,16 +306,21 @@ fn root_limits_are_kept() {
         ("max_layer_bytes = 100000", "100000 bytes"),
         ("max_entries = 3", "3 "),
         ("max_ratio = 2", "2 "),
+        ("max_directories = 1", "1 directories"),
     ] {
         let mut world = World::new(&format!("[unpack]\n{limit}"));
         let mut layer: Vec<_> = (0..5).map(|n| Entry::file(n.to_string(), "")).collect();
         // The first 16 MiB are free of the ratio.
         layer.push(Entry::file("big", vec![7; 40 << 20]));
+        layer.push(Entry::file("d/below", ""));
         let (blob, _) = world.blob(&layer, GZIP);
         let mounts = world.prepare("a", "");
         let status = world.apply(&blob, &mounts).unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{limit}: {status}");
-        assert!(status.message().contains(what), "{limit}: {status}");
+        let (key, _) = limit.split_once(' ').unwrap();
+        for part in [what, &format!("`unpack.{key}`")] {
+            assert!(status.message().contains(part), "{limit}: {status}");
+        }
         world.snapshots.remove("a").unwrap();
         world.daemon.stop();
     }

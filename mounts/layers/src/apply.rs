@@ -27,7 +27,7 @@ pub use adopt::{adopt, delete_whiteouts};
 /// How a blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
-    /// Not at all.
+    /// Not at all; but what begins as one of the others, and not as an archive, is taken for that.
     None,
     /// gzip, of one or more members.
     Gzip,
@@ -65,18 +65,27 @@ pub struct Limits {
     pub most_bytes: u64,
     /// Names it may make, directories that it only implies included.
     pub most_entries: u64,
-    /// Bytes that one byte of the blob may become. The first 16 MiB are free.
+    /// Directories among them; about 150 bytes of memory each.
+    pub most_directories: u64,
+    /// Bytes that one byte of the blob may become, on the whole; where the length of the blob is not
+    /// known, at any time. The first 16 MiB are free, and so are runs of zeros of 64 KiB or
+    /// more, which take no disk.
     pub most_ratio: u64,
+    /// Bytes of memory for the window of a Zstandard frame. Of those above 128 MiB there is one at
+    /// a time in the process.
+    pub most_window: u64,
 }
 
 impl Default for Limits {
-    /// None but for the ratio: no deflate stream passes 1032, and no layer that means well comes
-    /// near that with Zstandard.
+    /// Those of memory, and the ratio: no deflate stream passes 1032, and no layer that means well
+    /// comes near that with Zstandard, but for zeros.
     fn default() -> Self {
         Self {
             most_bytes: u64::MAX,
             most_entries: u64::MAX,
+            most_directories: 1 << 20,
             most_ratio: 2000,
+            most_window: 512 << 20,
         }
     }
 }
@@ -179,14 +188,14 @@ pub struct Applied {
 ///
 /// Takes five threads and `options.workers`, of which two are busy all the time; about 600 file
 /// descriptors; memory for each directory of the layer (about 150 bytes), for each entry where
-/// deletions are executed in a directory that was not empty (about 30), and 32 MiB at most for all
-/// else.
+/// deletions are executed in a directory that was not empty (about 30), the window that a Zstandard
+/// frame asks for, and 32 MiB at most for all else.
 ///
 /// # Errors
 /// [`Error::Compressed`] for a damaged or truncated blob, [`Error::Digest`] and
 /// [`Error::Length`] for one that is not what `options.blob` says; [`Error::Truncated`] and
 /// [`Error::Malformed`] for a damaged archive in it; [`Error::Refused`] and [`Error::TooLong`] for
-/// an entry that cannot be; [`Error::Limit`]; [`Error::Stopped`] when the progress says so;
+/// an entry that cannot be; [`Error::Beyond`]; [`Error::Stopped`] when the progress says so;
 /// [`Error::Stream`] if `source` fails; else [`Error::Io`], failed write-back included. Nothing
 /// outside of the layer has changed; what is in it is incomplete.
 pub fn apply(
@@ -209,6 +218,7 @@ mod settle;
 mod stream;
 mod sweep;
 mod write;
+mod zstd;
 
 #[cfg(test)]
 mod tests;

@@ -114,6 +114,14 @@ pub enum Error {
         /// How many are allowed.
         limit: u64,
     },
+    /// A layer asks for more than one of the [`Limits`](crate::apply::Limits) allows.
+    #[error("the layer has more than {limit} {bound}")]
+    Beyond {
+        /// Which one.
+        bound: Bound,
+        /// How much is allowed.
+        limit: u64,
+    },
     /// The blob cannot be decompressed: it is damaged, truncated, or of another kind.
     #[error("decompress the blob at byte {offset}")]
     Compressed {
@@ -148,6 +156,33 @@ pub enum Error {
     /// The caller wanted no more of it. What was done stays done.
     #[error("stopped before the end")]
     Stopped,
+}
+
+/// What is counted of a layer, one for each of the [`Limits`](crate::apply::Limits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// Bytes when decompressed.
+    Bytes,
+    /// Names.
+    Entries,
+    /// Directories.
+    Directories,
+    /// Bytes out of each byte of the blob.
+    Ratio,
+    /// Bytes of the window of a Zstandard frame.
+    Window,
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Bytes => "bytes",
+            Self::Entries => "entries",
+            Self::Directories => "directories",
+            Self::Ratio => "bytes for each byte of the blob",
+            Self::Window => "bytes in the window of a Zstandard frame",
+        })
+    }
 }
 
 impl Error {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use layerd_layers::error::Bound;
 use layerd_mounts::idmap::BadMap;
 use layerd_mounts::mounter::MountError;
 use layerd_store::{BadInput, Key, LayerId, Refusal, VolumeName};
@@ -218,6 +219,16 @@ pub enum Error {
         #[source]
         cause: layerd_layers::Error,
     },
+    /// A layer asks for more than it may.
+    #[error("unpack a layer into snapshot {key:?}: it has more than {limit} {bound}, which is what `{}` in layerd's configuration allows", setting(*bound), key = key.as_str())]
+    TooMuch {
+        /// The snapshot. Unless nothing was written, it can only be removed.
+        key: Key,
+        /// What is counted.
+        bound: Bound,
+        /// How much is allowed.
+        limit: u64,
+    },
     /// A layer is being unpacked into the snapshot.
     #[error("a layer is being unpacked into snapshot {key:?}", key = key.as_str())]
     BeingUnpacked {
@@ -334,7 +345,9 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(cause) => store_kind(cause),
-            Self::Bad(_) | Self::Filter(_) | Self::Mapping(_) => ErrorKind::Invalid,
+            Self::Bad(_) | Self::Filter(_) | Self::Mapping(_) | Self::TooMuch { .. } => {
+                ErrorKind::Invalid
+            }
             Self::NotMountable { .. } | Self::MappingOff => ErrorKind::Refused,
             Self::Create { cause, .. }
             | Self::Driver { cause, .. }
@@ -471,9 +484,21 @@ fn copy_kind(error: &layerd_layers::Error) -> ErrorKind {
         | Error::Compressed { .. }
         | Error::Length { .. }
         | Error::Digest { .. }
-        | Error::Limit { .. } => ErrorKind::Invalid,
+        | Error::Limit { .. }
+        | Error::Beyond { .. } => ErrorKind::Invalid,
         Error::Stopped => ErrorKind::Stopping,
         _ => ErrorKind::Internal,
+    }
+}
+
+/// The key of a limit in the configuration.
+fn setting(bound: Bound) -> &'static str {
+    match bound {
+        Bound::Bytes => "unpack.max_layer_bytes",
+        Bound::Entries => "unpack.max_entries",
+        Bound::Directories => "unpack.max_directories",
+        Bound::Ratio => "unpack.max_ratio",
+        Bound::Window => "unpack.max_window_bytes",
     }
 }
 

@@ -351,6 +351,7 @@ impl Engine {
                 key,
                 cause: layerd_layers::Error::Stopped,
             },
+            layerd_layers::Error::Beyond { bound, limit } => Error::TooMuch { key, bound, limit },
             cause => Error::Unpack { key, cause },
         }
     }

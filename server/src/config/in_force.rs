@@ -111,7 +111,7 @@ fn engine(config: &Config) -> [(&'static str, String); 10] {
     ]
 }
 
-fn unpacking(config: &Config) -> [(&'static str, String); 9] {
+fn unpacking(config: &Config) -> [(&'static str, String); 11] {
     let (unpack, limits) = (&config.engine.unpack, &config.engine.unpack.limits);
     let root = config.content.root.as_ref();
     [
@@ -128,7 +128,12 @@ fn unpacking(config: &Config) -> [(&'static str, String); 9] {
         ("unpack.workers", unpack.workers.to_string()),
         ("unpack.max_layer_bytes", limits.most_bytes.to_string()),
         ("unpack.max_entries", limits.most_entries.to_string()),
+        (
+            "unpack.max_directories",
+            limits.most_directories.to_string(),
+        ),
         ("unpack.max_ratio", limits.most_ratio.to_string()),
+        ("unpack.max_window_bytes", limits.most_window.to_string()),
         ("unpack.manifest", unpack.manifest.to_string()),
     ]
 }

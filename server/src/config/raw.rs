@@ -108,7 +108,9 @@ pub(super) struct RawUnpack {
     pub(super) workers: Option<u64>,
     pub(super) max_layer_bytes: Option<u64>,
     pub(super) max_entries: Option<u64>,
+    pub(super) max_directories: Option<u64>,
     pub(super) max_ratio: Option<u64>,
+    pub(super) max_window_bytes: Option<u64>,
     pub(super) manifest: Option<bool>,
 }
 

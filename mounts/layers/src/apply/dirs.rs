@@ -20,14 +20,11 @@ use rustix::fs::{AtFlags, OFlags, Timestamps};
 use rustix::io::Errno;
 
 use crate::apply::names::clean;
-use crate::error::Error;
+use crate::error::{Bound, Error};
 use crate::trail;
 
 /// Directories that are open at most.
 const OPEN: usize = 256;
-
-/// Directories that are known at most, about 150 bytes of memory each.
-const MOST: usize = 1 << 20;
 
 /// Symlinks on the way to one file.
 pub(super) const MOST_LINKS: usize = 255;
@@ -83,11 +80,12 @@ pub(super) struct Dirs {
     open: Vec<Id>,
     clock: u64,
     key: Vec<u8>,
+    most: u64,
 }
 
 impl Dirs {
-    /// Knows the root only.
-    pub(super) fn new(root: OwnedFd, plain: bool) -> Self {
+    /// Knows the root only; takes at most `most` directories.
+    pub(super) fn new(root: OwnedFd, plain: bool, most: u64) -> Self {
         let root = Dir {
             parent: ROOT,
             key: Arc::from([0; NUMBER + 1]),
@@ -104,6 +102,7 @@ impl Dirs {
             open: Vec::new(),
             clock: 0,
             key: Vec::new(),
+            most: most.min(u32::MAX.into()),
         }
     }
 
@@ -130,9 +129,9 @@ impl Dirs {
         open: OwnedFd,
         new: New,
     ) -> Result<Id, Error> {
-        if self.all.len() >= MOST {
-            let (what, limit) = ("directories", MOST as u64);
-            return Err(Error::Limit { what, limit });
+        if self.all.len() as u64 >= self.most {
+            let (bound, limit) = (Bound::Directories, self.most);
+            return Err(Error::Beyond { bound, limit });
         }
         let key: Arc<[u8]> = Arc::from(self.key(parent, name.to_bytes()));
         let id = self.all.len();

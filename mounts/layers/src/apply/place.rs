@@ -44,7 +44,7 @@ use crate::apply::sweep;
 use crate::apply::write::Job;
 use crate::apply::{Options, Target, Whiteouts};
 use crate::durable::Durable;
-use crate::error::Error;
+use crate::error::{Bound, Error};
 use crate::node;
 use crate::tar::{Entry, EntryKind, Reader};
 use crate::trail;
@@ -109,7 +109,7 @@ impl<'a> Placer<'a> {
         let remembers = !fresh && target.whiteouts == Whiteouts::Delete;
         Ok(Self {
             reader: Reader::of_layer(Plain::new(shared)),
-            dirs: Dirs::new(root, plain),
+            dirs: Dirs::new(root, plain, options.limits.most_directories),
             last: (Vec::new(), ROOT),
             batch: Vec::new(),
             batch_from: 0,
@@ -169,8 +169,8 @@ impl<'a> Placer<'a> {
         self.entries += 1;
         let limit = self.options.limits.most_entries;
         if self.entries > limit {
-            let what = "entries";
-            return Err(Error::Limit { what, limit });
+            let bound = Bound::Entries;
+            return Err(Error::Beyond { bound, limit });
         }
         Ok(())
     }

@@ -8,8 +8,12 @@ use sha2::{Digest, Sha256};
 
 use crate::apply::queue::Chunk;
 use crate::apply::run::Shared;
+use crate::apply::write::runs;
+use crate::apply::zstd::{Frames, TooWide};
 use crate::apply::{Blob, Compression, Options};
-use crate::error::Error;
+use crate::error::{Bound, Error};
+use crate::tar::BLOCK;
+use crate::tar::header::Header;
 
 /// Bytes of a decompressed stream that are free of the limit of the ratio.
 const FREE: u64 = 16 << 20;
@@ -124,12 +128,9 @@ impl Read for Feed<'_> {
 
 /// Decompresses what was fetched.
 pub(super) fn inflate(options: &Options<'_>, shared: &Shared) -> Result<(), Error> {
-    let failed = |cause| Error::Compressed {
-        offset: shared.consumed.load(Relaxed),
-        cause,
-    };
-    let mut decoder = decoder(options.compression, Feed::new(shared)).map_err(failed)?;
-    let mut total = 0;
+    let failed = |cause| undecodable(cause, options, shared);
+    let mut decoder = decoder(options, Feed::new(shared)).map_err(failed)?;
+    let mut total = Total::default();
     loop {
         let Ok(mut block) = shared.blocks.take() else {
             return Ok(());
@@ -138,8 +139,8 @@ pub(super) fn inflate(options: &Options<'_>, shared: &Shared) -> Result<(), Erro
         if length == 0 {
             break;
         }
-        total += length as u64;
-        limits(options, total, shared.consumed.load(Relaxed))?;
+        total.add(&block.data[..length]);
+        total.check(options, shared.consumed.load(Relaxed))?;
         if options.progress.cancelled() {
             return Err(Error::Stopped);
         }
@@ -154,28 +155,69 @@ pub(super) fn inflate(options: &Options<'_>, shared: &Shared) -> Result<(), Erro
     Ok(())
 }
 
-fn limits(options: &Options<'_>, total: u64, consumed: u64) -> Result<(), Error> {
-    let over = |what, limit| Err(Error::Limit { what, limit });
-    let limits = &options.limits;
-    if total > limits.most_bytes {
-        return over("bytes", limits.most_bytes);
+fn undecodable(cause: io::Error, options: &Options<'_>, shared: &Shared) -> Error {
+    let too_wide = cause.get_ref().is_some_and(|cause| cause.is::<TooWide>());
+    if too_wide {
+        return Error::Beyond {
+            bound: Bound::Window,
+            limit: options.limits.most_window,
+        };
     }
-    if total > FREE && total / limits.most_ratio.max(1) > consumed {
-        return over("bytes for each byte of the blob", limits.most_ratio);
-    }
-    Ok(())
+    let offset = shared.consumed.load(Relaxed);
+    Error::Compressed { offset, cause }
 }
 
-fn decoder<'a>(compression: Compression, mut feed: Feed<'a>) -> io::Result<Box<dyn Read + 'a>> {
+/// Bytes of a decompressed stream.
+#[derive(Debug, Default)]
+struct Total {
+    all: u64,
+    /// Without long runs of zeros: files get holes in their place, so they cost no disk.
+    counted: u64,
+}
+
+impl Total {
+    fn add(&mut self, data: &[u8]) {
+        self.all += data.len() as u64;
+        self.counted += runs(data).map(|run| run.len() as u64).sum::<u64>();
+    }
+
+    /// Holds them to the limits. The ratio is that of the whole blob where its length is known:
+    /// how it begins says little.
+    fn check(&self, options: &Options<'_>, consumed: u64) -> Result<(), Error> {
+        let over = |bound, limit| Err(Error::Beyond { bound, limit });
+        let limits = &options.limits;
+        if self.all > limits.most_bytes {
+            return over(Bound::Bytes, limits.most_bytes);
+        }
+        let blob = options.blob.size.unwrap_or(consumed);
+        if self.counted > FREE && self.counted / limits.most_ratio.max(1) > blob {
+            return over(Bound::Ratio, limits.most_ratio);
+        }
+        Ok(())
+    }
+}
+
+fn decoder<'a>(options: &'a Options<'_>, mut feed: Feed<'a>) -> io::Result<Box<dyn Read + 'a>> {
+    let compression = match options.compression {
+        Compression::Detect => detect(feed.fill_buf()?),
+        // Media types that say so are wrong now and then. What is an archive stays one.
+        Compression::None if !is_archive(feed.fill_buf()?) => detect(feed.fill_buf()?),
+        known => known,
+    };
     Ok(match compression {
-        Compression::None => Box::new(feed),
+        Compression::None | Compression::Detect => Box::new(feed),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(feed)),
-        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(feed)?),
-        Compression::Detect => {
-            let found = detect(feed.fill_buf()?);
-            return decoder(found, feed);
+        Compression::Zstd => {
+            let most_window = options.limits.most_window;
+            Box::new(Frames::new(feed, most_window, options.progress)?)
         }
     })
+}
+
+/// Whether a stream begins with a header whose sum is right.
+fn is_archive(start: &[u8]) -> bool {
+    let block = start.first_chunk::<BLOCK>();
+    block.is_some_and(|block| Header(*block).sum_matches())
 }
 
 /// How a stream that begins like this is compressed. As containerd sees it.

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::apply::Blob;
+use crate::error::Bound;
 
 fn gzip(data: &[u8]) -> Vec<u8> {
     let level = flate2::Compression::fast();
@@ -205,13 +206,16 @@ fn another_blob_than_was_said_is_refused() {
     }
 }
 
-#[test]
-fn limits_hold() {
-    let bomb = archive(&[member(b'0', b"zeros", b"", &vec![0; 18 << 20])]);
-    let within = |limits| Options {
+fn within(limits: Limits) -> Options<'static> {
+    Options {
         limits,
         ..Options::default()
-    };
+    }
+}
+
+#[test]
+fn limits_hold() {
+    let bomb = archive(&[member(b'0', b"ones", b"", &vec![1; 18 << 20])]);
     let base = Limits::default();
     let ratio = Limits {
         most_ratio: 100,
@@ -221,25 +225,118 @@ fn limits_hold() {
         most_bytes: 1 << 20,
         ..base
     };
-    for (blob, limits) in [
-        (gzip(&bomb), ratio),
-        (zstd(&bomb), ratio),
-        (zstd(&bomb), bytes),
+    for (blob, limits, bound) in [
+        (gzip(&bomb), ratio, Bound::Ratio),
+        (zstd(&bomb), ratio, Bound::Ratio),
+        (zstd(&bomb), bytes, Bound::Bytes),
     ] {
-        let error = fails(&blob, &within(limits));
-        assert!(matches!(error, Error::Limit { .. }), "{error}");
+        beyond(&blob, limits, bound);
     }
     let entries = Limits {
         most_entries: 5,
         ..base
     };
+    let directories = Limits {
+        most_directories: 5,
+        ..base
+    };
     let implied = archive(&[file("a/b/c/d/e/f")]);
-    assert!(matches!(
-        fails(&implied, &within(entries)),
-        Error::Limit { .. }
-    ));
+    beyond(&implied, entries, Bound::Entries);
+    beyond(&implied, directories, Bound::Directories);
     let few = archive(&[file("a/b/c/d/f")]);
     Bench::new().apply(&few, OVERLAY, &within(entries)).unwrap();
+    let bench = Bench::new();
+    bench.apply(&few, OVERLAY, &within(directories)).unwrap();
+}
+
+fn beyond(blob: &[u8], limits: Limits, wanted: Bound) {
+    match fails(blob, &within(limits)) {
+        Error::Beyond { bound, .. } if bound == wanted => {}
+        other => panic!("{wanted:?}: {other}"),
+    }
+}
+
+/// Zeros become 31,000 times as many; neither they nor a start that says little are a bomb.
+#[test]
+fn zeros_are_no_bomb() {
+    let mut content = vec![0; 40 << 20];
+    let alone = archive(&[member(b'0', b"zeros", b"", &content)]);
+    assert!(alone.len() / zstd(&alone).len() > 4000);
+    content.extend((0..70_000_u32).flat_map(u32::to_le_bytes));
+    let first = archive(&[member(b'0', b"zeros", b"", &content), file("last")]);
+    for (plain, size) in [(&alone, 40 << 20), (&first, content.len())] {
+        for blob in [gzip(plain), zstd(plain)] {
+            let bench = Bench::new();
+            let applied = bench.apply(&blob, OVERLAY, &Options::default()).unwrap();
+            assert!(applied.bytes < 1 << 20, "{} bytes on disk", applied.bytes);
+            let zeros = fs::read(bench.at("zeros")).unwrap();
+            assert!(zeros[..] == content[..size], "the content is another");
+        }
+    }
+    let ones = archive(&[member(b'0', b"ones", b"", &vec![1; 40 << 20]), sample()]);
+    let blob = zstd(&ones);
+    let whole = Options {
+        blob: Blob {
+            size: Some(blob.len() as u64),
+            sha256: None,
+        },
+        limits: Limits {
+            most_ratio: 100,
+            ..Limits::default()
+        },
+        ..Options::default()
+    };
+    Bench::new().apply(&blob, OVERLAY, &whole).unwrap();
+    beyond(&blob, whole.limits, Bound::Ratio);
+}
+
+#[test]
+fn wide_windows_are_taken_up_to_the_limit() {
+    let plain = sample();
+    // The window of a frame whose length was not known stands behind its descriptor.
+    let wide = |log: u8| {
+        let mut blob = zstd(&plain);
+        assert_eq!(blob[4] & 0x20, 0);
+        blob[5] = (log - 10) << 3;
+        blob
+    };
+    for log in [27, 28, 29] {
+        let applied = Bench::new().apply(&wide(log), OVERLAY, &Options::default());
+        assert_eq!(applied.unwrap().size, plain.len() as u64, "{log}");
+    }
+    beyond(&wide(30), Limits::default(), Bound::Window);
+    let narrow = Limits {
+        most_window: 1 << 20,
+        ..Limits::default()
+    };
+    beyond(&[zstd(b""), wide(21)].concat(), narrow, Bound::Window);
+    // One after the other, whoever comes first.
+    let blob = wide(28);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                Bench::new()
+                    .apply(&blob, OVERLAY, &Options::default())
+                    .unwrap()
+            });
+        }
+    });
+}
+
+/// Labels that say so are wrong now and then; a plain archive is one whatever its first name.
+#[test]
+fn what_is_compressed_is_found_where_it_is_called_plain() {
+    let plain = sample();
+    for blob in [gzip(&plain), zstd(&plain), gzip(&archive(&[file("x")]))] {
+        let applied = Bench::new().apply(&blob, OVERLAY, &options(Compression::None));
+        assert!(applied.unwrap().inodes > 1);
+    }
+    let odd = archive(&[member(b'0', b"\x1f\x8b\x08\x00", b"", b"plain")]);
+    let bench = Bench::new();
+    bench
+        .apply(&odd, OVERLAY, &options(Compression::None))
+        .unwrap();
+    assert_eq!(fs::read_dir(bench.layer()).unwrap().count(), 1);
 }
 
 /// Says stop after so many bytes.
