@@ -13,7 +13,7 @@ pub(crate) fn stack(seed: u64) -> Vec<Vec<u8>> {
     let mut below = Below::default();
     let layers = 2 + random.below(5);
     (0..layers)
-        .map(|index| Layer::new(&mut random, &mut below, index == 0).write())
+        .map(|_| Layer::new(&mut random, &mut below).write())
         .collect()
 }
 
@@ -48,6 +48,9 @@ pub(crate) struct Layer<'a> {
     /// There may be opaque marks. Where they are executed, containerd also deletes what came with
     /// the layer if it lies in a directory without a member.
     opaque: bool,
+    /// Something may lie elsewhere than its path says, where a deletion could meet it: containerd
+    /// deletes in a mount also what came with the layer.
+    linked: bool,
     form: Form,
     out: Vec<u8>,
 }
@@ -66,16 +69,17 @@ const XATTRS: &[&str] = &[
 const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 impl<'a> Layer<'a> {
-    fn new(random: &'a mut Random, below: &'a mut Below, base: bool) -> Self {
+    fn new(random: &'a mut Random, below: &'a mut Below) -> Self {
         let form = *random.pick(&[Form::Pax, Form::Pax, Form::Gnu, Form::Ustar]);
-        let complete = base && random.one_in(2);
+        let complete = random.one_in(2);
         Self {
             random,
             made: BTreeMap::new(),
             lasting: BTreeSet::new(),
             below,
             complete,
-            opaque: complete || !base,
+            opaque: complete,
+            linked: false,
             form,
             out: Vec::new(),
         }
@@ -191,7 +195,7 @@ impl<'a> Layer<'a> {
                 other.starts_with(&path) && (*made != Made::Gone || other == &path)
             });
         // A deletion of what the same layer made is an error where devices stand for deletions.
-        if there || self.passes_link(&path) || !self.can_hold(parent(&path)) {
+        if there || self.linked || !self.is_directory(parent(&path)) {
             return;
         }
         let name = &path[parent(&path).len()..];
@@ -202,7 +206,8 @@ impl<'a> Layer<'a> {
         let marker = join(parent(&path), &[b".wh.", name].concat());
         let member = self.dressed(b'0', marker);
         archive::add(&mut self.out, &member, self.form);
-        self.made.insert(path, Made::Gone);
+        self.made.insert(path.clone(), Made::Gone);
+        self.imply_parents(path);
     }
 
     fn opaque(&mut self) {
@@ -214,7 +219,7 @@ impl<'a> Layer<'a> {
         } else {
             self.random.pick(&self.below.paths).clone()
         };
-        if !self.can_hold(&path) || self.passes_link(&path) {
+        if self.linked || !self.is_directory(&path) {
             return;
         }
         if self.complete {
@@ -222,6 +227,14 @@ impl<'a> Layer<'a> {
         }
         let member = self.dressed(b'0', join(&path, b".wh..wh..opq"));
         archive::add(&mut self.out, &member, self.form);
+        self.imply_parents(join(&path, b"x"));
+    }
+
+    /// Whether nothing was there, in this layer or once below, that is no directory.
+    fn is_directory(&self, path: &[u8]) -> bool {
+        let is_made = path.is_empty() || self.made.get(path) == Some(&Made::Directory);
+        let is_known = is_made || !self.below.barred.contains(path);
+        self.can_hold(path) && is_known && !self.passes_link(path)
     }
 
     fn special(&mut self) {
@@ -280,7 +293,7 @@ impl<'a> Layer<'a> {
     }
 
     fn add(&mut self, member: Member, made: Made) {
-        let mut path = plain(&member.name);
+        let path = plain(&member.name);
         if path.is_empty() {
             return;
         }
@@ -297,8 +310,12 @@ impl<'a> Layer<'a> {
             let inside = [&path[..], b"/"].concat();
             self.made.retain(|other, _| !other.starts_with(&inside));
         }
+        self.linked |= self.passes_link(&path) || !self.is_directory(parent(&path));
         self.made.insert(path.clone(), made);
-        // As those of the way there, which it implies.
+        self.imply_parents(path);
+    }
+
+    fn imply_parents(&mut self, mut path: Vec<u8>) {
         while let Some(at) = path.iter().rposition(|byte| *byte == b'/') {
             path.truncate(at);
             self.made.entry(path.clone()).or_insert(Made::Directory);

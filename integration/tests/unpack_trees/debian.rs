@@ -13,8 +13,8 @@ use nix::mount::{MsFlags, mount, umount};
 use rustix::fs::{XattrFlags, setxattr};
 
 use super::served::Served;
-use super::sides::{Order, Said, Theirs};
-use super::{Ground, Grown, Mode, accidents, colons, judge, merged, shown};
+use super::sides::{Said, Theirs};
+use super::{Ground, Grown, Mode, accidents, colons, judge, shown};
 
 /// Packages, directories, and what is new in place of a directory (an opaque one).
 const GONE: &str = "
@@ -153,13 +153,7 @@ fn unpack_theirs(ground: &Ground, blobs: &[PathBuf]) -> Vec<(PathBuf, Said)> {
     let mut lowers = Vec::new();
     let mut unpack = |(index, blob)| {
         let layer = ground.dir(&format!("theirs{index}"));
-        let order = Order {
-            blob,
-            layer: &layer,
-            lowers: &lowers,
-            overlay: index > 0,
-        };
-        let said = theirs.apply(&order);
+        let said = theirs.apply_upon(ground, blob, &lowers, &layer);
         lowers.insert(0, layer.clone());
         (layer, said)
     };
@@ -189,16 +183,15 @@ fn compare(mode: Mode) {
     let mut found = Vec::new();
     let mut grown = Grown::default();
     for (index, ((one, ours), (two, theirs))) in ours.into_iter().zip(theirs).enumerate() {
-        let differences = judge(&ours, &theirs, &one, &two);
+        grown.ours.insert(0, one);
+        grown.theirs.insert(0, two);
+        let differences = judge(&ground, &ours, &theirs, &grown);
         found.extend(
             differences
                 .iter()
                 .map(|text| format!("layer {index}: {text}")),
         );
-        grown.ours.insert(0, one);
-        grown.theirs.insert(0, two);
     }
-    found.extend(merged(&ground, &grown));
     found.retain(|text| !(served.is_early() && accidents::is_early_one(text)));
     let count = found.len();
     found.truncate(50);

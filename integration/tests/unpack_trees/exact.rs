@@ -40,18 +40,27 @@ pub(crate) fn differences(ours: &Exact, theirs: &Exact) -> Vec<String> {
 }
 
 /// Whether two are alike. Directories that no member names have the time of their last change in
-/// what containerd makes, and that of the layer below in ours.
+/// what containerd makes, and that of the layer below in ours; and those that a member names keep
+/// the attributes of the one below that the member does not name, which in ours are gone, as in all
+/// that write into an upper directory. A directory that takes the place of one with a member gets
+/// that one's times there.
 fn agree(ours: Option<&String>, theirs: Option<&String>) -> bool {
-    let untimed = |text: &String| {
-        let mut words: Vec<_> = text.split(' ').map(str::to_owned).collect();
-        words.get_mut(TIME).map(String::clear);
-        words
+    let (Some(ours), Some(theirs)) = (ours, theirs) else {
+        return ours == theirs;
     };
-    let implied = |text: &String| text.starts_with('4') && text.split(' ').nth(TIME) == Some("now");
-    match (ours, theirs) {
-        (Some(ours), Some(theirs)) if implied(theirs) => untimed(ours) == untimed(theirs),
-        _ => ours == theirs,
+    if !ours.starts_with('4') {
+        return ours == theirs;
     }
+    let split = |text: &String| -> (Vec<String>, Vec<String>) {
+        let mut words = text.split(' ').map(str::to_owned);
+        let fixed = words.by_ref().take(TIME + 1).collect();
+        (fixed, words.collect())
+    };
+    let ((ours, kept), (mut theirs, all)) = (split(ours), split(theirs));
+    if [&ours, &theirs].iter().any(|text| text[TIME] == "now") {
+        theirs[TIME].clone_from(&ours[TIME]);
+    }
+    ours == theirs && kept.iter().all(|word| all.contains(word))
 }
 
 /// Which word of a text is the time of modification.

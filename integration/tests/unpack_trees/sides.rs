@@ -14,6 +14,8 @@ use layerd_layers::copy::Markers;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::{Ground, upon};
+
 /// What is unpacked, and where.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Order<'a> {
@@ -58,6 +60,24 @@ impl Theirs {
             orders,
             answers: BufReader::new(answers),
         }
+    }
+
+    /// Unpacks a blob into `upper` as it is mounted over `lowers`.
+    pub(crate) fn apply_upon(
+        &mut self,
+        ground: &Ground,
+        blob: &Path,
+        lowers: &[PathBuf],
+        upper: &Path,
+    ) -> Said {
+        upon(ground, lowers, upper, |layer| {
+            self.apply(&Order {
+                blob,
+                layer,
+                lowers: &[],
+                overlay: false,
+            })
+        })
     }
 
     pub(crate) fn apply(&mut self, order: &Order<'_>) -> Said {

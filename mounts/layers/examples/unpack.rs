@@ -76,7 +76,7 @@ fn unpack(into: &Path, blobs: &[PathBuf], options: &Options<'_>, manifests: bool
             applied.inodes,
             applied.bytes >> 20,
             applied.implied.len(),
-            applied.whiteouts.len(),
+            applied.whiteouts.map_or(0, |list| list.len()),
         );
         made.push(layer);
     }

@@ -22,7 +22,7 @@ use crate::durable::Durable;
 use crate::error::Error;
 use crate::progress::{Progress, Silent};
 
-pub use adopt::{adopt, delete_whiteouts};
+pub use adopt::{Landed, Landing, adopt, delete_whiteouts};
 
 /// How a blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -176,8 +176,9 @@ pub struct Applied {
     /// Directories that were made only because something lies in them, and that no lower layer
     /// had: they are 0755 and belong to root. Relative to the layer, parents first.
     pub implied: Vec<Vec<u8>>,
-    /// Whiteout devices that were made. Relative to the layer.
-    pub whiteouts: Vec<Vec<u8>>,
+    /// Whiteout devices that were made, relative to the layer; none if their names take more than
+    /// 16 MiB.
+    pub whiteouts: Option<Vec<Vec<u8>>>,
 }
 
 /// Unpacks the blob that `source` yields into the directory `target.layer`.
@@ -207,6 +208,7 @@ pub fn apply(
 }
 
 mod adopt;
+mod below;
 mod dirs;
 mod give;
 mod implied;

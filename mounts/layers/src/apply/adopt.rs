@@ -1,101 +1,266 @@
 //! What a layer lacks that was unpacked before it was known what lies below it.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, OFlags, Timestamps};
 use rustix::io::Errno;
 
-use crate::apply::implied;
+use crate::apply::below::{Below, Merged, Seen};
+use crate::apply::{implied, sweep};
+use crate::copy::Markers;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::node;
 use crate::trail;
 
-/// Gives directories of a layer the attributes that unpacking it over `lowers`, nearest first,
-/// would have given them: those that the archive only `implied`, as [`apply()`](super::apply())
-/// listed them, and the top directory. Directories that `lowers` do not have, or that are none
-/// any more, are passed over. May be repeated.
+mod relocate;
+
+/// Paths whose merged layers are remembered.
+const REMEMBERED: usize = 4096;
+
+/// A layer that was unpacked without knowing what lies below, and what unpacking found.
+#[derive(Debug, Clone, Copy)]
+pub struct Landing<'a> {
+    /// The layer.
+    pub layer: BorrowedFd<'a>,
+    /// Where opaque directories have their mark.
+    pub markers: Markers,
+    /// Directories that the archive only implied, as [`apply()`](super::apply()) listed them.
+    pub implied: &'a [Vec<u8>],
+    /// Whiteouts, as it listed them.
+    pub whiteouts: Option<&'a [Vec<u8>]>,
+    /// Whether the archive has an entry for the top directory.
+    pub top: bool,
+    /// What is on the disk on return; with less than [`Durable::Each`], changes wait in the
+    /// journal.
+    pub durable: Durable,
+}
+
+/// How a layer changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Landed {
+    /// Bytes of disk by which it grew.
+    pub grown: i64,
+    /// Whiteouts that were deleted.
+    pub deleted: u64,
+    /// Whether files were moved to other directories, or all that is below is hidden. Then `grown`
+    /// is not all.
+    pub moved: bool,
+}
+
+/// Makes a layer what unpacking it over `lowers`, nearest first, would have made of it: directories
+/// without an entry, and the top directory, take over the attributes that they have below;
+/// what lies in one that is a symlink below moves to where that leads; whiteouts of what is not
+/// there are deleted. Paths that are no directories, or no whiteouts, any more are passed over.
+/// May be repeated.
 ///
-/// Answers by how many bytes of disk the layer grew. With [`Durable::Each`] the directories are on
-/// the disk on return; else their attributes wait in the journal. Costs a few system calls for
-/// each directory and each layer it is looked for in.
+/// Costs a few system calls for each directory and whiteout, and each layer it is looked for in;
+/// where whiteouts are not listed, a walk through the layer.
 ///
 /// # Errors
 /// [`Error::Io`]; a part may be done then.
-pub fn adopt(
-    layer: BorrowedFd<'_>,
-    lowers: &[BorrowedFd<'_>],
-    implied: &[Vec<u8>],
-    durable: Durable,
-) -> Result<i64, Error> {
-    let mut grown = 0;
-    let top = b".".to_vec();
-    for path in implied.iter().chain([&top]) {
-        let path = as_path(path);
-        let Some(model) = implied::model(lowers, path)? else {
-            continue;
-        };
-        let Some(dir) = open(layer, path)? else {
-            continue;
-        };
-        let blocks = || {
-            let stat = node::stat(dir.as_fd()).map_err(|cause| Error::io("look at", path, cause));
-            stat.map(|stat| i64::try_from(stat.blocks).unwrap_or(0))
-        };
-        let before = blocks()?;
-        let given = model.to(dir.as_fd());
-        given.map_err(|(attempt, cause)| Error::io(attempt, path, cause))?;
-        grown += (blocks()? - before) * 512;
-        to_disk(&dir, path, durable)?;
+pub fn adopt(landing: &Landing<'_>, lowers: &[BorrowedFd<'_>]) -> Result<Landed, Error> {
+    let mut adopter = Adopter {
+        landing,
+        below: Below::new(lowers, landing.markers),
+        lowers,
+        known: HashMap::new(),
+        moved: HashMap::new(),
+        landed: Landed::default(),
+    };
+    if adopter.hides(Path::new("."))? {
+        relocate::dirs(landing, lowers)?.hide_all()?;
+        adopter.landed.moved = true;
     }
-    Ok(grown)
+    for path in landing.implied {
+        adopter.directory(as_path(path))?;
+    }
+    if !landing.top {
+        adopter.top()?;
+    }
+    each_whiteout(landing.layer, landing.whiteouts, |path| {
+        adopter.whiteout(path)
+    })?;
+    Ok(adopter.landed)
 }
 
-/// Deletes the `whiteouts` that [`apply()`](super::apply()) listed, in a layer that turned out to
-/// have nothing below: looked at without overlayfs they would be devices. The times of their
-/// directories stay. What is no whiteout, or not there, is passed over. Answers how many it
-/// deleted. See [`adopt`] for what is durable.
+/// Deletes the whiteouts of a layer that turned out to have nothing below: looked at without
+/// overlayfs they would be devices. See [`adopt`].
 ///
 /// # Errors
 /// [`Error::Io`]; some may be deleted then.
-pub fn delete_whiteouts(
-    layer: BorrowedFd<'_>,
-    whiteouts: &[Vec<u8>],
-    durable: Durable,
-) -> Result<usize, Error> {
-    let mut deleted = 0;
-    for path in whiteouts {
-        let path = as_path(path);
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            continue;
-        };
-        let parent = if parent.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            parent
-        };
-        let Some(dir) = open(layer, parent)? else {
-            continue;
-        };
-        let failed = |cause| Error::io("delete", path, cause);
-        let name = super::dirs::c_name(name.as_encoded_bytes())?;
-        match node::find(dir.as_fd(), &name) {
-            Ok((_, stat)) if stat.is_whiteout() => {}
-            Ok(_) | Err(Errno::NOENT) => continue,
-            Err(cause) => return Err(failed(cause)),
+pub fn delete_whiteouts(landing: &Landing<'_>) -> Result<Landed, Error> {
+    let mut landed = Landed::default();
+    each_whiteout(landing.layer, landing.whiteouts, |path| {
+        delete(landing, path, &mut landed)
+    })?;
+    Ok(landed)
+}
+
+struct Adopter<'a> {
+    landing: &'a Landing<'a>,
+    below: Below<'a>,
+    lowers: &'a [BorrowedFd<'a>],
+    /// Of directories of the layer, the layers below that are one with them.
+    known: HashMap<PathBuf, Merged>,
+    /// Directories whose content was moved, and where to.
+    moved: HashMap<PathBuf, PathBuf>,
+    landed: Landed,
+}
+
+impl Adopter<'_> {
+    fn directory(&mut self, path: &Path) -> Result<(), Error> {
+        let path = &self.now(path);
+        match self.seen(path)? {
+            Seen::Directory(model, _) => self.give(path, &model),
+            Seen::Link(target) => {
+                let into = relocate::relocate(self.landing, self.lowers, path, &target)?;
+                if let Some(into) = into {
+                    self.moved.insert(path.clone(), into);
+                    self.landed.moved = true;
+                }
+                Ok(())
+            }
+            Seen::Nothing | Seen::Other => Ok(()),
         }
-        let before = node::stat(dir.as_fd()).map_err(failed)?;
-        rustix::fs::unlinkat(&dir, &*name, AtFlags::empty()).map_err(failed)?;
-        let times = Timestamps {
-            last_access: before.accessed,
-            last_modification: before.modified,
-        };
-        rustix::fs::futimens(&dir, &times).map_err(failed)?;
-        to_disk(&dir, parent, durable)?;
-        deleted += 1;
     }
-    Ok(deleted)
+
+    fn top(&mut self) -> Result<(), Error> {
+        let Some(nearest) = self.lowers.first() else {
+            return Ok(());
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let model = trail::open_below(*nearest, Path::new("."), flags)
+            .map_err(|cause| Error::io("look in a lower layer at", Path::new(""), cause))?;
+        self.give(Path::new("."), &model)
+    }
+
+    fn give(&mut self, path: &Path, model: &OwnedFd) -> Result<(), Error> {
+        let Some(dir) = open(self.landing.layer, path)? else {
+            return Ok(());
+        };
+        let before = blocks(&dir, path)?;
+        let given = implied::attributes(model, path)?.to(dir.as_fd());
+        given.map_err(|(attempt, cause)| Error::io(attempt, path, cause))?;
+        self.landed.grown += (blocks(&dir, path)? - before) * 512;
+        to_disk(&dir, path, self.landing.durable)
+    }
+
+    /// Where a file lies by now that was unpacked at `path`.
+    fn now(&self, path: &Path) -> PathBuf {
+        let mut path = path.to_owned();
+        for _ in 0..=self.moved.len() {
+            let mut way = path.ancestors();
+            let moved = way.find_map(|dir| Some((dir, self.moved.get(dir)?)));
+            let Some((dir, into)) = moved else { break };
+            let rest = path.strip_prefix(dir).unwrap_or(Path::new(""));
+            path = match rest.as_os_str().is_empty() {
+                true => into.clone(),
+                false => into.join(rest),
+            };
+        }
+        path
+    }
+
+    fn whiteout(&mut self, path: &Path) -> Result<(), Error> {
+        let path = &self.now(path);
+        match self.seen(path)? {
+            Seen::Nothing => delete(self.landing, path, &mut self.landed),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is below at a path, as far as the layer's directories on the way let it be seen.
+    fn seen(&mut self, path: &Path) -> Result<Seen, Error> {
+        let merged = self.merged(path.parent().unwrap_or(Path::new("")))?;
+        match merged.is_empty() || path.file_name().is_none() || self.hides(path)? {
+            true => Ok(Seen::Nothing),
+            false => self.below.look(&merged, path),
+        }
+    }
+
+    fn merged(&mut self, dir: &Path) -> Result<Merged, Error> {
+        if dir.as_os_str().is_empty() {
+            return Ok(self.below.root());
+        }
+        if let Some(merged) = self.known.get(dir) {
+            return Ok(Rc::clone(merged));
+        }
+        let merged = match self.seen(dir)? {
+            Seen::Directory(_, merged) => merged,
+            _ => Rc::new([]),
+        };
+        if self.known.len() >= REMEMBERED {
+            self.known.clear();
+        }
+        self.known.insert(dir.to_owned(), Rc::clone(&merged));
+        Ok(merged)
+    }
+
+    /// Whether the layer itself has an opaque directory there.
+    fn hides(&self, path: &Path) -> Result<bool, Error> {
+        let Some(dir) = open(self.landing.layer, path)? else {
+            return Ok(false);
+        };
+        let opaque = self.below.is_opaque(dir.as_fd());
+        opaque.map_err(|cause| Error::io("read the attributes of", path, cause))
+    }
+}
+
+fn blocks(dir: &OwnedFd, path: &Path) -> Result<i64, Error> {
+    let stat = node::stat(dir.as_fd()).map_err(|cause| Error::io("look at", path, cause))?;
+    Ok(i64::try_from(stat.blocks).unwrap_or(0))
+}
+
+/// Calls `act` for each whiteout that is listed, or for each device in the layer if none are.
+fn each_whiteout(
+    layer: BorrowedFd<'_>,
+    listed: Option<&[Vec<u8>]>,
+    mut act: impl FnMut(&Path) -> Result<(), Error>,
+) -> Result<(), Error> {
+    match listed {
+        Some(listed) => listed.iter().try_for_each(|path| act(as_path(path))),
+        None => sweep::walk(layer, &mut |path, stat| match stat.is_whiteout() {
+            true => act(path),
+            false => Ok(()),
+        }),
+    }
+}
+
+/// Deletes a whiteout; the times of its directory stay.
+fn delete(landing: &Landing<'_>, path: &Path, landed: &mut Landed) -> Result<(), Error> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
+    };
+    let parent = match parent.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => parent,
+    };
+    let Some(dir) = open(landing.layer, parent)? else {
+        return Ok(());
+    };
+    let failed = |cause| Error::io("delete", path, cause);
+    let name = super::dirs::c_name(name.as_encoded_bytes())?;
+    match node::find(dir.as_fd(), &name) {
+        Ok((_, stat)) if stat.is_whiteout() => {}
+        Ok(_) | Err(Errno::NOENT) => return Ok(()),
+        Err(cause) => return Err(failed(cause)),
+    }
+    let before = node::stat(dir.as_fd()).map_err(failed)?;
+    rustix::fs::unlinkat(&dir, &*name, AtFlags::empty()).map_err(failed)?;
+    let times = Timestamps {
+        last_access: before.accessed,
+        last_modification: before.modified,
+    };
+    rustix::fs::futimens(&dir, &times).map_err(failed)?;
+    let shrunk = i64::try_from(before.blocks).unwrap_or(0) - blocks(&dir, parent)?;
+    landed.grown -= shrunk * 512;
+    landed.deleted += 1;
+    to_disk(&dir, parent, landing.durable)
 }
 
 /// A directory of a layer, if it is one.
@@ -116,7 +281,6 @@ fn to_disk(dir: &OwnedFd, path: &Path, durable: Durable) -> Result<(), Error> {
 }
 
 fn as_path(path: &[u8]) -> &Path {
-    use std::os::unix::ffi::OsStrExt;
     Path::new(std::ffi::OsStr::from_bytes(path))
 }
 

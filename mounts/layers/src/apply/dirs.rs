@@ -5,9 +5,8 @@
 //! true until we change it ourselves. What is not known is found out by making it: only if
 //! something is there already, it is looked at.
 //!
-//! A symlink on the way is followed as containerd does it: within the layer, whose directory is
-//! its root, and in the layer alone. Layers below are not looked at: a directory that this layer
-//! needs where one of them has a symlink hides that symlink.
+//! What is below is looked at only where the archive leaves something to it: at directories that
+//! have no entry (`resolve.rs`), and at whiteouts (`hide.rs`).
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
@@ -16,18 +15,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod hide;
+mod resolve;
+
 use rustix::fs::{AtFlags, OFlags, Timestamps};
 use rustix::io::Errno;
 
-use crate::apply::names::clean;
+use crate::apply::below::{Below, Merged};
+use crate::apply::give::Owner;
+use crate::copy::Markers;
 use crate::error::{Bound, Error};
+use crate::node::{self, Kind};
 use crate::trail;
 
 /// Directories that are open at most.
 const OPEN: usize = 256;
-
-/// Symlinks on the way to one file.
-pub(super) const MOST_LINKS: usize = 255;
 
 /// A directory.
 pub(super) type Id = usize;
@@ -48,6 +50,11 @@ struct Dir {
     plain: bool,
     implied: bool,
     gone: bool,
+    /// Whether it hides what is below, and whether a whiteout was made in it.
+    opaque: bool,
+    has_whiteouts: bool,
+    /// The layers below that are one with it, once that was asked for.
+    merged: Option<Merged>,
 }
 
 /// Bytes of the parent's number in a key.
@@ -69,40 +76,49 @@ pub(super) struct New {
     pub(super) times: Option<Timestamps>,
 }
 
-/// What to do about a name that is not known: make a directory and answer it, or answer `None` to
-/// have a look at what is there.
-pub(super) type Missing<'a> = dyn FnMut(&mut Dirs, Id, &CStr) -> Result<Option<Id>, Error> + 'a;
+/// What all directories have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Setting<'a> {
+    pub(super) below: Below<'a>,
+    /// Where opaque directories have their mark; none if deletions are executed.
+    pub(super) markers: Option<Markers>,
+    pub(super) us: Owner,
+    /// Directories that may be known.
+    pub(super) most: u64,
+}
 
 #[derive(Debug)]
-pub(super) struct Dirs {
+pub(super) struct Dirs<'a> {
+    setting: Setting<'a>,
     all: Vec<Dir>,
     known: HashMap<Arc<[u8]>, Id>,
     open: Vec<Id>,
     clock: u64,
     key: Vec<u8>,
-    most: u64,
+    /// Directories made without an entry, and whiteouts taken away again.
+    made: u64,
+    revoked: u64,
 }
 
-impl Dirs {
-    /// Knows the root only; takes at most `most` directories.
-    pub(super) fn new(root: OwnedFd, plain: bool, most: u64) -> Self {
-        let root = Dir {
-            parent: ROOT,
-            key: Arc::from([0; NUMBER + 1]),
-            open: Some(root),
-            used: 0,
-            times: None,
+impl<'a> Dirs<'a> {
+    /// Knows the root only.
+    pub(super) fn new(root: OwnedFd, plain: bool, setting: Setting<'a>) -> Self {
+        let new = New {
             plain,
             implied: false,
-            gone: false,
+            times: None,
         };
+        let mut root_dir = Dir::new(ROOT, Arc::from([0; NUMBER + 1]), new);
+        root_dir.open = Some(root);
         Self {
-            all: vec![root],
+            setting,
+            all: vec![root_dir],
             known: HashMap::new(),
             open: Vec::new(),
             clock: 0,
             key: Vec::new(),
-            most: most.min(u32::MAX.into()),
+            made: 0,
+            revoked: 0,
         }
     }
 
@@ -129,23 +145,15 @@ impl Dirs {
         open: OwnedFd,
         new: New,
     ) -> Result<Id, Error> {
-        if self.all.len() as u64 >= self.most {
-            let (bound, limit) = (Bound::Directories, self.most);
+        let limit = self.setting.most.min(u32::MAX.into());
+        if self.all.len() as u64 >= limit {
+            let bound = Bound::Directories;
             return Err(Error::Beyond { bound, limit });
         }
         let key: Arc<[u8]> = Arc::from(self.key(parent, name.to_bytes()));
         let id = self.all.len();
         self.known.insert(Arc::clone(&key), id);
-        self.all.push(Dir {
-            parent,
-            key,
-            open: None,
-            used: 0,
-            times: new.times,
-            plain: new.plain,
-            implied: new.implied,
-            gone: false,
-        });
+        self.all.push(Dir::new(parent, key, new));
         self.keep(id, open);
         Ok(id)
     }
@@ -229,16 +237,14 @@ impl Dirs {
         if let Some(id) = self.child(parent, name.to_bytes()) {
             return Ok(Found::Directory(id));
         }
+        let devices = self.setting.markers.is_some();
         let here = self.open(parent)?;
         let opened = match open_child(here, name) {
             Ok(open) => open,
             // A symlink is no directory either.
             Err(Errno::LOOP | Errno::NOTDIR) => {
-                return match rustix::fs::readlinkat(here, name, Vec::new()) {
-                    Ok(target) => Ok(Found::Link(target)),
-                    Err(Errno::INVAL) => Ok(Found::Other),
-                    Err(cause) => Err(self.failed("read link", parent, name, cause)),
-                };
+                let found = no_directory(here, name, devices);
+                return found.map_err(|cause| self.failed("look at", parent, name, cause));
             }
             Err(Errno::NOENT) => return Ok(Found::Nothing),
             Err(Errno::XDEV) => {
@@ -259,65 +265,14 @@ impl Dirs {
         Error::io(attempt, &self.join(parent, name), cause)
     }
 
-    /// Finds the directory of these names, through symlinks within the layer. `None` if there is
-    /// none.
-    pub(super) fn resolve(
-        &mut self,
-        names: &[&[u8]],
-        missing: &mut Missing<'_>,
-    ) -> Result<Option<Id>, Error> {
-        let mut todo: Vec<Vec<u8>> = names.iter().rev().map(|name| name.to_vec()).collect();
-        let (mut at, mut links) = (ROOT, 0);
-        while let Some(name) = todo.pop() {
-            if let Some(id) = self.child(at, &name) {
-                at = id;
-                continue;
-            }
-            let name = c_name(&name)?;
-            at = match missing(self, at, &name)? {
-                Some(id) => id,
-                None => match self.enter(at, &name)? {
-                    Found::Directory(id) => id,
-                    Found::Link(target) => {
-                        links += 1;
-                        self.check_links(links, at, &name)?;
-                        self.turn(at, target.as_bytes(), &mut todo);
-                        ROOT
-                    }
-                    Found::Nothing => return Ok(None),
-                    Found::Other => {
-                        let path = self.join(at, &name);
-                        let found = "no directory";
-                        return Err(Error::NotADirectory { path, found });
-                    }
-                },
-            };
-        }
-        Ok(Some(at))
-    }
-
-    fn check_links(&self, links: usize, at: Id, name: &CStr) -> Result<(), Error> {
-        if links <= MOST_LINKS {
-            return Ok(());
-        }
-        Err(self.failed("resolve", at, name, Errno::LOOP))
-    }
-
-    /// What is to be done after a symlink in `at`, from the root on.
-    fn turn(&self, at: Id, target: &[u8], todo: &mut Vec<Vec<u8>>) {
-        let before = self.path(at);
-        let mut path = Vec::new();
-        if !target.starts_with(b"/") {
-            path.extend_from_slice(before.as_os_str().as_bytes());
-            path.push(b'/');
-        }
-        path.extend_from_slice(target);
-        todo.extend(clean(&path).into_iter().rev().map(<[u8]>::to_vec));
-    }
-
-    /// Sets the times of all directories, and tells blocks and number of them all.
+    /// Sets the times of all directories, and tells blocks and number of them all. Whiteouts in
+    /// directories that turned out to hide what is below are taken away before.
     pub(super) fn finish(&mut self) -> Result<(u64, u64), Error> {
         let (mut blocks, mut inodes) = (0, 0);
+        self.revoke_hidden()?;
+        if self.all[ROOT].opaque {
+            inodes += self.hide_all()?;
+        }
         for id in 0..self.all.len() {
             let parent = self.all[id].parent;
             if self.all[id].gone || (id != ROOT && self.all[parent].gone) {
@@ -370,6 +325,22 @@ impl Dirs {
 }
 
 impl Dir {
+    fn new(parent: Id, key: Arc<[u8]>, new: New) -> Self {
+        Self {
+            parent,
+            key,
+            open: None,
+            used: 0,
+            times: new.times,
+            plain: new.plain,
+            implied: new.implied,
+            gone: false,
+            opaque: false,
+            has_whiteouts: false,
+            merged: None,
+        }
+    }
+
     fn fd(&self) -> BorrowedFd<'_> {
         let open = self
             .open
@@ -386,7 +357,18 @@ pub(super) enum Found {
     /// A symlink, and its target.
     Link(CString),
     Nothing,
+    /// The device that overlayfs takes for a deletion, where it is one.
+    Whiteout,
     Other,
+}
+
+fn no_directory(dir: BorrowedFd<'_>, name: &CStr, devices: bool) -> Result<Found, Errno> {
+    let (found, stat) = node::find(dir, name)?;
+    Ok(match stat.kind() {
+        Kind::Symlink => Found::Link(rustix::fs::readlinkat(&found, c"", Vec::new())?),
+        _ if devices && stat.is_whiteout() => Found::Whiteout,
+        _ => Found::Other,
+    })
 }
 
 /// Opens a directory in another one, on the same mount.

@@ -1,25 +1,28 @@
 //! Makes what the entries of a layer name, one after the other. A thread.
 //!
-//! The rules are those of containerd's differ when it writes into an upper directory:
+//! The rules are those of containerd's differ when it writes into an upper directory, but what the
+//! layer says of those below holds as the image specification has it: as if the layer were
+//! unpacked upon them.
 //!
 //! - A path is cleaned by its text and taken from the root of the layer, `..` and a leading slash
 //!   notwithstanding; what comes down to the root itself is passed over. Symlinks on the way are
 //!   followed within the layer (see `dirs.rs`), the last name never.
 //! - An entry replaces what is there by that name, with all below. A directory over a directory
 //!   keeps what is in it and takes on the new attributes.
-//! - Directories that are missing on the way get the attributes of the nearest lower layer that
-//!   has them, else 0755 and root.
-//! - `.wh.NAME` makes a device 0:0 called NAME, and fails if that is there already; `.wh..wh..opq`
-//!   marks its directory. Other names in `.wh..wh.` are whiteouts like any. When whiteouts are
-//!   executed, NAME is deleted, even if it came with this layer; an opaque mark deletes what did
-//!   not.
+//! - What is missing on the way is as it is below: a symlink there is followed, a directory has
+//!   its attributes, else it is 0755 and root's.
+//! - `.wh.NAME` hides what is below by that name, and nothing that the layer brings, before or
+//!   after: it makes a device 0:0 called NAME, or marks a directory of that name as opaque, or
+//!   makes nothing if nothing is below. `.wh..wh..opq` marks its directory. Other names in
+//!   `.wh..wh.` are whiteouts like any. When whiteouts are executed, both delete what did not come
+//!   with this layer.
 //! - A hard link must lead to a file that the layer itself brings (overlayfs could not show it
 //!   as the same file anyhow), and gives that file the attributes of its own entry: its owner even
 //!   if that is the same, which takes the capabilities that the entry does not repeat.
 //! - Attributes in `trusted.` are never set; of others, those are left out that the file system
 //!   cannot hold.
 //!
-//! We differ where containerd's result depends on the moment or on an accident: implied
+//! Otherwise we differ where containerd's result depends on the moment or on an accident: implied
 //! directories keep the times of the lower layer, instead of getting those of their last change;
 //! the times of a directory that is replaced later do not reach what replaces it; an opaque mark
 //! that is executed spares directories that were only implied by what they hold; holes of sparse
@@ -34,9 +37,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::apply::dirs::{Dirs, Found, Id, New, ROOT, c_name};
+use crate::apply::below::Below;
+use crate::apply::dirs::{Dirs, Found, Id, New, ROOT, Setting, c_name};
 use crate::apply::give::{Give, Owner, refused};
-use crate::apply::implied;
 use crate::apply::names::{self, Name};
 use crate::apply::run::Shared;
 use crate::apply::stream::Plain;
@@ -58,20 +61,20 @@ pub(super) struct Placed {
     pub(super) blocks: u64,
     pub(super) inodes: u64,
     pub(super) implied: Vec<Vec<u8>>,
-    pub(super) whiteouts: Vec<Vec<u8>>,
+    pub(super) whiteouts: Option<Vec<Vec<u8>>>,
 }
 
 /// Makes the names of a layer.
 pub(super) struct Placer<'a> {
     reader: Reader<Plain<'a>>,
-    pub(super) dirs: Dirs,
+    pub(super) dirs: Dirs<'a>,
     /// The parent of the last entry, by the text of its path.
     last: (Vec<u8>, Id),
     batch: Vec<Job>,
     /// Where in the stream the first job of the batch lies.
     batch_from: u64,
     entries: u64,
-    whiteouts: Vec<Vec<u8>>,
+    whiteouts: Option<Vec<Vec<u8>>>,
     listed: usize,
     /// Whether something was there before, or is gone again: then usage cannot be told by counting
     /// what was made.
@@ -107,14 +110,24 @@ impl<'a> Placer<'a> {
             && acls.map_err(failed)?.is_none();
         let fresh = sweep::is_empty(root.as_fd()).map_err(failed)?;
         let remembers = !fresh && target.whiteouts == Whiteouts::Delete;
+        let markers = match target.whiteouts {
+            Whiteouts::Devices(markers) => Some(markers),
+            Whiteouts::Delete => None,
+        };
+        let setting = Setting {
+            below: Below::new(target.lowers, markers.unwrap_or_default()),
+            markers,
+            us,
+            most: options.limits.most_directories,
+        };
         Ok(Self {
             reader: Reader::of_layer(Plain::new(shared)),
-            dirs: Dirs::new(root, plain, options.limits.most_directories),
+            dirs: Dirs::new(root, plain, setting),
             last: (Vec::new(), ROOT),
             batch: Vec::new(),
             batch_from: 0,
             entries: 0,
-            whiteouts: Vec::new(),
+            whiteouts: Some(Vec::new()),
             listed: 0,
             disturbed: !fresh,
             own: remembers.then(sweep::Own::default),
@@ -155,7 +168,7 @@ impl<'a> Placer<'a> {
         } else {
             use std::sync::atomic::Ordering::Relaxed;
             blocks += self.shared.blocks_used.load(Relaxed);
-            inodes += self.shared.inodes.load(Relaxed);
+            inodes += self.shared.inodes.load(Relaxed) - self.dirs.revoked();
         }
         Ok(Placed {
             blocks,
@@ -215,14 +228,9 @@ impl<'a> Placer<'a> {
         if self.last.0 == text {
             return Ok(self.last.1);
         }
-        let (target, us) = (self.target, self.us);
-        let mut made = 0;
-        let found = self.dirs.resolve(names, &mut |dirs, at, name| {
-            let made_now = implied::make(dirs, at, name, target, us)?;
-            made += u64::from(made_now.is_some());
-            Ok(made_now)
-        })?;
-        for _ in 0..made {
+        let made = self.dirs.made();
+        let found = self.dirs.resolve(names, true)?;
+        for _ in made..self.dirs.made() {
             self.count()?;
         }
         let id = found.unwrap_or(ROOT); // what is missing was made
@@ -238,11 +246,13 @@ impl<'a> Placer<'a> {
         let mode = Mode::from_raw_mode(entry.permissions);
         let make = |here: BorrowedFd<'_>| rustix::fs::mkdirat(here, name, mode);
         let mut made = make(self.dirs.open(dir)?);
-        if made == Err(Errno::EXIST) {
-            if let Found::Directory(id) = self.dirs.enter(dir, name)? {
-                return self.dress(id, &give);
+        let hides = made == Err(Errno::EXIST);
+        if hides {
+            match self.dirs.enter(dir, name)? {
+                Found::Directory(id) => return self.dress(id, &give),
+                Found::Whiteout => self.dirs.revoke(dir, name)?,
+                _ => self.remove(dir, name)?,
             }
-            self.remove(dir, name)?;
             made = make(self.dirs.open(dir)?);
         }
         made.map_err(|cause| self.failed("create directory", dir, name, cause))?;
@@ -260,7 +270,9 @@ impl<'a> Placer<'a> {
             implied: false,
             times: Some(give.times),
         };
-        self.dirs.add(dir, name, open, new).map(drop)
+        let id = self.dirs.add(dir, name, open, new)?;
+        // What was there before hid what is below, and so does what takes its place.
+        if hides { self.dirs.hide(id) } else { Ok(()) }
     }
 
     /// Gives a directory that is there what its entry says.
@@ -311,7 +323,7 @@ impl<'a> Placer<'a> {
         let parts = names::clean(&entry.link);
         let (last, parents) = parts.split_last().ok_or_else(missing)?;
         let target = c_name(last)?;
-        let found = self.dirs.resolve(parents, &mut |_, _, _| Ok(None))?;
+        let found = self.dirs.resolve(parents, false)?;
         let from = found.ok_or_else(missing)?;
         self.catch_up()?; // the attributes of this entry come after those of the file
         self.link(from, &target, dir, name)
@@ -327,7 +339,12 @@ impl<'a> Placer<'a> {
         let here = self.dirs.open(dir)?;
         let stat = rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|cause| self.failed("look at", dir, name, cause))?;
-        let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let is_device = kind == FileType::CharacterDevice && stat.st_rdev == 0;
+        if is_device && self.target.whiteouts != Whiteouts::Delete {
+            return Err(missing()); // it is deleted
+        }
+        let is_link = kind == FileType::Symlink;
         let here = self.dirs.open(dir)?;
         give.to_name(here, name, is_link)
             .map_err(|(attempt, cause)| self.failed(attempt, dir, name, cause))

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::error::Error;
-use crate::node::{self, Kind};
+use crate::node::{self, Kind, Stat};
 use crate::trail::Trail;
 
 /// Directories that stay open, besides the current one.
@@ -111,13 +111,31 @@ fn unlink(dir: BorrowedFd<'_>, name: &CStr) -> Result<Gone, Errno> {
 
 /// Blocks of 512 bytes and inodes of a tree, its root included.
 pub(super) fn usage(root: BorrowedFd<'_>) -> Result<(u64, u64), Error> {
-    let failed = |cause| Error::io("measure", Path::new(""), cause);
+    let top = node::stat(root).map_err(|cause| Error::io("measure", Path::new(""), cause))?;
+    let (mut blocks, mut inodes) = (top.blocks, 1);
+    let mut seen = HashSet::new();
+    walk(root, &mut |_, stat| {
+        let is_one = stat.kind() == Kind::Directory || stat.links == 1;
+        if is_one || seen.insert(stat.identity()) {
+            blocks += stat.blocks;
+            inodes += 1;
+        }
+        Ok(())
+    })?;
+    Ok((blocks, inodes))
+}
+
+/// Tells `visit` each file of a tree, and its path, but the root's. A directory is told before what
+/// is in it.
+pub(super) fn walk(
+    root: BorrowedFd<'_>,
+    visit: &mut dyn FnMut(&Path, &Stat) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let failed = |cause| Error::io("walk", Path::new(""), cause);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = rustix::fs::openat(root, c".", flags, Mode::empty()).map_err(failed)?;
-    let (mut blocks, mut inodes) = (node::stat(top.as_fd()).map_err(failed)?.blocks, 1);
     let mut todo = vec![names(top.as_fd()).map_err(failed)?];
     let mut trail = Trail::new(top, OPEN_DIRECTORIES);
-    let mut seen = HashSet::new();
     while let Some(names) = todo.last_mut() {
         let Some(next) = names.pop() else {
             todo.pop();
@@ -125,15 +143,11 @@ pub(super) fn usage(root: BorrowedFd<'_>) -> Result<(u64, u64), Error> {
             continue;
         };
         let (found, stat) = node::find(trail.here()?, &next).map_err(failed)?;
-        let is_directory = stat.kind() == Kind::Directory;
-        if is_directory || stat.links == 1 || seen.insert(stat.identity()) {
-            blocks += stat.blocks;
-            inodes += 1;
-        }
-        if is_directory {
+        visit(&trail.join(&next), &stat)?;
+        if stat.kind() == Kind::Directory {
             todo.push(self::names(found.as_fd()).map_err(failed)?);
             trail.enter(&next, found, stat.identity());
         }
     }
-    Ok((blocks, inodes))
+    Ok(())
 }

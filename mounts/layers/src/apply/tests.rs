@@ -188,15 +188,50 @@ fn symlinks_on_the_way_lead_within_the_layer() {
 }
 
 #[test]
-fn a_symlink_of_a_lower_layer_is_hidden() {
+fn symlinks_of_lower_layers_are_followed_where_the_layer_has_no_entry() {
     let bench = Bench::new();
-    let lower = bench.lower();
+    let (upper, lower) = (bench.lower(), bench.lower());
+    let link = |target: &str, at: PathBuf| std::os::unix::fs::symlink(target, at).unwrap();
     fs::create_dir_all(lower.join("usr/lib")).unwrap();
-    std::os::unix::fs::symlink("usr/lib", lower.join("lib")).unwrap();
-    let applied = bench.overlay(&[file("lib/x")]);
-    assert!(bench.at("lib").symlink_metadata().unwrap().is_dir());
-    // As containerd does it, the link is followed in the lower layer to find the attributes.
-    assert!(applied.implied.is_empty());
+    fs::create_dir_all(lower.join("opt")).unwrap();
+    link("usr/lib", lower.join("lib"));
+    link("/lib", upper.join("lib64"));
+    link("missing", lower.join("dangling"));
+    link("usr", lower.join("opt/up"));
+    link("usr", lower.join("shadowed"));
+    fs::create_dir(upper.join("shadowed")).unwrap();
+    link("around", lower.join("around"));
+    let applied = bench.overlay(&[
+        file("lib/x"),
+        hard_link("lib/y", "lib/x"),
+        file("lib64/z"),
+        file("dangling/a"),
+        file("opt/up/b"),
+        directory("lib64"),
+        file("lib64/c"),
+        file("shadowed/d"),
+    ]);
+    for path in [
+        "usr/lib/x",
+        "usr/lib/y",
+        "usr/lib/z",
+        "missing/a",
+        "opt/usr/b",
+        "lib64/c",
+        "shadowed/d",
+    ] {
+        assert_eq!(bench.read(path), "content", "{path}");
+    }
+    for path in ["lib", "dangling", "opt/up"] {
+        assert!(bench.at(path).symlink_metadata().is_err(), "{path}");
+    }
+    let implied = applied.implied;
+    assert_eq!(implied, [&b"missing"[..], b"opt/usr"].map(<[u8]>::to_vec));
+    assert!(
+        bench
+            .refused(&[file("around/x")])
+            .contains("Too many levels")
+    );
 }
 
 type Maker = fn(&str) -> Vec<u8>;
@@ -271,6 +306,8 @@ fn hard_links_lead_to_what_the_layer_brings() {
             "{target}: {error}"
         );
     }
+    let error = bench.refused(&[file(".wh.below"), hard_link("x", "below")]);
+    assert!(error.contains("this layer does not have"), "{error}");
     let error = bench.refused(&[hard_link("x", "d")]);
     assert!(error.contains("Operation not permitted"), "{error}");
 }

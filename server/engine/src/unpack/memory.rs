@@ -45,8 +45,8 @@ pub(crate) struct Found {
     pub(crate) manifest: bool,
     /// Directories that were made only because something lies in them, attributes unknown.
     pub(crate) implied: Vec<Vec<u8>>,
-    /// Whiteout devices.
-    pub(crate) whiteouts: Vec<Vec<u8>>,
+    /// Whiteout devices; none if there are too many to list.
+    pub(crate) whiteouts: Option<Vec<Vec<u8>>>,
 }
 
 /// The right to unpack into a layer. Dropped without a word, the layer is taken to hold part of
@@ -162,9 +162,8 @@ impl Claim<'_> {
     pub(crate) fn done(&self, mut found: Found) {
         if let Some(State::Done(before)) = &self.before {
             found.implied.splice(0..0, before.implied.iter().cloned());
-            found
-                .whiteouts
-                .splice(0..0, before.whiteouts.iter().cloned());
+            let lists = before.whiteouts.clone().zip(found.whiteouts.take());
+            found.whiteouts = lists.map(|(before, new)| [before, new].concat());
         }
         self.unpacks.applied.fetch_add(1, Ordering::Relaxed);
         self.end(|distrusted| {
@@ -214,7 +213,7 @@ mod tests {
             stamp: None,
             manifest: false,
             implied: vec![implied.as_bytes().to_vec()],
-            whiteouts: Vec::new(),
+            whiteouts: Some(Vec::new()),
         }
     }
 

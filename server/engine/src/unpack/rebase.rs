@@ -7,7 +7,8 @@
 //! up for again after a crash:
 //!
 //! - Directories that the archive only implied, and the top directory, get the attributes that
-//!   they have below. Which ones these are is known of layers that layerd unpacked since it was
+//!   they have below; what lies in one that is a symlink there moves to where that leads; and
+//!   whiteouts of what is not there are deleted. Which ones these are is known of layers that layerd unpacked since it was
 //!   started. In others they stay 0755 and root's, as with containerd's own snapshotters.
 //! - A layer that is committed without a parent is the lowest. Its whiteouts, likewise, are deleted:
 //!   a view of it would show them as devices.
@@ -15,13 +16,14 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use layerd_layers::apply::{adopt, delete_whiteouts};
+use layerd_layers::apply::{Landing, adopt, delete_whiteouts};
 use layerd_mounts::{Slot, Stack};
 use layerd_store::{Commit, Create, Kind, Record, Usage, View};
 use tracing::debug;
 
+use super::markers;
 use super::memory::Found;
-use crate::snapshots::find;
+use crate::snapshots::{find, stack};
 use crate::{Engine, Error, slot};
 
 /// Says that what is prepared is to be the layer of an image.
@@ -83,28 +85,33 @@ impl Engine {
     ) -> Result<Option<Usage>, Error> {
         let layer = self.driver.open_layer(slot(active.id));
         let layer = layer.map_err(Error::driver("open a layer"))?;
-        let failed = |cause| Error::Unpack {
-            key: active.key.clone(),
-            cause,
+        let landing = Landing {
+            layer: layer.as_fd(),
+            markers: markers(&self.plan(&active.key, &stack(view, active, None))?),
+            implied: &found.implied,
+            whiteouts: found.whiteouts.as_deref(),
+            top: false,
+            durable: self.layers_durable(),
         };
-        let durable = self.layers_durable();
-        let usage = match parent {
+        let landed = match parent {
             Some(parent) => {
                 let lowers = self.open_layers(view, parent)?;
                 let lowers: Vec<BorrowedFd<'_>> = lowers.iter().map(AsFd::as_fd).collect();
-                let grown = adopt(layer.as_fd(), &lowers, &found.implied, durable);
-                let grown = grown.map_err(failed)?;
-                usage.map(|usage| Usage {
-                    bytes: usage.bytes.saturating_add_signed(grown),
-                    ..usage
-                })
+                adopt(&landing, &lowers)
             }
-            None => {
-                let deleted = delete_whiteouts(layer.as_fd(), &found.whiteouts, durable);
-                let deleted = deleted.map_err(failed)?;
-                usage.filter(|_| deleted == 0) // else it is measured anew
-            }
+            None => delete_whiteouts(&landing),
         };
+        let landed = landed.map_err(|cause| Error::Unpack {
+            key: active.key.clone(),
+            cause,
+        })?;
+        if landed.moved {
+            self.drop_manifest(active.id);
+        }
+        let usage = usage.filter(|_| !landed.moved).map(|usage| Usage {
+            bytes: usage.bytes.saturating_add_signed(landed.grown),
+            inodes: usage.inodes.saturating_sub(landed.deleted),
+        });
         let noted = self.driver.filled(slot(active.id));
         noted.map_err(Error::driver("look at a layer"))?;
         Ok(usage)

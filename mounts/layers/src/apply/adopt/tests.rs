@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use super::{adopt, delete_whiteouts};
+use super::{Landing, adopt, delete_whiteouts};
 use crate::apply::{Applied, Options, Target, Whiteouts, apply};
 use crate::copy::Markers;
 use crate::diff::tests::random::{cases, changed};
@@ -23,6 +23,17 @@ fn unpack(layer: &[u8], dest: &Path, lowers: &[BorrowedFd<'_>]) -> Applied {
         whiteouts: Whiteouts::Devices(Markers::Trusted),
     };
     apply(layer, &target, &Options::default()).expect("apply")
+}
+
+fn landing<'a>(layer: &'a File, implied: &'a [Vec<u8>]) -> Landing<'a> {
+    Landing {
+        layer: layer.as_fd(),
+        markers: Markers::Trusted,
+        implied,
+        whiteouts: Some(&[]),
+        top: false,
+        durable: Durable::Each,
+    }
 }
 
 /// What directories hand down to what is made in them is known only if they are there before.
@@ -81,7 +92,11 @@ fn root_a_layer_that_lands_is_as_if_it_had_been_unpacked_there() {
         let dir = File::open(floating.path()).unwrap();
         // Once more, as after a crash.
         for _ in 0..2 {
-            adopt(dir.as_fd(), &lowers, &unknown.implied, Durable::Each).expect("adopt");
+            let landing = Landing {
+                whiteouts: unknown.whiteouts.as_deref(),
+                ..landing(&dir, &unknown.implied)
+            };
+            adopt(&landing, &lowers).expect("adopt");
         }
         let made_up = &known.implied;
         assert_same(
@@ -102,7 +117,7 @@ fn root_the_top_directory_takes_on_what_lies_below() {
     set_times(lower.path(), 5, 6);
     let open = |dir: &tempfile::TempDir| File::open(dir.path()).unwrap();
     let (dir, below) = (open(&layer), open(&lower));
-    adopt(dir.as_fd(), &[below.as_fd()], &[], Durable::Content).unwrap();
+    adopt(&landing(&dir, &[]), &[below.as_fd()]).unwrap();
     let top = fs::metadata(layer.path()).unwrap();
     assert_eq!((top.uid(), top.gid(), top.mode() & 0o7777), (7, 8, 0o1751));
     assert_eq!((top.mtime(), top.mtime_nsec()), (5, 6));
@@ -123,7 +138,7 @@ fn root_only_directories_of_the_layer_are_touched() {
     let open = |dir: &tempfile::TempDir| File::open(dir.path()).unwrap();
     let (dir, below) = (open(&layer), open(&lower));
     let implied = ["link", "link/sub", "gone", "file", "../x"].map(|path| path.as_bytes().to_vec());
-    let refused = adopt(dir.as_fd(), &[below.as_fd()], &implied, Durable::Content);
+    let refused = adopt(&landing(&dir, &implied), &[below.as_fd()]);
     refused.expect("passed over");
     assert_eq!(fs::metadata(outside.path().join("sub")).unwrap().mtime(), 1);
     assert!(layer.path().join("link").is_symlink());
@@ -144,10 +159,11 @@ fn root_whiteouts_of_a_lowest_layer_go() {
     let listed = ["top", "dir/inner", "device", "never", "dir/none/x"];
     let listed = listed.map(|path| path.as_bytes().to_vec());
     for deleted in [2, 0] {
-        assert_eq!(
-            delete_whiteouts(dir.as_fd(), &listed, Durable::Each).unwrap(),
-            deleted
-        );
+        let landing = Landing {
+            whiteouts: Some(&listed),
+            ..landing(&dir, &[])
+        };
+        assert_eq!(delete_whiteouts(&landing).unwrap().deleted, deleted);
     }
     assert!(
         at("device")
@@ -159,4 +175,71 @@ fn root_whiteouts_of_a_lowest_layer_go() {
     assert!(at("top").symlink_metadata().is_err() && at("dir/inner").symlink_metadata().is_err());
     let stat = node::stat(File::open(at("dir")).unwrap().as_fd()).unwrap();
     assert_eq!((stat.modified.tv_sec, stat.modified.tv_nsec), (5, 6));
+}
+
+#[test]
+fn root_too_many_whiteouts_to_list_are_found_in_the_layer() {
+    rig::need_root();
+    let (layer, lower) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let at = |path: &str| layer.path().join(path);
+    fs::create_dir_all(at("a/b")).unwrap();
+    fs::create_dir_all(lower.path().join("a/b")).unwrap();
+    fs::write(lower.path().join("a/kept"), "").unwrap();
+    for path in ["top", "a/kept", "a/b/gone"] {
+        make_node(&at(path), FileType::CharacterDevice, (0, 0));
+    }
+    let dir = File::open(layer.path()).unwrap();
+    let below = File::open(lower.path()).unwrap();
+    let landing = Landing {
+        whiteouts: None,
+        ..landing(&dir, &[])
+    };
+    assert_eq!(adopt(&landing, &[below.as_fd()]).unwrap().deleted, 2);
+    assert!(at("a/kept").symlink_metadata().is_ok());
+    assert_eq!(delete_whiteouts(&landing).unwrap().deleted, 1);
+}
+
+#[test]
+fn root_what_lies_where_a_symlink_is_below_moves_there() {
+    rig::need_root();
+    let (layer, lower) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let at = |path: &str| layer.path().join(path);
+    fs::create_dir_all(lower.path().join("usr/lib")).unwrap();
+    set_times(&lower.path().join("usr/lib"), 5, 6);
+    for (link, target) in [("lib", "usr/lib"), ("up", "/up/again"), ("self", "self/x")] {
+        std::os::unix::fs::symlink(target, lower.path().join(link)).unwrap();
+    }
+    for dir in ["lib/d", "usr/lib/d", "up", "self"] {
+        fs::create_dir_all(at(dir)).unwrap();
+    }
+    for file in [
+        "lib/one",
+        "lib/d/two",
+        "usr/lib/one",
+        "usr/lib/d/three",
+        "self/y",
+    ] {
+        fs::write(at(file), file).unwrap();
+    }
+    set_times(&at("usr/lib"), 7, 8);
+    let (dir, below) = (
+        File::open(layer.path()).unwrap(),
+        File::open(lower.path()).unwrap(),
+    );
+    let implied = ["lib", "lib/d", "up", "self"].map(|path| path.as_bytes().to_vec());
+    for moved in [true, false] {
+        let landed = adopt(&landing(&dir, &implied), &[below.as_fd()]).unwrap();
+        assert_eq!(landed.moved, moved);
+    }
+    assert!(!at("lib").exists());
+    for (path, content) in [
+        ("usr/lib/one", "lib/one"),
+        ("usr/lib/d/two", "lib/d/two"),
+        ("usr/lib/d/three", "usr/lib/d/three"),
+        ("self/y", "self/y"),
+    ] {
+        assert_eq!(fs::read_to_string(at(path)).unwrap(), content);
+    }
+    let stat = fs::metadata(at("usr/lib")).unwrap();
+    assert_eq!((stat.mtime(), stat.mtime_nsec()), (7, 8));
 }

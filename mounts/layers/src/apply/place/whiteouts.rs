@@ -1,5 +1,6 @@
 //! Deletions: as overlayfs notes them, or executed.
 
+use std::ffi::CStr;
 use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::{AtFlags, FileType, Mode};
@@ -7,33 +8,44 @@ use rustix::io::Errno;
 
 use crate::apply::Whiteouts;
 use crate::apply::dirs::{Found, Id, c_name};
-use crate::apply::give::{Give, refused};
+use crate::apply::give::Give;
 use crate::apply::place::Placer;
 use crate::apply::sweep;
 use crate::error::Error;
 use crate::tar::Entry;
 
-/// Bytes that all names in the lists of the result may have.
+/// Bytes that all names in the list of the result may have.
 const MOST_LISTED: usize = 16 << 20;
 
 impl Placer<'_> {
-    fn list(&mut self, name: &[u8]) -> Result<(), Error> {
-        self.listed += name.len() + size_of::<Vec<u8>>();
-        if self.listed > MOST_LISTED {
-            let (what, limit) = ("bytes in the names of whiteouts", MOST_LISTED as u64);
-            return Err(Error::Limit { what, limit });
+    /// Adds a whiteout to the list, or gives the list up.
+    fn list(&mut self, path: Vec<u8>) {
+        self.listed += path.len() + size_of::<Vec<u8>>();
+        match &mut self.whiteouts {
+            Some(list) if self.listed <= MOST_LISTED => list.push(path),
+            _ => self.whiteouts = None,
         }
-        Ok(())
     }
 
     pub(super) fn opaque(&mut self, dir: Id) -> Result<(), Error> {
-        let Whiteouts::Devices(markers) = self.target.whiteouts else {
-            return self.clear(dir);
+        match self.target.whiteouts {
+            Whiteouts::Devices(_) => self.dirs.hide(dir),
+            Whiteouts::Delete => self.clear(dir),
+        }
+    }
+
+    /// Deletes what has a name, but for what this layer brought.
+    fn delete(&mut self, dir: Id, name: &CStr) -> Result<(), Error> {
+        let Some(own) = &self.own else {
+            return Ok(()); // there is nothing else
         };
-        let here = self.dirs.open(dir)?;
-        let flags = rustix::fs::XattrFlags::empty();
-        let set = rustix::fs::fsetxattr(here, markers.opaque(), b"y", flags);
-        set.map_err(|cause| Error::io("mark as opaque", &self.dirs.path(dir), cause))
+        if !own.has(&self.dirs.join(dir, name)) {
+            return self.remove(dir, name);
+        }
+        match self.dirs.enter(dir, name)? {
+            Found::Directory(id) => self.clear(id),
+            _ => Ok(()),
+        }
     }
 
     /// Deletes what this layer did not bring.
@@ -61,7 +73,10 @@ impl Placer<'_> {
     pub(super) fn whiteout(&mut self, dir: Id, hidden: &[u8], entry: &Entry) -> Result<(), Error> {
         let name = c_name(hidden)?;
         if self.target.whiteouts == Whiteouts::Delete {
-            return self.remove(dir, &name);
+            return self.delete(dir, &name);
+        }
+        if !self.dirs.shows_below(dir, &name)? {
+            return Ok(());
         }
         let give = Give::all(entry)?;
         let owner = give
@@ -70,11 +85,12 @@ impl Placer<'_> {
         let here = self.dirs.open(dir)?;
         let made = rustix::fs::mknodat(here, &*name, FileType::CharacterDevice, Mode::empty(), 0);
         match made {
+            // What the layer brings is not what it deletes: only what is below is hidden.
             Err(Errno::EXIST) => {
-                return Err(refused(
-                    &entry.path,
-                    "a whiteout of what is in the same layer",
-                ));
+                return match self.dirs.enter(dir, &name)? {
+                    Found::Directory(id) => self.dirs.hide(id),
+                    _ => Ok(()),
+                };
             }
             other => other.map_err(|cause| self.failed("create whiteout", dir, &name, cause))?,
         }
@@ -93,10 +109,10 @@ impl Placer<'_> {
             )
             .map_err(|cause| self.failed("change the owner of", dir, &name, cause))?;
         }
+        self.dirs.note_whiteout(dir);
         self.shared.count(0);
-        let path = self.dirs.join(dir, &name).into_os_string().into_vec();
-        self.list(&path)?;
-        self.whiteouts.push(path);
+        let path = self.dirs.join(dir, &name);
+        self.list(path.into_os_string().into_vec());
         Ok(())
     }
 }

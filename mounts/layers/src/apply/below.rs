@@ -1,0 +1,118 @@
+//! The layers below, as overlayfs shows them through a directory of the layer that is unpacked.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::apply::sweep;
+use crate::copy::Markers;
+use crate::error::Error;
+use crate::node::{self, Kind, Stat};
+use crate::trail;
+
+/// The lower layers, by number, whose directories are one with a directory; nearest first.
+pub(super) type Merged = Rc<[usize]>;
+
+/// What a stack of layers has by a name.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// Nothing, or it is deleted.
+    Nothing,
+    /// A directory: that of the nearest layer, and all that are merged in it.
+    Directory(OwnedFd, Merged),
+    /// A symlink, and its target.
+    Link(CString),
+    /// Anything else.
+    Other,
+}
+
+/// Layers, nearest first. They are only read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Below<'a> {
+    lowers: &'a [BorrowedFd<'a>],
+    markers: Markers,
+}
+
+impl<'a> Below<'a> {
+    pub(super) fn new(lowers: &'a [BorrowedFd<'a>], markers: Markers) -> Self {
+        Self { lowers, markers }
+    }
+
+    /// Whether it is known what is below. The lowest layer has nothing there; one that gets its
+    /// parent at Commit is taken for that.
+    pub(super) fn is_known(&self) -> bool {
+        !self.lowers.is_empty()
+    }
+
+    /// The layers that are merged in the root directory.
+    pub(super) fn root(&self) -> Merged {
+        (0..self.lowers.len()).collect()
+    }
+
+    /// What is at `path`, whose parent is a directory in all of `merged` and leads through no
+    /// symlink. Costs one to three system calls for each of them, up to the one that decides.
+    pub(super) fn look(&self, merged: &[usize], path: &Path) -> Result<Seen, Error> {
+        let failed = |cause| Error::io("look in a lower layer at", path, cause);
+        let mut top = None;
+        let mut numbers = Vec::new();
+        for number in merged {
+            let Some((found, stat)) = find(self.lowers[*number], path).map_err(failed)? else {
+                continue;
+            };
+            if stat.kind() != Kind::Directory {
+                if top.is_none() {
+                    return no_directory(&found, &stat).map_err(failed);
+                }
+                break;
+            }
+            let is_opaque = self.is_opaque(found.as_fd()).map_err(failed)?;
+            numbers.push(*number);
+            top.get_or_insert(found);
+            if is_opaque {
+                break;
+            }
+        }
+        Ok(top.map_or(Seen::Nothing, |top| Seen::Directory(top, numbers.into())))
+    }
+
+    /// The names in the root directory, as far as any layer has them.
+    pub(super) fn names(&self) -> Result<BTreeSet<CString>, Error> {
+        let failed = |cause| Error::io("read a lower layer", Path::new(""), cause);
+        let mut all = BTreeSet::new();
+        for lower in self.lowers {
+            all.extend(sweep::names(*lower).map_err(failed)?);
+        }
+        Ok(all)
+    }
+
+    /// Whether a directory of a layer hides those below it.
+    pub(super) fn is_opaque(&self, dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+        let value = node::xattr(&node::proc_path(dir), self.markers.opaque())?;
+        Ok(value.as_deref() == Some(b"y"))
+    }
+}
+
+/// A file of one layer. What is below a symlink there, or below a file, is nothing of this path.
+fn find(layer: BorrowedFd<'_>, path: &Path) -> Result<Option<(OwnedFd, Stat)>, Errno> {
+    match trail::open_below(layer, path, OFlags::PATH) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        found => {
+            let found = found?;
+            let stat = node::stat(found.as_fd())?;
+            Ok(Some((found, stat)))
+        }
+    }
+}
+
+fn no_directory(found: &OwnedFd, stat: &Stat) -> Result<Seen, Errno> {
+    Ok(match stat.kind() {
+        _ if stat.is_whiteout() => Seen::Nothing,
+        Kind::Symlink => Seen::Link(rustix::fs::readlinkat(found, c"", Vec::new())?),
+        _ => Seen::Other,
+    })
+}

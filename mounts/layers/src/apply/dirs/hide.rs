@@ -1,0 +1,160 @@
+//! What directories of the layer hide of those below.
+//!
+//! A whiteout is made only where overlayfs needs one. In a directory that is merged with nothing
+//! below, overlayfs lists the device of a whiteout and then denies it.
+
+use std::ffi::CStr;
+use std::path::Path;
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, FileType, Mode, XattrFlags};
+use rustix::io::Errno;
+
+use super::{Dirs, Found, Id, ROOT};
+use crate::apply::below::{Merged, Seen};
+use crate::apply::sweep;
+use crate::error::Error;
+use crate::node;
+
+impl Dirs<'_> {
+    /// Whether something below could be seen by this name, if the layer had nothing.
+    pub(in crate::apply) fn shows_below(&mut self, dir: Id, name: &CStr) -> Result<bool, Error> {
+        if !self.setting.below.is_known() {
+            return Ok(!self.is_hidden(dir));
+        }
+        let seen = self.look_below(dir, name)?;
+        Ok(!matches!(seen, Seen::Nothing))
+    }
+
+    /// Has a directory hide all that is below it. Of use where deletions are noted.
+    pub(in crate::apply) fn hide(&mut self, dir: Id) -> Result<(), Error> {
+        if let Some(markers) = self.setting.markers
+            && !self.all[dir].opaque
+        {
+            let here = self.open(dir)?;
+            let set = rustix::fs::fsetxattr(here, markers.opaque(), b"y", XattrFlags::empty());
+            set.map_err(|cause| Error::io("mark as opaque", &self.path(dir), cause))?;
+            self.all[dir].opaque = true;
+        }
+        Ok(())
+    }
+
+    /// Hides all that is below the layer, name by name: overlayfs merges root directories whatever
+    /// their marks. Answers how many whiteouts that took.
+    pub(in crate::apply) fn hide_all(&mut self) -> Result<u64, Error> {
+        let mut made = 0;
+        for name in self.setting.below.names()? {
+            let here = self.open(ROOT)?;
+            let kind = FileType::CharacterDevice;
+            match rustix::fs::mknodat(here, &*name, kind, Mode::empty(), 0) {
+                Ok(()) => made += 1,
+                Err(Errno::EXIST) => {
+                    if let Found::Directory(id) = self.enter(ROOT, &name)? {
+                        self.hide(id)?;
+                    }
+                }
+                Err(cause) => return Err(self.failed("create whiteout", ROOT, &name, cause)),
+            }
+        }
+        Ok(made)
+    }
+
+    /// Notes that a whiteout was made in a directory.
+    pub(in crate::apply) fn note_whiteout(&mut self, dir: Id) {
+        self.all[dir].has_whiteouts = true;
+    }
+
+    /// Takes a whiteout of this layer away: something of its name comes in the same layer.
+    pub(in crate::apply) fn revoke(&mut self, dir: Id, name: &CStr) -> Result<(), Error> {
+        let here = self.open(dir)?;
+        let deleted = rustix::fs::unlinkat(here, name, AtFlags::empty());
+        deleted.map_err(|cause| self.failed("replace", dir, name, cause))?;
+        self.revoked += 1;
+        Ok(())
+    }
+
+    /// Whiteouts that were taken away again.
+    pub(in crate::apply) fn revoked(&self) -> u64 {
+        self.revoked
+    }
+
+    /// Takes the whiteouts away that were made in a directory before it, or one on its way, was
+    /// marked as opaque.
+    pub(super) fn revoke_hidden(&mut self) -> Result<(), Error> {
+        let suspects = self.all.iter().enumerate();
+        let suspects: Vec<Id> = suspects
+            .filter(|(_, dir)| dir.has_whiteouts && !dir.gone)
+            .map(|(id, _)| id)
+            .collect();
+        for dir in suspects {
+            if !self.is_hidden(dir) || self.is_gone(dir) {
+                continue;
+            }
+            let path = self.path(dir);
+            let failed = |cause| Error::io("read directory", &path, cause);
+            for name in sweep::names(self.open(dir)?).map_err(failed)? {
+                let (_, stat) = node::find(self.open(dir)?, &name)
+                    .map_err(|cause| self.failed("look at", dir, &name, cause))?;
+                if stat.is_whiteout() {
+                    self.revoke(dir, &name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_gone(&self, dir: Id) -> bool {
+        self.way_up(dir).any(|dir| self.all[dir].gone)
+    }
+
+    /// Whether it, or a directory on its way, hides what is below.
+    fn is_hidden(&self, dir: Id) -> bool {
+        self.way_up(dir).any(|dir| self.all[dir].opaque)
+    }
+
+    /// A directory and those on its way, the root last.
+    fn way_up(&self, dir: Id) -> impl Iterator<Item = Id> {
+        let parent = |dir: &Id| (*dir != ROOT).then(|| self.all[*dir].parent);
+        std::iter::successors(Some(dir), parent)
+    }
+
+    /// What is below by the name, whatever the layer has.
+    pub(super) fn look_below(&mut self, dir: Id, name: &CStr) -> Result<Seen, Error> {
+        let merged = self.merged(dir)?;
+        if merged.is_empty() {
+            return Ok(Seen::Nothing);
+        }
+        let path = self.join(dir, name);
+        self.setting.below.look(&merged, &path)
+    }
+
+    /// The layers below that a directory is one with.
+    fn merged(&mut self, dir: Id) -> Result<Merged, Error> {
+        if !self.setting.below.is_known() || self.is_hidden(dir) {
+            return Ok(Rc::new([]));
+        }
+        let unknown: Vec<Id> = self
+            .way_up(dir)
+            .take_while(|dir| *dir != ROOT && self.all[*dir].merged.is_none())
+            .collect();
+        let known = unknown.last().map_or(dir, |dir| self.all[*dir].parent);
+        let mut merged = match &self.all[known].merged {
+            Some(merged) => Rc::clone(merged),
+            None => self.setting.below.root(),
+        };
+        for dir in unknown.into_iter().rev() {
+            if !merged.is_empty() {
+                merged = self.of_one(&merged, &self.path(dir))?;
+            }
+            self.all[dir].merged = Some(Rc::clone(&merged));
+        }
+        Ok(merged)
+    }
+
+    fn of_one(&self, merged: &[usize], path: &Path) -> Result<Merged, Error> {
+        Ok(match self.setting.below.look(merged, path)? {
+            Seen::Directory(_, merged) => merged,
+            Seen::Nothing | Seen::Link(_) | Seen::Other => Rc::new([]),
+        })
+    }
+}
