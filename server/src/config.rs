@@ -160,14 +160,15 @@ impl TryFrom<Raw> for Config {
 
     fn try_from(raw: Raw) -> Result<Self, ConfigError> {
         let root = raw.root.unwrap_or_else(|| ROOT.into());
+        let socket: SocketConfig = raw.socket.try_into()?;
         Ok(Self {
             root: absolute("root", root)?,
-            socket: raw.socket.try_into()?,
             log: raw.log.try_into()?,
             overlay: layerd_mounts::Options {
                 mount_options: raw.overlayfs.mount_options.unwrap_or_default(),
             },
             engine: layerd_engine::Options {
+                socket: Some(socket.path.clone()),
                 durability: match raw.durability {
                     None | Some(RawDurability::Full) => Durability::Full,
                     Some(RawDurability::Metadata) => Durability::Metadata,
@@ -190,6 +191,7 @@ impl TryFrom<Raw> for Config {
                     0..=100,
                 )?,
             },
+            socket,
             limits: raw.limits.try_into()?,
             metrics: raw
                 .metrics

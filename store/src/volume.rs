@@ -158,12 +158,12 @@ impl fmt::Display for Owner {
 /// How far an attachment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttachState {
-    /// The intent is recorded; a mount may or may not be there.
+    /// The intent is recorded; nothing is mounted for it.
     Preparing,
-    /// It is as its owner asked for.
+    /// It is as its owner asked for, if the mount that is recorded stands.
     Attached,
-    /// It was acknowledged, and its mount is gone since; its owner attaches it again. As with an
-    /// intent, a mount may or may not be there.
+    /// Its mount is gone; its owner attaches it again. Recorded by older releases only, now found out
+    /// when it is asked for.
     Waiting,
 }
 

@@ -3,11 +3,11 @@
 //! ```text
 //!  create ──> there ──retire──> retired ──forget──> gone
 //!              ^  attachments hold it   └──restore──> there
-//!  attach: intent (Preparing) ──> Attached ──> gone;  its mount is gone: Waiting ──> Attached
+//!  attach: intent (Preparing) ──> Attached ──> gone;  Attached without its mount: waiting
 //! ```
 //!
-//! An attachment is recorded before anything is mounted for it and dropped after that is undone,
-//! so whatever is mounted has a record, and a volume with a record above it is never removed.
+//! An attachment is recorded before anything is mounted for it, with the number of the mount, and
+//! dropped after that is undone, so whatever is mounted has a record, and a volume with a record above it is never removed.
 
 use std::sync::Arc;
 

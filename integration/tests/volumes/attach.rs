@@ -295,3 +295,68 @@ fn root_an_empty_volume_is_filled_from_the_image_once() {
     assert_eq!(world.one(&bare)["filled"], false);
     assert_eq!(std::fs::read_dir(world.path("bare")).unwrap().count(), 0);
 }
+
+#[test]
+fn root_what_cannot_be_mounted_is_said_before_anything_is_made() {
+    let world = World::new();
+    let access = |flag: &str| text(&world.one(&["mount", "parse", "-v", flag]), "access");
+    assert_eq!(access("/srv:/x:ro"), "ro-if-possible");
+    assert_eq!(access("/srv:/x:ro,rslave"), "ro", "only the top, for good");
+    let private = world.scratch.dir("private");
+    let mut mount = Command::new("mount");
+    output(mount.args(["-t", "tmpfs", "private"]).arg(&private));
+    let slave = format!("{}:/x:ro,rslave", private.display());
+    let inside = format!("{}:/x", world.daemon.root().join("meta").display());
+    for (flag, why) in [(&slave, "which is private"), (&inside, "data directory")] {
+        let error = world.ctl(&[&["attach"][..], &OWNER, &["-v", flag]].concat());
+        assert!(error.code != 0 && error.error.contains(why), "{error:?}");
+        let checked = world.ctl(&["mount", "check", "-v", flag]);
+        assert_eq!(checked.code, 3, "{checked:?}");
+        assert!(checked.out.contains(why), "{checked:?}");
+    }
+    let root = world.daemon.root().display();
+    let holder = world.scratch.path().display();
+    for target in ["/", &format!("{root}/volumes"), &format!("{holder}")] {
+        let target = format!("/new={target}");
+        let attach = [
+            &["attach"][..],
+            &OWNER,
+            &["-v", "new:/new", "--target", &target],
+        ];
+        let error = world.fail(6, &attach.concat());
+        assert!(error.contains("target_path"), "{error}");
+    }
+    let nothing = (world.names(&[]).len(), world.json(&["attachments"]).len());
+    assert_eq!(nothing, (0, 0));
+}
+
+#[test]
+fn root_nested_targets_come_and_go_together() {
+    let world = World::new();
+    let outer = world.create_with("outer", "outer");
+    std::fs::create_dir(outer.join("inner")).unwrap();
+    let seen = world.scratch.dir("seen");
+    let targets = [
+        format!("/a={}", seen.join("inner").display()),
+        format!("/b/c={}", seen.display()),
+    ];
+    let flags = [
+        "-v",
+        "inner:/a",
+        "-v",
+        "outer:/b/c",
+        "--target",
+        &targets[0],
+        "--target",
+        &targets[1],
+    ];
+    let attach = [&["attach"][..], &OWNER, &flags].concat();
+    for _ in 0..2 {
+        world.run(&attach);
+        world.run(&attach);
+        assert_eq!(world.mounts(), [seen.clone(), seen.join("inner")]);
+        let detached = world.run(&["detach", "--owner", "container:web"]);
+        assert_eq!(detached.lines().count(), 2);
+        assert_eq!(world.mounts(), [] as [PathBuf; 0]);
+    }
+}

@@ -261,6 +261,9 @@ fn root_applying_again_changes_nothing() {
     let world = World::new();
     world.commit_image();
     let shared = world.scratch.dir("shared");
+    let mut mount = Command::new("mount");
+    output(mount.args(["-t", "tmpfs", "tmpfs"]).arg(&shared));
+    output(Command::new("mount").arg("--make-shared").arg(&shared));
     let container = world.container("web", "true");
     let before = container.config();
     // Shared propagation needs a shared mount, whatever the rest of the host is.

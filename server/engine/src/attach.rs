@@ -1,15 +1,18 @@
 //! Attachments: what holds a volume, a host path, a tmpfs or an image for somebody, and the mounts
 //! that layerd makes for it.
 //!
-//! Order of writes: the intent is recorded before anything is mounted, and from then on what it
-//! holds cannot be removed; the mount is recorded after it is made; the record is dropped after
-//! the mount is gone. An attachment that is still `Preparing` was never acknowledged, and the mount
-//! of one that is `Waiting` was gone, so a mount that stands in its place is nobody's and is taken
-//! away before the next try.
+//! Order of writes: the intent is recorded before anything is mounted, and from then on what it holds
+//! cannot be removed; the number of the mount is recorded before the mount is put in place; the
+//! record is dropped after the mount is gone. So a mount of layerd's always has its number on the
+//! disk, and what stands at a target under another number is left alone, by Detach and by the
+//! repeated Attach. After a crash before the mount was put in place, the attachment is shown as
+//! waiting, as one whose mount was taken away; after a restart of the machine all are, as the
+//! numbers are those of one boot.
 //!
 //! layerd unmounts nothing on its own account: neither at start nor when an owner is silent.
 
 mod again;
+mod current;
 mod detach;
 mod fill;
 mod list;
@@ -118,15 +121,11 @@ impl Engine {
         // Held to the end: another call with one of these keys gets an answer that stays true.
         let keys: BTreeSet<&Key> = mounts.iter().map(|mount| &mount.key).collect();
         let _turns: Vec<_> = keys.into_iter().map(|key| self.turns.take(key)).collect();
-        wanted.sort_by_key(|one| {
-            (
-                one.target.as_deref().map_or(0, depth),
-                one.spec.target.depth(),
-            )
-        });
-        self.check_wanted(&wanted)?;
+        wanted.sort_by_key(|one| one.spec.target.depth());
+        self.check_wanted(owner, &wanted)?;
+        self.unmount_stale(&wanted)?;
         let mut done: Vec<Done> = Vec::new();
-        for one in &wanted {
+        for one in outer_first(&wanted) {
             match self.attach_one(owner, one) {
                 Ok(attached) => done.push(attached),
                 Err(cause) => {
@@ -135,22 +134,29 @@ impl Engine {
                 }
             }
         }
-        done.sort_by_key(|one| one.entry.spec.target.depth());
+        // As the container mounts them.
+        done.sort_by_cached_key(|one| {
+            let key = &one.entry.attachment.key;
+            wanted.iter().position(|wanted| wanted.key() == key)
+        });
         Ok(done.into_iter().map(|one| one.entry).collect())
     }
 
     /// Refuses a set of which one mount cannot be had, before anything is made for the others.
-    fn check_wanted(&self, wanted: &[Wanted<'_>]) -> Result<(), Error> {
+    fn check_wanted(&self, owner: &Owner, wanted: &[Wanted<'_>]) -> Result<(), Error> {
         let view = self.store.view();
-        let is_new = |one: &&Wanted<'_>| view.volumes().attachment(one.key()).is_none();
-        for one in wanted.iter().filter(is_new) {
+        for one in wanted {
+            if let Some(there) = view.volumes().attachment(one.key()) {
+                self.check_same(there, owner, one)?;
+                continue;
+            }
             let found = self.look_at(&one.spec, one.request.fill_from.as_ref())?;
             // What lies inside another target of the call is there once that one is mounted.
             let outer = wanted.iter().filter_map(|other| other.target.as_deref());
             if let Some(target) = &one.target
                 && !target::lies_inside(target, outer)
             {
-                self.refuse_occupied(target)?;
+                self.check_target(&one.spec, target, None)?;
                 self.refuse_other_kind(target, found.is_dir)?;
             }
         }
@@ -169,7 +175,8 @@ impl Engine {
             self.check_same(&there, owner, wanted)?;
             self.check_image(&self.store.view(), there.layer)?;
             let is_new = there.state == AttachState::Preparing;
-            let entry = if self.is_as_asked(&there)? {
+            let entry = if self.is_as_asked(&wanted.spec, &there)? {
+                self.ready_path(&wanted.spec, &there)?;
                 self.attachment_entry(there, &|_| true)?
             } else {
                 self.clear_place(&there)?;
@@ -242,8 +249,8 @@ impl Engine {
         })
     }
 
-    /// Fills and mounts what an intent is recorded for, and records that. `filling` says what became
-    /// of the filling, also after a failure.
+    /// Fills what an intent is recorded for, makes its mount, records that, and puts it in place.
+    /// `filling` says what became of the filling, also after a failure.
     fn finish(
         &self,
         wanted: &Wanted<'_>,
@@ -252,22 +259,20 @@ impl Engine {
     ) -> Result<Arc<Attachment>, Error> {
         let from = wanted.request.fill_from.as_ref();
         *filling = self.fill(&wanted.spec, attachment, from)?;
-        let mount = self.mount(&wanted.spec, attachment)?;
+        let made = self.make_mount(&wanted.spec, attachment)?;
+        let mount = made.as_ref().map(|made| made.at.clone());
         let attached = self
             .store
-            .set_attached(attachment.id, AttachState::Attached, mount.clone());
-        Ok(attached.inspect_err(|_| self.take_away(mount.as_ref()))?)
+            .set_attached(attachment.id, AttachState::Attached, mount)?;
+        made.map_or(Ok(()), |made| self.put_in_place(made))?;
+        Ok(attached)
     }
 
     fn forget_intent(&self, attachment: &Attachment) {
         if attachment.state != AttachState::Preparing {
             return;
         }
-        // This call left no mount. What stands where it was asked to mount is somebody else's.
-        let cleared = match attachment.target {
-            Some(_) => Ok(()),
-            None => self.clear_place(attachment),
-        };
+        let cleared = self.clear_place(attachment);
         let forgotten = cleared.and_then(|()| Ok(self.store.detach(attachment.id)?));
         if let Err(cause) = forgotten {
             warn!(
@@ -301,6 +306,19 @@ impl<'r> Wanted<'r> {
     fn key(&self) -> &Key {
         &self.request.key
     }
+}
+
+/// In the order given, but for those whose targets lie in other ones: they come after these.
+fn outer_first<'w, 'r>(wanted: &'w [Wanted<'r>]) -> Vec<&'w Wanted<'r>> {
+    let targets = || wanted.iter().filter_map(|one| one.target.as_deref());
+    let outer = |target: &Path| {
+        targets()
+            .filter(|outer| target::lies_inside(target, std::iter::once(*outer)))
+            .count()
+    };
+    let mut ordered: Vec<_> = wanted.iter().collect();
+    ordered.sort_by_cached_key(|one| one.target.as_deref().map_or(0, outer));
+    ordered
 }
 
 /// Number of names in a path.

@@ -310,6 +310,19 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// A mount would hide one that another attachment has.
+    #[error(
+        "a mount on {} would hide what attachment {key:?} has on {}; detach that first",
+        path.display(), inner.display(), key = key.as_str()
+    )]
+    WouldHide {
+        /// The target.
+        path: PathBuf,
+        /// The mount point below it.
+        inner: PathBuf,
+        /// Whose it is.
+        key: Key,
+    },
     /// What was asked for cannot be kept.
     #[error("{what} cannot be honoured here")]
     NotHonoured {
@@ -372,9 +385,10 @@ impl Error {
             Self::Random { .. } => ErrorKind::Internal,
             Self::Spec(_) => ErrorKind::Invalid,
             Self::SourceMissing { .. } => ErrorKind::Missing,
-            Self::NotCommitted { .. } | Self::Occupied { .. } | Self::NotHonoured { .. } => {
-                ErrorKind::Refused
-            }
+            Self::NotCommitted { .. }
+            | Self::Occupied { .. }
+            | Self::WouldHide { .. }
+            | Self::NotHonoured { .. } => ErrorKind::Refused,
             Self::AttachmentDrift { .. } => ErrorKind::Exists,
             Self::Mount(cause) => mount_kind(cause),
             Self::Place { cause, .. } => {

@@ -85,6 +85,8 @@ pub struct Options {
     pub unpack: UnpackOptions,
     /// How many layers are made ahead, so that Prepare need not wait for directories.
     pub spares: usize,
+    /// The socket that layerd is called on. Nothing is mounted over it.
+    pub socket: Option<PathBuf>,
     /// Share of the disk's bytes and inodes that an import leaves free, in percent.
     pub import_keep_percent: u64,
 }
@@ -99,6 +101,7 @@ impl Default for Options {
             rebase: false,
             unpack: UnpackOptions::default(),
             spares: 0,
+            socket: None,
             import_keep_percent: 5,
         }
     }

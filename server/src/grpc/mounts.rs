@@ -220,16 +220,23 @@ fn mount_spec(spec: &MountSpec) -> pb::MountSpec {
         r#type: kind.to_owned(),
         source: source.to_owned(),
         target: spec.target.to_string(),
-        access: access(spec.read_only).to_owned(),
+        access: access(spec).to_owned(),
         on_missing: said(policy),
         policy_origin: said(origin),
     }
 }
 
-fn access(read_only: ReadOnly) -> &'static str {
-    match read_only {
+/// The access that is promised. Mounts that propagate to a bind later are as writable as at their
+/// origin, so such a bind is read-only at its top alone.
+fn access(spec: &MountSpec) -> &'static str {
+    let propagates = match &spec.kind {
+        Kind::Bind(bind) => !bind.propagation.is_private(),
+        Kind::Volume(_) | Kind::Tmpfs(_) | Kind::Image(_) => false,
+    };
+    match spec.read_only {
         ReadOnly::Rw => "rw",
         ReadOnly::RoTop => "ro",
+        ReadOnly::RoRecursiveIfPossible if propagates => "ro",
         ReadOnly::RoRecursiveIfPossible => "ro-if-possible",
         ReadOnly::RoRecursiveRequired => "ro-recursive",
     }

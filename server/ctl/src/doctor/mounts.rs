@@ -6,7 +6,6 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use layerd_mounts::Slot;
 use layerd_mounts::mountinfo::Entry;
 
 use super::{Finding, quoted, some_of};
@@ -26,7 +25,7 @@ pub(crate) fn leaked(
     let own = root.join("mnt");
     let known: Vec<PathBuf> = attachments
         .iter()
-        .map(|attachment| own.join(Slot(attachment.id).to_string()))
+        .map(|attachment| own.join(attachment.id.to_string()))
         .collect();
     let is_left = |entry: &&Entry| after.iter().any(|other| other.id == entry.id);
     let leaked: Vec<String> = before
@@ -145,7 +144,7 @@ mod tests {
     const TABLE: &str = "\
 30 1 8:1 / / rw - ext4 /dev/sda1 rw
 31 30 0:40 / /r/mnt/1 rw - tmpfs none rw
-32 30 0:41 / /r/mnt/z rw - tmpfs none rw
+32 30 0:41 / /r/mnt/35 rw - tmpfs none rw
 33 30 0:50 / /run/web rw - overlay overlay rw,lowerdir=/r/l/1,upperdir=/r/l/2,workdir=/r/w/2
 34 30 0:51 / /run/db rw - overlay overlay rw,lowerdir=/r/l/1,upperdir=/r/l/3,workdir=/r/w/3
 35 30 0:51 / /run/db2 rw - overlay overlay rw,lowerdir=/r/l/1,upperdir=/r/l/3,workdir=/r/w/3
@@ -171,7 +170,7 @@ mod tests {
         let known = [attachment(1, "attached")];
         let found = leaked(&table, &known, &table, root).unwrap();
         assert_eq!(found.severity, Severity::Warning);
-        assert_eq!(found.mend, "umount /r/mnt/z");
+        assert_eq!(found.mend, "umount /r/mnt/35");
         let all = [attachment(1, "attached"), attachment(35, "attached")];
         assert_eq!(leaked(&table, &all, &table, root), None);
         let later: Vec<_> = table

@@ -1,17 +1,44 @@
-//! Mounting again what is recorded: after a restart of the machine, after a crash, or after somebody
-//! took the mount away.
+//! Mounting again what is recorded: after a restart of the machine, after a crash, after the mount was
+//! taken away, and where the source of a bind is another one by now, or has other mounts below it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use layerd_store::{AttachState, Attachment};
 use tracing::{debug, warn};
 
+use super::detach::inner_first;
 use super::fill::Filling;
+use super::target::lies_inside;
 use super::{AttachmentEntry, Wanted};
 use crate::events::Topic;
 use crate::{Engine, Error};
 
 impl Engine {
+    /// Takes away the mounts of a call that are to be made anew, and those of it that stand inside,
+    /// innermost first. Nothing was changed if a source cannot be had.
+    pub(super) fn unmount_stale(&self, wanted: &[Wanted<'_>]) -> Result<(), Error> {
+        let view = self.store.view();
+        let (mut stale, mut current) = (Vec::new(), Vec::new());
+        for one in wanted {
+            let Some(there) = view.volumes().attachment(one.key()) else {
+                continue;
+            };
+            if self.is_as_asked(&one.spec, there)? {
+                current.push(there.clone());
+                continue;
+            }
+            self.check_held(&one.spec, there)?;
+            stale.push(there.clone());
+        }
+        let outer: Vec<_> = stale.iter().filter_map(|one| mount_point(one)).collect();
+        let outer = || outer.iter().map(PathBuf::as_path);
+        current.retain(|one| mount_point(one).is_some_and(|path| lies_inside(&path, outer())));
+        stale.extend(current);
+        inner_first(&mut stale);
+        stale.iter().try_for_each(|one| self.clear_place(one))
+    }
+
     /// Mounts again what is recorded and whose mount is gone, at a place where nothing stands. What
     /// was acknowledged goes on to hold what it holds, also if this fails.
     pub(super) fn attach_again(
@@ -19,19 +46,17 @@ impl Engine {
         wanted: &Wanted<'_>,
         there: &Attachment,
     ) -> Result<AttachmentEntry, Error> {
-        if let Some(target) = &wanted.target {
-            self.refuse_occupied(target)?;
-        }
+        let made = self.ready_source(&wanted.spec)?;
         let mut filling = Filling::None;
         if there.state == AttachState::Preparing {
             let finished = self.finish(wanted, there, &mut filling);
-            let finished = finished.inspect_err(|_| self.forget_intent(there))?;
+            let finished = finished.inspect_err(|_| {
+                self.forget_intent(there);
+                self.take_back(&made, false);
+            })?;
             return self.attached(finished, filling, false);
         }
-        let intent = self
-            .store
-            .set_attached(there.id, AttachState::Waiting, None)?;
-        let finished = self.finish(wanted, &intent, &mut filling);
+        let finished = self.finish(wanted, there, &mut filling);
         let finished = finished.inspect_err(|_| self.wait_on(there))?;
         self.attached(finished, filling, false)
     }
@@ -69,4 +94,10 @@ impl Engine {
             );
         }
     }
+}
+
+/// Where an attachment is mounted.
+fn mount_point(attachment: &Attachment) -> Option<PathBuf> {
+    let mount = attachment.mount.as_ref();
+    mount.map(|mount| PathBuf::from(&mount.target))
 }

@@ -63,7 +63,9 @@ impl Engine {
         }
         // Who has it mounted would go on with the empty content that is exchanged away.
         let mut holders = view.volumes().holders(id);
-        if let Some(other) = holders.find(|other| other.state == AttachState::Attached) {
+        if let Some(other) =
+            holders.find(|other| other.id != attachment.id && other.state == AttachState::Attached)
+        {
             let key = other.key.as_str();
             return Ok(Filling::Without(format!("it is in use by {key:?}")));
         }

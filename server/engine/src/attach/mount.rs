@@ -17,19 +17,32 @@ use crate::spec::{self, Bind, Kind, Made, MountSpec, Tmpfs, TmpfsSize};
 use crate::volumes::slot;
 use crate::{Engine, Error};
 
+/// A mount that was made and stands nowhere yet.
+pub(super) struct MadeMount {
+    tree: Tree,
+    target: Handle,
+    /// What is recorded of it.
+    pub(super) at: MountedAt,
+}
+
 impl Engine {
-    /// Mounts what an attachment needs mounted; `None` if a path is all a runtime needs.
-    pub(super) fn mount(
+    /// Makes the mount that an attachment needs; `None` if a path is all a runtime needs.
+    pub(super) fn make_mount(
         &self,
         spec: &MountSpec,
         attachment: &Attachment,
-    ) -> Result<Option<MountedAt>, Error> {
+    ) -> Result<Option<MadeMount>, Error> {
         let Some(place) = self.place(spec, attachment) else {
             return Ok(None);
         };
-        let tree = self.tree(spec, attachment)?;
+        // Made first, it has the lower number: whoever unmounts by the mount table meets it last.
         if attachment.target.is_none() {
-            self.make_place(&place, tree.is_dir()?)?;
+            self.private_folder()?;
+        }
+        let tree = self.tree(spec, attachment)?;
+        match attachment.target {
+            Some(_) => self.check_target(spec, &place, Some(attachment.id))?,
+            None => self.make_place(&place, tree.is_dir()?)?,
         }
         let target = self.mounter.open_source(&place, Symlinks::Refuse)?;
         self.refuse_occupied(&place)?;
@@ -38,8 +51,8 @@ impl Engine {
             Effective::Top => "ro",
             Effective::Recursive => "ro-recursive",
         };
-        let made = self.mounter.attach(tree, &target)?;
-        Ok(Some(MountedAt {
+        let made = tree.attached();
+        let at = MountedAt {
             target: place.display().to_string(),
             unique_id: made.id,
             last_id: made.last_id,
@@ -47,20 +60,35 @@ impl Engine {
             inode: made.inode,
             boot: self.boot.clone(),
             access: access.to_owned(),
-        }))
+        };
+        Ok(Some(MadeMount { tree, target, at }))
     }
 
-    /// Whether an attachment is acknowledged and its mount, if it has one, is there.
-    pub(super) fn is_as_asked(&self, attachment: &Attachment) -> Result<bool, Error> {
+    /// Puts a mount in place whose number is recorded.
+    pub(super) fn put_in_place(&self, made: MadeMount) -> Result<(), Error> {
+        self.mounter.attach(made.tree, &made.target)?;
+        Ok(())
+    }
+
+    /// Whether an attachment is acknowledged and its mount, if it has one, is there and shows what
+    /// mounting its source anew would.
+    pub(super) fn is_as_asked(
+        &self,
+        spec: &MountSpec,
+        attachment: &Attachment,
+    ) -> Result<bool, Error> {
         if attachment.state != AttachState::Attached {
             return Ok(false);
         }
         match &attachment.mount {
             None => Ok(true),
             Some(mount) if mount.boot != self.boot => Ok(false),
-            Some(mount) => Ok(self
-                .mounter
-                .is_mounted(Path::new(&mount.target), &as_recorded(mount))?),
+            Some(mount) => {
+                let recorded = as_recorded(mount);
+                let target = Path::new(&mount.target);
+                Ok(self.mounter.is_mounted(target, &recorded)?
+                    && self.is_current(spec, attachment, &recorded)?)
+            }
         }
     }
 
@@ -68,57 +96,33 @@ impl Engine {
         self.clear_place_as(attachment, false)
     }
 
-    /// Takes away the mount of an attachment, recorded or not.
+    /// Takes away the mount of an attachment: the one that is recorded, wherever others stand.
     pub(super) fn clear_place_as(&self, attachment: &Attachment, lazy: bool) -> Result<(), Error> {
         let mode = if lazy {
             DetachMode::Lazy
         } else {
             DetachMode::Normal
         };
-        if let Some(mount) = attachment
-            .mount
-            .as_ref()
-            .filter(|mount| mount.boot == self.boot)
-        {
+        let of_this_boot = |mount: &&MountedAt| mount.boot == self.boot;
+        if let Some(mount) = attachment.mount.as_ref().filter(of_this_boot) {
             let expected = as_recorded(mount);
             self.mounter
                 .detach(Path::new(&mount.target), &expected, mode)?;
-        } else if attachment.mount.is_none() && attachment.state != AttachState::Attached {
-            let target = attachment.target.as_ref().map(PathBuf::from);
-            for place in target.into_iter().chain([self.own_place(attachment)]) {
-                self.clear_unrecorded(&place, mode)?;
-            }
         }
+        self.clear_own_place(&self.own_place(attachment), mode)?;
         self.remove_place(attachment)
     }
 
-    /// Takes away a mount that could not be recorded.
-    pub(super) fn take_away(&self, mount: Option<&MountedAt>) {
-        let Some(mount) = mount else { return };
-        let expected = as_recorded(mount);
-        let gone = self
-            .mounter
-            .detach(Path::new(&mount.target), &expected, DetachMode::Normal);
-        if let Err(cause) = gone {
-            tracing::warn!(
-                error = &cause as &dyn std::error::Error,
-                place = mount.target,
-                "take away a mount that could not be recorded"
-            );
-        }
-    }
-
-    /// An intent whose mount was made but not recorded: nobody was told of it.
-    fn clear_unrecorded(&self, place: &Path, mode: DetachMode) -> Result<(), Error> {
-        let Some(folder) = place.parent().filter(|folder| folder.exists()) else {
+    /// Takes away the image that an interrupted call put at the attachment's own place to take a
+    /// part of it. It has no record; nothing but layerd mounts below its private folder.
+    fn clear_own_place(&self, place: &Path, mode: DetachMode) -> Result<(), Error> {
+        if !place.exists() || !self.is_mount_point(place)? {
             return Ok(());
-        };
-        let standing = self
-            .mounter
-            .mounts_below(folder)?
-            .into_iter()
-            .filter(|entry| entry.target == place);
-        for entry in standing {
+        }
+        let folder = self.root.join("mnt");
+        let mut standing = self.mounter.mounts_below(&folder)?;
+        standing.retain(|entry| entry.target == place);
+        for entry in standing.into_iter().rev() {
             let handle = self.mounter.open_source(place, Symlinks::Refuse)?;
             let expected = Attached {
                 id: entry.id,
@@ -156,7 +160,12 @@ impl Engine {
             Kind::Volume(volume) => volume.subpath.is_some(),
             Kind::Image(_) => true,
             // A private mount of ours would cut the propagation that was asked for.
-            Kind::Bind(bind) => is_private(bind.propagation),
+            // The directories above the data root are root's alone to turn elsewhere, and a copy of
+            // all mounts of the host would keep alive what is unmounted there.
+            Kind::Bind(bind) => {
+                bind.propagation.is_private()
+                    && (bind.idmap.is_some() || !self.is_above_root(bind.source.as_path()))
+            }
             Kind::Tmpfs(_) => false,
         };
         needs_own.then(|| self.own_place(attachment))
@@ -166,31 +175,42 @@ impl Engine {
         self.root.join("mnt").join(attachment.id.to_string())
     }
 
-    fn make_place(&self, place: &Path, is_dir: bool) -> Result<(), Error> {
+    /// The folder of the places of layerd's own, and the mount that keeps those below it private.
+    fn private_folder(&self) -> Result<(), Error> {
         let folder = self.root.join("mnt");
-        let fail = |cause| Error::Place {
-            path: place.to_owned(),
-            cause,
-        };
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&folder)
-            .map_err(fail)?;
+            .map_err(|cause| Error::Place {
+                path: folder.clone(),
+                cause,
+            })?;
         self.mounter.private_root(&folder)?;
-        if !is_dir {
-            return fs::File::create(place).map(drop).map_err(fail);
-        }
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(place)
-            .map_err(fail)
+        Ok(())
+    }
+
+    fn make_place(&self, place: &Path, is_dir: bool) -> Result<(), Error> {
+        let made = match is_dir {
+            false => fs::File::create(place).map(drop),
+            true => fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(place),
+        };
+        made.map_err(|cause| Error::Place {
+            path: place.to_owned(),
+            cause,
+        })
     }
 
     fn remove_place(&self, attachment: &Attachment) -> Result<(), Error> {
         let place = self.own_place(attachment);
-        let removed = fs::remove_dir(&place).or_else(|_| fs::remove_file(&place));
+        let removed = match fs::symlink_metadata(&place) {
+            Ok(found) if found.is_dir() => fs::remove_dir(&place),
+            Ok(_) => fs::remove_file(&place),
+            Err(cause) => Err(cause),
+        };
         match removed {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::Place { path: place, cause })
@@ -199,21 +219,24 @@ impl Engine {
         }
     }
 
-    /// What stands there later must be ours: see [`clear_unrecorded`](Self::clear_unrecorded).
     pub(super) fn refuse_occupied(&self, place: &Path) -> Result<(), Error> {
+        match self.is_mount_point(place)? {
+            false => Ok(()),
+            true => Err(Error::Occupied {
+                path: place.to_owned(),
+            }),
+        }
+    }
+
+    fn is_mount_point(&self, place: &Path) -> Result<bool, Error> {
         let Some(folder) = place.parent() else {
-            return Ok(());
+            return Ok(true);
         };
         let [folder, top] = [folder, place].map(|path| {
             let found = self.mounter.open_source(path, Symlinks::Refuse)?;
             found.mount_id()
         });
-        if folder? == top? {
-            return Ok(());
-        }
-        Err(Error::Occupied {
-            path: place.to_owned(),
-        })
+        Ok(folder? != top?)
     }
 
     /// Refuses to put a directory on a file, or a file on a directory.
@@ -250,10 +273,12 @@ impl Engine {
                     None => data,
                 })
             }
-            Kind::Bind(bind) => Some(
-                self.mounter
-                    .open_source(Path::new(bind.source.as_str()), Symlinks::Follow)?,
-            ),
+            Kind::Bind(bind) => {
+                let path = bind.source.as_path();
+                let found = self.mounter.open_source(path, Symlinks::Follow)?;
+                self.refuse_own(&found, path)?;
+                Some(found)
+            }
             Kind::Image(_) | Kind::Tmpfs(_) => None,
         })
     }
@@ -262,7 +287,11 @@ impl Engine {
         let source = self.source(spec, attachment.volume)?;
         match (&spec.kind, source) {
             (Kind::Volume(_), Some(source)) => {
-                let options = bind_options(spec, true, Propagation::Private, None);
+                let options = BindOptions {
+                    recursive: true,
+                    read_only: read_only(spec.read_only),
+                    ..BindOptions::default()
+                };
                 Ok(self.mounter.bind(&source, &options)?)
             }
             (Kind::Bind(bind), Some(source)) => self.bound(spec, bind, &source),
@@ -281,8 +310,10 @@ impl Engine {
         bind: &Bind,
         source: &Handle,
     ) -> Result<Tree, Error> {
-        let ids = id_maps(bind, source)?;
-        let options = bind_options(spec, bind.recursive, propagation(bind.propagation), ids);
+        let options = BindOptions {
+            ids: id_maps(bind, source)?,
+            ..self.bind_options(spec, bind)
+        };
         Ok(self.mounter.bind(source, &options)?)
     }
 
@@ -317,7 +348,7 @@ impl Engine {
 
     /// A file or folder of an image. Before Linux 6.15 the kernel clones only out of what stands
     /// somewhere, so the whole stands for a moment at the attachment's own place; an interrupted
-    /// call leaves it to [`clear_unrecorded`](Self::clear_unrecorded).
+    /// call leaves it to [`clear_own_place`](Self::clear_own_place).
     fn part_of_image(
         &self,
         whole: Tree,
@@ -326,6 +357,7 @@ impl Engine {
         attachment: &Attachment,
     ) -> Result<Tree, Error> {
         let place = self.own_place(attachment);
+        self.private_folder()?;
         self.make_place(&place, true)?;
         let target = self.mounter.open_source(&place, Symlinks::Refuse)?;
         let standing = self.mounter.attach(whole, &target)?;
@@ -351,7 +383,7 @@ impl Engine {
     }
 }
 
-fn as_recorded(mount: &MountedAt) -> Attached {
+pub(super) fn as_recorded(mount: &MountedAt) -> Attached {
     Attached {
         id: mount.unique_id,
         last_id: mount.last_id,
@@ -360,31 +392,13 @@ fn as_recorded(mount: &MountedAt) -> Attached {
     }
 }
 
-fn bind_options(
-    spec: &MountSpec,
-    recursive: bool,
-    propagation: Propagation,
-    ids: Option<IdMaps>,
-) -> BindOptions {
-    BindOptions {
-        recursive,
-        read_only: match spec.read_only {
-            spec::ReadOnly::Rw => ReadOnly::Writable,
-            spec::ReadOnly::RoTop => ReadOnly::Top,
-            spec::ReadOnly::RoRecursiveIfPossible => ReadOnly::RecursiveIfPossible,
-            spec::ReadOnly::RoRecursiveRequired => ReadOnly::RecursiveRequired,
-        },
-        propagation,
-        ids,
-        ..BindOptions::default()
+pub(super) fn read_only(wanted: spec::ReadOnly) -> ReadOnly {
+    match wanted {
+        spec::ReadOnly::Rw => ReadOnly::Writable,
+        spec::ReadOnly::RoTop => ReadOnly::Top,
+        spec::ReadOnly::RoRecursiveIfPossible => ReadOnly::RecursiveIfPossible,
+        spec::ReadOnly::RoRecursiveRequired => ReadOnly::RecursiveRequired,
     }
-}
-
-pub(super) fn is_private(propagation: spec::Propagation) -> bool {
-    matches!(
-        propagation,
-        spec::Propagation::Private | spec::Propagation::Rprivate
-    )
 }
 
 pub(super) fn propagation(wanted: spec::Propagation) -> Propagation {

@@ -3,7 +3,7 @@
 use layerd_store::Attachment;
 
 use crate::Engine;
-use crate::spec::{Kind, MountSpec, Propagation, ReadOnly, Tmpfs, TmpfsSize};
+use crate::spec::{Bind, Kind, MountSpec, Propagation, ReadOnly, Tmpfs, TmpfsSize};
 use crate::volumes::slot;
 
 /// One entry of `mounts` in config.json.
@@ -41,8 +41,14 @@ impl Engine {
                 )
             }
             Kind::Bind(wanted) => {
+                let by_runtime = mounted.is_none();
                 let source = mounted.unwrap_or_else(|| wanted.source.as_str().to_owned());
-                bind(source, wanted.recursive, wanted.propagation)
+                let mut bind = bind(source, wanted.recursive, wanted.propagation);
+                // A mount of layerd's is read-only below already.
+                if by_runtime && is_recursive_if_possible(spec, wanted) {
+                    bind.options.push("rro".to_owned());
+                }
+                bind
             }
             Kind::Image(_) => {
                 let mut image = bind(mounted.unwrap_or_default(), true, Propagation::Rprivate);
@@ -61,6 +67,14 @@ impl Engine {
             },
         }]
     }
+}
+
+/// Whether a runtime that knows how is to make the mounts below read-only, too. What propagates later
+/// is as writable as at its origin, so nothing of the kind is asked of binds that propagate.
+fn is_recursive_if_possible(spec: &MountSpec, bind: &Bind) -> bool {
+    spec.read_only == ReadOnly::RoRecursiveIfPossible
+        && bind.recursive
+        && bind.propagation.is_private()
 }
 
 fn bind_options(read_only: ReadOnly, recursive: bool, propagation: Propagation) -> Vec<String> {

@@ -174,6 +174,7 @@ impl Engine {
     fn look_above(&self, bind: &Bind) -> Result<(), Error> {
         let path = Path::new(bind.source.as_str());
         let (above, _) = self.mounter.open_existing(path, Symlinks::Follow)?;
+        self.refuse_own(&above, path)?;
         self.mounter
             .check_propagation(&above, propagation(bind.propagation))?;
         Ok(())
@@ -231,6 +232,17 @@ impl Engine {
             Kind::Tmpfs(_) => {}
         }
         Ok(ground)
+    }
+
+    /// Finds or makes the source of an attachment that is to be mounted anew.
+    pub(super) fn ready_source(&self, spec: &MountSpec) -> Result<MadeSource, Error> {
+        let mut made = MadeSource::default();
+        if let Kind::Bind(bind) = &spec.kind
+            && let Decision::Create(kind, _) = self.look_at(spec, None)?.decision
+        {
+            made.paths = self.make_host_path(bind.source.as_str(), kind)?;
+        }
+        Ok(made)
     }
 
     /// Takes back what a failed call made, unless it is in use or holds something by now: a volume

@@ -1,11 +1,107 @@
 //! Where layerd may be told to mount.
+//!
+//! Not on the root directory, nor on the data root or one above it, nor on what holds the socket:
+//! the mount would hide layerd's own files from it. Nor inside the data root. Directories are
+//! compared by device and inode, not by path, as a bind mount of them can be a peer.
 
 use std::path::{Path, PathBuf};
 
-use layerd_store::BadInput;
+use layerd_mounts::mounter::{Identity, Symlinks};
+use layerd_store::{AttachmentId, BadInput};
 
-use crate::Error;
-use crate::spec::HostPath;
+use super::mount::as_recorded;
+use crate::spec::{HostPath, Kind, MountSpec};
+use crate::{Engine, Error};
+
+impl Engine {
+    /// Checks a target, which must be there, for attachment `own`, or a new one. Symlinks in it are
+    /// refused.
+    ///
+    /// # Errors
+    /// `Invalid` naming the rule it breaks, `Refused` if something is mounted there, or below it for
+    /// another attachment, `Missing`.
+    pub(super) fn check_target(
+        &self,
+        spec: &MountSpec,
+        path: &Path,
+        own: Option<AttachmentId>,
+    ) -> Result<(), Error> {
+        let lineage = self
+            .mounter
+            .open_source(path, Symlinks::Refuse)?
+            .lineage()?;
+        if let Some(rule) = self.rule_broken(spec, &lineage)? {
+            let rule = format!("{:?} {rule}", path.display());
+            return Err(BadInput::new("target_path", rule).into());
+        }
+        self.refuse_occupied(path)?;
+        self.refuse_to_hide(path, own)
+    }
+
+    /// The rule that a target breaks; `lineage` is its own.
+    fn rule_broken(&self, spec: &MountSpec, lineage: &[Identity]) -> Result<Option<String>, Error> {
+        let [at, above @ ..] = lineage else {
+            return Ok(None);
+        };
+        if above.is_empty() {
+            return Ok(Some("is the root directory of the host".to_owned()));
+        }
+        let shown = self.root.display();
+        let root = self.mounter.open_source(&self.root, Symlinks::Follow)?;
+        let root = root.lineage()?;
+        if root.first().is_some_and(|root| lineage.contains(root)) {
+            return Ok(Some(format!("lies in layerd's data directory {shown}")));
+        }
+        if root.contains(at) {
+            let rule = format!("holds layerd's data directory {shown}, which a mount would hide");
+            return Ok(Some(rule));
+        }
+        if let Some(socket) = &self.options.socket
+            && let Ok((found, _)) = self.mounter.open_existing(socket, Symlinks::Follow)
+            && found.lineage()?.contains(at)
+        {
+            let socket = socket.display();
+            let rule = format!("holds layerd's socket {socket}, which a mount would hide");
+            return Ok(Some(rule));
+        }
+        if let Kind::Bind(bind) = &spec.kind
+            && !bind.propagation.is_private()
+            && let Ok(source) = self.identity(bind.source.as_path())
+            && above.contains(&source)
+        {
+            return Ok(Some(format!(
+                "lies in the source {}, and with {} propagation the mount would receive itself; \
+                 use private propagation",
+                bind.source,
+                bind.propagation.as_str()
+            )));
+        }
+        Ok(None)
+    }
+
+    /// Refuses a target above a mount that stands for another attachment.
+    fn refuse_to_hide(&self, path: &Path, own: Option<AttachmentId>) -> Result<(), Error> {
+        let view = self.store.view();
+        for other in view.volumes().attachments() {
+            let Some(mount) = other.mount.as_ref().filter(|_| Some(other.id) != own) else {
+                continue;
+            };
+            let inner = Path::new(&mount.target);
+            if mount.boot == self.boot
+                && inner != path
+                && inner.starts_with(path)
+                && self.mounter.is_mounted(inner, &as_recorded(mount))?
+            {
+                return Err(Error::WouldHide {
+                    path: path.to_owned(),
+                    inner: inner.to_owned(),
+                    key: other.key.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
 
 /// The shortest form of a target. As no symlink in a target is followed, it leads to the same place.
 pub(super) fn clean(target: &Path) -> Result<PathBuf, Error> {

@@ -1,7 +1,10 @@
 //! Attachments on the real kernel. Every test has a mount namespace of its own.
 
+mod binds;
 mod nested;
+mod proof;
 mod sources;
+mod targets;
 mod together;
 mod undone;
 
@@ -13,8 +16,9 @@ use layerd_mounts::fake::Fake;
 use layerd_mounts::mounter::{KernelMounter, Mounter};
 use layerd_mounts::rig::{LoopDisk, enter_private_mounts};
 use layerd_store::{Commit, Create, Key, Kind, Labels, Owner};
+use nix::mount::{MntFlags, MsFlags};
 
-use super::Attach;
+use super::{Attach, Wanted};
 use crate::{AttachmentEntry, Engine, Error, Options};
 
 /// An engine on a tmpfs, and directories of the host beside it.
@@ -25,11 +29,22 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
+        Self::with(|_| Options::default())
+    }
+
+    /// With options that depend on where the disk is.
+    fn with(options: impl FnOnce(&Path) -> Options) -> Self {
         enter_private_mounts();
         let disk = LoopDisk::tmpfs();
-        fs::create_dir(disk.path().join("root")).unwrap();
-        let engine = open(disk.path());
+        let engine = open(disk.path(), options(disk.path()));
         Self { engine, disk }
+    }
+
+    /// Starts the daemon anew.
+    fn reopen(&mut self) {
+        let elsewhere = tempfile::tempdir().unwrap();
+        self.engine = open(elsewhere.path(), Options::default());
+        self.engine = open(self.disk.path(), Options::default());
     }
 
     /// A directory of the host, made if need be.
@@ -84,24 +99,42 @@ impl Host {
     }
 }
 
-/// What a test mounted beside the daemon goes with its namespace; the disk must be free before.
+/// What a test mounted itself goes, too: the disk must be free.
 impl Drop for Host {
     fn drop(&mut self) {
-        let flags = nix::mount::MntFlags::MNT_DETACH;
-        for mount in KernelMounter::new()
-            .mounts_below(self.disk.path())
-            .unwrap_or_default()
-            .iter()
-            .rev()
-        {
-            let _ = nix::mount::umount2(&mount.target, flags);
+        let all = KernelMounter::new().mounts_below(self.disk.path());
+        for mount in all.unwrap_or_default().iter().rev() {
+            let _ = nix::mount::umount2(&mount.target, MntFlags::UMOUNT_NOFOLLOW);
         }
     }
 }
 
-fn open(disk: &Path) -> Engine {
+fn open(disk: &Path, options: Options) -> Engine {
     let root = disk.join("root");
-    Engine::open(&root, Arc::new(Fake::default()), Options::default()).unwrap()
+    fs::create_dir_all(&root).unwrap();
+    Engine::open(&root, Arc::new(Fake::default()), options).unwrap()
+}
+
+fn mount_with(source: &Path, target: &Path, kind: Option<&str>, flags: MsFlags) {
+    nix::mount::mount(Some(source), target, kind, flags, None::<&str>).unwrap();
+}
+
+/// A tmpfs of another's.
+fn tmpfs(target: &Path) {
+    mount_with(Path::new("theirs"), target, Some("tmpfs"), MsFlags::empty());
+}
+
+/// A bind of another's.
+fn bind_onto(source: &Path, target: &Path) {
+    mount_with(source, target, None, MsFlags::MS_BIND);
+}
+
+fn propagate(target: &Path, flag: MsFlags) {
+    mount_with(Path::new("none"), target, None, flag);
+}
+
+fn umount(target: &Path) {
+    nix::mount::umount2(target, MntFlags::UMOUNT_NOFOLLOW).unwrap();
 }
 
 fn owner() -> Owner {

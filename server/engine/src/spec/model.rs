@@ -276,6 +276,12 @@ impl Propagation {
         }
     }
 
+    /// Whether no mount made later shows on the other side.
+    #[must_use]
+    pub fn is_private(self) -> bool {
+        matches!(self, Self::Private | Self::Rprivate)
+    }
+
     /// Case matters.
     pub(super) fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == word)

@@ -1,0 +1,127 @@
+//! Binds of host paths: which are taken, what comes along, and whether a mount still shows its source.
+//!
+//! A bind inside the data root is refused: what layerd keeps there is given out by the name of a
+//! volume or snapshot, which also holds it. The socket is the exception. A bind of a directory above
+//! the data root takes none of layerd's own mounts along: the private folder is unbindable, and what
+//! layerd mounted elsewhere is named to be left out.
+
+use std::fs;
+use std::path::Path;
+
+use layerd_mounts::mounter::{
+    Attached, BindOptions, Handle, Identity, MountError, MountId, Symlinks,
+};
+use layerd_store::{Attachment, BadInput};
+
+use super::mount::{propagation, read_only};
+use crate::spec::{Bind, Kind, MountSpec};
+use crate::{Engine, Error};
+
+impl Engine {
+    /// Makes sure of what a runtime binds by its path: it is there, or made, and may be bound.
+    pub(super) fn ready_path(
+        &self,
+        spec: &MountSpec,
+        attachment: &Attachment,
+    ) -> Result<(), Error> {
+        match attachment.mount {
+            Some(_) => Ok(()),
+            None => self.ready_source(spec).map(drop),
+        }
+    }
+
+    /// Checks that what an attachment shows can be mounted anew, before the old mount goes.
+    pub(super) fn check_held(
+        &self,
+        spec: &MountSpec,
+        attachment: &Attachment,
+    ) -> Result<(), Error> {
+        match &spec.kind {
+            Kind::Bind(_) => self.look_at(spec, None).map(drop),
+            Kind::Volume(_) | Kind::Image(_) | Kind::Tmpfs(_) => {
+                self.source(spec, attachment.volume).map(drop)
+            }
+        }
+    }
+
+    /// Whether a mount shows what mounting its source anew would.
+    pub(super) fn is_current(
+        &self,
+        spec: &MountSpec,
+        attachment: &Attachment,
+        mount: &Attached,
+    ) -> Result<bool, Error> {
+        let source = match self.source(spec, attachment.volume) {
+            Ok(Some(source)) => source,
+            Ok(None) => return Ok(true),
+            Err(Error::Mount(MountError::Missing { .. } | MountError::NotADirectory { .. })) => {
+                return Ok(false);
+            }
+            Err(cause) => return Err(cause),
+        };
+        let options = match &spec.kind {
+            Kind::Bind(bind) => self.bind_options(spec, bind),
+            Kind::Volume(_) | Kind::Image(_) | Kind::Tmpfs(_) => BindOptions::default(),
+        };
+        Ok(self.mounter.is_current(mount, &source, &options)?)
+    }
+
+    /// How a bind is made, but for its id mappings.
+    pub(super) fn bind_options(&self, spec: &MountSpec, bind: &Bind) -> BindOptions {
+        let without = match bind.propagation.is_private() && bind.recursive {
+            true => self.own_mounts_below(bind.source.as_path()),
+            false => Vec::new(),
+        };
+        BindOptions {
+            recursive: bind.recursive,
+            read_only: read_only(spec.read_only),
+            propagation: propagation(bind.propagation),
+            without,
+            ..BindOptions::default()
+        }
+    }
+
+    /// The mounts that stand below a path for attachments.
+    fn own_mounts_below(&self, path: &Path) -> Vec<MountId> {
+        let Ok(real) = fs::canonicalize(path) else {
+            return Vec::new();
+        };
+        let view = self.store.view();
+        let all = view.volumes().attachments();
+        let mounts = all.filter_map(|one| one.mount.as_ref());
+        mounts
+            .filter(|mount| mount.boot == self.boot && Path::new(&mount.target).starts_with(&real))
+            .map(|mount| mount.unique_id)
+            .collect()
+    }
+
+    /// Whether a path, without symlinks, is that of a directory above the data root.
+    pub(super) fn is_above_root(&self, path: &Path) -> bool {
+        fs::canonicalize(&self.root).is_ok_and(|root| root.starts_with(path))
+    }
+
+    /// Refuses the data root and what lies in it, by whatever path it was reached.
+    pub(super) fn refuse_own(&self, source: &Handle, path: &Path) -> Result<(), Error> {
+        let lineage = source.lineage()?;
+        let is_socket = || {
+            let socket = self.options.socket.as_deref();
+            socket.is_some_and(|socket| self.identity(socket).ok().as_ref() == lineage.first())
+        };
+        if !lineage.contains(&self.identity(&self.root)?) || is_socket() {
+            return Ok(());
+        }
+        let rule = format!(
+            "{:?} lies in layerd's data directory {}; what layerd keeps is mounted by its name: a \
+             volume with `-v NAME:PATH`, a snapshot with `type=image`",
+            path.display(),
+            self.root.display()
+        );
+        Err(BadInput::new("source", rule).into())
+    }
+
+    /// Device and inode of what a path leads to.
+    pub(super) fn identity(&self, path: &Path) -> Result<Identity, Error> {
+        let found = self.mounter.open_source(path, Symlinks::Follow)?;
+        Ok((found.device(), found.inode()))
+    }
+}
