@@ -30,6 +30,7 @@ use nix::fcntl::{Flock, FlockArg};
 use sled::transaction::{
     ConflictableTransactionError, TransactionError, Transactional, TransactionalTree,
 };
+use tracing::warn;
 
 use crate::codec::{Assembly, Meta, Table, VALUE_MAX, row_hash, rows};
 use crate::database::write_error;
@@ -117,8 +118,7 @@ impl Trouble {
 impl Db {
     /// Whether there is a database in `folder`, whatever its state.
     pub(crate) fn exists(folder: &Path) -> bool {
-        let place = Place::new(folder);
-        place.db.exists() || place.touched.exists()
+        !Place::new(folder).sources().is_empty()
     }
 
     /// Opens the database in `folder`, or creates it if this is a `fresh` store, and reads all
@@ -130,12 +130,21 @@ impl Db {
             place.create()?;
         }
         if !place.db.exists() {
-            let what = "it is missing".to_owned();
-            return Err(Error::Damaged {
-                path: place.db,
-                what,
-            });
+            return Err(place.missing());
         }
+        let mut opened = Self::open_kept(&place);
+        if matches!(opened, Err(Error::Damaged { .. })) && place.touched.exists() {
+            place.put_touched_back()?;
+            opened = Self::open_kept(&place);
+        }
+        let opened = opened?;
+        // Not before: see `Place::sources`.
+        remove_folder(&place.touched)?;
+        Ok(opened)
+    }
+
+    /// Opens the database; if that fails, it is as it was before.
+    fn open_kept(place: &Place) -> Result<Opened, Error> {
         let has_copy = place.keep_copy()?;
         let opened = catch_unwind(AssertUnwindSafe(|| Self::open_and_read(&place.db)));
         let opened = opened.unwrap_or_else(|_| Err("opening it panics".to_owned().into()));
@@ -145,10 +154,14 @@ impl Db {
                 Ok(opened)
             }
             Err(trouble) => {
-                if has_copy {
-                    place.put_copy_back()?;
+                if has_copy && let Err(cause) = place.put_copy_back() {
+                    // As a kill while it was opened leaves it, which the next opening copes with.
+                    warn!(
+                        error = &cause as &dyn std::error::Error,
+                        "put back the copy of the database"
+                    );
                 }
-                Err(trouble.of(place.db))
+                Err(trouble.of(place.db.clone()))
             }
         }
     }
@@ -156,27 +169,24 @@ impl Db {
     /// Reads a copy of the database in `folder`, made in `spare`.
     pub(crate) fn inspect(folder: &Path, spare: &Path) -> Result<Opened, Error> {
         let place = Place::new(folder);
-        let source = if place.touched.exists() {
-            &place.copy
-        } else {
-            &place.db
-        };
-        if !source.exists() {
-            let (path, what) = (source.clone(), "it is missing".to_owned());
-            return Err(Error::Damaged { path, what });
-        }
-        copy_folder(source, &spare.join("db")).map_err(io_error("copy the database", source))?;
         let witness = folder.join("sequence");
         if witness.exists() {
             fs::copy(&witness, spare.join("sequence")).map_err(io_error("copy", &witness))?;
         }
-        Self::open(spare, false).map_err(|error| match error {
-            Error::Damaged { what, .. } => Error::Damaged {
-                path: source.clone(),
-                what,
-            },
-            other => other,
-        })
+        let mut trouble = None;
+        for source in place.sources() {
+            remove_folder(&spare.join("db"))?;
+            let copied = copy_folder(source, &spare.join("db"));
+            copied.map_err(io_error("copy the database", source))?;
+            match Self::open(spare, false) {
+                Err(Error::Damaged { what, .. }) => {
+                    let path = source.to_owned();
+                    trouble.get_or_insert(Error::Damaged { path, what });
+                }
+                other => return other,
+            }
+        }
+        Err(trouble.unwrap_or_else(|| place.missing()))
     }
 
     /// Builds a database that holds exactly what `view` does, with an empty journal, in the place of
@@ -202,10 +212,9 @@ impl Db {
             }
         }
         db.commit_next(&portion, ids_below)?;
-        let old = folder.join(format!("db.old.{}", db.meta.sequence));
+        let last = db.meta.sequence;
         drop(db);
-        place.sync_fresh()?;
-        place.exchange(&old)?;
+        let old = place.replace(last)?;
         let mut opened = Self::open(folder, false)?;
         let last = opened.journal.last();
         opened.journal.note(last).map_err(write_error)?;
@@ -232,6 +241,11 @@ impl Db {
             Journal::create(path)?;
             File::open(path.join(journal::NAME))?.sync_all()?;
             File::open(path)?.sync_all()?;
+        } else if let Err(cause) = Journal::ensure_in_place(path) {
+            warn!(
+                error = &cause as &dyn std::error::Error,
+                "on a full disk the journal of records cannot be written"
+            );
         }
         let mut db = Self::open_sled(path)?;
         let row = db.meta_table.get(META).map_err(io::Error::from)?;
@@ -476,17 +490,4 @@ fn wait_until_released(log: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_disk_is_not_damage() {
-        let error = |errno| Trouble::from(io::Error::from_raw_os_error(errno)).of("db".into());
-        for errno in [libc::ENOSPC, libc::EDQUOT, libc::EROFS, libc::EMFILE] {
-            assert!(matches!(error(errno), Error::Io { .. }), "{errno}");
-        }
-        for errno in [libc::EIO, libc::ENOENT] {
-            assert!(matches!(error(errno), Error::Damaged { .. }), "{errno}");
-        }
-    }
-}
+mod tests;

@@ -2,7 +2,8 @@
 //!
 //! A commit is one entry in a file whose whole length was written when it was made. To write over
 //! what is allocated already changes no size and no extent, so that one fdatasync(2) makes an entry
-//! durable without the file system's own journal. The file has two halves: while one fills, sled
+//! durable without the file system's own journal, and on a full disk. On btrfs that takes a file
+//! that is not copied on write; one that an older release made is replaced when it is opened. The file has two halves: while one fills, sled
 //! takes in the other, many commits at a time, and then that one is written over.
 //!
 //! - An entry begins at a page of its own: no page is written again while it holds something that
@@ -18,7 +19,7 @@
 //!   asked for them has no answer, and may have been carried out.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
@@ -28,6 +29,7 @@ use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::codec::{RowKey, Table};
+use crate::folder::{create_in_place, is_copied_on_write};
 use crate::witness::Witness;
 
 /// Rows to put (or, where there is no value, to delete) in one commit.
@@ -263,7 +265,7 @@ pub(crate) struct Journal {
 impl Journal {
     /// Makes an empty one in a folder. Durable when the caller has synced file and folder.
     pub(crate) fn create(folder: &Path) -> io::Result<()> {
-        let file = File::create_new(folder.join(NAME))?;
+        let file = create_in_place(&folder.join(NAME))?;
         let mut head = vec![0; PAGE];
         head[..MAGIC.len()].copy_from_slice(MAGIC);
         let salt = &mut head[MAGIC.len()..][..16];
@@ -272,6 +274,26 @@ impl Journal {
         let blank = vec![0; HALF];
         file.write_all_at(&blank, offset(0, 0))?;
         file.write_all_at(&blank, offset(1, 0))
+    }
+
+    /// Replaces the one in a folder by a copy that is written in place, where it is not. Needs
+    /// space for both. Durable on return.
+    pub(crate) fn ensure_in_place(folder: &Path) -> io::Result<()> {
+        let path = folder.join(NAME);
+        if !is_copied_on_write(File::open(&path)?)? {
+            return Ok(());
+        }
+        let temporary = folder.join("journal.new");
+        match fs::remove_file(&temporary) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+            _ => {}
+        }
+        let file = create_in_place(&temporary)?;
+        let copied = file.write_all_at(&fs::read(&path)?, 0);
+        let copied = copied.and_then(|()| file.sync_all());
+        copied.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+        fs::rename(&temporary, &path)?;
+        File::open(folder)?.sync_all()
     }
 
     /// Opens the one in a folder, to go on after its last entry, and answers the commits after number

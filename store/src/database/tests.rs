@@ -146,3 +146,65 @@ fn a_database_without_a_journal_gets_one_if_nothing_is_missing() {
     database.commit(rows, 1000 + sequence + 1, true).unwrap();
     assert_holds(&after_a_kill(root.path()), &model, sequence + 1);
 }
+
+/// A closed database with ten records, and these.
+fn closed(root: &Path) -> (Model, u64) {
+    let mut model = Model::new();
+    let mut database = Database::new(open(root, true)).unwrap();
+    let mut sequence = 0;
+    for id in 1..=10 {
+        let rows = change(&mut model, id, Some(item(id, 0, 0)));
+        sequence = database.journal.last() + 1;
+        database.commit(rows, 1000 + sequence, false).unwrap();
+    }
+    database.finish().unwrap();
+    assert!(database.close(LIMIT));
+    (model, sequence)
+}
+
+fn cut_off(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            std::fs::write(path, "").unwrap();
+        }
+    }
+}
+
+/// Older releases put a copy in the place of a database that failed to open, and did not sync it:
+/// a power cut leaves files without content there.
+#[test]
+fn a_database_that_an_older_release_moved_away_comes_back() {
+    for unfinished in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let (model, sequence) = closed(root.path());
+        let [db, copy, touched] =
+            ["db", "db.copy", "db.touched"].map(|name| root.path().join(name));
+        std::fs::rename(&db, &touched).unwrap();
+        let empty = if unfinished { &copy } else { &db };
+        copy_folder(&touched, empty).unwrap();
+        cut_off(empty);
+        let spare = tempfile::tempdir().unwrap();
+        let inspected = Db::inspect(root.path(), spare.path()).unwrap();
+        assert_holds(&inspected, &model, sequence);
+        assert!(touched.exists() && empty.exists(), "nothing was touched");
+        assert_holds(&open(root.path(), false), &model, sequence);
+        assert!(db.exists() && !copy.exists() && !touched.exists());
+    }
+}
+
+/// What is set aside takes nobody's place, whatever number it has.
+#[test]
+fn databases_that_are_set_aside_are_all_kept() {
+    let root = tempfile::tempdir().unwrap();
+    let (_, sequence) = closed(root.path());
+    let view = crate::view::View::default();
+    let rebuild = || Db::rebuild(root.path(), &view, sequence, 1).unwrap();
+    let ((first, old), (second, older)) = (rebuild(), rebuild());
+    assert_eq!(first.journal.last(), second.journal.last());
+    assert_ne!(old, older);
+    for old in [old, older] {
+        assert!(old.join("journal").exists(), "{}", old.display());
+    }
+    assert!(!root.path().join("db.new").exists());
+}

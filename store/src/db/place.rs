@@ -9,8 +9,8 @@ use tracing::warn;
 
 use super::{Db, wait_until_released};
 use crate::error::Error;
-use crate::folder::{copy_folder, io_error, remove_folder};
-use crate::journal::{self, Rows};
+use crate::folder::{copy_folder, io_error, remove_folder, sync_folder};
+use crate::journal::Rows;
 
 const FIRST_ID: u64 = 1;
 
@@ -22,7 +22,7 @@ pub(super) struct Place {
     pub(super) fresh: PathBuf,
     /// The copy kept while opening.
     pub(super) copy: PathBuf,
-    /// A database that failed to open, on its way out.
+    /// Where older releases moved a database that failed to open.
     pub(super) touched: PathBuf,
 }
 
@@ -37,12 +37,36 @@ impl Place {
         }
     }
 
-    /// Ends what a crash interrupted.
+    /// Ends what a crash interrupted. Deletes nothing that could be the only whole database.
     pub(super) fn finish_interrupted(&self) -> Result<(), Error> {
-        if self.touched.exists() {
-            self.put_copy_back()?;
+        remove_folder(&self.fresh)?;
+        match self.sources().first() {
+            Some(first) if *first != self.db => self.rename(first, &self.db),
+            _ => Ok(()),
         }
-        remove_folder(&self.fresh)
+    }
+
+    /// Where the database may be, the likeliest first. Older releases moved it to `touched` when it
+    /// failed to open, and then the copy to its place, not yet durable: after a power cut that copy
+    /// may be cut off, and what was moved away is whole.
+    pub(super) fn sources(&self) -> Vec<&Path> {
+        let first = if self.db.exists() {
+            &self.db
+        } else {
+            &self.copy
+        };
+        let all = [first, &self.touched].into_iter();
+        all.filter(|path| path.exists())
+            .map(PathBuf::as_path)
+            .collect()
+    }
+
+    /// What is said when none of the [`sources`](Self::sources) is there.
+    pub(super) fn missing(&self) -> Error {
+        Error::Damaged {
+            path: self.db.clone(),
+            what: "it is missing".to_owned(),
+        }
     }
 
     pub(super) fn create(&self) -> Result<(), Error> {
@@ -51,32 +75,31 @@ impl Place {
         drop(db);
         let log = self.fresh.join("db");
         wait_until_released(&log).map_err(io_error("close", &log))?;
-        self.sync_fresh()?;
+        self.sync(&self.fresh)?;
         self.rename(&self.fresh, &self.db)
     }
 
-    pub(super) fn sync_fresh(&self) -> Result<(), Error> {
-        for path in [
-            &self.fresh.join("conf"),
-            &self.fresh.join("db"),
-            &self.fresh.join(journal::NAME),
-            &self.fresh,
-        ] {
-            let synced = File::open(path).and_then(|file| file.sync_all());
-            synced.map_err(io_error("sync", path))?;
+    /// Puts what was built in the place of the database, in one step, and answers where that one is
+    /// then: `db.old.<sequence>`, with a number behind it if there is one already.
+    pub(super) fn replace(&self, sequence: u64) -> Result<PathBuf, Error> {
+        self.sync(&self.fresh)?;
+        let first = self.folder.join(format!("db.old.{sequence}"));
+        let numbered = (1..).map(|n| self.folder.join(format!("db.old.{sequence}.{n}")));
+        let mut names = std::iter::once(first).chain(numbered);
+        let old = names.find(|name| !name.exists()).unwrap_or_default();
+        if self.db.exists() {
+            // A crash between the two leaves one more copy, and never none.
+            self.rename(&self.fresh, &old)?;
+            self.exchange(&old)?;
+        } else {
+            self.rename(&self.fresh, &self.db)?;
         }
-        Ok(())
+        Ok(old)
     }
 
-    /// Puts what was built in the place of the database, in one step, and that one to `old`.
-    pub(super) fn exchange(&self, old: &Path) -> Result<(), Error> {
-        if !self.db.exists() {
-            return self.rename(&self.fresh, &self.db);
-        }
-        let flags = RenameFlags::RENAME_EXCHANGE;
-        let exchanged = renameat2(AT_FDCWD, &self.fresh, AT_FDCWD, &self.db, flags);
-        exchanged.map_err(|errno| io_error("exchange the database", &self.db)(errno.into()))?;
-        self.rename(&self.fresh, old)
+    /// Puts the database that an older release moved away in its place.
+    pub(super) fn put_touched_back(&self) -> Result<(), Error> {
+        self.exchange(&self.touched)
     }
 
     /// A full disk must not keep the store from opening, or nothing could be removed any more.
@@ -98,15 +121,24 @@ impl Place {
         }
     }
 
-    /// The copy is whole: it was finished before anything was moved to `touched`.
+    /// Puts the copy in the place of what the failed opening left. The copy is durable before.
     pub(super) fn put_copy_back(&self) -> Result<(), Error> {
-        if self.db.exists() && !self.touched.exists() {
-            self.rename(&self.db, &self.touched)?;
-        }
-        if self.copy.exists() {
-            self.rename(&self.copy, &self.db)?;
-        }
-        remove_folder(&self.touched)
+        self.sync(&self.copy)?;
+        self.exchange(&self.copy)?;
+        remove_folder(&self.copy)
+    }
+
+    fn sync(&self, folder: &Path) -> Result<(), Error> {
+        sync_folder(folder).map_err(io_error("sync", folder))
+    }
+
+    /// Exchanges the database with another one, which is durable, in one step. Durable on return.
+    fn exchange(&self, other: &Path) -> Result<(), Error> {
+        let flags = RenameFlags::RENAME_EXCHANGE;
+        let exchanged = renameat2(AT_FDCWD, other, AT_FDCWD, &self.db, flags);
+        let exchanged = exchanged.map_err(io::Error::from);
+        let synced = exchanged.and_then(|()| File::open(&self.folder)?.sync_all());
+        synced.map_err(io_error("exchange the database", &self.db))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {

@@ -22,6 +22,7 @@ mod operation;
 mod power;
 mod process;
 mod random;
+mod rescue;
 mod soak;
 mod sweep;
 mod unpack;

@@ -100,6 +100,20 @@ fn program() -> PathBuf {
     path
 }
 
+/// Puts the newest export in the place of the records of a root that no daemon serves.
+pub(crate) fn restore(site: &Site) -> Verdict {
+    let mut command = Command::new(program());
+    command.arg("restore").arg("--root").arg(&site.root);
+    let ended = command.arg("--config").arg(&site.config).output().unwrap();
+    match ended.status.success() {
+        true => Ok(()),
+        false => Err(format!(
+            "restore: {}",
+            String::from_utf8_lossy(&ended.stderr)
+        )),
+    }
+}
+
 /// A running layerd. Killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Layerd {
@@ -111,6 +125,15 @@ impl Layerd {
     /// Starts it and waits until it serves.
     pub(crate) fn start(site: &Site) -> Verdict<Self> {
         let mut layerd = Self::spawn(site, Command::new("setpriv"));
+        layerd.await_ready()?;
+        Ok(layerd)
+    }
+
+    /// Starts it with a limit on its open files, and waits until it serves.
+    pub(crate) fn start_with_files(site: &Site, files: u64) -> Verdict<Self> {
+        let mut limited = Command::new("prlimit");
+        limited.arg(format!("--nofile={files}")).arg("setpriv");
+        let mut layerd = Self::spawn(site, limited);
         layerd.await_ready()?;
         Ok(layerd)
     }
