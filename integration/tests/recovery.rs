@@ -14,8 +14,12 @@ mod brake;
 mod faults;
 #[path = "recovery/lost.rs"]
 mod lost;
+#[path = "recovery/older.rs"]
+mod older;
 #[path = "recovery/quarantine.rs"]
 mod quarantine;
+#[path = "recovery/volumes.rs"]
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -156,6 +160,15 @@ impl World {
     fn json(&self, arguments: &[&str]) -> Vec<Value> {
         let text = self.run(&[&["-o", "json"], arguments].concat());
         text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// As [`json`](Self::json), of a command that may fail.
+    fn json_of(&self, arguments: &[&str]) -> Vec<Value> {
+        let ended = self.ctl(&[&["-o", "json"], arguments].concat());
+        let lines = ended.out.lines();
+        lines
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     }

@@ -72,6 +72,7 @@ fn creation(driver: &dyn Driver) {
     let orphan = driver.create(Slot(4), Base::On(Slot(999)), true);
     is(&orphan, ErrorKind::NotFound, "the parent must be there");
     assert_eq!(listed(driver), made, "a refusal leaves nothing behind");
+    another_work_directory(driver, &made);
     driver
         .ensure_work(one)
         .expect("a work directory may be there");
@@ -85,11 +86,33 @@ fn creation(driver: &dyn Driver) {
     clear(driver);
 }
 
+/// Nobody knows whose it is: it is neither used nor in danger of being retired with the layer.
+fn another_work_directory(driver: &dyn Driver, others: &[(Place, Slot)]) {
+    let slot = Slot(5);
+    driver.create(slot, Base::Empty, true).expect("create");
+    let layer = Found::Slot(Place::Layer, slot);
+    driver.set_aside(&layer).expect("move away");
+    let taken = driver.create(slot, Base::Empty, true);
+    is(
+        &taken,
+        ErrorKind::AlreadyExists,
+        "the work directory is another's",
+    );
+    let mut left = [others, &[(Place::Work, slot)]].concat();
+    left.sort();
+    assert_eq!(listed(driver), left, "a refusal leaves nothing behind");
+    driver.seal(slot).expect("drop the work directory");
+}
+
 fn spares(driver: &dyn Driver) {
     let [parent, one, two, left] = [41, 42, 43, 44].map(Slot);
     let ids = Base::Owned { uid: 7, gid: 8 };
     driver.create(parent, ids, true).expect("create");
-    driver.make_spares(&[one, two, left]).expect("make ahead");
+    for spare in [one, two, left] {
+        driver.create(spare, Base::Empty, true).expect("make ahead");
+        assert!(driver.is_unused(spare).expect("look"), "nobody has it");
+    }
+    driver.sync().expect("sync");
     let missing = driver.take_spare(Slot(999), Base::Empty, true);
     is(&missing, ErrorKind::NotFound, "it was not made ahead");
     driver

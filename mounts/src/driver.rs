@@ -114,20 +114,16 @@ pub trait Driver: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`Error::Io`]; nothing stays behind that [`retire`](Driver::retire) would not take away.
+    /// `AlreadyExists` if a directory of the slot is there, which must not be retired: this call
+    /// did not make it, and what it made is gone.
     fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error>;
 
-    /// Makes layers and work directories ahead, in their place, for slots that are not used yet.
-    /// Durable on return, for one wait for the disk where the file system has one journal.
+    /// As [`create`](Driver::create), of a writable layer that `create` made ahead with
+    /// [`Base::Empty`] and that is durable already. Cost: two looks, unless its owner is not
+    /// layerd's own.
     ///
     /// # Errors
-    /// [`Error::Io`]; what was made [`retire`](Driver::retire) takes away.
-    fn make_spares(&self, slots: &[Slot]) -> Result<(), Error>;
-
-    /// As [`create`](Driver::create), of what [`make_spares`](Driver::make_spares) made: that the
-    /// layer is there is durable already. Cost: two looks, unless its owner is not layerd's own.
-    ///
-    /// # Errors
-    /// As for `create`; `NotFound` if there is no such spare one.
+    /// As for `create`; `NotFound` if there is no such layer.
     fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error>;
 
     /// Brings the content of a layer to the disk and measures it on the way. Durable only after the
@@ -162,7 +158,7 @@ pub trait Driver: Send + Sync + fmt::Debug {
     fn seal(&self, slot: Slot) -> Result<(), Error>;
 
     /// Moves an entry of the driver's folders that is not layerd's, or not known any more, to
-    /// `<root>/lost`, where nothing looks at it.
+    /// `<root>/lost`, where nothing looks at it. Durable on return.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -187,6 +183,13 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Error::Io`].
     fn has(&self, slot: Slot) -> Result<bool, Error>;
+
+    /// Whether nothing was ever written to a layer in its place, and nothing was mounted to write to
+    /// it: neither its directory nor its work directory holds anything, or there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn is_unused(&self, slot: Slot) -> Result<bool, Error>;
 
     /// Moves a layer and its work directory into the trash, by rename, to be deleted: there is no
     /// way back. Absent ones are passed over, so that a repeated call succeeds and a half-retired

@@ -210,6 +210,10 @@ impl Driver for Fake {
             let path = path(Some(slot));
             return Err(Error::io("create directory", &path, Errno::EEXIST));
         }
+        if writable && disk.now.work.contains(&slot) {
+            let path = path(Some(slot));
+            return Err(Error::io("create work directory", &path, Errno::EEXIST));
+        }
         let usage = EMPTY;
         disk.now.layers.insert(slot, Layer { uid, gid, usage });
         drop(disk);
@@ -217,13 +221,6 @@ impl Driver for Fake {
             self.ensure_work(slot)?;
         }
         Ok(())
-    }
-
-    fn make_spares(&self, slots: &[Slot]) -> Result<(), Error> {
-        for slot in slots {
-            self.create(*slot, Base::Empty, true)?;
-        }
-        self.sync()
     }
 
     fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
@@ -304,6 +301,12 @@ impl Driver for Fake {
         let mut disk = self.disk();
         disk.step("look at", Some(slot))?;
         Ok(disk.now.layers.contains_key(&slot))
+    }
+
+    fn is_unused(&self, slot: Slot) -> Result<bool, Error> {
+        let disk = self.disk();
+        let layer = disk.now.layers.get(&slot);
+        Ok(!disk.mounted.contains(&slot) && layer.is_none_or(|layer| layer.usage == EMPTY))
     }
 
     fn retire(&self, slot: Slot) -> Result<(), Error> {

@@ -33,7 +33,7 @@ use crate::plan::Layout;
 use crate::probe::{self, Finding};
 use crate::slot::Slot;
 use crate::{sys, tree};
-use survey::{PLACES, list_folder, work_name};
+use survey::{PLACES, holds_nothing, list_folder, work_name};
 
 mod lost;
 mod survey;
@@ -166,16 +166,17 @@ impl Overlay {
         stat.map_err(|cause| Error::io("look at", &path, cause))
     }
 
-    /// One that is there will do.
-    fn make_work(&self, slot: Slot) -> Result<(), Error> {
+    /// Makes the work directory of a layer that was made a moment ago. One that is there belongs to
+    /// something else: the layer is taken away again.
+    fn create_work(&self, slot: Slot) -> Result<(), Error> {
         let name = slot.to_string();
-        match mkdirat(&self.work.fd, name.as_str(), Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => Ok(()),
-            Err(cause) => {
-                let path = self.work.path.join(name);
-                Err(Error::io("create work directory", &path, cause))
-            }
+        let made = mkdirat(&self.work.fd, name.as_str(), Mode::S_IRWXU);
+        if made == Err(Errno::EEXIST) {
+            let layers = &self.layers;
+            let gone = unlinkat(&layers.fd, name.as_str(), UnlinkatFlags::RemoveDir);
+            gone.map_err(|cause| Error::io("delete directory", &layers.path.join(&name), cause))?;
         }
+        made.map_err(|cause| Error::io("create work directory", &self.work.path.join(name), cause))
     }
 
     fn touched(&self) {
@@ -193,18 +194,9 @@ impl Driver for Overlay {
         self.touched();
         made?;
         if writable {
-            self.ensure_work(slot)?;
+            self.create_work(slot)?;
         }
         Ok(())
-    }
-
-    fn make_spares(&self, slots: &[Slot]) -> Result<(), Error> {
-        let made = slots.iter().try_for_each(|slot| {
-            self.create_layer(*slot, Base::Empty)?;
-            self.make_work(*slot)
-        });
-        self.touched();
-        made.and_then(|()| self.sync())
     }
 
     fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
@@ -259,7 +251,13 @@ impl Driver for Overlay {
     fn ensure_work(&self, slot: Slot) -> Result<(), Error> {
         let name = slot.to_string();
         self.stat(&self.layers, &c_name(&name))?;
-        self.make_work(slot)
+        match mkdirat(&self.work.fd, name.as_str(), Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(cause) => {
+                let path = self.work.path.join(name);
+                Err(Error::io("create work directory", &path, cause))
+            }
+        }
     }
 
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
@@ -268,6 +266,10 @@ impl Driver for Overlay {
 
     fn has(&self, slot: Slot) -> Result<bool, Error> {
         self.layers.has(&slot.to_string())
+    }
+
+    fn is_unused(&self, slot: Slot) -> Result<bool, Error> {
+        Ok(holds_nothing(&self.layers, slot)? && holds_nothing(&self.work, slot)?)
     }
 
     fn retire(&self, slot: Slot) -> Result<(), Error> {

@@ -16,7 +16,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{RenameFlags, openat, renameat2};
 use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat, mknodat};
@@ -28,6 +27,8 @@ use crate::error::Error;
 use crate::folder::{FLAGS, Folder, c_name, move_over, sync_path};
 use crate::slot::Slot;
 use crate::{sys, tree};
+
+mod survey;
 
 const DATA: &str = "data";
 const NEW: &str = "new";
@@ -79,6 +80,14 @@ pub struct FoundVolumes {
     pub staged: Vec<Slot>,
     /// In the trash.
     pub trashed: Vec<Slot>,
+    /// Of those in their place, the ones that are marked as [new](VolumeDirs::publish).
+    pub new: Vec<Slot>,
+    /// Of those in their place, the ones whose content is gone.
+    pub hollow: Vec<Slot>,
+    /// Links for people: the name, and the volume it leads to.
+    pub links: BTreeMap<String, Slot>,
+    /// What layerd did not make.
+    pub strangers: Vec<PathBuf>,
 }
 
 /// The directories of all volumes of one root.
@@ -168,8 +177,8 @@ impl VolumeDirs {
         Ok(())
     }
 
-    /// Lets a staged volume appear in its place, marked as [new](Self::is_new). Durable after
-    /// [`sync`](Self::sync).
+    /// Lets a staged volume appear in its place, marked as new: nobody was told of it yet. Unmarked
+    /// ones without a record are somebody's data. Durable after [`sync`](Self::sync).
     ///
     /// # Errors
     /// [`Error::Io`]; a volume that is there already is never replaced.
@@ -177,20 +186,6 @@ impl VolumeDirs {
         let name = slot.to_string();
         self.touched();
         move_over(&self.staging, &name, &self.live, &name)
-    }
-
-    /// Whether a volume is marked as one that nobody was told of yet. Unmarked ones without a
-    /// record are somebody's data.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn is_new(&self, slot: Slot) -> Result<bool, Error> {
-        let holder = open_holder(&self.live, slot)?;
-        match sys::stat(holder.as_fd(), &c_name(NEW)) {
-            Ok(_) => Ok(true),
-            Err(Errno::ENOENT) => Ok(false),
-            Err(cause) => Err(Error::io("look at", &self.new_path(slot), cause)),
-        }
     }
 
     /// Takes the mark off a volume whose record is durable. None there is success. Not waited for:
@@ -339,36 +334,23 @@ impl VolumeDirs {
         self.barrier.journal()
     }
 
-    /// Lists what is on disk, in no order. What is not layerd's is left out.
+    /// Makes the links for people, of which `there` are those that were found, be those of `names`,
+    /// and no others. What is no link of layerd's is left alone.
     ///
     /// # Errors
-    /// [`Error::Io`].
-    pub fn list(&self) -> Result<FoundVolumes, Error> {
-        Ok(FoundVolumes {
-            live: slots(&self.live)?,
-            staged: slots(&self.staging)?,
-            trashed: slots(&self.trash)?,
-        })
-    }
-
-    /// Makes the links for people be those of `names`, and no others.
-    ///
-    /// # Errors
-    /// [`Error::Io`] for the first that could not be made; the others are.
-    pub fn link_all(&self, names: &BTreeMap<String, Slot>) -> Result<(), Error> {
-        let fail = |cause: Errno| Error::io("read directory", &self.names.path, cause);
-        let mut dir = Dir::openat(&self.names.fd, ".", FLAGS, Mode::empty()).map_err(fail)?;
-        let there = dir
-            .iter()
-            .filter_map(|entry| Some(entry.ok()?.file_name().to_str().ok()?.to_owned()));
-        for name in
-            there.filter(|name| !matches!(name.as_str(), "." | "..") && !names.contains_key(name))
-        {
-            self.unlink(&name)?;
+    /// [`Error::Io`] for the first that could not be made.
+    pub fn link_all(
+        &self,
+        there: &BTreeMap<String, Slot>,
+        names: &BTreeMap<String, Slot>,
+    ) -> Result<(), Error> {
+        for name in there.keys().filter(|name| !names.contains_key(*name)) {
+            self.unlink(name)?;
         }
-        names
+        let mut missing = names
             .iter()
-            .try_for_each(|(name, slot)| self.link(name, *slot))
+            .filter(|(name, slot)| there.get(*name) != Some(*slot));
+        missing.try_for_each(|(name, slot)| self.link(name, *slot))
     }
 
     /// Links a name to a volume, in place of what it led to. `name` is the checked name of a
@@ -432,16 +414,4 @@ fn delete(folder: &Folder, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<
         &folder.path,
         keep_going,
     )
-}
-
-fn slots(folder: &Folder) -> Result<Vec<Slot>, Error> {
-    let fail = |cause: Errno| Error::io("read directory", &folder.path, cause);
-    let mut dir = Dir::openat(&folder.fd, ".", FLAGS, Mode::empty()).map_err(fail)?;
-    let mut found = Vec::new();
-    for entry in dir.iter() {
-        let entry = entry.map_err(fail)?;
-        let name = entry.file_name().to_str().ok();
-        found.extend(name.and_then(|name| name.parse::<Slot>().ok()));
-    }
-    Ok(found)
 }

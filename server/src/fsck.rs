@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use layerd_engine::layers::Silent;
 use layerd_engine::{
-    ContentCounts, Engine, Error, Problem, Remedy, restore_records, survey, survey_content,
+    ContentCounts, Engine, Error, Problem, restore_records, survey, survey_content,
 };
 use layerd_mounts::Overlay;
 
@@ -62,9 +62,7 @@ fn look(root: &Path, content: bool) -> Result<bool, String> {
 
 /// A problem and its remedy.
 fn line(problem: &Problem) -> String {
-    let (Remedy::Safe(remedy) | Remedy::OnRequest(remedy) | Remedy::Quarantine(remedy)) =
-        problem.remedy();
-    format!("{problem}: {remedy}")
+    format!("{problem}: {}", problem.remedy().text())
 }
 
 fn compared(counts: &ContentCounts) -> String {

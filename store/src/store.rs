@@ -46,6 +46,9 @@ pub struct Options {
     /// durable, makes durable what the barrier would. If the records are kept on it, the wait for
     /// them does, and the barrier is not called. None if there is no such file system.
     pub journal: Option<u64>,
+    /// Ids that something on disk bears, in any order. Ids are handed out above all of them, also
+    /// where the records are older than what is on disk, as after a backup was put back.
+    pub taken: Vec<u64>,
 }
 
 impl fmt::Debug for Options {
@@ -85,6 +88,8 @@ pub struct Store {
     _exporter: Exporter,
     lock: Held,
     fresh: bool,
+    /// Ids below this one were reserved by earlier processes, as far as the records tell.
+    recorded: u64,
     first_id: u64,
 }
 
@@ -106,9 +111,16 @@ impl Store {
         }
         let view = View::of(mem::take(&mut opened.records), opened.journal.last())?;
         lock.note_holder();
-        let next = opened.ids_below;
+        let recorded = opened.ids_below;
+        let next = above(recorded, &options.taken);
+        if next > recorded {
+            warn!(
+                recorded,
+                next, "the records are older than what is on disk; ids go on above that"
+            );
+        }
         let clock = Clock::open(folder, view.newest_stamp());
-        let shared = Arc::new(Shared::new(view, next, clock));
+        let shared = Arc::new(Shared::new(view, (next, recorded), clock));
         let lock = Held {
             shared: shared.clone(),
             lock,
@@ -122,6 +134,7 @@ impl Store {
             lock,
             shared,
             fresh,
+            recorded,
             first_id: next,
         })
     }
@@ -146,17 +159,17 @@ impl Store {
     }
 
     /// Puts an export in place of the database, which is set aside as `db.old.<sequence>`, never
-    /// deleted. Ids go on above the export's and `above`, which is the highest that was found on
-    /// disk. The daemon must not be running.
+    /// deleted. Ids go on above the export's and `taken`, as for [`open`](Self::open). The daemon
+    /// must not be running.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::Newer`], [`Error::Damaged`] if the export is, [`Error::Io`],
     /// [`Error::Write`]: what is there stays there.
-    pub fn restore(folder: &Path, export: &Export, above: LayerId) -> Result<(), Error> {
+    pub fn restore(folder: &Path, export: &Export, taken: &[u64]) -> Result<(), Error> {
         let lock = open_folder(folder)?;
         let has_format = check_format(folder)?;
         let view = View::of(export.items.clone(), export.meta.sequence)?;
-        let ids_below = export.meta.ids_below.max(above.0.saturating_add(1));
+        let ids_below = above(export.meta.ids_below, taken);
         let sequence = export.meta.sequence.max(Db::last_sequence(folder)?);
         let (opened, _) = Db::rebuild(folder, &view, sequence, ids_below)?;
         drop(opened);
@@ -221,16 +234,17 @@ impl Store {
         self.shared.view.load_full()
     }
 
-    /// The first id that this process may hand out; those below were handed out by earlier ones.
+    /// Whether an id may have been handed out, as far as the records tell; after a backup was put
+    /// back, they know nothing of what was handed out after it.
     #[must_use]
-    pub fn first_id(&self) -> LayerId {
-        LayerId(self.first_id)
+    pub fn is_issued(&self, id: u64) -> bool {
+        id < self.recorded || self.is_issued_now(id)
     }
 
-    /// The next id to be handed out; those from here on were never handed out.
+    /// Whether an id was handed out by this process: what bears it may be in the making.
     #[must_use]
-    pub fn next_id(&self) -> LayerId {
-        LayerId(self.shared.next_id.load(Ordering::Acquire))
+    pub fn is_issued_now(&self, id: u64) -> bool {
+        (self.first_id..self.shared.next_id.load(Ordering::Acquire)).contains(&id)
     }
 
     /// Ids of layers that are being made: claimed, not yet recorded. To tell abandoned
@@ -371,13 +385,14 @@ impl Store {
             .write(Class::Records, move |view| state::damaged(view, id, why))
     }
 
-    /// Drops the records of retired layers whose directories are gone.
+    /// Drops the records of retired layers whose directories are gone, which becomes durable first:
+    /// what comes back after a power cut has a record.
     ///
     /// # Errors
-    /// [`Error::Write`].
+    /// [`Error::Barrier`], [`Error::Write`].
     pub fn forget(&self, ids: Vec<LayerId>) -> Result<(), Error> {
         self.writer
-            .write(Class::Records, move |view| state::forget(view, &ids))
+            .write(Class::Files, move |view| state::forget(view, &ids))
     }
 
     /// Waits for a write of nothing, which does not end while the disk hangs.
@@ -407,13 +422,14 @@ impl Store {
 }
 
 impl Shared {
-    fn new(view: View, next_id: u64, clock: Clock) -> Self {
+    /// `ids` are the next one, and the first that is not reserved.
+    fn new(view: View, ids: (u64, u64), clock: Clock) -> Self {
         let published = Published::default();
         published.note(view.sequence());
         Self {
             view: ArcSwap::from_pointee(view),
-            next_id: AtomicU64::new(next_id),
-            ids_below: AtomicU64::new(next_id),
+            next_id: AtomicU64::new(ids.0),
+            ids_below: AtomicU64::new(ids.1),
             failed: AtomicBool::new(false),
             hung: AtomicBool::new(false),
             published,
@@ -449,6 +465,17 @@ impl Drop for Held {
             self.lock.ended_cleanly();
         }
     }
+}
+
+/// How far the records may lag behind what is on disk. What bears a higher number did not get it
+/// from layerd, and is not reached in the life of a disk.
+const LAG_MAX: u64 = 1 << 32;
+
+/// The first id above all that were handed out and all that are taken.
+fn above(ids_below: u64, taken: &[u64]) -> u64 {
+    let limit = ids_below.saturating_add(LAG_MAX);
+    let plausible = taken.iter().filter(|id| **id < limit);
+    plausible.fold(ids_below, |below, id| below.max(id + 1))
 }
 
 fn open_folder(folder: &Path) -> Result<Lock, Error> {

@@ -60,13 +60,17 @@ fn a_lost_database_comes_back_from_the_export() {
         by_id.sort_by_key(|record| record.id);
         by_id
     });
-    Store::restore(root.path(), &export, LayerId(5_000)).unwrap();
+    Store::restore(root.path(), &export, &[7, 5_000, u64::MAX]).unwrap();
     let store = open(root.path()).unwrap();
     assert_eq!(all(&store), records);
     let new = create(&store, "new", None, Kind::Active).unwrap();
     assert!(
         new.id > LayerId(5_000),
         "ids go on above what was found on disk"
+    );
+    assert!(
+        new.id < LayerId(6_000),
+        "but not above what no layer can be"
     );
 }
 
@@ -79,7 +83,7 @@ fn a_damaged_database_is_set_aside_not_deleted() {
     fs::write(&log, &bytes).unwrap();
     assert!(matches!(open(root.path()), Err(Error::Damaged { .. })));
     let export = Export::newest(root.path()).unwrap().unwrap();
-    Store::restore(root.path(), &export, LayerId(0)).unwrap();
+    Store::restore(root.path(), &export, &[]).unwrap();
     assert_eq!(all(&open(root.path()).unwrap()), records);
     let names = fs::read_dir(root.path())
         .unwrap()

@@ -281,7 +281,15 @@ fn the_barrier_is_passed_unless_the_records_are_in_the_same_journal() {
             counter.fetch_add(1, Ordering::Relaxed);
             Ok(())
         });
-        let store = Store::open(root.path(), Options { barrier, journal }).unwrap();
+        let store = Store::open(
+            root.path(),
+            Options {
+                barrier,
+                journal,
+                taken: Vec::new(),
+            },
+        )
+        .unwrap();
         let name = number.to_string();
         create(&store, &name, None, Kind::Active).unwrap();
         assert_eq!(passed.load(Ordering::Relaxed), wanted, "{journal:?}");
@@ -303,6 +311,7 @@ fn a_barrier_that_fails_keeps_records_from_being_written() {
         Options {
             barrier,
             journal: None,
+            taken: Vec::new(),
         },
     )
     .unwrap();

@@ -23,12 +23,24 @@ struct Fault {
 const AGAIN: &str = "remove what uses it, then pull or create it again";
 
 /// In the world of [`world`].
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 13] = [
     Fault {
-        inject: "mkdir -p l/6/left",
+        inject: "mkdir -p t/6/left",
         problem: "layer 6 was left behind by an interrupted call",
         remedy: "delete it",
         repaired: "test ! -e l/6 && test ! -e t/6",
+    },
+    Fault {
+        inject: "mkdir l/6; echo x > l/6/x; mkdir w/6",
+        problem: "layer 6 is in use or was, but no record names it",
+        remedy: "move it to lost/",
+        repaired: "test ! -e l/6 && test ! -e w/6 && grep -q x lost/l-6/x",
+    },
+    Fault {
+        inject: "mkdir -p l/6 w/6/work",
+        problem: "layer 6 is in use or was, but no record names it",
+        remedy: "move it to lost/",
+        repaired: "test ! -e l/6 && test ! -e w/6 && test -d lost/w-6/work",
     },
     Fault {
         inject: "mkdir l/zzzz; echo x > l/zzzz/x",
@@ -112,7 +124,7 @@ fn soon(world: &World, script: &str) {
     wait_until(script, Duration::from_secs(20), || world.is_so(script));
 }
 
-fn offline(world: &World, more: &[&str]) -> Ended {
+pub(super) fn offline(world: &World, more: &[&str]) -> Ended {
     let mut command = program("layerd");
     command.arg("fsck").arg("--root").arg(world.daemon.root());
     command.arg("--config");

@@ -62,10 +62,6 @@ impl Driver for Hooked {
         self.tell("create", Some(slot)).create(slot, base, writable)
     }
 
-    fn make_spares(&self, slots: &[Slot]) -> Result<(), Error> {
-        self.tell("make_spares", None).make_spares(slots)
-    }
-
     fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
         self.tell("take_spare", Some(slot))
             .take_spare(slot, base, writable)
@@ -101,6 +97,10 @@ impl Driver for Hooked {
 
     fn has(&self, slot: Slot) -> Result<bool, Error> {
         self.tell("has", Some(slot)).has(slot)
+    }
+
+    fn is_unused(&self, slot: Slot) -> Result<bool, Error> {
+        self.tell("is_unused", Some(slot)).is_unused(slot)
     }
 
     fn retire(&self, slot: Slot) -> Result<(), Error> {

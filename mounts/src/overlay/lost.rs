@@ -10,9 +10,11 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use super::survey::work_name;
 use crate::driver::{Found, Place};
 use crate::error::Error;
+use crate::folder::sync_path;
 
 /// Moves an entry to `<root>/lost/<folder>-<name>`, with a number behind it if that is taken. A
-/// slot in the trash has a directory, a work directory, or both; all of them are moved.
+/// slot in the trash has a directory, a work directory, or both; all of them are moved. Durable on
+/// return.
 pub(super) fn set_aside(root: &Path, found: &Found) -> Result<PathBuf, Error> {
     let source = match found {
         Found::Slot(Place::Trash, slot) => {
@@ -42,6 +44,7 @@ fn move_aside(root: &Path, source: PathBuf) -> Result<PathBuf, Error> {
         .mode(0o700)
         .create(&lost);
     made.map_err(|cause| Error::io("create directory", &lost, cause))?;
+    sync_path(root)?;
     let folder = source
         .parent()
         .and_then(Path::file_name)
@@ -59,7 +62,7 @@ fn move_aside(root: &Path, source: PathBuf) -> Result<PathBuf, Error> {
             &target,
             RenameFlags::RENAME_NOREPLACE,
         ) {
-            Ok(()) => return Ok(target),
+            Ok(()) => break,
             Err(nix::Error::EEXIST) => {}
             Err(cause) => return Err(Error::io("move", &source, cause)),
         }
@@ -68,4 +71,8 @@ fn move_aside(root: &Path, source: PathBuf) -> Result<PathBuf, Error> {
         numbered.push(format!(".{number}"));
         target = lost.join(numbered);
     }
+    // Rather there twice than nowhere.
+    sync_path(&lost)?;
+    sync_path(source.parent().unwrap_or(root))?;
+    Ok(target)
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
+use nix::fcntl::openat;
 use nix::sys::stat::Mode;
 
 use super::Overlay;
@@ -53,21 +54,46 @@ impl Overlay {
         opened.map_err(|cause| Error::io("open directory", &path, cause))
     }
 
+    /// As [`Driver::is_unused`](crate::Driver::is_unused), without changing anything.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn is_unused_in(root: &Path, slot: Slot) -> Result<bool, Error> {
+        is_empty(root, &["l", "w"], slot)
+    }
+
     /// Whether no directory of a layer under `root` holds anything, in its place or in the trash:
     /// one that was made ahead, say.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn is_empty(root: &Path, slot: Slot) -> Result<bool, Error> {
-        for path in ["l", "t"].map(|folder| root.join(folder).join(slot.to_string())) {
-            match nix::fcntl::open(&path, FLAGS, Mode::empty()) {
-                Ok(dir) if tree::is_empty(dir.as_fd(), &path)? => {}
-                Ok(_) => return Ok(false),
-                Err(Errno::ENOENT) => {}
-                Err(cause) => return Err(Error::io("open directory", &path, cause)),
-            }
+        is_empty(root, &["l", "w", "t"], slot)
+    }
+}
+
+fn is_empty(root: &Path, folders: &[&str], slot: Slot) -> Result<bool, Error> {
+    for path in folders.iter().map(|name| root.join(name)) {
+        let is_empty = match nix::fcntl::open(&path, FLAGS, Mode::empty()) {
+            Ok(fd) => holds_nothing(&Folder { fd, path }, slot)?,
+            Err(Errno::ENOENT) => true,
+            Err(cause) => return Err(Error::io("open directory", &path, cause)),
+        };
+        if !is_empty {
+            return Ok(false);
         }
-        Ok(true)
+    }
+    Ok(true)
+}
+
+/// Whether the directory of a slot in a folder is empty or missing.
+pub(super) fn holds_nothing(folder: &Folder, slot: Slot) -> Result<bool, Error> {
+    let name = slot.to_string();
+    let path = folder.path.join(&name);
+    match openat(&folder.fd, name.as_str(), FLAGS, Mode::empty()) {
+        Ok(dir) => tree::is_empty(dir.as_fd(), &path),
+        Err(Errno::ENOENT) => Ok(true),
+        Err(cause) => Err(Error::io("open directory", &path, cause)),
     }
 }
 

@@ -10,6 +10,11 @@ use std::path::PathBuf;
 use layerd_mounts::{Found, Place, Slot};
 use layerd_store::{Key, Kind, LayerId, Record, View};
 
+mod volumes;
+
+pub use volumes::VolumeProblem;
+pub(crate) use volumes::{VolumeFacts, volume_problems};
+
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Problem {
@@ -63,6 +68,13 @@ pub enum Problem {
         /// In which folder.
         place: Place,
         /// The id its name stands for.
+        id: LayerId,
+    },
+    /// A layer that was written or mounted, so that its making was acknowledged, and that no record
+    /// names: it is younger than the records if these are a backup, and may be the only copy.
+    #[error("layer {id} is in use or was, but no record names it")]
+    Unrecorded {
+        /// The layer.
         id: LayerId,
     },
     /// A layer whose making was never acknowledged, or whose record is dropped already.
@@ -122,6 +134,9 @@ pub enum Problem {
         /// What happened.
         why: String,
     },
+    /// Of volumes and attachments.
+    #[error(transparent)]
+    Volume(VolumeProblem),
 }
 
 /// What is done about a problem.
@@ -133,6 +148,21 @@ pub enum Remedy {
     OnRequest(&'static str),
     /// The snapshot answers DATA_LOSS until it is removed.
     Quarantine(&'static str),
+    /// Only a person can do it.
+    Advice(&'static str),
+}
+
+impl Remedy {
+    /// What is done, or is to be done by a person.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Safe(text)
+            | Self::OnRequest(text)
+            | Self::Quarantine(text)
+            | Self::Advice(text) => text,
+        }
+    }
 }
 
 impl Problem {
@@ -143,6 +173,7 @@ impl Problem {
         match self {
             Self::Stranger { .. }
             | Self::UnknownLayer { .. }
+            | Self::Unrecorded { .. }
             | Self::InTrash { .. }
             | Self::BadExport { .. }
             | Self::BadManifest { .. } => Remedy::OnRequest("move it to lost/"),
@@ -156,6 +187,15 @@ impl Problem {
             Self::NoDirectory { .. } | Self::ParentGone { .. } | Self::Untrusted { .. } => {
                 Remedy::Quarantine(AGAIN)
             }
+            Self::Volume(problem) => problem.remedy(),
+        }
+    }
+
+    /// The layer in its place that stays although no record names it.
+    pub(crate) fn unrecorded(&self) -> Option<LayerId> {
+        match self {
+            Self::Unrecorded { id } => Some(*id),
+            _ => None,
         }
     }
 
@@ -171,14 +211,15 @@ impl Problem {
 }
 
 /// What there is to compare. `found` must be read before `claimed`, and that before `view`.
-#[derive(Debug)]
 pub(crate) struct Facts<'a> {
     pub(crate) found: &'a [Found],
     /// Layers that are being made.
     pub(crate) claimed: &'a [LayerId],
     pub(crate) view: &'a View,
-    /// Ids from here on were never handed out.
-    pub(crate) next_id: LayerId,
+    /// Whether an id may have been handed out.
+    pub(crate) is_issued: &'a dyn Fn(u64) -> bool,
+    /// Whether a layer in its place was written, or mounted to be written.
+    pub(crate) is_used: &'a dyn Fn(LayerId) -> bool,
 }
 
 /// Finds what is not as it should be.
@@ -220,10 +261,12 @@ fn misplaced(facts: &Facts<'_>, id: LayerId, places: &BTreeSet<Place>) -> Option
         return None;
     }
     let place = *places.first()?;
-    Some(if id < facts.next_id {
-        Problem::Abandoned { id }
-    } else {
+    Some(if !(facts.is_issued)(id.0) {
         Problem::UnknownLayer { place, id }
+    } else if (facts.is_used)(id) {
+        Problem::Unrecorded { id }
+    } else {
+        Problem::Abandoned { id }
     })
 }
 

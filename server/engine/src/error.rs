@@ -116,9 +116,9 @@ pub enum Error {
         #[source]
         cause: io::Error,
     },
-    /// Layers without records: an empty database must not take their place.
+    /// Layers or volumes without records: an empty database must not take their place.
     #[error(
-        "{} holds {layers} layers, but no database; put {} back from a backup, or move the layers away to start empty",
+        "{} holds {layers} layers and {volumes} volumes, but no database; put {} back from a backup, or move them away to start empty",
         root.display(), meta.display()
     )]
     Unrecorded {
@@ -128,6 +128,8 @@ pub enum Error {
         meta: PathBuf,
         /// Number of layers on disk.
         layers: usize,
+        /// Number of volumes on disk, in the trash or not.
+        volumes: usize,
     },
     /// There is no export to restore the records from.
     #[error("no whole export of the records is in {}; name a backup", meta.display())]

@@ -15,6 +15,7 @@ pub mod filter;
 #[cfg(test)]
 mod gate;
 mod health;
+mod ids;
 mod list;
 mod manifests;
 mod meter;
@@ -40,7 +41,7 @@ use layerd_store::{Key, LayerId, Store, VolumeId, stage};
 pub use layerd_layers as layers;
 
 pub use attach::{Attach, AttachmentEntry, Living, OciMount, Reconciled};
-pub use check::{Problem, Remedy};
+pub use check::{Problem, Remedy, VolumeProblem};
 pub use content::{ContentCounts, survey_content};
 pub use error::{Error, ErrorKind};
 pub use events::{Amount, Event, Topic, Watcher};
@@ -151,10 +152,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Store`] if the records cannot be opened, [`Error::Unrecorded`] if there are
-    /// layers but no records, [`Error::Driver`] if the disk cannot be read.
+    /// layers or volumes but no records, [`Error::Driver`] if the disk cannot be read.
     pub fn open(root: &Path, driver: Arc<dyn Driver>, options: Options) -> Result<Self, Error> {
         let found = driver.list().map_err(Error::driver("list the layers"))?;
-        recover::refuse_lost_records(root, &found)?;
+        let found_volumes = VolumeDirs::survey(root).map_err(Error::driver("list the volumes"))?;
+        recover::refuse_lost_records(root, &found, &found_volumes)?;
+        let taken = ids::taken(root, &found, &found_volumes);
         let volume_dirs =
             VolumeDirs::open(root).map_err(Error::driver("open the folder of volumes"))?;
         let volume_dirs = Arc::new(volume_dirs);
@@ -171,6 +174,7 @@ impl Engine {
         let options_of_store = layerd_store::Options {
             barrier: Box::new(barrier),
             journal: journal.filter(|_| journal == volume_dirs.journal()),
+            taken: taken.map_err(Error::driver("look for ids on the disk"))?,
         };
         let store = Store::open(&meta_folder(root), options_of_store)?;
         let store = Arc::new(store);
@@ -204,7 +208,7 @@ impl Engine {
             root: root.to_owned(),
         };
         engine.recover(&found);
-        engine.recover_volumes()?;
+        engine.recover_volumes(&found_volumes)?;
         Ok(engine)
     }
 

@@ -13,6 +13,7 @@
 //! [`Durability::Full`](crate::Durability) it is as durable as the layer when Commit answers; else a
 //! power cut may cut it off like any file of the layer, which its own digest shows.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -97,7 +98,7 @@ impl Manifests {
     }
 
     /// The layers of which there is one, and what else is in the folder.
-    fn list(&self) -> Result<(Vec<LayerId>, Vec<PathBuf>), MountError> {
+    pub(crate) fn list(&self) -> Result<(Vec<LayerId>, Vec<PathBuf>), MountError> {
         let fail = |cause| failed("read directory", &self.folder, cause);
         let entries = match fs::read_dir(&self.folder) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
@@ -199,8 +200,9 @@ impl Engine {
     }
 
     /// Deletes what an earlier process left in the folder that counts for nothing. What bears an id
-    /// that was never handed out is left alone, like a layer of that id.
-    pub(crate) fn sweep_manifests(&self) {
+    /// that was never handed out is left alone, like a layer of that id, and so are those of `kept`,
+    /// layers that no record names.
+    pub(crate) fn sweep_manifests(&self, kept: &BTreeSet<LayerId>) {
         let ids = match self.manifests.list() {
             Ok((ids, _)) => ids,
             Err(cause) => {
@@ -213,11 +215,9 @@ impl Engine {
             let record = view.get(id).or_else(|| view.get_retired(id));
             record.is_some_and(|record| record.kind == Kind::Committed)
         };
-        let first_unknown = self.store.first_id();
-        for id in ids
-            .into_iter()
-            .filter(|id| *id < first_unknown && !counts(*id))
-        {
+        let is_due =
+            |id: &LayerId| self.store.is_issued(id.0) && !kept.contains(id) && !counts(*id);
+        for id in ids.into_iter().filter(is_due) {
             debug!(%id, "a manifest of no committed layer is deleted");
             self.drop_manifest(id);
         }

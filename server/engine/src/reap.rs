@@ -202,12 +202,14 @@ impl Engine {
     }
 
     /// Directories of failed calls. A record whose write failed may be on disk all the same until
-    /// the database is built anew; after a crash before that it would have no directory.
+    /// the database is built anew; after a crash before that it would have no directory. What was
+    /// used since is no such directory, whatever it is.
     fn due_orphans(&self) -> Vec<LayerId> {
         if self.store.has_failed() {
             return Vec::new();
         }
-        let orphans = held(&self.backlog.orphans);
+        let mut orphans = held(&self.backlog.orphans);
+        orphans.retain(|id| !self.is_used(*id));
         let due = orphans.iter().filter(|id| self.backlog.is_due(**id));
         due.copied().collect()
     }

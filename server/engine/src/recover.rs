@@ -9,26 +9,34 @@
 //! | Commit  | content written back; **journal**; record; answer; work directory dropped | an active snapshot, or a spare work directory: deleted |
 //! | Commit of a layer prepared without its parent | attributes that it takes from below; then as above | an active snapshot: what was given is given again |
 //! | Remove, restore, Update, figures | record; answer                      | nothing: what was removed stays in its place |
-//! | reap    | directory to the trash, deleted; record dropped              | a retired record without a directory, or a directory without a record: dropped, deleted by the next pass |
+//! | reap    | directory to the trash, deleted; **journal**; record dropped  | a retired record without a directory, or with part of one: dropped, deleted by the next pass |
 //! | export  | temporary file; its sync; rename; sync of the folder         | a temporary file: overwritten by the next |
+//! | restore of the records | layers that the export does not know to `lost/`; sync of both folders; database built beside the other one; its sync; exchange of the two; sync of the folder | the database as it was, and layers in `lost/`: restored again |
+//! | a start that fails | copy of the database; its sync; exchange of the two; sync of the folder; what failed deleted | the database that failed, or the copy, and one of them too many: deleted by the next start |
 //!
 //! "Record" is one transaction of the store, durable when it returns; "journal" is one wait that
-//! all calls of the moment share. Where the records are on the same file system, and it is one with
+//! all calls of the moment share. So a layer without a record was never handed to anybody, and neither
+//! it nor its work directory holds anything. One that holds something is younger than the records, as
+//! after a backup of them was put back: it is left alone, and ids are handed out above all that is on
+//! disk (`ids.rs`). Where the records are on the same file system, and it is one with
 //! a journal, both are one wait: see `store/src/journal.rs`. Work directories are never waited for: start-up makes them anew.
 //! Manifests have a table of their own, in `manifests.rs`.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use layerd_mounts::{Found, Overlay, Place};
+use layerd_mounts::volume_dirs::FoundVolumes;
+use layerd_mounts::{Driver as _, Found, Overlay, Place, Slot, VolumeDirs};
 use layerd_store::{Export, LayerId, Store};
 use tracing::{error, info, warn};
 
 use crate::check::{Facts, Problem, Remedy, problems};
 use crate::manifests::odd;
-use crate::{Engine, Error, meta_folder, slot};
+use crate::volumes::survey_volumes;
+use crate::{Engine, Error, ids, meta_folder, slot};
 
 /// A problem and what became of it.
 #[derive(Debug, Clone)]
@@ -40,7 +48,20 @@ pub struct Finding {
 }
 
 /// What only layerd may look into.
-const FOLDERS: [&str; 7] = ["meta", "e", "l", "w", "t", "m", "lost"];
+const FOLDERS: [&str; 12] = [
+    "meta",
+    "e",
+    "l",
+    "w",
+    "t",
+    "m",
+    "lost",
+    "mnt",
+    "volumes",
+    "volumes/.staging",
+    "volumes/.trash",
+    "volumes/by-name",
+];
 const FOLDER_MODE: u32 = 0o700;
 
 /// What is wrong with the folders themselves. What cannot be read at all is not judged here: the
@@ -79,26 +100,34 @@ fn bad_exports(meta: &Path) -> Vec<Problem> {
         .collect()
 }
 
-/// An empty database must not take the place of one that was lost while its layers are there.
-pub(crate) fn refuse_lost_records(root: &Path, found: &[Found]) -> Result<(), Error> {
+/// An empty database must not take the place of one that was lost while its layers or volumes are
+/// there.
+pub(crate) fn refuse_lost_records(
+    root: &Path,
+    found: &[Found],
+    volumes: &FoundVolumes,
+) -> Result<(), Error> {
     let meta = meta_folder(root);
+    let volumes = volumes.live.len() + volumes.trashed.len();
     let layers = found
         .iter()
         .filter(|entry| matches!(entry, Found::Slot(Place::Layer, _)))
         .count();
-    if layers == 0 || meta.join("format").exists() {
+    if layers + volumes == 0 || meta.join("format").exists() {
         return Ok(());
     }
     Err(Error::Unrecorded {
         root: root.to_owned(),
         meta,
         layers,
+        volumes,
     })
 }
 
 /// Puts an export in place of a lost or damaged database: the newest one, unless a file is named.
 /// Layers of which it knows nothing are moved to `lost/`, not deleted: they are younger than the
-/// export, and may be the only copy. The daemon must not be running. Answers the number of
+/// export, and may be the only copy. Volumes of which it knows nothing stay. The daemon must not be
+/// running. May be repeated after a crash. Answers the number of
 /// snapshots that are back and of layers that were moved.
 ///
 /// # Errors
@@ -108,7 +137,6 @@ pub fn restore_records(
     driver: &Overlay,
     file: Option<&Path>,
 ) -> Result<(usize, usize), Error> {
-    use layerd_mounts::Driver as _;
     let meta = meta_folder(root);
     let export = match file {
         Some(file) => Some(Export::read(file)?),
@@ -117,29 +145,57 @@ pub fn restore_records(
     };
     let export = export.ok_or_else(|| Error::NoExport { meta: meta.clone() })?;
     let found = driver.list().map_err(Error::driver("list the layers"))?;
-    let ids = |entry: &Found| match entry {
-        Found::Slot(_, slot) => Some(LayerId(slot.0)),
-        Found::Stranger(_) => None,
-    };
-    let highest = found.iter().filter_map(ids).max().unwrap_or(LayerId(0));
-    Store::restore(&meta, &export, highest)?;
-    let known = |id: LayerId| export.records().any(|record| record.id == id);
-    let mut moved = BTreeSet::new();
-    for entry in &found {
-        // The next start deletes what holds nothing.
-        match ids(entry) {
-            // All directories of a layer go, also those that are left when the first is gone.
-            Some(id) if !known(id) && (moved.contains(&id) || !is_empty(root, id)?) => {
-                moved.insert(id);
-            }
-            _ => continue,
-        }
-        driver
-            .set_aside(entry)
-            .map_err(Error::driver("move a layer to lost/"))?;
-    }
+    let volumes = VolumeDirs::survey(root).map_err(Error::driver("list the volumes"))?;
+    let taken = ids::taken(root, &found, &volumes);
+    let taken = taken.map_err(Error::driver("look for ids on the disk"))?;
+    let moved = move_unknown_layers(root, driver, &export, &found)?;
+    keep_unknown_volumes(root, &export, &volumes)?;
+    Store::restore(&meta, &export, &taken)?;
     let live = export.records().filter(|record| record.retired.is_none());
-    Ok((live.count(), moved.len()))
+    Ok((live.count(), moved))
+}
+
+/// Moves layers that hold something and that an export does not know to `lost/`, durably. Answers how
+/// many.
+fn move_unknown_layers(
+    root: &Path,
+    driver: &Overlay,
+    export: &Export,
+    found: &[Found],
+) -> Result<usize, Error> {
+    let known: BTreeSet<LayerId> = export.records().map(|record| record.id).collect();
+    let mut moved = BTreeSet::new();
+    for entry in found {
+        let Found::Slot(_, Slot(id)) = entry else {
+            continue;
+        };
+        let id = LayerId(*id);
+        // The next start deletes what holds nothing. All directories of a layer go, also those that
+        // are left when the first is gone.
+        if !known.contains(&id) && (moved.contains(&id) || !is_empty(root, id)?) {
+            moved.insert(id);
+            let set_aside = driver.set_aside(entry);
+            set_aside.map_err(Error::driver("move a layer to lost/"))?;
+        }
+    }
+    Ok(moved.len())
+}
+
+/// Volumes that an export does not know stay where they are. Those that hold something lose the mark
+/// of an interrupted call, durably: a power cut may have brought it back.
+fn keep_unknown_volumes(root: &Path, export: &Export, found: &FoundVolumes) -> Result<(), Error> {
+    let known: BTreeSet<u64> = export.volumes().map(|volume| volume.id.0).collect();
+    let unknown = found.new.iter().filter(|slot| !known.contains(&slot.0));
+    let dirs = VolumeDirs::open(root).map_err(Error::driver("open the folder of volumes"))?;
+    for slot in unknown {
+        let kept = dirs.is_empty(*slot).and_then(|is_empty| match is_empty {
+            true => Ok(()),
+            false => dirs.settle(*slot),
+        });
+        kept.map_err(Error::driver("keep a volume that the export does not know"))?;
+    }
+    dirs.sync()
+        .map_err(Error::driver("sync the folder of volumes"))
 }
 
 /// Compares records and directories of a root that no daemon serves, without changing anything:
@@ -151,15 +207,20 @@ pub fn restore_records(
 /// although there are layers, [`Error::Driver`] if the disk cannot be read.
 pub fn survey(root: &Path) -> Result<Vec<Problem>, Error> {
     let found = Overlay::survey(root).map_err(Error::driver("list the layers"))?;
-    refuse_lost_records(root, &found)?;
+    let volumes = VolumeDirs::survey(root).map_err(Error::driver("list the volumes"))?;
+    refuse_lost_records(root, &found, &volumes)?;
     let (view, ids_below) = Store::inspect(&meta_folder(root))?;
+    let is_issued = |id| id < ids_below.0;
     let facts = Facts {
         found: &found,
         claimed: &[],
         view: &view,
-        next_id: ids_below,
+        is_issued: &is_issued,
+        // Where this cannot be told, it is.
+        is_used: &|id| !Overlay::is_unused_in(root, slot(id)).unwrap_or(false),
     };
     let mut all = problems(&facts);
+    all.extend(survey_volumes(root, &view, &is_issued)?);
     all.extend(open_folders(root));
     all.extend(odd(root));
     all.extend(bad_exports(&meta_folder(root)));
@@ -190,8 +251,10 @@ impl Engine {
             found,
             claimed: &[],
             view: &self.store.view(),
-            next_id: self.store.first_id(),
+            is_issued: &|id| self.store.is_issued(id),
+            is_used: &|id| self.is_used(id),
         });
+        let kept: BTreeSet<_> = problems.iter().filter_map(Problem::unrecorded).collect();
         let is_abandoned = |problem: &&Problem| matches!(problem, Problem::Abandoned { .. });
         match problems.iter().filter(is_abandoned).count() {
             0 => {}
@@ -203,13 +266,20 @@ impl Engine {
                 // What cannot be made good is logged, and found again by fsck.
                 Remedy::Safe(_) => drop(self.make_good(&problem)),
                 Remedy::OnRequest(_) => warn!("{problem}; it was left alone"),
-                Remedy::Quarantine(advice) => error!("{problem}; {advice}"),
+                Remedy::Quarantine(advice) | Remedy::Advice(advice) => {
+                    error!("{problem}; {advice}");
+                }
             }
             if let Some(id) = problem.quarantined() {
                 self.quarantine.set(id, problem.to_string());
             }
         }
-        self.sweep_manifests();
+        self.sweep_manifests(&kept);
+    }
+
+    /// Where this cannot be told, it is.
+    pub(crate) fn is_used(&self, id: LayerId) -> bool {
+        !self.driver.is_unused(slot(id)).unwrap_or(false)
     }
 
     /// Compares records and directories, and with `repair` does what the remedies announce. Two
@@ -245,8 +315,10 @@ impl Engine {
             found: &found,
             claimed: &claimed,
             view: &view,
-            next_id: self.store.next_id(),
+            is_issued: &|id| self.store.is_issued(id),
+            is_used: &|id| self.is_used(id),
         });
+        all.extend(self.look_at_volumes()?);
         all.extend(open_folders(&self.root));
         all.extend(odd(&self.root));
         all.extend(bad_exports(&meta_folder(&self.root)));
@@ -271,22 +343,32 @@ impl Engine {
         match problem.remedy() {
             Remedy::Safe(_) => self.make_good(problem),
             Remedy::OnRequest(_) => self.set_aside(problem),
-            Remedy::Quarantine(_) => false,
+            Remedy::Quarantine(_) | Remedy::Advice(_) => false,
         }
     }
 
     fn set_aside(&self, problem: &Problem) -> bool {
-        let found = match problem {
+        let moved = match problem {
             Problem::Stranger { path }
             | Problem::BadExport { path, .. }
-            | Problem::BadManifest { path, .. } => Found::Stranger(path.clone()),
-            Problem::UnknownLayer { place, id } => Found::Slot(*place, slot(*id)),
-            Problem::InTrash { id, .. } => Found::Slot(Place::Trash, slot(*id)),
+            | Problem::BadManifest { path, .. } => {
+                let stranger = Found::Stranger(path.clone());
+                self.driver.set_aside(&stranger).map(Some)
+            }
+            Problem::UnknownLayer { id, .. } | Problem::Unrecorded { id } => {
+                self.set_layer_aside(*id)
+            }
+            Problem::InTrash { id, .. } => {
+                let trash = Found::Slot(Place::Trash, slot(*id));
+                self.driver.set_aside(&trash).map(Some)
+            }
+            Problem::Volume(problem) => self.set_volume_aside(problem),
             _ => return false,
         };
-        match self.driver.set_aside(&found) {
+        match moved {
             Ok(target) => {
-                info!(target = %target.display(), "{problem}; it was moved");
+                let target = target.unwrap_or_default();
+                info!(target = %target.display(), "{problem}; it is out of the way");
                 true
             }
             Err(cause) => {
@@ -299,6 +381,19 @@ impl Engine {
         }
     }
 
+    /// Moves all directories of a layer. Answers where one of them is.
+    fn set_layer_aside(&self, id: LayerId) -> Result<Option<PathBuf>, layerd_mounts::Error> {
+        let mut last = None;
+        for place in [Place::Work, Place::Trash, Place::Layer] {
+            match self.driver.set_aside(&Found::Slot(place, slot(id))) {
+                Ok(target) => last = Some(target),
+                Err(cause) if cause.io_kind() == Some(io::ErrorKind::NotFound) => {}
+                Err(cause) => return Err(cause),
+            }
+        }
+        Ok(last)
+    }
+
     /// A failure leaves the problem for the next look; nothing rests on it being gone.
     fn make_good(&self, problem: &Problem) -> bool {
         let done = match problem {
@@ -308,6 +403,7 @@ impl Engine {
             }
             Problem::NoWorkDirectory { id, .. } => self.driver.ensure_work(slot(*id)),
             Problem::SpareWorkDirectory { id, .. } => self.driver.seal(slot(*id)),
+            Problem::Volume(problem) => self.make_volume_good(problem),
             Problem::FolderMode { path, .. } => {
                 let made = fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE));
                 made.map_err(|cause| layerd_mounts::Error::Io {

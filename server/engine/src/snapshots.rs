@@ -1,5 +1,6 @@
 //! The operations on snapshots, one short function each.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use layerd_mounts::{Base, IdMaps, Mount, Slot, Stack};
@@ -404,7 +405,10 @@ impl Engine {
             self.driver.create(own, base, needs_work)
         };
         created.map_err(|cause| {
-            self.abandon(id);
+            // What is there already was made by somebody else.
+            if cause.io_kind() != Some(ErrorKind::AlreadyExists) {
+                self.abandon(id);
+            }
             self.note_missing_parent(claim, &cause);
             Error::Create { id, cause }
         })
@@ -414,7 +418,7 @@ impl Engine {
     fn note_missing_parent(&self, claim: &Claim, cause: &layerd_mounts::Error) {
         let Some(parent) = claim.parent() else { return };
         let still_there = self.store.view().get(parent.id).is_some();
-        if still_there && cause.io_kind() == Some(std::io::ErrorKind::NotFound) {
+        if still_there && cause.io_kind() == Some(ErrorKind::NotFound) {
             error!(key = parent.key.as_str(), id = %parent.id, "the directory of a layer is missing");
             self.quarantine
                 .set(parent.id, "its directory is missing".to_owned());

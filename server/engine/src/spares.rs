@@ -5,12 +5,13 @@
 //! left to do on the disk but to record it. Those that are left go when the engine is dropped; the
 //! next start takes them for what an interrupted call left.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use layerd_mounts::{Driver, Slot};
+use layerd_mounts::{Base, Driver};
 use layerd_store::{Claim, Create, LayerId, Store};
 use nix::sys::statvfs::statvfs;
 use tracing::warn;
@@ -169,16 +170,27 @@ impl Shared {
             return Ok(());
         }
         for _ in 0..count {
-            let id = self.store.fresh_id()?;
-            self.state().others.push(id);
+            self.make_one()?;
         }
-        let slots: Vec<Slot> = self.state().others.iter().copied().map(slot).collect();
-        let made = self.driver.make_spares(&slots);
-        made.map_err(Error::driver("make layers ahead"))?;
+        let synced = self.driver.sync();
+        synced.map_err(Error::driver("make layers ahead"))?;
         let mut state = self.state();
         let made = std::mem::take(&mut state.others);
         state.ready.extend(made);
         Ok(())
+    }
+
+    /// What is there already is not taken away after the failure: it was made by somebody else.
+    fn make_one(&self) -> Result<(), Error> {
+        let id = self.store.fresh_id()?;
+        self.state().others.push(id);
+        let made = self.driver.create(slot(id), Base::Empty, true);
+        made.map_err(|cause| {
+            if cause.io_kind() == Some(io::ErrorKind::AlreadyExists) {
+                self.state().others.retain(|other| *other != id);
+            }
+            Error::driver("make layers ahead")(cause)
+        })
     }
 
     /// On a file system with few inodes left, they are for those who ask for them.

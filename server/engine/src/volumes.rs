@@ -27,6 +27,7 @@ pub(crate) use fill::Pins;
 pub use fill::Source;
 pub(crate) use prune::Plans;
 pub use prune::{Candidate, Plan, Pruned};
+pub(crate) use recover::survey_volumes;
 
 use crate::events::Topic;
 use crate::trash::Discarded;

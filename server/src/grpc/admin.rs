@@ -288,10 +288,9 @@ fn restore(engine: &Engine, request: &pb::RestoreTrashRequest) -> Vec<pb::Restor
 
 pub(super) fn finding(finding: &Finding) -> pb::Finding {
     let remedy = finding.problem.remedy();
-    let (Remedy::Safe(text) | Remedy::OnRequest(text) | Remedy::Quarantine(text)) = remedy;
     pb::Finding {
         problem: finding.problem.to_string(),
-        remedy: text.to_owned(),
+        remedy: remedy.text().to_owned(),
         repaired: finding.repaired,
         quarantined: matches!(remedy, Remedy::Quarantine(_)),
     }

@@ -123,13 +123,13 @@ impl Store {
             .write(Class::Files, move |view| volumes::filled(view, id, from))
     }
 
-    /// Drops the records of deleted volumes whose directories are gone.
+    /// Drops the records of deleted volumes whose directories are gone, which becomes durable first.
     ///
     /// # Errors
-    /// [`Error::Write`].
+    /// [`Error::Barrier`], [`Error::Write`].
     pub fn forget_volumes(&self, ids: Vec<VolumeId>) -> Result<(), Error> {
         self.writer
-            .write(Class::Records, move |view| volumes::forget(view, &ids))
+            .write(Class::Files, move |view| volumes::forget(view, &ids))
     }
 
     /// Records the intent to attach. From then on what it holds cannot be removed.

@@ -20,6 +20,7 @@ pub fn open(root: &Path) -> Result<Store, Error> {
         Options {
             barrier,
             journal: None,
+            taken: Vec::new(),
         },
     )
 }

@@ -15,6 +15,7 @@ fn records(folder: &Path) -> Arc<View> {
         Options {
             barrier,
             journal: None,
+            taken: Vec::new(),
         },
     )
     .unwrap();
@@ -187,7 +188,8 @@ fn what_is_found_becomes_problems() {
             found: &found,
             claimed: &[LayerId(7)],
             view: &view,
-            next_id: LayerId(10),
+            is_issued: &|id| id < 10,
+            is_used: &|_| false,
         };
         let seen: Vec<_> = problems(&facts).into_iter().collect();
         assert_eq!(seen, wanted, "without {missing:?}, with {besides:?}");
@@ -221,6 +223,7 @@ fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
         Options {
             barrier,
             journal: None,
+            taken: Vec::new(),
         },
     )
     .unwrap();
@@ -237,7 +240,8 @@ fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
             found,
             claimed: &[],
             view: &store.view(),
-            next_id: LayerId(2),
+            is_issued: &|id| id < 2,
+            is_used: &|_| false,
         };
         problems(&facts).into_iter().collect::<Vec<_>>()
     };

@@ -31,9 +31,6 @@ impl Driver for Slow {
     fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), MountError> {
         self.fake.create(slot, base, writable)
     }
-    fn make_spares(&self, slots: &[Slot]) -> Result<(), MountError> {
-        self.fake.make_spares(slots)
-    }
     fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), MountError> {
         self.fake.take_spare(slot, base, writable)
     }
@@ -66,6 +63,9 @@ impl Driver for Slow {
     }
     fn open_layer(&self, slot: Slot) -> Result<std::os::fd::OwnedFd, MountError> {
         self.fake.open_layer(slot)
+    }
+    fn is_unused(&self, slot: Slot) -> Result<bool, MountError> {
+        self.fake.is_unused(slot)
     }
     fn retire(&self, slot: Slot) -> Result<(), MountError> {
         self.fake.retire(slot)

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::thread::sleep;
 
 use layerd_mounts::fake::Fake;
-use layerd_mounts::{Found, Place};
+use layerd_mounts::{Found, Place, Slot};
 use layerd_store::{Key, Kind, Labels};
 use nix::errno::Errno;
 

@@ -1,56 +1,68 @@
-//! What start-up makes good of volumes.
+//! What start-up and fsck make good of volumes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use layerd_mounts::Slot;
-use layerd_store::{Volume, VolumeId};
-use tracing::{error, info, warn};
+use layerd_mounts::volume_dirs::FoundVolumes;
+use layerd_mounts::{Error as MountError, Found, VolumeDirs};
+use layerd_store::{View, Volume, VolumeId};
+use tracing::{error, warn};
 
 use super::slot;
+use crate::check::{Problem, Remedy, VolumeFacts, VolumeProblem, volume_problems};
+use crate::ids::mount_points;
 use crate::{Engine, Error};
 
+/// Compares the records of volumes and attachments of a root that no daemon serves with what is on
+/// disk. `is_issued` says whether an id may have been handed out.
+///
+/// # Errors
+/// [`Error::Driver`] if the disk cannot be read.
+pub(crate) fn survey_volumes(
+    root: &Path,
+    view: &View,
+    is_issued: &dyn Fn(u64) -> bool,
+) -> Result<BTreeSet<Problem>, Error> {
+    let found = VolumeDirs::survey(root).map_err(Error::driver("list the volumes"))?;
+    let mount_points = mount_points(root).map_err(Error::driver("list the mount points"))?;
+    Ok(volume_problems(&VolumeFacts {
+        root,
+        found: &found,
+        mount_points: &mount_points,
+        view,
+        is_issued,
+        is_in_making: &|_| false,
+    }))
+}
+
 impl Engine {
-    /// Deletes what was staged, moves what was deleted to the trash, reports what is unknown or
-    /// missing, drops the records of what was deleted for good, and makes the links for people anew.
-    /// Called before any request.
-    pub(crate) fn recover_volumes(&self) -> Result<(), Error> {
-        let found = self
-            .volume_dirs
-            .list()
-            .map_err(Error::driver("list the volumes"))?;
-        let view = self.store.view();
-        let volumes = view.volumes();
-        for staged in found.staged {
+    /// Deletes what was staged, makes good what `found` shows, drops the records of what was deleted
+    /// for good, and makes the links for people anew. Called before any request.
+    pub(crate) fn recover_volumes(&self, found: &FoundVolumes) -> Result<(), Error> {
+        for staged in &found.staged {
             note(
-                self.volume_dirs.drop_stage(staged),
+                self.volume_dirs.drop_stage(*staged),
                 "delete what an interrupted call staged",
             );
         }
-        for there in &found.live {
-            let id = VolumeId(there.0);
-            if volumes.get(id).is_some() {
-                self.settle_volume(id);
-            } else if volumes.retired().any(|volume| volume.id == id) {
-                note(
-                    self.volume_dirs.retire(*there),
-                    "move a deleted volume to the trash",
-                );
-            } else {
-                self.unrecorded(*there);
+        let view = self.store.view();
+        for problem in self.compare_volumes(found)? {
+            match problem.remedy() {
+                // All at once, below.
+                _ if is_link(&problem) => {}
+                Remedy::Safe(_) => drop(self.repair(&problem)),
+                Remedy::OnRequest(_) => warn!("{problem}; it was left alone"),
+                Remedy::Quarantine(advice) | Remedy::Advice(advice) => {
+                    error!("{problem}; {advice}")
+                }
             }
         }
-        for volume in volumes
-            .iter()
-            .filter(|volume| !found.live.contains(&slot(volume.id)))
-        {
-            if found.trashed.contains(&slot(volume.id)) {
-                note(
-                    self.volume_dirs.restore(slot(volume.id)).map(drop),
-                    "move a volume back out of the trash",
-                );
-            } else {
-                error!(name = %volume.name, id = %volume.id, "the folder of a volume is missing; put it back from a backup, or delete the volume");
+        let volumes = view.volumes();
+        for new in found.new.iter().map(|slot| VolumeId(slot.0)) {
+            if volumes.get(new).is_some() {
+                self.settle_volume(new);
             }
         }
         let is_gone = |volume: &&Arc<Volume>| {
@@ -64,29 +76,85 @@ impl Engine {
             .map(|volume| (volume.name.as_str().to_owned(), slot(volume.id)))
             .collect();
         note(
-            self.volume_dirs.link_all(&names),
+            self.volume_dirs.link_all(&found.links, &names),
             "link the names of volumes",
         );
         Ok(())
     }
 
-    /// A folder that no record names. A new or empty one is what an interrupted call left; anything
-    /// else may be the only copy.
-    fn unrecorded(&self, there: Slot) {
-        let is_new = self.volume_dirs.is_new(there);
-        if matches!(is_new, Ok(true)) || matches!(self.volume_dirs.is_empty(there), Ok(true)) {
-            note(
-                self.volume_dirs.discard(there),
-                "delete the folder of an interrupted call",
-            );
-            info!(id = %there, "an interrupted call left a volume without a record; it is gone");
-        } else {
-            warn!(path = %self.volume_dirs.data_path(there).display(), "no record names this volume; it was left alone");
+    /// Compares records and folders of volumes and attachments, as of now.
+    pub(crate) fn look_at_volumes(&self) -> Result<BTreeSet<Problem>, Error> {
+        let found = self.volume_dirs.list();
+        self.compare_volumes(&found.map_err(Error::driver("list the volumes"))?)
+    }
+
+    /// The records are read after the folders.
+    fn compare_volumes(&self, found: &FoundVolumes) -> Result<BTreeSet<Problem>, Error> {
+        let mount_points = mount_points(&self.root);
+        Ok(volume_problems(&VolumeFacts {
+            root: &self.root,
+            found,
+            mount_points: &mount_points.map_err(Error::driver("list the mount points"))?,
+            view: &self.store.view(),
+            is_issued: &|id| self.store.is_issued(id),
+            is_in_making: &|id| self.store.is_issued_now(id),
+        }))
+    }
+
+    /// Does what is safe, if the records still ask for it. No volume is taken back meanwhile.
+    pub(crate) fn make_volume_good(&self, problem: &VolumeProblem) -> Result<(), MountError> {
+        let _pass = self.backlog.hold();
+        let (view, dirs) = (self.store.view(), &self.volume_dirs);
+        let is_live = |id: &VolumeId| view.volumes().get(*id).is_some();
+        match problem {
+            VolumeProblem::Abandoned { id } => dirs.discard(slot(*id)),
+            VolumeProblem::InTrash { id, .. } if is_live(id) => dirs.restore(slot(*id)).map(drop),
+            VolumeProblem::NotInTrash { id, .. } if !is_live(id) => dirs.retire(slot(*id)),
+            VolumeProblem::NoLink { id, name } if is_live(id) => {
+                dirs.link(name.as_str(), slot(*id))
+            }
+            VolumeProblem::SpareLink { name } => dirs.unlink(name),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves what no record names out of the way, or deletes a mount point at which nothing is
+    /// mounted. Answers where it is then.
+    pub(crate) fn set_volume_aside(
+        &self,
+        problem: &VolumeProblem,
+    ) -> Result<Option<PathBuf>, MountError> {
+        match problem {
+            VolumeProblem::Unrecorded { path } => self
+                .driver
+                .set_aside(&Found::Stranger(path.clone()))
+                .map(Some),
+            VolumeProblem::UnknownMountPoint { path } => delete_mount_point(path).map(|()| None),
+            _ => Ok(None),
         }
     }
 }
 
-fn note(outcome: Result<(), layerd_mounts::Error>, attempt: &'static str) {
+/// An empty directory or file, as attachments are mounted on.
+fn delete_mount_point(path: &Path) -> Result<(), MountError> {
+    let found = fs::symlink_metadata(path);
+    let deleted = found.and_then(|found| match found.is_file() && found.len() == 0 {
+        true => fs::remove_file(path),
+        false => fs::remove_dir(path),
+    });
+    deleted.map_err(|cause| MountError::Io {
+        attempt: "delete the mount point",
+        path: path.to_owned(),
+        cause,
+    })
+}
+
+fn is_link(problem: &Problem) -> bool {
+    use VolumeProblem::{NoLink, SpareLink};
+    matches!(problem, Problem::Volume(NoLink { .. } | SpareLink { .. }))
+}
+
+fn note(outcome: Result<(), MountError>, attempt: &'static str) {
     if let Err(cause) = outcome {
         warn!(error = &cause as &dyn std::error::Error, "{attempt}");
     }

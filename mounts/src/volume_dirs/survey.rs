@@ -1,0 +1,118 @@
+//! What there is of volumes, by its names: for the daemon, and for tools while none runs.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{open, readlinkat};
+use nix::sys::stat::Mode;
+
+use super::{DATA, FoundVolumes, NEW, VolumeDirs};
+use crate::error::Error;
+use crate::folder::{FLAGS, Folder};
+use crate::slot::Slot;
+
+/// Our folders below `volumes`, and what mkfs puts on a disk of its own that is mounted there.
+const OWN: [&str; 4] = [".staging", ".trash", "by-name", "lost+found"];
+
+impl VolumeDirs {
+    /// Lists what is on disk under `root` without changing anything. A root without layerd's folders
+    /// holds nothing.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn survey(root: &Path) -> Result<FoundVolumes, Error> {
+        let live = root.join("volumes");
+        let mut found = FoundVolumes::default();
+        if let Some(folder) = existing(live.clone())? {
+            live_ones(&folder, &mut found)?;
+        }
+        if let Some(folder) = existing(live.join(OWN[0]))? {
+            found.staged = slots(&folder, &[], &mut found.strangers)?;
+        }
+        if let Some(folder) = existing(live.join(OWN[1]))? {
+            found.trashed = slots(&folder, &[], &mut found.strangers)?;
+        }
+        if let Some(folder) = existing(live.join(OWN[2]))? {
+            links(&folder, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Lists what is on disk, in no order. Cost: a read of each of layerd's own directories, and two
+    /// looks at each volume.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn list(&self) -> Result<FoundVolumes, Error> {
+        let mut found = FoundVolumes::default();
+        live_ones(&self.live, &mut found)?;
+        found.staged = slots(&self.staging, &[], &mut found.strangers)?;
+        found.trashed = slots(&self.trash, &[], &mut found.strangers)?;
+        links(&self.names, &mut found)?;
+        Ok(found)
+    }
+}
+
+fn existing(path: PathBuf) -> Result<Option<Folder>, Error> {
+    match open(&path, FLAGS, Mode::empty()) {
+        Ok(fd) => Ok(Some(Folder { fd, path })),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(cause) => Err(Error::io("open directory", &path, cause)),
+    }
+}
+
+fn live_ones(folder: &Folder, found: &mut FoundVolumes) -> Result<(), Error> {
+    found.live = slots(folder, &OWN, &mut found.strangers)?;
+    for slot in &found.live {
+        if folder.has(&format!("{slot}/{NEW}"))? {
+            found.new.push(*slot);
+        }
+        if !folder.has(&format!("{slot}/{DATA}"))? {
+            found.hollow.push(*slot);
+        }
+    }
+    Ok(())
+}
+
+fn slots(folder: &Folder, own: &[&str], strangers: &mut Vec<PathBuf>) -> Result<Vec<Slot>, Error> {
+    let mut slots = Vec::new();
+    each(folder, |name, kind| {
+        let slot = name.to_str().and_then(|name| name.parse::<Slot>().ok());
+        match slot {
+            Some(slot) if kind == Some(Type::Directory) => slots.push(slot),
+            _ if own.iter().any(|own| name == *own) => {}
+            _ => strangers.push(folder.path.join(name)),
+        }
+    })?;
+    Ok(slots)
+}
+
+fn links(folder: &Folder, found: &mut FoundVolumes) -> Result<(), Error> {
+    each(folder, |name, _| {
+        let target = readlinkat(&folder.fd, name).ok();
+        let slot = target.as_ref().and_then(|target| {
+            let target = target.to_str()?.strip_prefix("../")?;
+            target.strip_suffix(DATA)?.strip_suffix('/')?.parse().ok()
+        });
+        match (slot, name.to_str()) {
+            (Some(slot), Some(name)) => drop(found.links.insert(name.to_owned(), slot)),
+            _ => found.strangers.push(folder.path.join(name)),
+        }
+    })
+}
+
+fn each(folder: &Folder, mut visit: impl FnMut(&OsStr, Option<Type>)) -> Result<(), Error> {
+    let fail = |cause: Errno| Error::io("read directory", &folder.path, cause);
+    let mut dir = Dir::openat(&folder.fd, ".", FLAGS, Mode::empty()).map_err(fail)?;
+    for entry in dir.iter() {
+        let entry = entry.map_err(fail)?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            visit(name, entry.file_type());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! Ids that something on disk bears, recorded or not. New ones are handed out above all of them: the
+//! records may be older than what is on disk, as after a backup of them was put back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use layerd_mounts::volume_dirs::FoundVolumes;
+use layerd_mounts::{Error as MountError, Found};
+
+use crate::manifests::Manifests;
+
+/// Of layers, manifests, volumes and mount points. Those of `lost/` are nobody's any more.
+///
+/// # Errors
+/// [`MountError::Io`] if a directory cannot be read.
+pub(crate) fn taken(
+    root: &Path,
+    layers: &[Found],
+    volumes: &FoundVolumes,
+) -> Result<Vec<u64>, MountError> {
+    let layers = layers.iter().filter_map(|entry| match entry {
+        Found::Slot(_, slot) => Some(slot.0),
+        Found::Stranger(_) => None,
+    });
+    let places = [&volumes.live, &volumes.staged, &volumes.trashed];
+    let volumes = places.into_iter().flatten().map(|slot| slot.0);
+    let (manifests, _) = Manifests::of(root).list()?;
+    let manifests = manifests.into_iter().map(|id| id.0);
+    let mount_points = mount_points(root)?.into_iter().filter_map(|(id, _)| id);
+    Ok(layers
+        .chain(volumes)
+        .chain(manifests)
+        .chain(mount_points)
+        .collect())
+}
+
+/// The mount points of attachments, with the ids that they are named by; none for other names.
+///
+/// # Errors
+/// [`MountError::Io`].
+pub(crate) fn mount_points(root: &Path) -> Result<Vec<(Option<u64>, PathBuf)>, MountError> {
+    let folder = root.join("mnt");
+    let fail = |cause| MountError::Io {
+        attempt: "read directory",
+        path: folder.clone(),
+        cause,
+    };
+    let entries = match fs::read_dir(&folder) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(fail)?,
+    };
+    let id = |name: &str| name.parse::<u64>().ok().filter(|id| id.to_string() == name);
+    entries
+        .map(|entry| {
+            let entry = entry.map_err(fail)?;
+            Ok((entry.file_name().to_str().and_then(id), entry.path()))
+        })
+        .collect()
+}
