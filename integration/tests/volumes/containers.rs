@@ -335,3 +335,57 @@ fn root_a_bundle_stays_as_it_is_when_something_is_missing() {
     );
     container.remove();
 }
+
+#[test]
+fn root_a_bundle_that_cannot_be_written_leaves_nothing() {
+    let world = World::new();
+    world.commit_image();
+    let container = world.container("web", "true");
+    let file = world.scratch.path().join("config.json");
+    std::fs::copy(container.file(), &file).unwrap();
+    let small = world.scratch.dir("small");
+    // Room for the file as it is, a page, and none for a larger one beside it.
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    config["mounts"] = json!([]);
+    config["linux"] = json!({});
+    let bytes = serde_json::to_vec(&config).unwrap();
+    assert!(bytes.len() < 4000, "{}", bytes.len());
+    let mount = "mount -t tmpfs -o size=8k,nr_inodes=8 small small";
+    output(
+        Command::new("sh")
+            .args(["-euc", mount])
+            .current_dir(world.scratch.path()),
+    );
+    std::fs::write(small.join("config.json"), &bytes).unwrap();
+    let attach = |more: &[&str]| {
+        let bundle = small.to_str().unwrap();
+        world.ctl(&[&["oci-apply", bundle, "--owner", "container:web"], more].concat())
+    };
+    let long: Vec<String> = (0..40)
+        .map(|n| format!("/{}/{n}", "x".repeat(100)))
+        .collect();
+    let mut flags = vec!["-v", "there:/there", "-v", "made:/made"];
+    long.iter()
+        .for_each(|target| flags.extend(["--tmpfs", target]));
+    world.run(&["volume", "create", "there"]);
+    let kept = ["attach", "--owner", "container:web", "-v", "there:/there"];
+    world.run(&kept);
+    for _ in 0..2 {
+        let refused = attach(&flags);
+        assert!(refused.error.contains("config.json"), "{refused:?}");
+        assert_ne!(refused.code, 0);
+        assert_eq!(world.names(&[]), ["there"]);
+        let left = world.json(&["attachments"]);
+        assert_eq!(left.len(), 1, "what was attached before stays: {left:?}");
+        assert_eq!(std::fs::read(small.join("config.json")).unwrap(), bytes);
+        assert_eq!(std::fs::read_dir(&small).unwrap().count(), 1);
+        // What cannot be written at all is found out first.
+        output(Command::new("mount").args(["-o", "remount,ro"]).arg(&small));
+    }
+    assert_eq!(
+        world.names(&["--deleted"]).len(),
+        1,
+        "made by the first try only"
+    );
+    output(Command::new("umount").arg(&small));
+}

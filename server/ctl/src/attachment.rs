@@ -117,6 +117,9 @@ pub(crate) struct Attachment {
     /// What the call could not do and goes without, a sentence each.
     pub(crate) notes: Vec<String>,
     pub(crate) created_at: String,
+    /// Whether this call attached it.
+    #[serde(skip)]
+    pub(crate) is_new: bool,
 }
 
 impl From<wire::Attachment> for Attachment {
@@ -134,6 +137,7 @@ impl From<wire::Attachment> for Attachment {
             created: one.created,
             filled: one.filled,
             notes: one.notes,
+            is_new: one.new,
             created_at: one.created_at.unwrap_or_default().to_string(),
         }
     }

@@ -20,7 +20,8 @@ pub(crate) struct Bundle {
 }
 
 impl Bundle {
-    /// Reads and checks it. Links are followed, so that saving replaces what they lead to.
+    /// Reads and checks it, and whether a file can be made beside it. Links are followed, so that
+    /// saving replaces what they lead to.
     pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
         let path = dir.join("config.json");
         let what = format!("read {}", path.display());
@@ -34,6 +35,11 @@ impl Bundle {
             what: what.clone(),
             why,
             hint: "`runc spec` writes one to begin with.".to_owned(),
+        })?;
+        let dir = path.parent().unwrap_or(Path::new("/"));
+        tempfile::tempfile_in(dir).map_err(|cause| Error::Io {
+            what: format!("write {}", path.display()),
+            cause,
         })?;
         Ok(Self {
             path,

@@ -181,7 +181,7 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
                   uptime_seconds, layers_unpacked, layers_packed; while the records are lost, driver is \"\"
   trash ls        id, key, parent (\"\" for none), kind, removed_at, bytes (null if not known)
   trash restore   id, key, one object for each that is back
-  trash empty     layers (in the trash at that moment)
+  trash empty     layers and volumes (how many are in the trash at that moment)
   fsck            problem, remedy, repaired, quarantined, one object for each problem; with
                   --content in the end also layers, without_manifest, files, bytes
   backup          file, bytes; nothing if the backup itself goes to standard output

@@ -72,6 +72,8 @@ pub struct AttachmentEntry {
     pub state: AttachState,
     /// For an OCI runtime.
     pub oci: Vec<OciMount>,
+    /// Whether this call attached it.
+    pub is_new: bool,
     /// Whether this call made the volume or host path.
     pub created: bool,
     /// Whether this call filled the volume.
@@ -139,7 +141,11 @@ impl Engine {
             let key = &one.entry.attachment.key;
             wanted.iter().position(|wanted| wanted.key() == key)
         });
-        Ok(done.into_iter().map(|one| one.entry).collect())
+        let told = done.into_iter().map(|one| AttachmentEntry {
+            is_new: one.is_new,
+            ..one.entry
+        });
+        Ok(told.collect())
     }
 
     /// Refuses a set of which one mount cannot be had, before anything is made for the others.

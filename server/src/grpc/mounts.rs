@@ -354,6 +354,7 @@ fn attachment(entry: AttachmentEntry) -> pb::Attachment {
         created: entry.created,
         filled: entry.filled,
         notes: entry.notes,
+        new: entry.is_new,
         effective_access: record
             .mount
             .as_ref()

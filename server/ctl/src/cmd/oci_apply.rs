@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use super::Daemon;
 use super::attach::{What, send};
 use super::attachments::print;
-use crate::attachment::OciMount;
+use crate::attachment::{Attachment, OciMount};
 use crate::bundle::Bundle;
+use crate::client::Client;
 use crate::error::Error;
 use crate::output::Output;
 
@@ -16,7 +17,8 @@ use crate::output::Output;
 /// Afterwards `runc run` (or another runtime) starts a container that has them. A mount of the
 /// bundle with the same destination is replaced; the others stay, in their order, and no mount
 /// comes before one above it. linux.rootfsPropagation is widened where a mount asks for shared or
-/// slave propagation. Saying the same again changes nothing. When the container is gone:
+/// slave propagation. Saying the same again changes nothing. If the config.json cannot be written,
+/// what was attached is undone. When the container is gone:
 /// `layerctl detach --owner KIND:ID`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -37,6 +39,35 @@ pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
         .flat_map(|one| one.oci_mounts.iter().cloned())
         .collect();
     bundle.splice(&mounts);
-    bundle.save()?;
+    if let Err(error) = bundle.save() {
+        return Err(Error::Several(
+            std::iter::once(error)
+                .chain(undo(&attachments, &mut client).await)
+                .collect(),
+        ));
+    }
     print(&attachments, out)
+}
+
+/// Undoes what this call attached, and moves the volumes it made to the trash unless something
+/// uses them by now. Answers what could not be undone.
+async fn undo(attachments: &[Attachment], client: &mut Client) -> Vec<Error> {
+    let mut failed = Vec::new();
+    let new = || attachments.iter().filter(|one| one.is_new);
+    let keys = new().map(|one| one.key.clone()).collect();
+    if let Err(error) = client.detach(keys, None, false).await {
+        failed.push(error);
+    }
+    for made in new().filter(|one| one.created) {
+        if made.volume.is_empty() {
+            failed.push(Error::Refused {
+                what: format!("remove {}", made.mount.source),
+                why: "only layerd knows whether it is what it made".to_owned(),
+                hint: "It was made for this call; remove it if it is not needed.".to_owned(),
+            });
+        } else if let Err(error) = client.delete_volume(&made.volume).await {
+            failed.push(error);
+        }
+    }
+    failed
 }

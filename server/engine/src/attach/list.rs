@@ -67,6 +67,7 @@ impl Engine {
             oci: self.oci_mounts(&spec, &attachment),
             spec,
             attachment,
+            is_new: false,
             created: false,
             filled: false,
             notes: Vec::new(),
