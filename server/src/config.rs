@@ -216,10 +216,16 @@ impl TryFrom<RawTrash> for TrashOptions {
         Ok(Self {
             keep: range("trash.keep_secs", raw.keep_secs, 2, 0..=31_536_000)
                 .map(Duration::from_secs)?,
+            keep_volumes: range(
+                "trash.keep_volumes_secs",
+                raw.keep_volumes_secs,
+                604_800,
+                0..=31_536_000,
+            )
+            .map(Duration::from_secs)?,
             min_free_percent: range("trash.min_free_percent", raw.min_free_percent, 10, 0..=100)?,
             brake_percent: range("trash.brake_percent", raw.brake_percent, 30, 0..=100)?,
             brake_min: count("trash.brake_min", raw.brake_min, 600, 1..=1_000_000)?,
-            ..Self::default()
         })
     }
 }

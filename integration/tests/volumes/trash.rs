@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use layerd_integration::Tree;
 use layerd_integration::process::output;
+use layerd_integration::{Daemon, Scratch, Tree};
 
+use super::prune::on_terminal;
 use super::{World, text};
 
 #[test]
@@ -81,6 +82,80 @@ fn root_removing_says_what_was_not_there() {
         (&false.into(), &true.into())
     );
     assert_eq!(text(&again[1], "removed"), "data-1");
+}
+
+#[test]
+fn root_one_volume_is_deleted_for_good() {
+    let mut world = World::new();
+    for name in ["one", "two", "two", "three"] {
+        world.create_with(name, "content");
+        if name == "one" {
+            world.run(&["volume", "usage", name]);
+        }
+        world.run(&["volume", "rm", name]);
+    }
+    world.create_with("live", "kept");
+    let ids = world.names(&["--deleted"]);
+    let trash = world.daemon.root().join("volumes/.trash");
+    let folders = || std::fs::read_dir(&trash).unwrap().count();
+    assert_eq!(folders(), 4);
+    let unasked = world.fail(5, &["volume", "purge", "one"]);
+    assert!(unasked.contains("--yes"), "{unasked}");
+    let error = world.fail(3, &["volume", "purge", "--yes", "live"]);
+    assert!(error.contains("not in the trash"), "{error}");
+    let error = world.fail(6, &["volume", "purge", "--yes", "two"]);
+    assert!(
+        error.contains(&ids[1]) && error.contains(&ids[2]),
+        "{error}"
+    );
+    assert_eq!(world.names(&["--deleted"]), ids);
+    let asked = on_terminal(&world, &["volume", "purge", "one", &ids[1]], "n\n");
+    let question = format!(
+        "Delete 2 of 4 removed volumes for good: one (id {}, ",
+        ids[0]
+    );
+    assert!(
+        asked.code == 5 && asked.out.contains(&question),
+        "{asked:?}"
+    );
+    let told = world.run(&["volume", "purge", "--yes", "one", &ids[1]]);
+    assert_eq!(told, "one\ntwo\n2 deleted for good, 2 left in the trash\n");
+    assert_eq!(world.names(&["--deleted"]), ids[2..]);
+    assert_eq!(folders(), 2, "gone from the disk on return");
+    world.fail(3, &["volume", "undelete", "one"]);
+    world.crash();
+    assert_eq!(world.names(&["--deleted"]), ids[2..]);
+    assert_eq!(world.read("live"), "kept");
+
+    let rows = world.json(&["trash", "ls"]);
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| (text(row, "kind"), text(row, "key")))
+        .collect();
+    let volume = |name: &str| ("volume".to_owned(), name.to_owned());
+    assert_eq!(rows, [volume("two"), volume("three")]);
+    let asked = on_terminal(&world, &["trash", "empty"], "n\n");
+    assert!(asked.out.contains("and 2 removed volumes"), "{asked:?}");
+    assert_eq!(world.one(&["trash", "empty", "--yes"])["volumes"], 2);
+}
+
+#[test]
+fn root_the_time_in_the_trash_is_a_setting() {
+    const LIMIT: Duration = Duration::from_secs(30);
+    let scratch = Scratch::new();
+    let file = scratch.path().join("config.toml");
+    let settings = "[trash]\nkeep_volumes_secs = 0\n[reaper]\nevery_secs = 1\n";
+    std::fs::write(&file, settings).unwrap();
+    let arguments = ["--config", file.to_str().unwrap()];
+    let daemon = Daemon::start_with(scratch.path(), &arguments);
+    let world = World { daemon, scratch };
+    world.create_with("data", "content");
+    world.run(&["volume", "rm", "data"]);
+    let began = Instant::now();
+    while !world.names(&["--deleted"]).is_empty() {
+        assert!(began.elapsed() < LIMIT, "still in the trash");
+    }
+    world.fail(3, &["volume", "undelete", "data"]);
 }
 
 /// Fails if the time depends on what is in the volume: looking at each of 20,000 files takes

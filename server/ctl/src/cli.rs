@@ -154,10 +154,11 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   volume ls, inspect, undelete, rename, label, snapshot
                   id, name, driver, path, created_at, updated_at, labels and options (objects),
                   anonymous, attachments (a number), filled_from (\"\" for nothing), snapshot_of
-                  and deleted_at (null for none)
+                  and deleted_at (null for none), bytes (null if never measured)
   volume create, clone
                   as ls, and created (false if it was there already)
   volume rm       removed (the name), existed, id (0 if it did not), one object for each
+  volume purge    purged (the name), id, left (volumes in the trash then), one object for each
   volume export   name, file, bytes, files, left_out (sockets), changed (files written to
                   meanwhile), sha256; nothing if the archive itself goes to standard output
   volume import   as ls, and files, bytes, verified (whether there was a checksum)

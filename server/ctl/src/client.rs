@@ -112,12 +112,15 @@ impl Client {
     }
 
     /// Lets the trash be deleted, and answers how many layers are in it.
-    pub(crate) async fn empty_trash(&mut self, only_release: bool) -> Result<u64, Error> {
+    /// Answers what is in the trash.
+    pub(crate) async fn empty_trash(
+        &mut self,
+        only_release: bool,
+    ) -> Result<admin::EmptyTrashResponse, Error> {
         let call = self
             .admin
             .empty_trash(admin::EmptyTrashRequest { only_release });
-        let reply = answer("empty the trash", self.timeout, call).await?;
-        Ok(reply.layers)
+        answer("empty the trash", self.timeout, call).await
     }
 
     pub(crate) async fn fsck(&mut self, repair: bool) -> Result<Vec<admin::Finding>, Error> {

@@ -24,6 +24,8 @@ pub(crate) struct Volume {
     pub(crate) filled_from: String,
     pub(crate) snapshot_of: Option<u64>,
     pub(crate) deleted_at: Option<String>,
+    /// As last measured.
+    pub(crate) bytes: Option<u64>,
     /// Seconds since 1970.
     #[serde(skip)]
     pub(crate) created: i64,
@@ -48,6 +50,7 @@ impl From<wire::Volume> for Volume {
             attachments: volume.attachments,
             filled_from: volume.filled_from,
             snapshot_of: (volume.snapshot_of > 0).then_some(volume.snapshot_of),
+            bytes: volume.bytes,
             deleted_at: volume.deleted_at.map(|time| time.to_string()),
             created: created.seconds,
             deleted: volume.deleted_at.unwrap_or_default().seconds,

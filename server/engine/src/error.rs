@@ -179,6 +179,12 @@ pub enum Error {
         /// The snapshot.
         name: VolumeName,
     },
+    /// A volume that is not in the trash was to be deleted for good.
+    #[error("volume {name} is not in the trash; `layerctl volume rm {name}` moves it there")]
+    NotDeleted {
+        /// The volume.
+        name: VolumeName,
+    },
     /// Part of a volume was asked for that does not exist yet.
     #[error(
         "volume {volume} does not exist, and a new one has no {subpath:?}; create and fill it first, or leave volume-subpath out"
@@ -374,9 +380,10 @@ impl Error {
                 ErrorKind::Missing
             }
             Self::Drift { .. } => ErrorKind::Exists,
-            Self::BeingRead { .. } | Self::NoPlan { .. } | Self::ReadOnlyVolume { .. } => {
-                ErrorKind::Refused
-            }
+            Self::BeingRead { .. }
+            | Self::NoPlan { .. }
+            | Self::ReadOnlyVolume { .. }
+            | Self::NotDeleted { .. } => ErrorKind::Refused,
             Self::Copy { cause, .. } | Self::Unpack { cause, .. } | Self::Pack { cause, .. } => {
                 copy_kind(cause)
             }

@@ -53,7 +53,7 @@ pub use snapshots::{Counts, Mounted};
 pub use trash::{Removed, TrashOptions};
 pub use unpack::{Active, Changes, Pack, Unpack, UnpackOptions};
 pub use volumes::{
-    Candidate, CreateVolume, Filled, Plan, Pruned, Source, VolumeEntry, VolumeFilter,
+    Candidate, CreateVolume, Filled, Plan, Pruned, Purged, Source, VolumeEntry, VolumeFilter,
 };
 
 use events::Events;

@@ -9,6 +9,7 @@ mod create;
 mod fill;
 mod progress;
 mod prune;
+mod purge;
 mod reap;
 mod recover;
 
@@ -27,6 +28,7 @@ pub(crate) use fill::Pins;
 pub use fill::Source;
 pub(crate) use prune::Plans;
 pub use prune::{Candidate, Plan, Pruned};
+pub use purge::Purged;
 pub(crate) use recover::survey_volumes;
 
 use crate::events::Topic;
@@ -142,6 +144,12 @@ impl Engine {
         matching.map(|volume| self.volume_entry(volume)).collect()
     }
 
+    /// Number of deleted volumes that are not gone for good. Reads memory only.
+    #[must_use]
+    pub fn volumes_in_trash(&self) -> usize {
+        self.store.view().volumes().retired().count()
+    }
+
     /// Changes labels, in order. Durable on return.
     ///
     /// # Errors
@@ -213,6 +221,7 @@ impl Engine {
         self.volume_dirs
             .delete(slot(id), &|| !self.backlog.is_stopping())
             .map_err(Error::driver("delete a volume"))?;
+        self.trash.deleted(Discarded::Volume(id));
         Ok(self.store.forget_volumes(vec![id])?)
     }
 

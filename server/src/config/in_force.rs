@@ -85,7 +85,7 @@ fn daemon(config: &Config) -> [(&'static str, String); 12] {
     ]
 }
 
-fn engine(config: &Config) -> [(&'static str, String); 10] {
+fn engine(config: &Config) -> [(&'static str, String); 11] {
     let (engine, trash) = (&config.engine, &config.engine.trash);
     let durability = match engine.durability {
         Durability::Full => "full",
@@ -101,6 +101,7 @@ fn engine(config: &Config) -> [(&'static str, String); 10] {
             engine.usage_patience.as_millis().to_string(),
         ),
         ("trash.keep_secs", seconds(trash.keep)),
+        ("trash.keep_volumes_secs", seconds(trash.keep_volumes)),
         ("trash.min_free_percent", trash.min_free_percent.to_string()),
         ("trash.brake_percent", trash.brake_percent.to_string()),
         ("trash.brake_min", trash.brake_min.to_string()),

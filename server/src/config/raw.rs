@@ -37,6 +37,7 @@ pub(super) enum RawDurability {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawTrash {
     pub(super) keep_secs: Option<u64>,
+    pub(super) keep_volumes_secs: Option<u64>,
     pub(super) min_free_percent: Option<u64>,
     pub(super) brake_percent: Option<u64>,
     pub(super) brake_min: Option<u64>,

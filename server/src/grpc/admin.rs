@@ -96,8 +96,10 @@ impl Admin for Service {
             engine.empty_trash();
         }
         self.parts.nudge.nudge();
-        let layers = engine.trash().len() as u64;
-        Ok(Response::new(pb::EmptyTrashResponse { layers }))
+        Ok(Response::new(pb::EmptyTrashResponse {
+            layers: engine.trash().len() as u64,
+            volumes: engine.volumes_in_trash() as u64,
+        }))
     }
 
     async fn fsck(

@@ -98,6 +98,7 @@ fn rule(path: &str) -> Option<Rule> {
             "Import" => long("Volumes.Import", Kind::Volumes),
             "Export" => long("Volumes.Export", Kind::Volumes),
             "Usage" => long("Volumes.Usage", Kind::Volumes),
+            "Purge" => long("Volumes.Purge", Kind::Volumes),
             "Get" | "List" | "Watch" => return None,
             _ => quick("Volumes", Kind::Volumes),
         },

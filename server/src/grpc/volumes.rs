@@ -141,6 +141,23 @@ impl Volumes for Service {
         Ok(Response::new(volume(entry)))
     }
 
+    async fn purge(
+        &self,
+        request: Request<pb::PurgeRequest>,
+    ) -> Result<Response<pb::PurgeResponse>, Status> {
+        let request = request.into_inner();
+        let id = (request.id > 0).then_some(VolumeId(request.id));
+        let name = optional_name("name", &request.name)?;
+        let purged = self
+            .parts
+            .call(move |engine| engine.purge_volume(id, name.as_ref()))
+            .await?;
+        Ok(Response::new(pb::PurgeResponse {
+            volume: Some(volume(purged.volume)),
+            left: purged.left as u64,
+        }))
+    }
+
     async fn plan_prune(
         &self,
         request: Request<pb::PlanPruneRequest>,
@@ -377,6 +394,7 @@ pub(crate) fn volume(entry: VolumeEntry) -> pb::Volume {
         snapshot_of: record.snapshot_of.map_or(0, |id| id.0),
         deleted_at: record.retired.map(|retired| timestamp(retired.time)),
         options: record.options.clone(),
+        bytes: record.usage.map(|(usage, _)| usage.bytes),
     }
 }
 

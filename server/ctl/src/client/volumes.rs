@@ -114,6 +114,29 @@ impl Client {
         reply.map(Volume::from).map_err(|error| advise(error, hint))
     }
 
+    /// Deletes a volume in the trash for good. Answers how many volumes are left there.
+    pub(crate) async fn purge_volume(&mut self, id: u64) -> Result<u64, Error> {
+        let what = format!("delete volume {id} for good");
+        let request = wire::PurgeRequest {
+            id,
+            ..wire::PurgeRequest::default()
+        };
+        let reply = answer(&what, self.timeout, self.volumes.purge(request)).await;
+        let hint = "`layerctl volume ls --deleted` shows what is in the trash.";
+        reply
+            .map(|reply| reply.left)
+            .map_err(|error| advise(error, hint))
+    }
+
+    /// Volumes in the trash, in the order of their creation.
+    pub(crate) async fn deleted_volumes(&mut self) -> Result<Vec<Volume>, Error> {
+        let request = wire::ListRequest {
+            deleted: true,
+            ..wire::ListRequest::default()
+        };
+        self.volumes(request).await
+    }
+
     pub(crate) async fn plan_prune(
         &mut self,
         include_named: bool,

@@ -1,4 +1,4 @@
-//! `layerctl trash ...`: removed snapshots, until their layers are deleted.
+//! `layerctl trash ...`: removed snapshots and volumes, until they are deleted.
 
 use clap::Subcommand;
 use layerd_proto::layerd::v1::{Removed, Restored};
@@ -12,13 +12,15 @@ use crate::output::Output;
 use crate::snapshot::timestamp;
 use crate::table::{Cell, Colour, Table};
 use crate::text::escape;
+use crate::volume::Volume;
 
-/// Shows removed snapshots, takes them back or lets them go
+/// Shows removed snapshots and volumes, takes them back or lets them go
 ///
 /// A removed snapshot stays in the trash for a time that the daemon's configuration sets
 /// (trash.keep_secs), and until then can be taken back whole. If a large share of all snapshots is
 /// removed at once, as happens when containerd loses its own records, a brake holds the trash:
 /// nothing is deleted until `trash restore` or `trash empty` decides. `layerctl info` shows that.
+/// Removed volumes are kept for trash.keep_volumes_secs; `volume undelete` takes them back.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -32,7 +34,7 @@ enum Command {
     Empty(Empty),
 }
 
-/// Lists removed snapshots that can be taken back, the first removed first
+/// Lists removed snapshots that can be taken back, the first removed first, and then volumes
 #[derive(Debug, clap::Args)]
 #[command(visible_alias = "list")]
 struct Ls {}
@@ -54,7 +56,7 @@ struct Restore {
     all: bool,
 }
 
-/// Deletes everything in the trash now, for good, and releases the brake
+/// Deletes everything in the trash now, volumes too, for good, and releases the brake
 ///
 /// Asks before it does. Returns at once; the space comes back a little later.
 #[derive(Debug, clap::Args)]
@@ -94,6 +96,7 @@ struct Back<'a> {
 #[derive(Serialize)]
 struct Emptied {
     layers: u64,
+    volumes: u64,
 }
 
 pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
@@ -105,7 +108,9 @@ pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
 }
 
 async fn ls(_args: &Ls, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
-    let trash = daemon.connect().await?.trash().await?;
+    let mut client = daemon.connect().await?;
+    let mut trash = client.trash().await?;
+    trash.extend(client.deleted_volumes().await?.into_iter().map(as_removed));
     if out.json {
         return trash
             .iter()
@@ -125,6 +130,18 @@ async fn ls(_args: &Ls, daemon: &Daemon, out: &mut Output) -> Result<(), Error> 
         ]);
     }
     out.table(&table)
+}
+
+/// A volume in the list of snapshots; seconds will do for its time.
+fn as_removed(volume: Volume) -> Removed {
+    Removed {
+        id: volume.id,
+        key: volume.name,
+        parent: String::new(),
+        kind: "volume".to_owned(),
+        removed_at: volume.deleted.saturating_mul(1_000_000_000),
+        bytes: volume.bytes,
+    }
 }
 
 fn parent(removed: &Removed) -> Cell {
@@ -203,7 +220,9 @@ fn choose_one(trash: &[Removed], name: &str) -> Result<u64, Error> {
         [] => Err(Error::NotFound {
             what,
             why: "it is not in the trash".to_owned(),
-            hint: "`layerctl trash ls` shows what is there.".to_owned(),
+            hint: "`layerctl trash ls` shows what is there; `layerctl volume undelete` takes \
+                   volumes back."
+                .to_owned(),
         }),
         _ => Err(Error::Invalid {
             what,
@@ -221,26 +240,35 @@ fn list(ids: &[u64]) -> String {
 async fn empty(args: &Empty, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let mut client = daemon.connect().await?;
     if !args.yes {
-        let question = question(&client.trash().await?, args.release_only);
-        QUESTION.confirm(&question)?;
+        let (snapshots, volumes) = (client.trash().await?, client.deleted_volumes().await?);
+        QUESTION.confirm(&question(&snapshots, &volumes, args.release_only))?;
     }
-    let layers = client.empty_trash(args.release_only).await?;
+    let reply = client.empty_trash(args.release_only).await?;
+    let (layers, volumes) = (reply.layers, reply.volumes);
     if out.json {
-        return out.object(&Emptied { layers });
+        return out.object(&Emptied { layers, volumes });
     }
     let fate = match args.release_only {
         true => "go when their time is up",
         false => "are being deleted",
     };
-    out.line(&format!("{layers} removed snapshots {fate}"))
+    out.line(&format!(
+        "{layers} removed snapshots and {volumes} removed volumes {fate}"
+    ))
 }
 
-fn question(trash: &[Removed], release_only: bool) -> String {
-    let bytes = trash.iter().filter_map(|removed| removed.bytes).sum();
-    let (count, size) = (trash.len(), human::size(bytes));
+fn question(snapshots: &[Removed], volumes: &[Volume], release_only: bool) -> String {
+    let size = |bytes: &mut dyn Iterator<Item = u64>| human::size(bytes.sum());
+    let all = format!(
+        "{} removed snapshots ({}) and {} removed volumes ({} measured)",
+        snapshots.len(),
+        size(&mut snapshots.iter().filter_map(|removed| removed.bytes)),
+        volumes.len(),
+        size(&mut volumes.iter().filter_map(|volume| volume.bytes)),
+    );
     match release_only {
-        true => format!("Let {count} removed snapshots ({size}) go when their time is up?"),
-        false => format!("Delete {count} removed snapshots ({size}) for good?"),
+        true => format!("Let {all} go when their time is up?"),
+        false => format!("Delete {all} for good?"),
     }
 }
 
@@ -281,9 +309,9 @@ mod tests {
     fn the_question_says_how_much() {
         let trash = [removed(1, "a"), removed(2, "b")];
         assert_eq!(
-            question(&trash, false),
-            "Delete 2 removed snapshots (2.00KiB) for good?"
+            question(&trash, &[], false),
+            "Delete 2 removed snapshots (2.00KiB) and 0 removed volumes (0B measured) for good?"
         );
-        assert!(question(&trash, true).contains("when their time is up"));
+        assert!(question(&trash, &[], true).contains("when their time is up"));
     }
 }

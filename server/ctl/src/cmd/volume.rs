@@ -5,6 +5,7 @@ mod change;
 mod create;
 mod list;
 mod prune;
+mod purge;
 mod remove;
 mod usage;
 mod watch;
@@ -21,7 +22,7 @@ use crate::volume::Volume;
 ///
 /// A volume is a folder that layerd keeps, with a name of its own. What containers write there
 /// stays when they and their images are gone, until somebody removes the volume; and a removed
-/// volume stays in the trash for a week, from where `volume undelete` takes it back whole.
+/// volume stays in the trash for a week (trash.keep_volumes_secs), from where `volume undelete` takes it back whole.
 ///
 /// Choose by whose the data is:
 ///
@@ -51,6 +52,7 @@ enum Command {
     Rm(remove::Rm),
     Undelete(remove::Undelete),
     Prune(prune::Args),
+    Purge(purge::Args),
     Rename(change::Rename),
     Label(change::Label),
     Usage(usage::Args),
@@ -68,6 +70,7 @@ pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
         Command::Inspect(args) => list::inspect(&args, daemon, out).await,
         Command::Rm(args) => remove::rm(&args, daemon, out).await,
         Command::Undelete(args) => remove::undelete(&args, daemon, out).await,
+        Command::Purge(args) => purge::run(&args, daemon, out).await,
         Command::Prune(args) => prune::run(args, daemon, out).await,
         Command::Rename(args) => change::rename(&args, daemon, out).await,
         Command::Label(args) => change::label(args, daemon, out).await,

@@ -1,6 +1,5 @@
 //! `layerctl volume rm` and `undelete`: into the trash and out of it.
 
-use layerd_proto::layerd::volumes::v1::ListRequest;
 use serde::Serialize;
 
 use super::print_name;
@@ -12,8 +11,9 @@ use crate::text::escape;
 
 /// Removes volumes that nothing uses
 ///
-/// Prints the names it removed. They stay in the trash for a week, or until `trash empty`, and
-/// `volume undelete` takes them back. Takes as long for a large volume as for a small one.
+/// Prints the names it removed. They stay in the trash for a week unless the configuration says
+/// otherwise (trash.keep_volumes_secs), or until `volume purge` or `trash empty`; `volume undelete`
+/// takes them back. Takes as long for a large volume as for a small one.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rm {
     /// Names
@@ -93,11 +93,7 @@ pub(super) async fn undelete(
     out: &mut Output,
 ) -> Result<(), Error> {
     let mut client = daemon.connect().await?;
-    let request = ListRequest {
-        deleted: true,
-        ..ListRequest::default()
-    };
-    let deleted = client.volumes(request).await?;
+    let deleted = client.deleted_volumes().await?;
     let by_id = deleted
         .iter()
         .find(|volume| volume.id.to_string() == args.which);
