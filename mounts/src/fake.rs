@@ -18,7 +18,7 @@ use crate::slot::Slot;
 mod hooked;
 mod mounter;
 
-pub use hooked::{Hook, Hooked};
+pub use hooked::{Hook, HookCell, Hooked};
 pub use mounter::FakeMounter;
 
 /// A driver in memory.

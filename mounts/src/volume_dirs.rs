@@ -99,6 +99,9 @@ pub struct VolumeDirs {
     names: Folder,
     changed: AtomicBool,
     barrier: Barrier,
+    /// Told of each step, in tests.
+    #[cfg(any(test, feature = "fake"))]
+    pub hook: crate::fake::HookCell,
 }
 
 impl VolumeDirs {
@@ -117,6 +120,8 @@ impl VolumeDirs {
             names: Folder::open(&inside, c"by-name")?,
             live,
             changed: AtomicBool::new(false),
+            #[cfg(any(test, feature = "fake"))]
+            hook: Default::default(),
         };
         sync_path(&inside)?;
         sync_path(root)?;
@@ -134,6 +139,7 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn open_data(&self, slot: Slot) -> Result<OwnedFd, Error> {
+        self.step("open", slot);
         open_data(&self.live, slot)
     }
 
@@ -143,6 +149,7 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn stage(&self, slot: Slot, top: Top) -> Result<OwnedFd, Error> {
+        self.step("stage", slot);
         self.drop_stage(slot)?;
         let name = slot.to_string();
         let path = self.staging.path.join(&name);
@@ -183,6 +190,7 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`]; a volume that is there already is never replaced.
     pub fn publish(&self, slot: Slot) -> Result<(), Error> {
+        self.step("publish", slot);
         let name = slot.to_string();
         self.touched();
         move_over(&self.staging, &name, &self.live, &name)
@@ -194,6 +202,7 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn settle(&self, slot: Slot) -> Result<(), Error> {
+        self.step("settle", slot);
         let holder = open_holder(&self.live, slot)?;
         match unlinkat(&holder, NEW, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -215,6 +224,7 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn exchange(&self, slot: Slot) -> Result<(), Error> {
+        self.step("exchange", slot);
         let name = format!("{slot}/{DATA}");
         let flags = RenameFlags::RENAME_EXCHANGE;
         let exchanged = renameat2(
@@ -241,6 +251,7 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn retire(&self, slot: Slot) -> Result<(), Error> {
+        self.step("retire", slot);
         let name = slot.to_string();
         self.touched();
         move_over(&self.live, &name, &self.trash, &name)
@@ -251,6 +262,7 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn restore(&self, slot: Slot) -> Result<bool, Error> {
+        self.step("restore", slot);
         let name = slot.to_string();
         self.touched();
         move_over(&self.trash, &name, &self.live, &name)?;
@@ -277,6 +289,7 @@ impl VolumeDirs {
         slot: Slot,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<(), Error> {
+        self.step("delete", slot);
         let name = slot.to_string();
         delete(&self.staging, slot, keep_going)?;
         self.touched();
@@ -359,6 +372,7 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn link(&self, name: &str, slot: Slot) -> Result<(), Error> {
+        self.step("link", slot);
         self.unlink(name)?;
         let target = format!("../{slot}/{DATA}");
         let linked = symlinkat(target.as_str(), &self.names.fd, name);
@@ -379,6 +393,15 @@ impl VolumeDirs {
             )),
         }
     }
+
+    #[cfg(any(test, feature = "fake"))]
+    fn step(&self, step: &'static str, slot: Slot) {
+        self.hook.tell(step, Some(slot));
+    }
+
+    #[cfg(not(any(test, feature = "fake")))]
+    #[expect(clippy::unused_self, reason = "tests look here")]
+    fn step(&self, _: &'static str, _: Slot) {}
 
     fn new_path(&self, slot: Slot) -> PathBuf {
         self.live.path.join(slot.to_string()).join(NEW)

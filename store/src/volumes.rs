@@ -56,6 +56,12 @@ impl Volumes {
         self.retired.values()
     }
 
+    /// The deleted volume with this id whose directory may still be there.
+    #[must_use]
+    pub fn get_retired(&self, id: VolumeId) -> Option<&Arc<Volume>> {
+        self.retired.get(&id)
+    }
+
     /// The attachment with this key.
     #[must_use]
     pub fn attachment(&self, key: &Key) -> Option<&Arc<Attachment>> {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::driver::{Base, Driver, Found, Mount, Stack, Stamp, Usage};
 use crate::error::Error;
@@ -13,43 +13,58 @@ use crate::slot::Slot;
 /// Called with the name of the method and the slot it is about, on the thread of the caller.
 pub type Hook = Arc<dyn Fn(&'static str, Option<Slot>) + Send + Sync>;
 
+/// Where a hook may be set. A hook that holds one call does not hold the others.
+#[derive(Default)]
+pub struct HookCell(Mutex<Option<Hook>>);
+
+impl HookCell {
+    /// Sets the hook, or takes it off.
+    pub fn set(&self, hook: Option<Hook>) {
+        *self.lock() = hook;
+    }
+
+    /// Tells the hook of a call.
+    pub fn tell(&self, step: &'static str, slot: Option<Slot>) {
+        let hook = self.lock().clone();
+        if let Some(hook) = hook {
+            hook(step, slot);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Hook>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for HookCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HookCell").finish_non_exhaustive()
+    }
+}
+
 /// Another driver behind a hook.
+#[derive(Debug)]
 pub struct Hooked {
     inner: Arc<dyn Driver>,
-    hook: Mutex<Option<Hook>>,
+    hook: HookCell,
 }
 
 impl Hooked {
     /// Passes everything on to `inner`; without a hook at first.
     #[must_use]
     pub fn new(inner: Arc<dyn Driver>) -> Self {
-        let hook = Mutex::default();
+        let hook = HookCell::default();
         Self { inner, hook }
     }
 
     /// Sets the hook, or takes it off.
     pub fn set(&self, hook: Option<Hook>) {
-        *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = hook;
+        self.hook.set(hook);
     }
 
     fn tell(&self, method: &'static str, slot: Option<Slot>) -> &dyn Driver {
-        // A hook that holds one call must not hold the others.
-        let hook = {
-            let hook = self.hook.lock().unwrap_or_else(PoisonError::into_inner);
-            hook.clone()
-        };
-        if let Some(hook) = hook {
-            hook(method, slot);
-        }
+        self.hook.tell(method, slot);
         self.inner.as_ref()
-    }
-}
-
-impl fmt::Debug for Hooked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hooked")
-            .field("inner", &self.inner)
-            .finish_non_exhaustive()
     }
 }
 

@@ -265,6 +265,8 @@ impl Engine {
     ) -> Result<Arc<Attachment>, Error> {
         let from = wanted.request.fill_from.as_ref();
         *filling = self.fill(&wanted.spec, attachment, from)?;
+        // Until it is known to be in use, nothing exchanges its content.
+        let _turn = attachment.volume.map(|id| self.volume_locks.hold(id));
         let made = self.make_mount(&wanted.spec, attachment)?;
         let mount = made.as_ref().map(|made| made.at.clone());
         let attached = self

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use layerd_mounts::mounter::{KernelMounter, Mounter};
 use layerd_mounts::{Driver, Slot, VolumeDirs};
-use layerd_store::{Key, LayerId, Store, VolumeId, stage};
+use layerd_store::{Key, LayerId, Store, stage};
 
 pub use layerd_layers as layers;
 
@@ -65,7 +65,7 @@ use spares::Spares;
 use trash::Trash;
 use turns::Turns;
 use unpack::Unpacks;
-use volumes::{Pins, Plans};
+use volumes::{Locks, Pins, Plans};
 
 /// Settings of an engine.
 #[derive(Debug, Clone)]
@@ -136,9 +136,9 @@ pub struct Engine {
     plans: Plans,
     events: Events,
     mounter: Arc<dyn Mounter>,
-    /// One call at a time for an attachment, and for filling a volume.
+    /// One call at a time for an attachment.
     turns: Turns<Key>,
-    filling: Turns<VolumeId>,
+    volume_locks: Locks,
     /// This boot of the machine: mounts of another one are gone.
     boot: String,
     options: Options,
@@ -202,7 +202,7 @@ impl Engine {
             events: Events::default(),
             mounter: Arc::new(KernelMounter::new()),
             turns: Turns::default(),
-            filling: Turns::default(),
+            volume_locks: Locks::default(),
             boot: boot_id(),
             options,
             root: root.to_owned(),

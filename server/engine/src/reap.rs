@@ -18,6 +18,7 @@ use tracing::{debug, warn};
 
 use crate::events::Topic;
 use crate::trash::Discarded;
+use crate::turns::{Turn, Turns};
 use crate::{Engine, slot};
 
 /// Records dropped in one write.
@@ -101,7 +102,7 @@ pub(crate) struct Backlog {
     /// Deletions that failed, and when to try them again.
     failures: Mutex<BTreeMap<LayerId, Failure>>,
     /// One pass at a time.
-    pass: Mutex<()>,
+    pass: Turns<()>,
     stopping: AtomicBool,
 }
 
@@ -130,8 +131,14 @@ impl Backlog {
     }
 
     /// Keeps passes of the reaper away.
-    pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
-        held(&self.pass)
+    pub(crate) fn hold(&self) -> Turn<'_, ()> {
+        self.pass.take(&())
+    }
+
+    /// Number of threads that wait for a pass to end.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.pass.waiting()
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

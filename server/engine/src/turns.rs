@@ -35,13 +35,10 @@ impl<K: Ord + Clone> Turns<K> {
     /// Waits for the turn of a name.
     pub(crate) fn take(&self, name: &K) -> Turn<'_, K> {
         let is_taken = |taken: &mut BTreeSet<K>| taken.contains(name);
+        let taken = self.taken();
         #[cfg(test)]
-        self.waiting
-            .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let taken = self.given_back.wait_while(self.taken(), is_taken);
-        #[cfg(test)]
-        self.waiting
-            .fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+        let _waits = taken.contains(name).then(|| Waits::new(&self.waiting));
+        let taken = self.given_back.wait_while(taken, is_taken);
         taken
             .unwrap_or_else(PoisonError::into_inner)
             .insert(name.clone());
@@ -77,5 +74,24 @@ impl<K: Ord> Drop for Turn<'_, K> {
     fn drop(&mut self) {
         self.turns.taken().remove(&self.name);
         self.turns.given_back.notify_all();
+    }
+}
+
+/// Counts a thread that waits.
+#[cfg(test)]
+struct Waits<'t>(&'t std::sync::atomic::AtomicUsize);
+
+#[cfg(test)]
+impl<'t> Waits<'t> {
+    fn new(waiting: &'t std::sync::atomic::AtomicUsize) -> Self {
+        waiting.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+#[cfg(test)]
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
     }
 }

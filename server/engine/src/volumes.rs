@@ -7,6 +7,7 @@
 mod archive;
 mod create;
 mod fill;
+mod locks;
 mod progress;
 mod prune;
 mod purge;
@@ -26,6 +27,7 @@ use tracing::{debug, info, warn};
 pub use archive::Filled;
 pub(crate) use fill::Pins;
 pub use fill::Source;
+pub(crate) use locks::{Held, Locks};
 pub(crate) use prune::Plans;
 pub use prune::{Candidate, Plan, Pruned};
 pub use purge::Purged;
@@ -170,9 +172,11 @@ impl Engine {
     /// # Errors
     /// `Missing`; `Exists` if the new name is taken.
     pub fn rename_volume(&self, name: &VolumeName, new: VolumeName) -> Result<VolumeEntry, Error> {
-        find(&self.store.view(), name)?;
+        let held = self.hold_volume(name)?;
         let volume = self.store.rename_volume(name, new)?;
-        self.relink(&volume, Some(name));
+        self.relink(name);
+        self.relink(&volume.name);
+        drop(held);
         self.events
             .tell(Topic::Volume, "renamed", volume.name.as_str());
         debug!(from = %name, to = %volume.name, "volume renamed");
@@ -185,24 +189,26 @@ impl Engine {
     /// # Errors
     /// `Refused` while it is attached or being copied, naming who uses it.
     pub fn delete_volume(&self, name: &VolumeName) -> Result<Option<VolumeId>, Error> {
-        let Some(volume) = self.store.view().volumes().find(name).cloned() else {
-            return Ok(None);
+        let held = match self.hold_volume(name) {
+            Err(Error::NoVolume { .. }) => return Ok(None),
+            held => held?,
         };
-        self.retire_volume(&volume)?;
-        Ok(Some(volume.id))
+        let id = held.volume.id;
+        self.retire_volume(held)?;
+        Ok(Some(id))
     }
 
     /// Deletes a volume that a failed call made, unless it is in use or holds something by now.
     /// One that the call `filled` goes to the trash, any other for good.
     pub(crate) fn drop_unused_volume(&self, id: VolumeId, filled: bool) -> Result<(), Error> {
         let look = |cause| Error::driver("look into a volume")(cause);
-        let Some(volume) = self.store.view().volumes().get(id).cloned() else {
+        let Some(held) = self.hold_volume_id(id) else {
             return Ok(());
         };
         if !filled && !self.volume_dirs.is_empty(slot(id)).map_err(look)? {
             return Ok(());
         }
-        match self.retire_volume(&volume) {
+        match self.retire_volume(held) {
             Err(Error::Store(layerd_store::Error::Refused(Refusal::VolumeInUse { .. }))) => {
                 return Ok(());
             }
@@ -225,21 +231,16 @@ impl Engine {
         Ok(self.store.forget_volumes(vec![id])?)
     }
 
-    pub(crate) fn retire_volume(&self, volume: &Volume) -> Result<(), Error> {
+    pub(crate) fn retire_volume(&self, held: Held<'_>) -> Result<(), Error> {
+        let volume = &held.volume;
         let name = &volume.name;
-        let _pins = self.pins.refuse(volume.id, name)?;
-        match self.store.retire_volume(name, Some(volume.id)) {
-            Err(layerd_store::Error::Refused(Refusal::VolumeMissing { .. })) => return Ok(()),
-            other => drop(other?),
-        }
+        self.pins.refuse(volume.id, name)?;
+        self.store.retire_volume(name, Some(volume.id))?;
         // The deletion is durable. If the rename fails, start-up does it.
-        let moved = self
-            .volume_dirs
-            .retire(slot(volume.id))
-            .and_then(|()| self.volume_dirs.unlink(name.as_str()));
-        if let Err(cause) = moved {
+        if let Err(cause) = self.volume_dirs.retire(slot(volume.id)) {
             warn!(error = &cause as &dyn std::error::Error, %name, "move a deleted volume to the trash");
         }
+        self.relink(name);
         self.events.tell(Topic::Volume, "deleted", name.as_str());
         info!(%name, id = %volume.id, "volume deleted; it can be taken back from the trash");
         Ok(())
@@ -258,22 +259,23 @@ impl Engine {
     ) -> Result<VolumeEntry, Error> {
         let _pass = self.backlog.hold();
         let id = id.map_or_else(|| self.deleted_id(name), Ok)?;
-        let is_back = self
-            .volume_dirs
-            .restore(slot(id))
-            .map_err(Error::driver("move a volume out of the trash"))?;
+        let _turn = self.volume_locks.hold(id);
+        let is_retired = self.store.view().volumes().get_retired(id).is_some();
+        let is_back = is_retired
+            && self
+                .volume_dirs
+                .restore(slot(id))
+                .map_err(Error::driver("move a volume out of the trash"))?;
         if !is_back {
             return Err(Refusal::NotInTrash { id }.into());
         }
         let volume = self.store.restore_volume(id, new).inspect_err(|_| {
-            if self.store.view().volumes().get(id).is_none()
-                && let Err(cause) = self.volume_dirs.retire(slot(id))
-            {
+            if let Err(cause) = self.volume_dirs.retire(slot(id)) {
                 warn!(error = &cause as &dyn std::error::Error, %id, "move a volume back to the trash");
             }
         })?;
         self.trash.restored(Discarded::Volume(id));
-        self.relink(&volume, None);
+        self.relink(&volume.name);
         self.events
             .tell(Topic::Volume, "undeleted", volume.name.as_str());
         Ok(self.volume_entry(volume))
@@ -301,7 +303,13 @@ impl Engine {
         let measured = self
             .volume_dirs
             .usage(slot(volume.id), &|| !self.backlog.is_stopping());
-        let measured = measured.map_err(Error::driver("measure a volume"))?;
+        let measured = measured.map_err(|cause| {
+            // It may have been deleted meanwhile.
+            match self.store.view().volumes().get(volume.id) {
+                Some(_) => Error::driver("measure a volume")(cause),
+                None => no_volume(&view, name),
+            }
+        })?;
         let usage = Usage {
             bytes: measured.bytes,
             inodes: measured.inodes,
@@ -318,13 +326,14 @@ impl Engine {
         request: &CreateVolume,
     ) -> Result<(VolumeEntry, bool), Error> {
         let id = volume.id;
+        let _turn = self.volume_locks.hold(id);
         self.volume_dirs
             .publish(slot(id))
             .map_err(Error::driver("put a volume in its place"))?;
         match self.store.create_volume(volume) {
             Ok(volume) => {
                 self.settle_volume(id);
-                self.relink(&volume, None);
+                self.relink(&volume.name);
                 self.events
                     .tell(Topic::Volume, "created", volume.name.as_str());
                 debug!(name = %volume.name, %id, "volume created");
@@ -344,16 +353,6 @@ impl Engine {
                     (cause, _) => Err(cause.into()),
                 }
             }
-        }
-    }
-
-    /// Nothing rests on the links for people.
-    fn relink(&self, volume: &Volume, old: Option<&VolumeName>) {
-        let unlinked = old.map_or(Ok(()), |old| self.volume_dirs.unlink(old.as_str()));
-        let linked =
-            unlinked.and_then(|()| self.volume_dirs.link(volume.name.as_str(), slot(volume.id)));
-        if let Err(cause) = linked {
-            warn!(error = &cause as &dyn std::error::Error, name = %volume.name, "link the name of a volume");
         }
     }
 
@@ -427,3 +426,6 @@ fn no_volume(view: &View, name: &VolumeName) -> Error {
         near: near.map(|volume| volume.name.clone()).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

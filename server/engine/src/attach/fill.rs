@@ -6,10 +6,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use layerd_layers::copy::{self, Markers, copy_tree};
 use layerd_mounts::volume_dirs::Top;
-use layerd_store::{AttachState, Attachment, Key, Volume, VolumeName};
+use layerd_store::{
+    AttachState, Attachment, AttachmentId, Key, LayerId, Refusal, Volume, VolumeId, VolumeName,
+};
 use tracing::info;
 
 use crate::spec::{Kind, MountSpec};
@@ -53,27 +56,26 @@ impl Engine {
         if !volume.copy_up || volume.subpath.is_some() {
             return Ok(Filling::None);
         }
-        let _turn = self.filling.take(&id);
-        let view = self.store.view();
-        let Some(record) = view.volumes().get(id) else {
-            return Ok(Filling::None);
+        let _filling = self.volume_locks.filling.take(&id);
+        let record = match self.check_fillable(id, attachment.id)? {
+            Ok(record) => record,
+            Err(not) => return Ok(not),
         };
-        if !self.is_to_be_filled(record)? {
-            return Ok(Filling::None);
-        }
-        // Who has it mounted would go on with the empty content that is exchanged away.
-        let mut holders = view.volumes().holders(id);
-        if let Some(other) =
-            holders.find(|other| other.id != attachment.id && other.state == AttachState::Attached)
-        {
-            let key = other.key.as_str();
-            return Ok(Filling::Without(format!("it is in use by {key:?}")));
-        }
+        let image = super::committed(&self.store.view(), from.as_str())?;
         let inside = spec.target.to_string();
-        let files = match self.copy_up(record, from, inside.trim_start_matches('/'))? {
+        let files = match self.copy_up(&record, (image, from), inside.trim_start_matches('/'))? {
             Ok(files) => files,
             Err(why) => return Ok(Filling::Without(why)),
         };
+        // From here on nothing mounts it. What came while the copy was made counts.
+        let _turn = self.volume_locks.hold(id);
+        let checked = self.check_source(image, from);
+        let checked = checked.and_then(|()| self.check_fillable(id, attachment.id));
+        let checked = checked.inspect_err(|_| self.drop_stage(id))?;
+        if let Err(not) = checked {
+            self.drop_stage(id);
+            return Ok(not);
+        }
         self.volume_dirs
             .exchange(slot(id))
             .map_err(Error::driver("fill a volume"))?;
@@ -84,6 +86,41 @@ impl Engine {
             .map_err(Error::driver("drop what was staged"))?;
         info!(%id, from = from.as_str(), files, "volume filled");
         Ok(Filling::Done)
+    }
+
+    /// A volume that content may be put into, or what is to be said of one that stays as it is.
+    fn check_fillable(
+        &self,
+        id: VolumeId,
+        own: AttachmentId,
+    ) -> Result<Result<Arc<Volume>, Filling>, Error> {
+        let view = self.store.view();
+        let Some(record) = view.volumes().get(id) else {
+            return Ok(Err(Filling::None));
+        };
+        if !self.is_to_be_filled(record)? {
+            return Ok(Err(Filling::None));
+        }
+        // Who has it mounted would go on with the empty content that is exchanged away.
+        let mut holders = view.volumes().holders(id);
+        Ok(
+            match holders.find(|other| other.id != own && other.state == AttachState::Attached) {
+                None => Ok(record.clone()),
+                Some(other) => {
+                    let key = other.key.as_str();
+                    Err(Filling::Without(format!("it is in use by {key:?}")))
+                }
+            },
+        )
+    }
+
+    /// Refuses an image that was removed while it was read, or found to be damaged.
+    fn check_source(&self, image: LayerId, name: &Key) -> Result<(), Error> {
+        let view = self.store.view();
+        match view.get(image) {
+            Some(record) => self.quarantine.check_stack(&view, record),
+            None => Err(Refusal::Missing { key: name.clone() }.into()),
+        }
     }
 
     /// Whether content may be put into a volume: nothing was put into it before, it is no snapshot,
@@ -102,10 +139,12 @@ impl Engine {
     fn copy_up(
         &self,
         volume: &Volume,
-        from: &Key,
+        (image, from): (LayerId, &Key),
         inside: &str,
     ) -> Result<Result<u64, String>, Error> {
-        let layers = self.layers_of(from)?;
+        self.check_source(image, from)?;
+        let markers = self.markers(image)?;
+        let layers = self.layers_of(image)?;
         let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
         let staged = self
             .volume_dirs
@@ -113,7 +152,7 @@ impl Engine {
             .map_err(Error::driver("stage a volume"))?;
         let options = copy::Options {
             durable: self.volumes_durable(),
-            markers: self.markers(from)?,
+            markers,
             progress: &self.telling(volume.name.as_str(), 0),
             ..copy::Options::default()
         };
@@ -144,9 +183,8 @@ impl Engine {
     }
 
     /// Where the mounts of a committed snapshot look for overlayfs' notes.
-    fn markers(&self, name: &Key) -> Result<Markers, Error> {
-        let id = super::committed(&self.store.view(), name.as_str())?;
-        let plan = self.image_plan(id)?;
+    fn markers(&self, image: LayerId) -> Result<Markers, Error> {
+        let plan = self.image_plan(image)?;
         let mut options = plan.iter().flat_map(|mount| &mount.options);
         Ok(match options.any(|option| option == "userxattr") {
             true => Markers::User,
@@ -155,11 +193,9 @@ impl Engine {
     }
 
     /// The directories of a committed snapshot's layers, topmost first.
-    fn layers_of(&self, name: &Key) -> Result<Vec<OwnedFd>, Error> {
+    fn layers_of(&self, image: LayerId) -> Result<Vec<OwnedFd>, Error> {
         let view = self.store.view();
-        let id = super::committed(&view, name.as_str())?;
-        let record = view.get(id).ok_or(Error::Stopping)?;
-        self.quarantine.check_stack(&view, record)?;
+        let record = view.get(image).ok_or(Refusal::LayerGone { id: image })?;
         let all = std::iter::once(record).chain(view.ancestors(record));
         let opened = all.map(|layer| self.driver.open_layer(crate::slot(layer.id)));
         opened
@@ -167,3 +203,6 @@ impl Engine {
             .map_err(Error::driver("open a layer"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use layerd_mounts::mounter::{
     Propagation, ReadOnly, Symlinks, TmpfsOptions, Tree, Want,
 };
 use layerd_mounts::{IdMap, IdMaps, Mount, Stack};
-use layerd_store::{AttachState, Attachment, LayerId, MountedAt, VolumeId};
+use layerd_store::{AttachState, Attachment, LayerId, MountedAt, Refusal, VolumeId};
 use tracing::info;
 
 use crate::spec::{self, Bind, Kind, Made, MountSpec, Tmpfs, TmpfsSize};
@@ -332,7 +332,7 @@ impl Engine {
     /// How a committed layer and those below it are mounted to be looked at.
     pub(super) fn image_plan(&self, layer: LayerId) -> Result<Vec<Mount>, Error> {
         let view = self.store.view();
-        let record = view.get(layer).ok_or(Error::Stopping)?;
+        let record = view.get(layer).ok_or(Refusal::LayerGone { id: layer })?;
         self.quarantine.check_stack(&view, record)?;
         let below = view.ancestors(record).map(|layer| crate::slot(layer.id));
         let stack = Stack {

@@ -66,8 +66,24 @@ impl Engine {
         spec: &MountSpec,
         fill_from: Option<&Key>,
     ) -> Result<Found, Error> {
-        let view = self.store.view();
-        let decision = self.decide(&view, spec)?;
+        loop {
+            let view = self.store.view();
+            let found = self.look_at_as_of(&view, spec, fill_from);
+            // A folder that was moved away meanwhile says nothing of what has the name now.
+            let is_same = || meant(&view, spec) == meant(&self.store.view(), spec);
+            if found.is_ok() || is_same() {
+                return found;
+            }
+        }
+    }
+
+    fn look_at_as_of(
+        &self,
+        view: &View,
+        spec: &MountSpec,
+        fill_from: Option<&Key>,
+    ) -> Result<Found, Error> {
+        let decision = self.decide(view, spec)?;
         let is_there = match &decision {
             Decision::Use => true,
             Decision::Create(..) => false,
@@ -78,15 +94,15 @@ impl Engine {
         };
         let is_dir = match &spec.kind {
             Kind::Volume(volume) => {
-                self.look_at_filling(&view, volume, fill_from)?;
-                self.look_at_volume(&view, spec, volume)?
+                self.look_at_filling(view, volume, fill_from)?;
+                self.look_at_volume(view, spec, volume)?
             }
             Kind::Bind(bind) if is_there => self.look_at_bind(spec, bind)?,
             Kind::Bind(bind) => {
                 self.look_above(bind)?;
                 bind.create != spec::CreateSource::File
             }
-            Kind::Image(image) => self.look_at_image(&view, image)?,
+            Kind::Image(image) => self.look_at_image(view, image)?,
             Kind::Tmpfs(_) => true,
         };
         Ok(Found { decision, is_dir })
@@ -271,6 +287,15 @@ impl Engine {
                 "remove what a failed call made on the host"
             );
         }
+    }
+}
+
+/// The volume or image that a specification means at some moment.
+fn meant(view: &View, spec: &MountSpec) -> (Option<VolumeId>, Option<LayerId>) {
+    match &spec.kind {
+        Kind::Volume(volume) => (find(view, volume).map(|volume| volume.id), None),
+        Kind::Image(image) => (None, committed(view, image.reference.as_str()).ok()),
+        Kind::Bind(_) | Kind::Tmpfs(_) => (None, None),
     }
 }
 

@@ -13,13 +13,13 @@ use layerd_store::{Commit, Create, Key, Kind, Labels, LayerId, Owner};
 
 use crate::{Attach, Engine, Error, ErrorKind, Options, Pack, Unpack};
 
-struct Bench {
-    engine: Engine,
+pub(crate) struct Bench {
+    pub(crate) engine: Engine,
     driver: Arc<Overlay>,
     dir: tempfile::TempDir,
 }
 
-fn key(text: &str) -> Key {
+pub(crate) fn key(text: &str) -> Key {
     Key::parse("key", text).unwrap()
 }
 
@@ -32,7 +32,7 @@ fn open(dir: &tempfile::TempDir, driver: &Arc<Overlay>) -> Engine {
 
 impl Bench {
     /// A committed layer "base" that holds /data/f.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
         let driver = Arc::new(Overlay::open(&root, &layerd_mounts::Options::default()).unwrap());
@@ -82,7 +82,7 @@ impl Bench {
         })
     }
 
-    fn id(&self, name: &str) -> LayerId {
+    pub(crate) fn id(&self, name: &str) -> LayerId {
         self.engine.store.view().find(&key(name)).unwrap().id
     }
 
@@ -92,7 +92,12 @@ impl Bench {
         target
     }
 
-    fn attach(&self, name: &str, mount: &str, fill_from: Option<&str>) -> Result<(), Error> {
+    pub(crate) fn attach(
+        &self,
+        name: &str,
+        mount: &str,
+        fill_from: Option<&str>,
+    ) -> Result<(), Error> {
         let owner = Owner {
             kind: "test".to_owned(),
             id: "1".to_owned(),

@@ -12,7 +12,7 @@ use layerd_layers::Durable;
 use layerd_layers::copy::{self, copy_tree};
 use layerd_store::{Refusal, Volume, VolumeId, VolumeName};
 
-use super::{CreateVolume, VolumeEntry, find, new_volume, slot, top, top_asked};
+use super::{CreateVolume, VolumeEntry, new_volume, slot, top, top_asked};
 use crate::{Engine, Error};
 
 /// Volumes whose content is being read, by how many: they must not be deleted meanwhile.
@@ -33,17 +33,12 @@ impl Pins {
         Source { pins, id }
     }
 
-    /// Refuses to delete a volume that is being read, and keeps readers away while it is deleted.
-    pub(crate) fn refuse(
-        &self,
-        id: VolumeId,
-        name: &VolumeName,
-    ) -> Result<impl Drop + use<'_>, Error> {
-        let pins = self.lock();
-        if pins.contains_key(&id) {
-            return Err(Error::BeingRead { name: name.clone() });
+    /// Refuses to delete a volume that is being read. Both callers hold the volume.
+    pub(crate) fn refuse(&self, id: VolumeId, name: &VolumeName) -> Result<(), Error> {
+        match self.lock().contains_key(&id) {
+            true => Err(Error::BeingRead { name: name.clone() }),
+            false => Ok(()),
         }
-        Ok(pins)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<VolumeId, usize>> {
@@ -99,10 +94,8 @@ impl Engine {
 
     /// Keeps a volume from being deleted while it is read.
     pub(crate) fn pinned(&self, name: &VolumeName) -> Result<Source, Error> {
-        let pin = self.pins.pin(find(&self.store.view(), name)?.id);
-        // It may have gone between the look and the pin.
-        find(&self.store.view(), name)?;
-        Ok(pin)
+        let held = self.hold_volume(name)?;
+        Ok(self.pins.pin(held.volume.id))
     }
 
     /// What who fills a volume must bring to the disk, so that the next barrier does the rest.
@@ -157,7 +150,7 @@ impl Engine {
     }
 
     /// What a failure leaves staged is deleted at the next start.
-    fn drop_stage(&self, id: VolumeId) {
+    pub(crate) fn drop_stage(&self, id: VolumeId) {
         if let Err(left) = self.volume_dirs.drop_stage(slot(id)) {
             tracing::warn!(error = &left as &dyn std::error::Error, %id, "delete what was staged");
         }

@@ -121,14 +121,13 @@ impl Engine {
     }
 
     fn prune(&self, candidate: Candidate) -> Pruned {
-        let view = self.store.view();
-        let skipped = match view.volumes().get(candidate.id) {
+        let skipped = match self.hold_volume_id(candidate.id) {
             None => "it is gone already".to_owned(),
-            Some(volume) if is_changed(volume, &candidate.planned) => {
+            Some(held) if is_changed(&held.volume, &candidate.planned) => {
                 "it changed since the plan was made".to_owned()
             }
-            Some(volume) => self
-                .retire_volume(volume)
+            Some(held) => self
+                .retire_volume(held)
                 .err()
                 .map(|error| error.to_string())
                 .unwrap_or_default(),

@@ -22,7 +22,11 @@ impl Engine {
         };
         let mut gone = Vec::new();
         for volume in view.volumes().retired() {
-            if !may_go(volume) {
+            let _turn = self.volume_locks.hold(volume.id);
+            // The deletion may be under way, and its folder not moved yet.
+            let newest = self.store.view();
+            let newest = newest.volumes().get_retired(volume.id);
+            if !newest.is_some_and(|newest| newest.retired == volume.retired && may_go(newest)) {
                 continue;
             }
             let deleted = self.volume_dirs.retire(slot(volume.id));

@@ -50,7 +50,7 @@ fn root_a_failed_call_leaves_what_others_were_given() {
         view.volumes().attachment(&key(name)).is_some()
     };
     // The failing call waits for its turn to look whether its first volume is to be filled.
-    let turn = engine.filling.take(&slow);
+    let turn = engine.volume_locks.filling.take(&slow);
     thread::scope(|scope| {
         let failing = scope.spawn(|| engine.attach(&owner(), &failing));
         wait_for("the intent of the first", || is_there("slow"));

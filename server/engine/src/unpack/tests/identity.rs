@@ -70,7 +70,9 @@ fn commits_of_one_layer_at_once_keep_its_file_digests() {
             let one = scope.spawn(|| rig.commit("a", "layer"));
             gate.wait();
             let other = scope.spawn(|| rig.commit("a", second));
-            until(|| rig.engine.unpacks.turns.waiting() == 1 || other.is_finished());
+            until(&gate, || {
+                rig.engine.unpacks.turns.waiting() == 1 || other.is_finished()
+            });
             gate.open();
             one.join().unwrap().unwrap();
             let other = other.join().unwrap();

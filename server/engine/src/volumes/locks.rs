@@ -1,0 +1,87 @@
+//! One call at a time for a volume.
+//!
+//! A call that changes what a volume is or where its folder stands (create, delete, undelete, rename,
+//! exchange of its content, purge) or relies on that (mount) holds the volume by its id, and decides
+//! by its newest record once it does: a name may have changed hands while it waited. What takes long
+//! holds it only at its ends: who reads the content (clone, snapshot, export) pins it, so that it is
+//! not deleted meanwhile, and who fills it holds it for the exchange alone.
+//!
+//! Order: a pass of the reaper, then a volume, then the links. Nothing waits for a volume while it
+//! holds another.
+
+use std::sync::Arc;
+
+use layerd_store::{Volume, VolumeId, VolumeName};
+use tracing::warn;
+
+use super::{find, slot};
+use crate::turns::{Turn, Turns};
+use crate::{Engine, Error};
+
+/// Locks of volumes.
+#[derive(Debug, Default)]
+pub(crate) struct Locks {
+    volumes: Turns<VolumeId>,
+    /// One call at a time fills a volume.
+    pub(crate) filling: Turns<VolumeId>,
+    /// The links for people.
+    links: Turns<()>,
+}
+
+impl Locks {
+    /// Waits until no other call changes a volume.
+    pub(crate) fn hold(&self, id: VolumeId) -> Turn<'_, VolumeId> {
+        self.volumes.take(&id)
+    }
+
+    /// Number of threads that wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.volumes.waiting() + self.filling.waiting() + self.links.waiting()
+    }
+}
+
+/// A volume that is there, and stays as it is until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held<'e> {
+    pub(crate) volume: Arc<Volume>,
+    _turn: Turn<'e, VolumeId>,
+}
+
+impl Engine {
+    /// Holds the volume that has a name then.
+    ///
+    /// # Errors
+    /// `Missing`.
+    pub(crate) fn hold_volume(&self, name: &VolumeName) -> Result<Held<'_>, Error> {
+        loop {
+            let id = find(&self.store.view(), name)?.id;
+            if let Some(held) = self.hold_volume_id(id)
+                && held.volume.name == *name
+            {
+                return Ok(held);
+            }
+        }
+    }
+
+    /// Holds a volume by its id; `None` if it is not there, or in the trash.
+    pub(crate) fn hold_volume_id(&self, id: VolumeId) -> Option<Held<'_>> {
+        let _turn = self.volume_locks.hold(id);
+        let volume = self.store.view().volumes().get(id)?.clone();
+        Some(Held { volume, _turn })
+    }
+
+    /// Has the link of a name lead to the volume that has the name now, if there is one. Nothing
+    /// rests on the links for people.
+    pub(super) fn relink(&self, name: &VolumeName) {
+        let _turn = self.volume_locks.links.take(&());
+        let view = self.store.view();
+        let linked = match view.volumes().find(name) {
+            Some(volume) => self.volume_dirs.link(name.as_str(), slot(volume.id)),
+            None => self.volume_dirs.unlink(name.as_str()),
+        };
+        if let Err(cause) = linked {
+            warn!(error = &cause as &dyn std::error::Error, %name, "link the name of a volume");
+        }
+    }
+}
