@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use layerd_mounts::mounter::Symlinks;
 use layerd_store::{AttachState, Attachment, MountedAt, Timestamp};
 
 use super::{Attach, Host, Wanted, key, mount, owner, tmpfs, umount, volume_at};
@@ -144,12 +145,20 @@ fn root_records_without_a_proof_unmount_nothing() {
     theirs(&target);
     let all = host.engine.mounter.mounts_below(host.disk.path()).unwrap();
     let stranger = all.iter().find(|one| one.target == target).unwrap();
+    let seen = host
+        .engine
+        .mounter
+        .open_source(&target, Symlinks::Refuse)
+        .unwrap();
     let rebooted = MountedAt {
         boot: "another".to_owned(),
         unique_id: stranger.id,
         last_id: stranger.id,
+        device: seen.device(),
+        inode: seen.inode(),
         ..before
     };
+    drop(seen);
     host.record(&target, AttachState::Attached, Some(rebooted));
     is_left_alone(&host, &request, &target);
 }

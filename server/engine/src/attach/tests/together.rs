@@ -31,8 +31,9 @@ fn volume(name: &str) -> Attach {
     mount(name, &flag)
 }
 
-#[test]
-fn root_a_failed_call_leaves_what_others_were_given() {
+/// A call fails at its last mount; meanwhile another call attaches one of them, which the
+/// failing call attaches before or after it waits.
+fn fails_beside_another(attaches_first: bool) {
     let host = Host::new();
     host.commit("image");
     let made = host.attach(&[volume("before"), volume("made")]).unwrap();
@@ -43,7 +44,10 @@ fn root_a_failed_call_leaves_what_others_were_given() {
         ..mount("slow", "type=volume,src=made,dst=/a")
     };
     let [outer, bad] = bad(&host);
-    let failing = [filling, volume("shared"), volume("before"), outer, bad];
+    let mut failing = [filling, volume("shared"), volume("before"), outer, bad];
+    if attaches_first {
+        failing.swap(0, 1);
+    }
     let engine = &host.engine;
     let is_there = |name: &str| {
         let view = engine.store.view();
@@ -65,4 +69,14 @@ fn root_a_failed_call_leaves_what_others_were_given() {
     assert!(is_there("shared"), "it was acknowledged");
     assert!(is_there("before"), "as was this");
     assert!(!is_there("slow") && !is_there("bad"));
+}
+
+#[test]
+fn root_a_failed_call_leaves_what_others_were_given() {
+    fails_beside_another(false);
+}
+
+#[test]
+fn root_a_failed_call_does_not_take_back_what_another_was_answered() {
+    fails_beside_another(true);
 }
