@@ -14,8 +14,14 @@ use std::path::Path;
 use layerd_crash::disk::{Filesystem, Later, Recorder, Recording};
 use nix::unistd::geteuid;
 
-const FILESYSTEMS: [(Filesystem, u64); 2] =
-    [(Filesystem::Ext4, 64 << 20), (Filesystem::Xfs, 320 << 20)];
+const FILESYSTEMS: [(Filesystem, u64); 4] = [
+    (Filesystem::Ext4, 64 << 20),
+    (Filesystem::Xfs, 320 << 20),
+    (Filesystem::Ext4WithoutJournal, 64 << 20),
+    (Filesystem::Btrfs, 128 << 20),
+];
+/// How many of them write over a block in its place.
+const IN_PLACE: usize = 3;
 const BLOCK: usize = 4096;
 
 fn start((filesystem, size): (Filesystem, u64)) -> Recorder {
@@ -95,8 +101,8 @@ fn root_synced_file_survives_and_unsynced_is_lost() {
 #[test]
 fn root_unflushed_writes_survive_as_chosen() {
     const BLOCKS: usize = 16;
-    for filesystem in FILESYSTEMS {
-        let recorder = start(filesystem);
+    for filesystem in &FILESYSTEMS[..IN_PLACE] {
+        let recorder = start(*filesystem);
         let file = recorder.path().join("file");
         durable(&file, &[b'o'; BLOCKS * BLOCK]);
         overwrite(&file, BLOCKS * BLOCK, b'n');

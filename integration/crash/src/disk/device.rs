@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -18,15 +18,24 @@ use super::{Error, at};
 pub enum Filesystem {
     /// ext4 with its usual options. From about 8 MiB.
     Ext4,
+    /// ext4 without a journal: what reaches the disk does so in no order. From about 8 MiB.
+    Ext4WithoutJournal,
     /// xfs with its usual options. From 300 MiB, as mkfs.xfs demands.
     Xfs,
+    /// btrfs with its usual options. From about 110 MiB, as mkfs.btrfs demands.
+    Btrfs,
 }
 
 impl Filesystem {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Ext4, Self::Ext4WithoutJournal, Self::Xfs, Self::Btrfs];
+
+    /// Type as mount(8) and mkfs(8) know it.
     fn name(self) -> &'static str {
         match self {
-            Self::Ext4 => "ext4",
+            Self::Ext4 | Self::Ext4WithoutJournal => "ext4",
             Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
         }
     }
 
@@ -34,19 +43,36 @@ impl Filesystem {
     /// now, so that the kernel has nothing to do behind the test's back. The blocks of 4 KiB are
     /// those of a large ext4; a small one would get smaller ones.
     pub(crate) fn make(self, file: &Path) -> Result<(), Error> {
+        const INITIALISED: &str = "lazy_itable_init=0,lazy_journal_init=0";
+        let ext4 = ["-q", "-F", "-b", "4096", "-E", INITIALISED];
         let mut command = Command::new(format!("mkfs.{}", self.name()));
         match self {
-            Self::Ext4 => command.args([
-                "-q",
-                "-F",
-                "-b",
-                "4096",
-                "-E",
-                "lazy_itable_init=0,lazy_journal_init=0",
-            ]),
+            Self::Ext4 => command.args(ext4),
+            Self::Ext4WithoutJournal => command.args(ext4).args(["-O", "^has_journal"]),
             Self::Xfs => command.args(["-q", "-f", "-K"]),
+            Self::Btrfs => command.args(["-q", "-f", "-K"]),
         };
         output(command.arg(file)).map(drop)
+    }
+
+    /// What a boot does before it mounts after a power cut: where there is no journal to replay,
+    /// fsck(8) with every repair. The others recover when they are mounted.
+    ///
+    /// # Errors
+    /// [`Error::Program`] if something could not be repaired.
+    pub(crate) fn repair(self, file: &Path) -> Result<(), Error> {
+        /// Exit status of e2fsck(8): errors were left uncorrected, or it failed.
+        const FAILED: i32 = 4;
+        if self != Self::Ext4WithoutJournal {
+            return Ok(());
+        }
+        let mut command = Command::new("e2fsck");
+        let checked = command.args(["-f", "-y"]).arg(file).output();
+        let checked = checked.map_err(at("run", "e2fsck"))?;
+        match checked.status.code() {
+            Some(code) if code < FAILED => Ok(()),
+            _ => Err(failed(&command, &checked)),
+        }
     }
 }
 
@@ -160,13 +186,17 @@ fn output(command: &mut Command) -> Result<String, Error> {
     let program = PathBuf::from(command.get_program());
     let output = command.output().map_err(at("run", program))?;
     if !output.status.success() {
-        return Err(Error::Program {
-            command: format!("{command:?}"),
-            status: output.status,
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        });
+        return Err(failed(command, &output));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn failed(command: &Command, output: &Output) -> Error {
+    Error::Program {
+        command: format!("{command:?}"),
+        status: output.status,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
 }
 
 /// Copies a sparse file into a new one of the same size, holes staying holes.

@@ -131,11 +131,13 @@ impl Image {
         &self.path
     }
 
-    /// Mounts the disk for writing, as after a reboot: the kernel replays the journal.
+    /// Mounts the disk for writing, as a boot does: the kernel replays the journal; a file system
+    /// without one is repaired by its fsck(8) first.
     ///
     /// # Errors
-    /// [`Error::Mount`] if the file system does not recover.
+    /// [`Error::Mount`] or [`Error::Program`] if the file system does not recover.
     pub fn mount(&self) -> Result<Mounted, Error> {
+        self.filesystem.repair(&self.path)?;
         let target = self.path.with_extension("mnt");
         let mount = Mount::file(&self.path, self.filesystem, &target, |_| Ok(()))?;
         Ok(Mounted {

@@ -1,11 +1,12 @@
 //! Cuts the power of a disk at any moment.
 //!
-//! A [`Recorder`] mounts ext4 or xfs from a loop device over a FUSE file that this process serves,
+//! A [`Recorder`] mounts ext4, xfs or btrfs from a loop device over a FUSE file that this process serves,
 //! by direct I/O: what the file system sends to its disk arrives here in order, every flush
 //! included, and is logged. [`Recording`] then builds the images that a power cut could have left: all
 //! that was written before the last completed flush, and of the later writes none, all, the
 //! first few, a random half, or a random half of their 4 KiB pieces. Each image is mounted as
-//! after a reboot, with the kernel's journal recovery, and looked at.
+//! after a reboot, with the kernel's journal recovery (an ext4 without a journal is repaired by
+//! e2fsck before), and looked at.
 //!
 //! Needs root, /dev/fuse, a free loop device, and mkfs of the file system. Should the process be
 //! killed, its mounts stay and answer with errors: run it in a mount namespace of its own.
@@ -50,7 +51,7 @@ pub enum Error {
         stderr: String,
     },
     /// A mount or its end failed. For an image this means that the file system did not recover.
-    #[error("{what} {path}")]
+    #[error("{what} {path}: {cause}")]
     Mount {
         /// What was attempted.
         what: &'static str,

@@ -73,6 +73,8 @@ pub(crate) enum Action {
 pub struct Plan {
     pub(crate) action: Action,
     pub(crate) classes: Vec<Class>,
+    /// Names of calls; all of the classes if there are none.
+    pub(crate) names: Vec<String>,
     pub(crate) within: Vec<PathBuf>,
 }
 
@@ -100,6 +102,7 @@ impl Plan {
         Self {
             action,
             classes: Class::CHANGES.to_vec(),
+            names: Vec::new(),
             within: Vec::new(),
         }
     }
@@ -108,6 +111,13 @@ impl Plan {
     #[must_use]
     pub fn of(mut self, classes: &[Class]) -> Self {
         self.classes = classes.to_vec();
+        self
+    }
+
+    /// Counts only calls of this name, as in the manual, or of that of an earlier `named`.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.names.push(name.to_owned());
         self
     }
 

@@ -149,7 +149,8 @@ impl Session {
         let Some(known) = raw.classify(tracee) else {
             return false;
         };
-        if !plan.classes.contains(&known.class) {
+        let is_named = plan.names.is_empty() || plan.names.iter().any(|name| name == known.name);
+        if !plan.classes.contains(&known.class) || !is_named {
             return false;
         }
         let Some(paths) = raw.paths(&known, tracee) else {
@@ -240,6 +241,17 @@ mod tests {
         assert!(session.is_failing());
         assert_eq!(session.leave(7, -38), Verdict::Answer(-28));
         assert_eq!(session.status().counted, 0);
+    }
+
+    #[test]
+    fn other_names_do_not_count() {
+        let mut session = Session::new(Plan::count().named("syncfs"));
+        session.enter(7, &SYNC);
+        assert_eq!(session.status().counted, 0);
+        session.arm(Some(Plan::count().named("syncfs").named("sync")));
+        session.leave(7, 0);
+        session.enter(7, &SYNC);
+        assert_eq!(session.status().counted, 1);
     }
 
     #[test]
