@@ -1,15 +1,28 @@
-//! One wait for the disk that makes everything before it durable.
+//! One wait for the disk that makes everything before it durable, by what the file system is.
 //!
-//! On ext4 and xfs all changes to names, sizes and extents go through one journal, in order. To
-//! have a change of one file committed is to have all earlier changes committed, whoever made
-//! them; so a nameless file of our own is changed and synced. (ext4: jbd2 commits whole
-//! transactions; xfs: the log is forced up to the sequence of the inode's change.) Content is
-//! not in the journal: it was written back before.
+//! | file system | a tree that was filled | entries of layerd's own folders | a move between these |
+//! |---|---|---|---|
+//! | xfs, ext4 with a journal | commit of the journal | the same | is one change of the journal |
+//! | btrfs | syncfs(2) | the same | is in one transaction |
+//! | others, ext4 without a journal among them | syncfs(2) | fsync(2) of the folders | fsync(2) of both at once |
 //!
-//! On other file systems, an ext4 without a journal among them, each file and directory is synced by
-//! itself.
+//! On xfs, and on ext4 that has a journal, all changes to names, sizes and extents go through one
+//! journal, in order. To have a change of one file committed is to have all earlier changes
+//! committed, whoever made them; so a nameless file of our own is changed and synced. (ext4: jbd2
+//! commits whole transactions; xfs: the log is forced up to the sequence of the inode's change.)
+//! Content is not in the journal: it was written back before.
+//!
+//! Elsewhere no fsync(2) says anything of other files, and symlinks, devices, FIFOs and sockets
+//! cannot be opened to be synced at all. syncfs(2) brings all to the disk, other programs' files on
+//! that file system included, and is called on the thread that filled a tree: only that call waits
+//! for other programs, not those that share a wait for records with it.
+//!
+//! On btrfs directories are not synced by fsync(2), which writes a log to be replayed by the next
+//! mount: after directories were moved and synced so, and the power was cut, Linux 6.18 was seen to
+//! refuse that log (`invalid nlink: has 2 expect no more than 1 for dir`) and with it the mount.
 
 use std::fs::{self, File};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,20 +30,37 @@ use std::sync::{Mutex, PoisonError};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat, major, minor};
-use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
-use nix::unistd::{fsync, ftruncate};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
+use nix::unistd::{fsync, ftruncate, syncfs};
 
 use crate::error::Error;
 use crate::folder::{FLAGS, Folder};
 
+/// What a file system promises of changes that are not synced by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// One journal has all of them in order; the file system's device.
+    Journal(u64),
+    /// Transactions have them in order, but the only commit is that of everything.
+    Transactions,
+    /// They reach the disk in any order.
+    None,
+}
+
+/// The waits of one file system. Each lock also keeps a second caller from returning before the wait
+/// that covers its change has ended.
 #[derive(Debug)]
 pub(crate) struct Barrier {
     root: PathBuf,
-    /// The nameless file and its length, where the file system has one journal. The lock also
-    /// keeps a second caller from returning before the wait that covers its change has ended.
-    journal: Mutex<Option<(File, i64)>>,
-    /// The device of that file.
-    device: Option<u64>,
+    order: Order,
+    /// A nameless file and its length, if the file system has one journal.
+    commit: Mutex<Option<(File, i64)>>,
+    /// Something changed. Set after the change and cleared before the wait.
+    changed: AtomicBool,
+    /// Stays open, so that errors of write-back since then are reported.
+    folder: Mutex<OwnedFd>,
+    /// Something is left to syncfs(2). Set and cleared as `changed`.
+    filled: AtomicBool,
 }
 
 impl Barrier {
@@ -38,41 +68,105 @@ impl Barrier {
         let fail = |cause: Errno| Error::io("open a file to sync in", root, cause);
         let folder = open(root, FLAGS, Mode::empty()).map_err(fail)?;
         let device = fstat(&folder).map_err(fail)?.st_dev;
-        let kind = fstatfs(&folder).map_err(fail)?.filesystem_type();
-        let shared =
-            kind == XFS_SUPER_MAGIC || (kind == EXT4_SUPER_MAGIC && ext4_has_journal(device));
+        let order = match fstatfs(&folder).map_err(fail)?.filesystem_type() {
+            XFS_SUPER_MAGIC => Order::Journal(device),
+            EXT4_SUPER_MAGIC if ext4_has_journal(device) => Order::Journal(device),
+            BTRFS_SUPER_MAGIC => Order::Transactions,
+            _ => Order::None,
+        };
         let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
-        let file = shared
+        let file = matches!(order, Order::Journal(_))
             .then(|| open(root, flags, Mode::S_IRUSR | Mode::S_IWUSR))
             .transpose();
-        let file = match file {
-            // A full disk must not keep the daemon from starting: each file is then synced.
-            Err(Errno::ENOSPC | Errno::EDQUOT) => None,
-            file => file.map_err(fail)?,
+        let (order, file) = match file {
+            // A full disk must not keep the daemon from starting: syncfs(2) needs no file.
+            Err(Errno::ENOSPC | Errno::EDQUOT) => (Order::Transactions, None),
+            file => (order, file.map_err(fail)?),
         };
         Ok(Self {
             root: root.to_owned(),
-            device: file.is_some().then_some(device),
-            journal: Mutex::new(file.map(|fd| (File::from(fd), 0))),
+            order,
+            commit: Mutex::new(file.map(|fd| (File::from(fd), 0))),
+            changed: AtomicBool::new(false),
+            folder: Mutex::new(folder),
+            filled: AtomicBool::new(false),
         })
     }
 
     /// The file system, by its device number, if one wait covers all files of it.
     pub(crate) fn journal(&self) -> Option<u64> {
-        self.device
+        match self.order {
+            Order::Journal(device) => Some(device),
+            Order::Transactions | Order::None => None,
+        }
     }
 
-    /// Makes all earlier changes of names and sizes durable, if there are any.
-    pub(crate) fn pass(&self, changed: &AtomicBool, folders: &[&Folder]) -> Result<(), Error> {
-        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        if !changed.swap(false, Ordering::AcqRel) {
+    /// Notes that entries of layerd's folders changed, for the next [`pass`](Self::pass).
+    pub(crate) fn note(&self) {
+        self.changed.store(true, Ordering::Release);
+    }
+
+    /// Notes that a tree was filled, whose content is on the disk, for the next
+    /// [`pass`](Self::pass). Where there is no journal, all of it is durable on return, and other
+    /// programs' files are waited for: one wait for all callers of the moment.
+    pub(crate) fn filled(&self) -> Result<(), Error> {
+        if self.journal().is_some() {
+            self.note();
             return Ok(());
         }
-        let passed = match journal.as_mut() {
-            Some((file, length)) => self.commit_journal(file, length),
-            None => sync_each(folders),
+        self.filled.store(true, Ordering::Release);
+        let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.filled.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let synced = self.sync_filesystem(&folder);
+        synced.inspect_err(|_| self.filled.store(true, Ordering::Release))
+    }
+
+    /// Makes all changes that were noted durable, if there are any. `folders` are those in which
+    /// entries change.
+    pub(crate) fn pass(&self, folders: &[&Folder]) -> Result<(), Error> {
+        let mut commit = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.changed.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let passed = match (commit.as_mut(), self.order) {
+            (Some((file, length)), _) => self.commit_journal(file, length),
+            (None, Order::None) => folders
+                .iter()
+                .try_for_each(|folder| sync(folder.fd.as_fd(), &folder.path)),
+            (None, _) => self.filled(),
         };
-        passed.inspect_err(|_| changed.store(true, Ordering::Release))
+        passed.inspect_err(|_| self.note())
+    }
+
+    /// Makes an inode of layerd's own that was just made, or whose attributes were changed, durable,
+    /// where syncing the folder that names it would not. `now` is for one whose folder is not waited
+    /// for.
+    pub(crate) fn inode(&self, made: BorrowedFd<'_>, path: &Path, now: bool) -> Result<(), Error> {
+        match self.order {
+            Order::None => sync(made, path),
+            Order::Journal(_) if now => sync(made, path),
+            Order::Transactions if now => self.filled(),
+            Order::Journal(_) | Order::Transactions => Ok(()),
+        }
+    }
+
+    /// Brings a move from one folder to another to the disk where nothing else keeps both of its
+    /// halves together: the new name first, so that at no moment there is none. Cost there: two
+    /// waits; none elsewhere.
+    ///
+    /// The kernel may still write the old folder by itself within the moment between rename(2) and
+    /// the first wait; if the power is cut then, fsck(8) puts the moved directory into `lost+found`.
+    pub(crate) fn moved(
+        &self,
+        (to, to_path): (BorrowedFd<'_>, &Path),
+        (from, from_path): (BorrowedFd<'_>, &Path),
+    ) -> Result<(), Error> {
+        match self.order {
+            Order::Journal(_) | Order::Transactions => Ok(()),
+            Order::None => sync(to, to_path).and_then(|()| sync(from, from_path)),
+        }
     }
 
     /// A new length is a change to the journal each time; a new time stamp may not be.
@@ -81,6 +175,18 @@ impl Barrier {
         let committed = ftruncate(file, *length).and_then(|()| fsync(file));
         committed.map_err(|cause| Error::io("commit the journal under", &self.root, cause))
     }
+
+    /// syncfs(2) on an ext4 without a journal has the disk empty its cache before it writes inodes
+    /// and directories, not after (Linux 6.18, `ext4_sync_fs` and `sync_filesystem`); fsync(2) ends
+    /// with the flush that is missing, also where nothing is dirty.
+    fn sync_filesystem(&self, folder: &OwnedFd) -> Result<(), Error> {
+        let synced = syncfs(folder).and_then(|()| fsync(folder));
+        synced.map_err(|cause| Error::io("sync the file system of", &self.root, cause))
+    }
+}
+
+fn sync(dir: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
+    fsync(dir).map_err(|cause| Error::io("sync", path, cause))
 }
 
 /// An ext4 may have been made without one (mke2fs(8), `-O ^has_journal`). The kernel tells which
@@ -94,14 +200,6 @@ fn ext4_has_journal(device: u64) -> bool {
         fs::read_to_string(disk.join("journal_task")).ok()
     });
     process.is_some_and(|process| process.trim().parse::<u32>().is_ok())
-}
-
-/// Which one first does not matter where a rename is one transaction.
-fn sync_each(folders: &[&Folder]) -> Result<(), Error> {
-    for folder in folders {
-        fsync(&folder.fd).map_err(|cause| Error::io("sync", &folder.path, cause))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -150,10 +150,10 @@ fn measuring(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
 
 fn filling(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     let slot = Slot(37);
-    let missing = driver.filled(slot);
+    let missing = driver.stamp(slot);
     is(&missing, ErrorKind::NotFound, "nothing cannot be filled");
     driver.create(slot, Base::Empty, true).expect("create");
-    let stamp = || driver.filled(slot).expect("a stamp");
+    let stamp = || driver.stamp(slot).expect("a stamp");
     let fresh = stamp();
     assert!(fresh.is_some(), "nobody has mounted it");
     driver.sync().expect("sync");

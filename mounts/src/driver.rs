@@ -127,19 +127,18 @@ pub trait Driver: Send + Sync + fmt::Debug {
     fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error>;
 
     /// Brings the content of a layer to the disk and measures it on the way. Durable only after the
-    /// next [`sync`](Driver::sync). Cost: two looks at each
-    /// file, or one where none holds anything, and the time to write what is dirty; nobody else's
-    /// files are waited for.
+    /// next [`sync`](Driver::sync). Cost: two looks at each file, or one where none holds anything,
+    /// and the time to write what is dirty; no other files are waited for, except where there is no
+    /// one [`journal`](Driver::journal), as by [`filled`](Driver::filled).
     ///
     /// # Errors
     /// [`Error::Lost`] if content could not be written: the kernel has dropped it, and a second
     /// try would wrongly succeed. [`Error::Io`] otherwise.
     fn settle(&self, slot: Slot) -> Result<Usage, Error>;
 
-    /// Makes all that `create`, `settle`, `retire` and `restore` did to layers before this call
-    /// durable. One wait for the disk, however many slots there are, where the file system has one
-    /// journal (ext4, xfs); none if nothing was done. Work directories may still be lost with the
-    /// power: see [`ensure_work`](Driver::ensure_work).
+    /// Makes all that `create`, `settle`, `filled` and `retire` did to layers before this call
+    /// durable. One wait for the disk, however many slots there are; none if nothing was done. Work
+    /// directories may still be lost with the power: see [`ensure_work`](Driver::ensure_work).
     ///
     /// # Errors
     /// [`Error::Io`]: nothing may be assumed durable.
@@ -223,15 +222,22 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// that layer is for the caller to compare.
     fn top_of(&self, mount: &Mount) -> Option<Slot>;
 
-    /// Takes note that a writable layer was written through [`open_layer`](Driver::open_layer), so
-    /// that the next [`sync`](Driver::sync) makes its names durable, and answers what tells whether
-    /// others have written it: `None` if overlayfs ever had it mounted to be written, else a stamp
-    /// that a later call repeats while nothing is made, renamed or removed in the top directory.
-    /// Cost: two looks.
+    /// Takes note that a writable layer was written through [`open_layer`](Driver::open_layer) and
+    /// that the content of its files is on the disk, so that the next [`sync`](Driver::sync) makes
+    /// the rest durable. Where the file system has no one [`journal`](Driver::journal), all of it is
+    /// durable on return, and other programs' files on the file system are waited for.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: nothing may be assumed durable.
+    fn filled(&self) -> Result<(), Error>;
+
+    /// Answers what tells whether others have written a layer: `None` if overlayfs ever had it
+    /// mounted to be written, else a stamp that a later call repeats while nothing is made, renamed
+    /// or removed in the top directory. Cost: two looks.
     ///
     /// # Errors
     /// [`Error::Io`], `NotFound` if there is no such layer.
-    fn filled(&self, slot: Slot) -> Result<Option<Stamp>, Error>;
+    fn stamp(&self, slot: Slot) -> Result<Option<Stamp>, Error>;
 
     /// Opens the top directory of a layer, to read it, or to fill one that nobody has mounted
     /// (see [`filled`](Driver::filled)).

@@ -10,6 +10,7 @@ use nix::fcntl::{OFlag, RenameFlags, renameat2};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid, fchown, fsync};
 
+use crate::barrier::Barrier;
 use crate::error::Error;
 use crate::sys;
 
@@ -65,11 +66,27 @@ pub(crate) fn c_name(name: &str) -> CString {
     CString::new(name).expect("the spelling of a slot has no NUL")
 }
 
-/// Moves a directory that is there. Never over another one: two directories of one name mean that
-/// something is badly wrong, and neither may be lost to it.
-pub(crate) fn move_over(from: &Folder, old: &str, to: &Folder, new: &str) -> Result<(), Error> {
+/// Moves a directory that is there. A power cut leaves it in one of the two folders, and what is done
+/// to it afterwards reaches the disk later; see [`Barrier::moved`].
+pub(crate) fn move_over(
+    barrier: &Barrier,
+    from: &Folder,
+    old: &str,
+    to: &Folder,
+    new: &str,
+) -> Result<(), Error> {
+    match rename_over(from, old, to, new)? {
+        true => barrier.moved((to.fd.as_fd(), &to.path), (from.fd.as_fd(), &from.path)),
+        false => Ok(()),
+    }
+}
+
+/// Renames a directory, and answers whether it was there. Never over another one: two directories of
+/// one name mean that something is badly wrong, and neither may be lost to it.
+pub(crate) fn rename_over(from: &Folder, old: &str, to: &Folder, new: &str) -> Result<bool, Error> {
     match renameat2(&from.fd, old, &to.fd, new, RenameFlags::RENAME_NOREPLACE) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
         Err(Errno::EEXIST) => Err(Error::io("move to", &to.path.join(new), Errno::EEXIST)),
         Err(cause) => Err(Error::io("move", &from.path.join(old), cause)),
     }

@@ -18,17 +18,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::openat;
 use nix::sys::stat::{Mode, fchmod, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 use crate::barrier::Barrier;
 use crate::driver::{Base, Driver, Found, Mount, Stack, Stamp, Usage};
 use crate::error::Error;
-use crate::folder::{FLAGS, Folder, c_name, move_over, sync_path};
+use crate::folder::{FLAGS, Folder, c_name, move_over, rename_over, sync_path};
 use crate::plan::Layout;
 use crate::probe::{self, Finding};
 use crate::slot::Slot;
@@ -56,9 +55,6 @@ pub struct Overlay {
     floor: Folder,
     findings: Vec<Finding>,
     root: PathBuf,
-    /// Something changed since it was last made durable. Set after the change and cleared before
-    /// the wait.
-    changed: AtomicBool,
     barrier: Barrier,
 }
 
@@ -84,7 +80,6 @@ impl Overlay {
             layout: checked.layout,
             findings: checked.findings,
             barrier: Barrier::open(&root)?,
-            changed: AtomicBool::new(false),
             root: root.clone(),
         };
         sync_path(&root)?;
@@ -115,7 +110,7 @@ impl Overlay {
     }
 
     /// Makes a layer's own directory: mode 0755 whatever the umask, owned as `base` says.
-    fn create_layer(&self, slot: Slot, base: Base) -> Result<(), Error> {
+    fn create_layer(&self, slot: Slot, base: Base) -> Result<OwnedFd, Error> {
         let name = slot.to_string();
         let path = || self.layers.path.join(&name);
         let owner = self.owner(base)?;
@@ -124,29 +119,21 @@ impl Overlay {
         self.correct(&name, owner)
     }
 
-    /// Gives the top directory of a layer the owner, and the mode that the umask took. Durable on
-    /// return, as far as anything was wrong.
-    fn correct(&self, name: &str, (uid, gid): (u32, u32)) -> Result<(), Error> {
+    /// Opens the top directory of a layer, and gives it the owner, and the mode that the umask took.
+    fn correct(&self, name: &str, (uid, gid): (u32, u32)) -> Result<OwnedFd, Error> {
         let path = self.layers.path.join(name);
         let fail = |cause: Errno| Error::io("open directory", &path, cause);
         let dir = openat(&self.layers.fd, name, FLAGS, Mode::empty()).map_err(fail)?;
         let made = sys::stat(dir.as_fd(), c"").map_err(fail)?;
-        // Syncing the directory above promises the entry, not the inode behind it.
-        let mut must_sync = self.barrier.journal().is_none();
         if (made.uid, made.gid) != (uid, gid) {
             fchown(&dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .map_err(|cause| Error::io("change the owner of", &path, cause))?;
-            must_sync = true;
         }
         if made.mode & 0o7777 != LAYER_MODE.bits() {
             fchmod(&dir, LAYER_MODE)
                 .map_err(|cause| Error::io("change the mode of", &path, cause))?;
-            must_sync = true;
         }
-        if must_sync {
-            fsync(&dir).map_err(|cause| Error::io("sync", &path, cause))?;
-        }
-        Ok(())
+        Ok(dir)
     }
 
     fn owner(&self, base: Base) -> Result<(u32, u32), Error> {
@@ -180,7 +167,7 @@ impl Overlay {
     }
 
     fn touched(&self) {
-        self.changed.store(true, Ordering::Release);
+        self.barrier.note();
     }
 }
 
@@ -192,7 +179,8 @@ impl Driver for Overlay {
     fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
         let made = self.create_layer(slot, base);
         self.touched();
-        made?;
+        let path = self.layers.path.join(slot.to_string());
+        self.barrier.inode(made?.as_fd(), &path, false)?;
         if writable {
             self.create_work(slot)?;
         }
@@ -209,25 +197,22 @@ impl Driver for Overlay {
         if owner == (made.uid, made.gid) {
             return Ok(());
         }
-        self.correct(&name, owner)
+        // The record does not wait: that the layer is there is durable already.
+        let dir = self.correct(&name, owner)?;
+        let path = self.layers.path.join(name);
+        self.barrier.inode(dir.as_fd(), &path, true)
     }
 
     fn settle(&self, slot: Slot) -> Result<Usage, Error> {
         let layers = &self.layers;
         let name = c_name(&slot.to_string());
-        let usage = tree::settle(
-            layers.fd.as_fd(),
-            &name,
-            &layers.path,
-            self.barrier.journal().is_none(),
-        );
-        self.touched();
-        usage
+        let usage = tree::settle(layers.fd.as_fd(), &name, &layers.path);
+        let filled = self.barrier.filled();
+        usage.and_then(|usage| filled.map(|()| usage))
     }
 
     fn sync(&self) -> Result<(), Error> {
-        self.barrier
-            .pass(&self.changed, &[&self.trash, &self.layers])
+        self.barrier.pass(&[&self.layers])
     }
 
     fn journal(&self) -> Option<u64> {
@@ -274,10 +259,11 @@ impl Driver for Overlay {
 
     fn retire(&self, slot: Slot) -> Result<(), Error> {
         let (name, work) = (slot.to_string(), work_name(slot));
-        let mut moved = move_over(&self.layers, &name, &self.trash, &name);
+        let mut moved = move_over(&self.barrier, &self.layers, &name, &self.trash, &name);
         // A rename of nothing, too, takes the lock that all renames of the file system share.
         if self.work.has(&name).unwrap_or(true) {
-            moved = moved.and_then(|()| move_over(&self.work, &name, &self.trash, &work));
+            moved =
+                moved.and_then(|()| rename_over(&self.work, &name, &self.trash, &work).map(drop));
         }
         self.touched();
         moved
@@ -312,10 +298,13 @@ impl Driver for Overlay {
         self.layout.top_of(mount)
     }
 
-    fn filled(&self, slot: Slot) -> Result<Option<Stamp>, Error> {
+    fn filled(&self) -> Result<(), Error> {
+        self.barrier.filled()
+    }
+
+    fn stamp(&self, slot: Slot) -> Result<Option<Stamp>, Error> {
         let name = slot.to_string();
         let top = self.stat(&self.layers, &c_name(&name))?;
-        self.touched();
         // The kernel makes it with the first mount to be written, and leaves it there.
         let path = c_name(&format!("{name}/work"));
         match sys::stat(self.work.fd.as_fd(), &path) {
@@ -351,7 +340,7 @@ impl Driver for Overlay {
         let options = ("mount options".to_owned(), self.layout.options().join(","));
         let synced = match self.barrier.journal() {
             Some(_) => "all files at once, by the journal of the file system",
-            None => "each file by itself",
+            None => "all files of the file system at once, other programs' included, by syncfs",
         };
         let findings = self.findings.iter();
         findings

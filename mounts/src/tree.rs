@@ -15,7 +15,7 @@ use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
-use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::driver::Usage;
 use crate::error::Error;
@@ -225,32 +225,24 @@ impl Visitor for Measure {
 }
 
 /// Writes the content of all files in a tree back to the disk and measures the tree. Dirty pages
-/// of all files are on their way before the first one is waited for. `each` also makes every file
-/// and directory durable by itself, for file systems on which one journal commit does not do it
-/// for all. Cost: two walks; one where no file holds anything.
+/// of all files are on their way before the first one is waited for. Names, attributes and what is no
+/// regular file are left to the barrier. Cost: two walks; one where no file holds anything.
 ///
 /// # Errors
 /// [`Error::Lost`] if content could not be written; [`Error::Io`] for the first other failure.
-pub(crate) fn settle(
-    parent: BorrowedFd<'_>,
-    name: &CStr,
-    shown: &Path,
-    each: bool,
-) -> Result<Usage, Error> {
+pub(crate) fn settle(parent: BorrowedFd<'_>, name: &CStr, shown: &Path) -> Result<Usage, Error> {
     let path = shown.join(OsStr::from_bytes(name.to_bytes()));
     sys::stat(parent, name).map_err(|cause| Error::io("write back", &path, cause))?;
     let mut settle = Settle {
         what: WriteBack::Start,
-        each: false,
         shown: path,
         begun: false,
         measure: Measure::default(),
         failed: None,
     };
     settle.walk(parent, name, shown)?;
-    if settle.begun || each {
+    if settle.begun {
         settle.what = WriteBack::Finish;
-        settle.each = each;
         settle.walk(parent, name, shown)?;
     }
     Ok(settle.measure.total)
@@ -258,7 +250,6 @@ pub(crate) fn settle(
 
 struct Settle {
     what: WriteBack,
-    each: bool,
     shown: PathBuf,
     /// Whether a file is on its way.
     begun: bool,
@@ -280,18 +271,12 @@ impl Settle {
             Err(Errno::ENOENT | Errno::ELOOP | Errno::ENXIO) => return Ok(()),
             other => other?,
         };
-        let written = sys::write_back(file.as_fd(), self.what);
-        let written = written.and_then(|()| if self.each { fsync(&file) } else { Ok(()) });
-        if let Err(cause) = written {
+        if let Err(cause) = sys::write_back(file.as_fd(), self.what) {
             let path = self.shown.join(OsStr::from_bytes(name.to_bytes()));
-            self.lost(path, cause);
+            let cause = cause.into();
+            self.failed.get_or_insert(Error::Lost { path, cause });
         }
         Ok(())
-    }
-
-    fn lost(&mut self, path: PathBuf, cause: Errno) {
-        let cause = cause.into();
-        self.failed.get_or_insert(Error::Lost { path, cause });
     }
 }
 
@@ -321,7 +306,7 @@ impl Visitor for Settle {
         if stat.is_dir() {
             return Ok(Next::Enter);
         }
-        if stat.is_file() && (stat.size > 0 || self.each) {
+        if stat.is_file() && stat.size > 0 {
             self.begun = true;
             self.file(dir, name)?;
         }
@@ -332,13 +317,7 @@ impl Visitor for Settle {
         Err(Errno::EACCES) // root needs no force, and others must not change modes here
     }
 
-    fn entered(&mut self, dir: BorrowedFd<'_>, _: &Stat) {
-        if self.each
-            && let Err(cause) = fsync(dir)
-        {
-            self.lost(self.shown.clone(), cause);
-        }
-    }
+    fn entered(&mut self, _: BorrowedFd<'_>, _: &Stat) {}
 
     fn left(&mut self, _: BorrowedFd<'_>, _: &CStr, _: bool) -> Result<bool, Errno> {
         Ok(false)

@@ -14,12 +14,11 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::{RenameFlags, openat, renameat2};
-use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat, mknodat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, symlinkat, unlinkat};
+use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
 
 use crate::barrier::Barrier;
 use crate::driver::Usage;
@@ -97,7 +96,6 @@ pub struct VolumeDirs {
     staging: Folder,
     trash: Folder,
     names: Folder,
-    changed: AtomicBool,
     barrier: Barrier,
     /// Told of each step, in tests.
     #[cfg(any(test, feature = "fake"))]
@@ -119,7 +117,6 @@ impl VolumeDirs {
             trash: Folder::open(&inside, c".trash")?,
             names: Folder::open(&inside, c"by-name")?,
             live,
-            changed: AtomicBool::new(false),
             #[cfg(any(test, feature = "fake"))]
             hook: Default::default(),
         };
@@ -159,29 +156,27 @@ impl VolumeDirs {
         mkdirat(&holder, DATA, Mode::S_IRWXU).map_err(fail)?;
         let data = openat(&holder, DATA, FLAGS, Mode::empty()).map_err(fail)?;
         top.of_new().give(&data).map_err(fail)?;
-        mknodat(&holder, NEW, SFlag::S_IFREG, Mode::S_IRUSR, 0).map_err(fail)?;
-        if self.journal().is_none() {
-            for dir in [&data, &holder] {
-                fsync(dir).map_err(|cause| Error::io("sync", &path, cause))?;
-            }
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let mark = openat(&holder, NEW, flags, Mode::S_IRUSR).map_err(fail)?;
+        for made in [&data, &mark, &holder] {
+            self.barrier.inode(made.as_fd(), &path, false)?;
         }
         Ok(data)
     }
 
-    /// Gives the top folder of a staged volume, as [`stage`](Self::stage) opened it, the owner and
-    /// mode that were asked for, after content from elsewhere brought its own. As durable as what
-    /// was copied.
+    /// Ends the filling of a staged volume through `data`, as [`stage`](Self::stage) opened it, once
+    /// the content of its files is on the disk: gives its top folder the owner and mode that were
+    /// asked for, after content from elsewhere brought its own, and has everything brought to the
+    /// disk as [`Driver::filled`](crate::Driver::filled) does. To be called before the volume is
+    /// moved: without a journal a power cut could else leave a name of half a volume.
     ///
     /// # Errors
-    /// [`Error::Io`].
-    pub fn restore_top(&self, slot: Slot, data: &OwnedFd, top: Top) -> Result<(), Error> {
+    /// [`Error::Io`]: nothing may be assumed durable.
+    pub fn filled(&self, slot: Slot, data: &OwnedFd, top: Top) -> Result<(), Error> {
         let path = self.staging.path.join(slot.to_string()).join(DATA);
         top.give(data)
             .map_err(|cause| Error::io("set owner and mode of", &path, cause))?;
-        if top != Top::default() && self.journal().is_none() {
-            fsync(data).map_err(|cause| Error::io("sync", &path, cause))?;
-        }
-        Ok(())
+        self.barrier.filled()
     }
 
     /// Lets a staged volume appear in its place, marked as new: nobody was told of it yet. Unmarked
@@ -191,9 +186,12 @@ impl VolumeDirs {
     /// [`Error::Io`]; a volume that is there already is never replaced.
     pub fn publish(&self, slot: Slot) -> Result<(), Error> {
         self.step("publish", slot);
-        let name = slot.to_string();
-        self.touched();
-        move_over(&self.staging, &name, &self.live, &name)
+        self.move_over(&self.staging, &slot.to_string(), &self.live)
+    }
+
+    fn move_over(&self, from: &Folder, name: &str, to: &Folder) -> Result<(), Error> {
+        self.barrier.note();
+        move_over(&self.barrier, from, name, to, name)
     }
 
     /// Takes the mark off a volume whose record is durable. None there is success. Not waited for:
@@ -219,23 +217,25 @@ impl VolumeDirs {
     }
 
     /// Puts staged content in the place of a volume's own, which goes to the staging area. Who
-    /// has the volume mounted keeps what was there before.
+    /// has the volume mounted keeps what was there before. Durable after [`sync`](Self::sync).
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn exchange(&self, slot: Slot) -> Result<(), Error> {
         self.step("exchange", slot);
-        let name = format!("{slot}/{DATA}");
-        let flags = RenameFlags::RENAME_EXCHANGE;
-        let exchanged = renameat2(
-            &self.staging.fd,
-            name.as_str(),
-            &self.live.fd,
-            name.as_str(),
-            flags,
+        let (staged, live) = (
+            open_holder(&self.staging, slot)?,
+            open_holder(&self.live, slot)?,
         );
-        self.touched();
-        exchanged.map_err(|cause| Error::io("exchange", &self.live.path.join(name), cause))
+        let path = |folder: &Folder| folder.path.join(slot.to_string());
+        let flags = RenameFlags::RENAME_EXCHANGE;
+        let exchanged = renameat2(&staged, DATA, &live, DATA, flags);
+        self.barrier.note();
+        exchanged.map_err(|cause| Error::io("exchange", &self.data_path(slot), cause))?;
+        self.barrier.moved(
+            (live.as_fd(), &path(&self.live)),
+            (staged.as_fd(), &path(&self.staging)),
+        )
     }
 
     /// Deletes what is staged for a volume. Nothing there is success.
@@ -252,9 +252,7 @@ impl VolumeDirs {
     /// [`Error::Io`].
     pub fn retire(&self, slot: Slot) -> Result<(), Error> {
         self.step("retire", slot);
-        let name = slot.to_string();
-        self.touched();
-        move_over(&self.live, &name, &self.trash, &name)
+        self.move_over(&self.live, &slot.to_string(), &self.trash)
     }
 
     /// Moves a volume back out of the trash. Answers whether it is in its place then.
@@ -264,8 +262,7 @@ impl VolumeDirs {
     pub fn restore(&self, slot: Slot) -> Result<bool, Error> {
         self.step("restore", slot);
         let name = slot.to_string();
-        self.touched();
-        move_over(&self.trash, &name, &self.live, &name)?;
+        self.move_over(&self.trash, &name, &self.live)?;
         match sys::stat(self.live.fd.as_fd(), &c_name(&name)) {
             Ok(_) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
@@ -292,8 +289,7 @@ impl VolumeDirs {
         self.step("delete", slot);
         let name = slot.to_string();
         delete(&self.staging, slot, keep_going)?;
-        self.touched();
-        move_over(from, &name, &self.staging, &name)?;
+        self.move_over(from, &name, &self.staging)?;
         delete(&self.staging, slot, keep_going)
     }
 
@@ -336,12 +332,11 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`]: nothing may be assumed durable.
     pub fn sync(&self) -> Result<(), Error> {
-        self.barrier.pass(&self.changed, &[&self.trash, &self.live])
+        // Where folders have to be synced, each move has waited for its own.
+        self.barrier.pass(&[])
     }
 
-    /// As [`Driver::journal`](crate::Driver::journal). Where there is one,
-    /// [`sync`](Self::sync) makes the names and attributes of all files durable, so that only their
-    /// content has to be written back by who fills a volume.
+    /// As [`Driver::journal`](crate::Driver::journal).
     #[must_use]
     pub fn journal(&self) -> Option<u64> {
         self.barrier.journal()
@@ -405,10 +400,6 @@ impl VolumeDirs {
 
     fn new_path(&self, slot: Slot) -> PathBuf {
         self.live.path.join(slot.to_string()).join(NEW)
-    }
-
-    fn touched(&self) {
-        self.changed.store(true, Ordering::Release);
     }
 }
 

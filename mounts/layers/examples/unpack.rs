@@ -1,7 +1,7 @@
 //! Unpacks layers, one after the other, into directories that stand on each other, and says how
 //! long it took.
 //!
-//! Run by hand, as root: `unpack [--workers N] [--durable no|content|each] [--manifests] DIRECTORY
+//! Run by hand, as root: `unpack [--workers N] [--durable no|content] [--manifests] DIRECTORY
 //! BLOB...`. `DIRECTORY` must be empty; layer `N` goes to `DIRECTORY/N`, its manifest to
 //! `DIRECTORY/N.manifest`.
 
@@ -30,8 +30,7 @@ fn main() {
                 options.durable = match &*value() {
                     "no" => Durable::No,
                     "content" => Durable::Content,
-                    "each" => Durable::Each,
-                    _ => unreachable!("no, content or each"),
+                    _ => unreachable!("no or content"),
                 }
             }
             _ => paths.push(PathBuf::from(argument)),

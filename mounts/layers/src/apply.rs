@@ -184,8 +184,7 @@ pub struct Applied {
 /// Unpacks the blob that `source` yields into the directory `target.layer`.
 ///
 /// `source` is read to its end. With [`Durable::Content`] all content is on the disk on return,
-/// and names and attributes wait in the journal: one fsync in that file system makes the layer
-/// durable. With [`Durable::Each`] everything is.
+/// and one wait by the caller makes the layer durable.
 ///
 /// Takes five threads and `options.workers`, of which two are busy all the time; about 600 file
 /// descriptors; memory for each directory of the layer (about 150 bytes), for each entry where

@@ -199,10 +199,6 @@ impl Walk<'_, '_> {
             .attributes
             .give(here)
             .map_err(|(attempt, cause)| Error::io(attempt, &path, cause))?;
-        if self.options.durable == Durable::Each {
-            rustix::fs::fsync(here)
-                .map_err(|cause| Error::io("write to the disk", &path, cause))?;
-        }
         self.dest.leave();
         if !self.frames.is_empty() {
             self.stack.leave();

@@ -14,24 +14,11 @@ pub enum Durable {
     /// Whatever the kernel has written so far.
     No,
     /// The content of all files; writing starts with the first file and is waited for at the end.
-    /// Names and attributes wait in the journal: on file systems whose journal commits as a
-    /// whole (ext4, xfs), one fsync of the destination by the caller makes the tree durable.
+    /// Names, attributes and what is no regular file are left to one wait by the caller: on file
+    /// systems whose journal commits as a whole (xfs, and ext4 with a journal), an fsync(2) of a
+    /// later change; on all others syncfs(2), since symlinks, devices, FIFOs and sockets cannot be
+    /// opened to be synced.
     Content,
-    /// Every file and directory by itself, with an fsync each: for all other file systems.
-    Each,
-}
-
-impl Durable {
-    /// What to bring to the disk of a tree when a barrier follows, on the file system whose one
-    /// journal that is, if it has one.
-    #[must_use]
-    pub fn before_barrier(journal: Option<u64>) -> Self {
-        if journal.is_some() {
-            Self::Content
-        } else {
-            Self::Each
-        }
-    }
 }
 
 /// Files that are waited for later, so that the disk has something to do meanwhile; each holds a
@@ -54,12 +41,7 @@ impl OnTheWay {
     /// Takes a file that is complete. `dirty` tells whether content was written that shares no
     /// blocks with what is on the disk already.
     pub(crate) fn add(&mut self, file: OwnedFd, path: PathBuf, dirty: bool) -> Result<(), Error> {
-        let wanted = match self.durable {
-            Durable::No => false,
-            Durable::Content => dirty,
-            Durable::Each => true,
-        };
-        if !wanted {
+        if self.durable == Durable::No || !dirty {
             return Ok(());
         }
         sys::write_back(file.as_fd(), WriteBack::Start)
@@ -78,11 +60,8 @@ impl OnTheWay {
             let Some((file, path)) = self.files.pop_front() else {
                 break;
             };
-            let done = match self.durable {
-                Durable::Each => rustix::fs::fsync(&file),
-                Durable::No | Durable::Content => sys::write_back(file.as_fd(), WriteBack::Finish),
-            };
-            done.map_err(|cause| Error::io("write to the disk", &path, cause))?;
+            sys::write_back(file.as_fd(), WriteBack::Finish)
+                .map_err(|cause| Error::io("write to the disk", &path, cause))?;
         }
         Ok(())
     }

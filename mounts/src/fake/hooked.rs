@@ -134,8 +134,12 @@ impl Driver for Hooked {
         self.inner.top_of(mount)
     }
 
-    fn filled(&self, slot: Slot) -> Result<Option<Stamp>, Error> {
-        self.tell("filled", Some(slot)).filled(slot)
+    fn filled(&self) -> Result<(), Error> {
+        self.tell("filled", None).filled()
+    }
+
+    fn stamp(&self, slot: Slot) -> Result<Option<Stamp>, Error> {
+        self.tell("stamp", Some(slot)).stamp(slot)
     }
 
     fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {

@@ -259,12 +259,12 @@ fn root_a_layer_that_was_mounted_has_no_stamp() {
         writable: true,
         ids: None,
     };
-    assert!(driver.filled(Slot(2)).expect("a stamp").is_some());
+    assert!(driver.stamp(Slot(2)).expect("a stamp").is_some());
     let target = temporary();
     let mounts = driver.plan(&stack).expect("plan");
     let mounted = Mounted::new(&mounts, target.path()).expect("mount");
-    assert_eq!(driver.filled(Slot(2)).expect("an answer"), None);
+    assert_eq!(driver.stamp(Slot(2)).expect("an answer"), None);
     drop(mounted);
-    assert_eq!(driver.filled(Slot(2)).expect("an answer"), None);
-    assert!(driver.filled(Slot(1)).expect("a stamp").is_some());
+    assert_eq!(driver.stamp(Slot(2)).expect("an answer"), None);
+    assert!(driver.stamp(Slot(1)).expect("a stamp").is_some());
 }

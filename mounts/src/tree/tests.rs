@@ -48,8 +48,8 @@ impl Ground {
         usage(self.fd.as_fd(), c"top", self.dir.path(), keep_going)
     }
 
-    fn settle(&self, each: bool) -> Usage {
-        settle(self.fd.as_fd(), c"top", self.dir.path(), each).expect("settle")
+    fn settle(&self) -> Usage {
+        settle(self.fd.as_fd(), c"top", self.dir.path()).expect("settle")
     }
 
     /// Nests `depth` directories with the longest names there are.
@@ -206,8 +206,7 @@ fn usage_is_what_du_says() {
     };
     assert_eq!(ground.usage(&|| true).expect("usage"), expected);
     assert_eq!(expected.inodes, 8);
-    assert_eq!(ground.settle(false), expected);
-    assert_eq!(ground.settle(true), expected);
+    assert_eq!(ground.settle(), expected);
 }
 
 #[test]
@@ -314,7 +313,7 @@ fn root_mounts_are_not_entered() {
 
     let used = ground.usage(&|| true).expect("usage");
     assert_eq!(used.inodes, 3, "top, goes and its file");
-    assert_eq!(ground.settle(false), used);
+    assert_eq!(ground.settle(), used);
     let error = ground.delete().expect_err("busy");
     assert!(matches!(error, Error::Busy { .. }), "{error}");
     for kept in [

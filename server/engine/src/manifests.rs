@@ -149,22 +149,14 @@ impl Engine {
         let Some(manifest) = manifest else {
             return false;
         };
-        let ended = manifest
-            .finish(durable)
-            .map_err(|cause| Box::new(cause) as Box<dyn std::error::Error>);
-        let synced = ended.and_then(|records| {
-            if durable == Durable::Each {
-                self.manifests.sync()?;
-            }
-            Ok(records)
-        });
-        match synced {
+        let ended = manifest.finish(durable);
+        match ended {
             Ok(records) => {
                 debug!(%id, records, "wrote a manifest");
                 true
             }
             Err(cause) => {
-                without(id, &*cause);
+                without(id, &cause);
                 self.drop_manifest(id);
                 false
             }

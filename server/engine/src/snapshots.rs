@@ -121,7 +121,8 @@ impl Engine {
     ///
     /// Durable on return: the record and, with [`Durability::Full`], the content of the layer. For
     /// that, dirty files are written back and one journal commit is waited for, which calls of the
-    /// same moment share; nobody else's files are, and no lock is held. It costs a look at each
+    /// same moment share; no other files are, and no lock is held. Where the file system has no
+    /// journal for all files, other programs' dirty files on it are waited for. It costs a look at each
     /// file, which gives the layer's figure as well; not so for a layer that was unpacked by
     /// [`apply`](Self::apply) and left alone since. With [`Durability::Metadata`] the call takes
     /// the same time for a layer of any size, and the layer is measured afterwards.

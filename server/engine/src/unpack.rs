@@ -235,7 +235,7 @@ impl Engine {
         let found = self.unpacks.found(active.id, &active.key)?;
         let found = found.filter(|found| found.durable || !self.is_full());
         let Some(found) = found else { return Ok(None) };
-        let stamp = self.driver.filled(slot(active.id));
+        let stamp = self.driver.stamp(slot(active.id));
         let stamp = stamp.map_err(Error::driver("look at a layer"))?;
         let trusted = stamp.is_some() && stamp == found.stamp;
         debug!(key = active.key.as_str(), id = %active.id, trusted, "unpacked before");
@@ -282,17 +282,19 @@ impl Engine {
         Ok(applied)
     }
 
-    /// What who fills a layer must bring to the disk, so that the next barrier does the rest.
-    fn layers_durable(&self) -> Durable {
-        Durable::before_barrier(self.driver.journal())
-    }
-
+    /// Unpacking brings the content to the disk; the next barrier does the rest.
     fn wanted(&self, unpack: &Unpack<'_>) -> Durable {
         if self.is_full() || unpack.sync {
-            self.layers_durable()
+            Durable::Content
         } else {
             Durable::No
         }
+    }
+
+    /// Has the driver bring what was made in a layer to the disk with its next barrier, or now.
+    fn note_filled(&self) -> Result<(), Error> {
+        let noted = self.driver.filled();
+        noted.map_err(Error::driver("bring a layer to the disk"))
     }
 
     /// Notes what was found, unless the layer held something else before.
@@ -305,8 +307,11 @@ impl Engine {
         was_empty: bool,
         manifest: bool,
     ) -> Result<(), Error> {
-        let stamp = self.driver.filled(slot(record.id));
+        let stamp = self.driver.stamp(slot(record.id));
         let stamp = stamp.map_err(Error::driver("look at a layer"))?;
+        if self.wanted(unpack) != Durable::No {
+            self.note_filled()?;
+        }
         if unpack.sync || self.is_full() && applied.inodes >= MANY {
             let synced = self.driver.sync();
             synced.map_err(Error::driver("bring a layer to the disk"))?;

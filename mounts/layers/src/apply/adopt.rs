@@ -12,7 +12,6 @@ use rustix::io::Errno;
 use crate::apply::below::{Below, Merged, Seen};
 use crate::apply::{implied, sweep};
 use crate::copy::Markers;
-use crate::durable::Durable;
 use crate::error::Error;
 use crate::node;
 use crate::trail;
@@ -35,9 +34,6 @@ pub struct Landing<'a> {
     pub whiteouts: Option<&'a [Vec<u8>]>,
     /// Whether the archive has an entry for the top directory.
     pub top: bool,
-    /// What is on the disk on return; with less than [`Durable::Each`], changes wait in the
-    /// journal.
-    pub durable: Durable,
 }
 
 /// How a layer changed.
@@ -56,7 +52,8 @@ pub struct Landed {
 /// without an entry, and the top directory, take over the attributes that they have below;
 /// what lies in one that is a symlink below moves to where that leads; whiteouts of what is not
 /// there are deleted. Paths that are no directories, or no whiteouts, any more are passed over.
-/// May be repeated.
+/// May be repeated. Changes are durable after the caller's next wait, as with
+/// [`Durable::Content`](crate::Durable).
 ///
 /// Costs a few system calls for each directory and whiteout, and each layer it is looked for in;
 /// where whiteouts are not listed, a walk through the layer.
@@ -147,7 +144,7 @@ impl Adopter<'_> {
         let given = implied::attributes(model, path)?.to(dir.as_fd());
         given.map_err(|(attempt, cause)| Error::io(attempt, path, cause))?;
         self.landed.grown += (blocks(&dir, path)? - before) * 512;
-        to_disk(&dir, path, self.landing.durable)
+        Ok(())
     }
 
     /// Where a file lies by now that was unpacked at `path`.
@@ -260,7 +257,7 @@ fn delete(landing: &Landing<'_>, path: &Path, landed: &mut Landed) -> Result<(),
     let shrunk = i64::try_from(before.blocks).unwrap_or(0) - blocks(&dir, parent)?;
     landed.grown -= shrunk * 512;
     landed.deleted += 1;
-    to_disk(&dir, parent, landing.durable)
+    Ok(())
 }
 
 /// A directory of a layer, if it is one.
@@ -271,13 +268,6 @@ fn open(layer: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>, Error> {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(cause) => Err(Error::io("open directory", path, cause)),
     }
-}
-
-fn to_disk(dir: &OwnedFd, path: &Path, durable: Durable) -> Result<(), Error> {
-    if durable != Durable::Each {
-        return Ok(());
-    }
-    rustix::fs::fsync(dir).map_err(|cause| Error::io("write to the disk", path, cause))
 }
 
 fn as_path(path: &[u8]) -> &Path {

@@ -301,18 +301,6 @@ impl<'a> Dirs<'a> {
         Ok(u64::try_from(stat.st_blocks).unwrap_or(0))
     }
 
-    /// Writes each directory to the disk by itself.
-    pub(super) fn sync(&mut self) -> Result<(), Error> {
-        for id in 0..self.all.len() {
-            if self.all[id].gone {
-                continue;
-            }
-            let done = rustix::fs::fsync(self.open(id)?);
-            done.map_err(|cause| Error::io("write to the disk", &self.path(id), cause))?;
-        }
-        Ok(())
-    }
-
     /// The directories that only something in them asked for, and that no lower layer has. Of use
     /// after [`Dirs::finish`].
     pub(super) fn implied(&self) -> Vec<Vec<u8>> {

@@ -46,7 +46,6 @@ use crate::apply::stream::Plain;
 use crate::apply::sweep;
 use crate::apply::write::Job;
 use crate::apply::{Options, Target, Whiteouts};
-use crate::durable::Durable;
 use crate::error::{Bound, Error};
 use crate::node;
 use crate::tar::{Entry, EntryKind, Reader};
@@ -160,9 +159,6 @@ impl<'a> Placer<'a> {
         self.shared.written.close();
         let (mut blocks, mut inodes) = self.dirs.finish()?;
         self.shared.written.idle().map_err(|_| Error::Stopped)?;
-        if self.options.durable == Durable::Each {
-            self.dirs.sync()?;
-        }
         if self.disturbed {
             (blocks, inodes) = sweep::usage(self.dirs.open(ROOT)?)?;
         } else {

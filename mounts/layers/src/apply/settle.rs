@@ -64,12 +64,8 @@ fn start(written: &Written) -> Result<(), Error> {
 
 fn finish(durable: Durable, written: &Written, shared: &Shared) -> Result<(), Error> {
     let failed = |cause| Error::io("write to the disk", &written.path, cause);
-    match durable {
-        Durable::No => {}
-        Durable::Content => {
-            sys::write_back(written.file.as_fd(), WriteBack::Finish).map_err(failed)?;
-        }
-        Durable::Each => rustix::fs::fsync(&written.file).map_err(failed)?,
+    if durable == Durable::Content {
+        sys::write_back(written.file.as_fd(), WriteBack::Finish).map_err(failed)?;
     }
     let stat = node::stat(written.file.as_fd())
         .map_err(|cause| Error::io("look at", &written.path, cause))?;

@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::archive::{ImportOptions, Imported};
-use crate::durable::{Durable, OnTheWay};
+use crate::durable::OnTheWay;
 use crate::error::Error;
 use crate::node::{self, Attributes, Kind, Stat};
 use crate::tar::{Entry, EntryKind, Reader};
@@ -178,10 +178,6 @@ impl<R: Read> Import<'_, R> {
             attributes
                 .give(here)
                 .map_err(|(attempt, cause)| Error::io(attempt, &path, cause))?;
-        }
-        if self.options.durable == Durable::Each {
-            rustix::fs::fsync(here)
-                .map_err(|cause| Error::io("write to the disk", &path, cause))?;
         }
         self.names.pop();
         self.trail.leave();

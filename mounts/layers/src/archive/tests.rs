@@ -258,7 +258,7 @@ fn the_limits_are_kept() {
         bytes: 3000,
         verified: true,
     };
-    for durable in [Durable::No, Durable::Content, Durable::Each] {
+    for durable in [Durable::No, Durable::Content] {
         assert_eq!(import(2, 3000, durable).unwrap(), expected);
     }
 }

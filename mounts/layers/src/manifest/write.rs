@@ -62,14 +62,10 @@ impl Writer {
         let records = state.records;
         let failed = |cause| Error::io("write", Path::new("manifest"), cause);
         let file = state.end().map_err(failed)?;
-        match durable {
-            Durable::No => Ok(()),
-            Durable::Content => {
-                sys::write_back(file.as_fd(), WriteBack::Finish).map_err(io::Error::from)
-            }
-            Durable::Each => file.sync_all(),
+        if durable == Durable::Content {
+            sys::write_back(file.as_fd(), WriteBack::Finish)
+                .map_err(|cause| failed(io::Error::from(cause)))?;
         }
-        .map_err(failed)?;
         Ok(records)
     }
 

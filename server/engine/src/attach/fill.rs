@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use layerd_layers::Durable;
 use layerd_layers::copy::{self, Markers, copy_tree};
 use layerd_mounts::volume_dirs::Top;
 use layerd_store::{
@@ -151,7 +152,7 @@ impl Engine {
             .stage(slot(volume.id), Top::default())
             .map_err(Error::driver("stage a volume"))?;
         let options = copy::Options {
-            durable: self.volumes_durable(),
+            durable: Durable::Content,
             markers,
             progress: &self.telling(volume.name.as_str(), 0),
             ..copy::Options::default()
@@ -159,7 +160,7 @@ impl Engine {
         let from = from.as_str();
         let without = match copy_tree(&layers, Path::new(inside), staged.as_fd(), &options) {
             Ok(copied) => {
-                self.restore_top(volume, &staged)?;
+                self.finish_stage(volume, &staged)?;
                 return Ok(Ok(copied.files));
             }
             Err(layerd_layers::Error::Missing { path }) => {

@@ -58,8 +58,12 @@ impl Driver for Slow {
     fn top_of(&self, mount: &Mount) -> Option<Slot> {
         self.fake.top_of(mount)
     }
-    fn filled(&self, slot: Slot) -> Result<Option<Stamp>, MountError> {
-        self.fake.filled(slot)
+    fn filled(&self) -> Result<(), MountError> {
+        self.fake.filled()
+    }
+
+    fn stamp(&self, slot: Slot) -> Result<Option<Stamp>, MountError> {
+        self.fake.stamp(slot)
     }
     fn open_layer(&self, slot: Slot) -> Result<std::os::fd::OwnedFd, MountError> {
         self.fake.open_layer(slot)

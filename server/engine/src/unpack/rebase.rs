@@ -91,7 +91,6 @@ impl Engine {
             implied: &found.implied,
             whiteouts: found.whiteouts.as_deref(),
             top: false,
-            durable: self.layers_durable(),
         };
         let landed = match parent {
             Some(parent) => {
@@ -112,8 +111,9 @@ impl Engine {
             bytes: usage.bytes.saturating_add_signed(landed.grown),
             inodes: usage.inodes.saturating_sub(landed.deleted),
         });
-        let noted = self.driver.filled(slot(active.id));
-        noted.map_err(Error::driver("look at a layer"))?;
+        if self.is_full() {
+            self.note_filled()?;
+        }
         Ok(usage)
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
+use layerd_layers::Durable;
 use layerd_layers::archive::{self, Exported, Imported};
 use layerd_store::{Refusal, Volume, VolumeId, VolumeName};
 use nix::sys::statvfs::statvfs;
@@ -97,13 +98,13 @@ impl Engine {
         let options = archive::ImportOptions {
             most_files: room.files,
             most_bytes: room.bytes,
-            durable: self.volumes_durable(),
+            durable: Durable::Content,
             progress: &self.telling(volume.name.as_str(), 0),
             ..archive::ImportOptions::default()
         };
         let imported = archive::import(input, staged.as_fd(), &options)
             .map_err(|cause| self.no_import(volume.id, cause))?;
-        self.restore_top(volume, staged)?;
+        self.finish_stage(volume, staged)?;
         Ok(imported)
     }
 

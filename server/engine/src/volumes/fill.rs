@@ -98,11 +98,6 @@ impl Engine {
         Ok(self.pins.pin(held.volume.id))
     }
 
-    /// What who fills a volume must bring to the disk, so that the next barrier does the rest.
-    pub(crate) fn volumes_durable(&self) -> Durable {
-        Durable::before_barrier(self.volume_dirs.journal())
-    }
-
     /// Copies a volume's content, on its way to the disk, to the staged one of `to`; after a
     /// failure nothing stays staged.
     pub(crate) fn copy_volume(
@@ -119,23 +114,24 @@ impl Engine {
         let measured = source.and_then(|source| source.usage);
         let expected = measured.map_or(0, |(usage, _)| usage.inodes);
         let options = copy::Options {
-            durable: self.volumes_durable(),
+            durable: Durable::Content,
             progress: &self.telling(to.name.as_str(), expected),
             ..copy::Options::default()
         };
         let copied = copy_tree(&[data.as_fd()], Path::new(""), staged.as_fd(), &options);
         copied.map_err(|cause| self.drop_staged(to.id, "copy a volume", cause))?;
-        self.restore_top(to, staged)
+        self.finish_stage(to, staged)
     }
 
     /// Gives the staged top folder of `volume` the owner and mode that were asked for at its
-    /// creation, after what filled it brought its own; after a failure nothing stays staged.
-    pub(crate) fn restore_top(&self, volume: &Volume, staged: &OwnedFd) -> Result<(), Error> {
+    /// creation, after what filled it brought its own, and has what was staged brought to the disk,
+    /// before it takes its place or with it; after a failure nothing stays staged.
+    pub(crate) fn finish_stage(&self, volume: &Volume, staged: &OwnedFd) -> Result<(), Error> {
         let top = top_asked(&volume.options)?;
-        let given = self.volume_dirs.restore_top(slot(volume.id), staged, top);
-        given.map_err(|cause| {
+        let filled = self.volume_dirs.filled(slot(volume.id), staged, top);
+        filled.map_err(|cause| {
             self.drop_stage(volume.id);
-            Error::driver("set owner and mode of a volume")(cause)
+            Error::driver("bring the content of a volume to the disk")(cause)
         })
     }
 

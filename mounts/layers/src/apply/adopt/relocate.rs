@@ -13,7 +13,6 @@ use crate::apply::below::Below;
 use crate::apply::dirs::{Dirs, ROOT, Setting, c_name};
 use crate::apply::names::clean;
 use crate::apply::sweep;
-use crate::durable::Durable;
 use crate::error::Error;
 use crate::node::{self, Kind};
 
@@ -46,9 +45,6 @@ pub(super) fn relocate(
     merge(from.as_fd(), dirs.open(into)?).map_err(failed)?;
     remove(landing, path).map_err(failed)?;
     dirs.finish()?;
-    if landing.durable == Durable::Each {
-        dirs.sync()?;
-    }
     Ok(Some(target))
 }
 

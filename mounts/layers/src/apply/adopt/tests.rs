@@ -11,7 +11,6 @@ use crate::apply::{Applied, Options, Target, Whiteouts, apply};
 use crate::copy::Markers;
 use crate::diff::tests::random::{cases, changed};
 use crate::diff::tests::{deleted, set_times, without_entries};
-use crate::durable::Durable;
 use crate::node::{self, Kind};
 use crate::rig::{self, Disk, Manifest, assert_same, make_node, manifest};
 
@@ -32,7 +31,6 @@ fn landing<'a>(layer: &'a File, implied: &'a [Vec<u8>]) -> Landing<'a> {
         implied,
         whiteouts: Some(&[]),
         top: false,
-        durable: Durable::Each,
     }
 }
 

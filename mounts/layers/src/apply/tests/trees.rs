@@ -51,10 +51,10 @@ fn random_trees_come_out_as_they_were() {
 #[test]
 fn root_random_trees_come_out_as_they_were_on_xfs_and_ext4() {
     rig::enter_private_mounts();
-    for (kind, durable) in [("xfs", Durable::Content), ("ext4", Durable::Each)] {
+    for kind in ["xfs", "ext4"] {
         let disk = rig::Disk::new(kind, 512);
         for_random(20, &items(Who::Root, 40), |items| {
-            round_trip(&Bench::in_dir(disk.dir()), durable, &items);
+            round_trip(&Bench::in_dir(disk.dir()), Durable::Content, &items);
         });
     }
 }

@@ -62,7 +62,7 @@ fn a_commit_is_of_the_layer_it_brought_to_the_disk() {
 #[test]
 fn commits_of_one_layer_at_once_keep_its_file_digests() {
     for (second, wanted) in [("layer", None), ("other", Some(ErrorKind::Missing))] {
-        let (rig, arm) = gated("filled");
+        let (rig, arm) = gated("stamp");
         rig.create("a", Kind::Active, None);
         rig.apply("a", &rig.layer("f", b"content")).unwrap();
         let gate = arm();
