@@ -1,13 +1,13 @@
 //! What layers hold: files of every kind to fill them with, and all of it read back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 
 use layerd_integration::Tree;
-use nix::sys::stat::{Mode, SFlag, mknod};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use rustix::fs::{XattrFlags, setxattr};
 
 /// Everything about a layer that a client could see.
@@ -35,14 +35,28 @@ impl Layer {
         Self { tree, times }
     }
 
+    /// Forgets the time of the top directory: xfs takes an exchange of two directories for a change
+    /// of them.
+    pub(crate) fn forget_time_of_top(mut self) -> Self {
+        self.times.remove("");
+        self
+    }
+
     /// The paths in which two layers differ, and how.
     pub(crate) fn difference(&self, wanted: &Self) -> Option<String> {
-        let paths = self.tree.0.keys().chain(wanted.tree.0.keys());
+        let paths: BTreeSet<_> = self.tree.0.keys().chain(wanted.tree.0.keys()).collect();
+        let is_timed = |path: &String| {
+            [self, wanted]
+                .iter()
+                .all(|one| one.times.contains_key(path))
+        };
         let state = |layer: &Self, path: &String| {
             let node = layer.tree.0.get(path).cloned();
-            (node, layer.times.get(path).copied())
+            let time = layer.times.get(path).filter(|_| is_timed(path));
+            (node, time.copied())
         };
-        let mut differing = paths.filter(|path| state(self, path) != state(wanted, path));
+        let differs = |path: &&String| state(self, path) != state(wanted, path);
+        let mut differing = paths.into_iter().filter(differs);
         let first = differing.next()?;
         let (is, was) = (state(self, first), state(wanted, first));
         let more = differing.count();
@@ -70,7 +84,32 @@ pub(crate) fn fill(top: &Path, seed: u64, kib: usize) {
     let mut appended = File::create(top.join("sparse")).unwrap();
     appended.set_len(100_000).unwrap();
     appended.write_all(b"start").unwrap();
+    special(&nested);
     attributes(top, seed);
+}
+
+/// Makes some of every type that cannot be opened, and so cannot be synced by itself. So many that
+/// their inodes share no block of an ext4 with those of files and directories alone.
+fn special(top: &Path) {
+    const SYMLINKS: usize = 40;
+    for number in 0..SYMLINKS {
+        symlink("elsewhere", top.join(format!("symlink {number}"))).unwrap();
+    }
+    // Longer than what fits into an inode.
+    symlink("long/".repeat(40), top.join("long symlink")).unwrap();
+    let nodes = [
+        ("pipe", SFlag::S_IFIFO, 0),
+        ("socket", SFlag::S_IFSOCK, 0),
+        ("null", SFlag::S_IFCHR, makedev(1, 3)),
+        ("loop", SFlag::S_IFBLK, makedev(7, 0)),
+    ];
+    for (name, kind, number) in nodes {
+        let path = top.join(name);
+        mknod(&path, kind, Mode::empty(), number).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        chown(&path, Some(7), Some(8)).unwrap();
+    }
+    lchown(top.join("long symlink"), Some(7), Some(8)).unwrap();
 }
 
 fn attributes(top: &Path, seed: u64) {
@@ -103,5 +142,8 @@ fn attributes(top: &Path, seed: u64) {
         XattrFlags::empty(),
     )
     .unwrap();
-    mknod(&top.join("whiteout"), SFlag::S_IFCHR, Mode::empty(), 0).unwrap();
+    for number in 0..20 {
+        let whiteout = top.join(format!("whiteout {number}"));
+        mknod(&whiteout, SFlag::S_IFCHR, Mode::empty(), 0).unwrap();
+    }
 }

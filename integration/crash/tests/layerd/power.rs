@@ -1,9 +1,8 @@
 //! Every write is a power cut.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 
-use layerd_crash::disk::{Cut, Filesystem, Later, Marker, Recorder, Recording};
+use layerd_crash::disk::{Filesystem, Later, Marker, Recorder, Recording};
 use layerd_crash::trace::{Class, Plan, Times, Tracer};
 use layerd_integration::Scratch;
 
@@ -14,22 +13,48 @@ use crate::operation::{commit, prepare, remove};
 use crate::process::{Layerd, Site};
 use crate::worker::{Stop, Worker};
 
-const EXT4: (Filesystem, u64) = (Filesystem::Ext4, 256 << 20);
-/// mkfs.xfs takes no less.
-const XFS: (Filesystem, u64) = (Filesystem::Xfs, 320 << 20);
+/// Bytes of a disk; mkfs.xfs takes no less.
+pub(crate) const SIZE: u64 = 320 << 20;
 const WORKERS: u64 = 3;
 
 /// What is recorded.
 #[derive(Debug, Clone, Copy)]
 struct Load {
-    disk: (Filesystem, u64),
+    disk: Filesystem,
     /// Things that each worker does between two restarts.
     steps: usize,
     seed: u64,
     /// Further configuration.
     config: &'static str,
-    /// Whether what should wait for the disk does.
-    syncs: bool,
+    waits: Waits,
+}
+
+/// Which of the daemon's waits for the disk are none: a tracer answers them with success and does
+/// nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// Each of them waits.
+    All,
+    /// syncfs(2) does not.
+    WithoutSyncfs,
+    /// No call does.
+    Nothing,
+}
+
+impl Waits {
+    pub(crate) fn start(self, site: &Site) -> (Layerd, Option<Tracer>) {
+        let plan = Plan::fail_at(1, 0, Times::Onwards)
+            .of(&[Class::Sync])
+            .within(&site.root);
+        let plan = match self {
+            Self::All => return (Layerd::start(site).unwrap(), None),
+            Self::WithoutSyncfs => plan.named("syncfs"),
+            Self::Nothing => plan,
+        };
+        let (mut layerd, tracer) = Layerd::start_traced(site, &plan);
+        layerd.await_ready().unwrap();
+        (layerd, Some(tracer))
+    }
 }
 
 /// A recording, and each worker's states: the n-th is what was acknowledged with its n-th mark.
@@ -40,20 +65,20 @@ struct Run {
 }
 
 impl Load {
-    fn new(disk: (Filesystem, u64), steps: usize, seed: u64) -> Self {
+    fn new(disk: Filesystem, steps: usize, seed: u64) -> Self {
         Self {
             disk,
             steps,
             seed,
             config: "",
-            syncs: true,
+            waits: Waits::All,
         }
     }
 
     /// Lets the workers work, with a clean stop and a kill in between.
     fn record(&self) -> Run {
         let scratch = Scratch::new();
-        let mut recorder = Recorder::start(self.disk.0, self.disk.1).unwrap();
+        let mut recorder = Recorder::start(self.disk, SIZE).unwrap();
         recorder.begin();
         let site = Site::new(recorder.path().join("root"), scratch.path());
         site.configure(self.config);
@@ -62,7 +87,7 @@ impl Load {
             .collect();
         let mut histories = vec![vec![World::new()]; workers.len()];
         for phase in 0..3 {
-            let (layerd, tracer) = self.start(&site);
+            let (layerd, tracer) = self.waits.start(&site);
             self.work(&site, &recorder.marker(), &mut workers, &mut histories);
             drop(tracer);
             if phase == 0 {
@@ -76,19 +101,6 @@ impl Load {
             histories,
             workers,
         }
-    }
-
-    /// Without syncs, a tracer answers each of them with success and does nothing.
-    fn start(&self, site: &Site) -> (Layerd, Option<Tracer>) {
-        if self.syncs {
-            return (Layerd::start(site).unwrap(), None);
-        }
-        let plan = Plan::fail_at(1, 0, Times::Onwards)
-            .of(&[Class::Sync])
-            .within(&site.root);
-        let (mut layerd, tracer) = Layerd::start_traced(site, &plan);
-        layerd.await_ready().unwrap();
-        (layerd, Some(tracer))
     }
 
     fn work(
@@ -118,64 +130,81 @@ impl Load {
 }
 
 impl Run {
-    /// Looks at the disks after many cuts; answers what is wrong with which.
     fn examine(&mut self, seed: u64, count: usize) -> Vec<String> {
-        let scratch = Scratch::new();
-        let mut bad = Vec::new();
-        for cut in self.recording.cuts(seed, count, &Later::ALL) {
-            // Reading a damaged layer panics.
-            let looked = catch_unwind(AssertUnwindSafe(|| self.look(&cut, scratch.path())));
-            let verdict = looked.unwrap_or_else(|_| Err("what is there cannot be read".into()));
-            if let Err(why) = verdict {
-                bad.push(format!("{cut:?}: {why}"));
-            }
-        }
-        bad
+        let (histories, workers) = (&self.histories, &self.workers);
+        examine(&mut self.recording, seed, count, &|site, marks| {
+            let world = compare_all(histories, workers, site, marks)?;
+            go_on(site, &world)
+        })
     }
+}
 
-    fn look(&mut self, cut: &Cut, directory: &Path) -> Verdict {
-        let image = self.recording.image(cut).unwrap();
-        let mounted = image.mount().map_err(|error| format!("mount: {error}"))?;
-        let site = Site::new(mounted.path().join("root"), directory);
-        // Each image's log for itself.
-        let _ = std::fs::remove_file(&site.log);
-        let marks = self.recording.marks(cut);
-        let world = self.compare(&site, &marks)?;
-        go_on(&site, &world)?;
-        mounted
-            .unmount()
-            .map_err(|error| format!("unmount: {error}"))
+/// Looks at the disks after many cuts, each with what was marked before it; answers what is wrong
+/// with which.
+pub(crate) fn examine(
+    recording: &mut Recording,
+    seed: u64,
+    count: usize,
+    look: &dyn Fn(&Site, &[u64]) -> Verdict,
+) -> Vec<String> {
+    let scratch = Scratch::new();
+    let mut bad = Vec::new();
+    for cut in recording.cuts(seed, count, &Later::ALL) {
+        let mut look_at = || {
+            let image = recording.image(&cut).unwrap();
+            let mounted = image.mount().map_err(|error| format!("mount: {error}"))?;
+            let site = Site::new(mounted.path().join("root"), scratch.path());
+            // Each image's log for itself.
+            let _ = std::fs::remove_file(&site.log);
+            look(&site, &recording.marks(&cut))
+                .map_err(|why| format!("{why}; log:\n{}", site.tail()))?;
+            mounted
+                .unmount()
+                .map_err(|error| format!("unmount: {error}"))
+        };
+        // Reading a damaged layer panics.
+        let looked = catch_unwind(AssertUnwindSafe(&mut look_at));
+        let verdict = looked.unwrap_or_else(|_| Err("what is there cannot be read".into()));
+        if let Err(why) = verdict {
+            bad.push(format!("{cut:?}: {why}"));
+        }
     }
+    bad
+}
 
-    /// Starts the daemon and compares what it has with what was acknowledged before the cut.
-    fn compare(&self, site: &Site, marks: &[u64]) -> Verdict<World> {
-        let mut ids = Ids::default();
-        ids.note(&site.root);
-        let layerd = Layerd::start(site)?;
-        let mut client = site.client();
-        let found = observe(&mut client, &site.root)?;
-        let mut world = World::new();
-        for (number, (worker, history)) in self.workers.iter().zip(&self.histories).enumerate() {
-            let marked = marks
-                .iter()
-                .filter(|mark| (**mark >> 32) as usize == number);
-            let done = marked.count();
-            let possible = &history[done..history.len().min(done + 2)];
-            let own = worker.own(&found);
-            let chosen = choose(&own, possible, &site.root, Content::Committed);
-            world.extend(
-                chosen
-                    .map_err(|why| format!("{why}; log:\n{}", site.tail()))?
-                    .1,
-            );
-        }
-        if let Some(name) = found.keys().find(|name| !world.contains_key(*name)) {
-            return Err(format!("{name} was never asked for"));
-        }
-        check_tidy(&mut client, site, &world)?;
-        layerd.kill();
-        Ok(world)
+/// Starts the daemon and compares what it has with what was acknowledged before the cut.
+fn compare_all(
+    histories: &[Vec<World>],
+    workers: &[Worker],
+    site: &Site,
+    marks: &[u64],
+) -> Verdict<World> {
+    let mut ids = Ids::default();
+    ids.note(&site.root);
+    let layerd = Layerd::start(site)?;
+    let mut client = site.client();
+    let found = observe(&mut client, &site.root)?;
+    let mut world = World::new();
+    for (number, (worker, history)) in workers.iter().zip(histories).enumerate() {
+        let done = marked(marks, number);
+        let possible = &history[done..history.len().min(done + 2)];
+        let own = worker.own(&found);
+        world.extend(choose(&own, possible, &site.root, Content::Committed)?.1);
     }
+    if let Some(name) = found.keys().find(|name| !world.contains_key(*name)) {
+        return Err(format!("{name} was never asked for"));
+    }
+    check_tidy(&mut client, site, &world)?;
+    layerd.kill();
+    Ok(world)
+}
+
+/// How many marks are those of one worker.
+pub(crate) fn marked(marks: &[u64], worker: usize) -> usize {
+    let own = marks
+        .iter()
+        .filter(|mark| (**mark >> 32) as usize == worker);
+    own.count()
 }
 
 /// Requires that the daemon works on, and that a further restart changes nothing.
@@ -215,7 +244,7 @@ fn go_on(site: &Site, world: &World) -> Verdict {
 }
 
 /// Records with each seed and looks at `count` images of each, none of which may be bad.
-fn survive(disk: (Filesystem, u64), steps: usize, seeds: std::ops::Range<u64>, count: usize) {
+fn survive(disk: Filesystem, steps: usize, seeds: std::ops::Range<u64>, count: usize) {
     let mut bad = Vec::new();
     let (mut operations, mut images) = (0, 0);
     for seed in seeds {
@@ -226,7 +255,7 @@ fn survive(disk: (Filesystem, u64), steps: usize, seeds: std::ops::Range<u64>, c
         bad.extend(run.examine(seed, count));
         println!(
             "{:?}: {operations} operations, {images} images, bad: {}",
-            disk.0,
+            disk,
             bad.len()
         );
     }
@@ -235,56 +264,88 @@ fn survive(disk: (Filesystem, u64), steps: usize, seeds: std::ops::Range<u64>, c
 
 #[test]
 fn root_short_power_cuts_on_ext4() {
-    survive(EXT4, 12, 1..2, 20);
+    survive(Filesystem::Ext4, 12, 1..2, 20);
 }
 
 #[test]
 fn root_short_power_cuts_on_xfs() {
-    survive(XFS, 12, 2..3, 20);
+    survive(Filesystem::Xfs, 12, 2..3, 20);
+}
+
+#[test]
+fn root_short_power_cuts_on_ext4_without_journal() {
+    survive(Filesystem::Ext4WithoutJournal, 12, 12..13, 20);
+}
+
+#[test]
+fn root_short_power_cuts_on_btrfs() {
+    survive(Filesystem::Btrfs, 12, 13..14, 20);
+}
+
+#[test]
+fn root_full_power_cuts_on_ext4_without_journal() {
+    survive(Filesystem::Ext4WithoutJournal, 60, 14..17, 100);
+}
+
+#[test]
+fn root_full_power_cuts_on_btrfs() {
+    survive(Filesystem::Btrfs, 60, 17..20, 100);
 }
 
 #[test]
 fn root_full_power_cuts_on_ext4() {
-    survive(EXT4, 60, 3..6, 100);
+    survive(Filesystem::Ext4, 60, 3..6, 100);
 }
 
 #[test]
 fn root_full_power_cuts_on_xfs() {
-    survive(XFS, 60, 6..9, 100);
+    survive(Filesystem::Xfs, 60, 6..9, 100);
 }
 
 /// Without syncs of layers, records are kept and content is lost: were it not found, the tests
 /// above would prove nothing about content.
 #[test]
 fn root_lost_content_is_found() {
-    for disk in [EXT4, XFS] {
+    for disk in Filesystem::ALL {
         let load = Load {
             config: "durability = \"metadata\"\n",
             ..Load::new(disk, 12, 10)
         };
-        let bad = load.record().examine(10, 20);
-        println!(
-            "{:?} without durable layers: {} of 20 bad",
-            disk.0,
-            bad.len()
-        );
-        let content = bad
-            .iter()
-            .filter(|why| why.contains(" is (") || why.contains("directory"));
-        assert!(content.count() > 0, "{bad:?}");
+        loses_content(&load);
     }
+}
+
+/// Where the file system has no journal for all files, syncfs(2) is what content rests on.
+#[test]
+fn root_content_that_lacks_syncfs_is_found() {
+    for disk in [Filesystem::Ext4WithoutJournal, Filesystem::Btrfs] {
+        let load = Load {
+            waits: Waits::WithoutSyncfs,
+            ..Load::new(disk, 12, 10)
+        };
+        loses_content(&load);
+    }
+}
+
+fn loses_content(load: &Load) {
+    let bad = load.record().examine(10, 20);
+    println!("{load:?}: {} of 20 bad", bad.len());
+    let content = bad
+        .iter()
+        .filter(|why| why.contains(" is (") || why.contains("directory"));
+    assert!(content.count() > 0, "{bad:?}");
 }
 
 /// With a disk that is told nothing of syncs, records are lost.
 #[test]
 fn root_lost_records_are_found() {
-    for disk in [EXT4, XFS] {
+    for disk in Filesystem::ALL {
         let load = Load {
-            syncs: false,
+            waits: Waits::Nothing,
             ..Load::new(disk, 12, 11)
         };
         let bad = load.record().examine(11, 20);
-        println!("{:?} without syncs: {} of 20 bad", disk.0, bad.len());
+        println!("{disk:?} without syncs: {} of 20 bad", bad.len());
         assert!(bad.iter().any(|why| why.contains("is lost")), "{bad:?}");
     }
 }

@@ -25,6 +25,9 @@ pub(crate) struct Site {
     pub(crate) socket: PathBuf,
     pub(crate) log: PathBuf,
     pub(crate) config: PathBuf,
+    /// A file with the id of another boot: the daemon finds it in the place of this one, and has a
+    /// mount table of its own.
+    pub(crate) boot: Option<PathBuf>,
 }
 
 /// What is removed goes at once, however much it is, so that no test waits for it.
@@ -40,7 +43,36 @@ impl Site {
             socket: directory.join("s"),
             log: directory.join("log"),
             config,
+            boot: None,
         }
+    }
+
+    /// As after a restart of the machine: no mount of an earlier daemon stands, and their numbers
+    /// mean nothing any more.
+    pub(crate) fn rebooted(mut self) -> Self {
+        let boot = self.config.with_file_name("boot");
+        std::fs::write(&boot, "5f7a0f9e-0000-4000-8000-000000000000\n").unwrap();
+        self.boot = Some(boot);
+        self
+    }
+
+    fn command(&self) -> Command {
+        const SHOW: &str = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+        let Some(boot) = &self.boot else {
+            return Command::new("setpriv");
+        };
+        let mut command = Command::new("unshare");
+        command.args([
+            "--mount",
+            "--propagation",
+            "private",
+            "--",
+            "sh",
+            "-c",
+            SHOW,
+        ]);
+        command.arg(boot).arg("setpriv");
+        command
     }
 
     /// Adds these settings, which stand above all tables.
@@ -124,7 +156,7 @@ pub(crate) struct Layerd {
 impl Layerd {
     /// Starts it and waits until it serves.
     pub(crate) fn start(site: &Site) -> Verdict<Self> {
-        let mut layerd = Self::spawn(site, Command::new("setpriv"));
+        let mut layerd = Self::spawn(site, site.command());
         layerd.await_ready()?;
         Ok(layerd)
     }

@@ -7,7 +7,12 @@ mod action;
 pub(crate) mod client;
 pub(crate) mod disk;
 mod home;
+mod host;
+mod power;
 pub(crate) mod state;
+mod worker;
+
+use std::path::Path;
 
 use layerd_crash::trace::{Call, Moment, Plan};
 use layerd_integration::Snapshots;
@@ -82,7 +87,7 @@ impl Case {
             known = perform(action, rooms, &mut client, &known)?;
         }
         let plan = Plan::kill_at(number, moment).within(&site.root);
-        let mut tracer = layerd.trace(&plan.within(rooms.host()));
+        let mut tracer = layerd.trace(&plan.within(&rooms.host.path));
         let answer = self.action.perform(&mut client, &known);
         if answer.is_ok() {
             self.action.settle(&mut client, &site.root);
@@ -150,13 +155,39 @@ fn choose(candidates: &[State], found: &State) -> Verdict {
     Err(reasons.join("\n  nor is it another state: "))
 }
 
+/// Where there are volumes, and how to see all of them.
+trait Place {
+    fn root(&self) -> &Path;
+
+    /// Asks for everything and requires that the disk is as it says.
+    fn look(&self, client: &mut Client) -> Verdict<State>;
+}
+
+impl Place for Rooms {
+    fn root(&self) -> &Path {
+        &self.home.site.root
+    }
+
+    fn look(&self, client: &mut Client) -> Verdict<State> {
+        Rooms::look(self, client, None)
+    }
+}
+
 /// Performs an action whose answer and outcome must be the right ones; answers what is there then.
-fn perform(action: &Action, rooms: &Rooms, client: &mut Client, known: &State) -> Verdict<State> {
+fn perform(
+    action: &Action,
+    place: &dyn Place,
+    client: &mut Client,
+    known: &State,
+) -> Verdict<State> {
     let answer = action.perform(client, known);
     expect(action, &answer, known)?;
-    action.settle(client, &rooms.home.site.root);
-    let found = rooms.look(client, None)?;
-    action.apply(known).check(&found)?;
+    action.settle(client, place.root());
+    let found = place.look(client)?;
+    action
+        .apply(known)
+        .check(&found)
+        .map_err(|why| format!("after {action:?}: {why}"))?;
     Ok(found)
 }
 
@@ -190,18 +221,19 @@ fn refuses_to_delete(client: &mut Client, known: &State) -> Verdict {
 }
 
 /// Detaches everything; then nothing is mounted, and all volumes can be deleted and taken back.
-fn lets_go(rooms: &Rooms, client: &mut Client, known: &State) -> Verdict {
+fn lets_go(place: &dyn Place, client: &mut Client, known: &State) -> Verdict<State> {
     let keys: Vec<String> = known.held.keys().cloned().collect();
-    let known = match keys.is_empty() {
+    let mut known = match keys.is_empty() {
         true => known.clone(),
-        false => perform(&Action::Detach(keys), rooms, client, known)?,
+        false => perform(&Action::Detach(keys), place, client, known)?,
     };
-    for name in known.volumes.keys().filter(|name| !name.contains(' ')) {
-        let (name, to) = (name.clone(), name.clone());
-        let known = perform(&Action::Delete { name: to.clone() }, rooms, client, &known)?;
-        perform(&Action::Undelete { name, to }, rooms, client, &known)?;
+    let names: Vec<String> = known.volumes.keys().cloned().collect();
+    for name in names.into_iter().filter(|name| !name.contains(' ')) {
+        let to = name.clone();
+        known = perform(&Action::Delete { name: to.clone() }, place, client, &known)?;
+        known = perform(&Action::Undelete { name, to }, place, client, &known)?;
     }
-    Ok(())
+    Ok(known)
 }
 
 fn volume_cases(rooms: &Rooms) -> Vec<Case> {
@@ -247,20 +279,20 @@ fn attach_cases(rooms: &Rooms) -> Vec<Case> {
         Action::Detach(keys.collect())
     };
     let (unplaced, placed) = (
-        rooms.volume("v", "data", ""),
-        rooms.volume("v", "data", "a"),
+        rooms.host.volume("v", "data", ""),
+        rooms.host.volume("v", "data", "a"),
     );
     let (filled, made) = (
-        rooms.filling("f", "empty", ""),
-        rooms.filling("f", "new", "a"),
+        rooms.host.filling("f", "empty", ""),
+        rooms.host.filling("f", "new", "a"),
     );
-    let (bind, image) = (rooms.bind("bound"), rooms.image("i"));
+    let (bind, image) = (rooms.host.bind("bound"), rooms.host.image("i"));
     // In the order in which they are attached: the deepest target last.
     let four = [
-        rooms.tmpfs("quick", "b"),
+        rooms.host.tmpfs("quick", "b"),
         bind.clone(),
-        rooms.volume("read", "data", "c"),
-        rooms.filling("fill", "made", "a"),
+        rooms.host.volume("read", "data", "c"),
+        rooms.host.filling("fill", "made", "a"),
     ];
     let set = || Action::Attach(four.to_vec());
     vec![

@@ -30,7 +30,7 @@ impl Chance {
         usize::try_from(self.next() % (limit as u64)).unwrap()
     }
 
-    fn pick(&mut self, from: &[String]) -> Option<String> {
+    pub(crate) fn pick(&mut self, from: &[String]) -> Option<String> {
         (!from.is_empty()).then(|| from[self.below(from.len())].clone())
     }
 }

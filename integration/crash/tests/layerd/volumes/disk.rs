@@ -14,6 +14,12 @@ use crate::home::names;
 /// Requires that folders, links and mounts are those of `state` and no others. `undone` are keys
 /// whose mounts may be gone already. `scratch` holds the root and every place.
 pub(crate) fn check(scratch: &Path, root: &Path, state: &State, undone: &[String]) -> Verdict {
+    folders(root, state)?;
+    places(scratch, root, state, undone)
+}
+
+/// Requires that the folders of volumes, and the links to them, are those of `state`.
+pub(crate) fn folders(root: &Path, state: &State) -> Verdict {
     let volumes = root.join("volumes");
     let ids = |vols: &mut dyn Iterator<Item = &Vol>| -> BTreeSet<String> {
         vols.filter_map(|vol| vol.id).map(slot).collect()
@@ -39,8 +45,7 @@ pub(crate) fn check(scratch: &Path, root: &Path, state: &State, undone: &[String
     )?;
     let trash = ids(&mut state.trash.values());
     same("in the trash", &names(&volumes.join(".trash")), &trash)?;
-    links(&volumes.join("by-name"), state)?;
-    places(scratch, root, state, undone)
+    links(&volumes.join("by-name"), state)
 }
 
 pub(crate) fn same(what: &str, found: &BTreeSet<String>, wanted: &BTreeSet<String>) -> Verdict {

@@ -2,27 +2,25 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use layerd_integration::scratch::mounts_below;
 use layerd_proto::layerd::volumes::v1::CreateRequest;
 use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use rustix::fs::{XattrFlags, setxattr};
 
-use super::action::{Action, Archive, Item};
+use super::action::{Action, Archive};
 use super::client::Client;
 use super::disk;
+use super::host::Host;
 use super::state::{State, observe};
 use crate::Verdict;
-use crate::content::Layer;
 use crate::home::{Home, delete};
 use crate::process::Layerd;
-
-/// The snapshot that fills volumes, and the folder of it that does.
-const IMAGE: &str = "base";
-const INSIDE: &str = "/usr/share";
 
 /// A root with snapshots and volumes, and a place for mounts.
 #[derive(Debug)]
@@ -31,8 +29,7 @@ pub(crate) struct Rooms {
     /// What is there after [`reset`](Self::reset).
     pub(crate) state: State,
     pub(crate) archive: Arc<Archive>,
-    /// What an image puts into an empty volume.
-    pub(crate) inside: Arc<Layer>,
+    pub(crate) host: Host,
 }
 
 impl Rooms {
@@ -55,7 +52,10 @@ impl Rooms {
         layerd.stop().unwrap();
         home.keep();
         let mut rooms = Self {
-            inside: archive.content.clone(),
+            host: Host {
+                path: home.site.root.with_file_name("host"),
+                inside: archive.content.clone(),
+            },
             archive: Arc::new(archive),
             home,
             state,
@@ -69,12 +69,7 @@ impl Rooms {
         self.reset();
         let layerd = Layerd::start(&self.home.site).unwrap();
         let mut client = Client::connect(&self.home.site.socket);
-        let fill = Action::Attach(vec![self.filling("fill", "empty", "")]);
-        fill.perform(&mut client, &self.state).unwrap();
-        let state = observe(&mut client, &self.home.site.root).unwrap();
-        let vol = &state.volumes["empty"];
-        assert_eq!(vol.filled_from, format!("image {IMAGE} {INSIDE}"));
-        self.inside = vol.content.clone().unwrap();
+        self.host.learn(&mut client, &self.home.site.root, "empty");
         drop(layerd);
     }
 
@@ -99,78 +94,15 @@ impl Rooms {
     pub(crate) fn reset(&self) {
         self.unmount();
         self.home.reset();
-        delete(&self.host());
+        delete(&self.host.path);
         for name in ["a", "b", "c", "d", "shared"] {
-            fs::create_dir_all(self.host().join(name)).unwrap();
+            fs::create_dir_all(self.host.path.join(name)).unwrap();
         }
     }
 
     /// Holds the root, and the host's folders.
     pub(crate) fn scratch(&self) -> &Path {
         self.home.site.root.parent().unwrap()
-    }
-
-    /// Folders of the host to mount, and to mount at.
-    pub(crate) fn host(&self) -> PathBuf {
-        self.scratch().join("host")
-    }
-
-    fn place(&self, name: &str) -> String {
-        match name {
-            "" => String::new(),
-            name => self.host().join(name).to_str().unwrap().to_owned(),
-        }
-    }
-
-    /// Attaches a volume; at a folder of the host if one is named.
-    pub(crate) fn volume(&self, key: &str, source: &str, place: &str) -> Item {
-        Item {
-            key: key.into(),
-            kind: "volume",
-            source: source.into(),
-            target: "/data",
-            more: "",
-            place: self.place(place),
-            fill: None,
-        }
-    }
-
-    /// Attaches a volume that is made if it is missing, and filled if it is empty.
-    pub(crate) fn filling(&self, key: &str, source: &str, place: &str) -> Item {
-        Item {
-            target: INSIDE,
-            more: ",on-missing=create",
-            fill: Some((IMAGE.into(), self.inside.clone())),
-            ..self.volume(key, source, place)
-        }
-    }
-
-    /// Attaches a folder of the host that is missing.
-    pub(crate) fn bind(&self, key: &str) -> Item {
-        Item {
-            kind: "bind",
-            source: self.place("made/below"),
-            target: "/bound",
-            more: ",ro,on-missing=create",
-            ..self.volume(key, "", "")
-        }
-    }
-
-    pub(crate) fn tmpfs(&self, key: &str, place: &str) -> Item {
-        Item {
-            kind: "tmpfs",
-            target: "/quick",
-            ..self.volume(key, "", place)
-        }
-    }
-
-    pub(crate) fn image(&self, key: &str) -> Item {
-        Item {
-            kind: "image",
-            source: "middle".into(),
-            target: "/tools",
-            ..self.volume(key, "", "")
-        }
     }
 
     /// Asks for everything and requires that disk and mounts are as it says. `unsure` is an action
@@ -190,7 +122,7 @@ impl Rooms {
     }
 }
 
-fn make(client: &mut Client, name: &str, mark: Option<&str>, seed: u64) {
+pub(crate) fn make(client: &mut Client, name: &str, mark: Option<&str>, seed: u64) {
     let labels = mark.map(|mark| ("mark".to_owned(), mark.to_owned()));
     let request = CreateRequest {
         name: name.into(),
@@ -211,6 +143,10 @@ fn scatter(top: &Path, seed: u64) {
     fs::write(top.join("sub/two"), text("two", 3)).unwrap();
     fs::hard_link(top.join("sub/two"), top.join("three")).unwrap();
     symlink("sub/two", top.join("link")).unwrap();
+    for number in 0..40 {
+        symlink("elsewhere", top.join(format!("sub/link {number}"))).unwrap();
+    }
+    mkfifo(&top.join("sub/pipe"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
     setxattr(
         top.join("one"),
         "user.seed",
@@ -220,7 +156,7 @@ fn scatter(top: &Path, seed: u64) {
     .unwrap();
 }
 
-fn pack(folder: &Path, state: &State) -> Archive {
+pub(crate) fn pack(folder: &Path, state: &State) -> Archive {
     let mut tar = Command::new("tar");
     tar.args(["--format=posix", "--xattrs", "-cC"])
         .arg(folder)

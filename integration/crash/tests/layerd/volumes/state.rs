@@ -1,6 +1,7 @@
 //! Volumes, trash and attachments, as the test believes and as the daemon says.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -130,12 +131,25 @@ fn each<T>(
 
 /// Asks for everything, and reads the content of each volume.
 pub(crate) fn observe(client: &mut Client, root: &Path) -> Verdict<State> {
+    observe_some(client, root, &|_| true)
+}
+
+/// As [`observe`], for the volumes and attachments whose name is `wanted`: others may change
+/// meanwhile.
+pub(crate) fn observe_some(
+    client: &mut Client,
+    root: &Path,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Verdict<State> {
     let told = |status| format!("List: {status}");
     let mut state = State::default();
     for deleted in [false, true] {
         for volume in client.list(deleted).map_err(told)? {
             let mark = volume.labels.get("mark");
             let name = mark.unwrap_or(&volume.name).clone();
+            if !wanted(&name) {
+                continue;
+            }
             let folder = if deleted { "volumes/.trash" } else { "volumes" };
             let holder = root.join(folder).join(slot(volume.id));
             let vol = seen(volume, &holder.join("data"))
@@ -150,7 +164,8 @@ pub(crate) fn observe(client: &mut Client, root: &Path) -> Verdict<State> {
             }
         }
     }
-    for attachment in client.attached().map_err(told)? {
+    let attached = client.attached().map_err(told)?;
+    for attachment in attached.into_iter().filter(|one| wanted(&one.key)) {
         state.held.insert(attachment.key.clone(), held(attachment));
     }
     Ok(state)
@@ -160,7 +175,13 @@ fn seen(volume: pb::Volume, data: &Path) -> Verdict<Vol> {
     if !data.is_dir() {
         return Err("has no folder".into());
     }
-    let layer = Layer::read(data);
+    let mut layer = Layer::read(data);
+    if volume.filled_from.starts_with("image ") {
+        layer = layer.forget_time_of_top();
+    }
+    if layer.is_bare() {
+        top_is_as_asked(&volume, data)?;
+    }
     Ok(Vol {
         id: Some(volume.id),
         name: volume.name,
@@ -170,6 +191,23 @@ fn seen(volume: pb::Volume, data: &Path) -> Verdict<Vol> {
         snapshot_of: volume.snapshot_of,
         content: (!layer.is_bare()).then(|| Arc::new(layer)),
     })
+}
+
+/// An empty volume has the owner and mode that its options say.
+fn top_is_as_asked(volume: &pb::Volume, data: &Path) -> Verdict {
+    let top = data.metadata().map_err(|error| error.to_string())?;
+    let found = (top.uid(), top.mode() & 0o7777);
+    let option = |key: &str, radix, default| {
+        let text = volume.options.get(key);
+        text.map_or(default, |text| u32::from_str_radix(text, radix).unwrap())
+    };
+    let wanted = (option("uid", 10, 0), option("mode", 8, 0o755));
+    if found == wanted {
+        return Ok(());
+    }
+    Err(format!(
+        "has owner and mode {found:?}, should be {wanted:?}"
+    ))
 }
 
 /// What was answered about an attachment.
