@@ -168,6 +168,7 @@ fn root_info_counts() {
     let text = world.run(&["info"]);
     assert!(text.contains("Storage Driver: overlayfs\n"), "{text}");
     assert!(text.contains("Snapshots: 4\n"), "{text}");
+    assert!(text.contains("\n unique mount ids: "), "{text}");
 }
 
 #[test]

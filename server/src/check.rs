@@ -8,6 +8,7 @@ use std::io::{Write as _, stdout};
 use std::process::ExitCode;
 
 use layerd_mounts::Overlay;
+use layerd_mounts::mounter::{Feature, KernelMounter, Mounter, Without};
 use serde::Serialize;
 
 use crate::config::{Config, InForce};
@@ -27,6 +28,9 @@ struct Looked {
     advice: String,
     /// A command for a shell that changes it; empty if there is none.
     fix: String,
+    /// The first release of Linux that has it, if it is a feature of the kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<&'static str>,
 }
 
 impl Looked {
@@ -83,6 +87,8 @@ pub(crate) fn run(settings: &Settings, json: bool) -> ExitCode {
         Ok(findings) => all.extend(findings.into_iter().map(Looked::from)),
         Err(error) => all.push(Looked::failed("root", &error)),
     }
+    let features = KernelMounter::new().features();
+    all.extend(features.into_iter().map(Looked::from));
     all.extend(metrics::look(&config));
     all.extend(unit::look(&config, settings.config.as_deref()));
     let settings = InForce::new(&config, settings).settings;
@@ -97,6 +103,22 @@ impl From<layerd_mounts::Finding> for Looked {
             needed: finding.needed,
             found: finding.detail,
             advice: finding.advice,
+            ..Self::default()
+        }
+    }
+}
+
+/// Layers can be kept without any of them.
+impl From<Feature> for Looked {
+    fn from(feature: Feature) -> Self {
+        let ok = feature.trouble.is_none() || matches!(feature.without, Without::Otherwise(_));
+        let advice = format!("use Linux {} or newer", feature.since);
+        Self {
+            check: feature.name,
+            ok,
+            found: feature.to_string(),
+            advice: if ok { String::new() } else { advice },
+            since: Some(feature.since),
             ..Self::default()
         }
     }

@@ -146,6 +146,14 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     Ok(Some(engine))
 }
 
+/// Logs the features that this kernel lacks.
+fn tell_of_the_kernel(engine: &Engine) {
+    let features = engine.kernel_features().iter();
+    for feature in features.filter(|feature| feature.trouble.is_some()) {
+        info!(feature = feature.name, "{feature}");
+    }
+}
+
 fn unpacking(config: &Config, tasks: &Tasks) -> grpc::UnpackParts {
     grpc::UnpackParts {
         content: Content::new(config.content.clone(), tasks.clone()),
@@ -156,7 +164,11 @@ fn unpacking(config: &Config, tasks: &Tasks) -> grpc::UnpackParts {
 /// Opens the records, after a rescue if they are lost. None if the daemon was told to stop before.
 async fn open(config: &Config, tasks: &Tasks) -> Result<Option<(Engine, Listener)>, DaemonError> {
     let driver = Arc::new(Overlay::open(&config.root, &config.overlay)?);
-    let open = || Engine::open(&config.root, driver.clone(), config.engine.clone());
+    let open = || {
+        let engine = Engine::open(&config.root, driver.clone(), config.engine.clone())?;
+        tell_of_the_kernel(&engine);
+        Ok::<_, layerd_engine::Error>(engine)
+    };
     match open() {
         Ok(engine) => Ok(Some((engine, Listener::open(&config.socket)?))),
         Err(error) if error.kind() == ErrorKind::Damaged => {

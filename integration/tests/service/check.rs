@@ -34,6 +34,18 @@ fn root_check_of_a_good_host_passes() {
     ] {
         assert!(said.contains(found), "{found} in {said}");
     }
+    let root = scratch.path().join("root");
+    let (_, json) = check(&["--json", "--root", root.to_str().unwrap()]);
+    let lines = json.lines().map(serde_json::from_str::<serde_json::Value>);
+    let mut lines = lines.map(Result::unwrap);
+    let ids = lines.find(|line| line["check"] == "unique mount ids");
+    let ids = ids.expect("features of the kernel are told");
+    let found = ids["found"].as_str().unwrap();
+    assert_eq!(ids["since"], "6.8");
+    assert!(
+        found == "works" || found.contains("Linux 6.8 has it"),
+        "{found}"
+    );
     let left: Vec<_> = std::fs::read_dir(scratch.path().join("root"))
         .unwrap()
         .collect();

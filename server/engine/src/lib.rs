@@ -31,10 +31,10 @@ mod unpack;
 mod volumes;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use layerd_mounts::mounter::{KernelMounter, Mounter};
+use layerd_mounts::mounter::{Feature, KernelMounter, Mounter};
 use layerd_mounts::{Driver, Slot, VolumeDirs};
 use layerd_store::{Key, LayerId, Store, stage};
 
@@ -136,6 +136,7 @@ pub struct Engine {
     plans: Plans,
     events: Events,
     mounter: Arc<dyn Mounter>,
+    features: OnceLock<Vec<Feature>>,
     /// One call at a time for an attachment.
     turns: Turns<Key>,
     volume_locks: Locks,
@@ -201,6 +202,7 @@ impl Engine {
             plans: Plans::default(),
             events: Events::default(),
             mounter: Arc::new(KernelMounter::new()),
+            features: OnceLock::new(),
             turns: Turns::default(),
             volume_locks: Locks::default(),
             boot: boot_id(),
@@ -222,6 +224,11 @@ impl Engine {
     #[must_use]
     pub fn driver(&self) -> &dyn Driver {
         self.driver.as_ref()
+    }
+
+    /// Features of the kernel that attachments use. Tried at the first call, in milliseconds.
+    pub fn kernel_features(&self) -> &[Feature] {
+        self.features.get_or_init(|| self.mounter.features())
     }
 
     /// Whether the database failed, so that only a restart makes changes possible again.

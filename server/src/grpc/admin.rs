@@ -172,11 +172,7 @@ fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoRespons
         driver: engine.driver().name().to_owned(),
         backing_filesystem: backing.unwrap_or_default().to_owned(),
         kernel: kernel_release(),
-        features: facts
-            .iter()
-            .cloned()
-            .map(|(name, value)| pb::Feature { name, value })
-            .collect(),
+        features: features(engine, &facts),
         active: counts.active,
         views: counts.views,
         committed: counts.committed,
@@ -199,6 +195,15 @@ fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoRespons
         .to_owned(),
         health: Some(health(engine, disk, in_force)),
     }
+}
+
+/// What the driver says of itself, then what it says of the kernel.
+fn features(engine: &Engine, facts: &[(String, String)]) -> Vec<pb::Feature> {
+    let kernel = engine.kernel_features().iter();
+    let kernel = kernel.map(|feature| (feature.name.to_owned(), feature.to_string()));
+    let all = facts.iter().cloned().chain(kernel);
+    all.map(|(name, value)| pb::Feature { name, value })
+        .collect()
 }
 
 fn health(engine: &Engine, disk: Option<Statvfs>, in_force: &InForce) -> pb::Health {
