@@ -241,10 +241,13 @@ fn root_links_for_people_lead_to_the_data() {
     assert!(world.link("other").symlink_metadata().is_err());
     world.run(&["volume", "undelete", "other"]);
     assert_eq!(read(&world, "other"), linked);
-    // Nothing rests on them: lost ones come back, false ones go.
+    // Nothing rests on them: lost ones come back, false ones go. What layerd would not have made
+    // stays.
     std::fs::remove_file(world.link("other")).unwrap();
-    std::os::unix::fs::symlink("/etc", world.link("false")).unwrap();
+    std::os::unix::fs::symlink("../9/data", world.link("false")).unwrap();
+    std::os::unix::fs::symlink("/etc", world.link("foreign")).unwrap();
     world.crash();
     assert_eq!(read(&world, "other"), linked);
     assert!(world.link("false").symlink_metadata().is_err());
+    assert!(world.link("foreign").symlink_metadata().is_ok());
 }
