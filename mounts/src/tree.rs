@@ -1,4 +1,4 @@
-//! Walks a directory tree by descriptor, to delete or to measure it.
+//! Walks a directory tree by descriptor, to delete, to measure or to label it.
 //!
 //! Whoever filled the tree may be hostile and may still be at it. So: no path is resolved twice,
 //! no symlink is followed, no mount is entered, and neither depth nor width costs more than
@@ -23,7 +23,10 @@ use crate::folder::FLAGS;
 use crate::sys::{self, Stat, WriteBack};
 use walk::{Next, Visitor, open, walk};
 
+mod label;
 mod walk;
+
+pub use label::label;
 
 /// Directories that are read again in one deletion because they were not empty after all.
 const SECOND_LOOKS: u32 = 1000;

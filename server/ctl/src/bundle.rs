@@ -48,6 +48,15 @@ impl Bundle {
         })
     }
 
+    /// The SELinux label of the container's mounts; empty for none.
+    pub(crate) fn mount_label(&self) -> &str {
+        let label = self
+            .config
+            .get("linux")
+            .and_then(|linux| linux.get("mountLabel"));
+        label.and_then(Value::as_str).unwrap_or_default()
+    }
+
     /// Puts mounts in, in their order.
     pub(crate) fn splice(&mut self, mounts: &[OciMount]) {
         let list = self

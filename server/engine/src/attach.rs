@@ -20,6 +20,7 @@ mod mount;
 mod oci;
 mod reconcile;
 mod same;
+pub(crate) mod selinux;
 mod source;
 mod target;
 #[cfg(test)]
@@ -57,6 +58,8 @@ pub struct Attach {
     pub target: Option<PathBuf>,
     /// The committed snapshot whose content goes into a volume that is empty.
     pub fill_from: Option<Key>,
+    /// The SELinux label of the container's mounts, for `z` and `Z`.
+    pub selinux_label: Option<String>,
 }
 
 /// An attachment as it is described to clients.
@@ -157,6 +160,7 @@ impl Engine {
                 continue;
             }
             let found = self.look_at(&one.spec, one.request.fill_from.as_ref())?;
+            self.check_label(&one.spec, one.request.selinux_label.as_deref())?;
             // What lies inside another target of the call is there once that one is mounted.
             let outer = wanted.iter().filter_map(|other| other.target.as_deref());
             if let Some(target) = &one.target
@@ -267,6 +271,8 @@ impl Engine {
         *filling = self.fill(&wanted.spec, attachment, from)?;
         // Until it is known to be in use, nothing exchanges its content.
         let _turn = attachment.volume.map(|id| self.volume_locks.hold(id));
+        let label = wanted.request.selinux_label.as_deref();
+        self.relabel(&wanted.spec, attachment, label)?;
         let made = self.make_mount(&wanted.spec, attachment)?;
         let mount = made.as_ref().map(|made| made.at.clone());
         let attached = self

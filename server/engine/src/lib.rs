@@ -56,6 +56,7 @@ pub use volumes::{
     Candidate, CreateVolume, Filled, Plan, Pruned, Purged, Source, VolumeEntry, VolumeFilter,
 };
 
+use attach::selinux::Selinux;
 use events::Events;
 use manifests::Manifests;
 use meter::Meter;
@@ -136,6 +137,7 @@ pub struct Engine {
     plans: Plans,
     events: Events,
     mounter: Arc<dyn Mounter>,
+    selinux: Selinux,
     features: OnceLock<Vec<Feature>>,
     /// One call at a time for an attachment.
     turns: Turns<Key>,
@@ -203,6 +205,7 @@ impl Engine {
             events: Events::default(),
             mounter: Arc::new(KernelMounter::new()),
             features: OnceLock::new(),
+            selinux: Selinux::of_host(),
             turns: Turns::default(),
             volume_locks: Locks::default(),
             boot: boot_id(),

@@ -43,7 +43,7 @@ impl Mounts for Service {
         let checked = self.parts.call(move |engine| {
             Ok(specs
                 .iter()
-                .map(|spec| checked(spec, engine.check_mount(spec)))
+                .map(|spec| checked(spec, engine.check_mount(spec), engine.label_note(spec)))
                 .collect())
         });
         let mounts = checked.await?;
@@ -242,13 +242,21 @@ fn access(spec: &MountSpec) -> &'static str {
     }
 }
 
-fn checked(spec: &MountSpec, decision: Result<Decision, Error>) -> pb::Checked {
+fn checked(
+    spec: &MountSpec,
+    decision: Result<Decision, Error>,
+    note: Option<String>,
+) -> pb::Checked {
     let refused = |error| ("fail", status::of(&error).message().to_owned());
     let (decision, detail) = match decision {
         Ok(Decision::Use) => ("use", "what is there is used".to_owned()),
         Ok(Decision::Create(made, _)) => ("create", format!("{} is made", made_name(made))),
         Ok(Decision::Refuse(refusal)) => refused(Error::SourceMissing { refusal }),
         Err(error) => refused(error),
+    };
+    let detail = match note.filter(|_| decision != "fail") {
+        Some(note) => format!("{detail}; {note}"),
+        None => detail,
     };
     pb::Checked {
         mount: Some(mount_spec(spec)),
@@ -320,6 +328,7 @@ fn attach(message: pb::AttachSpec) -> Result<Attach, Status> {
         mount: message.mount,
         target,
         fill_from,
+        selinux_label: (!message.selinux_label.is_empty()).then_some(message.selinux_label),
     })
 }
 

@@ -47,6 +47,10 @@ pub(super) struct What {
     /// Fill volumes that are empty with what this committed snapshot has at their targets
     #[arg(long, value_name = "SNAPSHOT")]
     fill_from: Option<String>,
+
+    /// SELinux label of the container's mounts, for `z` and `Z`; that of the bundle for `oci-apply`
+    #[arg(long, value_name = "LABEL")]
+    pub(super) selinux_label: Option<String>,
 }
 
 /// Lets go of attachments, and unmounts what layerd mounted for them
@@ -107,6 +111,7 @@ pub(super) async fn send(
     check_targets(&mounts, &targets)?;
     let prefix = what.key.unwrap_or_else(|| what.owner.to_string());
     let fill_from = what.fill_from.unwrap_or_default();
+    let selinux_label = what.selinux_label.unwrap_or_default();
     let filled = mounts
         .iter()
         .filter(|mount| mount.kind == "volume" && !fill_from.is_empty())
@@ -118,6 +123,7 @@ pub(super) async fn send(
         target_path: targets.get(&mount.target).cloned().unwrap_or_default(),
         mount: mount.canonical,
         fill_from: fill_from.clone(),
+        selinux_label: selinux_label.clone(),
     });
     client.attach(what.owner, specs.collect(), filled).await
 }

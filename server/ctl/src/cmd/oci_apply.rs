@@ -33,7 +33,10 @@ pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
     // What could fail without the daemon fails before anything is attached.
     let mut bundle = Bundle::open(&args.bundle)?;
     let mut client = daemon.connect().await?;
-    let attachments = send(args.what, BTreeMap::new(), &mut client).await?;
+    let mut what = args.what;
+    what.selinux_label
+        .get_or_insert_with(|| bundle.mount_label().to_owned());
+    let attachments = send(what, BTreeMap::new(), &mut client).await?;
     let mounts: Vec<OciMount> = attachments
         .iter()
         .flat_map(|one| one.oci_mounts.iter().cloned())

@@ -76,7 +76,10 @@ impl Engine {
         Ok(AttachmentEntry {
             created,
             filled: filling == Filling::Done,
-            notes: notes.into_iter().collect(),
+            notes: notes
+                .into_iter()
+                .chain(self.label_note(&entry.spec))
+                .collect(),
             ..entry
         })
     }

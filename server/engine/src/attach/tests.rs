@@ -1,6 +1,7 @@
 //! Attachments on the real kernel. Every test has a mount namespace of its own.
 
 mod binds;
+mod labels;
 mod nested;
 mod proof;
 mod sources;
@@ -152,6 +153,7 @@ fn mount(name: &str, mount: &str) -> Attach {
         mount: mount.to_owned(),
         target: None,
         fill_from: None,
+        selinux_label: None,
     }
 }
 

@@ -107,6 +107,7 @@ impl Bench {
             mount: mount.to_owned(),
             target: fill_from.is_none().then(|| self.target(name)),
             fill_from: fill_from.map(key),
+            selinux_label: None,
         };
         self.engine.attach(&owner, &[request]).map(drop)
     }

@@ -132,6 +132,7 @@ fn attach(engine: &Engine) -> Result<(), Error> {
         mount: format!("type=volume,source={THERE},target=/x"),
         target: None,
         fill_from: None,
+        selinux_label: None,
     };
     engine.attach(&owner, &[request]).map(drop)
 }

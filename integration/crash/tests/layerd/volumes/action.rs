@@ -84,6 +84,7 @@ impl Item {
                 .as_ref()
                 .map(|(from, _)| from.clone())
                 .unwrap_or_default(),
+            ..AttachSpec::default()
         }
     }
 
