@@ -120,12 +120,23 @@ impl Notes {
 
     /// Length of a sparse file.
     pub(super) fn real_size(&self) -> Option<u64> {
-        self.sparse.size
+        self.sparse.size.filter(|_| self.is_sparse())
+    }
+
+    /// Whether it is known which parts of the file there are. Go's reader takes a file of no parts
+    /// for one that is not sparse.
+    fn is_sparse(&self) -> bool {
+        let sparse = &self.sparse;
+        let listed = sparse.list.as_ref().is_some_and(|list| !list.is_empty());
+        sparse.major.is_some() || listed || !sparse.offsets.is_empty() || !self.layer
     }
 
     /// Where the content belongs.
     pub(super) fn pieces(&self) -> Result<Where, Problem> {
         let sparse = &self.sparse;
+        if !self.is_sparse() {
+            return Ok(Where::Nowhere);
+        }
         match (sparse.major, &sparse.list) {
             (Some(1), _) if sparse.size.is_some() => Ok(Where::InContent),
             (Some(1), _) => Err("a sparse file without its real size"),
@@ -160,7 +171,8 @@ impl Notes {
                 self.link.clone().or(long_link),
             ),
         };
-        let path = self.sparse.name.clone().or(path);
+        let name = self.sparse.name.clone().filter(|_| self.is_sparse());
+        let path = name.or(path);
         let path = path.unwrap_or_else(|| header.name());
         let mtime = || header.signed(header::MTIME);
         let modified = match self.modified {
