@@ -12,7 +12,7 @@ use crate::slot::Slot;
 pub enum Base {
     /// Nothing; the top directory belongs to root.
     Empty,
-    /// The layer below, whose top directory's owner and group are taken over.
+    /// The layer below, whose top directory's owner, group and mode are taken over.
     On(Slot),
     /// As `On` or `Empty`, but the top directory belongs to these ids of the host.
     Owned {

@@ -109,18 +109,18 @@ impl Overlay {
         PathBuf::from(self.layout.layer(slot))
     }
 
-    /// Makes a layer's own directory: mode 0755 whatever the umask, owned as `base` says.
+    /// Makes a layer's own directory: owned and with the mode as `base` says, whatever the umask.
     fn create_layer(&self, slot: Slot, base: Base) -> Result<OwnedFd, Error> {
         let name = slot.to_string();
         let path = || self.layers.path.join(&name);
-        let owner = self.owner(base)?;
+        let top = self.top(base)?;
         let made = mkdirat(&self.layers.fd, name.as_str(), LAYER_MODE);
         made.map_err(|cause| Error::io("create directory", &path(), cause))?;
-        self.correct(&name, owner)
+        self.correct(&name, top)
     }
 
-    /// Opens the top directory of a layer, and gives it the owner, and the mode that the umask took.
-    fn correct(&self, name: &str, (uid, gid): (u32, u32)) -> Result<OwnedFd, Error> {
+    /// Opens the top directory of a layer, and gives it its owner and mode.
+    fn correct(&self, name: &str, (uid, gid, mode): (u32, u32, Mode)) -> Result<OwnedFd, Error> {
         let path = self.layers.path.join(name);
         let fail = |cause: Errno| Error::io("open directory", &path, cause);
         let dir = openat(&self.layers.fd, name, FLAGS, Mode::empty()).map_err(fail)?;
@@ -129,20 +129,25 @@ impl Overlay {
             fchown(&dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .map_err(|cause| Error::io("change the owner of", &path, cause))?;
         }
-        if made.mode & 0o7777 != LAYER_MODE.bits() {
-            fchmod(&dir, LAYER_MODE)
-                .map_err(|cause| Error::io("change the mode of", &path, cause))?;
+        if made.mode & 0o7777 != mode.bits() {
+            fchmod(&dir, mode).map_err(|cause| Error::io("change the mode of", &path, cause))?;
         }
         Ok(dir)
     }
 
-    fn owner(&self, base: Base) -> Result<(u32, u32), Error> {
+    /// Owner and mode of the top directory of a new layer. overlayfs shows that of the topmost
+    /// layer, so it is like the one below.
+    fn top(&self, base: Base) -> Result<(u32, u32, Mode), Error> {
         match base {
-            Base::Empty => Ok(own_ids()),
-            Base::Owned { uid, gid } => Ok((uid, gid)),
+            Base::Empty => {
+                let (uid, gid) = own_ids();
+                Ok((uid, gid, LAYER_MODE))
+            }
+            Base::Owned { uid, gid } => Ok((uid, gid, LAYER_MODE)),
             Base::On(parent) => {
                 let top = self.stat(&self.layers, &c_name(&parent.to_string()))?;
-                Ok((top.uid, top.gid))
+                let mode = Mode::from_bits_truncate(top.mode & 0o7777);
+                Ok((top.uid, top.gid, mode))
             }
         }
     }
@@ -189,16 +194,22 @@ impl Driver for Overlay {
 
     fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
         let name = slot.to_string();
-        let owner = self.owner(base)?;
+        let top = self.top(base)?;
         let made = self.stat(&self.layers, &c_name(&name))?;
         if !writable {
             self.seal(slot)?;
         }
-        if owner == (made.uid, made.gid) {
+        if top
+            == (
+                made.uid,
+                made.gid,
+                Mode::from_bits_truncate(made.mode & 0o7777),
+            )
+        {
             return Ok(());
         }
         // The record does not wait: that the layer is there is durable already.
-        let dir = self.correct(&name, owner)?;
+        let dir = self.correct(&name, top)?;
         let path = self.layers.path.join(name);
         self.barrier.inode(dir.as_fd(), &path, true)
     }

@@ -179,6 +179,8 @@ pub struct Applied {
     /// Whiteout devices that were made, relative to the layer; none if their names take more than
     /// 16 MiB.
     pub whiteouts: Option<Vec<Vec<u8>>>,
+    /// Whether the archive said what the top directory is.
+    pub top: bool,
 }
 
 /// Unpacks the blob that `source` yields into the directory `target.layer`.

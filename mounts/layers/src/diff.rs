@@ -9,12 +9,18 @@
 //! all. So a directory that was deleted and made again lists what is missing in it.
 //!
 //! Directories on the way to a change come before it, with their attributes. The root directory
-//! itself has no entry, as in containerd's layers: appliers pass one over. Entries come in the
+//! itself has an entry if its mode, owner or attributes were changed, marked by the record
+//! `LAYERD.top`: containerd passes over entries for it, and so do we without that mark. Entries come in the
 //! order of their names, and nothing is taken from the clock: the same tree gives the same bytes.
 //! Times keep their nanoseconds, where containerd cuts them off: a layer applied again is the same
 //! tree, and all that read pax archives know fractions. Files are written with their holes as
 //! zeros, since not all appliers know sparse files. Sockets are left out, and delete what they
 //! stand in place of.
+//!
+//! Where the mount was id-mapped, files of the upper directory belong to ids of the host; the layer
+//! has those of the container, also in access lists and in the root id of capabilities. Capabilities
+//! of another user namespace, whose ids are not known, lose their root id, which means nothing
+//! elsewhere. Names that begin with `.wh.` cannot be in a layer: they are left out.
 //!
 //! Attributes that go along are those of the crate, except `trusted.*`, which no applier sets, and
 //! overlayfs' own notes in their other place, `user.overlay.*`, whoever set them.
@@ -22,11 +28,13 @@
 use std::fmt;
 use std::io::Write;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 use crate::copy::Markers;
 use crate::error::Error;
 use crate::progress::{Progress, Silent};
 
+mod ids;
 mod same;
 mod stream;
 mod walk;
@@ -43,6 +51,26 @@ pub enum Packing {
     Zstd,
 }
 
+/// A range of ids of a container, and of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    /// First id in the container.
+    pub container: u32,
+    /// First id on the host.
+    pub host: u32,
+    /// Number of ids.
+    pub length: u32,
+}
+
+/// How the ids of an upper directory are mapped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdRanges {
+    /// Users.
+    pub uid: Vec<IdRange>,
+    /// Groups.
+    pub gid: Vec<IdRange>,
+}
+
 /// How to make a layer.
 #[derive(Clone, Copy)]
 pub struct DiffOptions<'a> {
@@ -52,17 +80,20 @@ pub struct DiffOptions<'a> {
     pub source_date_epoch: Option<i64>,
     /// Where the layers keep overlayfs' notes.
     pub markers: Markers,
+    /// Mapping of the ids of the upper directory; those below are a container's already.
+    pub ids: Option<&'a IdRanges>,
     /// Who watches, and may stop it.
     pub progress: &'a dyn Progress,
 }
 
 impl Default for DiffOptions<'_> {
-    /// gzip, times as they are, notes in `trusted.overlay.*`, nobody watching.
+    /// gzip, times and ids as they are, notes in `trusted.overlay.*`, nobody watching.
     fn default() -> Self {
         Self {
             packing: Packing::Gzip,
             source_date_epoch: None,
             markers: Markers::Trusted,
+            ids: None,
             progress: &Silent,
         }
     }
@@ -74,6 +105,7 @@ impl fmt::Debug for DiffOptions<'_> {
         shown.field("packing", &self.packing);
         shown.field("source_date_epoch", &self.source_date_epoch);
         shown.field("markers", &self.markers);
+        shown.field("ids", &self.ids);
         shown.finish_non_exhaustive()
     }
 }
@@ -93,6 +125,11 @@ pub struct Diffed {
     pub entries: u64,
     /// Files that somebody wrote to while they were read: their content may be a mixture.
     pub changed: u64,
+    /// Names that begin with `.wh.` and are left out, and the first of them. What is below them is
+    /// left out as well, and not counted.
+    pub left_out: u64,
+    /// See [`left_out`](Self::left_out).
+    pub first_left_out: Option<PathBuf>,
 }
 
 /// Writes what `upper` changes in the stack `lowers` to `out` as a layer, and flushes it.
@@ -109,7 +146,7 @@ pub struct Diffed {
 ///
 /// # Errors
 /// [`Error::Feature`] for layers of mounts with redirect_dir or metacopy, or with whiteouts as
-/// attributes; [`Error::Refused`] for a name that begins with `.wh.`, which no layer can hold;
+/// attributes; [`Error::Unmapped`] for a file of an id that [`DiffOptions::ids`] do not have;
 /// [`Error::Stream`] if `out` fails; [`Error::MountPoint`], [`Error::TooLong`] and
 /// [`Error::Changed`] for trees that cannot be read as a whole, the last also for a file that
 /// got shorter while it was read; [`Error::Stopped`] when the progress says so; else

@@ -1,5 +1,6 @@
 //! Why a tree could not be copied, written or read.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ pub enum Error {
     #[error("{attempt} {}", path.display())]
     Io {
         /// What was attempted, as in "create directory".
-        attempt: &'static str,
+        attempt: Cow<'static, str>,
         /// What it was attempted on.
         path: PathBuf,
         /// The kernel's answer.
@@ -60,6 +61,20 @@ pub enum Error {
         path: PathBuf,
         /// What would be needed.
         feature: &'static str,
+    },
+    /// A file belongs to an id that the container cannot have.
+    #[error(
+        "{} belongs to {kind} {id} of the host, which is none of the snapshot's id mapping; give it an \
+         owner of the container, or the container a larger range (/etc/subuid, /etc/subgid)",
+        path.display()
+    )]
+    Unmapped {
+        /// The file.
+        path: PathBuf,
+        /// "user" or "group".
+        kind: &'static str,
+        /// The id on the host.
+        id: u32,
     },
     /// A directory was moved or replaced while it was in use.
     #[error("{} was replaced by somebody else meanwhile", path.display())]
@@ -186,9 +201,13 @@ impl std::fmt::Display for Bound {
 }
 
 impl Error {
-    pub(crate) fn io(attempt: &'static str, path: &Path, cause: impl Into<io::Error>) -> Self {
+    pub(crate) fn io(
+        attempt: impl Into<Cow<'static, str>>,
+        path: &Path,
+        cause: impl Into<io::Error>,
+    ) -> Self {
         Self::Io {
-            attempt,
+            attempt: attempt.into(),
             path: shown(path),
             cause: cause.into(),
         }

@@ -4,6 +4,7 @@
 //! somebody put in its place must not be opened, let alone as root. What the kernel does not do
 //! on such a descriptor goes through its entry in /proc, which leads to that very file.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -257,7 +258,7 @@ pub(crate) struct Attributes {
 }
 
 /// The step that failed.
-pub(crate) type Failed = (&'static str, Errno);
+pub(crate) type Failed = (Cow<'static, str>, Errno);
 
 impl Attributes {
     pub(crate) fn of(stat: &Stat, xattrs: Xattrs) -> Self {
@@ -277,30 +278,41 @@ impl Attributes {
         let path = proc_path(file);
         let owner = (Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)));
         rustix::fs::chownat(file, c"", owner.0, owner.1, AtFlags::EMPTY_PATH)
-            .map_err(|cause| ("change the owner of", cause))?;
+            .map_err(|cause| (owner_attempt(self.uid, self.gid, cause), cause))?;
         if self.kind != Kind::Symlink {
             rustix::fs::chmod(&*path, Mode::from_raw_mode(self.permissions))
-                .map_err(|cause| ("change the mode of", cause))?;
+                .map_err(|cause| ("change the mode of".into(), cause))?;
         }
         for (name, value) in &self.xattrs {
             rustix::fs::setxattr(&*path, name.as_c_str(), value, XattrFlags::empty())
-                .map_err(|cause| (attempt(name.to_bytes()), cause))?;
+                .map_err(|cause| (xattr_attempt(name), cause))?;
         }
         let times = Timestamps {
             last_access: self.accessed,
             last_modification: self.modified,
         };
         rustix::fs::utimensat(CWD, &*path, &times, AtFlags::empty())
-            .map_err(|cause| ("set the times of", cause))
+            .map_err(|cause| ("set the times of".into(), cause))
     }
 }
 
-fn attempt(xattr: &[u8]) -> &'static str {
-    match xattr {
-        b"security.capability" => "set the capabilities of",
-        b"system.posix_acl_access" | b"system.posix_acl_default" => "set the access list of",
-        name if name.starts_with(b"trusted.") => "set a trusted attribute of",
-        _ => "set a user attribute of",
+/// What setting an extended attribute attempts.
+pub(crate) fn xattr_attempt(name: &CStr) -> Cow<'static, str> {
+    let name = name.to_bytes();
+    let shown = &name[..name.len().min(255)];
+    format!("set the attribute {} of", shown.escape_ascii()).into()
+}
+
+/// What giving a file to others attempts. The kernel calls an id invalid that the user namespace of
+/// the process does not have.
+pub(crate) fn owner_attempt(uid: u32, gid: u32, cause: Errno) -> Cow<'static, str> {
+    match cause {
+        Errno::INVAL => format!(
+            "give user {uid} and group {gid} (which layerd's user namespace must have: see \
+             /etc/subuid and /etc/subgid)"
+        )
+        .into(),
+        _ => "change the owner of".into(),
     }
 }
 

@@ -509,6 +509,7 @@ fn copy_kind(error: &layerd_layers::Error) -> ErrorKind {
         | Error::Digest { .. }
         | Error::Limit { .. }
         | Error::Beyond { .. } => ErrorKind::Invalid,
+        Error::Unmapped { .. } => ErrorKind::Refused,
         Error::Stopped => ErrorKind::Stopping,
         _ => ErrorKind::Internal,
     }

@@ -353,7 +353,7 @@ impl Engine {
     }
 
     /// The id mappings that labels ask for.
-    fn mappings(&self, labels: &Labels) -> Result<Option<IdMaps>, Error> {
+    pub(crate) fn mappings(&self, labels: &Labels) -> Result<Option<IdMaps>, Error> {
         let ids = match (labels.get(UID_LABEL), labels.get(GID_LABEL)) {
             (None, None) => return Ok(None),
             (Some(uid), Some(gid)) => IdMaps::parse(uid, gid)?,

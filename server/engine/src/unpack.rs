@@ -326,6 +326,7 @@ impl Engine {
             manifest,
             implied: applied.implied.clone(),
             whiteouts: applied.whiteouts.clone(),
+            top: applied.top,
         });
         Ok(())
     }
@@ -392,7 +393,8 @@ impl Engine {
 
     /// Refuses mounts that differ in anything from those of a snapshot.
     fn check_planned(&self, mounts: &[Mount], view: &View, record: &Record) -> Result<(), Error> {
-        let planned = self.plan(&record.key, &stack(view, record, None))?;
+        let ids = self.mappings(&record.labels)?;
+        let planned = self.plan(&record.key, &stack(view, record, ids))?;
         if planned == mounts {
             return Ok(());
         }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::apply::dirs::c_name;
 use crate::error::Error;
-use crate::node::{self, Failed, Xattrs};
+use crate::node::{self, Failed, Xattrs, owner_attempt, xattr_attempt};
 use crate::tar::Entry;
 
 /// The last moment that fits in nanoseconds since 1970, as 64 bits with a sign.
@@ -65,7 +65,7 @@ impl Give {
     /// Gives it to an open file or directory.
     pub(super) fn to(&self, file: BorrowedFd<'_>) -> Result<(), Failed> {
         self.but_times(file)?;
-        rustix::fs::futimens(file, &self.times).map_err(|cause| ("set the times of", cause))
+        rustix::fs::futimens(file, &self.times).map_err(|cause| ("set the times of".into(), cause))
     }
 
     /// The same without times: those of a directory would not last.
@@ -73,7 +73,7 @@ impl Give {
         if let Some((uid, gid)) = self.owner {
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
             rustix::fs::fchown(file, Some(uid), Some(gid))
-                .map_err(|cause| ("change the owner of", cause))?;
+                .map_err(|cause| (owner_attempt(uid.as_raw(), gid.as_raw(), cause), cause))?;
         }
         for (name, value) in &self.xattrs {
             let set = rustix::fs::fsetxattr(file, name.as_c_str(), value, XattrFlags::empty());
@@ -81,7 +81,7 @@ impl Give {
         }
         if let Some(mode) = self.mode {
             rustix::fs::fchmod(file, Mode::from_raw_mode(mode))
-                .map_err(|cause| ("change the mode of", cause))?;
+                .map_err(|cause| ("change the mode of".into(), cause))?;
         }
         Ok(())
     }
@@ -94,12 +94,12 @@ impl Give {
         is_link: bool,
     ) -> Result<(), Failed> {
         if let Some((uid, gid)) = self.owner {
-            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|cause| ("change the owner of", cause))?;
+            let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            rustix::fs::chownat(dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|cause| (owner_attempt(uid, gid, cause), cause))?;
         }
         if !self.xattrs.is_empty() {
-            let (found, stat) = node::find(dir, name).map_err(|cause| ("look at", cause))?;
+            let (found, stat) = node::find(dir, name).map_err(|cause| ("look at".into(), cause))?;
             let path = node::proc_path(std::os::fd::AsFd::as_fd(&found));
             let special = stat.kind() != node::Kind::Regular;
             for (name, value) in &self.xattrs {
@@ -109,10 +109,10 @@ impl Give {
         }
         if let Some(mode) = self.mode.filter(|_| !is_link) {
             rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty())
-                .map_err(|cause| ("change the mode of", cause))?;
+                .map_err(|cause| ("change the mode of".into(), cause))?;
         }
         rustix::fs::utimensat(dir, name, &self.times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|cause| ("set the times of", cause))
+            .map_err(|cause| ("set the times of".into(), cause))
     }
 }
 
@@ -122,7 +122,7 @@ fn passed_over(set: Result<(), Errno>, name: &CStr, special: bool) -> Result<(),
     match set {
         Err(Errno::OPNOTSUPP) => Ok(()),
         Err(Errno::PERM) if special && name.to_bytes().starts_with(b"user.") => Ok(()),
-        other => other.map_err(|cause| ("set an extended attribute of", cause)),
+        other => other.map_err(|cause| (xattr_attempt(name), cause)),
     }
 }
 

@@ -5,7 +5,8 @@
 //! unpacked upon them.
 //!
 //! - A path is cleaned by its text and taken from the root of the layer, `..` and a leading slash
-//!   notwithstanding; what comes down to the root itself is passed over. Symlinks on the way are
+//!   notwithstanding; what comes down to the root itself is passed over, but in layers that layerd
+//!   made. Symlinks on the way are
 //!   followed within the layer (see `dirs.rs`), the last name never.
 //! - An entry replaces what is there by that name, with all below. A directory over a directory
 //!   keeps what is in it and takes on the new attributes.
@@ -29,6 +30,7 @@
 //! files stay holes; and old formats that containerd knows but refuses (old GNU sparse files,
 //! contiguous files) are read.
 
+use std::borrow::Cow;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -61,6 +63,7 @@ pub(super) struct Placed {
     pub(super) inodes: u64,
     pub(super) implied: Vec<Vec<u8>>,
     pub(super) whiteouts: Option<Vec<Vec<u8>>>,
+    pub(super) top: bool,
 }
 
 /// Makes the names of a layer.
@@ -73,6 +76,7 @@ pub(super) struct Placer<'a> {
     /// Where in the stream the first job of the batch lies.
     batch_from: u64,
     entries: u64,
+    top: bool,
     whiteouts: Option<Vec<Vec<u8>>>,
     listed: usize,
     /// Whether something was there before, or is gone again: then usage cannot be told by counting
@@ -126,6 +130,7 @@ impl<'a> Placer<'a> {
             batch: Vec::new(),
             batch_from: 0,
             entries: 0,
+            top: false,
             whiteouts: Some(Vec::new()),
             listed: 0,
             disturbed: !fresh,
@@ -171,6 +176,7 @@ impl<'a> Placer<'a> {
             inodes,
             implied: self.dirs.implied(),
             whiteouts: self.whiteouts,
+            top: self.top,
         })
     }
 
@@ -188,7 +194,7 @@ impl<'a> Placer<'a> {
         let parts = names::clean(&entry.path);
         let path = parts.join(&b'/');
         let Some((name, parents)) = parts.split_last() else {
-            return Ok(()); // the root
+            return self.top(&entry);
         };
         if path.len() > trail::LONGEST_PATH {
             return Err(Error::TooLong {
@@ -217,6 +223,15 @@ impl<'a> Placer<'a> {
             own.add(&self.dirs.join(dir, &name));
         }
         Ok(())
+    }
+
+    /// The root of the layer: entries for it count only in layers that we made.
+    fn top(&mut self, entry: &Entry) -> Result<(), Error> {
+        if !entry.top || entry.kind != EntryKind::Directory {
+            return Ok(());
+        }
+        self.top = true;
+        self.dress(ROOT, &Give::all(entry)?)
     }
 
     /// The directory that an entry goes to. Usually that of the entry before.
@@ -387,7 +402,13 @@ impl<'a> Placer<'a> {
         sweep::remove(self.dirs.open(dir)?, name, &path)
     }
 
-    fn failed(&self, attempt: &'static str, dir: Id, name: &CStr, cause: Errno) -> Error {
+    fn failed(
+        &self,
+        attempt: impl Into<Cow<'static, str>>,
+        dir: Id,
+        name: &CStr,
+        cause: Errno,
+    ) -> Error {
         Error::io(attempt, &self.dirs.join(dir, name), cause)
     }
 }

@@ -128,6 +128,7 @@ pub(super) fn run(
             inodes: placed.inodes,
             implied: placed.implied,
             whiteouts: placed.whiteouts,
+            top: placed.top,
         }),
         _ => Err(shared.error()),
     }

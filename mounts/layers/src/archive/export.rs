@@ -167,6 +167,7 @@ impl<W: Write> Export<'_, W> {
             stored: content.map_or(0, Content::stored),
             sparse: content.is_some_and(|content| content.map.is_some()),
             access_times: self.options.access_times,
+            top: false,
         })
     }
 
@@ -187,6 +188,7 @@ impl<W: Write> Export<'_, W> {
             stored: 0,
             sparse: false,
             access_times: self.options.access_times,
+            top: false,
         })?;
         Ok(true)
     }

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::node::{Identity, Kind, Stat, Xattrs};
 use crate::progress::Progress;
 use crate::tar::header::{self, Header};
-use crate::tar::reader::{MARK, SUM};
+use crate::tar::reader::{MARK, SUM, TOP};
 use crate::tar::{BLOCK, hex, padding, pax};
 
 /// Bytes handed to the stream at once.
@@ -62,6 +62,8 @@ pub(crate) struct Described<'a> {
     /// Whether these are the map of a sparse file and its pieces.
     pub(crate) sparse: bool,
     pub(crate) access_times: bool,
+    /// Whether to mark it as the entry of the top directory, for [`TOP`].
+    pub(crate) top: bool,
 }
 
 impl<W: Write> Out<W> {
@@ -198,6 +200,9 @@ impl<W: Write> Out<W> {
         for (name, value) in file.xattrs {
             let key = [b"SCHILY.xattr.", &*pax::escape(name.to_bytes())].concat();
             pax::push(&mut records, &key, value);
+        }
+        if file.top {
+            pax::push(&mut records, TOP, b"1");
         }
         if !records.is_empty() {
             self.records(b'x', b"PaxHeaders/file", &records)?;

@@ -294,7 +294,7 @@ impl Layer {
     fn open(root: BorrowedFd<'_>, keep: usize) -> Result<Self, Error> {
         let failed = |cause| Error::io("open", Path::new(""), cause);
         let root = root.try_clone_to_owned().map_err(|cause| Error::Io {
-            attempt: "open",
+            attempt: "open".into(),
             path: PathBuf::from("."),
             cause,
         })?;

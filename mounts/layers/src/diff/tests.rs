@@ -476,10 +476,115 @@ fn root_what_cannot_be_understood_is_refused() {
             "{note}: {refused}"
         );
     }
+}
+
+/// No layer can hold them, and one of them must not keep all else from being committed.
+#[test]
+fn root_names_that_stand_for_deletions_are_left_out() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("ext4", 64);
     let bench = Bench::new(&disk);
-    fs::write(bench.up(".wh.file"), "").unwrap();
-    let refused = bench.diff(&plain()).expect_err("a whiteout in disguise");
-    assert!(matches!(refused, Error::Refused { .. }), "{refused}");
+    fs::write(bench.low("file"), "below").unwrap();
+    bench.through_a_mount(|at| {
+        fs::create_dir_all(at.join("dir/.wh.d/below")).unwrap();
+        fs::write(at.join(".wh.file"), "").unwrap();
+        fs::write(at.join("dir/kept"), "").unwrap();
+    });
+    let (layer, diffed) = bench.diff(&plain()).unwrap();
+    assert_eq!(paths(&layer), ["dir/", "dir/kept"]);
+    let first = diffed.first_left_out.as_deref();
+    assert_eq!((diffed.left_out, first), (2, Some(Path::new(".wh.file"))));
+}
+
+fn top(path: &Path) -> (u32, u32, u32) {
+    let stat = fs::metadata(path).unwrap();
+    (stat.mode() & 0o7777, stat.uid(), stat.gid())
+}
+
+#[test]
+fn root_the_top_directory_comes_back() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("ext4", 64);
+    let bench = Bench::new(&disk);
+    fs::set_permissions(bench.low(""), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(bench.up(""), fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(paths(&bench.plain()).is_empty());
+    bench.through_a_mount(|at| {
+        std::os::unix::fs::chown(at, Some(5), Some(6)).unwrap();
+        fs::set_permissions(at, fs::Permissions::from_mode(0o1770)).unwrap();
+        fs::write(at.join("file"), "").unwrap();
+    });
+    let layer = bench.plain();
+    assert_eq!(paths(&layer), ["./", "file"]);
+    assert_eq!(top(unpacked(&layer, &bench).path()), (0o1770, 5, 6));
+    // An entry of another program's is passed over, as by containerd.
+    let name = b"LAYERD.top=1";
+    let at = layer
+        .windows(name.len())
+        .position(|part| part == name)
+        .unwrap();
+    let mut other = layer.clone();
+    other[at..at + 6].copy_from_slice(b"OTHERS");
+    let made = unpacked(&other, &bench);
+    assert_ne!(top(made.path()), (0o1770, 5, 6));
+}
+
+#[test]
+fn root_ids_are_those_of_the_container() {
+    rig::enter_private_mounts();
+    let disk = Disk::new("ext4", 64);
+    let bench = Bench::new(&disk);
+    fs::write(bench.low("same"), "").unwrap();
+    fs::write(bench.low("changed"), "").unwrap();
+    let range = |host, length| {
+        vec![crate::diff::IdRange {
+            container: 0,
+            host,
+            length,
+        }]
+    };
+    let ids = crate::diff::IdRanges {
+        uid: range(100_000, 1000),
+        gid: range(200_000, 1000),
+    };
+    let options = DiffOptions {
+        ids: Some(&ids),
+        ..plain()
+    };
+    let owned = |path: &str, uid, gid| {
+        std::os::unix::fs::chown(bench.up(path), Some(uid), Some(gid)).unwrap();
+    };
+    // As the kernel copies them up in a mount whose layers below are mapped.
+    for name in ["same", "changed", "new"] {
+        fs::write(bench.up(name), "").unwrap();
+        owned(name, 100_000, 200_000);
+    }
+    fs::write(bench.up("changed"), "changed").unwrap();
+    owned("", 100_000, 200_000);
+    owned("new", 100_005, 200_006);
+    for name in ["same", "changed"] {
+        let stat = fs::metadata(bench.low(name)).unwrap();
+        set_times(&bench.up(name), stat.mtime(), stat.mtime_nsec());
+    }
+    let top_below = fs::metadata(bench.low("")).unwrap().permissions();
+    fs::set_permissions(bench.up(""), top_below).unwrap();
+    let (layer, _) = bench.diff(&options).unwrap();
+    assert_eq!(paths(&layer), ["changed", "new"]);
+    let again = unpacked(&layer, &bench);
+    let (changed, new) = (
+        top(&again.path().join("changed")),
+        top(&again.path().join("new")),
+    );
+    assert_eq!((changed.1, changed.2, new.1, new.2), (0, 0, 5, 6));
+    owned("new", 7, 200_006);
+    let error = bench
+        .diff(&options)
+        .expect_err("an id of the host")
+        .to_string();
+    assert!(
+        error.contains("new belongs to user 7 of the host"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::archive::write::{Described, Links, Out};
 use crate::copy::stack::{Stack, marks};
 use crate::diff::same::{Version, same_attributes, same_file};
 use crate::diff::stream::Packer;
-use crate::diff::{DiffOptions, Diffed};
+use crate::diff::{DiffOptions, Diffed, ids};
 use crate::error::Error;
 use crate::node::{self, Kind, Stat, Xattrs};
 use crate::trail::Trail;
@@ -46,6 +46,7 @@ pub(super) fn diff(
         options,
         entries: 0,
         changed: 0,
+        left_out: (0, None),
     };
     diff.run(!lowers.is_empty())?;
     diff.finish()
@@ -71,6 +72,7 @@ struct Diff<'a> {
     options: &'a DiffOptions<'a>,
     entries: u64,
     changed: u64,
+    left_out: (u64, Option<PathBuf>),
 }
 
 /// A directory on the way.
@@ -94,6 +96,7 @@ struct Name {
 impl Diff<'_> {
     fn run(&mut self, has_below: bool) -> Result<(), Error> {
         let hides = marks(self.trail.here()?, self.options.markers, Path::new(""))?;
+        self.top(has_below)?;
         self.begin(has_below, hides, None)?;
         while let Some(frame) = self.frames.last_mut() {
             if self.options.progress.cancelled() {
@@ -118,7 +121,35 @@ impl Diff<'_> {
             uncompressed,
             entries: self.entries,
             changed: self.changed,
+            left_out: self.left_out.0,
+            first_left_out: self.left_out.1,
         })
+    }
+
+    /// Writes the root directory, if it is not as it is below, or was made.
+    fn top(&mut self, has_below: bool) -> Result<(), Error> {
+        let path = Path::new("");
+        let here = self.trail.root().try_clone_to_owned();
+        let here = here.map_err(|cause| Error::Io {
+            attempt: "open".into(),
+            path: crate::error::shown(path),
+            cause,
+        })?;
+        let stat = ids::stat(self.root, self.options.ids, path)?;
+        let xattrs = self.xattrs(here.as_fd(), path)?;
+        let key = |stat: &Stat| (stat.permissions(), stat.uid, stat.gid);
+        let (made, none) = ((0o755, 0, 0), Xattrs::new());
+        let (key_below, xattrs_below) = match has_below {
+            true => {
+                let (stat, xattrs) = self.below.here()?;
+                (key(&stat), ids::xattrs(portable(xattrs), None, path)?)
+            }
+            false => (made, none),
+        };
+        if key(&stat) == key_below && xattrs == xattrs_below {
+            return Ok(());
+        }
+        self.describe(b"./", &stat, &xattrs, b"", None)
     }
 
     /// Lists the directory that was entered.
@@ -196,10 +227,11 @@ impl Diff<'_> {
         match stat.kind() {
             _ if stat.is_whiteout() && below.is_some() => self.whiteout(&path),
             _ if stat.is_whiteout() => Ok(()),
-            _ if name.to_bytes().starts_with(WHITEOUT) => Err(Error::Refused {
-                path,
-                problem: "a name that begins with .wh. stands for a deletion there",
-            }),
+            _ if name.to_bytes().starts_with(WHITEOUT) => {
+                self.left_out.0 += 1;
+                self.left_out.1.get_or_insert(path);
+                Ok(())
+            }
             Kind::Socket if kind_below.is_some_and(|kind| kind != Kind::Socket) => {
                 self.whiteout(&path)
             }
@@ -221,6 +253,7 @@ impl Diff<'_> {
         is_new: bool,
     ) -> Result<(), Error> {
         let opaque = marks(found.as_fd(), self.options.markers, path)?;
+        let stat = ids::stat(stat, self.options.ids, path)?;
         let xattrs = self.xattrs(found.as_fd(), path)?;
         let mut is_same = false;
         if !is_new {
@@ -231,7 +264,7 @@ impl Diff<'_> {
                 stat,
                 xattrs,
             };
-            let lower_xattrs = &portable(lower_xattrs);
+            let lower_xattrs = &ids::xattrs(portable(lower_xattrs), None, path)?;
             is_same = same_attributes(
                 &version(&stat, &xattrs),
                 &version(&lower_stat, lower_xattrs),
@@ -250,11 +283,13 @@ impl Diff<'_> {
         stat: Stat,
         below: Option<(OwnedFd, Stat)>,
     ) -> Result<(), Error> {
+        let stat = ids::stat(stat, self.options.ids, path)?;
         let xattrs = self.xattrs(found.as_fd(), path)?;
         if let Some((lower, lower_stat)) = below
             && lower_stat.kind() == stat.kind()
         {
             let lower_xattrs = portable(self.below.xattrs(lower.as_fd(), path)?);
+            let lower_xattrs = ids::xattrs(lower_xattrs, None, path)?;
             let upper = Version {
                 file: found.as_fd(),
                 stat: &stat,
@@ -278,7 +313,8 @@ impl Diff<'_> {
     fn xattrs(&self, file: BorrowedFd<'_>, path: &Path) -> Result<Xattrs, Error> {
         let failed = |cause| Error::io("read the attributes of", path, cause);
         let xattrs = node::xattrs(file).map_err(failed)?;
-        Ok(portable(self.options.markers.strip(xattrs, path)?))
+        let xattrs = portable(self.options.markers.strip(xattrs, path)?);
+        ids::xattrs(xattrs, self.options.ids, path)
     }
 
     /// Writes the directories on the way that are not written yet.
@@ -381,6 +417,7 @@ impl Diff<'_> {
             stored: if has_content { stat.size } else { 0 },
             sparse: false,
             access_times: false,
+            top: path == b"./",
         })
     }
 }

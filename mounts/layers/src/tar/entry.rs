@@ -49,6 +49,8 @@ pub struct Entry {
     pub link: Vec<u8>,
     /// Major and minor number of a device.
     pub number: (u32, u32),
+    /// Whether it stands for the top directory, in a layer that layerd made.
+    pub top: bool,
     /// Extended attributes, by name; access lists among them.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }

@@ -12,6 +12,7 @@ use crate::tar::sparse;
 use crate::tar::{BLOCK, padding};
 use notes::Notes;
 
+pub(crate) use notes::TOP;
 use sum::Sum;
 pub(crate) use sum::{MARK, SUM};
 

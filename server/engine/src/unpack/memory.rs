@@ -47,6 +47,8 @@ pub(crate) struct Found {
     pub(crate) implied: Vec<Vec<u8>>,
     /// Whiteout devices; none if there are too many to list.
     pub(crate) whiteouts: Option<Vec<Vec<u8>>>,
+    /// Whether the archive said what the top directory is.
+    pub(crate) top: bool,
 }
 
 /// The right to unpack into a layer. Dropped without a word, the layer is taken to hold part of
@@ -163,6 +165,7 @@ impl Claim<'_> {
         if let Some(State::Done(before)) = &self.before {
             found.implied.splice(0..0, before.implied.iter().cloned());
             let lists = before.whiteouts.clone().zip(found.whiteouts.take());
+            found.top |= before.top;
             found.whiteouts = lists.map(|(before, new)| [before, new].concat());
         }
         self.unpacks.applied.fetch_add(1, Ordering::Relaxed);
@@ -214,6 +217,7 @@ mod tests {
             manifest: false,
             implied: vec![implied.as_bytes().to_vec()],
             whiteouts: Some(Vec::new()),
+            top: false,
         }
     }
 

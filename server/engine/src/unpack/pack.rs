@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use layerd_layers::Progress;
-use layerd_layers::diff::{self, DiffOptions, Diffed, Packing};
-use layerd_mounts::{Mount, Stack};
+use layerd_layers::diff::{self, DiffOptions, Diffed, IdRange, IdRanges, Packing};
+use layerd_mounts::{IdMap, IdMaps, Mount, Stack};
 use layerd_store::{Key, Kind, LayerId, Record, Refusal, View};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{Watch, foreign, markers, quoted};
 use crate::events::Topic;
@@ -121,10 +121,12 @@ impl Engine {
         self.quarantine.check_stack(&view, record)?;
         let layers = self.open_layers(&view, record)?;
         let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
+        let ids = self.mappings(&record.labels)?.map(|ids| ranges(&ids));
         let options = DiffOptions {
             packing: pack.packing,
             source_date_epoch: pack.source_date_epoch,
             markers: markers(&self.plan(&record.key, &top(&view, record))?),
+            ids: ids.as_ref(),
             progress: &Watch {
                 engine: self,
                 client: pack.progress,
@@ -136,6 +138,12 @@ impl Engine {
         self.check_there(record.id, &record.key)?;
         let diffed = diffed.map_err(|cause| self.not_packed(&record.key, cause))?;
         self.unpacks.count_diff();
+        if let Some(first) = &diffed.first_left_out {
+            warn!(
+                key = record.key.as_str(), count = diffed.left_out, first = %first.display(),
+                "left names out of a layer that begin with .wh., which stand for deletions there"
+            );
+        }
         debug!(key = record.key.as_str(), id = %record.id, bytes = diffed.uncompressed, "diffed");
         self.events
             .tell(Topic::Layer, "packed", record.key.as_str());
@@ -169,6 +177,18 @@ impl Engine {
             "other mounts than those of a view of {}",
             quoted(&record.key)
         ))
+    }
+}
+
+fn ranges(ids: &IdMaps) -> IdRanges {
+    let range = |map: &IdMap| IdRange {
+        container: map.container,
+        host: map.host,
+        length: map.length,
+    };
+    IdRanges {
+        uid: ids.uid.iter().map(range).collect(),
+        gid: ids.gid.iter().map(range).collect(),
     }
 }
 

@@ -90,7 +90,7 @@ impl Engine {
             markers: markers(&self.plan(&active.key, &stack(view, active, None))?),
             implied: &found.implied,
             whiteouts: found.whiteouts.as_deref(),
-            top: false,
+            top: found.top,
         };
         let landed = match parent {
             Some(parent) => {

@@ -8,6 +8,10 @@ use crate::tar::header::{self, Format, Header};
 use crate::tar::pax;
 use crate::tar::sparse::{self, MOST_PIECES, Pieces};
 
+/// A record that only layerd writes: the entry is that of the top directory, and counts. Layers of
+/// other programs have entries for it that were never meant for it: containerd passes over all.
+pub(crate) const TOP: &[u8] = b"LAYERD.top";
+
 /// The records that matter, the last of each.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Notes {
@@ -21,6 +25,7 @@ pub(super) struct Notes {
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) comment: Option<Vec<u8>>,
     sparse: Sparse,
+    top: bool,
     /// Whether a layer is read as containerd reads it: without access lists in text.
     layer: bool,
 }
@@ -74,6 +79,7 @@ impl Notes {
             b"gid" => self.gid = number(value)?,
             b"mtime" => self.modified = time(value)?,
             b"atime" => self.accessed = time(value)?,
+            TOP => self.top = value == b"1",
             b"SCHILY.acl.access" => self.acl(b"system.posix_acl_access", value)?,
             b"SCHILY.acl.default" => self.acl(b"system.posix_acl_default", value)?,
             _ => {
@@ -204,6 +210,7 @@ impl Notes {
             pieces: None,
             link: link.unwrap_or_else(|| header.text(header::LINK).to_vec()),
             number: device(header, kind)?,
+            top: self.top,
             xattrs: self.xattrs.clone(),
         })
     }
