@@ -19,6 +19,8 @@ mod content;
 mod diffs;
 #[path = "unpack/docker.rs"]
 mod docker;
+#[path = "unpack/encrypted.rs"]
+mod encrypted;
 #[path = "unpack/hangup.rs"]
 mod hangup;
 

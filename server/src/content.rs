@@ -35,8 +35,10 @@ use tracing::{debug, warn};
 use crate::tasks::Tasks;
 use crate::traces;
 
+mod differ;
 mod digest;
 
+pub(crate) use differ::Elsewhere;
 pub(crate) use digest::Digest;
 
 /// Largest message that containerd sends and takes.
@@ -63,6 +65,7 @@ pub(crate) struct ContentConfig {
 /// containerd's content store. Connects when it is first needed, and again when it has to.
 #[derive(Debug, Clone)]
 pub(crate) struct Content {
+    channel: Channel,
     client: ContentClient<Channel>,
     leases: LeasesClient<Channel>,
     config: Arc<ContentConfig>,
@@ -128,9 +131,10 @@ impl Content {
             Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
         Self {
             leases: LeasesClient::new(channel.clone()),
-            client: ContentClient::new(channel)
+            client: ContentClient::new(channel.clone())
                 .max_decoding_message_size(MESSAGE_MAX)
                 .max_encoding_message_size(MESSAGE_MAX),
+            channel,
             config: Arc::new(config),
             tasks,
         }
@@ -226,19 +230,23 @@ impl Content {
 
     /// Says whose answer it is; for one that does not come, where it was asked.
     fn explain(&self, attempt: &str, status: Status) -> Status {
+        self.explain_as(attempt, "content store", status)
+    }
+
+    fn explain_as(&self, attempt: &str, service: &str, status: Status) -> Status {
         use std::error::Error as _;
         let address = self.config.address.display();
         let text = match status.source() {
             // Only what did not come from the other side has a cause.
             Some(_) => {
                 let text = format!(
-                    "{attempt} containerd's content store: {address} cannot be reached ({}); \
+                    "{attempt} containerd's {service}: {address} cannot be reached ({}); \
                      `containerd.address` in layerd's configuration names it",
                     crate::with_causes(&status)
                 );
                 return Status::unavailable(text);
             }
-            None => format!("{attempt} containerd's content store: {}", status.message()),
+            None => format!("{attempt} containerd's {service}: {}", status.message()),
         };
         Status::new(status.code(), text)
     }

@@ -73,8 +73,22 @@ impl Containerd {
     /// With its log, if it does not come up; if it is not installed.
     #[must_use]
     pub fn start_unpacking(version: Version, dir: &Path, snapshotter: &Path) -> Self {
+        Self::start_unpacking_with(version, dir, snapshotter, "")
+    }
+
+    /// As [`start_unpacking`](Self::start_unpacking), with `more` at the end of its configuration.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up; if it is not installed.
+    #[must_use]
+    pub fn start_unpacking_with(
+        version: Version,
+        dir: &Path,
+        snapshotter: &Path,
+        more: &str,
+    ) -> Self {
         let extra = Extra {
-            configuration: differ(snapshotter),
+            configuration: differ(snapshotter) + more,
             ..Extra::default()
         };
         Self::begin(version, dir, snapshotter, &extra, DIFFER)

@@ -228,7 +228,7 @@ fn without_containerds_directory(version: Version) {
     world.finish();
 }
 
-/// The differ is asked for all snapshotters, and answers for its own.
+/// The differ is asked for all snapshotters, answers for its own, and says so in its log.
 fn overlayfs_is_left_to_containerd(version: Version) {
     let world = World::new(version, "");
     let image = world.image(&image::corpus());
@@ -237,6 +237,8 @@ fn overlayfs_is_left_to_containerd(version: Version) {
         world.assert_tree(&image, "overlayfs");
     }
     assert_eq!(moved(&world.daemon), (0, 0));
+    let log = world.daemon.log();
+    assert!(log.contains("left a layer to the next differ"), "{log}");
     world.remove_image();
     world.finish();
 }

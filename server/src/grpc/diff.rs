@@ -2,8 +2,11 @@
 //!
 //! UNIMPLEMENTED is not a failure here: containerd then asks its next differ. So everything that
 //! layerd leaves to others is found out before anything is changed, and only that gets this code.
+//! Clients are not told why, so the log is. Layers of its own snapshots that it cannot read are
+//! passed on by layerd itself (`content/differ.rs`), since not all of containerd asks a second differ.
 
 use layerd_engine::Active;
+use layerd_engine::Changes;
 use layerd_engine::layers::apply::{Blob as BlobFacts, Compression};
 use layerd_engine::layers::diff::Packing;
 use layerd_mounts::Mount;
@@ -14,13 +17,13 @@ use layerd_proto::containerd::services::diff::v1::{
 use layerd_proto::containerd::types;
 use layerd_store::BadInput;
 use tokio::sync::mpsc;
-use tonic::{Request, Response, Status};
-use tracing::debug;
+use tonic::{Code, Request, Response, Status};
+use tracing::info;
 
 use super::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
 use super::status;
 use super::unpack::{Layer, Unpacker};
-use crate::content::{Blob, Caller, Content, Digest};
+use crate::content::{Blob, Caller, Content, Digest, Elsewhere};
 
 /// The archive of a layer, not compressed.
 const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -29,8 +32,17 @@ const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 pub(crate) struct Service {
     unpacker: Unpacker,
     content: Content,
+    elsewhere: Elsewhere,
     /// Whether layerd unpacks at all.
     enabled: bool,
+}
+
+/// What becomes of a layer.
+enum Accepted {
+    /// It is unpacked here.
+    Ours(Active, Compression),
+    /// It goes to a snapshot of ours, but another differ must unpack it.
+    Passed(Active, String),
 }
 
 impl Service {
@@ -38,6 +50,7 @@ impl Service {
         Self {
             unpacker,
             content,
+            elsewhere: Elsewhere::default(),
             enabled,
         }
     }
@@ -50,7 +63,13 @@ impl Diff for Service {
         request: Request<ApplyRequest>,
     ) -> Result<Response<ApplyResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        let (active, compression) = self.accept(&request)?;
+        let (active, compression) = match self.accept(&request).map_err(declined)? {
+            Accepted::Ours(active, compression) => (active, compression),
+            Accepted::Passed(active, why) => {
+                let caller = Caller::of(&metadata, active.key());
+                return self.pass(&caller, &active, request, why).await;
+            }
+        };
         let caller = Caller::of(&metadata, active.key());
         let (digest, blob) = facts(request.diff.unwrap_or_default())?;
         let _place = self.unpacker.place().await?;
@@ -78,11 +97,7 @@ impl Diff for Service {
 
     async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        self.check_enabled()?;
-        let (media_type, packing) = packing(&request.media_type)?;
-        let (left, right) = (mounts(request.left)?, mounts(request.right)?);
-        let changes = self.unpacker.parts.engine.changes_between(&left, &right);
-        let changes = changes.map_err(|error| status::of(&error))?;
+        let (media_type, packing, changes) = self.accept_diff(&request).map_err(declined)?;
         let epoch = request.source_date_epoch.map(|time| time.seconds);
         let caller = Caller::of(&metadata, changes.key());
         let _place = self.unpacker.place().await?;
@@ -114,35 +129,82 @@ impl Service {
             return Ok(());
         }
         let text = "`unpack.enabled = false` in layerd's configuration leaves it to others";
-        // Clients of the transfer service are not told.
-        debug!("asked to work on a layer; {text}");
         Err(Status::unimplemented(text))
     }
 
+    fn accept_diff(
+        &self,
+        request: &DiffRequest,
+    ) -> Result<(&'static str, Packing, Changes), Status> {
+        self.check_enabled()?;
+        let (media_type, packing) = packing(&request.media_type)?;
+        let (left, right) = (
+            mounts(request.left.clone())?,
+            mounts(request.right.clone())?,
+        );
+        let changes = self.unpacker.parts.engine.changes_between(&left, &right);
+        let changes = changes.map_err(|error| status::of(&error))?;
+        Ok((media_type, packing, changes))
+    }
+
+    /// Has another differ of containerd's unpack a layer into a snapshot of ours.
+    async fn pass(
+        &self,
+        caller: &Caller,
+        active: &Active,
+        request: ApplyRequest,
+        why: String,
+    ) -> Result<Response<ApplyResponse>, Status> {
+        // They write to the layer as well.
+        self.unpacker.parts.engine.left_to_others(active);
+        let Some(_asking) = self.elsewhere.ask(active.key()) else {
+            return Err(Status::unimplemented(why));
+        };
+        info!(
+            key = active.key().as_str(),
+            why, "another differ of containerd's is asked"
+        );
+        let answer = self.content.apply_elsewhere(caller, request).await;
+        match answer {
+            // Its own client may know one.
+            Err(status) if matches!(status.code(), Code::Unavailable | Code::Unimplemented) => {
+                Err(declined(Status::unimplemented(format!(
+                    "{why}; {}",
+                    status.message()
+                ))))
+            }
+            other => other.map(Response::new),
+        }
+    }
+
     /// Finds out where a layer is to go and how it is compressed, or that it is for others.
-    fn accept(&self, request: &ApplyRequest) -> Result<(Active, Compression), Status> {
+    fn accept(&self, request: &ApplyRequest) -> Result<Accepted, Status> {
         let engine = &self.unpacker.parts.engine;
         self.check_enabled()?;
         let mounts = mounts(request.mounts.clone())?;
         let active = engine.active_of(&mounts);
         let active = active.map_err(|error| status::of(&error))?;
-        let left_to_others = |why: String| {
-            // They write to the layer as well.
-            engine.left_to_others(&active);
-            Status::unimplemented(why)
-        };
         if let Some(processor) = request.payloads.keys().next() {
-            let text = format!("layers with payloads, such as for {processor:?}, are not unpacked");
-            return Err(left_to_others(text));
+            let why = format!("layers with payloads, such as for {processor:?}, are not unpacked");
+            return Ok(Accepted::Passed(active, why));
         }
         let media_type = request.diff.as_ref().map_or("", |diff| &diff.media_type);
-        let compression = compression(media_type).ok_or_else(|| {
-            left_to_others(format!(
-                "layers of media type {media_type:?} are not unpacked"
-            ))
-        })?;
-        Ok((active, compression))
+        Ok(match compression(media_type) {
+            Some(compression) => Accepted::Ours(active, compression),
+            None => {
+                let why = format!("layers of media type {media_type:?} are not unpacked");
+                Accepted::Passed(active, why)
+            }
+        })
     }
+}
+
+/// Notes why a layer is left to containerd's next differ: containerd tells its clients nothing.
+fn declined(status: Status) -> Status {
+    if status.code() == Code::Unimplemented {
+        info!(why = status.message(), "left a layer to the next differ");
+    }
+    status
 }
 
 /// How layers of a media type are compressed, as containerd takes it: where a type says that they

@@ -446,3 +446,40 @@ fn what_was_removed_while_it_was_read_is_no_layer() {
     assert_eq!(gone.kind(), ErrorKind::Missing, "{gone:?}");
     assert!(Path::new(&rig.dir.path().join("root/t")).exists());
 }
+
+/// Its mounts have the mapping, and its layer the container's ids.
+#[test]
+fn root_a_layer_of_an_id_mapped_snapshot_has_the_containers_ids() {
+    let rig = rig(Durability::Metadata);
+    rig.create("base", Kind::Active, None);
+    rig.commit("base", "parent").unwrap();
+    let left = rig.create("view", Kind::View, Some("parent"));
+    let mapping = |host: &str| format!("0:{host}:65536");
+    let labels = [
+        ("uidmapping", mapping("100000")),
+        ("gidmapping", mapping("200000")),
+    ];
+    let labels = labels.map(|(name, map)| (format!("containerd.io/snapshot/{name}"), map));
+    let create = Create {
+        key: key("mapped"),
+        kind: Kind::Active,
+        parent: Some(key("parent")),
+        labels: Labels::parse(labels.into()).unwrap(),
+    };
+    let right = rig.engine.create(create).unwrap();
+    let file = rig.path("mapped").join("file");
+    fs::write(&file, "").unwrap();
+    std::os::unix::fs::chown(&file, Some(100_005), Some(200_006)).unwrap();
+    let changes = rig.engine.changes_between(&left, &right).unwrap();
+    let pack = Pack {
+        packing: Packing::None,
+        source_date_epoch: None,
+        progress: &Silent,
+    };
+    let mut layer = Vec::new();
+    rig.engine.diff(&changes, &pack, &mut layer).unwrap();
+    let mut reader = layerd_layers::tar::Reader::new(&layer[..]);
+    let entry = reader.next_entry().unwrap().unwrap();
+    assert_eq!((entry.path, entry.uid, entry.gid), (b"file".to_vec(), 5, 6));
+    assert!(reader.next_entry().unwrap().is_none());
+}
