@@ -1,6 +1,7 @@
 //! Where we differ on purpose from what containerd makes when it writes straight into an upper
 //! directory: its result depends there on the moment, or is an accident of how it goes about it, or
 //! is not what the image specification says. One case each, with both results.
+#![allow(clippy::too_many_lines, reason = "tables of cases")]
 
 use super::archive::{Form, Map, Member, Sparse};
 use super::sides::Said;
