@@ -43,12 +43,22 @@ impl Scratch {
     /// If xfs or loop devices cannot be had.
     #[must_use]
     pub fn on_xfs(mebibytes: u64) -> Self {
+        Self::on("xfs", mebibytes)
+    }
+
+    /// As [`on_xfs`](Self::on_xfs), on a file system that mkfs knows by this name.
+    ///
+    /// # Panics
+    /// If it or loop devices cannot be had.
+    #[must_use]
+    pub fn on(filesystem: &str, mebibytes: u64) -> Self {
         let scratch = Self::new();
-        let image = scratch.path().join("xfs.image");
+        let image = scratch.path().join("disk.image");
         let file = std::fs::File::create(&image).expect("the image can be made");
         file.set_len(mebibytes << 20).expect("the image is sparse");
         let disk = scratch.dir("disk");
-        process::output(Command::new("mkfs.xfs").arg("-q").arg(&image));
+        let mkfs = format!("mkfs.{filesystem}");
+        process::output(Command::new(mkfs).arg("-q").arg(&image));
         process::output(
             Command::new("mount")
                 .args(["-o", "loop"])

@@ -12,6 +12,8 @@ mod backup;
 mod brake;
 #[path = "recovery/faults.rs"]
 mod faults;
+#[path = "recovery/full.rs"]
+mod full;
 #[path = "recovery/lost.rs"]
 mod lost;
 #[path = "recovery/older.rs"]

@@ -97,6 +97,8 @@ pub(crate) struct Batches {
     shared: Arc<Shared>,
     options: Options,
     rebuild_after: Instant,
+    /// Whether the write that failed last gave the reserve free.
+    is_released: bool,
 }
 
 impl Batches {
@@ -114,6 +116,7 @@ impl Batches {
             shared,
             options,
             rebuild_after: Instant::now(),
+            is_released: false,
         })
     }
 
@@ -174,7 +177,7 @@ impl Batches {
             draft.take(request);
         }
         let begun = Instant::now();
-        let written = self.write(mem::take(&mut draft.rows), draft.after_files);
+        let written = self.write(&mut draft);
         if matches!(written, Ok(Some(_))) {
             histogram!("layerd_commit_seconds").record(begun.elapsed());
             if draft.after_files && draft.is_one_journal {
@@ -191,27 +194,43 @@ impl Batches {
         ready.extend(answers.map(|answer| (answer, written.clone())));
     }
 
-    /// Answers the number of the commit, if there was anything to commit.
-    fn write(&mut self, rows: Rows, after_files: bool) -> Result<Option<u64>, Error> {
+    /// Answers the number of the commit, if there was anything to commit. Where there is no space for
+    /// it, and it is more than new records, it is tried once more on the space that is kept.
+    fn write(&mut self, draft: &mut Draft) -> Result<Option<u64>, Error> {
+        let rows = mem::take(&mut draft.rows);
         let ids_ran_out = self.shared.next_id.load(Ordering::Acquire)
             > self.shared.ids_below.load(Ordering::Acquire);
         if rows.is_empty() && !ids_ran_out && self.database.is_some() {
             return Ok(None);
         }
+        let again = draft.frees.then(|| rows.clone());
+        let mut written = self.try_to_commit(rows, draft);
+        if let (Some(rows), Err(error)) = (again, &written)
+            && error.is_full()
+            && self.is_released
+            && !self.shared.has_hung()
+        {
+            self.rebuild_after = Instant::now();
+            written = self.try_to_commit(rows, draft);
+        }
+        written.map(Some)
+    }
+
+    fn try_to_commit(&mut self, rows: Rows, draft: &Draft) -> Result<u64, Error> {
         let begun = Instant::now();
-        let written = self.commit(rows, ID_RESERVE, after_files);
+        let written = self.commit(rows, ID_RESERVE, draft.after_files);
+        self.is_released = false;
         if let Err(error) = &written {
             error!(
                 error = error as &dyn std::error::Error,
                 "the database failed"
             );
             self.shared.failed.store(true, Ordering::Release);
+            // Before it is closed, which may take space too.
+            self.is_released = error.is_full() && draft.frees && self.space.release();
             self.close(LIMIT.saturating_sub(begun.elapsed()));
-            if is_full(error) {
-                self.space.release();
-            }
         }
-        written.map(Some)
+        written
     }
 
     /// sled writes once more when it is dropped, and after a failed write it may panic or hang over
@@ -235,6 +254,15 @@ impl Batches {
 
     fn commit(&mut self, rows: Rows, reserve: u64, after_files: bool) -> Result<u64, Error> {
         let below = self.shared.next_id.load(Ordering::Acquire) + reserve;
+        // sled does not survive a log write for which there is no space.
+        if self
+            .database
+            .as_ref()
+            .is_none_or(Database::is_about_to_turn)
+            && self.space.look()
+        {
+            self.space.release();
+        }
         if self.database.is_none() {
             self.database = Some(self.rebuild(below)?);
         }
@@ -281,7 +309,12 @@ impl Batches {
         }
         let mut view = View::clone(&self.shared.view.load());
         let last = self.commit(Rows::new(), 0, false);
-        let finish = |database: &mut Database| database.finish();
+        // On a full disk it stays in the journal.
+        let is_low = self.space.look();
+        let finish = |database: &mut Database| match is_low {
+            true => database.seal(),
+            false => database.finish(),
+        };
         let finished = self.database.as_mut().map_or(Ok(()), finish);
         match last.and_then(|sequence| finished.map(|()| sequence)) {
             Ok(sequence) => {
@@ -298,16 +331,6 @@ impl Batches {
         }
         self.close(LIMIT);
     }
-}
-
-fn is_full(error: &Error) -> bool {
-    let Error::Write { cause } = error else {
-        return false;
-    };
-    matches!(
-        cause.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }
 
 /// The database is not to be had.
@@ -335,6 +358,8 @@ struct Draft {
     /// Whether a request relies on files, and whether these become durable with the records.
     after_files: bool,
     is_one_journal: bool,
+    /// Whether a request is more than a new record: the reserve is kept for those.
+    frees: bool,
     answers: Vec<Answer>,
 }
 
@@ -346,6 +371,7 @@ impl Draft {
             bytes: 0,
             after_files: false,
             is_one_journal,
+            frees: false,
             answers: Vec::new(),
         }
     }
@@ -353,6 +379,7 @@ impl Draft {
     fn take(&mut self, request: Request) {
         let needs_files = request.class.needs_barrier();
         self.after_files |= needs_files;
+        self.frees |= !request.class.needs_space();
         request.enter(if needs_files && self.is_one_journal {
             TOGETHER
         } else {

@@ -71,10 +71,20 @@ impl Database {
         Ok(self.journal.last())
     }
 
+    /// Whether sled may have to take a half of the journal in with the next commit.
+    pub(crate) fn is_about_to_turn(&self) -> bool {
+        self.journal.is_half_nearly_full()
+    }
+
+    /// Makes sure that the next opening can tell exactly whether it is all there.
+    pub(crate) fn seal(&self) -> Result<(), Error> {
+        self.journal.seal().map_err(write_error)
+    }
+
     /// Has sled take in everything, so that the next opening has little to read, and seals it.
     pub(crate) fn finish(&mut self) -> Result<(), Error> {
         self.take_in(self.journal.last())?;
-        self.journal.seal().map_err(write_error)
+        self.seal()
     }
 
     /// Closes it; answers whether that ended within the limit.

@@ -218,3 +218,16 @@ pub enum Error {
     )]
     NotDurable,
 }
+
+impl Error {
+    /// Whether the disk, or a quota, is full.
+    pub(crate) fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Self::Write { cause } | Self::Io { cause, .. } => {
+                matches!(cause.kind(), StorageFull | QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
+}

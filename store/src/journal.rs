@@ -347,6 +347,11 @@ impl Journal {
         self.at + body.size() <= HALF
     }
 
+    /// Whether a commit of the usual size limit may find no room.
+    pub(crate) fn is_half_nearly_full(&self) -> bool {
+        self.at + HALF / 4 > HALF
+    }
+
     /// Device number of the file system that it is on.
     pub(crate) fn device(&self) -> u64 {
         self.device

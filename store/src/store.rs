@@ -1,15 +1,13 @@
 //! The store: what callers use.
 
 mod age;
+mod opening;
 mod volumes;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::mem;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,9 +27,7 @@ use crate::space::Space;
 use crate::state::{self, Checked, Commit, Create};
 use crate::view::View;
 use crate::writer::Writer;
-
-/// Newest layout of the store's folder that this program knows.
-const FORMAT: u32 = 1;
+use opening::{above, check_format, open_database, open_folder, write_format};
 
 /// Makes everything durable that records written after it rely on.
 pub(crate) type Barrier =
@@ -102,10 +98,10 @@ impl Store {
     /// [`Error::Io`] says which file could not be used.
     pub fn open(folder: &Path, options: Options) -> Result<Self, Error> {
         let lock = open_folder(folder)?;
-        let space = Space::new(folder);
+        let mut space = Space::new(folder);
         let has_format = check_format(folder)?;
         let fresh = !has_format && !Db::exists(folder) && export::list(folder)?.is_empty();
-        let mut opened = Db::open(folder, fresh)?;
+        let mut opened = open_database(folder, fresh, &mut space)?;
         if !has_format {
             write_format(folder)?;
         }
@@ -467,24 +463,6 @@ impl Drop for Held {
     }
 }
 
-/// How far the records may lag behind what is on disk. What bears a higher number did not get it
-/// from layerd, and is not reached in the life of a disk.
-const LAG_MAX: u64 = 1 << 32;
-
-/// The first id above all that were handed out and all that are taken.
-fn above(ids_below: u64, taken: &[u64]) -> u64 {
-    let limit = ids_below.saturating_add(LAG_MAX);
-    let plausible = taken.iter().filter(|id| **id < limit);
-    plausible.fold(ids_below, |below, id| below.max(id + 1))
-}
-
-fn open_folder(folder: &Path) -> Result<Lock, Error> {
-    let mut private = fs::DirBuilder::new();
-    let made = private.recursive(true).mode(0o700).create(folder);
-    made.map_err(io_error("create", folder))?;
-    Lock::take(folder)
-}
-
 /// A snapshot being made: its key and id are taken.
 #[derive(Debug)]
 pub struct Claim {
@@ -525,38 +503,4 @@ impl Drop for Claim {
 /// The map is whole even if a holder panicked: each use is one insert, remove or read.
 fn lock_claims(shared: &Shared) -> MutexGuard<'_, BTreeMap<Key, LayerId>> {
     shared.claims.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether the folder has a format this program knows; `false` if it has none yet.
-fn check_format(folder: &Path) -> Result<bool, Error> {
-    let path = format_file(folder);
-    let found = match fs::read_to_string(&path) {
-        Ok(found) => found.trim().to_owned(),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(cause) => return Err(io_error("read", &path)(cause)),
-    };
-    match found.parse::<u32>() {
-        Ok(FORMAT) => Ok(true),
-        _ => Err(Error::Newer {
-            path,
-            found,
-            known: FORMAT,
-        }),
-    }
-}
-
-fn write_format(folder: &Path) -> Result<(), Error> {
-    let (path, temporary) = (format_file(folder), folder.join("format.new"));
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        writeln!(file, "{FORMAT}")?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        File::open(folder)?.sync_all()
-    };
-    write().map_err(io_error("write", &path))
-}
-
-fn format_file(folder: &Path) -> PathBuf {
-    folder.join("format")
 }

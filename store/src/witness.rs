@@ -1,9 +1,14 @@
 //! The number of the last commit, outside the database.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+use crate::folder::{create_in_place, is_copied_on_write};
+
+/// Bytes of the file: btrfs keeps a shorter one where it cannot be written in place.
+const SIZE: usize = 4096;
 
 /// The number of the last commit, in a file of its own.
 ///
@@ -19,13 +24,10 @@ pub(crate) struct Witness {
 impl Witness {
     /// A file that is cut or garbled says nothing; it is not what the data depends on.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let mut options = File::options();
-        let file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let file = match File::options().read(true).write(true).open(path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => create(path, &[])?,
+            file => in_place(path, file?),
+        };
         let mut bytes = [0; 12];
         let read = file.read_exact_at(&mut bytes, 0);
         let (number, crc) = bytes.split_at(8);
@@ -39,4 +41,29 @@ impl Witness {
         let crc = crc32fast::hash(&number).to_le_bytes();
         self.file.write_all_at(&[&number[..], &crc].concat(), 0)
     }
+}
+
+/// A file that a full disk keeps from being written is replaced, if there is space for another.
+fn in_place(path: &Path, file: File) -> File {
+    if !is_copied_on_write(&file).unwrap_or(false) {
+        return file;
+    }
+    let temporary = path.with_extension("new");
+    let replaced = fs::read(path).and_then(|bytes| {
+        let _ = fs::remove_file(&temporary);
+        let new = create(&temporary, &bytes)?;
+        fs::rename(&temporary, path).map(|()| new)
+    });
+    replaced.unwrap_or(file)
+}
+
+/// Durable but for its name.
+fn create(path: &Path, begin: &[u8]) -> io::Result<File> {
+    let mut bytes = [0; SIZE];
+    let length = begin.len().min(SIZE);
+    bytes[..length].copy_from_slice(&begin[..length]);
+    let file = create_in_place(path)?;
+    file.write_all_at(&bytes, 0)?;
+    file.sync_all()?;
+    Ok(file)
 }

@@ -1,0 +1,82 @@
+//! What opening a store does to its folder.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::db::{Db, Opened};
+use crate::error::Error;
+use crate::folder::io_error;
+use crate::lock::Lock;
+use crate::space::Space;
+
+/// Newest layout of the store's folder that this program knows.
+const FORMAT: u32 = 1;
+
+/// Opens the database, on a full disk with the help of the space that is kept for that.
+pub(super) fn open_database(
+    folder: &Path,
+    fresh: bool,
+    space: &mut Space,
+) -> Result<Opened, Error> {
+    let kept = space.kept();
+    let mut opened = Db::open(folder, fresh);
+    while opened.as_ref().is_err_and(Error::is_full) && space.lend() {
+        opened = Db::open(folder, fresh);
+    }
+    space.take_back(kept);
+    opened
+}
+
+/// How far the records may lag behind what is on disk. What bears a higher number did not get it
+/// from layerd, and is not reached in the life of a disk.
+const LAG_MAX: u64 = 1 << 32;
+
+/// The first id above all that were handed out and all that are taken.
+pub(super) fn above(ids_below: u64, taken: &[u64]) -> u64 {
+    let limit = ids_below.saturating_add(LAG_MAX);
+    let plausible = taken.iter().filter(|id| **id < limit);
+    plausible.fold(ids_below, |below, id| below.max(id + 1))
+}
+
+pub(super) fn open_folder(folder: &Path) -> Result<Lock, Error> {
+    let mut private = fs::DirBuilder::new();
+    let made = private.recursive(true).mode(0o700).create(folder);
+    made.map_err(io_error("create", folder))?;
+    Lock::take(folder)
+}
+
+/// Whether the folder has a format this program knows; `false` if it has none yet.
+pub(super) fn check_format(folder: &Path) -> Result<bool, Error> {
+    let path = format_file(folder);
+    let found = match fs::read_to_string(&path) {
+        Ok(found) => found.trim().to_owned(),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(cause) => return Err(io_error("read", &path)(cause)),
+    };
+    match found.parse::<u32>() {
+        Ok(FORMAT) => Ok(true),
+        _ => Err(Error::Newer {
+            path,
+            found,
+            known: FORMAT,
+        }),
+    }
+}
+
+pub(super) fn write_format(folder: &Path) -> Result<(), Error> {
+    let (path, temporary) = (format_file(folder), folder.join("format.new"));
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        writeln!(file, "{FORMAT}")?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(io_error("write", &path))
+}
+
+fn format_file(folder: &Path) -> PathBuf {
+    folder.join("format")
+}
