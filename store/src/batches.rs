@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use crate::apart::within;
 use crate::codec;
-use crate::database::{Database, LIMIT};
+use crate::database::{Database, LIMIT, write_error};
 use crate::db::{Db, Opened};
 use crate::error::Error;
 use crate::folder::io_error;
@@ -97,6 +97,8 @@ pub(crate) struct Batches {
     shared: Arc<Shared>,
     options: Options,
     rebuild_after: Instant,
+    /// Why the last write failed.
+    last_failure: io::ErrorKind,
     /// Whether the write that failed last gave the reserve free.
     is_released: bool,
 }
@@ -116,6 +118,7 @@ impl Batches {
             shared,
             options,
             rebuild_after: Instant::now(),
+            last_failure: io::ErrorKind::Other,
             is_released: false,
         })
     }
@@ -226,6 +229,10 @@ impl Batches {
                 "the database failed"
             );
             self.shared.failed.store(true, Ordering::Release);
+            self.last_failure = match error.is_full() {
+                true => io::ErrorKind::StorageFull,
+                false => io::ErrorKind::Other,
+            };
             // Before it is closed, which may take space too.
             self.is_released = error.is_full() && draft.frees && self.space.release();
             self.close(LIMIT.saturating_sub(begun.elapsed()));
@@ -278,9 +285,8 @@ impl Batches {
     fn rebuild(&mut self, ids_below: u64) -> Result<Database, Error> {
         let now = Instant::now();
         if now < self.rebuild_after {
-            return Err(gone(
-                "an earlier write failed; the next try is due in a second",
-            ));
+            let why = "an earlier write failed; the next try is due in a second";
+            return Err(write_error(io::Error::new(self.last_failure, why)));
         }
         if self.shared.has_hung() {
             return Err(gone("the database hangs; layerd must be started anew"));
