@@ -11,6 +11,7 @@ use layerd_integration::{Containerd, Daemon, Scratch, Snapshots, Tree, Version};
 use layerd_proto::containerd::services::diff::v1::diff_client::DiffClient;
 use layerd_proto::containerd::services::diff::v1::{ApplyRequest, DiffRequest};
 use layerd_proto::containerd::types::{Descriptor, Mount};
+use nix::mount::{MsFlags, mount, umount};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tonic::Request;
@@ -172,6 +173,38 @@ fn root_layers_are_made_in_every_form() {
         "blobs are kept by their leases"
     );
     world.daemon.stop();
+}
+
+/// What overlayfs alone understands is left to containerd's differ, which mounts it.
+#[test]
+fn root_a_directory_that_was_renamed_with_redirect_dir_is_in_the_layer() {
+    let world = World::new();
+    let below = world.daemon.root().join("l/1/old");
+    std::fs::create_dir(&below).unwrap();
+    std::fs::write(below.join("file"), "content").unwrap();
+    let target = world.scratch.dir("m");
+    let options = format!("{},redirect_dir=on", world.right[0].options.join(","));
+    let (kind, flags) = (Some("overlay"), MsFlags::empty());
+    mount(kind, &target, kind, flags, Some(&*options)).unwrap();
+    std::fs::rename(target.join("old"), target.join("new")).unwrap();
+    umount(&target).unwrap();
+    let mut request = world.request("application/vnd.oci.image.layer.v1.tar");
+    let root = ("containerd.io/gc.root".to_owned(), "test".to_owned());
+    request.get_mut().labels.extend([root]);
+    let made = world.runtime.block_on(async {
+        let mut client = DiffClient::new(channel(world.containerd.socket().to_owned()));
+        client.diff(request).await
+    });
+    let diff = made.unwrap().into_inner().diff.unwrap();
+    let archive = world.scratch.path().join("archive");
+    world.get(&diff, "cat", &archive);
+    let names = output(Command::new("tar").arg("-tf").arg(&archive));
+    for name in ["new/file", ".wh.old"] {
+        assert!(names.lines().any(|line| line == name), "no {name}: {names}");
+    }
+    assert_eq!(moved(&world.daemon), (0, 0));
+    let log = world.daemon.log();
+    assert!(log.contains("redirect_dir"), "{log}");
 }
 
 /// A client that goes while a layer is made leaves nothing of it with containerd.

@@ -264,6 +264,16 @@ pub enum Error {
         #[source]
         cause: layerd_layers::Error,
     },
+    /// A layer that only a mount can show: directories that were renamed with redirect_dir, or files
+    /// without their content (metacopy).
+    #[error("make a layer of what snapshot {key:?} changed without a mount", key = key.as_str())]
+    NeedsMount {
+        /// The snapshot.
+        key: Key,
+        /// What there is.
+        #[source]
+        cause: layerd_layers::Error,
+    },
     /// An archive holds more than the disk can take.
     #[error(
         "the archive has more than {limit} {what}, which is what the disk takes as long as \
@@ -387,7 +397,7 @@ impl Error {
             Self::Copy { cause, .. } | Self::Unpack { cause, .. } | Self::Pack { cause, .. } => {
                 copy_kind(cause)
             }
-            Self::Foreign { .. } => ErrorKind::Unsupported,
+            Self::Foreign { .. } | Self::NeedsMount { .. } => ErrorKind::Unsupported,
             Self::BeingUnpacked { .. } | Self::HalfUnpacked { .. } | Self::NotRebased { .. } => {
                 ErrorKind::Refused
             }

@@ -101,6 +101,7 @@ impl Diff for Service {
         let epoch = request.source_date_epoch.map(|time| time.seconds);
         let caller = Caller::of(&metadata, changes.key());
         let _place = self.unpacker.place().await?;
+        let is_named = !request.r#ref.is_empty();
         let mut ingest = self.content.ingest(caller, request.r#ref).await?;
         let (sender, mut pieces) = mpsc::channel(CHUNKS_WAITING);
         let out = ChunkWriter::new(sender, |piece| piece);
@@ -114,7 +115,7 @@ impl Diff for Service {
         let (diffed, uploaded) = tokio::join!(work, upload);
         // Where the upload failed, so did the work, for want of a reader.
         let ingest = uploaded?;
-        let diffed = diffed?;
+        let diffed = diffed.map_err(|status| for_others(status, is_named))?;
         let (blob, diff_id) = (Digest(diffed.sha256), Digest(diffed.diff_id));
         ingest.commit(blob, diff_id, request.labels).await?;
         Ok(Response::new(DiffResponse {
@@ -196,6 +197,15 @@ impl Service {
                 Accepted::Passed(active, why)
             }
         })
+    }
+}
+
+/// What is found out while a layer is made is left to the next differ as well; but not if that one
+/// would write to the ingestion of the same name, which is being dropped meanwhile.
+fn for_others(status: Status, is_named: bool) -> Status {
+    match status.code() {
+        Code::Unimplemented if is_named => Status::failed_precondition(status.message()),
+        _ => declined(status),
     }
 }
 

@@ -99,8 +99,8 @@ impl Engine {
     /// each file is as it was when it was read.
     ///
     /// # Errors
-    /// `Missing` if the snapshot was removed before the end; `Refused` if what it holds cannot be
-    /// a layer, `Internal` if it cannot be read or `out` fails. What was written by then is no
+    /// `Missing` if the snapshot was removed before the end; `Unsupported` if only a mount can show
+    /// what it holds; `Refused` if that cannot be a layer, `Internal` if it cannot be read or `out` fails. What was written by then is no
     /// layer.
     ///
     /// # Cancellation
@@ -136,7 +136,7 @@ impl Engine {
         let diffed = diff::diff(layers[0], &layers[1..], &options, out);
         // The reaper may have been faster than who read.
         self.check_there(record.id, &record.key)?;
-        let diffed = diffed.map_err(|cause| self.not_packed(&record.key, cause))?;
+        let diffed = diffed.map_err(|cause| self.not_packed(&record.key, cause, ids.is_some()))?;
         self.unpacks.count_diff();
         if let Some(first) = &diffed.first_left_out {
             warn!(
@@ -157,8 +157,14 @@ impl Engine {
         }
     }
 
-    fn not_packed(&self, key: &Key, cause: layerd_layers::Error) -> Error {
+    /// Whoever mounts the snapshot can make a layer of what overlayfs alone understands; but not of
+    /// one that is id-mapped, whose mount shows other owners than its parent's.
+    fn not_packed(&self, key: &Key, cause: layerd_layers::Error, mapped: bool) -> Error {
         match cause {
+            layerd_layers::Error::Feature { .. } if !mapped => Error::NeedsMount {
+                key: key.clone(),
+                cause,
+            },
             layerd_layers::Error::Stopped if self.backlog.is_stopping() => Error::Stopping,
             cause => Error::Pack {
                 key: key.clone(),
