@@ -10,7 +10,7 @@ export CARGO_TERM_COLOR ?= auto
 # Tests that mount have names that begin with root_, or lie in a module of such a name.
 root_tests := test(/(^|::)root_/)
 # Those that drive other people's programs.
-peers_tests := package(layerd-integration) & binary(/^(clients|containerd|docker|mount_grammar|conformance|odd_archives|volumes|package|visible)$$/) | (package(layerd-bench) & binary(peers))
+peers_tests := package(layerd-integration) & binary(/^(clients|containerd|docker|mount_grammar|conformance|odd_archives|volumes|package|visible|vm)$$/) | (package(layerd-bench) & binary(peers))
 # Mounts of the tests, whatever becomes of them, are gone with the namespace.
 own_mounts := unshare --mount --propagation private --
 nextest := cargo nextest run --workspace --locked
@@ -74,7 +74,11 @@ test-peers: as-root peers tools build ## Run containerd's suite and the real cli
 
 .PHONY: test-crash
 test-crash: as-root peers tools build ## Crash layerd at every call, write and error there is (as root; an hour and a half)
-	$(own_mounts) $(nextest) --ignore-default-filter --no-capture -E 'test(/(^|::)root_full_/)'
+	$(own_mounts) $(nextest) --ignore-default-filter --no-capture -E 'test(/(^|::)root_full_/) - binary(vm)'
+
+.PHONY: test-vm
+test-vm: as-root peers tools build ## Run tests on the kernels of Debian 12, 13 and the next, emulated (as root; an hour)
+	$(own_mounts) $(nextest) --ignore-default-filter --no-capture -E 'package(layerd-integration) & binary(vm) & test(/(^|::)root_full_/)'
 
 .PHONY: soak
 soak: as-root tools build ## Let 64 clients loose on a daemon that is ended again and again, SOAK_SECONDS=1800 (as root)

@@ -1,8 +1,9 @@
 #!/bin/bash
 # Installs what the end-to-end tests drive: Debian packages of this machine's own release
-# (packages.txt here, in conformance/, crash/ and mounts/layers/), and under target/peers/ the containerd, Docker and
+# (packages.txt here, in conformance/, crash/, vm/ and mounts/layers/), and under target/peers/ the containerd, Docker and
 # Prometheus versions the tests name. Those come from other Debian releases, so they are only unpacked
-# there, never installed; and three releases of Debian as directory trees. Run as root.
+# there, never installed; three kernels and a qemu to boot them (vm/fetch.sh); and three releases of Debian
+# as directory trees. Run as root.
 #
 # Which archive: the one this machine's apt is set up to use, whatever suites it lists itself.
 # A second run finds everything in place and asks nobody.
@@ -33,7 +34,7 @@ die() {
 # What the lists name and is not installed.
 missing_packages() {
     local name
-    grep -hv '^#' "$here"/packages.txt "$here"/../{conformance,crash}/packages.txt "$here"/../../mounts/layers/packages.txt | sort -u | while read -r name; do
+    grep -hv '^#' "$here"/packages.txt "$here"/../{conformance,crash,vm}/packages.txt "$here"/../../mounts/layers/packages.txt | sort -u | while read -r name; do
         [[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) == installed ]] || echo "$name"
     done
 }
@@ -88,7 +89,7 @@ find_version() {
         version=$(private apt-cache madison "$1" |
             awk -F ' *[|] *' -v start="$2" -v suite="$suite" '
                 { gsub(/ /, "", $2) }
-                index($2, start) == 1 && $3 ~ (" " suite "/main ") { print $2; exit }')
+                substr($2, 1, length(start)) == start && $3 ~ (" " suite "/main ") { print $2; exit }')
         [[ -z $version ]] || { echo "$version" && return; }
     done
     return 1
@@ -161,6 +162,8 @@ unpack_grpcio() {
     mv "$new" "$peers/grpcio"
 }
 
+. "$here/../vm/fetch.sh"
+
 ((EUID == 0)) || die "must run as root"
 mkdir -p "$peers"
 exec 9>"$peers/.lock"
@@ -174,6 +177,7 @@ for entry in "${wanted[@]}"; do
     lists_read=yes
     unpack "$name" "$start" "$suites" "$packages" "$binary"
 done
+unpack_vm
 rm -rf "$peers/.apt"
 for suite in "${suites_of_trees[@]}"; do
     [[ -e $peers/debian-$suite/VERSIONS ]] || make_tree "$suite"

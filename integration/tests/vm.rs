@@ -1,0 +1,153 @@
+//! layerd on the kernels of Debian 12, 13 and the next, each in a virtual machine with an emulated
+//! processor, which sees the files of this machine: `integration/vm/`. It runs tests of this workspace;
+//! the few of the short form here, and those of the long one with `make test-vm`.
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is tests"
+)]
+
+#[path = "vm/machine.rs"]
+mod machine;
+
+use machine::{Form, Machine, Suite};
+
+/// What can differ between kernels, in about a minute: numbers and propagation of mounts, views of
+/// images, id mappings, overlayfs on each file system.
+const SHORT: Form = Form {
+    test_limit: 300,
+    limit: 900,
+    suites: &[
+        Suite {
+            binary: "layerd-mounts",
+            folder: "mounts",
+            tests: &[
+                "contract::tests::root_overlay_keeps_the_contract_on_xfs",
+                "mounter::features::",
+                "mounter::tests::going::root_a_number_alone_does_not_tell_a_mount",
+                "mounter::tests::going::root_what_came_along_goes_along",
+                "mounter::tests::ids::root_ids_are_shifted_on_",
+                "mounter::tests::options::root_propagation_goes_where_it_was_told",
+                "mounter::tests::root_the_kernel_keeps_the_contract",
+                "mounter::tests::views::",
+                "probe::tests::root_good_disks_are_taken",
+            ],
+        },
+        Suite {
+            binary: "layerd-layers",
+            folder: "mounts/layers",
+            tests: &[
+                "apply::tests::attributes::",
+                "diff::tests::root_each_change_has_its_entry",
+            ],
+        },
+        Suite {
+            binary: "layerd-integration::volumes",
+            folder: "integration",
+            tests: &["attach::root_flags_are_normalised"],
+        },
+        Suite {
+            binary: "layerd-integration::unpack",
+            folder: "integration",
+            tests: &["calls::root_a_stack_is_unpacked_and_described"],
+        },
+    ],
+};
+
+/// All tests of mounts and layers but the longest; attachments of each kind, unpacking, fsck; and a
+/// container's life with the containerd of the kernel's Debian.
+macro_rules! long {
+    ($containerd:expr) => {
+        Form {
+            test_limit: 900,
+            limit: 5400,
+            suites: &[
+                Suite {
+                    binary: "layerd-mounts",
+                    folder: "mounts",
+                    tests: &[""],
+                },
+                Suite {
+                    binary: "layerd-layers",
+                    folder: "mounts/layers",
+                    tests: &[
+                        "apply::",
+                        "archive::tests::root_gnu_tar_reads_what_is_exported",
+                        "archive::tests::root_reads_",
+                        "copy::tests::root_mounts_in_the_source_are_refused",
+                        "copy::tests::root_random_stacks_are_what_overlayfs_shows",
+                        "copy::tests::root_unusual_overlays_are_refused",
+                        "diff::tests::root_",
+                    ],
+                },
+                Suite {
+                    binary: "layerd-integration::containerd",
+                    folder: "integration",
+                    tests: &[$containerd],
+                },
+                Suite {
+                    binary: "layerd-integration::volumes",
+                    folder: "integration",
+                    tests: &["attach::", "containers::", "images::", "owners::"],
+                },
+                Suite {
+                    binary: "layerd-integration::unpack",
+                    folder: "integration",
+                    tests: &[
+                        "calls::root_a_stack_is_unpacked_and_described",
+                        "containerd::root_containerd_1_7::unpacks_and_packs",
+                        "content::root_a_changed_byte_is_found_online_offline",
+                        "diffs::root_layers_are_made_in_every_form",
+                    ],
+                },
+                Suite {
+                    binary: "layerd-integration::recovery",
+                    folder: "integration",
+                    tests: &["faults::root_faults_are_found", "lost::", "quarantine::"],
+                },
+                Suite {
+                    binary: "layerd-integration::snapshots",
+                    folder: "integration",
+                    tests: &["mounts::", "space::root_usage_is_what_du_says"],
+                },
+                Suite {
+                    binary: "layerd-integration::service",
+                    folder: "integration",
+                    tests: &["check::root_check_of_a_good_host_passes"],
+                },
+            ],
+        }
+    };
+}
+
+#[test]
+fn root_short_linux_6_1() {
+    Machine::new("linux-6.1").run(&SHORT);
+}
+
+#[test]
+fn root_short_linux_6_12() {
+    Machine::new("linux-6.12").run(&SHORT);
+}
+
+#[test]
+fn root_short_linux_newest() {
+    Machine::new("linux-newest").run(&SHORT);
+}
+
+#[test]
+fn root_full_linux_6_1() {
+    Machine::new("linux-6.1").run(&long!("root_containerd_1_6::lifecycle"));
+}
+
+#[test]
+fn root_full_linux_6_12() {
+    Machine::new("linux-6.12").run(&long!("root_containerd_1_7::lifecycle"));
+}
+
+#[test]
+fn root_full_linux_newest() {
+    Machine::new("linux-newest").run(&long!("root_containerd_2_1::lifecycle"));
+}
