@@ -163,7 +163,11 @@ impl Store {
     /// [`Error::Write`]: what is there stays there.
     pub fn restore(folder: &Path, export: &Export, taken: &[u64]) -> Result<(), Error> {
         let lock = open_folder(folder)?;
-        let has_format = check_format(folder)?;
+        // An export brings its own format, so a file that says nothing readable is written anew.
+        let has_format = match check_format(folder) {
+            Err(Error::Damaged { .. }) => false,
+            other => other?,
+        };
         let view = View::of(export.items.clone(), export.meta.sequence)?;
         let ids_below = above(export.meta.ids_below, taken);
         let sequence = export.meta.sequence.max(Db::last_sequence(folder)?);

@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use layerd_store::{
-    Create, Error, Kind, LABEL_MAX, LabelChange, Labels, NAME_MAX, Options, Refusal, Store, Usage,
+    Create, Error, Export, Kind, LABEL_MAX, LabelChange, Labels, NAME_MAX, Options, Refusal, Store,
+    Usage,
 };
 use tempfile::TempDir;
 
@@ -377,6 +378,36 @@ fn a_newer_format_is_refused_and_left_alone() {
     let before = contents(root.path());
     assert!(matches!(open(root.path()), Err(Error::Newer { .. })));
     assert_eq!(contents(root.path()), before);
+}
+
+/// It says nothing of who wrote the records; an export has them with its own format.
+#[test]
+fn a_damaged_format_is_no_newer_one_and_restoring_mends_it() {
+    let root = TempDir::new().unwrap();
+    let store = open(root.path()).unwrap();
+    create(&store, "key", None, Kind::Active).unwrap();
+    drop(store);
+    for text in [
+        &b""[..],
+        b"\n",
+        b"one\n",
+        b"\xff\xfe",
+        b"0",
+        b"-1",
+        b"99999999999999",
+    ] {
+        fs::write(root.path().join("format"), text).unwrap();
+        let before = contents(root.path());
+        let refused = open(root.path()).map(drop).unwrap_err();
+        assert!(
+            matches!(refused, Error::Damaged { .. }),
+            "{text:?}: {refused}"
+        );
+        assert_eq!(contents(root.path()), before);
+    }
+    let export = Export::newest(root.path()).unwrap().unwrap();
+    Store::restore(root.path(), &export, &[]).unwrap();
+    assert_eq!(all(&open(root.path()).unwrap()).len(), 1);
 }
 
 #[test]

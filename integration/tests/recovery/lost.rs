@@ -27,6 +27,11 @@ fn root_a_garbled_database_comes_back() {
 }
 
 #[test]
+fn root_a_garbled_format_file_comes_back() {
+    loses_and_gets_back("head -c 9 /dev/urandom > meta/format", None);
+}
+
+#[test]
 fn root_a_lost_metadata_folder_comes_back_from_a_backup() {
     loses_and_gets_back("rm -r meta", Some("backup"));
 }

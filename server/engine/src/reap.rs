@@ -106,10 +106,11 @@ pub(crate) struct Backlog {
     stopping: AtomicBool,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Failure {
     wait: Duration,
     not_before: Instant,
+    reason: String,
 }
 
 impl Backlog {
@@ -146,17 +147,23 @@ impl Backlog {
     }
 
     fn is_due(&self, id: LayerId) -> bool {
-        let failure = held(&self.failures).get(&id).copied();
+        let failures = held(&self.failures);
+        let failure = failures.get(&id);
         failure.is_none_or(|failure| failure.not_before <= Instant::now())
     }
 
-    fn note_failure(&self, id: LayerId) {
+    fn note_failure(&self, id: LayerId, reason: String) {
         let mut failures = held(&self.failures);
         let wait = failures
             .get(&id)
             .map_or(BACK_OFF, |last| (last.wait * 2).min(BACK_OFF_MAX));
         let not_before = Instant::now() + wait;
-        failures.insert(id, Failure { wait, not_before });
+        let failure = Failure {
+            wait,
+            not_before,
+            reason,
+        };
+        failures.insert(id, failure);
     }
 
     fn note_success(&self, id: LayerId) {
@@ -259,6 +266,16 @@ impl Engine {
         percent < self.trash.min_free_percent()
     }
 
+    /// Layers whose last deletion failed, and why; they are tried again.
+    #[must_use]
+    pub fn failed_deletions(&self) -> Vec<(LayerId, String)> {
+        let failures = held(&self.backlog.failures);
+        let failures = failures.iter();
+        failures
+            .map(|(id, failure)| (*id, failure.reason.clone()))
+            .collect()
+    }
+
     /// Whether there is nothing left for the reaper, now or later.
     #[must_use]
     pub fn is_reaped(&self) -> bool {
@@ -295,7 +312,7 @@ impl Engine {
             Err(layerd_mounts::Error::Stopped) => false,
             Err(cause) => {
                 warn!(error = &cause as &dyn std::error::Error, %id, "a removed layer cannot be deleted yet");
-                self.backlog.note_failure(id);
+                self.backlog.note_failure(id, reason(&cause));
                 reaped.failed += 1;
                 false
             }
@@ -314,6 +331,13 @@ impl Engine {
             );
         }
     }
+}
+
+/// An error with its causes, on one line.
+fn reason(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
 }
 
 /// The data are whole even if a holder panicked: each use is one insert, remove or read.

@@ -227,6 +227,11 @@ fn health(engine: &Engine, disk: Option<Statvfs>, in_force: &InForce) -> pb::Hea
         inodes_free: disk.map_or(0, |disk| disk.files_available()),
         newest_at: health.newest.map_or(0, |time| time.0),
         failing: BTreeMap::new(),
+        failed_deletions: engine
+            .failed_deletions()
+            .into_iter()
+            .map(|(id, reason)| pb::FailedDeletion { id: id.0, reason })
+            .collect(),
     }
 }
 

@@ -48,19 +48,27 @@ pub(super) fn open_folder(folder: &Path) -> Result<Lock, Error> {
 }
 
 /// Whether the folder has a format this program knows; `false` if it has none yet.
+/// [`Error::Damaged`] if the file holds no number: the records can be restored from an export.
 pub(super) fn check_format(folder: &Path) -> Result<bool, Error> {
     let path = format_file(folder);
-    let found = match fs::read_to_string(&path) {
-        Ok(found) => found.trim().to_owned(),
+    let found = match fs::read(&path) {
+        Ok(found) => String::from_utf8_lossy(&found).trim().to_owned(),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(cause) => return Err(io_error("read", &path)(cause)),
     };
     match found.parse::<u32>() {
         Ok(FORMAT) => Ok(true),
-        _ => Err(Error::Newer {
+        Ok(newer) if newer > FORMAT => Err(Error::Newer {
             path,
             found,
             known: FORMAT,
+        }),
+        _ => Err(Error::Damaged {
+            what: format!(
+                "{} says {found:?} where a format number stands",
+                path.display()
+            ),
+            path: folder.to_owned(),
         }),
     }
 }

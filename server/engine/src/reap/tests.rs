@@ -57,7 +57,7 @@ fn each_failure_doubles_the_wait_up_to_five_minutes() {
     let mut wanted = BACK_OFF;
     for _ in 0..12 {
         let before = Instant::now();
-        backlog.note_failure(id);
+        backlog.note_failure(id, "full".to_owned());
         assert_eq!(wait_of(&backlog, id), wanted);
         let not_before = held(&backlog.failures)[&id].not_before;
         assert!(not_before >= before + wanted);
@@ -68,7 +68,7 @@ fn each_failure_doubles_the_wait_up_to_five_minutes() {
     assert!(backlog.is_due(LayerId(8)), "others do not wait");
     backlog.note_success(id);
     assert!(backlog.is_due(id));
-    backlog.note_failure(id);
+    backlog.note_failure(id, "full".to_owned());
     assert_eq!(wait_of(&backlog, id), BACK_OFF, "it starts anew");
 }
 
