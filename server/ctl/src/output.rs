@@ -29,6 +29,12 @@ impl Output {
         writeln!(self.out, "{line}").map_err(Error::Output)
     }
 
+    /// What happens meanwhile, on standard error: the output stays clean.
+    pub(crate) fn progress(&mut self, line: &str) -> Result<(), Error> {
+        self.flush()?;
+        writeln!(std::io::stderr(), "{line}").map_err(Error::Output)
+    }
+
     pub(crate) fn table(&mut self, table: &Table) -> Result<(), Error> {
         table
             .write(&mut *self.out, self.colour)

@@ -63,7 +63,7 @@ struct Containerd {
     #[arg(
         long,
         value_name = "DIR",
-        default_value = "/var/lib/containerd/io.containerd.snapshotter.v1.layerd"
+        default_value = main_file::ROOT
     )]
     root: PathBuf,
 
@@ -75,8 +75,9 @@ struct Containerd {
     #[arg(long)]
     annotations: bool,
 
-    /// Let the layers of an image be unpacked at the same time (containerd 2.2.3, and `rebase =
-    /// true` in layerd's configuration)
+    /// Let the layers of an image be unpacked at the same time (containerd 2.4, and `rebase = true`
+    /// in layerd's configuration; from 2.2.3 on with a warning, as a pull can succeed there with
+    /// nothing unpacked)
     #[arg(long)]
     parallel: bool,
 
@@ -112,7 +113,11 @@ pub(crate) fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), E
     let main = text.as_deref().map(MainFile::parse).transpose();
     let main = main.map_err(|why| main_config::unreadable(&args.config, why))?;
     let change = Change::plan(version, text.as_deref(), &args.config, &path)?;
-    let drop_in = owned::sealed(&drop_in(&args, version, main.as_ref(), daemon)?.render());
+    let drop_in = drop_in(&args, version, main.as_ref(), daemon)?;
+    if let Some(warning) = drop_in.warning() {
+        out.progress(&format!("layerctl: warning: {warning}"))?;
+    }
+    let drop_in = owned::sealed(&drop_in.render());
     if !args.write {
         out.raw(drop_in.as_bytes())?;
         return announce(&change, &args.config);

@@ -59,6 +59,17 @@ impl DropIn {
         Ok(())
     }
 
+    /// What goes wrong with these options at times, though the release takes them.
+    pub(crate) fn warning(&self) -> Option<String> {
+        (self.parallel && !self.version.since(2, 4, 0)).then(|| {
+            format!(
+                "--parallel: containerd {} loses an error of Prepare while layers are unpacked in parallel, as when layerd is \
+                 restarted: the pull succeeds, and nothing is unpacked. 2.4 mends it.",
+                self.version
+            )
+        })
+    }
+
     pub(crate) fn render(&self) -> String {
         let mut text = format!(
             "# layerd as a snapshotter of containerd {}.\n",

@@ -11,6 +11,9 @@ pub(crate) const MAIN: &str = "/etc/containerd/config.toml";
 /// The directory that containerd's own defaults name.
 pub(crate) const DROP_INS: &str = "/etc/containerd/conf.d";
 
+/// layerd's data directory, by default.
+pub(crate) const ROOT: &str = "/var/lib/containerd/io.containerd.snapshotter.v1.layerd";
+
 #[derive(Debug, Default, Deserialize)]
 struct Raw {
     #[serde(default)]

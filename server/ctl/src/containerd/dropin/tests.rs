@@ -153,6 +153,18 @@ fn layers_at_the_same_time_need_two_settings() {
     let transfer = &table["plugins"]["io.containerd.transfer.v1.local"];
     assert_eq!(transfer["max_concurrent_unpacks"], Value::from(4));
     assert_eq!(transfer["unpack_config"].as_array().map(Vec::len), Some(2));
+    for (version, is_warned_of) in [
+        ("2.2.3", true),
+        ("2.3.4", true),
+        ("2.4.0", false),
+        ("2.5", false),
+    ] {
+        assert_eq!(
+            parallel(version).warning().is_some(),
+            is_warned_of,
+            "{version}"
+        );
+    }
     for version in ["2.2.2", "2.1", "1.7"] {
         let refused = DropIn {
             remap_ids: false,
