@@ -6,7 +6,8 @@
 #   deploy/package.sh dev VERSION DIR    what is tested: of target/debug, packed quickly
 #
 # What goes into it is in server/Cargo.toml under package.metadata.deb. Pages and completions are
-# printed by the programs themselves.
+# printed by the programs themselves. Who publishes it sets DEBFULLNAME and DEBEMAIL, as for Debian's
+# own tools: the package names them as its maintainer.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -31,5 +32,30 @@ mv "$made"/man8/*.5 "$made/man5"
 for shell in bash zsh fish; do
     "$programs/layerctl" completions "$shell" >"$made/completions/$shell"
 done
-PATH=$PWD/target/tools/bin:$PATH cargo deb --quiet --package layerd --no-build --profile "$profile" --locked \
-    --offline ${2:+--deb-version "$2"} --output "${3:-target/debian}/" "${how[@]}"
+gzip -9n <CHANGELOG.md >"$made/changelog.gz"
+version=${2:-$(cargo metadata --no-deps --offline --format-version 1 | sed 's/.*"name":"layerd","version":"\([^"]*\)".*/\1/')-1}
+maintainer=$(sed -n 's/^maintainer = "\(.*\)"/\1/p' server/Cargo.toml)
+[[ -z ${DEBEMAIL:-} ]] || maintainer="${DEBFULLNAME:-$DEBEMAIL} <$DEBEMAIL>"
+date=$(git log -1 --format=%ct 2>/dev/null || date +%s)
+printf 'layerd (%s) unstable; urgency=medium\n\n  * /usr/share/doc/layerd/changelog.gz says what changed.\n\n -- %s  %s\n' \
+    "$version" "$maintainer" "$(date --utc --date "@$date" -R)" >"$made/changelog.Debian"
+
+# What dpkg --verify compares with; cargo-deb leaves it out.
+finish() {
+    local tree="$made/tree" compression=(-Zxz)
+    [[ $profile == release ]] || compression=(-Znone)
+    rm -rf "$tree"
+    dpkg-deb --raw-extract "$1" "$tree"
+    (cd "$tree" && find . -path ./DEBIAN -prune -o -path ./etc -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum) >"$made/md5sums"
+    install -m 644 "$made/md5sums" "$tree/DEBIAN/md5sums"
+    sed -i "s|^Maintainer: .*|Maintainer: $maintainer|" "$tree/DEBIAN/control"
+    SOURCE_DATE_EPOCH=$date dpkg-deb --root-owner-group "${compression[@]}" --build "$tree" "$1" >/dev/null
+    rm -r "$tree"
+}
+
+packages=$(PATH=$PWD/target/tools/bin:$PATH cargo deb --quiet --package layerd --no-build --profile "$profile" --locked \
+    --offline ${2:+--deb-version "$2"} --output "${3:-target/debian}/" "${how[@]}")
+while read -r package; do
+    finish "$package"
+    echo "$package"
+done <<<"$packages"

@@ -7,7 +7,7 @@ use std::process::Command;
 use layerd_integration::Scratch;
 use layerd_integration::process::output;
 
-use super::unpacked;
+use super::{package, unpacked};
 
 /// All files but the pages of layerctl's commands.
 const FILES: &str = "\
@@ -16,13 +16,15 @@ const FILES: &str = "\
 -rw-r--r-- usr/lib/systemd/system/layerd.socket
 -rw-r--r-- usr/lib/tmpfiles.d/layerd.conf
 -rw-r--r-- usr/share/bash-completion/completions/layerctl
--rw-r--r-- usr/share/doc/layerd/CHANGELOG.md
 -rw-r--r-- usr/share/doc/layerd/README.md
+-rw-r--r-- usr/share/doc/layerd/changelog.Debian.gz
+-rw-r--r-- usr/share/doc/layerd/changelog.gz
 -rw-r--r-- usr/share/doc/layerd/copyright
 -rw-r--r-- usr/share/doc/layerd/examples/alerts.yml
 -rw-r--r-- usr/share/doc/layerd/examples/containerd.toml
 -rw-r--r-- usr/share/doc/layerd/examples/grafana.json
 -rw-r--r-- usr/share/fish/vendor_completions.d/layerctl.fish
+-rw-r--r-- usr/share/lintian/overrides/layerd
 -rw-r--r-- usr/share/man/man1/layerctl.1.gz
 -rw-r--r-- usr/share/man/man5/layerd-config.5.gz
 -rw-r--r-- usr/share/man/man8/layerd-check.8.gz
@@ -52,6 +54,31 @@ fn root_package_holds_what_an_operator_needs() {
         let packed = read_to_string(tree.join("usr/lib/systemd/system").join(name));
         assert_eq!(packed.unwrap(), read_to_string(deploy(name)).unwrap());
     }
+}
+
+/// Debian's own judgement, and what it leaves to dpkg.
+#[test]
+fn root_package_is_as_debian_wants_it() {
+    let scratch = Scratch::new();
+    let built = package(scratch.path());
+    let built = scratch.path().join(built.trim_start_matches('/'));
+    let mut lintian = Command::new("lintian");
+    lintian.args([
+        "--allow-root",
+        "--fail-on",
+        "error,warning",
+        "--tag-display-limit",
+        "0",
+    ]);
+    assert_eq!(output(lintian.arg(&built)), "");
+    let mut sums = Command::new("sh");
+    let check = "dpkg-deb --raw-extract \"$0\" tree && cd tree && md5sum --quiet --check DEBIAN/md5sums && wc -l <DEBIAN/md5sums";
+    let count = output(
+        sums.args(["-euc", check])
+            .arg(&built)
+            .current_dir(scratch.path()),
+    );
+    assert!(count.trim().parse::<usize>().unwrap() > 50, "{count}");
 }
 
 fn deploy(name: &str) -> PathBuf {
