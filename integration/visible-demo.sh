@@ -131,13 +131,14 @@ show layerctl trash restore "$(layerctl trash ls -o json | sed -n 's/.*"id":\([0
 show layerctl orphans --grace 0s
 
 say "A layer loses its directory, somebody mistypes the configuration, and containerd is down."
-mv "$root/l/1" "$demo/kept"
+layer=$(layerctl snapshot mounts "$(name_of web)" | grep -o 'upperdir=[^ ,]*' | cut -d = -f 2)
+mv "$layer" "$demo/kept"
 sed -i 's/^keep_secs/kepe_secs/' $config
 end "$containerd_pid"
 show layerctl doctor
 
 say "All of that undone; but layerd itself is killed."
-mv "$demo/kept" "$root/l/1"
+mv "$demo/kept" "$layer"
 sed -i 's/^kepe_secs/keep_secs/' $config
 start_containerd
 { kill -9 "$layerd_pid" && wait "$layerd_pid"; } 2>/dev/null || true

@@ -13,6 +13,8 @@ mod callers;
 mod content;
 #[path = "package/debians.rs"]
 mod debians;
+#[path = "package/faults.rs"]
+mod faults;
 #[path = "package/machine.rs"]
 mod machine;
 
@@ -60,7 +62,7 @@ fn next(top: &Path, package: &str) -> String {
         cd \"$0/packages\"
         dpkg-deb --raw-extract \"$0$1\" next
         sed -i \"s/^Version: .*/Version: $2/\" next/DEBIAN/control
-        dpkg-deb --build -Zgzip -z1 next \"$0$3\"
+        dpkg-deb --build -Znone next \"$0$3\"
         rm -r next";
     let mut command = Command::new("sh");
     command.args(["-euc", script]).arg(top);
@@ -129,7 +131,7 @@ fn installed(machine: &Machine, transcript: &mut Transcript, package: &str) {
         "systemctl is-active layerd.socket layerd.service || true",
     );
     assert_eq!(states, "active\ninactive\n");
-    let said = machine.run("systemd-analyze verify layerd.service layerd.socket");
+    let said = machine.run("systemd-analyze verify --man=no layerd.service layerd.socket");
     assert_eq!(said, "", "systemd-analyze");
     machine.run("layerd check --config /etc/layerd/config.toml");
 }

@@ -29,8 +29,8 @@ fn commands(sentence: &str) -> Vec<&'static str> {
 }
 
 /// A machine with Debian's containerd, and layerd's packages where README has them.
-struct World {
-    machine: Machine,
+pub(crate) struct World {
+    pub(crate) machine: Machine,
     transcript: Transcript,
     /// What is below /etc/containerd before layerd comes.
     before: BTreeMap<String, String>,
@@ -38,7 +38,7 @@ struct World {
 }
 
 impl World {
-    fn boot(release: Debian) -> Self {
+    pub(crate) fn boot(release: Debian) -> Self {
         let scratch = Scratch::new();
         let top = copy_of_debian(&scratch, release);
         let old = package(&top);
@@ -59,6 +59,7 @@ impl World {
         );
         let busybox = Image::build(scratch.path(), IMAGE, &[image::busybox()]);
         fs::copy(busybox.archive(), top.join("root/busybox.tar")).unwrap();
+        fs::copy("/bin/busybox", top.join("root/busybox")).unwrap();
         let machine = Machine::boot(&scratch, &top);
         machine.run("apt-get install -q /root/debs/*.deb; systemctl is-active containerd");
         Self {
@@ -79,7 +80,7 @@ impl World {
         commands.iter().map(run).collect()
     }
 
-    fn install(&mut self) {
+    pub(crate) fn install(&mut self) {
         let all = commands("On Debian, make a package and install it");
         assert_eq!((all[0], all.len()), ("make package", 4), "{all:?}");
         let said = self.follow("README: install it.", &all[1..]);

@@ -49,10 +49,8 @@ impl Both {
         assert_eq!(found[0]["check"], check, "{found:#?}");
         let said = found[0]["found"].as_str().unwrap();
         assert!(said.contains(text), "{said}");
-        assert!(
-            found[0]["mend"].as_str().unwrap().contains("containerd"),
-            "{found:#?}"
-        );
+        let told = |field: &str| found[0][field].as_str().unwrap().contains("containerd");
+        assert!(told("fix") || told("advice"), "{found:#?}");
     }
 
     /// Replaces text in containerd's file; answers what was there.

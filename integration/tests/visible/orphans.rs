@@ -72,9 +72,9 @@ impl Both {
             .to_owned()
     }
 
-    /// Does what `mend` says.
+    /// Runs its fix.
     fn mend(&self, one: &Value) {
-        let text = one["mend"].as_str().unwrap();
+        let text = one["fix"].as_str().unwrap();
         let words: Vec<&str> = text.split_whitespace().collect();
         assert_eq!(words[0], "layerctl", "{text}");
         let ended = self.world.ctl(&words[1..]);
@@ -154,11 +154,10 @@ fn root_an_image_whose_layer_is_gone_can_be_had_again() {
             .starts_with("image sha256:"),
         "{missing}"
     );
-    let mend = missing["mend"].as_str().unwrap();
-    let told = mend.strip_suffix("; then pull the image again").unwrap();
-    let told = told
-        .strip_prefix(&format!("ctr --namespace {NAMESPACE} "))
-        .unwrap();
+    let advice = missing["advice"].as_str().unwrap();
+    let told = advice.strip_suffix("`, and pull the image again.").unwrap();
+    let told = told.strip_prefix(&format!("Run `ctr --namespace {NAMESPACE} "));
+    let told = told.unwrap();
     both.containerd
         .ctr(&told.split_whitespace().collect::<Vec<_>>());
     // The layer below may be taken while an import counts on it: a race within containerd.

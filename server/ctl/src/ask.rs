@@ -17,6 +17,14 @@ pub(crate) struct Ask {
 impl Ask {
     /// Asks on standard error, so that the output stays clean. Only a yes is success.
     pub(crate) fn confirm(&self, question: &str) -> Result<(), Error> {
+        match self.is_confirmed(question)? {
+            true => Ok(()),
+            false => Err(self.refused("the answer was not yes", self.declined)),
+        }
+    }
+
+    /// Asks likewise; answers whether it was a yes.
+    pub(crate) fn is_confirmed(&self, question: &str) -> Result<bool, Error> {
         if !io::stdin().is_terminal() {
             let why = "nobody can be asked, as standard input is no terminal";
             return Err(self.refused(why, self.unasked));
@@ -28,10 +36,8 @@ impl Ask {
         write!(io::stderr(), "{question} [y/N] ").map_err(failed)?;
         let mut answer = String::new();
         io::stdin().read_line(&mut answer).map_err(failed)?;
-        match answer.trim().to_ascii_lowercase().as_str() {
-            "y" | "yes" => Ok(()),
-            _ => Err(self.refused("the answer was not yes", self.declined)),
-        }
+        let answer = answer.trim().to_ascii_lowercase();
+        Ok(matches!(answer.as_str(), "y" | "yes"))
     }
 
     fn refused(&self, why: &str, hint: &str) -> Error {

@@ -138,14 +138,16 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   snapshot usage  name, bytes, inodes
   snapshot label  as ls
   snapshot rm     removed (the key), one object for each
-  doctor          severity (ok, info, warning, error), check, found, means, mend (a command; \"\" for
-                  none), one object for each check
+  doctor          severity (ok, info, warning, error), check, found, impact (what follows), fix (a
+                  command that a shell runs; \"\" for none), safe (whether --fix may run it), advice
+                  (for people; \"\" if there is a fix), one object for each finding, troubles first
   du              name, kind, layers, own_bytes, shared_bytes
   why             name, kind, bytes (null if not known), namespace, client_key, unpacks (null for
                   none), depth, children (names)
   orphans         state (orphan, foreign, missing), key, namespace and client_key (\"\" for what is not
                   containerd's), kind, created_at and bytes (null for missing ones), needed_by (an
-                  array of what needs a missing one), mend (a command)
+                  array of what needs a missing one), fix (a command; \"\" for none), advice (for
+                  people; \"\" if there is a fix)
   events          at (null if events were missed), topic, what, subject, missed (how many were since
                   the line before; topic is \"\" then)
   layer apply     key, diff_id, size (of the archive), bytes, inodes

@@ -3,9 +3,12 @@
 
 pub(crate) mod containerd;
 pub(crate) mod daemon;
+pub(crate) mod files;
 pub(crate) mod host;
 pub(crate) mod mounts;
+pub(crate) mod references;
 pub(crate) mod unit;
+pub(crate) mod volumes;
 
 use serde::Serialize;
 
@@ -34,6 +37,32 @@ impl Severity {
     }
 }
 
+/// What is to be done about a finding: a command or a sentence, never both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// A command for a shell after which the finding is gone. It deletes nothing, and containers go
+    /// on: `--fix` may run it.
+    Safe(String),
+    /// The same, for a person to decide on: it gives something up.
+    Fix(String),
+    /// What a person does where no command can.
+    Advice(String),
+}
+
+impl Remedy {
+    pub(crate) fn safe(command: impl Into<String>) -> Self {
+        Self::Safe(command.into())
+    }
+
+    pub(crate) fn fix(command: impl Into<String>) -> Self {
+        Self::Fix(command.into())
+    }
+
+    pub(crate) fn advice(text: impl Into<String>) -> Self {
+        Self::Advice(text.into())
+    }
+}
+
 /// One thing that was looked at. The field names are the documented ones of `-o json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
@@ -42,9 +71,13 @@ pub(crate) struct Finding {
     pub(crate) check: String,
     pub(crate) found: String,
     /// What follows from it; empty if nothing.
-    pub(crate) means: String,
-    /// The command that mends it; empty if there is nothing to mend.
-    pub(crate) mend: String,
+    pub(crate) impact: String,
+    /// The command after which it is gone; empty if there is none.
+    pub(crate) fix: String,
+    /// Whether `--fix` may run it.
+    pub(crate) safe: bool,
+    /// What a person can do; empty if nothing is to be done, or if there is a command.
+    pub(crate) advice: String,
 }
 
 impl Finding {
@@ -53,15 +86,17 @@ impl Finding {
             severity: Severity::Ok,
             check: check.to_owned(),
             found: found.into(),
-            means: String::new(),
-            mend: String::new(),
+            impact: String::new(),
+            fix: String::new(),
+            safe: false,
+            advice: String::new(),
         }
     }
 
-    pub(crate) fn info(check: &str, found: impl Into<String>, means: impl Into<String>) -> Self {
+    pub(crate) fn info(check: &str, found: impl Into<String>, impact: impl Into<String>) -> Self {
         Self {
             severity: Severity::Info,
-            means: means.into(),
+            impact: impact.into(),
             ..Self::ok(check, found)
         }
     }
@@ -69,26 +104,36 @@ impl Finding {
     pub(crate) fn warning(
         check: &str,
         found: impl Into<String>,
-        means: impl Into<String>,
-        mend: impl Into<String>,
+        impact: impl Into<String>,
+        remedy: Remedy,
     ) -> Self {
-        Self {
+        let mut finding = Self {
             severity: Severity::Warning,
-            mend: mend.into(),
-            ..Self::info(check, found, means)
+            ..Self::info(check, found, impact)
+        };
+        match remedy {
+            Remedy::Safe(command) => (finding.fix, finding.safe) = (command, true),
+            Remedy::Fix(command) => finding.fix = command,
+            Remedy::Advice(text) => finding.advice = text,
         }
+        finding
     }
 
     pub(crate) fn error(
         check: &str,
         found: impl Into<String>,
-        means: impl Into<String>,
-        mend: impl Into<String>,
+        impact: impl Into<String>,
+        remedy: Remedy,
     ) -> Self {
         Self {
             severity: Severity::Error,
-            ..Self::warning(check, found, means, mend)
+            ..Self::warning(check, found, impact, remedy)
         }
+    }
+
+    /// Whether something is to be done.
+    pub(crate) fn is_trouble(&self) -> bool {
+        self.severity >= Severity::Warning
     }
 }
 

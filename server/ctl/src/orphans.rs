@@ -47,8 +47,13 @@ pub(crate) struct Difference {
     pub(crate) snapshot: Option<Snapshot>,
     /// What needs it, if it is missing.
     pub(crate) needed_by: Vec<Holder>,
-    /// What to do about it.
-    pub(crate) mend: String,
+    /// Number by which layerd's trash has it, if it is missing and was removed.
+    pub(crate) in_trash: Option<u64>,
+    /// Whether nothing but other orphans stands on it.
+    pub(crate) is_free: bool,
+    /// The command that ends the difference; empty if `advice` says what does.
+    pub(crate) fix: String,
+    pub(crate) advice: String,
 }
 
 /// What was seen, in the order of the fields.
@@ -149,15 +154,23 @@ fn depths(snapshots: &[Snapshot]) -> BTreeMap<&str, usize> {
 
 fn difference(snapshot: &Snapshot, is_free: bool) -> Difference {
     let key = BackendKey::parse(&snapshot.name);
-    let command = if is_free { "rm" } else { "show" };
+    let (mut fix, mut advice) = (String::new(), String::new());
+    if is_free {
+        fix = format!("layerctl snapshot rm {}", quoted(&snapshot.name));
+    } else {
+        advice = "Keep it: containerd knows what stands on it.".to_owned();
+    }
     Difference {
         state: key.map_or(State::Foreign, |_| State::Orphan),
         namespace: key.map_or("", |key| key.namespace).to_owned(),
         client_key: key.map_or("", |key| key.client_key).to_owned(),
-        mend: format!("layerctl snapshot {command} {}", quoted(&snapshot.name)),
         key: snapshot.name.clone(),
         snapshot: Some(snapshot.clone()),
         needed_by: Vec::new(),
+        in_trash: None,
+        is_free,
+        fix,
+        advice,
     }
 }
 
@@ -175,45 +188,61 @@ fn missing(seen: &Seen, snapshotter: &str) -> Vec<Difference> {
             needed.entry(name).or_default().push(one.holder.clone());
         }
     }
+    // A lease may name what is yet to be made.
+    needed.retain(|_, holders| !holders.iter().all(|one| matches!(one, Holder::Lease(_))));
     let missing = needed
         .into_iter()
-        .map(|((namespace, key), needed_by)| Difference {
-            state: State::Missing,
-            key: key.to_owned(),
-            namespace: namespace.to_owned(),
-            client_key: key.to_owned(),
-            snapshot: None,
-            mend: mend(seen, namespace, key, &needed_by, snapshotter),
-            needed_by,
-        });
+        .map(|((namespace, key), needed_by)| lost(seen, namespace, key, needed_by, snapshotter));
     missing.collect()
 }
 
 /// Out of the trash, if it is there; else so that it can be made anew.
-fn mend(
+fn lost(
     seen: &Seen,
     namespace: &str,
     key: &str,
-    needed_by: &[Holder],
+    needed_by: Vec<Holder>,
     snapshotter: &str,
-) -> String {
+) -> Difference {
     let is_it = |removed: &&Removed| {
         BackendKey::parse(&removed.key)
             .is_some_and(|one| (one.namespace, one.client_key) == (namespace, key))
     };
-    if let Some(removed) = seen.trash.iter().rev().find(is_it) {
-        return format!("layerctl trash restore {}", removed.id);
-    }
+    let in_trash = seen
+        .trash
+        .iter()
+        .rev()
+        .find(is_it)
+        .map(|removed| removed.id);
     let ctr = format!("ctr --namespace {}", quoted(namespace));
-    match needed_by.first() {
-        Some(Holder::Container(id)) => format!("{ctr} containers rm {}", quoted(id)),
-        Some(Holder::Lease(id)) => format!("{ctr} leases rm {}", quoted(id)),
+    let container = needed_by.iter().find_map(|holder| match holder {
+        Holder::Container(id) => Some(id),
+        _ => None,
+    });
+    let (mut fix, mut advice) = (String::new(), String::new());
+    if let Some(id) = in_trash {
+        fix = format!("layerctl trash restore {id}");
+    } else if let Some(id) = container {
+        fix = format!("{ctr} containers rm {}", quoted(id));
+    } else {
         // containerd believes that the layer is there until it is told otherwise.
-        Some(Holder::Image(_)) | None => format!(
-            "{ctr} snapshots --snapshotter {} rm {}; then pull the image again",
+        advice = format!(
+            "Run `{ctr} snapshots --snapshotter {} rm {}`, and pull the image again.",
             quoted(snapshotter),
             quoted(key)
-        ),
+        );
+    }
+    Difference {
+        state: State::Missing,
+        key: key.to_owned(),
+        namespace: namespace.to_owned(),
+        client_key: key.to_owned(),
+        snapshot: None,
+        needed_by,
+        in_trash,
+        is_free: false,
+        fix,
+        advice,
     }
 }
 

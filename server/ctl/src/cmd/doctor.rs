@@ -3,8 +3,10 @@
 mod gather;
 
 use std::path::PathBuf;
+use std::process::Command as Process;
 
 use super::Daemon;
+use crate::ask::Ask;
 use crate::containerd::main_file;
 use crate::doctor::{Finding, Severity};
 use crate::error::{Error, Exit};
@@ -15,9 +17,13 @@ use crate::text::escape_message;
 /// Looks at everything that layerd rests on, and says for each trouble what mends it
 ///
 /// The daemon, its database, its disk and its trash; records against directories; the host and the
-/// configuration, for which it runs `layerd check`; mounts; containerd, its files and its release;
-/// systemd's units. Mends nothing by itself. Works, as far as it can, while the daemon is down. Run
-/// it as root: others cannot look at the host.
+/// configuration, for which it runs `layerd check`; files and mounts; containerd, its files, its
+/// release and what it needs, as `layerctl orphans`; systemd's units. Works, as far as it can, while
+/// the daemon is down. Run it as root: others cannot look at the host.
+///
+/// Troubles come first. Each has either a fix, a command for a shell after which it is gone, or an
+/// advice, for what no command can do. --fix runs the fixes that delete nothing and end no container,
+/// after asking for each; it looks again at the end.
 ///
 /// Exits as monitoring wants it: 0 if all is well, 1 after warnings, 2 after errors.
 #[derive(Debug, clap::Args)]
@@ -37,22 +43,83 @@ pub(crate) struct Args {
     /// What containerd's configuration calls layerd
     #[arg(long, value_name = "NAME", default_value = "layerd")]
     snapshotter: String,
+
+    /// Show troubles alone; nothing if all is well
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Run the fixes that give nothing up, after asking for each
+    #[arg(long)]
+    fix: bool,
+
+    /// With --fix: do not ask
+    #[arg(short, long, requires = "fix")]
+    yes: bool,
 }
 
 pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
-    let findings = gather::findings(args, daemon, out.now).await;
+    let mut findings = gather::findings(args, daemon, out.now).await;
+    if args.fix && mend(&findings, args.yes, out)? {
+        findings = gather::findings(args, daemon, crate::human::now()).await;
+    }
+    if args.quiet {
+        findings.retain(Finding::is_trouble);
+    }
     if out.json {
         for finding in &findings {
             out.object(finding)?;
         }
     } else {
-        show(&findings, out)?;
+        show(&findings, args.quiet, out)?;
     }
     verdict(&findings)
 }
 
-/// First all of them, a line each; then what those that are not well mean, the worst first.
-fn show(findings: &[Finding], out: &mut Output) -> Result<(), Error> {
+/// Runs what is safe; answers whether something was run. One that fails does not keep the others
+/// from being tried; what is left is found by the second look.
+fn mend(findings: &[Finding], is_agreed: bool, out: &mut Output) -> Result<bool, Error> {
+    const ASK: Ask = Ask {
+        what: "run a fix",
+        unasked: "Say --yes if all may be run.",
+        declined: "It was left out.",
+    };
+    let mut done: Vec<&str> = Vec::new();
+    for finding in findings.iter().filter(|one| one.is_trouble() && one.safe) {
+        // One command can be the fix of several.
+        if done.contains(&finding.fix.as_str()) {
+            continue;
+        }
+        let command = escape_message(&finding.fix);
+        let question = format!(
+            "{}: {}\n  {command}\nRun this?",
+            escape_message(&finding.check),
+            escape_message(&finding.found)
+        );
+        match is_agreed || ASK.is_confirmed(&question)? {
+            true => done.push(&finding.fix),
+            false => continue,
+        }
+        out.progress(&format!("$ {command}"))?;
+        let ran = Process::new("sh").args(["-c", &finding.fix]).status();
+        let ran = ran.map_err(|cause| Error::Io {
+            what: "run a shell".to_owned(),
+            cause,
+        })?;
+        if !ran.success() {
+            out.progress(&format!("failed: {ran}"))?;
+        }
+    }
+    Ok(!done.is_empty())
+}
+
+/// What is to be done, the worst first; then all that was looked at, a line each.
+fn show(findings: &[Finding], is_quiet: bool, out: &mut Output) -> Result<(), Error> {
+    for finding in findings.iter().filter(|one| one.severity > Severity::Ok) {
+        explain(finding, out)?;
+    }
+    if is_quiet {
+        return Ok(());
+    }
     let mut table = Table::new(&["STATE", "CHECK", "FOUND"]);
     for finding in findings {
         table.push(vec![
@@ -62,26 +129,26 @@ fn show(findings: &[Finding], out: &mut Output) -> Result<(), Error> {
         ]);
     }
     out.table(&table)?;
-    for severity in [Severity::Error, Severity::Warning, Severity::Info] {
-        for finding in findings.iter().filter(|one| one.severity == severity) {
-            explain(finding, out)?;
-        }
-    }
     out.line(&format!("\n{}", summary(findings)))
 }
 
 fn explain(finding: &Finding, out: &mut Output) -> Result<(), Error> {
-    let (check, means) = (&finding.check, escape_message(&finding.means));
     out.line(&format!(
-        "\n{}: {}",
+        "{}: {}: {}",
         finding.severity.name(),
-        escape_message(check)
+        escape_message(&finding.check),
+        escape_message(&finding.found)
     ))?;
-    out.line(&format!("  means: {means}"))?;
-    match finding.mend.as_str() {
-        "" => Ok(()),
-        mend => out.line(&format!("  mend:  {}", escape_message(mend))),
+    for (name, text) in [
+        ("impact: ", &finding.impact),
+        ("fix:    ", &finding.fix),
+        ("advice: ", &finding.advice),
+    ] {
+        if !text.is_empty() {
+            out.line(&format!("  {name}{}", escape_message(text)))?;
+        }
     }
+    out.line("")
 }
 
 fn colour(severity: Severity) -> Colour {
@@ -120,14 +187,15 @@ fn verdict(findings: &[Finding]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::{Finding, summary, verdict};
+    use crate::doctor::Remedy;
     use crate::error::Exit;
 
     #[test]
     fn the_worst_decides() {
         let ok = Finding::ok("a", "x");
         let info = Finding::info("b", "x", "y");
-        let warning = Finding::warning("c", "x", "y", "z");
-        let error = Finding::error("d", "x", "y", "z");
+        let warning = Finding::warning("c", "x", "y", Remedy::safe("z"));
+        let error = Finding::error("d", "x", "y", Remedy::advice("z"));
         assert!(verdict(&[ok.clone(), info.clone()]).is_ok());
         assert_eq!(summary(&[ok.clone(), info]), "All is well.");
         let warned = verdict(&[ok, warning.clone()]).unwrap_err();

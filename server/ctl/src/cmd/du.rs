@@ -26,6 +26,16 @@ pub(crate) struct Args {
     limit: usize,
 }
 
+/// Snapshots that nothing builds on, with the bytes that would go with each, the largest first.
+/// Costs a call for each snapshot.
+pub(super) async fn largest(client: &mut Client) -> Result<Vec<(String, u64)>, Error> {
+    let snapshots = measured(client).await?;
+    let holders = holders(&snapshots).into_iter();
+    let mut held: Vec<_> = holders.map(|one| (one.name, one.own_bytes)).collect();
+    held.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    Ok(held)
+}
+
 /// What a snapshot that nothing builds on holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Holder {

@@ -22,8 +22,7 @@ const CONTAINERD: &str = "/run/containerd/containerd.sock";
 /// Orphans are snapshots that containerd made and has forgotten, as after a crash or the loss of
 /// its metadata. Its collector takes them the next time that something is removed. Foreign ones
 /// were made by somebody else, such as `layerctl snapshot prepare`; the collector takes them, too.
-/// Missing ones are what a container, an image or a lease in containerd needs: it does not notice
-/// by itself, and pulls and starts fail until it is told. Once it is told that an image's layer is
+/// Missing ones are what a container or an image in containerd needs: it does not notice by itself, and pulls and starts fail until it is told. Once it is told that an image's layer is
 /// gone, its collector takes the layers below, too: a pull that meets it and answers that a parent
 /// snapshot does not exist succeeds when it is repeated.
 ///
@@ -56,7 +55,8 @@ struct Json<'a> {
     created_at: Option<&'a str>,
     bytes: Option<u64>,
     needed_by: Vec<String>,
-    mend: &'a str,
+    fix: &'a str,
+    advice: &'a str,
 }
 
 pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
@@ -92,7 +92,7 @@ async fn address(args: &Args, client: &mut Client) -> Result<PathBuf, Error> {
 }
 
 /// Looks at both sides twice.
-async fn look(
+pub(super) async fn look(
     client: &mut Client,
     containerd: &Containerd,
     snapshotter: &str,
@@ -154,7 +154,8 @@ fn json(one: &Difference, bytes: Option<u64>) -> Json<'_> {
         created_at: snapshot.map(|snapshot| snapshot.created_at.as_str()),
         bytes,
         needed_by: one.needed_by.iter().map(holder).collect(),
-        mend: &one.mend,
+        fix: &one.fix,
+        advice: &one.advice,
     }
 }
 
@@ -191,7 +192,11 @@ fn show(found: &[(Difference, Option<u64>)], out: &mut Output) -> Result<(), Err
             Some(first) => format!("  # {} needs it", escape(&holder(first))),
             None => String::new(),
         };
-        out.line(&format!("  {}{because}", escape(&one.mend)))?;
+        let remedy = match one.fix.is_empty() {
+            false => escape(&one.fix),
+            true => format!("# {}: {}", escape(&one.key), escape(&one.advice)),
+        };
+        out.line(&format!("  {remedy}{because}"))?;
     }
     out.line(&format!("\n{}", summary(found)))
 }

@@ -38,6 +38,14 @@ struct Raw {
     plugins: Table,
 }
 
+/// A file that containerd does not start with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {why}", path.display())]
+pub(crate) struct Unreadable {
+    pub(crate) path: PathBuf,
+    why: String,
+}
+
 /// All files together.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Effective {
@@ -50,8 +58,8 @@ pub(crate) struct Effective {
 
 impl Effective {
     /// Reads `main` and what it imports; the drop-ins alone if there is no `main`, as the defaults
-    /// of some releases do. Answers why containerd would not start if it would not.
-    pub(crate) fn read(main: &Path) -> Result<Self, String> {
+    /// of some releases do. Fails where containerd would not start.
+    pub(crate) fn read(main: &Path) -> Result<Self, Unreadable> {
         let mut all = Self::default();
         let mut waiting = vec![main.to_owned()];
         if !main.exists() {
@@ -83,10 +91,14 @@ impl Effective {
     }
 }
 
-fn read(path: &Path) -> Result<Raw, String> {
-    let failed = |cause: io::Error| format!("read {}: {cause}", path.display());
-    let text = fs::read_to_string(path).map_err(failed)?;
-    toml::from_str(&text).map_err(|cause| format!("{}: {cause}", path.display()))
+fn read(path: &Path) -> Result<Raw, Unreadable> {
+    let unreadable = |why: String| Unreadable {
+        path: path.to_owned(),
+        why,
+    };
+    let text =
+        fs::read_to_string(path).map_err(|cause: io::Error| unreadable(cause.to_string()))?;
+    toml::from_str(&text).map_err(|cause| unreadable(cause.to_string()))
 }
 
 #[cfg(test)]
@@ -123,6 +135,11 @@ mod tests {
         assert_eq!(all.proxies["other"].kind, "content");
         assert_eq!(all.unpack.unwrap()[0].differ, "walking");
         write("conf.d/bad.toml", "version = ");
-        assert!(Effective::read(&main).unwrap_err().contains("bad.toml"));
+        assert!(
+            Effective::read(&main)
+                .unwrap_err()
+                .path
+                .ends_with("bad.toml")
+        );
     }
 }

@@ -7,15 +7,16 @@ use std::path::Path;
 
 use layerd_proto::containerd::services::introspection::v1::Plugin;
 
-use super::{Finding, quoted};
+use super::{Finding, Remedy, quoted};
 use crate::containerd::Version;
 use crate::containerd::dropin::DIFFER;
 use crate::containerd::effective::{Effective, Proxy};
-use crate::containerd::main_file::MAIN;
+use crate::containerd::main_file::{MAIN, ROOT};
 
 const DROP_IN: &str = "containerd's drop-in";
 const DIFF: &str = "containerd's differ";
 const RELEASE: &str = "containerd's release";
+const RESTART: &str = "systemctl restart containerd";
 const SNAPSHOTTERS: &str = "io.containerd.snapshotter.v1";
 
 /// All that is known.
@@ -25,6 +26,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) files: &'a Effective,
     /// None if containerd does not answer.
     pub(crate) running: Option<&'a Running>,
+    /// The release that starts next, as `containerd --version` says; none if it cannot be asked.
+    pub(crate) installed: Option<Version>,
+    /// The drop-in that `layerctl setup` writes, if a person edited it: that refuses to replace it.
+    pub(crate) edited: Option<&'a Path>,
     /// Where layerd serves.
     pub(crate) socket: &'a Path,
     /// layerd's settings, as far as they are known.
@@ -44,12 +49,15 @@ pub(crate) struct Running {
 
 impl Facts<'_> {
     pub(crate) fn findings(&self) -> Vec<Finding> {
-        let version = self.running.map(|running| Version::parse(&running.version));
+        let runs = self.running.map(|running| Version::parse(&running.version));
         let mut found = Vec::new();
-        if let (Some(running), Some(version)) = (self.running, &version) {
+        if let (Some(running), Some(version)) = (self.running, &runs) {
             found.push(release(running, version));
         }
-        let version = version.and_then(Result::ok);
+        let runs = runs.and_then(Result::ok);
+        found.extend(replaced(runs, self.installed));
+        // What is wrong with the files shows when containerd starts next.
+        let version = self.installed.or(runs);
         let Some(proxy) = self.files.proxies.get(self.name) else {
             found.push(self.not_told());
             return found;
@@ -80,7 +88,7 @@ impl Facts<'_> {
         Finding::error(
             DROP_IN,
             format!("{main} and what it imports do not name {}", self.name),
-            "containerd does not know layerd: whoever asks for this snapshotter is refused.",
+            "containerd does not know layerd: who asks for this snapshotter is refused.",
             self.setup(),
         )
     }
@@ -105,7 +113,7 @@ impl Facts<'_> {
                     proxy.address,
                     self.socket.display()
                 ),
-                "containerd's calls reach nobody, or another layerd.",
+                "containerd's calls reach no layerd, or another one.",
                 self.setup(),
             );
         }
@@ -123,14 +131,25 @@ impl Facts<'_> {
     /// What the running containerd has of it.
     fn loaded(&self, proxy: &Proxy) -> Option<Finding> {
         const CHECK: &str = "containerd's plugin";
-        const RESTART: &str = "systemctl restart containerd";
+        let restart = || Remedy::safe(RESTART);
         let running = self.running?;
+        if !has_snapshotter(running) && !self.files.files.iter().any(|file| file == self.main) {
+            return Some(Finding::error(
+                DROP_IN,
+                format!(
+                    "there is no {}, and containerd does not read drop-ins without it",
+                    self.main.display()
+                ),
+                "containerd does not know layerd: who asks for this snapshotter is refused.",
+                self.setup(),
+            ));
+        }
         if !has_snapshotter(running) {
             return Some(Finding::error(
                 CHECK,
                 format!("containerd has not loaded {}", self.name),
                 "It was started before its files named layerd.",
-                RESTART,
+                restart(),
             ));
         }
         // Later releases tell where a proxy is.
@@ -143,7 +162,7 @@ impl Facts<'_> {
                     proxy.address
                 ),
                 "It was started before its files were changed.",
-                RESTART,
+                restart(),
             ));
         }
         Some(Finding::ok(CHECK, "loaded"))
@@ -213,7 +232,7 @@ impl Facts<'_> {
                 DIFF,
                 format!("{name} is configured, and layerd has unpack.enabled = false"),
                 "Where containerd asks layerd alone, pulls fail.",
-                format!("{} --no-unpack", self.setup_alone()),
+                self.setup(),
             )];
         }
         vec![Finding::ok(DIFF, format!("{name} is layerd"))]
@@ -253,28 +272,77 @@ impl Facts<'_> {
         self.settings.get(key).is_some_and(|given| given == value)
     }
 
-    /// What writes the drop-in anew.
-    fn setup(&self) -> String {
-        format!("{}; systemctl restart containerd", self.setup_alone())
+    /// What writes the drop-in anew, with the options that it has now where they can stay. containerd
+    /// is restarted only if that worked.
+    fn setup(&self) -> Remedy {
+        let aside = self.edited.map(|path| {
+            let path = path.display().to_string();
+            format!(
+                "mv --backup=numbered {} {} && ",
+                quoted(&path),
+                quoted(&format!("{path}.edited"))
+            )
+        });
+        Remedy::safe(format!(
+            "{}layerctl setup containerd --write{} && {RESTART}",
+            aside.unwrap_or_default(),
+            self.options()
+        ))
     }
 
-    fn setup_alone(&self) -> String {
-        let mut command = "layerctl".to_owned();
-        if self.socket != Path::new("/run/layerd/layerd.sock") {
-            command.push_str(&format!(
-                " --address {}",
-                quoted(&self.socket.display().to_string())
-            ));
-        }
-        command.push_str(" setup containerd --write");
+    fn options(&self) -> String {
+        let mut options = String::new();
         if self.main != Path::new(MAIN) {
-            command.push_str(&format!(
+            options.push_str(&format!(
                 " --config {}",
                 quoted(&self.main.display().to_string())
             ));
         }
-        command
+        if let Some(root) = self.settings.get("root").filter(|root| *root != ROOT) {
+            options.push_str(&format!(" --root {}", quoted(root)));
+        }
+        if self.is("unpack.enabled", "false") {
+            options.push_str(" --no-unpack");
+        }
+        let version = self.installed;
+        let since =
+            |major, minor, patch| version.is_some_and(|version| version.since(major, minor, patch));
+        let Some(proxy) = self.files.proxies.get(self.name) else {
+            return options;
+        };
+        let has = |name: &str| proxy.capabilities.iter().any(|one| one == name);
+        for (is_wanted, option) in [
+            (has("remap-ids") && since(2, 0, 0), " --remap-ids"),
+            (
+                proxy
+                    .exports
+                    .contains_key("enable_remote_snapshot_annotations")
+                    && since(2, 1, 0),
+                " --annotations",
+            ),
+            (
+                has("rebase") && since(2, 4, 0) && self.is("overlayfs.rebase", "true"),
+                " --parallel",
+            ),
+        ] {
+            if is_wanted {
+                options.push_str(option);
+            }
+        }
+        options
     }
+}
+
+/// A release that was installed and not started yet.
+fn replaced(runs: Option<Version>, installed: Option<Version>) -> Option<Finding> {
+    let (runs, installed) = (runs?, installed?);
+    (!runs.is_same_series(installed)).then(|| {
+        Finding::info(
+            RELEASE,
+            format!("containerd {runs} runs, and {installed} is installed"),
+            "Its files are judged for the one that starts next.",
+        )
+    })
 }
 
 fn snapshotter(running: &Running) -> Option<&Plugin> {
@@ -303,8 +371,8 @@ fn release(running: &Running, version: &Result<Version, String>) -> Finding {
         Err(why) => Finding::warning(
             RELEASE,
             why.clone(),
-            "Nobody tried layerd with it.",
-            "containerd --version",
+            "layerd was not tried with it.",
+            Remedy::advice("Install containerd 1.6 or later."),
         ),
     }
 }
@@ -320,6 +388,14 @@ fn capabilities(facts: &Facts<'_>, proxy: &Proxy, version: Option<Version>) -> V
             RELEASE,
             "layerd is announced with the capability rebase",
             "Releases before 2.2.3 lose deletions with it: files that an image removed come back.",
+            facts.setup(),
+        ));
+    }
+    if has("rebase") && !before(2, 2, 3) && before(2, 4, 0) {
+        found.push(Finding::warning(
+            RELEASE,
+            "layers are unpacked in parallel",
+            "Releases before 2.4 lose an error of Prepare then: a pull can succeed with nothing unpacked.",
             facts.setup(),
         ));
     }

@@ -2,7 +2,7 @@
 
 use layerd_proto::layerd::v1::{Finding as Problem, Health, InfoResponse};
 
-use super::{Finding, some_of};
+use super::{Finding, Remedy, quoted, some_of};
 use crate::human::{age, size};
 
 const SECOND: i64 = 1_000_000_000;
@@ -12,6 +12,8 @@ const EXPORT_LATE: i64 = 600;
 const CLOCK_OFF: i64 = 60;
 /// No layerd was built before 2026.
 const EARLIEST: i64 = 1_767_225_600;
+
+const RESTART: &str = "systemctl restart layerd.service";
 
 /// The daemon that answered. `own` is the version of this program.
 pub(crate) fn version(info: &InfoResponse, own: &str) -> Finding {
@@ -27,24 +29,65 @@ pub(crate) fn version(info: &InfoResponse, own: &str) -> Finding {
             info.version
         ),
         "One of the two was upgraded without the other. What only the newer one knows does not work.",
-        "systemctl restart layerd",
+        Remedy::safe(RESTART),
     )
 }
 
+/// Who holds the disk: the largest first, with what they hold.
+pub(crate) type Holders = [(String, u64)];
+
 /// All that the daemon says of itself; `now` in seconds since 1970.
-pub(crate) fn findings(info: &InfoResponse, now: i64) -> Vec<Finding> {
+pub(crate) fn findings(info: &InfoResponse, holders: &Holders, now: i64) -> Vec<Finding> {
     let Some(health) = &info.health else {
         return vec![without_health(info)];
     };
-    vec![
+    let mut found = vec![
         database(health),
         last_stop(health),
         export(health, info, now),
-        bytes(info, health),
-        inodes(health),
+        bytes(info, health, holders),
+        inodes(info, health, holders),
         trash(info, health),
         clock(health, now),
-    ]
+    ];
+    found.extend(deletions(health));
+    found.extend(optional(health));
+    found
+}
+
+/// Removed layers that stay.
+fn deletions(health: &Health) -> Option<Finding> {
+    let failed: Vec<String> = health
+        .failed_deletions
+        .iter()
+        .map(|failed| format!("layer {}: {}", failed.id, failed.reason))
+        .collect();
+    (!failed.is_empty()).then(|| {
+        Finding::warning(
+            "deletions",
+            some_of(&failed),
+            "Removed layers hold their space. Deleting them is tried again, every five minutes at last.",
+            Remedy::advice(
+                "Remove the cause that is named: unmount what is mounted there, clear `chattr` flags, mend the disk.",
+            ),
+        )
+    })
+}
+
+/// Services that storage does not depend on.
+fn optional(health: &Health) -> Vec<Finding> {
+    let failing = health.failing.iter();
+    let finding = |(key, reason): (&String, &String)| {
+        Finding::warning(
+            key,
+            format!("does not work: {reason}"),
+            "Nothing is stored differently; only what this setting asks for is missing.",
+            Remedy::advice(format!(
+                "Start what is to answer there, or change `{key}` in layerd's configuration; `layerd check` compares it with the unit."
+            )),
+        )
+    };
+    failing.map(finding).collect()
 }
 
 /// Records that are lost, or a daemon that is older than this program.
@@ -53,15 +96,15 @@ fn without_health(info: &InfoResponse) -> Finding {
         return Finding::error(
             "database",
             some_of(&info.alarms),
-            "The records are lost or damaged. layerd answers nobody but you, so that containerd waits.",
-            "layerctl restore",
+            "The records are lost or damaged. layerd answers no client but layerctl, so that containerd waits.",
+            Remedy::fix("layerctl restore"),
         );
     }
     Finding::warning(
         "database",
         "this layerd tells nothing of its health",
         "It is older than layerctl; much was not checked.",
-        "systemctl restart layerd",
+        Remedy::safe(RESTART),
     )
 }
 
@@ -75,7 +118,9 @@ fn database(health: &Health) -> Finding {
         "takes no change",
         "A write failed. Only reads are answered until the database could be built anew beside the \
          old one, which is tried with every change.",
-        "journalctl -u layerd -p warning",
+        Remedy::advice(
+            "`journalctl -u layerd -p warning` names the write that failed; mend the disk.",
+        ),
     )
 }
 
@@ -108,48 +153,52 @@ fn export(health: &Health, info: &InfoResponse, now: i64) -> Finding {
         CHECK,
         format!("{found}, and records were changed since"),
         "If the database is lost now, what is newer than the copy is lost with it.",
-        "layerctl backup /root/layerd.backup; journalctl -u layerd -p warning",
+        Remedy::advice(
+            "`journalctl -u layerd -p warning` names what keeps exports from being written; until that is mended, \
+             `layerctl backup FILE` writes one elsewhere.",
+        ),
     )
 }
 
 /// The disk alone.
 pub(crate) fn disk(info: &InfoResponse, health: &Health) -> Vec<Finding> {
-    vec![bytes(info, health), inodes(health)]
+    vec![bytes(info, health, &[]), inodes(info, health, &[])]
 }
 
-fn bytes(info: &InfoResponse, health: &Health) -> Finding {
+fn bytes(info: &InfoResponse, health: &Health, holders: &Holders) -> Finding {
     let (free, total) = (info.disk_free_bytes, info.disk_bytes);
-    space(
-        &Space {
-            check: "space",
-            shown: format!("{} of {} are free", size(free), size(total)),
-            free,
-            total,
-            low: (health.low_bytes, size(health.low_bytes)),
-            enough: (health.enough_bytes, size(health.enough_bytes)),
-        },
-        health,
-    )
+    let space = Space {
+        check: "space",
+        shown: format!("{} of {} are free", size(free), size(total)),
+        free,
+        total,
+        low: (health.low_bytes, size(health.low_bytes)),
+        enough: (health.enough_bytes, size(health.enough_bytes)),
+        wanted: setting(health, "trash.min_free_percent"),
+    };
+    space.finding(health, || room(info, health, holders))
 }
 
-fn inodes(health: &Health) -> Finding {
+fn inodes(info: &InfoResponse, health: &Health, holders: &Holders) -> Finding {
     const CHECK: &str = "inodes";
     let (free, total) = (health.inodes_free, health.inodes);
     if total == 0 {
         return Finding::ok(CHECK, "this file system makes them as they are needed");
     }
-    space(
-        &Space {
-            check: CHECK,
-            shown: format!("{free} of {total} are free"),
-            free,
-            total,
-            low: (health.low_inodes, health.low_inodes.to_string()),
-            enough: (health.enough_inodes, health.enough_inodes.to_string()),
-        },
-        health,
-    )
+    let space = Space {
+        check: CHECK,
+        shown: format!("{free} of {total} are free"),
+        free,
+        total,
+        low: (health.low_inodes, health.low_inodes.to_string()),
+        enough: (health.enough_inodes, health.enough_inodes.to_string()),
+        wanted: setting(health, "trash.min_free_percent").min(FEW_INODES),
+    };
+    space.finding(health, || room(info, health, holders))
 }
+
+/// Free share of the inodes, in percent, that is too small. Deleting early brings few back.
+const FEW_INODES: u64 = 5;
 
 /// What a disk has of something, with words for the figures.
 struct Space {
@@ -159,33 +208,58 @@ struct Space {
     total: u64,
     low: (u64, String),
     enough: (u64, String),
+    /// Free share, in percent, that is too small.
+    wanted: u64,
 }
 
-fn space(space: &Space, health: &Health) -> Finding {
-    const MEND: &str = "layerctl du; layerctl trash ls; layerctl trash empty";
-    let (check, shown) = (space.check, &space.shown);
-    if space.free < space.low.0 || (!health.has_reserve && space.free < space.enough.0) {
-        let (low, enough) = (&space.low.1, &space.enough.1);
-        return Finding::error(
-            check,
-            format!(
-                "{shown}; nothing new is taken below {low}, and not until {enough} are free again"
-            ),
-            "Nothing can be pulled or started: layerd takes removals only, on the space that it keeps for them.",
-            MEND,
-        );
+impl Space {
+    fn finding(&self, health: &Health, room: impl Fn() -> Remedy) -> Finding {
+        let (check, shown) = (self.check, &self.shown);
+        if self.free < self.low.0 || (!health.has_reserve && self.free < self.enough.0) {
+            let (low, enough) = (&self.low.1, &self.enough.1);
+            return Finding::error(
+                check,
+                format!(
+                    "{shown}; nothing new is taken below {low}, and not until {enough} are free again"
+                ),
+                "Nothing can be pulled or started: layerd takes removals only, on the space that it keeps for them.",
+                room(),
+            );
+        }
+        if u128::from(self.free) * 100 < u128::from(self.wanted) * u128::from(self.total) {
+            return Finding::warning(
+                check,
+                format!("{shown}, less than {} %", self.wanted),
+                "Removed layers are deleted at once (trash.min_free_percent), so that `layerctl trash restore` finds \
+                 nothing. When the disk is full, nothing new is taken.",
+                room(),
+            );
+        }
+        Finding::ok(check, shown)
     }
-    let wanted: u64 = setting(health, "trash.min_free_percent");
-    if space.check == "space" && space.free.saturating_mul(100) / space.total.max(1) < wanted {
-        return Finding::warning(
-            check,
-            format!("{shown}, less than trash.min_free_percent = {wanted} asks for"),
-            "Removed layers are deleted at once, so that `layerctl trash restore` finds nothing. When the disk \
-             is full, nothing new is taken.",
-            MEND,
-        );
+}
+
+/// How to make room: what is removed already goes first.
+fn room(info: &InfoResponse, health: &Health, holders: &Holders) -> Remedy {
+    if info.trash > 0 && health.brake.is_empty() && health.failed_deletions.is_empty() {
+        return Remedy::fix("layerctl trash empty --yes");
     }
-    Finding::ok(check, shown)
+    let held: Vec<String> = holders
+        .iter()
+        .take(3)
+        .map(|(name, bytes)| format!("{} {}", size(*bytes), quoted(name)))
+        .collect();
+    let held = match held.is_empty() {
+        true => {
+            "layerd holds little of it; `du -x --max-depth=1` on the mount point finds who does"
+                .to_owned()
+        }
+        false => format!("the most is held by {}", held.join(", ")),
+    };
+    Remedy::advice(format!(
+        "Remove images and containers that are not needed, or enlarge the disk: {held}. `layerctl du` and `layerctl volume \
+         usage` list all, `layerctl volume prune --dry-run` the volumes that nothing uses."
+    ))
 }
 
 fn trash(info: &InfoResponse, health: &Health) -> Finding {
@@ -201,21 +275,24 @@ fn trash(info: &InfoResponse, health: &Health) -> Finding {
         CHECK,
         format!("the brake is on: {}", health.brake),
         "So many removals at once look like a containerd that has lost its metadata. Nothing is deleted until \
-         you say whether they were meant: empty the trash if so, else restore.",
-        "layerctl trash ls; then layerctl trash empty, or layerctl trash restore --all",
+         a person says whether they were meant.",
+        Remedy::advice(
+            "`layerctl trash ls` lists them. If they were meant, run `layerctl trash empty`, else `layerctl trash restore --all`.",
+        ),
     )
 }
 
 fn clock(health: &Health, now: i64) -> Finding {
     const CHECK: &str = "clock";
-    const MEND: &str = "timedatectl status";
+    let remedy =
+        || Remedy::advice("Set the clock (`timedatectl status` says whether it is synchronised).");
     let newest = health.newest_at / SECOND;
     if now < EARLIEST {
         return Finding::warning(
             CHECK,
             "it stands before 2026",
             "Records get wrong times. It may be mended when the network is up.",
-            MEND,
+            remedy(),
         );
     }
     if newest > now.saturating_add(CLOCK_OFF) {
@@ -223,7 +300,7 @@ fn clock(health: &Health, now: i64) -> Finding {
             CHECK,
             format!("it went back: a record is {} ahead of it", age(now, newest)),
             "Ages are wrong until it has caught up. Nothing is deleted too early because of it.",
-            MEND,
+            remedy(),
         );
     }
     Finding::ok(CHECK, "not behind the records")
@@ -244,9 +321,10 @@ pub(crate) fn records(problems: &[Problem]) -> Vec<Finding> {
         findings.push(Finding::error(
             CHECK,
             some_of(&damaged),
-            "These snapshots answer DATA_LOSS, and what stands on them cannot start; no other suffers. Remove what \
-             uses them, then pull or create it again.",
-            "layerctl fsck",
+            "These snapshots answer DATA_LOSS, and what stands on them cannot start; no other suffers.",
+            Remedy::advice(
+                "Remove the containers and images that use them (`layerctl why KEY` names them), then pull or create them again.",
+            ),
         ));
     }
     if !other.is_empty() {
@@ -254,7 +332,7 @@ pub(crate) fn records(problems: &[Problem]) -> Vec<Finding> {
             CHECK,
             some_of(&other),
             "No snapshot suffers from it. What layerd does not know is moved to lost/, never deleted.",
-            "layerctl fsck --repair",
+            Remedy::safe("layerctl fsck --repair"),
         ));
     }
     if problems.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use layerd_proto::layerd::v1::Health;
 use serde::Deserialize;
 
-use super::Finding;
+use super::{Finding, Remedy};
 
 /// What `layerd check --json` prints.
 #[derive(Debug, Default)]
@@ -22,6 +22,12 @@ struct Looked {
     needed: bool,
     found: String,
     advice: String,
+    /// Whether the configuration asks for it. Older daemons do not say.
+    #[serde(default)]
+    wanted: bool,
+    /// A command for a shell; empty for none.
+    #[serde(default)]
+    fix: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,15 +63,43 @@ impl Looked {
             return configuration(self, file);
         }
         let check = format!("host: {}", self.check);
-        match (self.ok, self.needed) {
-            (true, _) => Finding::ok(&check, &self.found),
-            (false, false) => Finding::info(&check, &self.found, &self.advice),
-            (false, true) => Finding::error(
+        match (self.ok, self.needed, self.wanted) {
+            (true, _, _) => Finding::ok(&check, &self.found),
+            (false, false, false) => Finding::info(&check, &self.found, self.advice()),
+            (false, false, true) => Finding::warning(
+                &check,
+                &self.found,
+                "The configuration asks for something that does not work.",
+                self.remedy(),
+            ),
+            (false, true, _) => Finding::error(
                 &check,
                 &self.found,
                 "layerd cannot keep layers here, and does not start.",
-                self.advice.clone(),
+                self.remedy(),
             ),
+        }
+    }
+
+    fn remedy(&self) -> Remedy {
+        match (self.fix.is_empty(), self.advice.is_empty()) {
+            (false, _) => Remedy::safe(&self.fix),
+            (true, false) => Remedy::advice(self.advice()),
+            (true, true) => {
+                Remedy::advice("Mend what the error names; `layerd check` looks at it alone.")
+            }
+        }
+    }
+
+    /// Where the data directory is what is wrong, with how to choose another.
+    fn advice(&self) -> String {
+        match self.advice.contains("the root") {
+            true => format!(
+                "{} (`root` in layerd's configuration, --root on its command line; `layerctl setup containerd --root DIR \
+                 --write` tells containerd)",
+                self.advice
+            ),
+            false => self.advice.clone(),
         }
     }
 }
@@ -83,10 +117,10 @@ fn configuration(looked: &Looked, file: Option<&str>) -> Finding {
         CHECK,
         found.join(": "),
         "layerd would not start with it; one that runs goes on with what it read.",
-        format!(
-            "layerd check --config {}",
+        Remedy::advice(format!(
+            "Mend the line; `layerd check --config {}` shows where it is.",
             super::quoted(file.unwrap_or_default())
-        ),
+        )),
     )
 }
 
@@ -117,7 +151,7 @@ pub(crate) fn in_force(file: &BTreeMap<String, String>, health: &Health) -> Find
         CHECK,
         super::some_of(&differing),
         "The file was changed after layerd started; the next start will take it.",
-        "systemctl restart layerd",
+        Remedy::safe("systemctl restart layerd.service"),
     )
 }
 
@@ -139,7 +173,7 @@ mod tests {
         let severities: Vec<_> = found.iter().map(|finding| finding.severity).collect();
         assert_eq!(severities, [Severity::Ok, Severity::Error, Severity::Info]);
         assert_eq!(found[1].check, "host: overlayfs");
-        assert_eq!(found[1].mend, "modprobe overlay");
+        assert_eq!(found[1].advice, "modprobe overlay");
         assert_eq!(checked.settings.unwrap()["root"], "/r");
     }
 
@@ -156,7 +190,7 @@ mod tests {
         let found = checked.findings(Some("/a b"));
         assert_eq!(found[0].severity, Severity::Error);
         assert_eq!(found[0].found, "TOML error at line 3: unknown field");
-        assert_eq!(found[0].mend, "layerd check --config '/a b'");
+        assert!(found[0].advice.contains("`layerd check --config '/a b'`"));
         assert!(checked.settings.is_none());
     }
 

@@ -1,14 +1,14 @@
 //! The mount table against what layerd knows: mounts that nobody will unmount, and attachments
 //! without one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use layerd_mounts::mountinfo::Entry;
 
-use super::{Finding, quoted, some_of};
+use super::{Finding, Remedy, quoted, some_of};
 use crate::attachment::Attachment;
 
 const CHECK: &str = "mounts";
@@ -34,13 +34,14 @@ pub(crate) fn leaked(
         .filter(is_left)
         .map(|entry| entry.target.display().to_string())
         .collect();
-    let first = leaked.first()?;
-    Some(Finding::warning(
-        CHECK,
-        format!("mounted without an attachment: {}", some_of(&leaked)),
-        "Nobody will unmount it, and what it shows cannot be removed. layerd unmounts nothing that nobody asked for.",
-        format!("umount {}", quoted(first)),
-    ))
+    (!leaked.is_empty()).then(|| {
+        Finding::warning(
+            CHECK,
+            format!("mounted without an attachment: {}", some_of(&leaked)),
+            "No detach unmounts it, and what it shows cannot be removed. layerd unmounts only what it is told to.",
+            Remedy::fix(command("umount", &leaked)),
+        )
+    })
 }
 
 /// Attachments whose mounts are gone.
@@ -49,24 +50,32 @@ pub(crate) fn waiting(attachments: &[Attachment]) -> Option<Finding> {
         .iter()
         .filter(|attachment| attachment.state == "waiting")
         .collect();
-    let first = waiting.first()?;
     let keys: Vec<String> = waiting.iter().map(|one| one.key.clone()).collect();
-    Some(Finding::warning(
-        CHECK,
-        format!("attachments whose mounts are gone: {}", some_of(&keys)),
-        "They hold their volumes. The same attach mounts them again; what nobody will attach again is to be detached.",
-        format!("layerctl detach {}", quoted(&first.key)),
-    ))
+    (!keys.is_empty()).then(|| {
+        Finding::warning(
+            CHECK,
+            format!("attachments whose mounts are gone: {}", some_of(&keys)),
+            "They hold their volumes until the same attach mounts them again, or they are detached.",
+            Remedy::fix(command("layerctl detach", &keys)),
+        )
+    })
 }
 
-/// Overlays over writable layers of `root`: those whose layer is gone, and two over one layer.
-/// `is_layer` answers whether a directory is that of a snapshot.
-pub(crate) fn overlays(
-    table: &[Entry],
-    root: &Path,
-    is_layer: &dyn Fn(&Path) -> bool,
-) -> Vec<Finding> {
-    let layers = root.join("l");
+/// What is known of layers and of who uses their mounts.
+pub(crate) struct Layers<'a> {
+    /// The data directory.
+    pub(crate) root: &'a Path,
+    /// Whether a directory is that of a snapshot.
+    pub(crate) is_layer: &'a dyn Fn(&Path) -> bool,
+    /// Number of a removed layer that can be restored, by its directory.
+    pub(crate) removed: &'a BTreeMap<PathBuf, u64>,
+    /// Devices of the file systems that are the root of a process.
+    pub(crate) running: &'a BTreeSet<(u32, u32)>,
+}
+
+/// Overlays over writable layers: those whose layer is gone, and two over one layer.
+pub(crate) fn overlays(table: &[Entry], known: &Layers<'_>) -> Vec<Finding> {
+    let layers = known.root.join("l");
     let mut by_upper: BTreeMap<PathBuf, Vec<&Entry>> = BTreeMap::new();
     for entry in table.iter().filter(|entry| entry.kind == "overlay") {
         if let Some(upper) = upper(&entry.super_options).filter(|upper| upper.starts_with(&layers))
@@ -74,42 +83,79 @@ pub(crate) fn overlays(
             by_upper.entry(upper).or_default().push(entry);
         }
     }
-    let gone = by_upper.iter().filter(|(upper, _)| !is_layer(upper));
-    let gone: Vec<String> = gone.flat_map(|(_, entries)| targets(entries)).collect();
+    let gone = by_upper
+        .iter()
+        .filter(|(upper, _)| !(known.is_layer)(upper));
+    let mut found: Vec<Finding> = gone
+        .map(|(upper, entries)| orphaned(upper, entries, known))
+        .collect();
     let shared = by_upper.values().filter(|entries| {
         // Binds of one mount have its device.
         entries
             .iter()
             .any(|entry| entry.device != entries[0].device)
     });
-    let shared: Vec<String> = shared.flat_map(|entries| targets(entries)).collect();
-    [orphaned(&gone), doubled(&shared)]
-        .into_iter()
-        .flatten()
-        .collect()
+    found.extend(shared.map(|entries| doubled(entries, known)));
+    found
 }
 
-fn orphaned(gone: &[String]) -> Option<Finding> {
-    let first = gone.first()?;
-    Some(Finding::warning(
-        CHECK,
-        format!(
-            "still mounted, though the snapshot was removed: {}",
-            some_of(gone)
+/// A mount whose layer is gone. That of a running container must not be unmounted.
+fn orphaned(upper: &Path, entries: &[&Entry], known: &Layers<'_>) -> Finding {
+    let targets = targets(entries);
+    let shown = some_of(&targets);
+    if !entries
+        .iter()
+        .any(|entry| known.running.contains(&entry.device))
+    {
+        return Finding::warning(
+            CHECK,
+            format!("still mounted, though the snapshot was removed: {shown}"),
+            "A container's root file system was never unmounted. Its space comes back only when it is.",
+            Remedy::fix(command("umount", &targets)),
+        );
+    }
+    let found = format!(
+        "a container runs on {shown}, and its writable layer {} is gone",
+        upper.display()
+    );
+    let impact = "What it has written is lost when it ends, and some of its calls fail already.";
+    let remedy = match known.removed.get(upper) {
+        Some(id) => Remedy::safe(format!("layerctl trash restore {id}")),
+        None => Remedy::advice(
+            "Copy what is worth it out of `/proc/PID/root` while it runs, then stop the container and create it anew.",
         ),
-        "A container's root file system was never unmounted. Its space comes back only when it is.",
-        format!("umount {}", quoted(first)),
-    ))
+    };
+    Finding::error(CHECK, found, impact, remedy)
 }
 
-fn doubled(shared: &[String]) -> Option<Finding> {
-    let last = shared.last()?;
-    Some(Finding::error(
+fn doubled(entries: &[&Entry], known: &Layers<'_>) -> Finding {
+    let all = targets(entries);
+    let unused = entries
+        .iter()
+        .rev()
+        .find(|entry| !known.running.contains(&entry.device));
+    let remedy = match unused {
+        Some(entry) => {
+            let same = entries.iter().filter(|one| one.device == entry.device);
+            let targets: Vec<String> = same.map(|one| one.target.display().to_string()).collect();
+            Remedy::fix(command("umount", &targets))
+        }
+        None => Remedy::advice("Stop one of the two containers that run on them."),
+    };
+    Finding::error(
         CHECK,
-        format!("mounted twice with one writable layer: {}", some_of(shared)),
+        format!("mounted twice with one writable layer: {}", some_of(&all)),
         "To the kernel this is undefined: the two can spoil each other's files.",
-        format!("umount {}", quoted(last)),
-    ))
+        remedy,
+    )
+}
+
+/// A command with all of its operands: what is left out of it would not be mended.
+fn command(name: &str, operands: &[String]) -> String {
+    let words = operands
+        .iter()
+        .map(|operand| format!(" {}", quoted(operand)));
+    format!("{name}{}", words.collect::<String>())
 }
 
 fn targets(entries: &[&Entry]) -> Vec<String> {
@@ -170,7 +216,7 @@ mod tests {
         let known = [attachment(1, "attached")];
         let found = leaked(&table, &known, &table, root).unwrap();
         assert_eq!(found.severity, Severity::Warning);
-        assert_eq!(found.mend, "umount /r/mnt/35");
+        assert_eq!(found.fix, "umount /r/mnt/35");
         let all = [attachment(1, "attached"), attachment(35, "attached")];
         assert_eq!(leaked(&table, &all, &table, root), None);
         let later: Vec<_> = table
@@ -184,21 +230,53 @@ mod tests {
     #[test]
     fn attachments_that_wait_are_told() {
         let found = waiting(&[attachment(1, "attached"), attachment(2, "waiting")]).unwrap();
-        assert_eq!(found.mend, "layerctl detach container:web:/2");
+        assert_eq!(found.fix, "layerctl detach container:web:/2");
         assert_eq!(waiting(&[attachment(1, "attached")]), None);
+    }
+
+    fn look(
+        table: &[Entry],
+        gone: &str,
+        removed: &[(&str, u64)],
+        running: &[(u32, u32)],
+    ) -> Vec<Finding> {
+        let removed = removed
+            .iter()
+            .map(|(path, id)| (PathBuf::from(path), *id))
+            .collect();
+        let layers = Layers {
+            root: Path::new("/r"),
+            is_layer: &|path| path != Path::new(gone),
+            removed: &removed,
+            running: &running.iter().copied().collect(),
+        };
+        overlays(table, &layers)
     }
 
     #[test]
     fn overlays_are_told_whose_layer_is_gone_or_another_s_too() {
-        let root = Path::new("/r");
-        assert_eq!(overlays(&table(), root, &|_| true), []);
-        let found = overlays(&table(), root, &|path| path != Path::new("/r/l/2"));
+        assert_eq!(look(&table(), "", &[], &[]), []);
+        let found = look(&table(), "/r/l/3", &[], &[]);
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].mend, "umount /run/web");
+        assert_eq!(found[0].fix, "umount /run/db /run/db2");
         let mut twice = table();
         twice[5].device = (0, 60);
-        let found = overlays(&twice, root, &|_| true);
+        let found = look(&twice, "", &[], &[]);
         assert_eq!(found[0].severity, Severity::Error);
-        assert_eq!(found[0].mend, "umount /run/db2");
+        assert_eq!(found[0].fix, "umount /run/db2");
+        let found = look(&twice, "", &[], &[(0, 60)]);
+        assert_eq!(found[0].fix, "umount /run/db", "not the one that runs");
+        let found = look(&twice, "", &[], &[(0, 60), (0, 51)]);
+        assert!(found[0].fix.is_empty() && found[0].advice.contains("Stop one"));
+    }
+
+    #[test]
+    fn the_root_of_a_running_container_is_never_to_be_unmounted() {
+        let running = [(0, 50)];
+        let found = look(&table(), "/r/l/2", &[("/r/l/2", 2)], &running);
+        assert_eq!(found[0].severity, Severity::Error);
+        assert_eq!(found[0].fix, "layerctl trash restore 2");
+        let found = look(&table(), "/r/l/2", &[], &running);
+        assert!(found[0].fix.is_empty() && found[0].advice.contains("/proc/PID/root"));
     }
 }

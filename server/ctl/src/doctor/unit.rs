@@ -1,107 +1,300 @@
-//! layerd as systemd knows it, from `systemctl show`.
+//! layerd as systemd knows it, from `systemctl show`, and its process as the kernel does.
 
 use super::Finding;
+use super::Remedy;
 
 const CHECK: &str = "unit";
 /// The units, and what is asked of each.
 pub(crate) const ARGUMENTS: [&str; 4] = [
     "show",
-    "--property=Id,LoadState,ActiveState,UnitFileState,NRestarts",
+    "--property=Id,LoadState,ActiveState,UnitFileState,NRestarts,NeedDaemonReload,MainPID,Restart,\
+     WatchdogUSec,CapabilityBoundingSet",
     "layerd.service",
     "layerd.socket",
 ];
-const ENABLE: &str = "systemctl enable --now layerd.socket layerd.service";
+const ENABLE: &str = "systemctl enable layerd.socket layerd.service";
+const RESTART: &str = "systemctl restart layerd.service";
+/// What deploy/layerd.service says for what each is.
+const CAPABILITIES: [&str; 7] = [
+    "cap_sys_admin",
+    "cap_dac_override",
+    "cap_fowner",
+    "cap_chown",
+    "cap_fsetid",
+    "cap_setfcap",
+    "cap_mknod",
+];
+/// Descriptors that the unit asks for, and below which connections are refused under load.
+const DESCRIPTORS: u64 = 65_536;
+const FEW_DESCRIPTORS: u64 = 4096;
+/// Settings of a unit that give it a mount namespace of its own, with the values that do not.
+const OWN_MOUNTS: [&str; 18] = [
+    "PrivateMounts=no",
+    "PrivateTmp=no",
+    "PrivateDevices=no",
+    "ProtectSystem=no",
+    "ProtectHome=no",
+    "ProtectKernelTunables=no",
+    "ProtectKernelModules=no",
+    "ProtectKernelLogs=no",
+    "ProtectControlGroups=no",
+    "ProtectProc=default",
+    "ProcSubset=all",
+    "ReadWritePaths=",
+    "ReadOnlyPaths=",
+    "InaccessiblePaths=",
+    "TemporaryFileSystem=",
+    "BindPaths=",
+    "BindReadOnlyPaths=",
+    "RootDirectory=",
+];
+
+/// The daemon's process; none of it is known while it does not run.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Process {
+    /// Whether its mounts are the first process's.
+    pub(crate) has_own_mounts: bool,
+    /// Whether the program that it runs was replaced.
+    pub(crate) is_replaced: bool,
+    /// Descriptors that it may have.
+    pub(crate) descriptors: Option<u64>,
+}
 
 /// One unit.
 #[derive(Debug, Default)]
-struct Unit {
-    is_installed: bool,
-    is_active: bool,
-    is_enabled: bool,
-    restarts: u64,
+struct Unit<'a>(&'a str);
+
+impl Unit<'_> {
+    fn value(&self, name: &str) -> &str {
+        let mut lines = self.0.lines();
+        let found = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        found.unwrap_or_default()
+    }
+
+    fn is(&self, name: &str, value: &str) -> bool {
+        self.value(name) == value
+    }
 }
 
-/// Reads what `systemctl show` prints: for each unit lines of `NAME=VALUE`, and an empty line
-/// between units.
-pub(crate) fn findings(output: &str) -> Vec<Finding> {
-    let unit = |id: &str| {
-        let wanted = format!("Id={id}");
-        let mut blocks = output.split("\n\n");
-        let block = blocks.find(|block| block.lines().any(|line| line == wanted));
-        read(block.unwrap_or_default())
-    };
-    let (service, socket) = (unit("layerd.service"), unit("layerd.socket"));
-    if !service.is_installed {
+/// The daemon's process id.
+pub(crate) fn main_pid(output: &str) -> Option<u32> {
+    let pid = unit(output, "layerd.service")
+        .value("MainPID")
+        .parse()
+        .ok()?;
+    (pid > 0).then_some(pid)
+}
+
+/// `systemctl show` prints lines of `NAME=VALUE` for each unit, and an empty line between units.
+fn unit<'a>(output: &'a str, id: &str) -> Unit<'a> {
+    let wanted = format!("Id={id}");
+    let mut blocks = output.split("\n\n");
+    let block = blocks.find(|block| block.lines().any(|line| line == wanted));
+    Unit(block.unwrap_or_default())
+}
+
+pub(crate) fn findings(output: &str, process: &Process) -> Vec<Finding> {
+    let (service, socket) = (
+        unit(output, "layerd.service"),
+        unit(output, "layerd.socket"),
+    );
+    if let Some(finding) = masked(&service, &socket) {
+        return vec![finding];
+    }
+    if !service.is("LoadState", "loaded") {
         return vec![Finding::warning(
             CHECK,
             "layerd.service is not installed",
             "Nothing starts layerd with the machine, or again after a crash.",
-            "install -m 644 deploy/layerd.service deploy/layerd.socket /etc/systemd/system/; \
-             systemctl daemon-reload; systemctl enable --now layerd.socket layerd.service",
+            Remedy::advice(
+                "Install the package, or deploy/layerd.service and deploy/layerd.socket as README says.",
+            ),
         )];
     }
     let found = [
+        not_reloaded(&service, &socket),
         not_enabled(&service),
-        no_socket(&socket),
+        no_socket(&service, &socket),
         restarted(&service),
+        not_kept_alive(&service),
+        unwatched(&service),
+        incapable(&service),
+        own_mounts(process),
+        few_descriptors(process),
+        replaced(process),
     ];
     let found: Vec<Finding> = found.into_iter().flatten().collect();
     if found.is_empty() {
         return vec![Finding::ok(
             CHECK,
-            "layerd.service and layerd.socket are enabled",
+            "layerd.service and layerd.socket are enabled, and limit nothing that layerd needs",
         )];
     }
     found
 }
 
-fn not_enabled(service: &Unit) -> Option<Finding> {
-    (!service.is_enabled).then(|| {
-        let means = "layerd starts with its first caller only, not with the machine.";
-        Finding::warning(CHECK, "layerd.service is not enabled", means, ENABLE)
+fn masked(service: &Unit<'_>, socket: &Unit<'_>) -> Option<Finding> {
+    let is_masked = |unit: &Unit<'_>| unit.is("LoadState", "masked");
+    (is_masked(service) || is_masked(socket)).then(|| {
+        let impact = "Nothing can start layerd: containerd's calls fail once it has stopped.";
+        let fix = format!(
+            "systemctl unmask layerd.socket layerd.service && {ENABLE} && systemctl restart layerd.socket layerd.service"
+        );
+        Finding::error(CHECK, "layerd.service or layerd.socket is masked", impact, Remedy::safe(fix))
     })
 }
 
-fn no_socket(socket: &Unit) -> Option<Finding> {
-    (!socket.is_installed || !socket.is_active).then(|| {
-        let means = "Calls fail while layerd restarts, instead of waiting in the socket.";
-        Finding::warning(CHECK, "layerd.socket is not active", means, ENABLE)
-    })
-}
-
-fn restarted(service: &Unit) -> Option<Finding> {
-    (service.restarts > 0).then(|| {
+fn not_reloaded(service: &Unit<'_>, socket: &Unit<'_>) -> Option<Finding> {
+    let is_stale = |unit: &Unit<'_>| unit.is("NeedDaemonReload", "yes");
+    (is_stale(service) || is_stale(socket)).then(|| {
+        let impact =
+            "systemd goes on with the old ones, and takes the new ones at some later moment.";
+        let fix = format!("systemctl daemon-reload && {RESTART}");
         Finding::warning(
             CHECK,
-            format!("systemd started layerd anew {} times", service.restarts),
-            "It crashed, or its disk hung for longer than the watchdog waits.",
-            "journalctl -u layerd -p warning; systemctl reset-failed layerd",
+            "the units were changed since systemd read them",
+            impact,
+            Remedy::safe(fix),
         )
     })
 }
 
-fn read(block: &str) -> Unit {
-    let value = |name: &str| {
-        let mut lines = block.lines();
-        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
-    };
-    Unit {
-        is_installed: value("LoadState") == Some("loaded"),
-        is_active: value("ActiveState") == Some("active"),
-        is_enabled: value("UnitFileState") == Some("enabled"),
-        restarts: value("NRestarts")
-            .and_then(|count| count.parse().ok())
-            .unwrap_or(0),
-    }
+fn not_enabled(service: &Unit<'_>) -> Option<Finding> {
+    (!service.is("UnitFileState", "enabled")).then(|| {
+        let impact = "layerd starts with its first caller only, not with the machine.";
+        Finding::warning(
+            CHECK,
+            "layerd.service is not enabled",
+            impact,
+            Remedy::safe(ENABLE),
+        )
+    })
+}
+
+/// The socket cannot be taken while a layerd serves at its own.
+fn no_socket(service: &Unit<'_>, socket: &Unit<'_>) -> Option<Finding> {
+    (!socket.is("LoadState", "loaded") || !socket.is("ActiveState", "active")).then(|| {
+        let impact = "Calls fail while layerd restarts, instead of waiting in the socket.";
+        let fix = format!("{ENABLE} && systemctl restart layerd.socket layerd.service");
+        let found = match service.is("ActiveState", "active") {
+            true => "layerd.socket is not active, and layerd.service is",
+            false => "layerd.socket is not active",
+        };
+        Finding::warning(CHECK, found, impact, Remedy::safe(fix))
+    })
+}
+
+fn restarted(service: &Unit<'_>) -> Option<Finding> {
+    let count: u64 = service.value("NRestarts").parse().unwrap_or(0);
+    (count > 0).then(|| {
+        Finding::warning(
+            CHECK,
+            format!("systemd started layerd anew {count} times"),
+            "It crashed, or its disk hung for longer than the watchdog waits: `journalctl -u layerd -p warning` says \
+             which. Once that is known, the count can begin anew.",
+            Remedy::fix("systemctl reset-failed layerd.service"),
+        )
+    })
+}
+
+fn not_kept_alive(service: &Unit<'_>) -> Option<Finding> {
+    (!service.is("Restart", "always")).then(|| {
+        Finding::warning(
+            CHECK,
+            format!("layerd.service has Restart={}", service.value("Restart")),
+            "After a crash layerd stays away until the next call, or for good.",
+            Remedy::safe(change("restart", &["Restart=always"])),
+        )
+    })
+}
+
+fn unwatched(service: &Unit<'_>) -> Option<Finding> {
+    matches!(service.value("WatchdogUSec"), "0" | "infinity").then(|| {
+        Finding::warning(
+            CHECK,
+            "layerd.service has no WatchdogSec=",
+            "A layerd whose disk or database hangs is not started anew.",
+            Remedy::safe(change("watchdog", &["WatchdogSec=60s"])),
+        )
+    })
+}
+
+fn incapable(service: &Unit<'_>) -> Option<Finding> {
+    let has = service.value("CapabilityBoundingSet");
+    let lacks: Vec<String> = CAPABILITIES
+        .iter()
+        .filter(|name| !has.split(' ').any(|one| one == **name))
+        .map(|name| name.to_uppercase())
+        .collect();
+    (!lacks.is_empty()).then(|| {
+        let lacks = lacks.join(" ");
+        Finding::error(
+            CHECK,
+            format!("layerd.service lacks {lacks} in CapabilityBoundingSet="),
+            "Layers of images with other owners, modes or devices can be neither unpacked nor deleted.",
+            Remedy::safe(change("capabilities", &[&format!("CapabilityBoundingSet={lacks}")])),
+        )
+    })
+}
+
+fn own_mounts(process: &Process) -> Option<Finding> {
+    process.has_own_mounts.then(|| {
+        Finding::error(
+            CHECK,
+            "layerd has a mount namespace of its own, by PrivateMounts=, ProtectSystem= or the like",
+            "It does not see what the host mounts and unmounts: removed layers stay busy, and volumes that it mounts are \
+             seen by no container.",
+            Remedy::safe(change("mounts", &OWN_MOUNTS)),
+        )
+    })
+}
+
+fn few_descriptors(process: &Process) -> Option<Finding> {
+    let few = process
+        .descriptors
+        .filter(|count| *count < FEW_DESCRIPTORS)?;
+    Some(Finding::warning(
+        CHECK,
+        format!("layerd may have {few} file descriptors"),
+        "Under load it can accept no connection and open no layer.",
+        Remedy::safe(change(
+            "descriptors",
+            &[&format!("LimitNOFILE={DESCRIPTORS}")],
+        )),
+    ))
+}
+
+fn replaced(process: &Process) -> Option<Finding> {
+    process.is_replaced.then(|| {
+        Finding::warning(
+            CHECK,
+            "the program that layerd runs was replaced since it started",
+            "What the new one mends is not mended yet.",
+            Remedy::safe(RESTART),
+        )
+    })
+}
+
+/// A drop-in of the service that wins over others; its name says who made it.
+fn change(name: &str, lines: &[&str]) -> String {
+    let dir = "/etc/systemd/system/layerd.service.d";
+    let lines = lines.iter().map(|line| format!(" '{line}'"));
+    let lines: String = lines.collect();
+    format!(
+        "mkdir -p {dir} && printf '%s\\n' '[Service]'{lines} >{dir}/zz-doctor-{name}.conf && systemctl daemon-reload && {RESTART}"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::Severity;
-    use super::findings;
+    use super::*;
 
     const WELL: &str = "Id=layerd.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\
-                        NRestarts=0\n\nId=layerd.socket\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n";
+                        NRestarts=0\nNeedDaemonReload=no\nMainPID=7\nRestart=always\nWatchdogUSec=1min\n\
+                        CapabilityBoundingSet=cap_chown cap_dac_override cap_fowner cap_fsetid cap_sys_admin cap_mknod \
+                        cap_setfcap\n\n\
+                        Id=layerd.socket\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no\n";
 
     #[test]
     fn what_systemd_says_is_understood() {
@@ -119,22 +312,90 @@ mod tests {
                 "socket\nLoadState=loaded\nActiveState=inactive",
                 "socket is not active",
             ),
+            (
+                "service\nLoadState=loaded",
+                "service\nLoadState=masked",
+                "is masked",
+            ),
+            (
+                "NeedDaemonReload=no",
+                "NeedDaemonReload=yes",
+                "were changed",
+            ),
+            ("Restart=always", "Restart=no", "has Restart=no"),
+            ("WatchdogUSec=1min", "WatchdogUSec=0", "no WatchdogSec="),
+            ("cap_fowner ", "", "lacks CAP_FOWNER in"),
         ];
         for (from, to, wanted) in table {
-            let found = findings(&WELL.replacen(from, to, 1));
+            let found = findings(&WELL.replacen(from, to, 1), &Process::default());
             assert_eq!(found.len(), 1, "{found:?}");
-            let severity = if wanted.is_empty() {
-                Severity::Ok
-            } else {
-                Severity::Warning
-            };
-            assert_eq!(found[0].severity, severity, "{found:?}");
+            assert_eq!(
+                found[0].severity == Severity::Ok,
+                wanted.is_empty(),
+                "{found:?}"
+            );
             assert!(found[0].found.contains(wanted), "{found:?}");
         }
     }
 
     #[test]
     fn without_an_answer_nothing_is_installed() {
-        assert!(findings("")[0].found.contains("not installed"));
+        assert!(
+            findings("", &Process::default())[0]
+                .found
+                .contains("not installed")
+        );
+        assert_eq!(main_pid(""), None);
+        assert_eq!(main_pid(WELL), Some(7));
+    }
+
+    #[test]
+    fn the_process_is_judged_too() {
+        let table = [
+            (
+                Process {
+                    has_own_mounts: true,
+                    ..Process::default()
+                },
+                "namespace of its own",
+                "PrivateMounts=no",
+            ),
+            (
+                Process {
+                    descriptors: Some(1024),
+                    ..Process::default()
+                },
+                "1024 file descriptors",
+                "LimitNOFILE=65536",
+            ),
+            (
+                Process {
+                    is_replaced: true,
+                    ..Process::default()
+                },
+                "was replaced",
+                "systemctl restart",
+            ),
+        ];
+        for (process, wanted, fix) in table {
+            let found = findings(WELL, &process);
+            assert!(
+                found[0].found.contains(wanted) && found[0].fix.contains(fix),
+                "{found:?}"
+            );
+        }
+    }
+
+    /// What the unit gives is what is missed when it is taken away.
+    #[test]
+    fn the_capabilities_are_the_unit_s() {
+        let unit = include_str!("../../../../deploy/layerd.service");
+        let line = unit
+            .lines()
+            .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+        let given = line.unwrap().to_lowercase();
+        for name in CAPABILITIES {
+            assert!(given.split(' ').any(|one| one == name), "{name}");
+        }
     }
 }

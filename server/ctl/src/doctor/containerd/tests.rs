@@ -11,6 +11,8 @@ struct World {
     files: Effective,
     running: Option<Running>,
     settings: BTreeMap<String, String>,
+    installed: Option<Version>,
+    edited: Option<std::path::PathBuf>,
 }
 
 impl World {
@@ -52,6 +54,8 @@ impl World {
             settings: settings
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),
+            installed: None,
+            edited: None,
         }
     }
 
@@ -68,6 +72,8 @@ impl World {
             main: Path::new("/etc/containerd/config.toml"),
             files: &self.files,
             running: self.running.as_ref(),
+            installed: self.installed,
+            edited: self.edited.as_deref(),
             socket: Path::new(SOCKET),
             settings: &self.settings,
             name: "layerd",
@@ -170,9 +176,13 @@ fn every_mistake_is_named() {
         let named = found.iter().find(|one| one.found.contains(text));
         let named = named.unwrap_or_else(|| panic!("{text}: {found:?}"));
         assert_eq!(named.severity, severity, "{named:?}");
-        let wants_mend = severity > Severity::Info;
-        assert_eq!(!named.mend.is_empty(), wants_mend, "{named:?}");
-        assert!(!named.means.is_empty(), "{named:?}");
+        let remedies = usize::from(!named.fix.is_empty()) + usize::from(!named.advice.is_empty());
+        assert_eq!(
+            remedies,
+            usize::from(named.is_trouble()),
+            "one or the other: {named:?}"
+        );
+        assert!(!named.impact.is_empty(), "{named:?}");
     }
 }
 
@@ -196,7 +206,15 @@ fn rebase_needs_a_later_release_and_layerds_word() {
         assert_eq!(errors.len(), 1, "{errors:?}");
         assert!(errors[0].found.contains(wanted), "{errors:?}");
     }
-    world.release("2.3.0");
+    world.release("2.3.4");
+    world
+        .settings
+        .insert("overlayfs.rebase".to_owned(), "true".to_owned());
+    let found = world.findings();
+    let swallowed = found.iter().find(|one| one.is_trouble()).unwrap();
+    assert_eq!(swallowed.severity, Severity::Warning);
+    assert!(!swallowed.fix.contains("--parallel"), "{swallowed:?}");
+    world.release("2.4.0");
     world
         .settings
         .insert("overlayfs.rebase".to_owned(), "true".to_owned());
@@ -209,18 +227,47 @@ fn rebase_needs_a_later_release_and_layerds_word() {
 }
 
 #[test]
-fn the_command_names_what_is_not_where_it_is_by_default() {
-    let world = World::new();
+fn the_command_keeps_what_is_not_as_by_default() {
+    let mut world = World::new();
+    world.proxy().capabilities = vec!["remap-ids".to_owned(), "rebase".to_owned()];
+    world.installed = Version::parse("2.4.1").ok();
+    world
+        .settings
+        .insert("overlayfs.rebase".to_owned(), "true".to_owned());
+    world.edited = Some("/etc/containerd/conf.d/layerd.toml".into());
     let facts = Facts {
         main: Path::new("/etc/c d.toml"),
         files: &world.files,
         running: None,
+        installed: world.installed,
+        edited: world.edited.as_deref(),
         socket: Path::new("/s.sock"),
         settings: &world.settings,
         name: "layerd",
     };
-    assert_eq!(
-        facts.setup(),
-        "layerctl --address /s.sock setup containerd --write --config '/etc/c d.toml'; systemctl restart containerd"
+    let wanted = "mv --backup=numbered /etc/containerd/conf.d/layerd.toml /etc/containerd/conf.d/layerd.toml.edited && \
+                  layerctl setup containerd --write --config '/etc/c d.toml' --root /r --remap-ids --parallel && \
+                  systemctl restart containerd";
+    assert_eq!(facts.setup(), Remedy::safe(wanted));
+}
+
+/// Its files are judged for the release that starts next.
+#[test]
+fn an_older_release_that_is_installed_is_warned_of_in_time() {
+    let mut world = World::new();
+    world.installed = Version::parse("1.6.20").ok();
+    let found = world.findings();
+    assert!(
+        found
+            .iter()
+            .any(|one| one.severity == Severity::Info && one.found.contains("1.6.20"))
+    );
+    let diff = found
+        .iter()
+        .find(|one| one.found.contains("type \"diff\""))
+        .unwrap();
+    assert!(
+        diff.fix.starts_with("layerctl setup containerd --write"),
+        "{diff:?}"
     );
 }

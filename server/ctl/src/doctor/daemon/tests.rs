@@ -2,6 +2,7 @@
 
 use super::super::Severity;
 use super::*;
+use layerd_proto::layerd::v1::FailedDeletion;
 
 const NOW: i64 = 1_800_000_000;
 
@@ -35,7 +36,7 @@ fn after(change: impl Fn(&mut InfoResponse, &mut Health)) -> Finding {
     let mut health = info.health.take().unwrap();
     change(&mut info, &mut health);
     info.health = Some(health);
-    let found = findings(&info, NOW);
+    let found = findings(&info, &[], NOW);
     let mut bad = found.into_iter().filter(|one| one.severity != Severity::Ok);
     let first = bad.next().unwrap();
     assert_eq!(bad.next(), None);
@@ -44,7 +45,7 @@ fn after(change: impl Fn(&mut InfoResponse, &mut Health)) -> Finding {
 
 #[test]
 fn a_daemon_that_is_well_has_nothing_to_mend() {
-    let found = findings(&well(), NOW);
+    let found = findings(&well(), &[], NOW);
     assert_eq!(found.len(), 7);
     for finding in found {
         assert_eq!(finding.severity, Severity::Ok, "{finding:?}");
@@ -54,7 +55,20 @@ fn a_daemon_that_is_well_has_nothing_to_mend() {
 #[test]
 fn every_trouble_is_named_once() {
     type Change = fn(&mut InfoResponse, &mut Health);
-    let table: [(&str, Severity, Change); 9] = [
+    let table: [(&str, Severity, Change); 12] = [
+        ("inodes", Severity::Warning, |_, health| {
+            health.inodes_free = 20
+        }),
+        ("deletions", Severity::Warning, |_, health| {
+            health.failed_deletions = vec![FailedDeletion {
+                id: 7,
+                reason: "delete /r/t/7/x: Operation not permitted".to_owned(),
+            }]
+        }),
+        ("metrics.address", Severity::Warning, |_, health| {
+            let reason = "listen at 127.0.0.1:1: Address already in use";
+            health.failing = [("metrics.address".to_owned(), reason.to_owned())].into();
+        }),
         ("database", Severity::Error, |_, health| {
             health.database_failed = true
         }),
@@ -91,9 +105,14 @@ fn every_trouble_is_named_once() {
             (finding.check.as_str(), finding.severity),
             (check, severity)
         );
-        let has_mend = severity > Severity::Info;
-        assert_eq!(!finding.mend.is_empty(), has_mend, "{finding:?}");
-        assert!(!finding.means.is_empty(), "{finding:?}");
+        let remedies =
+            usize::from(!finding.fix.is_empty()) + usize::from(!finding.advice.is_empty());
+        assert_eq!(
+            remedies,
+            usize::from(finding.is_trouble()),
+            "one or the other: {finding:?}"
+        );
+        assert!(!finding.impact.is_empty(), "{finding:?}");
     }
 }
 
@@ -103,7 +122,7 @@ fn an_export_that_is_due_soon_is_no_trouble() {
     let health = info.health.as_mut().unwrap();
     (health.export_is_behind, health.exported_at) = (true, 0);
     info.uptime_seconds = 30;
-    let found = findings(&info, NOW);
+    let found = findings(&info, &[], NOW);
     assert!(
         found.iter().all(|one| one.severity == Severity::Ok),
         "{found:?}"
@@ -115,7 +134,25 @@ fn a_file_system_without_a_table_of_inodes_lacks_none() {
     let mut info = well();
     let health = info.health.as_mut().unwrap();
     (health.inodes, health.inodes_free) = (0, 0);
-    assert_eq!(findings(&info, NOW)[4].severity, Severity::Ok);
+    assert_eq!(findings(&info, &[], NOW)[4].severity, Severity::Ok);
+}
+
+/// What is removed already goes first; then those who hold the most are named.
+#[test]
+fn a_full_disk_says_what_makes_room() {
+    let full = |trash: u64| InfoResponse {
+        disk_free_bytes: 1 << 20,
+        trash,
+        ..well()
+    };
+    let holders = [("k8s.io/7/big image".to_owned(), 5 << 30)];
+    let found = &findings(&full(3), &holders, NOW)[3];
+    assert_eq!(found.fix, "layerctl trash empty --yes");
+    let found = &findings(&full(0), &holders, NOW)[3];
+    assert!(
+        found.advice.contains("5.00GiB 'k8s.io/7/big image'"),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -124,14 +161,14 @@ fn lost_records_are_told_from_an_old_daemon() {
         alarms: vec!["the database is damaged".to_owned()],
         ..InfoResponse::default()
     };
-    let found = findings(&lost, NOW);
+    let found = findings(&lost, &[], NOW);
     assert_eq!((found.len(), found[0].severity), (1, Severity::Error));
-    assert_eq!(found[0].mend, "layerctl restore");
+    assert_eq!(found[0].fix, "layerctl restore");
     let old = InfoResponse {
         health: None,
         ..well()
     };
-    assert_eq!(findings(&old, NOW)[0].severity, Severity::Warning);
+    assert_eq!(findings(&old, &[], NOW)[0].severity, Severity::Warning);
 }
 
 #[test]

@@ -1,0 +1,157 @@
+//! containerd: what it answers, what its files say, and what it needs of layerd.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Settings, output};
+use crate::client::{Client, Containerd};
+use crate::cmd::doctor::Args;
+use crate::cmd::{Daemon, orphans as look};
+use crate::containerd::Version;
+use crate::containerd::effective::{Effective, Unreadable};
+use crate::containerd::main_file::{DROP_INS, MAIN};
+use crate::doctor::containerd::{Facts, Running};
+use crate::doctor::{Finding, Remedy, Severity, quoted, references};
+use crate::error::Error;
+use crate::orphans::differences;
+use crate::owned::{self, Owner};
+
+const CONTAINERD: &str = "/run/containerd/containerd.sock";
+/// Younger snapshots are not judged: containerd may be about to record them.
+const GRACE: i64 = 60;
+
+pub(super) async fn findings(
+    args: &Args,
+    daemon: &Daemon,
+    settings: &Settings,
+    client: Option<&mut Client>,
+    now: i64,
+) -> Vec<Finding> {
+    let configured = settings.get("containerd.address").map(PathBuf::from);
+    let address = args.containerd_address.clone().or(configured);
+    let address = address.unwrap_or_else(|| CONTAINERD.into());
+    let asked = async {
+        let containerd = Containerd::connect(&address, daemon.timeout).await?;
+        let running = Running {
+            version: containerd.version().await?,
+            plugins: containerd.plugins(&args.snapshotter).await?,
+        };
+        Ok::<_, Error>((containerd, running))
+    };
+    let (answered, mut found) = match asked.await {
+        Ok(answered) => {
+            let found = Finding::ok("containerd", format!("answers at {}", address.display()));
+            (Some(answered), vec![found])
+        }
+        Err(error) => (None, vec![unreachable(&error)]),
+    };
+    let running = answered.as_ref().map(|(_, running)| running);
+    let of_files = files(args, daemon, settings, running).await;
+    // It may be the files that keep it from starting.
+    let is_kept = of_files.iter().any(|one| one.severity == Severity::Error);
+    if let Some(down) = found.iter_mut().find(|one| is_kept && one.is_trouble()) {
+        down.fix.clear();
+        down.safe = false;
+        down.advice = "Mend its configuration first, which is named here, too.".to_owned();
+    }
+    found.extend(of_files);
+    if let (Some((containerd, running)), Some(client)) = (&answered, client)
+        && !running.plugins.is_empty()
+    {
+        found.extend(compare(client, containerd, &args.snapshotter, now).await);
+    }
+    found
+}
+
+fn unreachable(error: &Error) -> Finding {
+    let impact = "No container starts and no image is pulled, with whatever snapshotter; layerd itself is not the cause.";
+    let remedy = Remedy::safe("systemctl restart containerd");
+    Finding::error("containerd", error.to_string(), impact, remedy)
+}
+
+/// What it is told of layerd.
+async fn files(
+    args: &Args,
+    daemon: &Daemon,
+    settings: &Settings,
+    running: Option<&Running>,
+) -> Vec<Finding> {
+    let drop_in = drop_in(args);
+    let edited = drop_in.as_deref().filter(|path| is_edited(path));
+    let installed = match drop_in {
+        Some(_) => installed(daemon.timeout).await,
+        None => None,
+    };
+    match Effective::read(&args.containerd_config) {
+        Ok(files) => Facts {
+            main: &args.containerd_config,
+            files: &files,
+            running,
+            installed,
+            edited,
+            socket: &daemon.address,
+            settings,
+            name: &args.snapshotter,
+        }
+        .findings(),
+        Err(why) => vec![unreadable(&why, drop_in.as_deref())],
+    }
+}
+
+/// The file that `layerctl setup containerd --write` makes for the containerd of this host; none if
+/// another one is asked about.
+pub(super) fn drop_in(args: &Args) -> Option<PathBuf> {
+    let is_host_s = args.containerd_config == Path::new(MAIN);
+    is_host_s.then(|| Path::new(DROP_INS).join("layerd.toml"))
+}
+
+/// The release that starts next.
+async fn installed(limit: Duration) -> Option<Version> {
+    let version = ["--version".to_owned()];
+    let said = output(Path::new("containerd"), &version, limit).await?;
+    Version::from_output(&said).ok()
+}
+
+fn is_edited(path: &Path) -> bool {
+    matches!(owned::owner(path), Ok(Owner::Somebody(_)))
+}
+
+fn unreadable(why: &Unreadable, drop_in: Option<&Path>) -> Finding {
+    let impact = "containerd does not start with it; one that runs goes on with what it read.";
+    let remedy = if drop_in == Some(why.path.as_path()) {
+        let path = quoted(&why.path.display().to_string());
+        Remedy::safe(format!(
+            "mv --backup=numbered {path} {path}.edited && layerctl setup containerd --write && systemctl restart containerd"
+        ))
+    } else {
+        Remedy::advice(format!(
+            "Mend {}; `containerd config dump` shows what containerd makes of it.",
+            why.path.display()
+        ))
+    };
+    Finding::error(
+        "containerd's configuration",
+        one_line(&why.to_string()),
+        impact,
+        remedy,
+    )
+}
+
+/// Without the parser's picture of the line.
+fn one_line(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.contains(" |"));
+    lines.collect::<Vec<_>>().join(": ")
+}
+
+/// What each side has and the other lacks. Costs two lists of both.
+async fn compare(
+    client: &mut Client,
+    containerd: &Containerd,
+    snapshotter: &str,
+    now: i64,
+) -> Vec<Finding> {
+    match look::look(client, containerd, snapshotter).await {
+        Ok(seen) => references::findings(&differences(&seen, now - GRACE, snapshotter)),
+        Err(error) => vec![super::unasked("snapshots in containerd", &error)],
+    }
+}

@@ -1,0 +1,130 @@
+//! The host, the configuration and the units.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use layerd_proto::layerd::v1::Health;
+
+use super::{Settings, output};
+use crate::cmd::doctor::Args;
+use crate::doctor::host::{self, Checked};
+use crate::doctor::unit::{self, Process};
+use crate::doctor::{Finding, Remedy};
+
+pub(super) const CONFIG: &str = "/etc/layerd/config.toml";
+
+/// The configuration file to look at.
+pub(super) fn file(args: &Args, health: Option<&Health>) -> Option<PathBuf> {
+    let of_daemon = match health {
+        Some(health) => Some(PathBuf::from(&health.config_file)),
+        None => Some(PathBuf::from(CONFIG)).filter(|file| file.exists()),
+    };
+    let named = args.config.clone().or(of_daemon);
+    named.filter(|file| !file.as_os_str().is_empty())
+}
+
+/// What `layerd check` says, with what the daemon's command line overrides.
+pub(super) async fn check(
+    file: Option<&Path>,
+    health: Option<&Health>,
+    limit: Duration,
+) -> Result<Checked, Finding> {
+    const CHECK: &str = "host";
+    if !nix::unistd::geteuid().is_root() {
+        let means = "Only root can try out a mount. Run `layerctl doctor` as root to have the host checked.";
+        return Err(Finding::info(CHECK, "not looked at", means));
+    }
+    if file.is_none() && health.is_none() {
+        let found = format!("not looked at: there is no {CONFIG}, and no daemon to ask");
+        let means =
+            "Name the configuration with --config to have it and its data directory checked.";
+        return Err(Finding::info(CHECK, found, means));
+    }
+    let mut arguments = vec!["check".to_owned(), "--json".to_owned()];
+    let mut add =
+        |option: &str, value: &str| arguments.extend([option.to_owned(), value.to_owned()]);
+    if let Some(file) = file {
+        add("--config", &file.display().to_string());
+    }
+    for (key, option) in [("root", "--root"), ("socket.path", "--socket")] {
+        let health = health.filter(|health| health.overridden.iter().any(|one| one == key));
+        if let Some(value) = health.and_then(|health| health.settings.get(key)) {
+            add(option, value);
+        }
+    }
+    let output = output(&layerd(), &arguments, limit).await;
+    output.and_then(|text| Checked::parse(&text)).ok_or_else(|| {
+        let impact = "No layerd of this release is beside layerctl or on the search path, or its check did not end.";
+        let remedy = Remedy::advice("Install layerd and layerctl of one release.");
+        Finding::warning(CHECK, "`layerd check --json` says nothing", impact, remedy)
+    })
+}
+
+/// The daemon's program: beside this one, else on the search path.
+fn layerd() -> PathBuf {
+    let own = std::env::current_exe().ok();
+    let beside = own.map(|own| own.with_file_name("layerd"));
+    let beside = beside.filter(|program| program.exists());
+    beside.unwrap_or_else(|| PathBuf::from("layerd"))
+}
+
+/// Judges host and configuration; answers the settings that count.
+pub(super) fn compare(
+    checked: Result<Checked, Finding>,
+    file: Option<&Path>,
+    health: Option<&Health>,
+    found: &mut Vec<Finding>,
+) -> Settings {
+    let mut of_file = Settings::default();
+    match checked {
+        Err(finding) => found.push(finding),
+        Ok(checked) => {
+            let name = file.map(|file| file.display().to_string());
+            found.extend(checked.findings(name.as_deref()));
+            if let (Some(settings), Some(health)) = (&checked.settings, health) {
+                found.push(host::in_force(settings, health));
+            }
+            of_file = checked.settings.unwrap_or_default();
+        }
+    }
+    health.map_or(of_file, |health| health.settings.clone())
+}
+
+pub(super) async fn units(limit: Duration) -> Vec<Finding> {
+    if !is_booted() {
+        let means = "Whatever starts layerd here, see to it that it starts it again after a crash.";
+        return vec![Finding::info(
+            "unit",
+            "this host is not run by systemd",
+            means,
+        )];
+    }
+    let arguments = unit::ARGUMENTS.map(str::to_owned);
+    let output = output(Path::new("systemctl"), &arguments, limit).await;
+    let output = output.unwrap_or_default();
+    let process = unit::main_pid(&output).map(process).unwrap_or_default();
+    unit::findings(&output, &process)
+}
+
+/// Whether systemd runs this host, as sd_booted(3) tells.
+pub(super) fn is_booted() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
+/// What cannot be seen of a process counts as well.
+fn process(pid: u32) -> Process {
+    let link = |of: &str, name: &str| fs::read_link(format!("/proc/{of}/{name}")).ok();
+    let pid = pid.to_string();
+    let (own, first) = (link(&pid, "ns/mnt"), link("1", "ns/mnt"));
+    let program = link(&pid, "exe");
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+    let descriptors = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    Process {
+        has_own_mounts: own.is_some() && first.is_some() && own != first,
+        is_replaced: program.is_some_and(|path| path.to_string_lossy().ends_with(" (deleted)")),
+        descriptors: descriptors.and_then(|line| line.split_whitespace().next()?.parse().ok()),
+    }
+}
