@@ -14,8 +14,8 @@
 //! nothing here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -268,7 +268,7 @@ impl Removal<'_> {
         error!(
             "{reason}: nothing is deleted until `layerctl trash empty` or `layerctl trash restore` decides"
         );
-        if let Err(cause) = fs::write(&trash.brake_file, &reason) {
+        if let Err(cause) = write_durably(&trash.brake_file, &reason) {
             warn!(
                 error = &cause as &dyn std::error::Error,
                 "note the brake, so that a restart does not release it"
@@ -277,6 +277,15 @@ impl Removal<'_> {
         state.brake = Some(reason.clone());
         Some(reason)
     }
+}
+
+/// Writes a file that is there after a power cut, too.
+fn write_durably(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    path.parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 impl Drop for Removal<'_> {
