@@ -92,13 +92,18 @@ fn link(name: &str, target: &str) -> Member {
 
 /// All of them.
 pub(crate) fn all() -> Vec<Case> {
-    refused_by_them()
-        .into_iter()
-        .chain(made_otherwise())
-        .collect()
+    [
+        types_they_refuse(),
+        deletions_they_refuse(),
+        other_times_and_deletions(),
+        symlinks_that_we_follow(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
-fn refused_by_them() -> Vec<Case> {
+fn types_they_refuse() -> Vec<Case> {
     let holes = Sparse {
         pieces: vec![(4096, 3)],
         size: 10_000,
@@ -129,6 +134,11 @@ fn refused_by_them() -> Vec<Case> {
             ours: Ok("100644 0:0 1500000000"),
             theirs: Err("unhandled tar header type 55"),
         },
+    ]
+}
+
+fn deletions_they_refuse() -> Vec<Case> {
+    vec![
         Case {
             what: "a deletion is not of what the same layer brings",
             layers: vec![vec![directory("a"), file(".wh.a")]],
@@ -181,20 +191,7 @@ fn refused_by_them() -> Vec<Case> {
     ]
 }
 
-fn made_otherwise() -> Vec<Case> {
-    let open_to_all = Member {
-        mode: 0o1777,
-        owner: (1, 1),
-        ..directory("t")
-    };
-    let secret = Member {
-        mode: 0o700,
-        ..directory("t/real")
-    };
-    let alias = Member {
-        owner: (2, 2),
-        ..link("t/alias", "real")
-    };
+fn other_times_and_deletions() -> Vec<Case> {
     vec![
         Case {
             what: "the times of a directory stay with it",
@@ -237,6 +234,32 @@ fn made_otherwise() -> Vec<Case> {
             theirs: Ok("20000 0:0"),
         },
         Case {
+            what: "a mark at the top of a layer hides all that is below",
+            layers: vec![vec![file("a")], vec![file(".wh..wh..opq")]],
+            form: Form::Ustar,
+            path: "a",
+            ours: Ok("20000 0:0"),
+            theirs: Ok("nothing"),
+        },
+    ]
+}
+
+fn symlinks_that_we_follow() -> Vec<Case> {
+    let open_to_all = Member {
+        mode: 0o1777,
+        owner: (1, 1),
+        ..directory("t")
+    };
+    let secret = Member {
+        mode: 0o700,
+        ..directory("t/real")
+    };
+    let alias = Member {
+        owner: (2, 2),
+        ..link("t/alias", "real")
+    };
+    vec![
+        Case {
             what: "a symlink below is followed where the layer has no member of that name",
             layers: vec![
                 vec![file("usr/lib/a"), link("lib", "usr/lib")],
@@ -254,14 +277,6 @@ fn made_otherwise() -> Vec<Case> {
             form: Form::Ustar,
             path: "t/real",
             ours: Ok("40700 0:0 1600000000"),
-            theirs: Ok("nothing"),
-        },
-        Case {
-            what: "a mark at the top of a layer hides all that is below",
-            layers: vec![vec![file("a")], vec![file(".wh..wh..opq")]],
-            form: Form::Ustar,
-            path: "a",
-            ours: Ok("20000 0:0"),
             theirs: Ok("nothing"),
         },
     ]
