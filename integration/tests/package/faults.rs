@@ -142,7 +142,8 @@ fn only_what_is_safe_is_run(machine: &Machine) {
         machine,
         report: String::new(),
     };
-    let faults = "chmod 777 $R; systemctl disable layerd.service; mkdir -p $R/mnt/zz; mount -t tmpfs none $R/mnt/zz";
+    let faults = "chmod 777 $R; systemctl disable layerd.service; layerctl snapshot prepare web kept >/dev/null
+        mkdir -p /root/web; layerctl snapshot mount --rw web /root/web; layerctl snapshot rm web >/dev/null";
     patient.sh(faults).unwrap();
     let (ok, said) = machine.try_run("layerctl doctor --fix </dev/null");
     assert!(!ok && said.contains("Say --yes"), "{said}");

@@ -43,7 +43,7 @@ pub(super) const FAULTS: [Fault; 21] = [
         "a mount without an attachment",
         "mounts",
         "mounted without an attachment",
-        "mkdir -p $R/mnt/zz; mount -t tmpfs none $R/mnt/zz",
+        "mkdir -p -m 700 $R/mnt; mkdir $R/mnt/zz; mount -t tmpfs none $R/mnt/zz",
         "rmdir $R/mnt/zz",
     ),
     fix(
