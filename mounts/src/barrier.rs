@@ -1,10 +1,10 @@
 //! One wait for the disk that makes everything before it durable, by what the file system is.
 //!
-//! | file system | a tree that was filled | entries of layerd's own folders | a move between these |
-//! |---|---|---|---|
-//! | xfs, ext4 with a journal | commit of the journal | the same | is one change of the journal |
-//! | btrfs | syncfs(2) | the same | is in one transaction |
-//! | others, ext4 without a journal among them | syncfs(2) | fsync(2) of the folders | fsync(2) of both at once |
+//! | file system | the wait | a move between layerd's own folders |
+//! |---|---|---|
+//! | xfs, ext4 with a journal | commit of the journal | is one change of the journal |
+//! | btrfs | syncfs(2) | is in one transaction |
+//! | others, ext4 without a journal among them | syncfs(2) | fsync(2) of both folders at once |
 //!
 //! On xfs, and on ext4 that has a journal, all changes to names, sizes and extents go through one
 //! journal, in order. To have a change of one file committed is to have all earlier changes
@@ -14,15 +14,17 @@
 //!
 //! Elsewhere no fsync(2) says anything of other files, and symlinks, devices, FIFOs and sockets
 //! cannot be opened to be synced at all. syncfs(2) brings all to the disk, other programs' files on
-//! that file system included, and is called on the thread that filled a tree: only that call waits
-//! for other programs, not those that share a wait for records with it.
+//! that file system included. Whoever filled a tree calls it on its own thread: those that share a
+//! wait for records do not wait for that. New directories of layerd's own wait for it too, because
+//! an ext4 without a journal uses inodes again whose old names are still on the disk: after a power
+//! cut e2fsck leaves a directory that has two names one of them, and not always the new one.
 //!
 //! On btrfs directories are not synced by fsync(2), which writes a log to be replayed by the next
 //! mount: after directories were moved and synced so, and the power was cut, Linux 6.18 was seen to
 //! refuse that log (`invalid nlink: has 2 expect no more than 1 for dir`) and with it the mount.
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -34,7 +36,7 @@ use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fst
 use nix::unistd::{fsync, ftruncate, syncfs};
 
 use crate::error::Error;
-use crate::folder::{FLAGS, Folder};
+use crate::folder::FLAGS;
 
 /// What a file system promises of changes that are not synced by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,32 +125,33 @@ impl Barrier {
         synced.inspect_err(|_| self.filled.store(true, Ordering::Release))
     }
 
-    /// Makes all changes that were noted durable, if there are any. `folders` are those in which
-    /// entries change.
-    pub(crate) fn pass(&self, folders: &[&Folder]) -> Result<(), Error> {
+    /// Makes all changes that were noted durable, if there are any.
+    pub(crate) fn pass(&self) -> Result<(), Error> {
         let mut commit = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.changed.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let passed = match (commit.as_mut(), self.order) {
-            (Some((file, length)), _) => self.commit_journal(file, length),
-            (None, Order::None) => folders
-                .iter()
-                .try_for_each(|folder| sync(folder.fd.as_fd(), &folder.path)),
-            (None, _) => self.filled(),
+        let passed = match commit.as_mut() {
+            Some((file, length)) => self.commit_journal(file, length),
+            None => self.filled(),
         };
         passed.inspect_err(|_| self.note())
     }
 
-    /// Makes an inode of layerd's own that was just made, or whose attributes were changed, durable,
-    /// where syncing the folder that names it would not. `now` is for one whose folder is not waited
-    /// for.
-    pub(crate) fn inode(&self, made: BorrowedFd<'_>, path: &Path, now: bool) -> Result<(), Error> {
+    /// Makes attributes that were changed of one of layerd's own directories durable now.
+    pub(crate) fn changed_inode(&self, dir: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
         match self.order {
-            Order::None => sync(made, path),
-            Order::Journal(_) if now => sync(made, path),
-            Order::Transactions if now => self.filled(),
+            Order::Journal(_) => sync(dir, path),
+            Order::Transactions | Order::None => self.filled(),
+        }
+    }
+
+    /// Brings the removal of a name to the disk before its inode is used again, where that is not
+    /// in order by itself.
+    pub(crate) fn removed(&self, from: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
+        match self.order {
             Order::Journal(_) | Order::Transactions => Ok(()),
+            Order::None => sync(from, path),
         }
     }
 

@@ -110,13 +110,13 @@ impl Overlay {
     }
 
     /// Makes a layer's own directory: owned and with the mode as `base` says, whatever the umask.
-    fn create_layer(&self, slot: Slot, base: Base) -> Result<OwnedFd, Error> {
+    fn create_layer(&self, slot: Slot, base: Base) -> Result<(), Error> {
         let name = slot.to_string();
         let path = || self.layers.path.join(&name);
         let top = self.top(base)?;
         let made = mkdirat(&self.layers.fd, name.as_str(), LAYER_MODE);
         made.map_err(|cause| Error::io("create directory", &path(), cause))?;
-        self.correct(&name, top)
+        self.correct(&name, top).map(drop)
     }
 
     /// Opens the top directory of a layer, and gives it its owner and mode.
@@ -184,8 +184,7 @@ impl Driver for Overlay {
     fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
         let made = self.create_layer(slot, base);
         self.touched();
-        let path = self.layers.path.join(slot.to_string());
-        self.barrier.inode(made?.as_fd(), &path, false)?;
+        made?;
         if writable {
             self.create_work(slot)?;
         }
@@ -211,7 +210,7 @@ impl Driver for Overlay {
         // The record does not wait: that the layer is there is durable already.
         let dir = self.correct(&name, top)?;
         let path = self.layers.path.join(name);
-        self.barrier.inode(dir.as_fd(), &path, true)
+        self.barrier.changed_inode(dir.as_fd(), &path)
     }
 
     fn settle(&self, slot: Slot) -> Result<Usage, Error> {
@@ -223,7 +222,7 @@ impl Driver for Overlay {
     }
 
     fn sync(&self) -> Result<(), Error> {
-        self.barrier.pass(&[&self.layers])
+        self.barrier.pass()
     }
 
     fn journal(&self) -> Option<u64> {

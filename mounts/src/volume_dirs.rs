@@ -16,8 +16,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
-use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::fcntl::{RenameFlags, openat, renameat2};
+use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
 
 use crate::barrier::Barrier;
@@ -156,11 +156,7 @@ impl VolumeDirs {
         mkdirat(&holder, DATA, Mode::S_IRWXU).map_err(fail)?;
         let data = openat(&holder, DATA, FLAGS, Mode::empty()).map_err(fail)?;
         top.of_new().give(&data).map_err(fail)?;
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let mark = openat(&holder, NEW, flags, Mode::S_IRUSR).map_err(fail)?;
-        for made in [&data, &mark, &holder] {
-            self.barrier.inode(made.as_fd(), &path, false)?;
-        }
+        mknodat(&holder, NEW, SFlag::S_IFREG, Mode::S_IRUSR, 0).map_err(fail)?;
         Ok(data)
     }
 
@@ -203,7 +199,8 @@ impl VolumeDirs {
         self.step("settle", slot);
         let holder = open_holder(&self.live, slot)?;
         match unlinkat(&holder, NEW, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Ok(()) => self.barrier.removed(holder.as_fd(), &self.new_path(slot)),
+            Err(Errno::ENOENT) => Ok(()),
             Err(cause) => Err(Error::io("delete", &self.new_path(slot), cause)),
         }
     }
@@ -332,8 +329,7 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`]: nothing may be assumed durable.
     pub fn sync(&self) -> Result<(), Error> {
-        // Where folders have to be synced, each move has waited for its own.
-        self.barrier.pass(&[])
+        self.barrier.pass()
     }
 
     /// As [`Driver::journal`](crate::Driver::journal).

@@ -248,6 +248,14 @@ impl Db {
             );
         }
         let mut db = Self::open_sled(path)?;
+        // sled removed the snapshots that a new one replaced. On a file system without order, a name
+        // that is left on the disk would lead to whatever uses the inode next.
+        if let Err(cause) = File::open(path).and_then(|folder| folder.sync_all()) {
+            warn!(
+                error = &cause as &dyn std::error::Error,
+                "sync the folder of the database"
+            );
+        }
         let row = db.meta_table.get(META).map_err(io::Error::from)?;
         let Some(row) = row else {
             return Err("it is empty".to_owned().into());
