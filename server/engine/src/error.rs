@@ -495,6 +495,7 @@ fn driver_kind(error: &layerd_mounts::Error) -> ErrorKind {
 
 fn mount_kind(error: &MountError) -> ErrorKind {
     match error {
+        full if full.is_full() => ErrorKind::Full,
         MountError::Missing { .. } => ErrorKind::Missing,
         MountError::NotADirectory { .. }
         | MountError::IsADirectory { .. }

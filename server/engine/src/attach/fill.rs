@@ -82,9 +82,7 @@ impl Engine {
             .map_err(Error::driver("fill a volume"))?;
         self.store
             .set_volume_filled(id, format!("image {from} {inside}"))?;
-        self.volume_dirs
-            .drop_stage(slot(id))
-            .map_err(Error::driver("drop what was staged"))?;
+        self.drop_stage(id);
         info!(%id, from = from.as_str(), files, "volume filled");
         Ok(Filling::Done)
     }
@@ -177,9 +175,7 @@ impl Engine {
                 return Err(self.drop_staged(volume.id, attempt, cause));
             }
         };
-        self.volume_dirs
-            .drop_stage(slot(volume.id))
-            .map_err(Error::driver("drop what was staged"))?;
+        self.drop_stage(volume.id);
         Ok(Err(without))
     }
 
