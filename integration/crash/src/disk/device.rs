@@ -55,6 +55,19 @@ impl Filesystem {
         output(command.arg(file)).map(drop)
     }
 
+    /// Makes the file system in a new `file` of `size` bytes and mounts it on the directory
+    /// `target`, where it stays until the caller unmounts it.
+    ///
+    /// # Errors
+    /// Any [`Error`]; nothing is mounted then.
+    pub fn mount_new(self, file: &Path, size: u64, target: &Path) -> Result<(), Error> {
+        let image = File::create_new(file).map_err(at("create", file))?;
+        image.set_len(size).map_err(at("resize", file))?;
+        self.make(file)?;
+        std::mem::forget(Mount::file(file, self, target, |_| Ok(()))?);
+        Ok(())
+    }
+
     /// What a boot does before it mounts after a power cut: where there is no journal to replay,
     /// fsck(8) with every repair. The others recover when they are mounted.
     ///

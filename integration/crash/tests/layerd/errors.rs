@@ -88,16 +88,16 @@ impl<'s> Kept<'s> {
 
 /// What is refused by the disk, and how.
 #[derive(Debug, Clone, Copy)]
-struct Fault {
-    errno: i32,
-    class: Class,
-    times: Times,
+pub(crate) struct Fault {
+    pub(crate) errno: i32,
+    pub(crate) class: Class,
+    pub(crate) times: Times,
 }
 
 impl Fault {
     /// Whether a status tells the client what happened. Where sled hangs or panics over an error,
     /// nobody learns which one it was, and trying again is the right advice.
-    fn explains(self, status: &Status) -> bool {
+    pub(crate) fn explains(self, status: &Status) -> bool {
         let code = status.code();
         if status.message().contains("the database hangs or panicked") {
             return code == Code::Unavailable;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use layerd_crash::disk::Filesystem;
 use layerd_integration::scratch::mounts_below;
 use layerd_integration::{Scratch, Snapshots, process};
 use layerd_proto::containerd::services::snapshots::v1::Kind;
@@ -17,6 +18,7 @@ use crate::Verdict;
 use crate::content::{Layer, fill};
 use crate::model::{World, observe, observe_one};
 use crate::operation::{Operation, commit, prepare, view};
+use crate::power::SIZE;
 use crate::process::{Layerd, Site};
 
 /// How many layers are made ahead, at most, unless the configuration says otherwise.
@@ -38,8 +40,23 @@ impl Home {
     /// A root that does not exist yet.
     pub(crate) fn empty() -> Self {
         let scratch = Scratch::new();
+        let folder = scratch.path().to_owned();
+        Self::below(&folder, scratch)
+    }
+
+    /// As [`empty`](Self::empty), on a file system of its own.
+    pub(crate) fn empty_on(filesystem: Filesystem) -> Self {
+        let scratch = Scratch::new();
+        let (image, disk) = (scratch.path().join("image"), scratch.dir("disk"));
+        filesystem.mount_new(&image, SIZE, &disk).unwrap();
+        // Whatever is mounted below the folder is the daemon's.
+        let folder = scratch.dir("disk/below");
+        Self::below(&folder, scratch)
+    }
+
+    fn below(folder: &Path, scratch: Scratch) -> Self {
         Self {
-            site: Site::new(scratch.path().join("root"), scratch.path()),
+            site: Site::new(folder.join("root"), scratch.path()),
             world: World::new(),
             template: scratch.path().join("template"),
             _scratch: scratch,
@@ -49,7 +66,16 @@ impl Home {
     /// A root with something of everything: committed layers over each other, one that nobody
     /// uses, an active snapshot with content, and views.
     pub(crate) fn furnished() -> Self {
-        let mut home = Self::empty();
+        Self::empty().furnish()
+    }
+
+    /// As [`furnished`](Self::furnished), on a file system of its own.
+    pub(crate) fn furnished_on(filesystem: Filesystem) -> Self {
+        Self::empty_on(filesystem).furnish()
+    }
+
+    fn furnish(self) -> Self {
+        let mut home = self;
         let layerd = Layerd::start(&home.site).unwrap();
         let mut client = home.site.client();
         let operations = [

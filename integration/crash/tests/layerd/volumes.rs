@@ -6,6 +6,7 @@
 mod action;
 pub(crate) mod client;
 pub(crate) mod disk;
+mod errors;
 mod home;
 mod host;
 mod power;
@@ -14,6 +15,7 @@ mod worker;
 
 use std::path::Path;
 
+use layerd_crash::disk::Filesystem;
 use layerd_crash::trace::{Call, Moment, Plan};
 use layerd_integration::Snapshots;
 use tonic::{Code, Status};
@@ -227,7 +229,12 @@ fn lets_go(place: &dyn Place, client: &mut Client, known: &State) -> Verdict<Sta
         true => known.clone(),
         false => perform(&Action::Detach(keys), place, client, known)?,
     };
-    let names: Vec<String> = known.volumes.keys().cloned().collect();
+    // Those in the trash are told by their names.
+    let names = known
+        .volumes
+        .keys()
+        .filter(|name| !known.trash.contains_key(*name));
+    let names: Vec<String> = names.cloned().collect();
     for name in names.into_iter().filter(|name| !name.contains(' ')) {
         let to = name.clone();
         known = perform(&Action::Delete { name: to.clone() }, place, client, &known)?;
@@ -308,16 +315,24 @@ fn attach_cases(rooms: &Rooms) -> Vec<Case> {
             .after(attach(&placed)),
         Case::new("Detach of an image", detach(std::slice::from_ref(&image))).after(attach(&image)),
         Case::new("Detach of four", detach(&four)).after(set()),
+        Case::new("Reconcile", Action::Reconcile(vec!["read".to_owned()])).after(set()),
     ]
 }
 
-fn sweep(cases: fn(&Rooms) -> Vec<Case>, points: impl Fn(u64) -> Points) {
-    let rooms = Rooms::furnished();
+/// Each case on a file system of its own choice.
+fn sweep(cases: fn(&Rooms) -> Vec<Case>, points: impl Fn(u64, Filesystem) -> Option<Points>) {
     let mut sweep = Sweep::default();
-    for (index, case) in (0..).zip(cases(&rooms)) {
-        sweep.run(case.name, points(index), |number, moment| {
-            case.strike(&rooms, number, moment)
-        });
+    for filesystem in Filesystem::ALL {
+        let rooms = Rooms::furnished(filesystem);
+        for (index, case) in (0..).zip(cases(&rooms)) {
+            let Some(points) = points(index, filesystem) else {
+                continue;
+            };
+            let name = format!("{} on {filesystem:?}", case.name);
+            sweep.run(&name, points, |number, moment| {
+                case.strike(&rooms, number, moment)
+            });
+        }
     }
     sweep.finish();
 }
@@ -355,7 +370,7 @@ fn recoveries(cases: &[usize], shares: &[u64], points: Points) {
         .iter()
         .flat_map(|index| shares.iter().map(move |share| (index, share)))
     {
-        let mut rooms = Rooms::furnished();
+        let mut rooms = Rooms::furnished(Filesystem::Ext4WithoutJournal);
         let case = volume_cases(&rooms).swap_remove(*index);
         let calls = case.count(&rooms).unwrap();
         let number = 1 + (calls - 1) * share / 100;
@@ -370,13 +385,26 @@ fn recoveries(cases: &[usize], shares: &[u64], points: Points) {
     sweep.finish();
 }
 
-/// Few of them, but other ones of each case.
-fn few(index: u64) -> Points {
-    Points {
+/// Few of them, but other ones of each case, each on one of the file systems.
+fn few(index: u64, filesystem: Filesystem) -> Option<Points> {
+    let all = Filesystem::ALL;
+    let chosen = all[usize::try_from(index).unwrap() % all.len()];
+    (chosen == filesystem).then_some(Points {
         first: 1 + index % 3,
         step: 41,
         finishes: 1,
-    }
+    })
+}
+
+/// Every call on one of the file systems: of each case a quarter of the calls on each of them.
+fn every(_: u64, filesystem: Filesystem) -> Option<Points> {
+    let all = Filesystem::ALL;
+    let first = all.iter().position(|one| *one == filesystem)?;
+    Some(Points {
+        first: first as u64 + 1,
+        step: all.len() as u64,
+        finishes: 2,
+    })
 }
 
 #[test]
@@ -391,12 +419,12 @@ fn root_short_attachments_are_crash_points() {
 
 #[test]
 fn root_full_volumes_are_crash_points() {
-    sweep(volume_cases, |_| EVERY);
+    sweep(volume_cases, every);
 }
 
 #[test]
 fn root_full_attachments_are_crash_points() {
-    sweep(attach_cases, |_| EVERY);
+    sweep(attach_cases, every);
 }
 
 #[test]

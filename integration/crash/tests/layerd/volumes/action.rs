@@ -16,23 +16,46 @@ use crate::home::names;
 /// One call.
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
-    Create { name: String },
-    Clone { name: String, of: String },
-    Snapshot { name: String, of: String },
-    Import { name: String, archive: Arc<Archive> },
-    Label { name: String },
-    Rename { name: String, to: String },
-    Delete { name: String },
-    Undelete { name: String, to: String },
+    Create {
+        name: String,
+    },
+    Clone {
+        name: String,
+        of: String,
+    },
+    Snapshot {
+        name: String,
+        of: String,
+    },
+    Import {
+        name: String,
+        archive: Arc<Archive>,
+    },
+    Label {
+        name: String,
+    },
+    Rename {
+        name: String,
+        to: String,
+    },
+    Delete {
+        name: String,
+    },
+    Undelete {
+        name: String,
+        to: String,
+    },
     Prune,
     EmptyTrash,
     Attach(Vec<Item>),
     Detach(Vec<String>),
+    /// Keeps these.
+    Reconcile(Vec<String>),
 }
 
 use Action::{
-    Attach, Clone as Copy, Create, Delete, Detach, EmptyTrash, Import, Label, Prune, Rename,
-    Snapshot, Undelete,
+    Attach, Clone as Copy, Create, Delete, Detach, EmptyTrash, Import, Label, Prune, Reconcile,
+    Rename, Snapshot, Undelete,
 };
 
 /// An archive, and what it holds.
@@ -180,6 +203,7 @@ impl Action {
                 Ok(said.collect::<Vec<_>>().join(", "))
             }
             Detach(keys) => client.detach(keys).map(|keys| keys.join(", ")),
+            Reconcile(keys) => client.reconcile(&owner(), keys).map(|keys| keys.join(", ")),
         }
     }
 
@@ -209,6 +233,7 @@ impl Action {
                 let there = keys.iter().filter(|key| state.held.contains_key(*key));
                 Ok(there.cloned().collect::<Vec<_>>().join(", "))
             }
+            Reconcile(kept) => Ok(released(state, kept).join(", ")),
         }
     }
 
@@ -222,17 +247,8 @@ impl Action {
                     states.extend(item.steps(&last));
                 }
             }
-            Detach(keys) => {
-                // One that is on its way out may be known to have lost its mount.
-                for key in keys {
-                    if let Some(held) = states[0].held.get_mut(key) {
-                        held.is_attached = None;
-                    }
-                }
-                one_by_one(&mut states, keys, |state, key| {
-                    state.held.remove(key);
-                });
-            }
+            Detach(keys) => let_go(&mut states, keys),
+            Reconcile(kept) => let_go(&mut states, &released(before, kept)),
             Prune => one_by_one(&mut states, &anonymous(before), retire),
             EmptyTrash => {
                 let names: Vec<String> = before.trash.keys().cloned().collect();
@@ -251,6 +267,25 @@ impl Action {
         states
     }
 
+    /// What may exist besides if it was refused: of what it did step by step, attachments are undone
+    /// and volumes that it made are in the trash, or could not be moved there.
+    pub(crate) fn taken_back(&self, before: &State) -> Vec<State> {
+        let Attach(_) = self else { return Vec::new() };
+        let undone = self.outcomes(before).into_iter().map(|mut state| {
+            state.held.clone_from(&before.held);
+            state
+        });
+        let both = undone.flat_map(|state| {
+            let mut retired = state.clone();
+            let made = state.volumes.keys();
+            for name in made.filter(|name| !before.volumes.contains_key(*name)) {
+                retire(&mut retired, name);
+            }
+            [state, retired]
+        });
+        both.collect()
+    }
+
     /// What exists after it.
     pub(crate) fn apply(&self, before: &State) -> State {
         self.outcomes(before).pop().unwrap_or_default()
@@ -262,10 +297,11 @@ impl Action {
     }
 
     /// Keys of the attachments that it undoes.
-    pub(crate) fn undone(&self) -> &[String] {
+    pub(crate) fn undone(&self, state: &State) -> Vec<String> {
         match self {
-            Detach(keys) => keys,
-            _ => &[],
+            Detach(keys) => keys.clone(),
+            Reconcile(kept) => released(state, kept),
+            _ => Vec::new(),
         }
     }
 
@@ -346,9 +382,27 @@ impl Action {
                     insert(state, vol);
                 }
             }
-            Prune | EmptyTrash | Attach(_) | Detach(_) => {}
+            Prune | EmptyTrash | Attach(_) | Detach(_) | Reconcile(_) => {}
         }
     }
+}
+
+/// Keys that a reconciliation lets go.
+fn released(state: &State, kept: &[String]) -> Vec<String> {
+    let held = state.held.keys();
+    held.filter(|key| !kept.contains(key)).cloned().collect()
+}
+
+fn let_go(states: &mut Vec<State>, keys: &[String]) {
+    // One that is on its way out may be known to have lost its mount.
+    for key in keys {
+        if let Some(held) = states[0].held.get_mut(key) {
+            held.is_attached = None;
+        }
+    }
+    one_by_one(states, keys, |state, key| {
+        state.held.remove(key);
+    });
 }
 
 fn settings(name: &str) -> CreateRequest {

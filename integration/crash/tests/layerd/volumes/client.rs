@@ -12,8 +12,8 @@ use layerd_proto::layerd::volumes::v1::volumes_client::VolumesClient;
 use layerd_proto::layerd::volumes::v1::{
     AttachRequest, AttachSpec, Attachment, CreateRequest, DeleteRequest, DetachRequest,
     ExecutePruneRequest, ImportRequest, ListAttachmentsRequest, ListRequest, Owner,
-    PlanPruneRequest, PruneOutcome, RenameRequest, SnapshotRequest, UndeleteRequest, UpdateRequest,
-    Volume,
+    PlanPruneRequest, PruneOutcome, ReconcileRequest, RenameRequest, SnapshotRequest,
+    UndeleteRequest, UpdateRequest, Volume,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -171,6 +171,24 @@ impl Client {
             ..DetachRequest::default()
         };
         self.attachments(async |mut client| Ok(client.detach(request).await?.into_inner().detached))
+    }
+
+    /// Lets go of all attachments of an owner but these; answers the keys of those that went, in
+    /// the order of keys, or the first that stays.
+    pub(crate) fn reconcile(&mut self, owner: &Owner, keys: &[String]) -> Answer<Vec<String>> {
+        let request = ReconcileRequest {
+            owner: Some(owner.clone()),
+            keys: keys.to_vec(),
+            ..ReconcileRequest::default()
+        };
+        self.attachments(async |mut client| {
+            let mut answer = client.reconcile(request).await?.into_inner();
+            if let Some((key, why)) = answer.failed.into_iter().next() {
+                return Ok(vec![format!("skipped {key}: {why}")]);
+            }
+            answer.released.sort();
+            Ok(answer.released)
+        })
     }
 
     /// Everything attached.

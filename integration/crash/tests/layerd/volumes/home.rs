@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use layerd_crash::disk::Filesystem;
 use layerd_integration::scratch::mounts_below;
 use layerd_proto::layerd::volumes::v1::CreateRequest;
 use nix::mount::{MntFlags, umount2};
@@ -34,8 +35,8 @@ pub(crate) struct Rooms {
 
 impl Rooms {
     /// Volumes with and without content, two that nobody named, and two in the trash.
-    pub(crate) fn furnished() -> Self {
-        let home = Home::furnished();
+    pub(crate) fn furnished(filesystem: Filesystem) -> Self {
+        let home = Home::furnished_on(filesystem);
         let layerd = Layerd::start(&home.site).unwrap();
         let mut client = Client::connect(&home.site.socket);
         let named = ["data", "empty", "gone", "gone-too"];
@@ -116,8 +117,10 @@ impl Rooms {
                 held.target.clone_from(place);
             }
         }
-        let undone = unsure.map_or(&[][..], Action::undone);
-        disk::check(self.scratch(), root, &found, undone)?;
+        let undone = unsure
+            .map(|action| action.undone(&found))
+            .unwrap_or_default();
+        disk::check(self.scratch(), root, &found, &undone)?;
         Ok(found)
     }
 }

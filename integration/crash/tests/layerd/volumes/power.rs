@@ -297,42 +297,42 @@ fn survive(disk: Filesystem, steps: usize, seeds: std::ops::Range<u64>, count: u
 
 #[test]
 fn root_short_power_cuts_on_ext4() {
-    survive(Filesystem::Ext4, 12, 20..21, 12);
+    survive(Filesystem::Ext4, 12, 20..21, 8);
 }
 
 #[test]
 fn root_short_power_cuts_on_ext4_without_journal() {
-    survive(Filesystem::Ext4WithoutJournal, 12, 21..22, 12);
+    survive(Filesystem::Ext4WithoutJournal, 12, 21..22, 8);
 }
 
 #[test]
 fn root_short_power_cuts_on_xfs() {
-    survive(Filesystem::Xfs, 12, 22..23, 12);
+    survive(Filesystem::Xfs, 12, 22..23, 8);
 }
 
 #[test]
 fn root_short_power_cuts_on_btrfs() {
-    survive(Filesystem::Btrfs, 12, 23..24, 12);
+    survive(Filesystem::Btrfs, 12, 23..24, 8);
 }
 
 #[test]
 fn root_full_power_cuts_on_ext4() {
-    survive(Filesystem::Ext4, 40, 30..33, 100);
+    survive(Filesystem::Ext4, 40, 30..33, 40);
 }
 
 #[test]
 fn root_full_power_cuts_on_ext4_without_journal() {
-    survive(Filesystem::Ext4WithoutJournal, 40, 33..36, 100);
+    survive(Filesystem::Ext4WithoutJournal, 40, 33..36, 40);
 }
 
 #[test]
 fn root_full_power_cuts_on_xfs() {
-    survive(Filesystem::Xfs, 40, 36..39, 100);
+    survive(Filesystem::Xfs, 40, 36..39, 40);
 }
 
 #[test]
 fn root_full_power_cuts_on_btrfs() {
-    survive(Filesystem::Btrfs, 40, 39..42, 100);
+    survive(Filesystem::Btrfs, 40, 39..42, 40);
 }
 
 fn losses(disk: Filesystem, waits: Waits) -> Vec<String> {
@@ -342,8 +342,8 @@ fn losses(disk: Filesystem, waits: Waits) -> Vec<String> {
         seed: 24,
         waits,
     };
-    let bad = load.record().examine(24, 12);
-    println!("{load:?}: {} of 12 bad", bad.len());
+    let bad = load.record().examine(24, 8);
+    println!("{load:?}: {} of 8 bad", bad.len());
     bad
 }
 

@@ -151,7 +151,11 @@ pub(crate) fn observe_some(
                 continue;
             }
             let folder = if deleted { "volumes/.trash" } else { "volumes" };
-            let holder = root.join(folder).join(slot(volume.id));
+            let mut holder = root.join(folder).join(slot(volume.id));
+            // One whose move failed stays in its place until the next start.
+            if deleted && !holder.exists() {
+                holder = root.join("volumes").join(slot(volume.id));
+            }
             let vol = seen(volume, &holder.join("data"))
                 .map_err(|why| format!("volume {name} (deleted: {deleted}) {why}"))?;
             let all = if deleted {
