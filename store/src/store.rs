@@ -202,6 +202,13 @@ impl Store {
             .map_err(io_error("write the export", Path::new("memory")))
     }
 
+    /// Whether something on disk bears an id that the records never handed out, as after an older
+    /// backup of them was put back.
+    #[must_use]
+    pub fn is_older_than_disk(&self) -> bool {
+        self.first_id > self.recorded
+    }
+
     /// Whether the last process that had the store open did not close it: it was killed, or the
     /// power was cut.
     #[must_use]

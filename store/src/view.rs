@@ -138,7 +138,8 @@ impl View {
     }
 
     /// Whether nothing is in the trash.
-    pub(crate) fn is_trash_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_trash_empty(&self) -> bool {
         self.all_retired().next().is_none()
     }
 

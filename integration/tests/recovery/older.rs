@@ -128,6 +128,66 @@ fn root_younger_layers_outlive_an_older_backup_of_a_root_in_use() {
     go_back(false, 8);
 }
 
+/// What the records of a backup call removed was taken back after it, and nothing is kept for a while.
+fn take_back(restore: impl FnOnce(&mut World)) {
+    let mut world = World::new("");
+    world.furnish();
+    let volume = world.make_volume("data");
+    world.client.remove("lone").unwrap();
+    world.run(&["volume", "rm", "data"]);
+    let backup = world.scratch.path().join("backup");
+    world.run(&["backup", backup.to_str().unwrap()]);
+    world.daemon.stop();
+    world.sh("cp -a meta ../older");
+    world.restart();
+    world.run(&["trash", "restore", "--all"]);
+    world.run(&["volume", "undelete", "data"]);
+    world.sh(&format!(
+        "echo later > l/4/later; echo later > {volume}/data/later"
+    ));
+    world.commit("younger", "top");
+    world.daemon.stop();
+    world.sh("sed -i 's/^keep_secs = .*/keep_secs = 0\\nkeep_volumes_secs = 0/' ../config.toml");
+
+    restore(&mut world);
+    for _ in 0..3 {
+        world.client.cleanup().unwrap();
+    }
+    let found = world.sh("grep -q lone l/4/lone && cat l/4/later");
+    assert_eq!(found, "later\n");
+    let kept = world.sh("cat $(find volumes -name later)");
+    assert_eq!(kept, "later\n");
+    let said = world.run(&["info"]);
+    assert!(said.contains("taken back from the trash since"), "{said}");
+    world.run(&["trash", "restore", "--all"]);
+    world.run(&["volume", "undelete", "data"]);
+    assert_eq!(
+        world.sh(&format!("cat l/4/later {volume}/data/later")),
+        "later\nlater\n"
+    );
+}
+
+#[test]
+fn root_what_was_taken_back_outlives_an_older_backup() {
+    take_back(|world| {
+        world.sh("rm -r meta && cp -a ../older meta");
+        world.restart();
+    });
+}
+
+#[test]
+fn root_what_was_taken_back_outlives_a_restore() {
+    take_back(|world| {
+        world.sh("rm -r meta/db");
+        world.restart();
+        let backup = world.scratch.path().join("backup");
+        world.run(&["restore", backup.to_str().unwrap()]);
+        wait_until("the client to dial again", Duration::from_secs(5), || {
+            world.client.stat("top").is_ok()
+        });
+    });
+}
+
 /// A directory that appears where the next layer goes fails one call, and stays.
 #[test]
 fn root_a_directory_that_is_in_the_way_stays() {

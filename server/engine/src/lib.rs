@@ -182,6 +182,7 @@ impl Engine {
         let store = Store::open(&meta_folder(root), options_of_store)?;
         let store = Arc::new(store);
         let meter = Meter::start(store.clone(), driver.clone())?;
+        trash::hold_if_older(&meta_folder(root), &store)?;
         let trash = Trash::open(
             &meta_folder(root),
             options.trash.clone(),

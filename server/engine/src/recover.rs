@@ -35,6 +35,7 @@ use tracing::{error, info, warn};
 
 use crate::check::{Facts, Problem, Remedy, problems};
 use crate::manifests::odd;
+use crate::trash::hold_older;
 use crate::volumes::survey_volumes;
 use crate::{Engine, Error, ids, meta_folder, slot};
 
@@ -126,7 +127,8 @@ pub(crate) fn refuse_lost_records(
 
 /// Puts an export in place of a lost or damaged database: the newest one, unless a file is named.
 /// Layers of which it knows nothing are moved to `lost/`, not deleted: they are younger than the
-/// export, and may be the only copy. Volumes of which it knows nothing stay. The daemon must not be
+/// export, and may be the only copy. Volumes of which it knows nothing stay. If it has something in
+/// the trash, the trash is not deleted until a person decides. The daemon must not be
 /// running. May be repeated after a crash. Answers the number of
 /// snapshots that are back and of layers that were moved.
 ///
@@ -150,6 +152,10 @@ pub fn restore_records(
     let taken = taken.map_err(Error::driver("look for ids on the disk"))?;
     let moved = move_unknown_layers(root, driver, &export, &found)?;
     keep_unknown_volumes(root, &export, &volumes)?;
+    let was_removed = export.records().any(|record| record.retired.is_some());
+    if was_removed || export.volumes().any(|volume| volume.retired.is_some()) {
+        hold_older(&meta)?;
+    }
     Store::restore(&meta, &export, &taken)?;
     let live = export.records().filter(|record| record.retired.is_none());
     Ok((live.count(), moved))

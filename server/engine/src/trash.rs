@@ -9,7 +9,7 @@ use layerd_store::{LayerId, Record, Retired};
 use tracing::info;
 
 pub use guard::TrashOptions;
-pub(crate) use guard::{Discarded, Look, Trash};
+pub(crate) use guard::{Discarded, Look, Trash, hold_if_older, hold_older};
 
 use crate::check::has_own;
 use crate::events::Topic;

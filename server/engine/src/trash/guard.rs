@@ -14,14 +14,20 @@
 //! nothing here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use layerd_store::{LayerId, Retired, SteadyTime, View, VolumeId};
+use layerd_store::{LayerId, Retired, SteadyTime, Store, View, VolumeId};
 use tracing::{error, info, warn};
+
+use crate::Error;
+
+/// File in `meta/` that keeps the trash from being deleted; it holds the reason.
+const BRAKE: &str = "brake";
 
 /// Settings of the trash.
 #[derive(Debug, Clone)]
@@ -98,7 +104,7 @@ pub(crate) struct Removal<'t>(&'t Trash);
 impl Trash {
     /// Takes up what an earlier process left in the trash as of `now`.
     pub(crate) fn open(meta: &Path, options: TrashOptions, view: &View, now: SteadyTime) -> Self {
-        let brake_file = meta.join("brake");
+        let brake_file = meta.join(BRAKE);
         let brake = fs::read_to_string(&brake_file).ok();
         if let Some(reason) = &brake {
             error!("nothing is deleted from the trash: {reason}");
@@ -277,6 +283,40 @@ impl Removal<'_> {
         state.brake = Some(reason.clone());
         Some(reason)
     }
+}
+
+/// Has nothing deleted from the trash until a person decides, from the next opening on: the records
+/// are older than what is on disk, so that what they call removed may have been taken back since.
+/// Durable on return.
+///
+/// # Errors
+/// [`Error::Driver`].
+pub(crate) fn hold_older(meta: &Path) -> Result<(), Error> {
+    let reason = "the records are those of a backup: what they call removed may have been taken back \
+                  from the trash since";
+    let path = meta.join(BRAKE);
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(meta);
+    made.and_then(|()| write_durably(&path, reason))
+        .map_err(|cause| {
+            let attempt = "write";
+            Error::driver("hold the trash")(layerd_mounts::Error::Io {
+                attempt,
+                path,
+                cause,
+            })
+        })
+}
+
+/// As [`hold_older`], where the records of `store` are seen to be older and have something in the
+/// trash.
+///
+/// # Errors
+/// [`Error::Driver`].
+pub(crate) fn hold_if_older(meta: &Path, store: &Store) -> Result<(), Error> {
+    if store.is_older_than_disk() && !store.view().is_trash_empty() {
+        hold_older(meta)?;
+    }
+    Ok(())
 }
 
 /// Writes a file that is there after a power cut, too.
