@@ -17,6 +17,10 @@ use crate::Verdict;
 use crate::process::Site;
 use crate::worker::Chance;
 
+/// Deleted volumes of one worker at a time: while the trash is emptied, each of them may be gone or
+/// not, and every combination is a state.
+const TRASH_MAX: usize = 6;
+
 /// What all workers have in common.
 #[derive(Debug)]
 pub(crate) struct Ground {
@@ -118,11 +122,14 @@ impl Worker {
                     name,
                     to: self.name(),
                 }),
-                7..=8 => self.free().map(|name| Action::Delete { name }),
+                7..=8 if self.known.trash.len() < TRASH_MAX => {
+                    self.free().map(|name| Action::Delete { name })
+                }
                 9..=10 => self.deleted().map(|name| Action::Undelete {
                     name,
                     to: self.name(),
                 }),
+                7..=8 => None,
                 11..=14 => Some(self.attach(host)),
                 _ => self.detach(),
             };
