@@ -165,7 +165,16 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`MountError::Io`].
-    fn is_mounted(&self, target: &Path, expected: &Attached) -> Result<bool, MountError>;
+    fn is_mounted(&self, target: &Path, expected: &Attached) -> Result<bool, MountError> {
+        Ok(self.are_mounted(&[(target, *expected)])?.contains(&true))
+    }
+
+    /// As [`is_mounted`](Mounter::is_mounted), for each of many. Cost: one look at each, or where
+    /// numbers are used again one at the mount table and one at each.
+    ///
+    /// # Errors
+    /// [`MountError::Io`].
+    fn are_mounted(&self, expected: &[(&Path, Attached)]) -> Result<Vec<bool>, MountError>;
 
     /// Finds the mounts of a directory, or of what is in it, in all mount namespaces that a process
     /// of `/proc` is in. Mounts of this namespace numbered in `known` are left out, and so is the

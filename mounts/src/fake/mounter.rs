@@ -410,8 +410,10 @@ impl Mounter for FakeMounter {
         Ok(found)
     }
 
-    fn is_mounted(&self, _target: &Path, expected: &Attached) -> Result<bool, MountError> {
-        Ok(self.table().mounts.contains_key(&expected.id))
+    fn are_mounted(&self, expected: &[(&Path, Attached)]) -> Result<Vec<bool>, MountError> {
+        let table = self.table();
+        let stands = |(_, one): &(&Path, Attached)| table.mounts.contains_key(&one.id);
+        Ok(expected.iter().map(stands).collect())
     }
 
     fn holders(

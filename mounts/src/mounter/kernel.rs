@@ -151,8 +151,8 @@ impl Mounter for KernelMounter {
         table::below(root)
     }
 
-    fn is_mounted(&self, target: &Path, expected: &Attached) -> Result<bool, MountError> {
-        table::is_mounted(target, expected)
+    fn are_mounted(&self, expected: &[(&Path, Attached)]) -> Result<Vec<bool>, MountError> {
+        table::are_mounted(expected)
     }
 
     fn holders(

@@ -76,16 +76,27 @@ pub(super) fn all() -> Result<Vec<MountEntry>, MountError> {
     all_below(ALL_MOUNTS)
 }
 
-/// See [`super::Mounter::is_mounted`].
-pub(super) fn is_mounted(target: &Path, expected: &Attached) -> Result<bool, MountError> {
-    if standing(expected.id, target)?.is_none() {
-        return Ok(false);
+/// See [`super::Mounter::are_mounted`].
+pub(super) fn are_mounted(expected: &[(&Path, Attached)]) -> Result<Vec<bool>, MountError> {
+    if sys::has_unique_ids() {
+        let is_there = |(_, one): &(&Path, Attached)| by_id(one.id).map(|found| found.is_some());
+        return expected.iter().map(is_there).collect();
     }
-    if is_unique(expected.id) {
+    let table = old()?.into_iter();
+    let targets: HashMap<MountId, PathBuf> = table.map(|entry| (entry.id, entry.target)).collect();
+    let stands = |(target, one): &(&Path, Attached)| match targets.get(&one.id) {
+        Some(there) if there == target => is_same(target, one),
+        _ => Ok(false),
+    };
+    expected.iter().map(stands).collect()
+}
+
+/// Whether what has the number of a mount and stands in its place shows the same file. What is
+/// covered by another mount, there or above, cannot be looked at, and counts as the same.
+fn is_same(target: &Path, expected: &Attached) -> Result<bool, MountError> {
+    let Ok(top) = path::open_source(target, Symlinks::Refuse) else {
         return Ok(true);
-    }
-    let top = path::open_source(target, Symlinks::Refuse)?;
-    // What is covered by another mount cannot be looked at.
+    };
     let covered = top.mount_id()? != expected.id;
     Ok(covered || (top.device(), top.inode()) == (expected.device, expected.inode))
 }

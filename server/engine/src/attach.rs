@@ -187,7 +187,7 @@ impl Engine {
             let is_new = there.state == AttachState::Preparing;
             let entry = if self.is_as_asked(&wanted.spec, &there)? {
                 self.ready_path(&wanted.spec, &there)?;
-                self.attachment_entry(there, &|_| true)?
+                self.attachment_entry(there, true)?
             } else {
                 self.clear_place(&there)?;
                 self.attach_again(wanted, &there)?

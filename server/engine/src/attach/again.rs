@@ -71,7 +71,7 @@ impl Engine {
         self.events
             .tell(Topic::Attachment, "attached", attachment.key.as_str());
         debug!(key = attachment.key.as_str(), owner = %attachment.owner, "attached");
-        let entry = self.attachment_entry(attachment, &|_| true)?;
+        let entry = self.attachment_entry(attachment, true)?;
         let notes = filling.note(entry.volume.as_ref());
         Ok(AttachmentEntry {
             created,

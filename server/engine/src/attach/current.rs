@@ -13,7 +13,7 @@ use layerd_mounts::mounter::{
 };
 use layerd_store::{Attachment, BadInput};
 
-use super::mount::{propagation, read_only};
+use super::mount::{as_recorded, propagation, read_only};
 use crate::spec::{Bind, Kind, MountSpec};
 use crate::{Engine, Error};
 
@@ -89,10 +89,14 @@ impl Engine {
         let view = self.store.view();
         let all = view.volumes().attachments();
         let mounts = all.filter_map(|one| one.mount.as_ref());
-        mounts
+        let below: Vec<_> = mounts
             .filter(|mount| mount.boot == self.boot && Path::new(&mount.target).starts_with(&real))
-            .map(|mount| mount.unique_id)
-            .collect()
+            .map(|mount| (Path::new(&mount.target), as_recorded(mount)))
+            .collect();
+        // What got the number of one that is gone is somebody's own.
+        let stands = self.mounter.are_mounted(&below).unwrap_or_default();
+        let below = below.iter().zip(stands).filter(|(_, stands)| *stands);
+        below.map(|((_, mount), _)| mount.id).collect()
     }
 
     /// Whether a path, without symlinks, is that of a directory above the data root.

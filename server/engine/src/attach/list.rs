@@ -1,12 +1,11 @@
 //! Attachments as they are shown.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use layerd_mounts::mounter::MountId;
 use layerd_store::{AttachState, Attachment, MountedAt, Owner, VolumeId};
 
+use super::mount::as_recorded;
 use super::same::with_current_name;
 use super::{AttachmentEntry, parse};
 use crate::{Engine, Error};
@@ -27,10 +26,9 @@ impl Engine {
         let matching =
             matching.filter(|one| volume.is_none_or(|volume| one.volume == Some(volume)));
         let matching: Vec<_> = matching.cloned().collect();
-        let standing = self.standing(&matching)?;
-        let entries = matching
-            .into_iter()
-            .map(|one| self.attachment_entry(one, &|mount| standing.contains(&mount)));
+        let stands = self.stand(&matching)?;
+        let entries = matching.into_iter().zip(stands);
+        let entries = entries.map(|(one, stands)| self.attachment_entry(one, stands));
         entries.collect()
     }
 
@@ -40,29 +38,34 @@ impl Engine {
         self.store.view().volumes().attachments().count()
     }
 
-    /// Numbers of the mounts that stand, if any of the attachments has one.
-    fn standing(&self, attachments: &[Arc<Attachment>]) -> Result<BTreeSet<MountId>, Error> {
-        if attachments.iter().all(|one| one.mount.is_none()) {
-            return Ok(BTreeSet::new());
-        }
-        let mounts = self.mounter.mounts_below(Path::new("/"))?;
-        Ok(mounts.into_iter().map(|mount| mount.id).collect())
+    /// Whether the mount of each attachment stands. One that needs none counts as standing.
+    fn stand(&self, attachments: &[Arc<Attachment>]) -> Result<Vec<bool>, Error> {
+        let mounts = attachments.iter().filter_map(|one| one.mount.as_ref());
+        let recorded: Vec<_> = mounts
+            .map(|mount| (Path::new(&mount.target), as_recorded(mount)))
+            .collect();
+        let mut standing = self.mounter.are_mounted(&recorded)?.into_iter();
+        let of_this_boot = |mount: &MountedAt| mount.boot == self.boot;
+        let stands = attachments.iter().map(|one| {
+            let mount = one.mount.as_ref();
+            mount.is_none_or(|mount| standing.next() == Some(true) && of_this_boot(mount))
+        });
+        Ok(stands.collect())
     }
 
     pub(super) fn attachment_entry(
         &self,
         attachment: Arc<Attachment>,
-        stands: &dyn Fn(MountId) -> bool,
+        stands: bool,
     ) -> Result<AttachmentEntry, Error> {
-        let is_gone = |mount: &MountedAt| mount.boot != self.boot || !stands(mount.unique_id);
         let view = self.store.view();
         let spec = with_current_name(&view, &attachment, parse(&attachment.spec)?);
         let volume = attachment.volume.and_then(|id| view.volumes().get(id));
         Ok(AttachmentEntry {
             volume: volume.map(|volume| volume.name.clone()),
-            state: match attachment.mount.as_ref().is_some_and(is_gone) {
-                true => AttachState::Waiting,
-                false => attachment.state,
+            state: match stands {
+                true => attachment.state,
+                false => AttachState::Waiting,
             },
             oci: self.oci_mounts(&spec, &attachment),
             spec,
