@@ -292,7 +292,8 @@ impl<'a> Client<'a> {
 
     /// Half an archive.
     pub(super) fn half_an_archive(&self) -> Vec<u8> {
-        self.archive[..self.archive.len() / 2].to_vec()
+        // Within the first header: behind the content of a member an archive may end.
+        self.archive[..256].to_vec()
     }
 
     /// How long it waits for an answer that it does not need.
