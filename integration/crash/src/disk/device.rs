@@ -39,6 +39,15 @@ impl Filesystem {
         }
     }
 
+    /// Mount options. The images of one disk bear one UUID, and the kernel may still hold the one
+    /// that was unmounted before.
+    fn options(self) -> Option<&'static str> {
+        match self {
+            Self::Xfs => Some("nouuid"),
+            Self::Ext4 | Self::Ext4WithoutJournal | Self::Btrfs => None,
+        }
+    }
+
     /// Makes the file system in `file`, which is sparse and stays so. Everything is initialised
     /// now, so that the kernel has nothing to do behind the test's back. The blocks of 4 KiB are
     /// those of a large ext4; a small one would get smaller ones.
@@ -110,7 +119,7 @@ impl Mount {
             target,
             Some(filesystem.name()),
             flags,
-            None::<&str>,
+            filesystem.options(),
         )
         .map_err(|cause| Error::Mount {
             what: "mount",
