@@ -72,7 +72,7 @@ pub struct Unpack<'a> {
     pub compression: Compression,
     /// What it must be.
     pub blob: Blob,
-    /// Have it on stable storage on return, also with [`Durability::Metadata`].
+    /// Have it on stable storage on return, also with [`Durability::Metadata`](crate::Durability::Metadata).
     pub sync: bool,
     /// Who watches, and may stop it.
     pub progress: &'a dyn Progress,
@@ -145,7 +145,7 @@ impl Engine {
 
     /// Unpacks the blob that `source` yields into an active snapshot.
     ///
-    /// With [`Durability::Full`] all content is on the disk on return, of a layer of many files
+    /// With [`Durability::Full`](crate::Durability::Full) all content is on the disk on return, of a layer of many files
     /// everything, and Commit makes the rest durable without looking at each file; with `sync`
     /// everything is durable on return. Costs
     /// one pass over the blob and five threads besides those that write small files.
@@ -226,7 +226,7 @@ impl Engine {
     }
 
     /// What an active layer holds, if that is known from unpacking and still true. With
-    /// [`Durability::Full`] all its content is on the disk as well, and names wait for the driver's
+    /// [`Durability::Full`](crate::Durability::Full) all its content is on the disk as well, and names wait for the driver's
     /// next barrier.
     ///
     /// # Errors
