@@ -33,11 +33,13 @@ pub(super) const FAULTS: [Fault; 21] = [
         mkdir $(layer doomed)/mnt; mount -t tmpfs none $(layer doomed)/mnt
         layerctl snapshot rm doomed >/dev/null; layerctl trash empty --yes >/dev/null
         wait_for 'layerctl doctor -q | grep -q deletions'",
-        "umount $R/l/*/mnt $R/t/*/mnt 2>/dev/null || true; wait_for '! layerctl doctor -q | grep -q deletions'",
+        "umount $R/l/*/mnt $R/t/*/mnt 2>/dev/null || true
+        # What failed is tried again after growing pauses, or by the next start.
+        systemctl restart layerd; wait_for '! layerctl doctor -q | grep -q deletions' 900",
     ),
-    fix("the database is gone", "database", "is damaged", "both stop; mv $R/meta/db /root/db; both start", "rm -r /root/db"),
-    fix("the database is empty", "database", "is damaged", "both stop; for f in $(find $R/meta/db -type f); do : >$f; done; both start", ""),
-    fix("the file of the format is damaged", "database", "is damaged", "both stop; echo garbage >$R/meta/format; both start", ""),
+    fix("the database is gone", "database", "is damaged", "both stop; mv $R/meta/db /root/db; both start", "rm -r /root/db; layerctl trash empty --yes >/dev/null"),
+    fix("the database is empty", "database", "is damaged", "both stop; for f in $(find $R/meta/db -type f); do : >$f; done; both start", "layerctl trash empty --yes >/dev/null"),
+    fix("the file of the format is damaged", "database", "is damaged", "both stop; echo garbage >$R/meta/format; both start", "layerctl trash empty --yes >/dev/null"),
     // Mounts.
     fix(
         "a mount without an attachment",
