@@ -118,7 +118,8 @@ pub(super) const FULL: [Fault; 5] = [
         "space",
         "less than 10 %",
         "layerctl snapshot prepare large kept >/dev/null; head -c 30M /dev/zero >$(layer large)/file
-        layerctl snapshot rm large >/dev/null; head -c $(($(df --output=avail -k $R | tail -n 1) - 5500))K /dev/zero >$R/w/filler",
+        # The pass that a removal wakes is over when space gets short: it would delete the layer.
+        layerctl snapshot rm large >/dev/null; sleep 5; head -c $(($(df --output=avail -k $R | tail -n 1) - 5500))K /dev/zero >$R/w/filler",
         "rm $R/w/filler",
     ),
     advice(
@@ -150,6 +151,6 @@ pub(super) const FULL: [Fault; 5] = [
         "conf trash brake_min 2
         for i in 1 2 3; do layerctl snapshot prepare many$i >/dev/null; done
         layerctl snapshot rm many1 many2 many3 >/dev/null",
-        "layerctl trash empty --yes >/dev/null; conf_back; wait_for 'layerctl info | grep -q \"Trash: empty\"'",
+        "layerctl trash empty --yes >/dev/null; wait_for 'layerctl info | grep -q \"Trash: empty\"'; conf_back",
     ),
 ];
