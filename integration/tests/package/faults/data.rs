@@ -2,7 +2,7 @@
 
 use super::table::{Fault, advice, fix};
 
-pub(super) const FAULTS: [Fault; 18] = [
+pub(super) const FAULTS: [Fault; 21] = [
     // The data directory.
     fix("the data directory is open", "data directory", "has the mode 0777", "chmod 777 $R", ""),
     fix("the data directory is another's", "data directory", "belongs to the user 1000", "chown 1000 $R", ""),
@@ -37,6 +37,10 @@ pub(super) const FAULTS: [Fault; 18] = [
         # What failed is tried again after growing pauses, or by the next start.
         systemctl restart layerd; wait_for '! layerctl doctor -q | grep -q deletions' 900",
     ),
+    // A restore holds the trash until a person decides.
+    fix("the database is gone", "database", "is damaged", "both stop; mv $R/meta/db /root/db; both start", "rm -r /root/db; layerctl trash empty --yes >/dev/null"),
+    fix("the database is empty", "database", "is damaged", "both stop; for f in $(find $R/meta/db -type f); do : >$f; done; both start", "layerctl trash empty --yes >/dev/null"),
+    fix("the file of the format is damaged", "database", "is damaged", "both stop; echo garbage >$R/meta/format; both start", "layerctl trash empty --yes >/dev/null"),
     // Mounts.
     fix(
         "a mount without an attachment",
