@@ -131,8 +131,9 @@ fn uptime() -> u64 {
     u64::try_from(nanos).unwrap_or(u64::MAX)
 }
 
-/// random(4): a new one at each boot; empty if it cannot be read.
-fn boot_id() -> String {
+/// Id of this boot of the machine, as in random(4); empty if it cannot be read.
+#[must_use]
+pub fn boot_id() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     id.map(|id| id.trim().to_owned()).unwrap_or_default()
 }

@@ -33,6 +33,7 @@ mod volumes;
 mod witness;
 mod writer;
 
+pub use clock::boot_id;
 pub use error::{Error, Refusal};
 pub use export::{Export, newest_export};
 pub use model::{

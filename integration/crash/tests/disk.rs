@@ -20,7 +20,7 @@ const FILESYSTEMS: [(Filesystem, u64); 4] = [
     (Filesystem::Ext4WithoutJournal, 64 << 20),
     (Filesystem::Btrfs, 128 << 20),
 ];
-/// How many of them write over a block in its place.
+/// Number of them that write over a block in its place.
 const IN_PLACE: usize = 3;
 const BLOCK: usize = 4096;
 

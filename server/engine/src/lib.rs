@@ -142,7 +142,8 @@ pub struct Engine {
     /// One call at a time for an attachment.
     turns: Turns<Key>,
     volume_locks: Locks,
-    /// This boot of the machine: mounts of another one are gone.
+    /// This boot of the machine: mounts of another one are gone. Where it cannot be told (empty), mounts
+    /// are looked up by number alone.
     boot: String,
     options: Options,
     root: PathBuf,
@@ -209,7 +210,7 @@ impl Engine {
             selinux: Selinux::of_host(),
             turns: Turns::default(),
             volume_locks: Locks::default(),
-            boot: boot_id(),
+            boot: layerd_store::boot_id(),
             options,
             root: root.to_owned(),
         };
@@ -287,13 +288,6 @@ impl Engine {
         self.backlog.stop();
         self.meter.stop();
     }
-}
-
-/// random(4): a new one at each boot. Where it cannot be read, mounts are looked up by number
-/// alone.
-fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    id.map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
 fn meta_folder(root: &Path) -> PathBuf {

@@ -199,7 +199,7 @@ fn compare_all(
     Ok(world)
 }
 
-/// How many marks are those of one worker.
+/// Number of marks of one worker.
 pub(crate) fn marked(marks: &[u64], worker: usize) -> usize {
     let own = marks
         .iter()

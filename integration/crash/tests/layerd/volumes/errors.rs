@@ -15,7 +15,7 @@ use crate::Verdict;
 use crate::errors::Fault;
 use crate::process::{Layerd, Site};
 
-/// How long the daemon may take to work again once the cause of its errors is gone.
+/// Longest time until the daemon works again once the cause of its errors is gone.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 
 /// Answers of a call that was refused one of its calls.

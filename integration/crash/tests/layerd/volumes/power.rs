@@ -28,7 +28,7 @@ use crate::process::{Layerd, Site};
 /// Clients at a time; number 0 has what was there before.
 const WORKERS: u64 = 2;
 
-/// What is recorded.
+/// Load that is recorded.
 #[derive(Debug, Clone, Copy)]
 struct Load {
     disk: Filesystem,
