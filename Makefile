@@ -46,11 +46,12 @@ fmt: ## Format the code
 	@cargo fmt --all
 
 .PHONY: lint
-lint: tools ## Check format, lints, documentation, licences and the crates' arrows
+lint: tools ## Check format, lints, documentation, licences, the crates' arrows and the words of comments
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --document-private-items --locked
 	@.ci/deny
+	@.ci/words
 
 .PHONY: test
 test: as-root machine peers lint build ## Run everything that CI runs (as root); installs what it needs
