@@ -54,6 +54,7 @@ pub use trash::{Removed, TrashOptions};
 pub use unpack::{Active, Changes, Pack, Unpack, UnpackOptions};
 pub use volumes::{
     Candidate, CreateVolume, Filled, Plan, Pruned, Purged, Source, VolumeEntry, VolumeFilter,
+    is_nocopy, size_asked,
 };
 
 use attach::selinux::Selinux;

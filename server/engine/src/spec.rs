@@ -37,6 +37,12 @@ pub use path::{HostPath, Subpath, Target};
 use error::Fault;
 use set::{Source, Written};
 
+/// Bytes of a size above 0, such as `67108864`, `64m`, `1.5g` or `10GiB`; `None` for anything else.
+#[must_use]
+pub fn size(text: &str) -> Option<u64> {
+    value::strict_bytes(text)
+}
+
 /// Longest flag, in bytes.
 pub const FLAG_MAX: usize = 64 * 1024;
 /// Most flags of one request, all kinds together.

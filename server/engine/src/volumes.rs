@@ -25,6 +25,7 @@ use layerd_store::{
 use tracing::{debug, info, warn};
 
 pub use archive::Filled;
+pub use create::{is_nocopy, size_asked};
 pub(crate) use fill::Pins;
 pub use fill::Source;
 pub(crate) use locks::{Held, Locks};
@@ -48,7 +49,8 @@ pub struct CreateVolume {
     pub name: Option<VolumeName>,
     /// Its driver; empty for `local`.
     pub driver: String,
-    /// `uid`, `gid` and `mode` of the top folder.
+    /// `uid`, `gid` and `mode` of the top folder; `size`, which is recorded and not enforced;
+    /// `nocopy`, which keeps an empty volume from being filled from an image.
     pub options: BTreeMap<String, String>,
     /// Its labels.
     pub labels: Labels,

@@ -17,7 +17,7 @@ use layerd_store::{
 use tracing::info;
 
 use crate::spec::{Kind, MountSpec};
-use crate::volumes::slot;
+use crate::volumes::{is_nocopy, slot};
 use crate::{Engine, Error};
 
 /// What became of the wish to fill a volume.
@@ -122,10 +122,11 @@ impl Engine {
         }
     }
 
-    /// Whether content may be put into a volume: nothing was put into it before, it is no snapshot,
-    /// and it is empty.
+    /// Whether content may be put into a volume: nothing was put into it before, it is no snapshot, it
+    /// was not created with `nocopy`, and it is empty.
     pub(super) fn is_to_be_filled(&self, volume: &Volume) -> Result<bool, Error> {
-        if !volume.filled_from.is_empty() || volume.snapshot_of.is_some() {
+        let is_closed = volume.snapshot_of.is_some() || is_nocopy(volume);
+        if !volume.filled_from.is_empty() || is_closed {
             return Ok(false);
         }
         self.volume_dirs

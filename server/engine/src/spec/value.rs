@@ -163,7 +163,8 @@ fn strict_size(key: &str, value: &str) -> Result<TmpfsSize, Fault> {
     })
 }
 
-fn strict_bytes(value: &str) -> Option<u64> {
+/// A size above 0 as our dialect has it: decimal, with a binary multiplier or none.
+pub(super) fn strict_bytes(value: &str) -> Option<u64> {
     let end = value.find(|c: char| !c.is_ascii_digit() && c != '.');
     let (number, suffix) = value.split_at(end.unwrap_or(value.len()));
     let bits = suffix_bits(suffix)?;

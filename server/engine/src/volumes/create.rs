@@ -8,7 +8,12 @@ use layerd_mounts::volume_dirs::Top;
 use layerd_store::{BadInput, Timestamp, Volume, VolumeId, VolumeName};
 
 use super::{CreateVolume, LOCAL};
-use crate::Error;
+use crate::{Error, spec};
+
+/// The option for the bytes that a volume is meant to hold.
+const SIZE: &str = "size";
+/// The option that keeps an empty volume from being filled from an image.
+const NOCOPY: &str = "nocopy";
 
 pub(crate) fn new_volume(
     id: VolumeId,
@@ -22,7 +27,7 @@ pub(crate) fn new_volume(
         name: request.name.clone().map_or_else(anonymous_name, Ok)?,
         anonymous: request.name.is_none(),
         driver: LOCAL.to_owned(),
-        options: request.options.clone(),
+        options: recorded(&request.options)?,
         labels: request.labels.clone(),
         created: now,
         updated: now,
@@ -66,15 +71,65 @@ pub(crate) fn top_asked(options: &BTreeMap<String, String>) -> Result<Top, BadIn
                     .filter(|mode| *mode <= 0o7777);
                 top.mode = Some(mode.ok_or_else(|| bad("is not a mode in octal"))?);
             }
+            SIZE => drop(size(text)?),
+            NOCOPY => drop(truth(text)?),
             _ => {
                 return Err(BadInput::new(
                     field,
-                    "is unknown; there are uid, gid and mode",
+                    "is unknown; there are uid, gid, mode, size and nocopy",
                 ));
             }
         }
     }
     Ok(top)
+}
+
+/// Options as they are recorded: a size in bytes, a truth value in one spelling, so that two ways to
+/// write the same are no difference.
+fn recorded(options: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, BadInput> {
+    let canonical = |(key, text): (&String, &String)| {
+        let text = match key.as_str() {
+            SIZE => size(text)?.to_string(),
+            NOCOPY => truth(text)?.to_string(),
+            _ => text.clone(),
+        };
+        Ok((key.clone(), text))
+    };
+    options.iter().map(canonical).collect()
+}
+
+fn size(text: &str) -> Result<u64, BadInput> {
+    spec::size(text).ok_or_else(|| {
+        let rule = format!("{text:?} is not a size above 0 such as 67108864, 64m, 1.5g or 10GiB");
+        BadInput::new(format!("options[{SIZE:?}]"), rule)
+    })
+}
+
+fn truth(text: &str) -> Result<bool, BadInput> {
+    match text {
+        "" | "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => {
+            let rule = format!("{text:?} is not true, 1, false or 0");
+            Err(BadInput::new(format!("options[{NOCOPY:?}]"), rule))
+        }
+    }
+}
+
+/// Bytes that were asked for at the creation of a volume. Recorded and shown; nothing holds the
+/// volume to it.
+#[must_use]
+pub fn size_asked(volume: &Volume) -> Option<u64> {
+    volume.options.get(SIZE)?.parse().ok()
+}
+
+/// Whether a volume was created with `nocopy`: nothing of an image goes into it.
+#[must_use]
+pub fn is_nocopy(volume: &Volume) -> bool {
+    volume
+        .options
+        .get(NOCOPY)
+        .is_some_and(|text| text == "true")
 }
 
 /// Checks driver and options of a volume that may have to be made.
@@ -105,7 +160,7 @@ pub(crate) fn check_asked(there: &Volume, request: &CreateVolume) -> Result<(), 
         let want = request.driver.clone();
         return Err(drift(there, "driver", there.driver.clone(), want));
     }
-    for (key, want) in &request.options {
+    for (key, want) in &recorded(&request.options)? {
         let have = there.options.get(key).map(String::as_str);
         check_entry(there, format!("options[{key:?}]"), have, want)?;
     }
@@ -134,5 +189,55 @@ fn drift(there: &Volume, field: &str, have: String, want: String) -> Error {
         field: field.to_owned(),
         have,
         want,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(key: &str, text: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([(key.to_owned(), text.to_owned())])
+    }
+
+    #[test]
+    fn options_are_recorded_in_one_spelling() {
+        for (key, text, wanted) in [
+            ("size", "10g", "10737418240"),
+            ("size", "10GiB", "10737418240"),
+            ("size", "1.5k", "1536"),
+            ("size", "7", "7"),
+            ("nocopy", "", "true"),
+            ("nocopy", "1", "true"),
+            ("nocopy", "0", "false"),
+            ("uid", "7", "7"),
+        ] {
+            assert_eq!(
+                recorded(&options(key, text)),
+                Ok(options(key, wanted)),
+                "{key}={text}"
+            );
+            assert!(top_asked(&options(key, text)).is_ok(), "{key}={text}");
+        }
+    }
+
+    #[test]
+    fn an_option_that_breaks_a_rule_is_named_with_its_value() {
+        for (key, text, rule) in [
+            ("size", "0", "\"0\" is not a size above 0"),
+            ("size", "10%", "\"10%\" is not a size"),
+            ("size", "-1", "\"-1\" is not a size"),
+            ("nocopy", "yes", "\"yes\" is not true, 1, false or 0"),
+            ("mode", "9", "\"9\" is not a mode"),
+            (
+                "quota",
+                "1g",
+                "is unknown; there are uid, gid, mode, size and nocopy",
+            ),
+        ] {
+            let error = top_asked(&options(key, text)).unwrap_err().to_string();
+            assert!(error.contains(rule), "{error}");
+            assert!(error.contains(&format!("options[{key:?}]")), "{error}");
+        }
     }
 }

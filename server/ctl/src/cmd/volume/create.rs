@@ -34,7 +34,8 @@ pub(super) struct Settings {
     labels: Vec<(String, String)>,
 
     /// An option of the driver; may be repeated. `local` has uid and gid (decimal) and mode
-    /// (octal) of the top folder; without them it is root's, and 0755
+    /// (octal) of the top folder; without them it is root's, and 0755. size (such as 10g) is recorded
+    /// and not enforced; nocopy=true keeps an image from filling it
     #[arg(long = "opt", value_name = "KEY=VALUE", value_parser = parse_label)]
     options: Vec<(String, String)>,
 

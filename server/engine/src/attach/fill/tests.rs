@@ -94,3 +94,16 @@ fn an_image_that_goes_or_is_found_damaged_meanwhile_fills_nothing() {
         assert!(!is_filled(&bench));
     }
 }
+
+#[test]
+fn a_volume_created_with_nocopy_is_not_filled() {
+    let bench = Bench::new();
+    let request = CreateVolume {
+        name: Some(name()),
+        options: [("nocopy".to_owned(), String::new())].into(),
+        ..CreateVolume::default()
+    };
+    bench.engine.create_volume(&request).unwrap();
+    bench.attach("one", MOUNT, Some("base")).unwrap();
+    assert!(!is_filled(&bench));
+}
