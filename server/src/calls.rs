@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use layerd_store::stage::{Stage, Watch};
+use layerd_store::call_phase::{CallPhase, PhaseObserver};
 use tokio::sync::OwnedSemaphorePermit;
 
 tokio::task_local! {
@@ -20,7 +20,7 @@ tokio::task_local! {
 pub(crate) struct Call {
     calls: Calls,
     number: u64,
-    stage: Arc<Stage>,
+    phase: Arc<CallPhase>,
     /// Its place among those that may run at once.
     _place: OwnedSemaphorePermit,
 }
@@ -37,8 +37,8 @@ impl Call {
     }
 
     /// What it does.
-    pub(crate) fn stage(&self) -> &Arc<Stage> {
-        &self.stage
+    pub(crate) fn phase(&self) -> &Arc<CallPhase> {
+        &self.phase
     }
 }
 
@@ -64,7 +64,7 @@ struct UnderWay {
     begun: Instant,
     /// When it is called slow.
     slow_after: Duration,
-    stage: Arc<Stage>,
+    phase: Arc<CallPhase>,
     was_named: bool,
 }
 
@@ -80,15 +80,15 @@ pub(crate) struct Slow {
 }
 
 impl Calls {
-    /// Lets a request in, which holds `place` until its work ends. `watch` hears what it does.
+    /// Lets a request in, which holds `place` until its work ends. `observer` hears what it does.
     pub(crate) fn begin(
         &self,
         method: &'static str,
         slow_after: Duration,
         place: OwnedSemaphorePermit,
-        watch: Option<Arc<dyn Watch>>,
+        observer: Option<Arc<dyn PhaseObserver>>,
     ) -> Arc<Call> {
-        let stage = Arc::new(Stage::new(watch));
+        let phase = Arc::new(CallPhase::new(observer));
         let mut list = self.list();
         let number = list.next;
         list.next += 1;
@@ -96,7 +96,7 @@ impl Calls {
             method,
             begun: Instant::now(),
             slow_after,
-            stage: stage.clone(),
+            phase: phase.clone(),
             was_named: false,
         };
         list.under_way.insert(number, under_way);
@@ -104,7 +104,7 @@ impl Calls {
         Arc::new(Call {
             calls: self.clone(),
             number,
-            stage,
+            phase,
             _place: place,
         })
     }
@@ -119,7 +119,7 @@ impl Calls {
                 Slow {
                     method: call.method,
                     running: call.begun.elapsed(),
-                    doing: call.stage.now(),
+                    doing: call.phase.now(),
                 }
             })
             .collect()

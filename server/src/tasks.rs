@@ -50,7 +50,7 @@ impl Tasks {
     ) -> Result<T, Lost> {
         let call = Call::of_this_task();
         let work = move || match call {
-            Some(call) => call.stage().run(work),
+            Some(call) => call.phase().run(work),
             None => work(),
         };
         let done = self.tracker.spawn_blocking(work).await;

@@ -2,7 +2,7 @@
 //!
 //! Off unless `tracing.endpoint` is set; then no call does more than to look at one `None`. A call
 //! is a span below the span that its caller names in the `traceparent` of the request, and what the
-//! call did one after the other ([`Stage`](layerd_store::stage::Stage)) are spans below it. Spans
+//! call did one after the other ([`CallPhase`](layerd_store::call_phase::CallPhase)) are spans below it. Spans
 //! are handed to [`export`] and never waited for.
 
 mod export;
@@ -10,7 +10,7 @@ mod export;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use layerd_store::stage::Watch;
+use layerd_store::call_phase::PhaseObserver;
 use layerd_store::{Key, Timestamp};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{
@@ -166,7 +166,7 @@ impl Trace {
     }
 
     /// What hears of the stages of the call's work.
-    pub(crate) fn watch(self) -> Arc<dyn Watch> {
+    pub(crate) fn observer(self) -> Arc<dyn PhaseObserver> {
         self.0
     }
 
@@ -196,8 +196,8 @@ fn is_our_fault(code: Code) -> bool {
     )
 }
 
-impl Watch for Traced {
-    fn left(&self, doing: &'static str, since: Instant, until: Instant) {
+impl PhaseObserver for Traced {
+    fn phase_ended(&self, doing: &'static str, since: Instant, until: Instant) {
         let mut span = SpanBuilder::from_name(doing);
         span.start_time = Some(self.clock.time(since));
         let mut span = self.tracer.build_with_context(span, &self.context);
@@ -208,7 +208,7 @@ impl Watch for Traced {
 /// Notes that the call whose handler this is waited for `what` since then.
 pub(crate) fn waited(what: &'static str, since: Instant) {
     if let Some(trace) = Trace::of_this_task() {
-        trace.0.left(what, since, Instant::now());
+        trace.0.phase_ended(what, since, Instant::now());
     }
 }
 

@@ -11,6 +11,7 @@ use metrics::histogram;
 use tracing::{error, warn};
 
 use crate::apart::within;
+use crate::call_phase::CallPhase;
 use crate::codec;
 use crate::database::{Database, LIMIT, write_error};
 use crate::db::{Db, Opened};
@@ -18,7 +19,6 @@ use crate::error::Error;
 use crate::folder::io_error;
 use crate::journal::Rows;
 use crate::space::Space;
-use crate::stage::Stage;
 use crate::state::Edit;
 use crate::store::{Options, Shared};
 use crate::view::View;
@@ -77,13 +77,13 @@ pub(crate) struct Request {
     pub(crate) lead: Box<dyn FnOnce() + Send>,
     pub(crate) class: Class,
     /// Of the call that waits for it.
-    pub(crate) stage: Option<Arc<Stage>>,
+    pub(crate) phase: Option<Arc<CallPhase>>,
 }
 
 impl Request {
     pub(crate) fn enter(&self, doing: &'static str) {
-        if let Some(stage) = &self.stage {
-            stage.enter(doing);
+        if let Some(phase) = &self.phase {
+            phase.enter(doing);
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod apart;
 mod batches;
+pub mod call_phase;
 mod clock;
 mod codec;
 mod database;
@@ -23,7 +24,6 @@ mod lock;
 mod model;
 mod published;
 mod space;
-pub mod stage;
 mod state;
 mod store;
 mod sys;

@@ -14,8 +14,8 @@ use std::{fmt, mem};
 use tracing::error;
 
 use crate::batches::{Answer, Batches, Class, Request};
+use crate::call_phase;
 use crate::error::Error;
-use crate::stage;
 use crate::state::{Decision, Edit};
 use crate::view::View;
 
@@ -75,7 +75,7 @@ impl Writer {
             fail: Box::new(move |error| drop(refuse.send(Told::Done(Err(error))))),
             lead: Box::new(move || drop(lead.send(Told::Lead))),
             class,
-            stage: stage::of_this_thread(),
+            phase: call_phase::of_this_thread(),
         };
         request.enter(QUEUED);
         if self.enqueue(request)? {
@@ -88,7 +88,7 @@ impl Writer {
                 Err(_) => break Err(Error::Closing),
             }
         };
-        stage::enter(stage::WORKING);
+        call_phase::enter(call_phase::WORKING);
         outcome
     }
 

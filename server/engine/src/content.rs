@@ -11,9 +11,9 @@ use layerd_layers::manifest::{Checked, check};
 use layerd_mounts::{Error as MountError, Overlay, Slot};
 use layerd_store::{Kind, LayerId, Record, Store, View};
 
+use crate::call_phase::enter;
 use crate::check::Problem;
 use crate::manifests::Manifests;
-use crate::stage::enter;
 use crate::{Engine, Error, Finding, meta_folder, slot};
 
 /// Files that are named of one layer.

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use layerd_mounts::mounter::{Feature, KernelMounter, Mounter};
 use layerd_mounts::{Driver, Slot, VolumeDirs};
-use layerd_store::{Key, LayerId, Store, stage};
+use layerd_store::{Key, LayerId, Store, call_phase};
 
 pub use layerd_layers as layers;
 

@@ -10,9 +10,9 @@ use layerd_store::{
 };
 use tracing::{debug, error, warn};
 
+use crate::call_phase::enter;
 use crate::events::Topic;
 use crate::list::{Entry, Listing};
-use crate::stage::enter;
 use crate::turns::Turn;
 use crate::unpack::floats;
 use crate::{Durability, Engine, Error, slot};

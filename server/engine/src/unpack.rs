@@ -28,9 +28,9 @@ use layerd_store::{Key, Kind, LayerId, Record, Refusal, Usage, View};
 use metrics::{counter, histogram};
 use tracing::{debug, warn};
 
+use crate::call_phase::enter;
 use crate::events::Topic;
 use crate::snapshots::{find, stack};
-use crate::stage::enter;
 use crate::{Engine, Error, slot};
 pub(crate) use memory::Unpacks;
 use memory::{Claim, Found};

@@ -226,15 +226,15 @@ impl Gate {
         };
         let until = Instant::now() + limit;
         let place = self.lane(rule.kind).enter(until).await?;
-        let watch = Trace::of_this_task().map(Trace::watch);
-        let call = self.0.calls.begin(rule.method, slow_after, place, watch);
+        let observer = Trace::of_this_task().map(Trace::observer);
+        let call = self.0.calls.begin(rule.method, slow_after, place, observer);
         let in_time = timeout_at(until, call.clone().scope(answer)).await;
         in_time.map_err(|_| too_late(rule.method, limit, &call))
     }
 }
 
 fn too_late(method: &str, limit: Duration, call: &Call) -> Status {
-    let (doing, since) = call.stage().now();
+    let (doing, since) = call.phase().now();
     let text = format!(
         "{method} did not end within {} s: for {} s it has been {doing}; it goes on, so ask again",
         limit.as_secs(),
