@@ -18,10 +18,10 @@ use crate::db::{Db, Opened};
 use crate::error::Error;
 use crate::folder::io_error;
 use crate::journal::Rows;
+use crate::records::Records;
 use crate::space::Space;
 use crate::state::Edit;
 use crate::store::{Options, Shared};
-use crate::view::View;
 
 /// Bytes of rows after which a batch takes no further request.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -43,7 +43,7 @@ const TOGETHER: &str = "waiting for directories, content and its record to be du
 pub(crate) type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
 /// An answer with what it says.
 pub(crate) type Ready = (Answer, Result<(), Error>);
-pub(crate) type Decide = Box<dyn FnOnce(&View) -> (Vec<Edit>, Answer) + Send>;
+pub(crate) type Decide = Box<dyn FnOnce(&Records) -> (Vec<Edit>, Answer) + Send>;
 
 /// What a request needs besides the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,7 +173,7 @@ impl Batches {
 
     /// Writes as many requests as one batch takes.
     fn batch(&mut self, waiting: &mut VecDeque<Request>, ready: &mut Vec<Ready>) {
-        let mut draft = Draft::new(&self.shared.view.load(), self.is_one_journal());
+        let mut draft = Draft::new(&self.shared.records.load(), self.is_one_journal());
         while draft.bytes < BATCH_BYTES
             && let Some(request) = waiting.pop_front()
         {
@@ -189,8 +189,8 @@ impl Batches {
             histogram!("layerd_commit_batch_changes").record(draft.served());
         }
         if let Ok(Some(sequence)) = written {
-            draft.view.set_sequence(sequence);
-            self.shared.publish(draft.view);
+            draft.records.set_sequence(sequence);
+            self.shared.publish(draft.records);
         }
         let written = written.map(drop);
         let answers = draft.answers.into_iter();
@@ -292,11 +292,11 @@ impl Batches {
             return Err(gone("the database hangs; layerd must be started anew"));
         }
         self.rebuild_after = now + REBUILD_PAUSE;
-        let (view, folder) = (self.shared.view.load_full(), self.folder.clone());
+        let (records, folder) = (self.shared.records.load_full(), self.folder.clone());
         // The failed commit may be on disk after all; the new database must not seem older.
-        let sequence = view.sequence().max(Db::last_sequence(&self.folder)?) + 1;
+        let sequence = records.sequence().max(Db::last_sequence(&self.folder)?) + 1;
         let built = within(REBUILD_LIMIT, move || {
-            let (opened, old) = Db::rebuild(&folder, &view, sequence, ids_below)?;
+            let (opened, old) = Db::rebuild(&folder, &records, sequence, ids_below)?;
             Db::discard(&old)?;
             Ok(opened)
         });
@@ -313,7 +313,7 @@ impl Batches {
         if self.database.is_none() {
             return;
         }
-        let mut view = View::clone(&self.shared.view.load());
+        let mut records = Records::clone(&self.shared.records.load());
         let last = self.commit(Rows::new(), 0, false);
         // On a full disk it stays in the journal.
         let is_low = self.space.look();
@@ -324,8 +324,8 @@ impl Batches {
         let finished = self.database.as_mut().map_or(Ok(()), finish);
         match last.and_then(|sequence| finished.map(|()| sequence)) {
             Ok(sequence) => {
-                view.set_sequence(sequence);
-                self.shared.publish(view);
+                records.set_sequence(sequence);
+                self.shared.publish(records);
             }
             Err(error) => {
                 self.shared.failed.store(true, Ordering::Release);
@@ -358,7 +358,7 @@ fn fail_all(waiting: &mut VecDeque<Request>, needs: fn(Class) -> bool, error: im
 
 /// A batch being decided.
 struct Draft {
-    view: View,
+    records: Records,
     rows: Rows,
     bytes: usize,
     /// Whether a request relies on files, and whether these become durable with the records.
@@ -370,9 +370,9 @@ struct Draft {
 }
 
 impl Draft {
-    fn new(view: &View, is_one_journal: bool) -> Self {
+    fn new(records: &Records, is_one_journal: bool) -> Self {
         Self {
-            view: view.clone(),
+            records: records.clone(),
             rows: Rows::new(),
             bytes: 0,
             after_files: false,
@@ -391,10 +391,10 @@ impl Draft {
         } else {
             RECORDING
         });
-        let (edits, answer) = (request.decide)(&self.view);
+        let (edits, answer) = (request.decide)(&self.records);
         for edit in &edits {
             self.add_rows(edit);
-            edit.apply(&mut self.view);
+            edit.apply(&mut self.records);
         }
         self.answers.push(answer);
     }
@@ -408,7 +408,7 @@ impl Draft {
     fn add_rows(&mut self, edit: &Edit) {
         let new = edit.after().map(codec::rows).unwrap_or_default();
         let old = edit
-            .before(&self.view)
+            .before(&self.records)
             .map(|item| codec::rows(&item))
             .unwrap_or_default();
         for (key, value) in &new {

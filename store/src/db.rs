@@ -37,9 +37,9 @@ use crate::database::write_error;
 use crate::error::Error;
 use crate::folder::{copy_folder, io_error, remove_folder};
 use crate::journal::{self, Entry, Journal, Reader, Rows};
+use crate::records::Records;
 use crate::state::Item;
 use crate::sys;
-use crate::view::View;
 use crate::witness::Witness;
 use place::Place;
 
@@ -189,12 +189,12 @@ impl Db {
         Err(trouble.unwrap_or_else(|| place.missing()))
     }
 
-    /// Builds a database that holds exactly what `view` does, with an empty journal, in the place of
+    /// Builds a database that holds exactly what `records` does, with an empty journal, in the place of
     /// the one there, if any, which is set aside; its path comes with the answer. Needs space for
     /// both. Its first commit has the number after `sequence`.
     pub(crate) fn rebuild(
         folder: &Path,
-        view: &View,
+        records: &Records,
         sequence: u64,
         ids_below: u64,
     ) -> Result<(Opened, PathBuf), Error> {
@@ -204,7 +204,7 @@ impl Db {
         let mut db = Self::create(&place.fresh)?;
         db.meta.sequence = sequence;
         let mut portion = Rows::new();
-        for item in view.items() {
+        for item in records.items() {
             let rows = rows(&item).into_iter();
             portion.extend(rows.map(|(key, value)| (key, Some(value))));
             if portion.len() >= ROWS {

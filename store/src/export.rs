@@ -24,9 +24,9 @@ use crate::codec::{self, Assembly, Meta, Table, VALUE_MAX, row_hash};
 use crate::error::Error;
 use crate::folder::io_error;
 use crate::model::{NAME_MAX, Record, Timestamp};
+use crate::records::Records;
 use crate::state::Item;
 use crate::store::Shared;
-use crate::view::View;
 use crate::volume::Volume;
 
 const MAGIC: &[u8] = b"layerd export 1\n";
@@ -134,13 +134,13 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     Ok(found)
 }
 
-/// Writes all records of `view` to `target`, which appears whole and durable or not at all.
-pub(crate) fn write(target: &Path, view: &View, ids_below: u64) -> Result<(), Error> {
+/// Writes all records of `records` to `target`, which appears whole and durable or not at all.
+pub(crate) fn write(target: &Path, records: &Records, ids_below: u64) -> Result<(), Error> {
     let temporary = target.with_extension("new");
     let folder = target.parent().unwrap_or(Path::new("/"));
     let written = || {
         let file = File::create(&temporary)?;
-        let file = write_to(file, view, ids_below)?;
+        let file = write_to(file, records, ids_below)?;
         file.sync_all()?;
         fs::rename(&temporary, target)?;
         File::open(folder)?.sync_all()
@@ -153,14 +153,14 @@ pub(crate) fn write(target: &Path, view: &View, ids_below: u64) -> Result<(), Er
 }
 
 /// Writes all records to `sink` and gives it back.
-pub(crate) fn write_to<W: Write>(sink: W, view: &View, ids_below: u64) -> io::Result<W> {
+pub(crate) fn write_to<W: Write>(sink: W, records: &Records, ids_below: u64) -> io::Result<W> {
     let mut out = Summed {
         inner: BufWriter::new(sink),
         crc: crc32fast::Hasher::new(),
     };
     let (mut meta, mut digest) = (Meta::default(), 0u128);
     out.write_all(MAGIC)?;
-    for item in view.items() {
+    for item in records.items() {
         for ((table, key), value) in codec::rows(&item) {
             digest = digest.wrapping_add(row_hash(table, &key, &value));
             meta.rows += 1;
@@ -171,7 +171,7 @@ pub(crate) fn write_to<W: Write>(sink: W, view: &View, ids_below: u64) -> io::Re
             out.write_all(&value)?;
         }
     }
-    meta.sequence = view.sequence();
+    meta.sequence = records.sequence();
     meta.ids_below = ids_below;
     meta.set_digest(digest);
     let row = meta.to_row();
@@ -343,7 +343,7 @@ impl Work {
             self.export();
             self.shared.published.rest(began.elapsed() * REST);
         }
-        if self.exported != Some(self.shared.view.load().sequence()) {
+        if self.exported != Some(self.shared.records.load().sequence()) {
             self.export();
         }
     }
@@ -351,9 +351,9 @@ impl Work {
     fn wait_for_quiet(&self) {
         let began = Instant::now();
         loop {
-            let seen = self.shared.view.load().sequence();
+            let seen = self.shared.records.load().sequence();
             self.shared.published.rest(QUIET);
-            let quiet = self.shared.view.load().sequence() == seen;
+            let quiet = self.shared.records.load().sequence() == seen;
             if quiet || began.elapsed() > PATIENCE || self.shared.published.has_ended() {
                 return;
             }
@@ -362,12 +362,12 @@ impl Work {
 
     /// A failure leaves the older exports as they are; the next change is the next try.
     fn export(&mut self) {
-        let view = self.shared.view.load_full();
+        let records = self.shared.records.load_full();
         let ids_below = self.shared.ids_below.load(Ordering::Acquire);
-        let sequence = view.sequence();
+        let sequence = records.sequence();
         let target = self.folder.join(format!("{PREFIX}{sequence}"));
         self.exported = Some(sequence);
-        match write(&target, &view, ids_below).and_then(|()| self.drop_old()) {
+        match write(&target, &records, ids_below).and_then(|()| self.drop_old()) {
             Ok(()) => debug!(sequence, "exported the records"),
             Err(cause) => warn!(
                 error = &cause as &dyn std::error::Error,

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - A change is on stable storage before the call that asked for it returns, and is visible to
-//!   readers only then. Readers see one [`View`], a consistent picture of one moment; they take
+//!   readers only then. Readers see one [`Records`], a consistent picture of one moment; they take
 //!   no lock that a writer holds while it waits for the disk.
 //! - One caller writes at a time. It decides every change against the newest state, so two callers cannot
 //!   both take a key, and all callers that wait at one time share one flush.
@@ -23,11 +23,11 @@ mod journal;
 mod lock;
 mod model;
 mod published;
+mod records;
 mod space;
 mod state;
 mod store;
 mod sys;
-mod view;
 mod volume;
 mod volumes;
 mod witness;
@@ -40,10 +40,10 @@ pub use model::{
     BadInput, Key, Kind, LABEL_MAX, LABELS_TOTAL_MAX, LabelChange, Labels, LayerId, NAME_MAX,
     Record, Retired, SteadyTime, Timestamp, Usage,
 };
+pub use records::Records;
 pub use space::{Room, has_reserve};
 pub use state::{Checked, Commit, Create};
 pub use store::{Claim, Options, Store};
-pub use view::View;
 pub use volume::{
     AttachState, Attachment, AttachmentId, MountedAt, Owner, SPEC_MAX, VOLUME_NAME_MAX, Volume,
     VolumeId, VolumeName,

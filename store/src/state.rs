@@ -16,7 +16,7 @@ use crate::model::{
     BadInput, Key, Kind, LabelChange, Labels, LayerId, Record, Retired, SteadyTime, Timestamp,
     Usage,
 };
-use crate::view::View;
+use crate::records::Records;
 use crate::volume::{Attachment, AttachmentId, Volume, VolumeId};
 
 /// One record of any kind.
@@ -38,11 +38,12 @@ pub(crate) enum Edit {
 
 impl Edit {
     /// The record as it was before.
-    pub(crate) fn before(&self, view: &View) -> Option<Item> {
-        let snapshot = |id| view.stored(id).cloned().map(Item::Snapshot);
-        let volume = |id| view.volumes().stored(id).cloned().map(Item::Volume);
+    pub(crate) fn before(&self, records: &Records) -> Option<Item> {
+        let snapshot = |id| records.stored(id).cloned().map(Item::Snapshot);
+        let volume = |id| records.volumes().stored(id).cloned().map(Item::Volume);
         let attachment = |id| {
-            view.volumes()
+            records
+                .volumes()
                 .stored_attachment(id)
                 .cloned()
                 .map(Item::Attachment)
@@ -65,12 +66,12 @@ impl Edit {
         }
     }
 
-    pub(crate) fn apply(&self, view: &mut View) {
+    pub(crate) fn apply(&self, records: &mut Records) {
         match self {
-            Self::Put(item) => view.put_item(item.clone()),
-            Self::Forget(id) => view.forget(*id),
-            Self::ForgetVolume(id) => view.volumes_mut().forget(*id),
-            Self::ForgetAttachment(id) => view.volumes_mut().forget_attachment(*id),
+            Self::Put(item) => records.put_item(item.clone()),
+            Self::Forget(id) => records.forget(*id),
+            Self::ForgetVolume(id) => records.volumes_mut().forget(*id),
+            Self::ForgetAttachment(id) => records.volumes_mut().forget_attachment(*id),
         }
     }
 }
@@ -117,13 +118,16 @@ pub struct Checked {
 }
 
 /// Checks that `create` is allowed; answers its parent.
-pub(crate) fn check_create(view: &View, create: &Create) -> Result<Option<Arc<Record>>, Refusal> {
+pub(crate) fn check_create(
+    records: &Records,
+    create: &Create,
+) -> Result<Option<Arc<Record>>, Refusal> {
     let parent = create
         .parent
         .as_ref()
-        .map(|name| committed(view, name, false))
+        .map(|name| committed(records, name, false))
         .transpose()?;
-    if view.find(&create.key).is_some() {
+    if records.find(&create.key).is_some() {
         return Err(Refusal::Taken {
             key: create.key.clone(),
         });
@@ -132,13 +136,13 @@ pub(crate) fn check_create(view: &View, create: &Create) -> Result<Option<Arc<Re
 }
 
 pub(crate) fn create(
-    view: &View,
+    records: &Records,
     create: Create,
     (id, claimed): (LayerId, Option<LayerId>),
     floats: bool,
     now: Timestamp,
 ) -> Decision<Arc<Record>> {
-    let parent = check_create(view, &create)?;
+    let parent = check_create(records, &create)?;
     // Its directories and mounts were made for the parent of the claim.
     if let (Some(parent), Some(name)) = (&parent, &create.parent)
         && claimed != Some(parent.id)
@@ -166,11 +170,11 @@ pub(crate) fn create(
 /// Checks that `commit` is allowed; answers the layers it is about, or `None` if the commit was made
 /// before, by name and key: containerd repeats one when it crashed between our answer and its own
 /// write.
-pub(crate) fn check_commit(view: &View, commit: &Commit) -> Result<Option<Checked>, Refusal> {
-    let Some(active) = view.find(&commit.key) else {
-        return repeated(view, commit).map(|_| None);
+pub(crate) fn check_commit(records: &Records, commit: &Commit) -> Result<Option<Checked>, Refusal> {
+    let Some(active) = records.find(&commit.key) else {
+        return repeated(records, commit).map(|_| None);
     };
-    if view.find(&commit.name).is_some() {
+    if records.find(&commit.name).is_some() {
         return Err(Refusal::Taken {
             key: commit.name.clone(),
         });
@@ -183,20 +187,20 @@ pub(crate) fn check_commit(view: &View, commit: &Commit) -> Result<Option<Checke
     }
     Ok(Some(Checked {
         active: active.clone(),
-        parent: parent_at_commit(view, active, commit)?,
+        parent: parent_at_commit(records, active, commit)?,
     }))
 }
 
 /// Commits the layers that were `checked`, and no others of the same names. A commit that was made
 /// before is answered with what it made; without `checked` nothing else is.
 pub(crate) fn commit(
-    view: &View,
+    records: &Records,
     commit: Commit,
     checked: Option<&Checked>,
     now: Timestamp,
 ) -> Decision<Arc<Record>> {
-    let Some(found) = check_commit(view, &commit)? else {
-        return Ok((Vec::new(), repeated(view, &commit)?));
+    let Some(found) = check_commit(records, &commit)? else {
+        return Ok((Vec::new(), repeated(records, &commit)?));
     };
     let active = found.active;
     let checked = checked.filter(|checked| checked.active.id == active.id);
@@ -227,8 +231,8 @@ pub(crate) fn commit(
     })
 }
 
-fn repeated(view: &View, commit: &Commit) -> Result<Arc<Record>, Refusal> {
-    match view.find(&commit.name) {
+fn repeated(records: &Records, commit: &Commit) -> Result<Arc<Record>, Refusal> {
+    match records.find(&commit.name) {
         Some(done) if done.origin.as_ref() == Some(&commit.key) => Ok(done.clone()),
         _ => Err(Refusal::Missing {
             key: commit.key.clone(),
@@ -237,11 +241,11 @@ fn repeated(view: &View, commit: &Commit) -> Result<Arc<Record>, Refusal> {
 }
 
 fn parent_at_commit(
-    view: &View,
+    records: &Records,
     active: &Record,
     commit: &Commit,
 ) -> Result<Option<LayerId>, Refusal> {
-    let recorded = active.parent.and_then(|id| view.get(id));
+    let recorded = active.parent.and_then(|id| records.get(id));
     let Some(asked) = &commit.parent else {
         return Ok(active.parent);
     };
@@ -254,19 +258,19 @@ fn parent_at_commit(
             asked: asked.clone(),
         });
     }
-    Ok(Some(committed(view, asked, true)?.id))
+    Ok(Some(committed(records, asked, true)?.id))
 }
 
-pub(crate) fn remove(view: &View, key: &Key, now: Retired) -> Decision<Arc<Record>> {
-    let record = existing(view, key)?;
-    if let Some(child) = view.children(record.id).next() {
+pub(crate) fn remove(records: &Records, key: &Key, now: Retired) -> Decision<Arc<Record>> {
+    let record = existing(records, key)?;
+    if let Some(child) = records.children(record.id).next() {
         return Err(Refusal::HasChildren {
             key: key.clone(),
-            count: view.children(record.id).count(),
+            count: records.children(record.id).count(),
             child: child.key.clone(),
         });
     }
-    if let Some(holder) = view.volumes().holder_of_layer(record.id) {
+    if let Some(holder) = records.volumes().holder_of_layer(record.id) {
         return Err(Refusal::Attached {
             key: key.clone(),
             owner: holder.owner.clone(),
@@ -279,12 +283,12 @@ pub(crate) fn remove(view: &View, key: &Key, now: Retired) -> Decision<Arc<Recor
 }
 
 pub(crate) fn update(
-    view: &View,
+    records: &Records,
     key: &Key,
     changes: &[LabelChange],
     now: Timestamp,
 ) -> Decision<Arc<Record>> {
-    let record = existing(view, key)?;
+    let record = existing(records, key)?;
     put(Record {
         labels: record.labels.changed(changes)?,
         // The clock may have gone back.
@@ -294,8 +298,10 @@ pub(crate) fn update(
 }
 
 /// Keeps what a committed layer holds. A layer that went meanwhile is passed over.
-pub(crate) fn measured(view: &View, id: LayerId, usage: Usage) -> Decision<()> {
-    let committed = view.get(id).filter(|record| record.kind == Kind::Committed);
+pub(crate) fn measured(records: &Records, id: LayerId, usage: Usage) -> Decision<()> {
+    let committed = records
+        .get(id)
+        .filter(|record| record.kind == Kind::Committed);
     let edit = committed.map(|record| {
         Edit::Put(Item::Snapshot(Arc::new(Record {
             usage: Some(usage),
@@ -306,21 +312,21 @@ pub(crate) fn measured(view: &View, id: LayerId, usage: Usage) -> Decision<()> {
 }
 
 /// Takes a retired record back.
-pub(crate) fn restore(view: &View, id: LayerId, now: Timestamp) -> Decision<Arc<Record>> {
-    let Some(record) = view.get_retired(id) else {
+pub(crate) fn restore(records: &Records, id: LayerId, now: Timestamp) -> Decision<Arc<Record>> {
+    let Some(record) = records.get_retired(id) else {
         return Err(BadInput::new("id", format!("no removed snapshot has the id {id}")).into());
     };
-    if view.find(&record.key).is_some() {
+    if records.find(&record.key).is_some() {
         return Err(Refusal::Taken {
             key: record.key.clone(),
         });
     }
     if let Some(parent) = record.parent
-        && view.get(parent).is_none()
+        && records.get(parent).is_none()
     {
         return Err(Refusal::ParentRemoved {
             key: record.key.clone(),
-            parent: view.stored(parent).map(|parent| parent.key.clone()),
+            parent: records.stored(parent).map(|parent| parent.key.clone()),
         });
     }
     put(Record {
@@ -332,8 +338,8 @@ pub(crate) fn restore(view: &View, id: LayerId, now: Timestamp) -> Decision<Arc<
 
 /// Notes that a layer's content cannot be trusted, also of a removed one, which can be taken back.
 /// A layer that is gone is passed over.
-pub(crate) fn damaged(view: &View, id: LayerId, why: String) -> Decision<()> {
-    let edit = view.stored(id).map(|record| {
+pub(crate) fn damaged(records: &Records, id: LayerId, why: String) -> Decision<()> {
+    let edit = records.stored(id).map(|record| {
         Edit::Put(Item::Snapshot(Arc::new(Record {
             damage: Some(why),
             ..Record::clone(record)
@@ -343,13 +349,13 @@ pub(crate) fn damaged(view: &View, id: LayerId, why: String) -> Decision<()> {
 }
 
 /// Begins the age of what an earlier version moved to the trash.
-pub(crate) fn stamp(view: &View, now: SteadyTime) -> Decision<()> {
+pub(crate) fn stamp(records: &Records, now: SteadyTime) -> Decision<()> {
     let stamped = |retired: Option<Retired>| {
         let retired = retired.filter(|retired| retired.steady.is_none())?;
         let steady = Some(now);
         Some(Some(Retired { steady, ..retired }))
     };
-    let layers = view.retired().filter_map(|record| {
+    let layers = records.retired().filter_map(|record| {
         let retired = stamped(record.retired)?;
         let record = Record {
             retired,
@@ -357,7 +363,7 @@ pub(crate) fn stamp(view: &View, now: SteadyTime) -> Decision<()> {
         };
         Some(Item::Snapshot(record.into()))
     });
-    let volumes = view.volumes().retired().filter_map(|volume| {
+    let volumes = records.volumes().retired().filter_map(|volume| {
         let retired = stamped(volume.retired)?;
         let volume = Volume {
             retired,
@@ -369,8 +375,8 @@ pub(crate) fn stamp(view: &View, now: SteadyTime) -> Decision<()> {
 }
 
 /// Drops retired records whose directories are gone; live ones are left alone.
-pub(crate) fn forget(view: &View, ids: &[LayerId]) -> Decision<()> {
-    let gone = ids.iter().filter(|id| view.get_retired(**id).is_some());
+pub(crate) fn forget(records: &Records, ids: &[LayerId]) -> Decision<()> {
+    let gone = ids.iter().filter(|id| records.get_retired(**id).is_some());
     Ok((gone.map(|id| Edit::Forget(*id)).collect(), ()))
 }
 
@@ -379,13 +385,14 @@ fn put(record: Record) -> Decision<Arc<Record>> {
     Ok((vec![Edit::Put(Item::Snapshot(record.clone()))], record))
 }
 
-fn existing<'v>(view: &'v View, key: &Key) -> Result<&'v Arc<Record>, Refusal> {
-    view.find(key)
+fn existing<'v>(records: &'v Records, key: &Key) -> Result<&'v Arc<Record>, Refusal> {
+    records
+        .find(key)
         .ok_or_else(|| Refusal::Missing { key: key.clone() })
 }
 
-fn committed(view: &View, parent: &Key, at_commit: bool) -> Result<Arc<Record>, Refusal> {
-    let Some(record) = view.find(parent) else {
+fn committed(records: &Records, parent: &Key, at_commit: bool) -> Result<Arc<Record>, Refusal> {
+    let Some(record) = records.find(parent) else {
         return Err(Refusal::ParentMissing {
             parent: parent.clone(),
         });

@@ -23,9 +23,9 @@ use crate::folder::io_error;
 use crate::lock::Lock;
 use crate::model::{Key, LabelChange, LayerId, Record, Timestamp, Usage};
 use crate::published::Published;
+use crate::records::Records;
 use crate::space::Space;
 use crate::state::{self, Checked, Commit, Create};
-use crate::view::View;
 use crate::writer::Writer;
 use opening::{above, check_format, open_database, open_folder, write_format};
 
@@ -56,7 +56,7 @@ impl fmt::Debug for Options {
 /// What callers and the writer share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) view: ArcSwap<View>,
+    pub(crate) records: ArcSwap<Records>,
     /// The next id to hand out.
     pub(crate) next_id: AtomicU64,
     /// Ids below this one are reserved on disk.
@@ -105,7 +105,7 @@ impl Store {
         if !has_format {
             write_format(folder)?;
         }
-        let view = View::of(mem::take(&mut opened.records), opened.journal.last())?;
+        let records = Records::of(mem::take(&mut opened.records), opened.journal.last())?;
         lock.note_holder();
         let recorded = opened.ids_below;
         let next = above(recorded, &options.taken);
@@ -115,8 +115,8 @@ impl Store {
                 next, "the records are older than what is on disk; ids go on above that"
             );
         }
-        let clock = Clock::open(folder, view.newest_stamp());
-        let shared = Arc::new(Shared::new(view, (next, recorded), clock));
+        let clock = Clock::open(folder, records.newest_stamp());
+        let shared = Arc::new(Shared::new(records, (next, recorded), clock));
         let lock = Held {
             shared: shared.clone(),
             lock,
@@ -141,17 +141,17 @@ impl Store {
     ///
     /// # Errors
     /// As for [`open`](Self::open).
-    pub fn inspect(folder: &Path) -> Result<(View, LayerId), Error> {
+    pub fn inspect(folder: &Path) -> Result<(Records, LayerId), Error> {
         if !folder.exists() {
-            return Ok((View::default(), LayerId(0)));
+            return Ok((Records::default(), LayerId(0)));
         }
         let _lock = Lock::take(folder)?;
         check_format(folder)?;
         let copy =
             tempfile::tempdir().map_err(io_error("create", Path::new("a temporary folder")))?;
         let opened = Db::inspect(folder, copy.path())?;
-        let view = View::of(opened.records, opened.journal.last())?;
-        Ok((view, LayerId(opened.ids_below)))
+        let records = Records::of(opened.records, opened.journal.last())?;
+        Ok((records, LayerId(opened.ids_below)))
     }
 
     /// Puts an export in place of the database, which is set aside as `db.old.<sequence>`, never
@@ -168,10 +168,10 @@ impl Store {
             Err(Error::Damaged { .. }) => false,
             other => other?,
         };
-        let view = View::of(export.items.clone(), export.meta.sequence)?;
+        let records = Records::of(export.items.clone(), export.meta.sequence)?;
         let ids_below = above(export.meta.ids_below, taken);
         let sequence = export.meta.sequence.max(Db::last_sequence(folder)?);
-        let (opened, _) = Db::rebuild(folder, &view, sequence, ids_below)?;
+        let (opened, _) = Db::rebuild(folder, &records, sequence, ids_below)?;
         drop(opened);
         if !has_format {
             write_format(folder)?;
@@ -187,7 +187,7 @@ impl Store {
     pub fn export_to(&self, target: &Path) -> Result<(), Error> {
         export::write(
             target,
-            &self.view(),
+            &self.records(),
             self.shared.ids_below.load(Ordering::Acquire),
         )
     }
@@ -198,7 +198,7 @@ impl Store {
     /// [`Error::Io`], in theory.
     pub fn export(&self) -> Result<Vec<u8>, Error> {
         let below = self.shared.ids_below.load(Ordering::Acquire);
-        export::write_to(Vec::new(), &self.view(), below)
+        export::write_to(Vec::new(), &self.records(), below)
             .map_err(io_error("write the export", Path::new("memory")))
     }
 
@@ -237,8 +237,8 @@ impl Store {
 
     /// All records as of the last durable change. Costs nothing and blocks nobody.
     #[must_use]
-    pub fn view(&self) -> Arc<View> {
-        self.shared.view.load_full()
+    pub fn records(&self) -> Arc<Records> {
+        self.shared.records.load_full()
     }
 
     /// Whether an id may have been handed out, as far as the records tell; after a backup was put
@@ -277,7 +277,7 @@ impl Store {
     /// As for `claim`, but for [`Error::Write`].
     pub fn claim_as(&self, create: Create, id: LayerId) -> Result<Claim, Error> {
         let mut claims = self.claims();
-        let parent = state::check_create(&self.view(), &create)?;
+        let parent = state::check_create(&self.records(), &create)?;
         if claims.contains_key(&create.key) {
             return Err(Refusal::Taken { key: create.key }.into());
         }
@@ -307,8 +307,8 @@ impl Store {
         } else {
             Class::New
         };
-        self.writer.write(class, move |view| {
-            state::create(view, create, ids, floats, now)
+        self.writer.write(class, move |records| {
+            state::create(records, create, ids, floats, now)
         })
     }
 
@@ -317,8 +317,12 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Refused`] as for [`commit`](Self::commit).
-    pub fn check_commit(&self, view: &View, commit: &Commit) -> Result<Option<Checked>, Error> {
-        Ok(state::check_commit(view, commit)?)
+    pub fn check_commit(
+        &self,
+        records: &Records,
+        commit: &Commit,
+    ) -> Result<Option<Checked>, Error> {
+        Ok(state::check_commit(records, commit)?)
     }
 
     /// Turns an active snapshot into a committed one, if the layers are still those that were
@@ -336,8 +340,8 @@ impl Store {
     ) -> Result<Arc<Record>, Error> {
         let now = Timestamp::now();
         let class = if files { Class::Files } else { Class::Records };
-        self.writer.write(class, move |view| {
-            state::commit(view, commit, checked.as_ref(), now)
+        self.writer.write(class, move |records| {
+            state::commit(records, commit, checked.as_ref(), now)
         })
     }
 
@@ -347,8 +351,8 @@ impl Store {
     /// [`Error::Refused`] if it is missing or has children; [`Error::Write`].
     pub fn remove(&self, key: &Key) -> Result<Arc<Record>, Error> {
         let (key, shared) = (key.clone(), self.shared.clone());
-        self.writer.write(Class::Records, move |view| {
-            state::remove(view, &key, shared.retired_now())
+        self.writer.write(Class::Records, move |records| {
+            state::remove(records, &key, shared.retired_now())
         })
     }
 
@@ -359,8 +363,8 @@ impl Store {
     /// [`Error::Write`].
     pub fn update(&self, key: &Key, changes: Vec<LabelChange>) -> Result<Arc<Record>, Error> {
         let (key, now) = (key.clone(), Timestamp::now());
-        self.writer.write(Class::Records, move |view| {
-            state::update(view, &key, &changes, now)
+        self.writer.write(Class::Records, move |records| {
+            state::update(records, &key, &changes, now)
         })
     }
 
@@ -369,8 +373,9 @@ impl Store {
     /// # Errors
     /// [`Error::Write`].
     pub fn set_usage(&self, id: LayerId, usage: Usage) -> Result<(), Error> {
-        self.writer
-            .write(Class::Records, move |view| state::measured(view, id, usage))
+        self.writer.write(Class::Records, move |records| {
+            state::measured(records, id, usage)
+        })
     }
 
     /// Takes a removed snapshot back, under its old key.
@@ -379,8 +384,9 @@ impl Store {
     /// [`Error::Refused`] if it is not there, its key is taken or its parent is gone.
     pub fn restore_removed(&self, id: LayerId) -> Result<Arc<Record>, Error> {
         let now = Timestamp::now();
-        self.writer
-            .write(Class::Records, move |view| state::restore(view, id, now))
+        self.writer.write(Class::Records, move |records| {
+            state::restore(records, id, now)
+        })
     }
 
     /// Notes that the content of a layer cannot be trusted, and why.
@@ -388,8 +394,9 @@ impl Store {
     /// # Errors
     /// [`Error::Write`].
     pub fn set_damage(&self, id: LayerId, why: String) -> Result<(), Error> {
-        self.writer
-            .write(Class::Records, move |view| state::damaged(view, id, why))
+        self.writer.write(Class::Records, move |records| {
+            state::damaged(records, id, why)
+        })
     }
 
     /// Drops the records of retired layers whose directories are gone, which becomes durable first:
@@ -399,7 +406,7 @@ impl Store {
     /// [`Error::Barrier`], [`Error::Write`].
     pub fn forget(&self, ids: Vec<LayerId>) -> Result<(), Error> {
         self.writer
-            .write(Class::Files, move |view| state::forget(view, &ids))
+            .write(Class::Files, move |records| state::forget(records, &ids))
     }
 
     /// Waits for a write of nothing, which does not end while the disk hangs.
@@ -430,11 +437,11 @@ impl Store {
 
 impl Shared {
     /// `ids` are the next one, and the first that is not reserved.
-    fn new(view: View, ids: (u64, u64), clock: Clock) -> Self {
+    fn new(records: Records, ids: (u64, u64), clock: Clock) -> Self {
         let published = Published::default();
-        published.note(view.sequence());
+        published.note(records.sequence());
         Self {
-            view: ArcSwap::from_pointee(view),
+            records: ArcSwap::from_pointee(records),
             next_id: AtomicU64::new(ids.0),
             ids_below: AtomicU64::new(ids.1),
             failed: AtomicBool::new(false),
@@ -450,9 +457,9 @@ impl Shared {
     }
 
     /// Lets readers see a newer state.
-    pub(crate) fn publish(&self, view: View) {
-        let sequence = view.sequence();
-        self.view.store(Arc::new(view));
+    pub(crate) fn publish(&self, records: Records) {
+        let sequence = records.sequence();
+        self.records.store(Arc::new(records));
         self.published.note(sequence);
     }
 }

@@ -15,8 +15,8 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::error::Refusal;
 use crate::model::{Key, LabelChange, LayerId, Retired, Timestamp, Usage};
+use crate::records::Records;
 use crate::state::{Decision, Edit, Item};
-use crate::view::View;
 use crate::volume::{
     AttachState, Attachment, AttachmentId, MountedAt, Volume, VolumeId, VolumeName,
 };
@@ -150,20 +150,20 @@ impl Volumes {
 }
 
 /// Records a new volume whose directory is there.
-pub(crate) fn create(view: &View, volume: Volume) -> Decision<Arc<Volume>> {
-    if view.volumes().find(&volume.name).is_some() {
+pub(crate) fn create(records: &Records, volume: Volume) -> Decision<Arc<Volume>> {
+    if records.volumes().find(&volume.name).is_some() {
         return Err(Refusal::VolumeTaken { name: volume.name });
     }
     put(volume)
 }
 
 pub(crate) fn relabel(
-    view: &View,
+    records: &Records,
     name: &VolumeName,
     changes: &[LabelChange],
     now: Timestamp,
 ) -> Decision<Arc<Volume>> {
-    let volume = existing(view, name)?;
+    let volume = existing(records, name)?;
     put(Volume {
         labels: volume.labels.changed(changes)?,
         updated: now.max(volume.created),
@@ -173,16 +173,16 @@ pub(crate) fn relabel(
 
 /// Attachments hold the volume by its id, so they do not notice.
 pub(crate) fn rename(
-    view: &View,
+    records: &Records,
     name: &VolumeName,
     new: VolumeName,
     now: Timestamp,
 ) -> Decision<Arc<Volume>> {
-    let volume = existing(view, name)?;
+    let volume = existing(records, name)?;
     if *name == new {
         return Ok((Vec::new(), volume.clone()));
     }
-    if view.volumes().find(&new).is_some() {
+    if records.volumes().find(&new).is_some() {
         return Err(Refusal::VolumeTaken { name: new });
     }
     put(Volume {
@@ -192,9 +192,9 @@ pub(crate) fn rename(
     })
 }
 
-pub(crate) fn retire(view: &View, name: &VolumeName, now: Retired) -> Decision<Arc<Volume>> {
-    let volume = existing(view, name)?;
-    let holders: Vec<_> = view.volumes().holders(volume.id).collect();
+pub(crate) fn retire(records: &Records, name: &VolumeName, now: Retired) -> Decision<Arc<Volume>> {
+    let volume = existing(records, name)?;
+    let holders: Vec<_> = records.volumes().holders(volume.id).collect();
     if let Some(first) = holders.first() {
         return Err(Refusal::VolumeInUse {
             name: name.clone(),
@@ -210,15 +210,15 @@ pub(crate) fn retire(view: &View, name: &VolumeName, now: Retired) -> Decision<A
 }
 
 pub(crate) fn restore(
-    view: &View,
+    records: &Records,
     id: VolumeId,
     name: Option<VolumeName>,
 ) -> Decision<Arc<Volume>> {
-    let Some(volume) = view.volumes().retired.get(&id) else {
+    let Some(volume) = records.volumes().retired.get(&id) else {
         return Err(Refusal::NotInTrash { id });
     };
     let name = name.unwrap_or_else(|| volume.name.clone());
-    if view.volumes().find(&name).is_some() {
+    if records.volumes().find(&name).is_some() {
         return Err(Refusal::VolumeTaken { name });
     }
     put(Volume {
@@ -229,8 +229,13 @@ pub(crate) fn restore(
 }
 
 /// Keeps a figure. A volume that went meanwhile is passed over.
-pub(crate) fn measured(view: &View, id: VolumeId, usage: Usage, taken: Timestamp) -> Decision<()> {
-    let edit = view.volumes().get(id).map(|volume| {
+pub(crate) fn measured(
+    records: &Records,
+    id: VolumeId,
+    usage: Usage,
+    taken: Timestamp,
+) -> Decision<()> {
+    let edit = records.volumes().get(id).map(|volume| {
         Edit::Put(Item::Volume(Arc::new(Volume {
             usage: Some((usage, taken)),
             ..Volume::clone(volume)
@@ -240,8 +245,8 @@ pub(crate) fn measured(view: &View, id: VolumeId, usage: Usage, taken: Timestamp
 }
 
 /// Notes what an empty volume was filled from.
-pub(crate) fn filled(view: &View, id: VolumeId, from: String) -> Decision<()> {
-    let edit = view.volumes().get(id).map(|volume| {
+pub(crate) fn filled(records: &Records, id: VolumeId, from: String) -> Decision<()> {
+    let edit = records.volumes().get(id).map(|volume| {
         Edit::Put(Item::Volume(Arc::new(Volume {
             filled_from: from,
             ..Volume::clone(volume)
@@ -250,28 +255,28 @@ pub(crate) fn filled(view: &View, id: VolumeId, from: String) -> Decision<()> {
     Ok((edit.into_iter().collect(), ()))
 }
 
-pub(crate) fn forget(view: &View, ids: &[VolumeId]) -> Decision<()> {
+pub(crate) fn forget(records: &Records, ids: &[VolumeId]) -> Decision<()> {
     let gone = ids
         .iter()
-        .filter(|id| view.volumes().retired.contains_key(*id));
+        .filter(|id| records.volumes().retired.contains_key(*id));
     Ok((gone.map(|id| Edit::ForgetVolume(*id)).collect(), ()))
 }
 
 /// Records the intent to attach. The volume and layer it holds are there, and stay.
-pub(crate) fn attach(view: &View, attachment: Attachment) -> Decision<Arc<Attachment>> {
-    if let Some(there) = view.volumes().attachment(&attachment.key) {
+pub(crate) fn attach(records: &Records, attachment: Attachment) -> Decision<Arc<Attachment>> {
+    if let Some(there) = records.volumes().attachment(&attachment.key) {
         return Err(Refusal::AttachmentTaken {
             key: attachment.key,
             owner: there.owner.clone(),
         });
     }
     if let Some(id) = attachment.volume
-        && view.volumes().get(id).is_none()
+        && records.volumes().get(id).is_none()
     {
         return Err(Refusal::VolumeGone { id });
     }
     if let Some(id) = attachment.layer
-        && view.get(id).is_none()
+        && records.get(id).is_none()
     {
         return Err(Refusal::LayerGone { id });
     }
@@ -284,12 +289,12 @@ pub(crate) fn attach(view: &View, attachment: Attachment) -> Decision<Arc<Attach
 
 /// Notes how far an attachment is.
 pub(crate) fn attached(
-    view: &View,
+    records: &Records,
     id: AttachmentId,
     state: AttachState,
     mount: Option<MountedAt>,
 ) -> Decision<Arc<Attachment>> {
-    let Some(attachment) = view.volumes().stored_attachment(id) else {
+    let Some(attachment) = records.volumes().stored_attachment(id) else {
         return Err(Refusal::NotAttached { id });
     };
     let attachment = Arc::new(Attachment {
@@ -304,8 +309,8 @@ pub(crate) fn attached(
 }
 
 /// Drops an attachment whose mount is gone. One that is not there is passed over.
-pub(crate) fn detached(view: &View, id: AttachmentId) -> Decision<()> {
-    let there = view.volumes().stored_attachment(id);
+pub(crate) fn detached(records: &Records, id: AttachmentId) -> Decision<()> {
+    let there = records.volumes().stored_attachment(id);
     Ok((
         there
             .map(|_| Edit::ForgetAttachment(id))
@@ -320,7 +325,7 @@ fn put(volume: Volume) -> Decision<Arc<Volume>> {
     Ok((vec![Edit::Put(Item::Volume(volume.clone()))], volume))
 }
 
-fn existing<'v>(view: &'v View, name: &VolumeName) -> Result<&'v Arc<Volume>, Refusal> {
+fn existing<'v>(records: &'v Records, name: &VolumeName) -> Result<&'v Arc<Volume>, Refusal> {
     let missing = || Refusal::VolumeMissing { name: name.clone() };
-    view.volumes().find(name).ok_or_else(missing)
+    records.volumes().find(name).ok_or_else(missing)
 }

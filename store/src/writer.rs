@@ -16,8 +16,8 @@ use tracing::error;
 use crate::batches::{Answer, Batches, Class, Request};
 use crate::call_phase;
 use crate::error::Error;
+use crate::records::Records;
 use crate::state::{Decision, Edit};
-use crate::view::View;
 
 /// Requests in one batch, at most.
 const BATCH_MAX: usize = 256;
@@ -66,12 +66,12 @@ impl Writer {
     pub(crate) fn write<T: Send + 'static>(
         &self,
         class: Class,
-        decide: impl FnOnce(&View) -> Decision<T> + Send + 'static,
+        decide: impl FnOnce(&Records) -> Decision<T> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, told) = channel();
         let (refuse, lead) = (reply.clone(), reply.clone());
         let request = Request {
-            decide: Box::new(move |view| decided(decide(view), reply)),
+            decide: Box::new(move |records| decided(decide(records), reply)),
             fail: Box::new(move |error| drop(refuse.send(Told::Done(Err(error))))),
             lead: Box::new(move || drop(lead.send(Told::Lead))),
             class,

@@ -70,12 +70,18 @@ fn a_snapshot_lives_through_all_states_and_restarts() {
     let store = open(root.path()).unwrap();
     assert!(!store.is_fresh());
     assert_eq!(all(&store), before);
-    let view = store.view();
-    assert_eq!(view.find(&key("base")).unwrap().usage.unwrap().bytes, 4096);
-    assert_eq!(view.find(&key("top")).unwrap().labels.get("l"), Some("v"));
-    let retired = view.retired().map(|record| record.id).collect();
+    let records = store.records();
+    assert_eq!(
+        records.find(&key("base")).unwrap().usage.unwrap().bytes,
+        4096
+    );
+    assert_eq!(
+        records.find(&key("top")).unwrap().labels.get("l"),
+        Some("v")
+    );
+    let retired = records.retired().map(|record| record.id).collect();
     store.forget(retired).unwrap();
-    assert_eq!(store.view().retired().count(), 0);
+    assert_eq!(store.records().retired().count(), 0);
 }
 
 #[test]
@@ -139,7 +145,7 @@ fn a_commit_is_made_of_what_was_checked_or_not_at_all() {
     };
     create(&store, "a", None, Kind::Active).unwrap();
     let wanted = commit_of("layer", "a", None);
-    let checked = store.check_commit(&store.view(), &wanted).unwrap();
+    let checked = store.check_commit(&store.records(), &wanted).unwrap();
     assert_eq!(
         refusal(store.commit(wanted.clone(), None, true)),
         Refusal::Missing { key: key("a") }
@@ -153,7 +159,7 @@ fn a_commit_is_made_of_what_was_checked_or_not_at_all() {
     create(&store, "tmp", None, Kind::Active).unwrap();
     commit(&store, "base", "tmp").unwrap();
     let wanted = commit_of("layer", "a", Some("base"));
-    let checked = store.check_commit(&store.view(), &wanted).unwrap();
+    let checked = store.check_commit(&store.records(), &wanted).unwrap();
     remake("base");
     commit(&store, "tmp", "base").unwrap();
     create(&store, "again", None, Kind::Active).unwrap();
@@ -213,7 +219,7 @@ fn a_claimed_key_is_taken_until_the_claim_is_dropped() {
         store.claim(request.clone()),
         Err(Error::Refused(Refusal::Taken { .. }))
     ));
-    assert!(store.view().is_empty(), "a claim is not visible");
+    assert!(store.records().is_empty(), "a claim is not visible");
     drop(claim);
     assert!(store.claim(request).is_ok());
 }
@@ -264,7 +270,7 @@ fn concurrent_callers_share_flushes_and_one_of_them_gets_a_key() {
             .sum::<usize>()
     });
     assert_eq!(won, 50);
-    assert_eq!(store.view().len(), 50 + 16 * 20);
+    assert_eq!(store.records().len(), 50 + 16 * 20);
     let before = all(&store);
     drop(store);
     assert_eq!(all(&open(root.path()).unwrap()), before);
@@ -296,7 +302,7 @@ fn the_barrier_is_passed_unless_the_records_are_in_the_same_journal() {
         assert_eq!(passed.load(Ordering::Relaxed), wanted, "{journal:?}");
         drop(store);
         let before = number + 1;
-        assert_eq!(open(root.path()).unwrap().view().len(), before);
+        assert_eq!(open(root.path()).unwrap().records().len(), before);
     }
 }
 
@@ -320,7 +326,7 @@ fn a_barrier_that_fails_keeps_records_from_being_written() {
         create(&store, "a", None, Kind::Active),
         Err(Error::Barrier { .. })
     ));
-    assert!(store.view().is_empty());
+    assert!(store.records().is_empty());
     assert!(!store.has_failed());
 }
 
@@ -430,10 +436,10 @@ fn a_crash_in_the_middle_of_creation_or_opening_is_overcome() {
     drop(store);
     fs::write(root.path().join("db/snap.00.generating"), "half").unwrap();
     fs::create_dir(root.path().join("db.copy")).unwrap();
-    assert_eq!(open(root.path()).unwrap().view().len(), 1);
+    assert_eq!(open(root.path()).unwrap().records().len(), 1);
     fs::rename(root.path().join("db"), root.path().join("db.copy")).unwrap();
     fs::create_dir(root.path().join("db.touched")).unwrap();
-    assert_eq!(open(root.path()).unwrap().view().len(), 1);
+    assert_eq!(open(root.path()).unwrap().records().len(), 1);
     assert!(!root.path().join("db.touched").exists());
 }
 

@@ -153,7 +153,7 @@ impl Engine {
 
     /// Refuses a set of which one mount cannot be had, before anything is made for the others.
     fn check_wanted(&self, owner: &Owner, wanted: &[Wanted<'_>]) -> Result<(), Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         for one in wanted {
             if let Some(there) = view.volumes().attachment(one.key()) {
                 self.check_same(there, owner, one)?;
@@ -177,13 +177,13 @@ impl Engine {
     fn attach_one(&self, owner: &Owner, wanted: &Wanted<'_>) -> Result<Done, Error> {
         let there = self
             .store
-            .view()
+            .records()
             .volumes()
             .attachment(wanted.key())
             .cloned();
         if let Some(there) = there {
             self.check_same(&there, owner, wanted)?;
-            self.check_image(&self.store.view(), there.layer)?;
+            self.check_image(&self.store.records(), there.layer)?;
             let is_new = there.state == AttachState::Preparing;
             let entry = if self.is_as_asked(&wanted.spec, &there)? {
                 self.ready_path(&wanted.spec, &there)?;

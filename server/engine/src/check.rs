@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use layerd_mounts::{Found, Place, Slot};
-use layerd_store::{Key, Kind, LayerId, Record, View};
+use layerd_store::{Key, Kind, LayerId, Record, Records};
 
 mod volumes;
 
@@ -215,7 +215,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) found: &'a [Found],
     /// Layers that are being made.
     pub(crate) claimed: &'a [LayerId],
-    pub(crate) view: &'a View,
+    pub(crate) view: &'a Records,
     /// Whether an id may have been handed out.
     pub(crate) is_issued: &'a dyn Fn(u64) -> bool,
     /// Whether a layer in its place was written, or mounted to be written.
@@ -276,7 +276,7 @@ pub(crate) fn has_own(record: &Record) -> bool {
 }
 
 /// What is wrong with one snapshot.
-fn unfit(view: &View, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem> {
+fn unfit(view: &Records, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem> {
     let (id, key) = (record.id, record.key.clone());
     let mut found = Vec::new();
     if let Some(why) = record.damage.clone() {

@@ -9,7 +9,7 @@ use std::path::Path;
 use layerd_layers::Progress;
 use layerd_layers::manifest::{Checked, check};
 use layerd_mounts::{Error as MountError, Overlay, Slot};
-use layerd_store::{Kind, LayerId, Record, Store, View};
+use layerd_store::{Kind, LayerId, Record, Records, Store};
 
 use crate::call_phase::enter;
 use crate::check::Problem;
@@ -37,7 +37,7 @@ pub struct ContentCounts {
 
 /// What a check works on.
 struct Layers<'a> {
-    view: &'a View,
+    view: &'a Records,
     manifests: &'a Manifests,
     open: &'a dyn Fn(Slot) -> Result<OwnedFd, MountError>,
     /// Whether a layer was not removed meanwhile.
@@ -87,10 +87,10 @@ impl Engine {
             client: progress,
         };
         let layers = Layers {
-            view: &self.store.view(),
+            view: &self.store.records(),
             manifests: &self.manifests,
             open: &|slot| self.driver.open_layer(slot),
-            is_there: &|id| self.store.view().get(id).is_some(),
+            is_there: &|id| self.store.records().get(id).is_some(),
             progress: &watch,
         };
         let counts = layers.check_all(&mut |problem| each(self.find_content(problem, repair)));

@@ -29,7 +29,7 @@ impl Engine {
     #[must_use]
     pub fn health(&self) -> Health {
         let meta = meta_folder(&self.root);
-        let view = self.store.view();
+        let view = self.store.records();
         let exported = newest_export(&meta);
         Health {
             ended_uncleanly: self.store.was_unclean(),

@@ -188,7 +188,7 @@ impl Engine {
         let trash = Trash::open(
             &meta_folder(root),
             options.trash.clone(),
-            &store.view(),
+            &store.records(),
             store.steady_now(),
         );
         let spares = Spares::start(store.clone(), driver.clone(), root, options.spares)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use layerd_store::{Key, LayerId, Record, View};
+use layerd_store::{Key, LayerId, Record, Records};
 
 use crate::Error;
 use crate::filter::{Field, Fields, Filter};
@@ -17,7 +17,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(view: &View, record: Arc<Record>) -> Self {
+    pub(crate) fn new(view: &Records, record: Arc<Record>) -> Self {
         Self {
             parent: view.parent_name(&record).to_owned(),
             record,
@@ -27,7 +27,7 @@ impl Entry {
 
 /// A record with its parent's name, without copying either.
 struct Seen<'v> {
-    view: &'v View,
+    view: &'v Records,
     record: &'v Record,
 }
 
@@ -46,7 +46,7 @@ impl Fields for Seen<'_> {
 /// A list of snapshots as of one moment, read in portions.
 #[derive(Debug)]
 pub struct Listing {
-    view: Arc<View>,
+    view: Arc<Records>,
     filter: Filter,
     source: Source,
 }
@@ -61,7 +61,7 @@ enum Source {
 }
 
 impl Listing {
-    pub(crate) fn new(view: Arc<View>, filters: &[String]) -> Result<Self, Error> {
+    pub(crate) fn new(view: Arc<Records>, filters: &[String]) -> Result<Self, Error> {
         let filter = Filter::parse_all(filters)?;
         let source = narrowed(&view, &filter).map_or(Source::After(LayerId(0)), |records| {
             Source::Given(records.into_iter())
@@ -106,7 +106,7 @@ impl Listing {
 
 /// All that can match, where the filter leaves few to look at: containerd asks for the children of
 /// one parent when it looks for a layer that is already there.
-fn narrowed(view: &View, filter: &Filter) -> Option<Vec<Arc<Record>>> {
+fn narrowed(view: &Records, filter: &Filter) -> Option<Vec<Arc<Record>>> {
     let find = |name: &str| {
         Key::parse("name", name)
             .ok()

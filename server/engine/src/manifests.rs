@@ -202,7 +202,7 @@ impl Engine {
                 return warn!(error = cause, "look for manifests of layers that are gone");
             }
         };
-        let view = self.store.view();
+        let view = self.store.records();
         let counts = |id: LayerId| {
             let record = view.get(id).or_else(|| view.get_retired(id));
             record.is_some_and(|record| record.kind == Kind::Committed)

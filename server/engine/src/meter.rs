@@ -77,7 +77,7 @@ impl Meter {
                 cause,
             })?);
         }
-        let view = meter.shared.store.view();
+        let view = meter.shared.store.records();
         let unmeasured = |kind, usage: Option<Usage>| kind == Kind::Committed && usage.is_none();
         for record in view
             .iter()
@@ -201,7 +201,7 @@ impl Shared {
     }
 
     fn is_committed(&self, id: LayerId) -> bool {
-        let view = self.store.view();
+        let view = self.store.records();
         view.get(id)
             .is_some_and(|record| record.kind == Kind::Committed)
     }
@@ -211,7 +211,7 @@ impl Shared {
     /// take the place of the one that Commit had taken. It is not needed to go on: after a
     /// failure the layer is measured again at the next start.
     fn keep(&self, id: LayerId, usage: Usage, was_final: bool) {
-        let view = self.store.view();
+        let view = self.store.records();
         match view.get(id).map(|record| record.kind) {
             Some(Kind::Committed) if was_final => {
                 self.queue().last.remove(&id);

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use layerd_store::{LayerId, Record, View};
+use layerd_store::{LayerId, Record, Records};
 use tracing::{error, warn};
 
 use crate::{Engine, Error};
@@ -68,7 +68,7 @@ impl Quarantine {
     }
 
     /// Refuses a snapshot that is barred or stands on one that is.
-    pub(crate) fn check_stack(&self, view: &View, record: &Record) -> Result<(), Error> {
+    pub(crate) fn check_stack(&self, view: &Records, record: &Record) -> Result<(), Error> {
         self.check(record)?;
         view.ancestors(record)
             .try_for_each(|layer| self.check(layer))
@@ -104,7 +104,7 @@ impl Engine {
     /// Number of snapshots that cannot be trusted. Costs a walk through memory.
     #[must_use]
     pub fn quarantined(&self) -> usize {
-        let view = self.store.view();
+        let view = self.store.records();
         let damaged = |record: &&std::sync::Arc<Record>| self.quarantine.why(record).is_some();
         view.iter().filter(damaged).count()
     }

@@ -243,7 +243,7 @@ impl Engine {
 
     /// Removed layers that may be deleted, oldest first; notes when the next one may.
     fn due(&self, space_wanted: bool, reaped: &mut Reaped) -> Vec<(LayerId, Retired)> {
-        let (look, view) = (self.trash_look(space_wanted), self.store.view());
+        let (look, view) = (self.trash_look(space_wanted), self.store.records());
         let retired = view
             .retired()
             .filter(|record| self.backlog.is_due(record.id))
@@ -281,7 +281,7 @@ impl Engine {
     pub fn is_reaped(&self) -> bool {
         held(&self.backlog.orphans).is_empty()
             && held(&self.backlog.spare).is_empty()
-            && self.store.view().retired().next().is_none()
+            && self.store.records().retired().next().is_none()
     }
 
     fn reap_one(&self, id: LayerId, pace: &Pace<'_>, reaped: &mut Reaped) -> bool {

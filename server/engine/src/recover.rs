@@ -256,7 +256,7 @@ impl Engine {
         let problems = problems(&Facts {
             found,
             claimed: &[],
-            view: &self.store.view(),
+            view: &self.store.records(),
             is_issued: &|id| self.store.is_issued(id),
             is_used: &|id| self.is_used(id),
         });
@@ -307,7 +307,7 @@ impl Engine {
     }
 
     fn look(&self) -> Result<Vec<Problem>, Error> {
-        let before = self.store.view();
+        let before = self.store.records();
         let found = self
             .driver
             .list()
@@ -316,7 +316,7 @@ impl Engine {
         claimed.extend(self.store.claimed());
         // What a call left that failed a moment ago is as good as gone.
         claimed.extend(self.backlog.awaited());
-        let view = self.store.view();
+        let view = self.store.records();
         let mut all = problems(&Facts {
             found: &found,
             claimed: &claimed,

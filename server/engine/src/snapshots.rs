@@ -6,7 +6,7 @@ use std::sync::Arc;
 use layerd_mounts::{Base, IdMaps, Mount, Slot, Stack};
 use layerd_store::{
     BadInput, Checked, Claim, Commit, Create, Key, Kind, LabelChange, Labels, LayerId, Record,
-    Refusal, Usage, View,
+    Records, Refusal, Usage,
 };
 use tracing::{debug, error, warn};
 
@@ -43,7 +43,7 @@ pub struct Counts {
 /// A layer that is being committed, kept from others.
 struct Taken<'e> {
     _turn: Turn<'e, LayerId>,
-    view: Arc<View>,
+    view: Arc<Records>,
     checked: Checked,
 }
 
@@ -89,7 +89,7 @@ impl Engine {
         floats: bool,
     ) -> Result<(Stack, Mounted), Error> {
         let ids = self.mappings(&create.labels)?;
-        let view = self.store.view();
+        let view = self.store.records();
         if let Some(parent) = claim.parent() {
             self.quarantine.check_stack(&view, parent)?;
         }
@@ -106,7 +106,7 @@ impl Engine {
     /// # Errors
     /// `Missing`; `Refused` if it is committed.
     pub fn mounts(&self, key: &Key) -> Result<Mounted, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let record = find(&view, key)?;
         if record.kind == Kind::Committed {
             return Err(Error::NotMountable { key: key.clone() });
@@ -158,13 +158,13 @@ impl Engine {
     /// Takes the layer that is to be committed, so that nobody else commits it or unpacks into it;
     /// answers it as it is then. `None` if the very same commit was made before.
     fn take_to_commit(&self, commit: &Commit) -> Result<Option<Taken<'_>>, Error> {
-        let check = |view: &View| self.store.check_commit(view, commit);
+        let check = |view: &Records| self.store.check_commit(view, commit);
         loop {
-            let Some(seen) = check(&self.store.view())? else {
+            let Some(seen) = check(&self.store.records())? else {
                 return Ok(None);
             };
             let _turn = self.unpacks.turn(seen.active.id);
-            let view = self.store.view();
+            let view = self.store.records();
             match check(&view)? {
                 None => return Ok(None),
                 Some(checked) if checked.active.id == seen.active.id => {
@@ -183,7 +183,7 @@ impl Engine {
     /// Has a layer hold on the disk what its record will promise; answers what that is, if known.
     fn prepare_commit(
         &self,
-        view: &View,
+        view: &Records,
         active: &Record,
         commit: &Commit,
     ) -> Result<Option<Usage>, Error> {
@@ -199,7 +199,7 @@ impl Engine {
 
     /// A layer that was removed during a call may be gone from the disk, which is no fault.
     fn unless_removed(&self, record: &Record, cause: Error) -> Error {
-        match self.store.view().get(record.id) {
+        match self.store.records().get(record.id) {
             Some(_) => cause,
             None => Refusal::Missing {
                 key: record.key.clone(),
@@ -256,7 +256,7 @@ impl Engine {
         self.unpacks.end(record.id);
         debug!(key = key.as_str(), id = %record.id, "removed");
         self.events.tell(Topic::Snapshot, "removed", key.as_str());
-        let left = self.store.view().len();
+        let left = self.store.records().len();
         if let Some(reason) = removal.done(record.id, record.retired, left) {
             self.events.tell(Topic::Trash, "braked", &reason);
         }
@@ -268,7 +268,7 @@ impl Engine {
     /// # Errors
     /// `Missing`; `Damaged` if it is quarantined.
     pub fn stat(&self, key: &Key) -> Result<Entry, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let record = find(&view, key)?.clone();
         self.quarantine.check(&record)?;
         Ok(Entry::new(&view, record))
@@ -283,7 +283,7 @@ impl Engine {
         let record = self.store.update(key, changes)?;
         debug!(key = key.as_str(), id = %record.id, "updated");
         self.events.tell(Topic::Snapshot, "updated", key.as_str());
-        Ok(Entry::new(&self.store.view(), record))
+        Ok(Entry::new(&self.store.records(), record))
     }
 
     /// Lists the snapshots that match any of `filters`, as of this moment. Blocks nobody, however
@@ -292,7 +292,7 @@ impl Engine {
     /// # Errors
     /// `Invalid` if a filter does not parse.
     pub fn list(&self, filters: &[String]) -> Result<Listing, Error> {
-        Listing::new(self.store.view(), filters)
+        Listing::new(self.store.records(), filters)
     }
 
     /// Answers what a snapshot itself holds on disk, its parents excluded.
@@ -305,7 +305,7 @@ impl Engine {
     /// # Errors
     /// `Missing`, also if it is removed meanwhile; `Internal` if the layer cannot be read.
     pub fn usage(&self, key: &Key) -> Result<Usage, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let record = find(&view, key)?;
         self.quarantine.check(record)?;
         enter("measuring the layer");
@@ -320,7 +320,7 @@ impl Engine {
         };
         figure.or_else(|cause| {
             // A layer that went meanwhile is no error; its key may be another's by now.
-            let is_same = find(&self.store.view(), key)?.id == record.id;
+            let is_same = find(&self.store.records(), key)?.id == record.id;
             if is_same { Err(cause) } else { self.usage(key) }
         })
     }
@@ -328,7 +328,7 @@ impl Engine {
     /// Counts what there is. Costs a walk through memory.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let view = self.store.view();
+        let view = self.store.records();
         let mut counts = Counts {
             retired: view.retired().count() as u64,
             ..Counts::default()
@@ -418,7 +418,7 @@ impl Engine {
     /// A parent whose directory is gone must not be built upon again.
     fn note_missing_parent(&self, claim: &Claim, cause: &layerd_mounts::Error) {
         let Some(parent) = claim.parent() else { return };
-        let still_there = self.store.view().get(parent.id).is_some();
+        let still_there = self.store.records().get(parent.id).is_some();
         if still_there && cause.io_kind() == Some(ErrorKind::NotFound) {
             error!(key = parent.key.as_str(), id = %parent.id, "the directory of a layer is missing");
             self.quarantine
@@ -427,13 +427,13 @@ impl Engine {
     }
 }
 
-pub(crate) fn find<'v>(view: &'v View, key: &Key) -> Result<&'v Arc<Record>, Error> {
+pub(crate) fn find<'v>(view: &'v Records, key: &Key) -> Result<&'v Arc<Record>, Error> {
     let missing = || Refusal::Missing { key: key.clone() };
     view.find(key).ok_or_else(|| missing().into())
 }
 
 /// What the mounts of a snapshot that is being made are planned from.
-fn new_stack(view: &View, create: &Create, claim: &Claim, ids: Option<IdMaps>) -> Stack {
+fn new_stack(view: &Records, create: &Create, claim: &Claim, ids: Option<IdMaps>) -> Stack {
     let parents = claim.parent().map(|parent| {
         let below = view.ancestors(parent).map(|layer| slot(layer.id));
         std::iter::once(slot(parent.id)).chain(below).collect()
@@ -448,7 +448,7 @@ fn new_stack(view: &View, create: &Create, claim: &Claim, ids: Option<IdMaps>) -
     }
 }
 
-pub(crate) fn stack(view: &View, record: &Record, ids: Option<IdMaps>) -> Stack {
+pub(crate) fn stack(view: &Records, record: &Record, ids: Option<IdMaps>) -> Stack {
     let below = view.ancestors(record).map(|layer| slot(layer.id));
     let parents: Vec<_> = floats(record)
         .then_some(Slot::FLOOR)

@@ -28,7 +28,7 @@ impl Engine {
     /// Removed snapshots whose layers are still there, oldest first.
     #[must_use]
     pub fn trash(&self) -> Vec<Removed> {
-        let view = self.store.view();
+        let view = self.store.records();
         let removed = view.retired().map(|record| Removed {
             parent: view.parent_name_of_any(record).to_owned(),
             record: record.clone(),
@@ -53,7 +53,7 @@ impl Engine {
     /// was removed too, `Damaged` if its deletion has begun.
     pub fn restore(&self, id: LayerId) -> Result<(), Error> {
         let _pass = self.backlog.hold();
-        if let Some(record) = self.store.view().get_retired(id)
+        if let Some(record) = self.store.records().get_retired(id)
             && has_own(record)
             && !self.has_layer(id)?
         {
@@ -82,7 +82,7 @@ impl Engine {
         waiting.sort_by_key(|removed| removed.record.id);
         let mut done = Vec::new();
         loop {
-            let view = self.store.view();
+            let view = self.store.records();
             let is_next = |removed: &Removed| {
                 removed
                     .record
@@ -100,7 +100,7 @@ impl Engine {
             }
             waiting = rest;
         }
-        if self.store.view().retired().next().is_none() {
+        if self.store.records().retired().next().is_none() {
             self.release_brake();
         }
         done
@@ -108,7 +108,7 @@ impl Engine {
 
     /// Releases the brake and lets everything that is in the trash now be deleted, whatever its age.
     pub fn empty_trash(&self) {
-        let view = self.store.view();
+        let view = self.store.records();
         let layers = view
             .retired()
             .filter_map(|record| Some((Discarded::Layer(record.id), record.retired?)));
@@ -134,7 +134,7 @@ impl Engine {
     pub(crate) fn trash_look(&self, space_wanted: bool) -> Look {
         Look {
             now: self.store.steady_now(),
-            live: self.store.view().len(),
+            live: self.store.records().len(),
             space_wanted,
         }
     }

@@ -24,7 +24,7 @@ use layerd_layers::copy::Markers;
 use layerd_layers::manifest::Writer;
 use layerd_layers::{Durable, Progress};
 use layerd_mounts::{Mount, tree};
-use layerd_store::{Key, Kind, LayerId, Record, Refusal, Usage, View};
+use layerd_store::{Key, Kind, LayerId, Record, Records, Refusal, Usage};
 use metrics::{counter, histogram};
 use tracing::{debug, warn};
 
@@ -116,7 +116,7 @@ impl Engine {
     /// # Errors
     /// `Unsupported` if they are not exactly what [`mounts`](Engine::mounts) answers for one.
     pub fn active_of(&self, mounts: &[Mount]) -> Result<Active, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let record = self.shown(&view, mounts)?;
         if record.kind != Kind::Active {
             return foreign(format!("{} is not active", quoted(&record.key)));
@@ -131,7 +131,7 @@ impl Engine {
     /// # Errors
     /// `Missing`; `Refused` if the snapshot is not active.
     pub fn active(&self, key: &Key) -> Result<Active, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let record = find(&view, key)?.clone();
         match record.kind {
             Kind::Active => Ok(Active { record }),
@@ -190,12 +190,12 @@ impl Engine {
 
     /// Takes an active layer to unpack into: from now on it is not committed, and whoever removes
     /// it ends us.
-    fn claim(&self, active: &Active) -> Result<(Claim<'_>, Arc<View>, Arc<Record>), Error> {
+    fn claim(&self, active: &Active) -> Result<(Claim<'_>, Arc<Records>, Arc<Record>), Error> {
         let (id, key) = (active.record.id, active.key());
         let _turn = self.unpacks.turn(id);
         let claim = self.unpacks.claim(id, key)?;
         // It may have been committed or removed before the claim.
-        let view = self.store.view();
+        let view = self.store.records();
         match view.get(id).filter(|record| record.kind == Kind::Active) {
             Some(record) => {
                 let record = record.clone();
@@ -209,7 +209,7 @@ impl Engine {
         }
     }
 
-    fn open_target(&self, view: &View, record: &Record) -> Result<Layers, Error> {
+    fn open_target(&self, view: &Records, record: &Record) -> Result<Layers, Error> {
         self.quarantine.check_stack(view, record)?;
         let mounts = self.plan(&record.key, &stack(view, record, None))?;
         let open = self.open_layers(view, record)?;
@@ -368,7 +368,7 @@ impl Engine {
     }
 
     /// The directories of a snapshot's layers, topmost first: its own and those below.
-    fn open_layers(&self, view: &View, record: &Record) -> Result<Vec<OwnedFd>, Error> {
+    fn open_layers(&self, view: &Records, record: &Record) -> Result<Vec<OwnedFd>, Error> {
         let below = view.ancestors(record).map(|layer| layer.id);
         let opened = std::iter::once(record.id)
             .chain(below)
@@ -378,7 +378,7 @@ impl Engine {
     }
 
     /// The snapshot whose layer a list of one mount shows on top, whatever else the mount says.
-    fn shown<'v>(&self, view: &'v View, mounts: &[Mount]) -> Result<&'v Arc<Record>, Error> {
+    fn shown<'v>(&self, view: &'v Records, mounts: &[Mount]) -> Result<&'v Arc<Record>, Error> {
         let [mount] = mounts else {
             return foreign(format!("{} mounts at once", mounts.len()));
         };
@@ -392,7 +392,12 @@ impl Engine {
     }
 
     /// Refuses mounts that differ in anything from those of a snapshot.
-    fn check_planned(&self, mounts: &[Mount], view: &View, record: &Record) -> Result<(), Error> {
+    fn check_planned(
+        &self,
+        mounts: &[Mount],
+        view: &Records,
+        record: &Record,
+    ) -> Result<(), Error> {
         let ids = self.mappings(&record.labels)?;
         let planned = self.plan(&record.key, &stack(view, record, ids))?;
         if planned == mounts {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use layerd_mounts::Slot;
 use layerd_store::{
-    BadInput, LabelChange, Labels, Refusal, Timestamp, Usage, View, Volume, VolumeId, VolumeName,
+    BadInput, LabelChange, Labels, Records, Refusal, Timestamp, Usage, Volume, VolumeId, VolumeName,
 };
 use tracing::{debug, info, warn};
 
@@ -95,7 +95,7 @@ impl Engine {
     pub fn create_volume(&self, request: &CreateVolume) -> Result<(VolumeEntry, bool), Error> {
         let top = top(request)?;
         if let Some(name) = &request.name
-            && let Some(there) = self.store.view().volumes().find(name)
+            && let Some(there) = self.store.records().volumes().find(name)
         {
             check_same(there, request)?;
             return Ok((self.volume_entry(there.clone()), false));
@@ -126,7 +126,7 @@ impl Engine {
     /// # Errors
     /// `Missing`, naming those that are near.
     pub fn volume(&self, name: &VolumeName) -> Result<VolumeEntry, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let volume = find(&view, name)?;
         Ok(self.volume_entry(volume.clone()))
     }
@@ -134,7 +134,7 @@ impl Engine {
     /// Volumes that match, in the order of their creation. Reads memory only.
     #[must_use]
     pub fn volumes(&self, filter: &VolumeFilter) -> Vec<VolumeEntry> {
-        let view = self.store.view();
+        let view = self.store.records();
         let volumes = view.volumes();
         let all: Vec<_> = if filter.deleted {
             volumes.retired().cloned().collect()
@@ -151,7 +151,7 @@ impl Engine {
     /// Number of deleted volumes that are not gone for good. Reads memory only.
     #[must_use]
     pub fn volumes_in_trash(&self) -> usize {
-        self.store.view().volumes().retired().count()
+        self.store.records().volumes().retired().count()
     }
 
     /// Changes labels, in order. Durable on return.
@@ -163,7 +163,7 @@ impl Engine {
         name: &VolumeName,
         changes: Vec<LabelChange>,
     ) -> Result<VolumeEntry, Error> {
-        find(&self.store.view(), name)?;
+        find(&self.store.records(), name)?;
         let volume = self.store.relabel_volume(name, changes)?;
         self.events.tell(Topic::Volume, "updated", name.as_str());
         Ok(self.volume_entry(volume))
@@ -262,7 +262,7 @@ impl Engine {
         let _pass = self.backlog.hold();
         let id = id.map_or_else(|| self.deleted_id(name), Ok)?;
         let _turn = self.volume_locks.hold(id);
-        let is_retired = self.store.view().volumes().get_retired(id).is_some();
+        let is_retired = self.store.records().volumes().get_retired(id).is_some();
         let is_back = is_retired
             && self
                 .volume_dirs
@@ -293,7 +293,7 @@ impl Engine {
         name: &VolumeName,
         exact: bool,
     ) -> Result<(Usage, Timestamp), Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let volume = find(&view, name)?;
         if let Some(figure) = volume.usage
             && !exact
@@ -307,7 +307,7 @@ impl Engine {
             .usage(slot(volume.id), &|| !self.backlog.is_stopping());
         let measured = measured.map_err(|cause| {
             // It may have been deleted meanwhile.
-            match self.store.view().volumes().get(volume.id) {
+            match self.store.records().volumes().get(volume.id) {
                 Some(_) => Error::driver("measure a volume")(cause),
                 None => no_volume(&view, name),
             }
@@ -346,7 +346,7 @@ impl Engine {
                 let there = request
                     .name
                     .as_ref()
-                    .and_then(|name| self.store.view().volumes().find(name).cloned());
+                    .and_then(|name| self.store.records().volumes().find(name).cloned());
                 match (cause, there) {
                     (layerd_store::Error::Refused(Refusal::VolumeTaken { .. }), Some(there)) => {
                         check_same(&there, request)?;
@@ -361,13 +361,13 @@ impl Engine {
     pub(crate) fn volume_entry(&self, volume: Arc<Volume>) -> VolumeEntry {
         VolumeEntry {
             path: self.volume_dirs.data_path(slot(volume.id)),
-            attachments: self.store.view().volumes().holders(volume.id).count(),
+            attachments: self.store.records().volumes().holders(volume.id).count(),
             volume,
         }
     }
 
     fn deleted_id(&self, name: Option<&VolumeName>) -> Result<VolumeId, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let Some(name) = name else {
             return Err(BadInput::new("id", "name a deleted volume by its id or its name").into());
         };
@@ -408,13 +408,13 @@ pub(crate) fn slot(id: VolumeId) -> Slot {
 }
 
 /// The volume of this name, or an error that names those that are near.
-pub(crate) fn find<'v>(view: &'v View, name: &VolumeName) -> Result<&'v Arc<Volume>, Error> {
+pub(crate) fn find<'v>(view: &'v Records, name: &VolumeName) -> Result<&'v Arc<Volume>, Error> {
     view.volumes()
         .find(name)
         .ok_or_else(|| no_volume(view, name))
 }
 
-fn no_volume(view: &View, name: &VolumeName) -> Error {
+fn no_volume(view: &Records, name: &VolumeName) -> Error {
     /// Most names that an error suggests.
     const NEAR: usize = 3;
     let wanted = name.as_str();

@@ -107,10 +107,10 @@ fn what_an_earlier_version_removed_has_no_age_yet() {
     };
     assert_eq!(read.retired, Some(wanted));
 
-    let view = crate::view::View::of(vec![Item::Snapshot(read.clone())], 1).unwrap();
-    let (edits, ()) = crate::state::stamp(&view, SteadyTime(9)).unwrap();
-    let mut stamped = view.clone();
+    let records = crate::records::Records::of(vec![Item::Snapshot(read.clone())], 1).unwrap();
+    let (edits, ()) = crate::state::stamp(&records, SteadyTime(9)).unwrap();
+    let mut stamped = records.clone();
     edits.iter().for_each(|edit| edit.apply(&mut stamped));
-    assert!(view.has_unstamped() && !stamped.has_unstamped());
+    assert!(records.has_unstamped() && !stamped.has_unstamped());
     assert_eq!(stamped.newest_stamp(), SteadyTime(9));
 }

@@ -198,8 +198,8 @@ fn a_database_that_an_older_release_moved_away_comes_back() {
 fn databases_that_are_set_aside_are_all_kept() {
     let root = tempfile::tempdir().unwrap();
     let (_, sequence) = closed(root.path());
-    let view = crate::view::View::default();
-    let rebuild = || Db::rebuild(root.path(), &view, sequence, 1).unwrap();
+    let records = crate::records::Records::default();
+    let rebuild = || Db::rebuild(root.path(), &records, sequence, 1).unwrap();
     let ((first, old), (second, older)) = (rebuild(), rebuild());
     assert_eq!(first.journal.last(), second.journal.last());
     assert_ne!(old, older);

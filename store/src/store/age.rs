@@ -27,17 +27,17 @@ impl Store {
     /// is in the trash, and begins the ages of what an earlier version put there. To be called
     /// every few minutes. What fails is tried again with the next call.
     pub fn keep_ages(&self) {
-        let view = self.view();
-        if view.is_trash_empty() {
+        let records = self.records();
+        if records.is_trash_empty() {
             return;
         }
         self.shared.clock.keep();
-        if !view.has_unstamped() {
+        if !records.has_unstamped() {
             return;
         }
         let shared = self.shared.clone();
-        let stamped = self.writer.write(Class::Records, move |view| {
-            state::stamp(view, shared.clock.now())
+        let stamped = self.writer.write(Class::Records, move |records| {
+            state::stamp(records, shared.clock.now())
         });
         if let Err(cause) = stamped {
             let cause = &cause as &dyn std::error::Error;

@@ -34,8 +34,8 @@ impl Store {
     /// [`Error::Refused`] if the name is taken; [`Error::Barrier`], [`Error::Full`],
     /// [`Error::Write`].
     pub fn create_volume(&self, volume: Volume) -> Result<Arc<Volume>, Error> {
-        self.writer.write(Class::NewWithFiles, move |view| {
-            volumes::create(view, volume)
+        self.writer.write(Class::NewWithFiles, move |records| {
+            volumes::create(records, volume)
         })
     }
 
@@ -50,8 +50,8 @@ impl Store {
         changes: Vec<LabelChange>,
     ) -> Result<Arc<Volume>, Error> {
         let (name, now) = (name.clone(), Timestamp::now());
-        self.writer.write(Class::Records, move |view| {
-            volumes::relabel(view, &name, &changes, now)
+        self.writer.write(Class::Records, move |records| {
+            volumes::relabel(records, &name, &changes, now)
         })
     }
 
@@ -61,8 +61,8 @@ impl Store {
     /// [`Error::Refused`] if it is missing or the new name is taken; [`Error::Write`].
     pub fn rename_volume(&self, name: &VolumeName, new: VolumeName) -> Result<Arc<Volume>, Error> {
         let (name, now) = (name.clone(), Timestamp::now());
-        self.writer.write(Class::Records, move |view| {
-            volumes::rename(view, &name, new, now)
+        self.writer.write(Class::Records, move |records| {
+            volumes::rename(records, &name, new, now)
         })
     }
 
@@ -77,12 +77,12 @@ impl Store {
         only: Option<VolumeId>,
     ) -> Result<Arc<Volume>, Error> {
         let (name, shared) = (name.clone(), self.shared.clone());
-        self.writer.write(Class::Records, move |view| {
-            let found = view.volumes().find(&name);
+        self.writer.write(Class::Records, move |records| {
+            let found = records.volumes().find(&name);
             if only.is_some_and(|id| found.is_none_or(|volume| volume.id != id)) {
                 return Err(Refusal::VolumeMissing { name });
             }
-            volumes::retire(view, &name, shared.retired_now())
+            volumes::retire(records, &name, shared.retired_now())
         })
     }
 
@@ -95,8 +95,9 @@ impl Store {
         id: VolumeId,
         name: Option<VolumeName>,
     ) -> Result<Arc<Volume>, Error> {
-        self.writer
-            .write(Class::Records, move |view| volumes::restore(view, id, name))
+        self.writer.write(Class::Records, move |records| {
+            volumes::restore(records, id, name)
+        })
     }
 
     /// Keeps a figure of a volume, taken at `taken`.
@@ -109,8 +110,8 @@ impl Store {
         usage: Usage,
         taken: Timestamp,
     ) -> Result<(), Error> {
-        self.writer.write(Class::Records, move |view| {
-            volumes::measured(view, id, usage, taken)
+        self.writer.write(Class::Records, move |records| {
+            volumes::measured(records, id, usage, taken)
         })
     }
 
@@ -119,8 +120,9 @@ impl Store {
     /// # Errors
     /// [`Error::Barrier`], [`Error::Write`].
     pub fn set_volume_filled(&self, id: VolumeId, from: String) -> Result<(), Error> {
-        self.writer
-            .write(Class::Files, move |view| volumes::filled(view, id, from))
+        self.writer.write(Class::Files, move |records| {
+            volumes::filled(records, id, from)
+        })
     }
 
     /// Drops the records of deleted volumes whose directories are gone, which becomes durable first.
@@ -129,7 +131,7 @@ impl Store {
     /// [`Error::Barrier`], [`Error::Write`].
     pub fn forget_volumes(&self, ids: Vec<VolumeId>) -> Result<(), Error> {
         self.writer
-            .write(Class::Files, move |view| volumes::forget(view, &ids))
+            .write(Class::Files, move |records| volumes::forget(records, &ids))
     }
 
     /// Records the intent to attach. From then on what it holds cannot be removed.
@@ -138,8 +140,9 @@ impl Store {
     /// [`Error::Refused`] if the key is taken or what it holds is gone; [`Error::Full`],
     /// [`Error::Write`].
     pub fn attach(&self, attachment: Attachment) -> Result<Arc<Attachment>, Error> {
-        self.writer
-            .write(Class::New, move |view| volumes::attach(view, attachment))
+        self.writer.write(Class::New, move |records| {
+            volumes::attach(records, attachment)
+        })
     }
 
     /// Notes how far an attachment is.
@@ -152,8 +155,8 @@ impl Store {
         state: AttachState,
         mount: Option<MountedAt>,
     ) -> Result<Arc<Attachment>, Error> {
-        self.writer.write(Class::Records, move |view| {
-            volumes::attached(view, id, state, mount)
+        self.writer.write(Class::Records, move |records| {
+            volumes::attached(records, id, state, mount)
         })
     }
 
@@ -162,7 +165,8 @@ impl Store {
     /// # Errors
     /// [`Error::Write`].
     pub fn detach(&self, id: AttachmentId) -> Result<(), Error> {
-        self.writer
-            .write(Class::Records, move |view| volumes::detached(view, id))
+        self.writer.write(Class::Records, move |records| {
+            volumes::detached(records, id)
+        })
     }
 }

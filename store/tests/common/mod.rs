@@ -55,7 +55,7 @@ pub fn commit_onto(
     parent: Option<&str>,
 ) -> Result<Arc<Record>, Error> {
     let commit = commit_of(name, from, parent);
-    let checked = store.check_commit(&store.view(), &commit)?;
+    let checked = store.check_commit(&store.records(), &commit)?;
     store.commit(commit, checked, true)
 }
 
@@ -77,8 +77,8 @@ pub fn refusal(result: Result<Arc<Record>, Error>) -> Refusal {
 }
 
 pub fn all(store: &Store) -> Vec<Record> {
-    let view = store.view();
-    let live = view.iter().map(|record| Record::clone(record));
-    live.chain(view.retired().map(|record| Record::clone(record)))
+    let records = store.records();
+    let live = records.iter().map(|record| Record::clone(record));
+    live.chain(records.retired().map(|record| Record::clone(record)))
         .collect()
 }

@@ -18,7 +18,7 @@ impl Engine {
     /// Takes away the mounts of a call that are to be made anew, and those of it that stand inside,
     /// innermost first. Nothing was changed if a source cannot be had.
     pub(super) fn unmount_stale(&self, wanted: &[Wanted<'_>]) -> Result<(), Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let (mut stale, mut current) = (Vec::new(), Vec::new());
         for one in wanted {
             let Some(there) = view.volumes().attachment(one.key()) else {

@@ -86,7 +86,7 @@ impl Engine {
         let Ok(real) = fs::canonicalize(path) else {
             return Vec::new();
         };
-        let view = self.store.view();
+        let view = self.store.records();
         let all = view.volumes().attachments();
         let mounts = all.filter_map(|one| one.mount.as_ref());
         let below: Vec<_> = mounts

@@ -19,7 +19,7 @@ impl Engine {
     /// # Errors
     /// `Refused` if a mount is in use, naming who uses it; what was undone before stays undone.
     pub fn detach(&self, keys: &[Key], lazy: bool) -> Result<Vec<Key>, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let found = keys.iter().filter_map(|key| view.volumes().attachment(key));
         let mut found: Vec<_> = found.cloned().collect();
         inner_first(&mut found);
@@ -38,7 +38,7 @@ impl Engine {
     pub(super) fn detach_one(&self, attachment: &Attachment, lazy: bool) -> Result<bool, Error> {
         let _turn = self.turns.take(&attachment.key);
         // It may have been mounted anew, or have gone, since it was looked up.
-        let view = self.store.view();
+        let view = self.store.records();
         let now = view.volumes().attachment(&attachment.key);
         let Some(now) = now.filter(|now| now.id == attachment.id) else {
             return Ok(false);

@@ -62,7 +62,7 @@ impl Engine {
             Ok(record) => record,
             Err(not) => return Ok(not),
         };
-        let image = super::committed(&self.store.view(), from.as_str())?;
+        let image = super::committed(&self.store.records(), from.as_str())?;
         let inside = spec.target.to_string();
         let files = match self.copy_up(&record, (image, from), inside.trim_start_matches('/'))? {
             Ok(files) => files,
@@ -93,7 +93,7 @@ impl Engine {
         id: VolumeId,
         own: AttachmentId,
     ) -> Result<Result<Arc<Volume>, Filling>, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let Some(record) = view.volumes().get(id) else {
             return Ok(Err(Filling::None));
         };
@@ -115,7 +115,7 @@ impl Engine {
 
     /// Refuses an image that was removed while it was read, or found to be damaged.
     fn check_source(&self, image: LayerId, name: &Key) -> Result<(), Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         match view.get(image) {
             Some(record) => self.quarantine.check_stack(&view, record),
             None => Err(Refusal::Missing { key: name.clone() }.into()),
@@ -192,7 +192,7 @@ impl Engine {
 
     /// The directories of a committed snapshot's layers, topmost first.
     fn layers_of(&self, image: LayerId) -> Result<Vec<OwnedFd>, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let record = view.get(image).ok_or(Refusal::LayerGone { id: image })?;
         let all = std::iter::once(record).chain(view.ancestors(record));
         let opened = all.map(|layer| self.driver.open_layer(crate::slot(layer.id)));

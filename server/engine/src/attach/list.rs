@@ -20,7 +20,7 @@ impl Engine {
         owner: Option<&Owner>,
         volume: Option<VolumeId>,
     ) -> Result<Vec<AttachmentEntry>, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let all = view.volumes().attachments();
         let matching = all.filter(|one| owner.is_none_or(|owner| one.owner == *owner));
         let matching =
@@ -35,7 +35,7 @@ impl Engine {
     /// Number of attachments. Reads memory only.
     #[must_use]
     pub fn attachment_count(&self) -> usize {
-        self.store.view().volumes().attachments().count()
+        self.store.records().volumes().attachments().count()
     }
 
     /// Whether the mount of each attachment stands. One that needs none counts as standing.
@@ -58,7 +58,7 @@ impl Engine {
         attachment: Arc<Attachment>,
         stands: bool,
     ) -> Result<AttachmentEntry, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let spec = with_current_name(&view, &attachment, parse(&attachment.spec)?);
         let volume = attachment.volume.and_then(|id| view.volumes().get(id));
         Ok(AttachmentEntry {

@@ -331,7 +331,7 @@ impl Engine {
 
     /// How a committed layer and those below it are mounted to be looked at.
     pub(super) fn image_plan(&self, layer: LayerId) -> Result<Vec<Mount>, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let record = view.get(layer).ok_or(Refusal::LayerGone { id: layer })?;
         self.quarantine.check_stack(&view, record)?;
         let below = view.ancestors(record).map(|layer| crate::slot(layer.id));

@@ -41,7 +41,7 @@ impl Engine {
     /// Lets go of all attachments that `living` is about and does not name; with `dry_run` says
     /// which. One that cannot be let go does not keep the others.
     pub fn reconcile(&self, living: &Living, dry_run: bool) -> Reconciled {
-        let view = self.store.view();
+        let view = self.store.records();
         let mut outcome = Reconciled::default();
         let mut ended = Vec::new();
         for attachment in view.volumes().attachments() {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use layerd_store::{Attachment, Owner, View, VolumeName};
+use layerd_store::{Attachment, Owner, Records, VolumeName};
 
 use super::{Wanted, parse, target};
 use crate::spec::{Kind, MountSpec};
@@ -17,7 +17,7 @@ impl Engine {
         owner: &Owner,
         wanted: &Wanted<'_>,
     ) -> Result<(), Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let old = parse(&there.spec)?;
         let now = with_current_name(&view, there, old.clone());
         let is_free = name_of(&old).is_none_or(|old| view.volumes().find(old).is_none());
@@ -61,7 +61,7 @@ fn name_of(spec: &MountSpec) -> Option<&VolumeName> {
 
 /// The specification of an attachment with the name that its volume has now.
 pub(super) fn with_current_name(
-    view: &View,
+    view: &Records,
     attachment: &Attachment,
     mut spec: MountSpec,
 ) -> MountSpec {

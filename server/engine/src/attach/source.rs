@@ -5,7 +5,7 @@ use std::path::Path;
 
 use layerd_mounts::mounter::{Made as MadePath, MountError, Symlinks, Want};
 use layerd_store::{
-    BadInput, Key, Kind as SnapshotKind, Labels, LayerId, Refusal, View, Volume, VolumeId,
+    BadInput, Key, Kind as SnapshotKind, Labels, LayerId, Records, Refusal, Volume, VolumeId,
 };
 use tracing::warn;
 
@@ -67,10 +67,10 @@ impl Engine {
         fill_from: Option<&Key>,
     ) -> Result<Found, Error> {
         loop {
-            let view = self.store.view();
+            let view = self.store.records();
             let found = self.look_at_as_of(&view, spec, fill_from);
             // A folder that was moved away meanwhile says nothing of what has the name now.
-            let is_same = || meant(&view, spec) == meant(&self.store.view(), spec);
+            let is_same = || meant(&view, spec) == meant(&self.store.records(), spec);
             if found.is_ok() || is_same() {
                 return found;
             }
@@ -79,7 +79,7 @@ impl Engine {
 
     fn look_at_as_of(
         &self,
-        view: &View,
+        view: &Records,
         spec: &MountSpec,
         fill_from: Option<&Key>,
     ) -> Result<Found, Error> {
@@ -110,7 +110,7 @@ impl Engine {
 
     /// What is done about the source, by its existence alone. An unfit driver, option or label and
     /// a volume that differs from what was asked for are refused here.
-    fn decide(&self, view: &View, spec: &MountSpec) -> Result<Decision, Error> {
+    fn decide(&self, view: &Records, spec: &MountSpec) -> Result<Decision, Error> {
         let exists = match &spec.kind {
             Kind::Volume(volume) => {
                 let request = create_request(volume)?;
@@ -143,7 +143,7 @@ impl Engine {
     /// The snapshot that would go into a volume, if it would.
     fn look_at_filling(
         &self,
-        view: &View,
+        view: &Records,
         volume: &spec::Volume,
         from: Option<&Key>,
     ) -> Result<(), Error> {
@@ -163,7 +163,7 @@ impl Engine {
 
     fn look_at_volume(
         &self,
-        view: &View,
+        view: &Records,
         spec: &MountSpec,
         volume: &spec::Volume,
     ) -> Result<bool, Error> {
@@ -196,7 +196,7 @@ impl Engine {
         Ok(())
     }
 
-    fn look_at_image(&self, view: &View, image: &Image) -> Result<bool, Error> {
+    fn look_at_image(&self, view: &Records, image: &Image) -> Result<bool, Error> {
         let layer = committed(view, image.reference.as_str())?;
         self.check_image(view, Some(layer))?;
         let whole = self.mounter.view(&self.image_plan(layer)?)?;
@@ -211,14 +211,14 @@ impl Engine {
     }
 
     /// Refuses content that is damaged, also where it is mounted already.
-    pub(super) fn check_image(&self, view: &View, layer: Option<LayerId>) -> Result<(), Error> {
+    pub(super) fn check_image(&self, view: &Records, layer: Option<LayerId>) -> Result<(), Error> {
         let record = layer.and_then(|id| view.get(id));
         record.map_or(Ok(()), |record| self.quarantine.check_stack(view, record))
     }
 
     /// Finds or makes the source.
     pub(super) fn ground(&self, spec: &MountSpec) -> Result<Ground, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let decision = self.decide(&view, spec)?;
         if let Decision::Refuse(refusal) = decision {
             return Err(Error::SourceMissing { refusal });
@@ -271,7 +271,7 @@ impl Engine {
             warn!(error = &cause as &dyn std::error::Error, %id, "remove the volume that a failed call made");
         }
         let is_held = |made: &MadePath| {
-            let view = self.store.view();
+            let view = self.store.records();
             let mut all = view.volumes().attachments();
             all.any(|one| match super::parse(&one.spec).map(|spec| spec.kind) {
                 Ok(Kind::Bind(bind)) => Path::new(bind.source.as_str()).starts_with(&made.path),
@@ -291,7 +291,7 @@ impl Engine {
 }
 
 /// The volume or image that a specification means at some moment.
-fn meant(view: &View, spec: &MountSpec) -> (Option<VolumeId>, Option<LayerId>) {
+fn meant(view: &Records, spec: &MountSpec) -> (Option<VolumeId>, Option<LayerId>) {
     match &spec.kind {
         Kind::Volume(volume) => (find(view, volume).map(|volume| volume.id), None),
         Kind::Image(image) => (None, committed(view, image.reference.as_str()).ok()),
@@ -299,7 +299,7 @@ fn meant(view: &View, spec: &MountSpec) -> (Option<VolumeId>, Option<LayerId>) {
     }
 }
 
-fn find<'v>(view: &'v View, volume: &spec::Volume) -> Option<&'v std::sync::Arc<Volume>> {
+fn find<'v>(view: &'v Records, volume: &spec::Volume) -> Option<&'v std::sync::Arc<Volume>> {
     view.volumes().find(volume.name.as_ref()?)
 }
 
@@ -324,7 +324,7 @@ fn check_writable(volume: &Volume, spec: &MountSpec) -> Result<(), Error> {
 }
 
 /// The layer of a committed snapshot.
-pub(super) fn committed(view: &View, name: &str) -> Result<LayerId, Error> {
+pub(super) fn committed(view: &Records, name: &str) -> Result<LayerId, Error> {
     let key = Key::parse("source", name)?;
     let record = view
         .find(&key)

@@ -81,7 +81,7 @@ impl Engine {
 
     /// Refuses a target above a mount that stands for another attachment.
     fn refuse_to_hide(&self, path: &Path, own: Option<AttachmentId>) -> Result<(), Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         for other in view.volumes().attachments() {
             let Some(mount) = other.mount.as_ref().filter(|_| Some(other.id) != own) else {
                 continue;

@@ -2,13 +2,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use layerd_mounts::{Found, Place, Slot};
-use layerd_store::{Commit, Create, Key, Kind, Labels, LayerId, Options, Store, View};
+use layerd_store::{Commit, Create, Key, Kind, Labels, LayerId, Options, Records, Store};
 
 use super::{Facts, Problem, Remedy, problems};
 
 /// `base` is 1 and committed; `active` is 2, on it; `view` is 3, on it; `bare` is 4, active;
 /// `empty` is 5, a view of nothing; 6 is retired; 7 is being made.
-fn records(folder: &Path) -> Arc<View> {
+fn records(folder: &Path) -> Arc<Records> {
     let barrier = Box::new(|| Ok(()));
     let store = Store::open(
         folder,
@@ -37,7 +37,7 @@ fn records(folder: &Path) -> Arc<View> {
         parent: None,
         usage: None,
     };
-    let checked = store.check_commit(&store.view(), &commit).unwrap();
+    let checked = store.check_commit(&store.records(), &commit).unwrap();
     store.commit(commit, checked, false).unwrap();
     create("active", Kind::Active, Some("base"));
     create("view", Kind::View, Some("base"));
@@ -45,7 +45,7 @@ fn records(folder: &Path) -> Arc<View> {
     create("empty", Kind::View, None);
     create("gone", Kind::Active, None);
     store.remove(&key("gone")).unwrap();
-    store.view()
+    store.records()
 }
 
 fn key(name: &str) -> Key {
@@ -239,7 +239,7 @@ fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
         let facts = Facts {
             found,
             claimed: &[],
-            view: &store.view(),
+            view: &store.records(),
             is_issued: &|id| id < 2,
             is_used: &|_| false,
         };
@@ -259,7 +259,7 @@ fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
         parent: None,
         usage: None,
     };
-    let checked = store.check_commit(&store.view(), &commit).unwrap();
+    let checked = store.check_commit(&store.records(), &commit).unwrap();
     store.commit(commit, checked, false).unwrap();
     let spare = Problem::SpareWorkDirectory {
         id,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use layerd_mounts::Slot;
 use layerd_mounts::volume_dirs::FoundVolumes;
-use layerd_store::{Attachment, Key, View, Volume, VolumeId, VolumeName};
+use layerd_store::{Attachment, Key, Records, Volume, VolumeId, VolumeName};
 
 use super::{Problem, Remedy};
 use crate::volumes::slot;
@@ -105,7 +105,7 @@ pub(crate) struct VolumeFacts<'a> {
     pub(crate) found: &'a FoundVolumes,
     /// Mount points of attachments with the id that each is named by, if it is.
     pub(crate) mount_points: &'a [(Option<u64>, PathBuf)],
-    pub(crate) view: &'a View,
+    pub(crate) view: &'a Records,
     /// Whether an id may have been handed out.
     pub(crate) is_issued: &'a dyn Fn(u64) -> bool,
     /// Whether what bears an id may be in the making.

@@ -83,7 +83,7 @@ impl Bench {
     }
 
     pub(crate) fn id(&self, name: &str) -> LayerId {
-        self.engine.store.view().find(&key(name)).unwrap().id
+        self.engine.store.records().find(&key(name)).unwrap().id
     }
 
     fn target(&self, name: &str) -> PathBuf {
@@ -161,7 +161,7 @@ impl Bench {
         for (call, outcome) in outcomes {
             assert_refusal(outcome, &format!("{call}, {when}"));
         }
-        if engine.store.view().find(&key("above")).is_none() {
+        if engine.store.records().find(&key("above")).is_none() {
             return;
         }
         let above = engine.active(&key("above")).unwrap();

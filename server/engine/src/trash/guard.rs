@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use layerd_store::{LayerId, Retired, SteadyTime, Store, View, VolumeId};
+use layerd_store::{LayerId, Records, Retired, SteadyTime, Store, VolumeId};
 use tracing::{error, info, warn};
 
 use crate::Error;
@@ -103,7 +103,12 @@ pub(crate) struct Removal<'t>(&'t Trash);
 
 impl Trash {
     /// Takes up what an earlier process left in the trash as of `now`.
-    pub(crate) fn open(meta: &Path, options: TrashOptions, view: &View, now: SteadyTime) -> Self {
+    pub(crate) fn open(
+        meta: &Path,
+        options: TrashOptions,
+        view: &Records,
+        now: SteadyTime,
+    ) -> Self {
         let brake_file = meta.join(BRAKE);
         let brake = fs::read_to_string(&brake_file).ok();
         if let Some(reason) = &brake {
@@ -313,7 +318,7 @@ pub(crate) fn hold_older(meta: &Path) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Driver`].
 pub(crate) fn hold_if_older(meta: &Path, store: &Store) -> Result<(), Error> {
-    if store.is_older_than_disk() && !store.view().is_trash_empty() {
+    if store.is_older_than_disk() && !store.records().is_trash_empty() {
         hold_older(meta)?;
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use layerd_layers::Progress;
 use layerd_layers::diff::{self, DiffOptions, Diffed, IdRange, IdRanges, Packing};
 use layerd_mounts::{IdMap, IdMaps, Mount, Stack};
-use layerd_store::{Key, Kind, LayerId, Record, Refusal, View};
+use layerd_store::{Key, Kind, LayerId, Record, Records, Refusal};
 use tracing::{debug, warn};
 
 use super::{Watch, foreign, markers, quoted};
@@ -55,7 +55,7 @@ impl Engine {
     /// # Errors
     /// `Missing`; `Refused` for a view, which changes nothing.
     pub fn changes(&self, key: &Key) -> Result<Changes, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let record = find(&view, key)?;
         if record.kind == Kind::View {
             let (key, kind) = (key.clone(), record.kind);
@@ -72,7 +72,7 @@ impl Engine {
     /// # Errors
     /// `Unsupported` otherwise.
     pub fn changes_between(&self, left: &[Mount], right: &[Mount]) -> Result<Changes, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         let upper = self.shown(&view, right)?;
         match upper.kind {
             Kind::Active => self.check_planned(right, &view, upper)?,
@@ -111,7 +111,7 @@ impl Engine {
         pack: &Pack<'_>,
         out: &mut dyn Write,
     ) -> Result<Diffed, Error> {
-        let view = self.store.view();
+        let view = self.store.records();
         // As it is now: what stood below it then may have been removed, or put below it, since.
         let record = view.get(changes.record.id);
         let missing = || Refusal::Missing {
@@ -151,7 +151,7 @@ impl Engine {
     }
 
     fn check_there(&self, id: LayerId, key: &Key) -> Result<(), Error> {
-        match self.store.view().get(id) {
+        match self.store.records().get(id) {
             Some(_) => Ok(()),
             None => Err(Refusal::Missing { key: key.clone() }.into()),
         }
@@ -174,7 +174,7 @@ impl Engine {
     }
 
     /// Refuses mounts that differ in anything from those of a view of a committed snapshot.
-    fn check_view(&self, mounts: &[Mount], view: &View, record: &Record) -> Result<(), Error> {
+    fn check_view(&self, mounts: &[Mount], view: &Records, record: &Record) -> Result<(), Error> {
         let planned = self.plan(&record.key, &top(view, record))?;
         if planned == mounts {
             return Ok(());
@@ -199,7 +199,7 @@ fn ranges(ids: &IdMaps) -> IdRanges {
 }
 
 /// A view of a committed snapshot, or the mounts of an active one.
-fn top(view: &View, record: &Record) -> Stack {
+fn top(view: &Records, record: &Record) -> Stack {
     if record.kind != Kind::Committed {
         return stack(view, record, None);
     }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use layerd_layers::apply::{Landing, adopt, delete_whiteouts};
 use layerd_mounts::{Slot, Stack};
-use layerd_store::{Commit, Create, Kind, Record, Usage, View};
+use layerd_store::{Commit, Create, Kind, Record, Records, Usage};
 use tracing::debug;
 
 use super::markers;
@@ -47,7 +47,7 @@ impl Engine {
     /// active.
     pub(crate) fn land(
         &self,
-        view: &View,
+        view: &Records,
         active: &Record,
         commit: &Commit,
         usage: Option<Usage>,
@@ -77,7 +77,7 @@ impl Engine {
 
     fn make_up(
         &self,
-        view: &View,
+        view: &Records,
         active: &Record,
         parent: Option<&Arc<Record>>,
         found: &Found,
@@ -130,7 +130,7 @@ fn is_bound(active: &Record, commit: &Commit) -> bool {
 }
 
 /// What a layer will be mounted as by who builds on it.
-fn landed(view: &View, active: &Record, parent: &Record) -> Stack {
+fn landed(view: &Records, active: &Record, parent: &Record) -> Stack {
     let below = view.ancestors(parent).map(|layer| slot(layer.id));
     let parents: Vec<Slot> = std::iter::once(slot(parent.id)).chain(below).collect();
     Stack {

@@ -61,7 +61,7 @@ impl Engine {
     /// stay free.
     pub fn import_volume(&self, request: &CreateVolume, input: impl Read) -> Result<Filled, Error> {
         if let Some(name) = &request.name
-            && self.store.view().volumes().find(name).is_some()
+            && self.store.records().volumes().find(name).is_some()
         {
             return Err(Refusal::VolumeTaken { name: name.clone() }.into());
         }

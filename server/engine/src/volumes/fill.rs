@@ -80,7 +80,7 @@ impl Engine {
             name: Some(copy_name.clone()),
             ..CreateVolume::default()
         };
-        if self.store.view().volumes().find(&copy_name).is_some() {
+        if self.store.records().volumes().find(&copy_name).is_some() {
             return Err(Refusal::VolumeTaken { name: copy_name }.into());
         }
         let id = self.store.volume_id()?;
@@ -110,7 +110,7 @@ impl Engine {
             .volume_dirs
             .open_data(slot(from))
             .map_err(Error::driver("open a volume"))?;
-        let source = self.store.view().volumes().get(from).cloned();
+        let source = self.store.records().volumes().get(from).cloned();
         let measured = source.and_then(|source| source.usage);
         let expected = measured.map_or(0, |(usage, _)| usage.inodes);
         let options = copy::Options {

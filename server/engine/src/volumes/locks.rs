@@ -55,7 +55,7 @@ impl Engine {
     /// `Missing`.
     pub(crate) fn hold_volume(&self, name: &VolumeName) -> Result<Held<'_>, Error> {
         loop {
-            let id = find(&self.store.view(), name)?.id;
+            let id = find(&self.store.records(), name)?.id;
             if let Some(held) = self.hold_volume_id(id)
                 && held.volume.name == *name
             {
@@ -67,7 +67,7 @@ impl Engine {
     /// Holds a volume by its id; `None` if it is not there, or in the trash.
     pub(crate) fn hold_volume_id(&self, id: VolumeId) -> Option<Held<'_>> {
         let _turn = self.volume_locks.hold(id);
-        let volume = self.store.view().volumes().get(id)?.clone();
+        let volume = self.store.records().volumes().get(id)?.clone();
         Some(Held { volume, _turn })
     }
 
@@ -75,7 +75,7 @@ impl Engine {
     /// rests on the links for people.
     pub(super) fn relink(&self, name: &VolumeName) {
         let _turn = self.volume_locks.links.take(&());
-        let view = self.store.view();
+        let view = self.store.records();
         let linked = match view.volumes().find(name) {
             Some(volume) => self.volume_dirs.link(name.as_str(), slot(volume.id)),
             None => self.volume_dirs.unlink(name.as_str()),

@@ -30,7 +30,7 @@ impl Engine {
         name: Option<&VolumeName>,
     ) -> Result<Purged, Error> {
         let _pass = self.backlog.hold();
-        let view = self.store.view();
+        let view = self.store.records();
         let id = match (id, self.deleted_id(name)) {
             (Some(id), _) | (None, Ok(id)) => id,
             (None, Err(cause)) => return Err(self.not_deleted(name).unwrap_or(cause)),
@@ -59,7 +59,7 @@ impl Engine {
     /// The refusal for a volume that is there.
     fn not_deleted(&self, name: Option<&VolumeName>) -> Option<Error> {
         let name = name?.clone();
-        let is_there = self.store.view().volumes().find(&name).is_some();
+        let is_there = self.store.records().volumes().find(&name).is_some();
         is_there.then_some(Error::NotDeleted { name })
     }
 }

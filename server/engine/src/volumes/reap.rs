@@ -11,7 +11,7 @@ use crate::{Engine, Reaped};
 impl Engine {
     /// Deletes volumes that may be deleted; notes when the next one may.
     pub(crate) fn reap_volumes(&self, reaped: &mut Reaped) {
-        let view = self.store.view();
+        let view = self.store.records();
         let mut may_go = |volume: &Volume| {
             let (what, look) = (Discarded::Volume(volume.id), self.trash_look(false));
             let Some(retired) = volume.retired else {
@@ -24,7 +24,7 @@ impl Engine {
         for volume in view.volumes().retired() {
             let _turn = self.volume_locks.hold(volume.id);
             // The deletion may be under way, and its folder not moved yet.
-            let newest = self.store.view();
+            let newest = self.store.records();
             let newest = newest.volumes().get_retired(volume.id);
             if !newest.is_some_and(|newest| newest.retired == volume.retired && may_go(newest)) {
                 continue;

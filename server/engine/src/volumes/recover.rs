@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use layerd_mounts::volume_dirs::FoundVolumes;
 use layerd_mounts::{Error as MountError, Found, VolumeDirs};
-use layerd_store::{View, Volume, VolumeId};
+use layerd_store::{Records, Volume, VolumeId};
 use tracing::{error, warn};
 
 use super::slot;
@@ -22,7 +22,7 @@ use crate::{Engine, Error};
 /// [`Error::Driver`] if the disk cannot be read.
 pub(crate) fn survey_volumes(
     root: &Path,
-    view: &View,
+    view: &Records,
     is_issued: &dyn Fn(u64) -> bool,
 ) -> Result<BTreeSet<Problem>, Error> {
     let found = VolumeDirs::survey(root).map_err(Error::driver("list the volumes"))?;
@@ -47,7 +47,7 @@ impl Engine {
                 "delete what an interrupted call staged",
             );
         }
-        let view = self.store.view();
+        let view = self.store.records();
         for problem in self.compare_volumes(found)? {
             match problem.remedy() {
                 // All at once, below.
@@ -95,7 +95,7 @@ impl Engine {
             root: &self.root,
             found,
             mount_points: &mount_points.map_err(Error::driver("list the mount points"))?,
-            view: &self.store.view(),
+            view: &self.store.records(),
             is_issued: &|id| self.store.is_issued(id),
             is_in_making: &|id| self.store.is_issued_now(id),
         }))
@@ -104,7 +104,7 @@ impl Engine {
     /// Does what is safe, if the records still ask for it. No volume is taken back meanwhile.
     pub(crate) fn make_volume_good(&self, problem: &VolumeProblem) -> Result<(), MountError> {
         let _pass = self.backlog.hold();
-        let (view, dirs) = (self.store.view(), &self.volume_dirs);
+        let (view, dirs) = (self.store.records(), &self.volume_dirs);
         let is_live = |id: &VolumeId| view.volumes().get(*id).is_some();
         match problem {
             VolumeProblem::Abandoned { id } => dirs.discard(slot(*id)),

@@ -54,7 +54,7 @@ impl World {
 
     /// Records, folders and links agree.
     fn assert_whole(&self, case: &str) {
-        let (view, found) = (self.engine.store.view(), self.engine.volume_dirs.list());
+        let (view, found) = (self.engine.store.records(), self.engine.volume_dirs.list());
         let (volumes, found) = (view.volumes(), found.unwrap());
         let live: BTreeSet<_> = volumes.iter().map(|volume| slot(volume.id)).collect();
         let retired: BTreeSet<_> = volumes.retired().map(|volume| slot(volume.id)).collect();
@@ -149,7 +149,7 @@ fn prune(engine: &Engine) -> Result<(), Error> {
 }
 
 fn take_back(engine: &Engine) -> Result<(), Error> {
-    let view = engine.store.view();
+    let view = engine.store.records();
     match view.volumes().find(&name(THERE)) {
         Some(volume) => engine.drop_unused_volume(volume.id, false),
         None => Ok(()),

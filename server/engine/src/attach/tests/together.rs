@@ -50,7 +50,7 @@ fn fails_beside_another(attaches_first: bool) {
     }
     let engine = &host.engine;
     let is_there = |name: &str| {
-        let view = engine.store.view();
+        let view = engine.store.records();
         view.volumes().attachment(&key(name)).is_some()
     };
     // The failing call waits for its turn to look whether its first volume is to be filled.

@@ -9,7 +9,7 @@ const VOLUME: Discarded = Discarded::Volume(VolumeId(2));
 
 fn trash(options: TrashOptions) -> (tempfile::TempDir, Trash) {
     let dir = tempfile::tempdir().unwrap();
-    let trash = Trash::open(dir.path(), options, &View::default(), SteadyTime(0));
+    let trash = Trash::open(dir.path(), options, &Records::default(), SteadyTime(0));
     (dir, trash)
 }
 

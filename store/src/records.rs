@@ -14,7 +14,7 @@ use crate::volumes::Volumes;
 
 /// A consistent picture of what exists. Cloning it is cheap.
 #[derive(Debug, Clone, Default)]
-pub struct View {
+pub struct Records {
     live: OrdMap<LayerId, Arc<Record>>,
     keys: OrdMap<Key, LayerId>,
     children: OrdSet<(LayerId, LayerId)>,
@@ -23,23 +23,23 @@ pub struct View {
     sequence: u64,
 }
 
-impl View {
+impl Records {
     /// A picture of `items`, as commit number `sequence` left them.
     pub(crate) fn of(items: Vec<Item>, sequence: u64) -> Result<Self, Error> {
-        let mut view = Self {
+        let mut records = Self {
             sequence,
             ..Self::default()
         };
         for item in items {
-            if let Some(what) = view.clash(&item) {
+            if let Some(what) = records.clash(&item) {
                 return Err(Error::Damaged {
                     path: "the records".into(),
                     what,
                 });
             }
-            view.put_item(item);
+            records.put_item(item);
         }
-        Ok(view)
+        Ok(records)
     }
 
     /// What two records claim at once.
