@@ -168,7 +168,8 @@ impl Batches {
     /// the next one may need something else than the last.
     fn is_one_journal(&self) -> bool {
         let database = self.database.as_ref();
-        database.is_some_and(|database| Some(database.device()) == self.options.journal)
+        database
+            .is_some_and(|database| Some(database.device()) == self.options.shared_journal_device)
     }
 
     /// Writes as many requests as one batch takes.

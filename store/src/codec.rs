@@ -20,7 +20,7 @@ use prost::Message;
 mod body;
 
 use crate::model::{
-    Key, Kind, LABEL_MAX, Labels, LayerId, Record, Retired, SteadyTime, Timestamp, Usage,
+    Key, Kind, LABEL_MAX, Labels, LayerId, Record, Removal, SteadyTime, Timestamp, Usage,
 };
 use crate::state::Item;
 
@@ -29,7 +29,7 @@ use crate::state::Item;
 pub(crate) const VALUE_MAX: usize = LABEL_MAX + 64;
 
 /// Characters kept of the reason why a layer is not trusted.
-const DAMAGE_CHARS: usize = 500;
+const QUARANTINE_CHARS: usize = 500;
 const FORMAT: u8 = 1;
 const HEADER: usize = 5;
 /// Bytes in one part of a body.
@@ -97,13 +97,13 @@ struct SnapRow {
     #[prost(uint64, optional, tag = "6")]
     inodes: Option<u64>,
     #[prost(sint64, optional, tag = "7")]
-    retired: Option<i64>,
+    removed: Option<i64>,
     #[prost(string, optional, tag = "8")]
-    damage: Option<String>,
+    quarantine: Option<String>,
     #[prost(bool, tag = "9")]
-    floats: bool,
+    has_deferred_parent: bool,
     #[prost(uint64, optional, tag = "10")]
-    retired_steady: Option<u64>,
+    removed_steady: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -261,9 +261,9 @@ impl Assembly {
                 .zip(row.inodes)
                 .map(|(bytes, inodes)| Usage { bytes, inodes }),
             origin: self.origins.remove(&id).map(key).transpose()?,
-            retired: retired(row.retired, row.retired_steady),
-            damage: row.damage.clone(),
-            floats: row.floats,
+            removed: removed(row.removed, row.removed_steady),
+            quarantine: row.quarantine.clone(),
+            has_deferred_parent: row.has_deferred_parent,
         })
     }
 }
@@ -288,26 +288,26 @@ fn snap_row(record: &Record) -> SnapRow {
         updated: record.updated.0,
         bytes: record.usage.map(|usage| usage.bytes),
         inodes: record.usage.map(|usage| usage.inodes),
-        retired: record.retired.map(|retired| retired.time.0),
-        retired_steady: steady(record.retired),
-        damage: record
-            .damage
+        removed: record.removed.map(|removed| removed.time.0),
+        removed_steady: steady(record.removed),
+        quarantine: record
+            .quarantine
             .as_ref()
-            .map(|why| why.chars().take(DAMAGE_CHARS).collect()),
-        floats: record.floats,
+            .map(|why| why.chars().take(QUARANTINE_CHARS).collect()),
+        has_deferred_parent: record.has_deferred_parent,
     }
 }
 
 /// Records of earlier versions have no steady time.
-fn retired(time: Option<i64>, steady: Option<u64>) -> Option<Retired> {
-    time.map(|time| Retired {
+fn removed(time: Option<i64>, steady: Option<u64>) -> Option<Removal> {
+    time.map(|time| Removal {
         time: Timestamp(time),
         steady: steady.map(SteadyTime),
     })
 }
 
-fn steady(retired: Option<Retired>) -> Option<u64> {
-    retired?.steady.map(|steady| steady.0)
+fn steady(removed: Option<Removal>) -> Option<u64> {
+    removed?.steady.map(|steady| steady.0)
 }
 
 fn kind(number: u32) -> Option<Kind> {

@@ -38,7 +38,7 @@ pub use error::{Error, Refusal};
 pub use export::{Export, newest_export};
 pub use model::{
     BadInput, Key, Kind, LABEL_MAX, LABELS_TOTAL_MAX, LabelChange, Labels, LayerId, NAME_MAX,
-    Record, Retired, SteadyTime, Timestamp, Usage,
+    Record, Removal, SteadyTime, Timestamp, Usage,
 };
 pub use records::Records;
 pub use space::{Room, has_reserve};

@@ -151,7 +151,7 @@ impl SteadyTime {
 
 /// When something was moved to the trash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retired {
+pub struct Removal {
     /// For people.
     pub time: Timestamp,
     /// For its age. None in records of earlier versions, until they are stamped.
@@ -314,12 +314,12 @@ pub struct Record {
     /// The key it had before it was committed, to recognise a repeated Commit.
     pub origin: Option<Key>,
     /// When it was removed; its key is free then, and its directory is deleted some time later.
-    pub retired: Option<Retired>,
+    pub removed: Option<Removal>,
     /// Why its content cannot be trusted.
-    pub damage: Option<String>,
+    pub quarantine: Option<String>,
     /// Whether it was made without a parent and may get one when it is committed. Until then it
     /// is mounted over an empty directory, so that deletions can be noted in it.
-    pub floats: bool,
+    pub has_deferred_parent: bool,
 }
 
 #[cfg(test)]

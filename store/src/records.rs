@@ -8,7 +8,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::error::Error;
-use crate::model::{Key, Kind, LayerId, Record, Retired, SteadyTime};
+use crate::model::{Key, Kind, LayerId, Record, Removal, SteadyTime};
 use crate::state::Item;
 use crate::volumes::Volumes;
 
@@ -18,7 +18,7 @@ pub struct Records {
     live: OrdMap<LayerId, Arc<Record>>,
     keys: OrdMap<Key, LayerId>,
     children: OrdSet<(LayerId, LayerId)>,
-    retired: OrdMap<LayerId, Arc<Record>>,
+    removed: OrdMap<LayerId, Arc<Record>>,
     volumes: Volumes,
     sequence: u64,
 }
@@ -46,11 +46,11 @@ impl Records {
     fn clash(&self, item: &Item) -> Option<String> {
         match item {
             Item::Snapshot(record) => {
-                let taken = record.retired.is_none() && self.find(&record.key).is_some();
+                let taken = record.removed.is_none() && self.find(&record.key).is_some();
                 taken.then(|| format!("two snapshots have the key {:?}", record.key.as_str()))
             }
             Item::Volume(volume) => {
-                let taken = volume.retired.is_none() && self.volumes.find(&volume.name).is_some();
+                let taken = volume.removed.is_none() && self.volumes.find(&volume.name).is_some();
                 taken.then(|| format!("two volumes have the name {}", volume.name))
             }
             Item::Attachment(attachment) => {
@@ -72,7 +72,7 @@ impl Records {
 
     /// All records of all kinds.
     pub(crate) fn items(&self) -> impl Iterator<Item = Item> {
-        let snapshots = self.live.values().chain(self.retired.values());
+        let snapshots = self.live.values().chain(self.removed.values());
         snapshots
             .cloned()
             .map(Item::Snapshot)
@@ -111,8 +111,8 @@ impl Records {
 
     /// The removed snapshot with this id whose directory may still be there.
     #[must_use]
-    pub fn get_retired(&self, id: LayerId) -> Option<&Arc<Record>> {
-        self.retired.get(&id)
+    pub fn get_removed(&self, id: LayerId) -> Option<&Arc<Record>> {
+        self.removed.get(&id)
     }
 
     /// All snapshots in the order of their creation.
@@ -127,30 +127,30 @@ impl Records {
     }
 
     /// Removed snapshots whose directories may still be there.
-    pub fn retired(&self) -> impl Iterator<Item = &Arc<Record>> {
-        self.retired.values()
+    pub fn removed(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.removed.values()
     }
 
     /// When everything in the trash was moved there.
-    fn all_retired(&self) -> impl Iterator<Item = Retired> {
-        let layers = self.retired.values().filter_map(|record| record.retired);
-        layers.chain(self.volumes.retired().filter_map(|volume| volume.retired))
+    fn all_removals(&self) -> impl Iterator<Item = Removal> {
+        let layers = self.removed.values().filter_map(|record| record.removed);
+        layers.chain(self.volumes.removed().filter_map(|volume| volume.removed))
     }
 
     /// Whether nothing is in the trash.
     #[must_use]
     pub fn is_trash_empty(&self) -> bool {
-        self.all_retired().next().is_none()
+        self.all_removals().next().is_none()
     }
 
     /// Whether something was moved to the trash by a version that had no steady clock.
     pub(crate) fn has_unstamped(&self) -> bool {
-        self.all_retired().any(|retired| retired.steady.is_none())
+        self.all_removals().any(|removed| removed.steady.is_none())
     }
 
     /// The latest stamp of the steady clock in a record.
     pub(crate) fn newest_stamp(&self) -> SteadyTime {
-        let stamps = self.all_retired().filter_map(|retired| retired.steady);
+        let stamps = self.all_removals().filter_map(|removed| removed.steady);
         stamps.max().unwrap_or(SteadyTime(0))
     }
 
@@ -201,14 +201,14 @@ impl Records {
     }
 
     pub(crate) fn stored(&self, id: LayerId) -> Option<&Arc<Record>> {
-        self.live.get(&id).or_else(|| self.retired.get(&id))
+        self.live.get(&id).or_else(|| self.removed.get(&id))
     }
 
     /// Puts a record in, in place of the one with the same id.
     fn put(&mut self, record: Arc<Record>) {
-        self.forget(record.id);
-        if record.retired.is_some() {
-            self.retired.insert(record.id, record);
+        self.drop_record(record.id);
+        if record.removed.is_some() {
+            self.removed.insert(record.id, record);
             return;
         }
         self.keys.insert(record.key.clone(), record.id);
@@ -219,8 +219,8 @@ impl Records {
     }
 
     /// Takes a record out, whatever state it is in.
-    pub(crate) fn forget(&mut self, id: LayerId) {
-        self.retired.remove(&id);
+    pub(crate) fn drop_record(&mut self, id: LayerId) {
+        self.removed.remove(&id);
         let Some(old) = self.live.remove(&id) else {
             return;
         };

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::error::Refusal;
 use crate::model::{
-    BadInput, Key, Kind, LabelChange, Labels, LayerId, Record, Retired, SteadyTime, Timestamp,
+    BadInput, Key, Kind, LabelChange, Labels, LayerId, Record, Removal, SteadyTime, Timestamp,
     Usage,
 };
 use crate::records::Records;
@@ -31,9 +31,9 @@ pub(crate) enum Item {
 #[derive(Debug, Clone)]
 pub(crate) enum Edit {
     Put(Item),
-    Forget(LayerId),
-    ForgetVolume(VolumeId),
-    ForgetAttachment(AttachmentId),
+    Drop(LayerId),
+    DropVolume(VolumeId),
+    DropAttachment(AttachmentId),
 }
 
 impl Edit {
@@ -52,9 +52,9 @@ impl Edit {
             Self::Put(Item::Snapshot(record)) => snapshot(record.id),
             Self::Put(Item::Volume(record)) => volume(record.id),
             Self::Put(Item::Attachment(record)) => attachment(record.id),
-            Self::Forget(id) => snapshot(*id),
-            Self::ForgetVolume(id) => volume(*id),
-            Self::ForgetAttachment(id) => attachment(*id),
+            Self::Drop(id) => snapshot(*id),
+            Self::DropVolume(id) => volume(*id),
+            Self::DropAttachment(id) => attachment(*id),
         }
     }
 
@@ -62,16 +62,16 @@ impl Edit {
     pub(crate) fn after(&self) -> Option<&Item> {
         match self {
             Self::Put(item) => Some(item),
-            Self::Forget(_) | Self::ForgetVolume(_) | Self::ForgetAttachment(_) => None,
+            Self::Drop(_) | Self::DropVolume(_) | Self::DropAttachment(_) => None,
         }
     }
 
     pub(crate) fn apply(&self, records: &mut Records) {
         match self {
             Self::Put(item) => records.put_item(item.clone()),
-            Self::Forget(id) => records.forget(*id),
-            Self::ForgetVolume(id) => records.volumes_mut().forget(*id),
-            Self::ForgetAttachment(id) => records.volumes_mut().forget_attachment(*id),
+            Self::Drop(id) => records.drop_record(*id),
+            Self::DropVolume(id) => records.volumes_mut().drop_record(*id),
+            Self::DropAttachment(id) => records.volumes_mut().drop_attachment(*id),
         }
     }
 }
@@ -139,7 +139,7 @@ pub(crate) fn create(
     records: &Records,
     create: Create,
     (id, claimed): (LayerId, Option<LayerId>),
-    floats: bool,
+    has_deferred_parent: bool,
     now: Timestamp,
 ) -> Decision<Arc<Record>> {
     let parent = check_create(records, &create)?;
@@ -161,9 +161,9 @@ pub(crate) fn create(
         labels: create.labels,
         usage: None,
         origin: None,
-        retired: None,
-        damage: None,
-        floats,
+        removed: None,
+        quarantine: None,
+        has_deferred_parent,
     })
 }
 
@@ -225,9 +225,9 @@ pub(crate) fn commit(
         labels: commit.labels,
         usage: commit.usage,
         origin: Some(commit.key),
-        retired: None,
-        damage: active.damage.clone(),
-        floats: false,
+        removed: None,
+        quarantine: active.quarantine.clone(),
+        has_deferred_parent: false,
     })
 }
 
@@ -261,7 +261,7 @@ fn parent_at_commit(
     Ok(Some(committed(records, asked, true)?.id))
 }
 
-pub(crate) fn remove(records: &Records, key: &Key, now: Retired) -> Decision<Arc<Record>> {
+pub(crate) fn remove(records: &Records, key: &Key, now: Removal) -> Decision<Arc<Record>> {
     let record = existing(records, key)?;
     if let Some(child) = records.children(record.id).next() {
         return Err(Refusal::HasChildren {
@@ -277,7 +277,7 @@ pub(crate) fn remove(records: &Records, key: &Key, now: Retired) -> Decision<Arc
         });
     }
     put(Record {
-        retired: Some(now),
+        removed: Some(now),
         ..Record::clone(record)
     })
 }
@@ -313,7 +313,7 @@ pub(crate) fn measured(records: &Records, id: LayerId, usage: Usage) -> Decision
 
 /// Takes a retired record back.
 pub(crate) fn restore(records: &Records, id: LayerId, now: Timestamp) -> Decision<Arc<Record>> {
-    let Some(record) = records.get_retired(id) else {
+    let Some(record) = records.get_removed(id) else {
         return Err(BadInput::new("id", format!("no removed snapshot has the id {id}")).into());
     };
     if records.find(&record.key).is_some() {
@@ -330,7 +330,7 @@ pub(crate) fn restore(records: &Records, id: LayerId, now: Timestamp) -> Decisio
         });
     }
     put(Record {
-        retired: None,
+        removed: None,
         updated: now.max(record.created),
         ..Record::clone(record)
     })
@@ -338,10 +338,10 @@ pub(crate) fn restore(records: &Records, id: LayerId, now: Timestamp) -> Decisio
 
 /// Notes that a layer's content cannot be trusted, also of a removed one, which can be taken back.
 /// A layer that is gone is passed over.
-pub(crate) fn damaged(records: &Records, id: LayerId, why: String) -> Decision<()> {
+pub(crate) fn quarantined(records: &Records, id: LayerId, why: String) -> Decision<()> {
     let edit = records.stored(id).map(|record| {
         Edit::Put(Item::Snapshot(Arc::new(Record {
-            damage: Some(why),
+            quarantine: Some(why),
             ..Record::clone(record)
         })))
     });
@@ -350,23 +350,23 @@ pub(crate) fn damaged(records: &Records, id: LayerId, why: String) -> Decision<(
 
 /// Begins the age of what an earlier version moved to the trash.
 pub(crate) fn stamp(records: &Records, now: SteadyTime) -> Decision<()> {
-    let stamped = |retired: Option<Retired>| {
-        let retired = retired.filter(|retired| retired.steady.is_none())?;
+    let stamped = |removed: Option<Removal>| {
+        let removed = removed.filter(|removed| removed.steady.is_none())?;
         let steady = Some(now);
-        Some(Some(Retired { steady, ..retired }))
+        Some(Some(Removal { steady, ..removed }))
     };
-    let layers = records.retired().filter_map(|record| {
-        let retired = stamped(record.retired)?;
+    let layers = records.removed().filter_map(|record| {
+        let removed = stamped(record.removed)?;
         let record = Record {
-            retired,
+            removed,
             ..Record::clone(record)
         };
         Some(Item::Snapshot(record.into()))
     });
-    let volumes = records.volumes().retired().filter_map(|volume| {
-        let retired = stamped(volume.retired)?;
+    let volumes = records.volumes().removed().filter_map(|volume| {
+        let removed = stamped(volume.removed)?;
         let volume = Volume {
-            retired,
+            removed,
             ..Volume::clone(volume)
         };
         Some(Item::Volume(volume.into()))
@@ -375,9 +375,9 @@ pub(crate) fn stamp(records: &Records, now: SteadyTime) -> Decision<()> {
 }
 
 /// Drops retired records whose directories are gone; live ones are left alone.
-pub(crate) fn forget(records: &Records, ids: &[LayerId]) -> Decision<()> {
-    let gone = ids.iter().filter(|id| records.get_retired(**id).is_some());
-    Ok((gone.map(|id| Edit::Forget(*id)).collect(), ()))
+pub(crate) fn drop_records(records: &Records, ids: &[LayerId]) -> Decision<()> {
+    let gone = ids.iter().filter(|id| records.get_removed(**id).is_some());
+    Ok((gone.map(|id| Edit::Drop(*id)).collect(), ()))
 }
 
 fn put(record: Record) -> Decision<Arc<Record>> {

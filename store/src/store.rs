@@ -41,7 +41,7 @@ pub struct Options {
     /// A file system, by its device number as in stat(2), of which any later change, once it is
     /// durable, makes durable what the barrier would. If the records are kept on it, the wait for
     /// them does, and the barrier is not called. None if there is no such file system.
-    pub journal: Option<u64>,
+    pub shared_journal_device: Option<u64>,
     /// Ids that something on disk bears, in any order. Ids are handed out above all of them, also
     /// where the records are older than what is on disk, as after a backup was put back.
     pub taken: Vec<u64>,
@@ -287,7 +287,7 @@ impl Store {
             create,
             id,
             parent,
-            floats: false,
+            has_deferred_parent: false,
         })
     }
 
@@ -299,7 +299,7 @@ impl Store {
     /// name by now; [`Error::Barrier`],
     /// [`Error::Write`]: the snapshot does not exist.
     pub fn record(&self, claim: Claim, files: bool) -> Result<Arc<Record>, Error> {
-        let (create, floats) = (claim.create.clone(), claim.floats);
+        let (create, has_deferred_parent) = (claim.create.clone(), claim.has_deferred_parent);
         let ids = (claim.id, claim.parent().map(|parent| parent.id));
         let now = Timestamp::now();
         let class = if files {
@@ -308,7 +308,7 @@ impl Store {
             Class::New
         };
         self.writer.write(class, move |records| {
-            state::create(records, create, ids, floats, now)
+            state::create(records, create, ids, has_deferred_parent, now)
         })
     }
 
@@ -352,7 +352,7 @@ impl Store {
     pub fn remove(&self, key: &Key) -> Result<Arc<Record>, Error> {
         let (key, shared) = (key.clone(), self.shared.clone());
         self.writer.write(Class::Records, move |records| {
-            state::remove(records, &key, shared.retired_now())
+            state::remove(records, &key, shared.removal_now())
         })
     }
 
@@ -393,9 +393,9 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Write`].
-    pub fn set_damage(&self, id: LayerId, why: String) -> Result<(), Error> {
+    pub fn set_quarantine(&self, id: LayerId, why: String) -> Result<(), Error> {
         self.writer.write(Class::Records, move |records| {
-            state::damaged(records, id, why)
+            state::quarantined(records, id, why)
         })
     }
 
@@ -404,9 +404,10 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Barrier`], [`Error::Write`].
-    pub fn forget(&self, ids: Vec<LayerId>) -> Result<(), Error> {
-        self.writer
-            .write(Class::Files, move |records| state::forget(records, &ids))
+    pub fn drop_records(&self, ids: Vec<LayerId>) -> Result<(), Error> {
+        self.writer.write(Class::Files, move |records| {
+            state::drop_records(records, &ids)
+        })
     }
 
     /// Waits for a write of nothing, which does not end while the disk hangs.
@@ -488,7 +489,7 @@ pub struct Claim {
     create: Create,
     id: LayerId,
     parent: Option<Arc<Record>>,
-    floats: bool,
+    has_deferred_parent: bool,
 }
 
 impl Claim {
@@ -506,8 +507,8 @@ impl Claim {
 
     /// Has the record say that the snapshot may get its parent when it is committed.
     #[must_use]
-    pub fn floating(mut self) -> Self {
-        self.floats = true;
+    pub fn with_deferred_parent(mut self) -> Self {
+        self.has_deferred_parent = true;
         self
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::model::{BadInput, Key, Labels, LayerId, Retired, Timestamp, Usage};
+use crate::model::{BadInput, Key, Labels, LayerId, Removal, Timestamp, Usage};
 
 /// Longest name of a volume, in bytes: NAME_MAX, as a folder of links carries the names.
 pub const VOLUME_NAME_MAX: usize = 255;
@@ -111,7 +111,7 @@ pub struct Volume {
     /// Last measured figure, and when it was taken.
     pub usage: Option<(Usage, Timestamp)>,
     /// When it was deleted; its name is free then and its directory is in the trash.
-    pub retired: Option<Retired>,
+    pub removed: Option<Removal>,
 }
 
 /// Who attached something.

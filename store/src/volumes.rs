@@ -14,7 +14,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::error::Refusal;
-use crate::model::{Key, LabelChange, LayerId, Retired, Timestamp, Usage};
+use crate::model::{Key, LabelChange, LayerId, Removal, Timestamp, Usage};
 use crate::records::Records;
 use crate::state::{Decision, Edit, Item};
 use crate::volume::{
@@ -26,7 +26,7 @@ use crate::volume::{
 pub struct Volumes {
     live: OrdMap<VolumeId, Arc<Volume>>,
     names: OrdMap<VolumeName, VolumeId>,
-    retired: OrdMap<VolumeId, Arc<Volume>>,
+    removed: OrdMap<VolumeId, Arc<Volume>>,
     attachments: OrdMap<AttachmentId, Arc<Attachment>>,
     keys: OrdMap<Key, AttachmentId>,
     holders: OrdSet<(VolumeId, AttachmentId)>,
@@ -52,14 +52,14 @@ impl Volumes {
     }
 
     /// Deleted volumes whose directories may still be there.
-    pub fn retired(&self) -> impl Iterator<Item = &Arc<Volume>> {
-        self.retired.values()
+    pub fn removed(&self) -> impl Iterator<Item = &Arc<Volume>> {
+        self.removed.values()
     }
 
     /// The deleted volume with this id whose directory may still be there.
     #[must_use]
-    pub fn get_retired(&self, id: VolumeId) -> Option<&Arc<Volume>> {
-        self.retired.get(&id)
+    pub fn get_removed(&self, id: VolumeId) -> Option<&Arc<Volume>> {
+        self.removed.get(&id)
     }
 
     /// The attachment with this key.
@@ -90,7 +90,7 @@ impl Volumes {
     }
 
     pub(crate) fn stored(&self, id: VolumeId) -> Option<&Arc<Volume>> {
-        self.live.get(&id).or_else(|| self.retired.get(&id))
+        self.live.get(&id).or_else(|| self.removed.get(&id))
     }
 
     pub(crate) fn stored_attachment(&self, id: AttachmentId) -> Option<&Arc<Attachment>> {
@@ -98,7 +98,7 @@ impl Volumes {
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = Item> {
-        let volumes = self.live.values().chain(self.retired.values());
+        let volumes = self.live.values().chain(self.removed.values());
         let attachments = self.attachments.values();
         volumes
             .cloned()
@@ -107,24 +107,24 @@ impl Volumes {
     }
 
     pub(crate) fn put(&mut self, volume: Arc<Volume>) {
-        self.forget(volume.id);
-        if volume.retired.is_some() {
-            self.retired.insert(volume.id, volume);
+        self.drop_record(volume.id);
+        if volume.removed.is_some() {
+            self.removed.insert(volume.id, volume);
             return;
         }
         self.names.insert(volume.name.clone(), volume.id);
         self.live.insert(volume.id, volume);
     }
 
-    pub(crate) fn forget(&mut self, id: VolumeId) {
-        self.retired.remove(&id);
+    pub(crate) fn drop_record(&mut self, id: VolumeId) {
+        self.removed.remove(&id);
         if let Some(old) = self.live.remove(&id) {
             self.names.remove(&old.name);
         }
     }
 
     pub(crate) fn put_attachment(&mut self, attachment: Arc<Attachment>) {
-        self.forget_attachment(attachment.id);
+        self.drop_attachment(attachment.id);
         self.keys.insert(attachment.key.clone(), attachment.id);
         if let Some(volume) = attachment.volume {
             self.holders.insert((volume, attachment.id));
@@ -135,7 +135,7 @@ impl Volumes {
         self.attachments.insert(attachment.id, attachment);
     }
 
-    pub(crate) fn forget_attachment(&mut self, id: AttachmentId) {
+    pub(crate) fn drop_attachment(&mut self, id: AttachmentId) {
         let Some(old) = self.attachments.remove(&id) else {
             return;
         };
@@ -192,7 +192,11 @@ pub(crate) fn rename(
     })
 }
 
-pub(crate) fn retire(records: &Records, name: &VolumeName, now: Retired) -> Decision<Arc<Volume>> {
+pub(crate) fn mark_removed(
+    records: &Records,
+    name: &VolumeName,
+    now: Removal,
+) -> Decision<Arc<Volume>> {
     let volume = existing(records, name)?;
     let holders: Vec<_> = records.volumes().holders(volume.id).collect();
     if let Some(first) = holders.first() {
@@ -204,7 +208,7 @@ pub(crate) fn retire(records: &Records, name: &VolumeName, now: Retired) -> Deci
         });
     }
     put(Volume {
-        retired: Some(now),
+        removed: Some(now),
         ..Volume::clone(volume)
     })
 }
@@ -214,7 +218,7 @@ pub(crate) fn restore(
     id: VolumeId,
     name: Option<VolumeName>,
 ) -> Decision<Arc<Volume>> {
-    let Some(volume) = records.volumes().retired.get(&id) else {
+    let Some(volume) = records.volumes().removed.get(&id) else {
         return Err(Refusal::NotInTrash { id });
     };
     let name = name.unwrap_or_else(|| volume.name.clone());
@@ -223,7 +227,7 @@ pub(crate) fn restore(
     }
     put(Volume {
         name,
-        retired: None,
+        removed: None,
         ..Volume::clone(volume)
     })
 }
@@ -255,11 +259,11 @@ pub(crate) fn filled(records: &Records, id: VolumeId, from: String) -> Decision<
     Ok((edit.into_iter().collect(), ()))
 }
 
-pub(crate) fn forget(records: &Records, ids: &[VolumeId]) -> Decision<()> {
+pub(crate) fn drop_records(records: &Records, ids: &[VolumeId]) -> Decision<()> {
     let gone = ids
         .iter()
-        .filter(|id| records.volumes().retired.contains_key(*id));
-    Ok((gone.map(|id| Edit::ForgetVolume(*id)).collect(), ()))
+        .filter(|id| records.volumes().removed.contains_key(*id));
+    Ok((gone.map(|id| Edit::DropVolume(*id)).collect(), ()))
 }
 
 /// Records the intent to attach. The volume and layer it holds are there, and stay.
@@ -313,7 +317,7 @@ pub(crate) fn detached(records: &Records, id: AttachmentId) -> Decision<()> {
     let there = records.volumes().stored_attachment(id);
     Ok((
         there
-            .map(|_| Edit::ForgetAttachment(id))
+            .map(|_| Edit::DropAttachment(id))
             .into_iter()
             .collect(),
         (),

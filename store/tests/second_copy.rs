@@ -103,12 +103,12 @@ fn the_newest_whole_export_is_taken() {
     let found = exports(root.path());
     assert_eq!(found.len(), 2, "{found:?}");
     assert_eq!(Export::newest(root.path()).unwrap().unwrap().path, found[1]);
-    for damage in [0, 20, 1000] {
+    for quarantine in [0, 20, 1000] {
         let good = fs::read(&found[1]).unwrap();
         let mut bad = good.clone();
-        bad[damage] ^= 1;
+        bad[quarantine] ^= 1;
         fs::write(&found[1], &bad).unwrap();
-        assert!(Export::read(&found[1]).is_err(), "byte {damage}");
+        assert!(Export::read(&found[1]).is_err(), "byte {quarantine}");
         assert_eq!(Export::newest(root.path()).unwrap().unwrap().path, found[0]);
         fs::write(&found[1], &good[..good.len() - 1]).unwrap();
         assert!(Export::read(&found[1]).is_err(), "cut");

@@ -79,9 +79,9 @@ fn a_snapshot_lives_through_all_states_and_restarts() {
         records.find(&key("top")).unwrap().labels.get("l"),
         Some("v")
     );
-    let retired = records.retired().map(|record| record.id).collect();
-    store.forget(retired).unwrap();
-    assert_eq!(store.records().retired().count(), 0);
+    let removed = records.removed().map(|record| record.id).collect();
+    store.drop_records(removed).unwrap();
+    assert_eq!(store.records().removed().count(), 0);
 }
 
 #[test]
@@ -292,7 +292,7 @@ fn the_barrier_is_passed_unless_the_records_are_in_the_same_journal() {
             root.path(),
             Options {
                 barrier,
-                journal,
+                shared_journal_device: journal,
                 taken: Vec::new(),
             },
         )
@@ -317,7 +317,7 @@ fn a_barrier_that_fails_keeps_records_from_being_written() {
         root.path(),
         Options {
             barrier,
-            journal: None,
+            shared_journal_device: None,
             taken: Vec::new(),
         },
     )

@@ -257,7 +257,7 @@ fn misplaced(facts: &Facts<'_>, id: LayerId, places: &BTreeSet<Place>) -> Option
         let in_trash = places.contains(&Place::Trash);
         return in_trash.then_some(Problem::InTrash { id, key });
     }
-    if facts.view.get_retired(id).is_some() || facts.claimed.contains(&id) {
+    if facts.view.get_removed(id).is_some() || facts.claimed.contains(&id) {
         return None;
     }
     let place = *places.first()?;
@@ -279,7 +279,7 @@ pub(crate) fn has_own(record: &Record) -> bool {
 fn unfit(view: &Records, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem> {
     let (id, key) = (record.id, record.key.clone());
     let mut found = Vec::new();
-    if let Some(why) = record.damage.clone() {
+    if let Some(why) = record.quarantine.clone() {
         let key = key.clone();
         found.push(Problem::Untrusted { id, key, why });
     }
@@ -294,7 +294,8 @@ fn unfit(view: &Records, record: &Record, places: &BTreeSet<Place>) -> Vec<Probl
         found.push(Problem::NoDirectory { id, key });
         return found;
     }
-    let needs_work = record.kind == Kind::Active && (record.parent.is_some() || record.floats);
+    let needs_work =
+        record.kind == Kind::Active && (record.parent.is_some() || record.has_deferred_parent);
     match (needs_work, places.contains(&Place::Work)) {
         (true, false) => found.push(Problem::NoWorkDirectory { id, key }),
         (false, true) => found.push(Problem::SpareWorkDirectory { id, key }),

@@ -40,7 +40,7 @@ impl Engine {
             has_reserve: has_reserve(&meta),
             newest: view
                 .iter()
-                .chain(view.retired())
+                .chain(view.removed())
                 .map(|record| latest(record))
                 .max(),
         }
@@ -48,6 +48,6 @@ impl Engine {
 }
 
 fn latest(record: &Record) -> Timestamp {
-    let retired = record.retired.map(|retired| retired.time);
-    record.updated.max(retired.unwrap_or(record.updated))
+    let removed = record.removed.map(|removed| removed.time);
+    record.updated.max(removed.unwrap_or(record.updated))
 }

@@ -178,7 +178,7 @@ impl Engine {
         let journal = driver.journal();
         let options_of_store = layerd_store::Options {
             barrier: Box::new(barrier),
-            journal: journal.filter(|_| journal == volume_dirs.journal()),
+            shared_journal_device: journal.filter(|_| journal == volume_dirs.journal()),
             taken: taken.map_err(Error::driver("look for ids on the disk"))?,
         };
         let store = Store::open(&meta_folder(root), options_of_store)?;

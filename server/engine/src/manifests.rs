@@ -204,7 +204,7 @@ impl Engine {
         };
         let view = self.store.records();
         let counts = |id: LayerId| {
-            let record = view.get(id).or_else(|| view.get_retired(id));
+            let record = view.get(id).or_else(|| view.get_removed(id));
             record.is_some_and(|record| record.kind == Kind::Committed)
         };
         let is_due =

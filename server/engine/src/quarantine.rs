@@ -53,7 +53,7 @@ impl Quarantine {
     fn why(&self, record: &Record) -> Option<String> {
         let barred = self.barred.read().unwrap_or_else(PoisonError::into_inner);
         let barred = barred.get(&record.id);
-        barred.or(record.damage.as_ref()).cloned()
+        barred.or(record.quarantine.as_ref()).cloned()
     }
 
     /// Refuses a snapshot that is barred.
@@ -91,7 +91,7 @@ impl Engine {
     pub(crate) fn save_damage(&self) {
         let unsaved = self.quarantine.unsaved().clone();
         for (id, why) in unsaved {
-            match self.store.set_damage(id, why) {
+            match self.store.set_quarantine(id, why) {
                 Ok(()) => drop(self.quarantine.unsaved().remove(&id)),
                 Err(cause) => {
                     let cause = &cause as &dyn std::error::Error;

@@ -11,7 +11,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use layerd_mounts::Driver;
-use layerd_store::{LayerId, Retired};
+use layerd_store::{LayerId, Removal};
 use metrics::counter;
 use nix::sys::statvfs::statvfs;
 use tracing::{debug, warn};
@@ -193,13 +193,13 @@ impl Engine {
         self.drop_spare(&mut reaped);
         let due = self.due(is_urgent, &mut reaped);
         for portion in due.chunks(FORGET_AT_ONCE) {
-            let gone = portion.iter().filter(|(id, retired)| {
+            let gone = portion.iter().filter(|(id, removed)| {
                 let what = Discarded::Layer(*id);
                 self.trash
-                    .begin(what, *retired, &self.trash_look(is_urgent))
+                    .begin(what, *removed, &self.trash_look(is_urgent))
                     && self.reap_one(*id, &pace, &mut reaped)
             });
-            self.forget(gone.map(|(id, _)| *id).collect());
+            self.drop_records(gone.map(|(id, _)| *id).collect());
         }
         self.reap_volumes(&mut reaped);
         self.store.keep_ages();
@@ -242,18 +242,18 @@ impl Engine {
     }
 
     /// Removed layers that may be deleted, oldest first; notes when the next one may.
-    fn due(&self, space_wanted: bool, reaped: &mut Reaped) -> Vec<(LayerId, Retired)> {
+    fn due(&self, space_wanted: bool, reaped: &mut Reaped) -> Vec<(LayerId, Removal)> {
         let (look, view) = (self.trash_look(space_wanted), self.store.records());
-        let retired = view
-            .retired()
+        let removed = view
+            .removed()
             .filter(|record| self.backlog.is_due(record.id))
-            .filter_map(|record| Some((record.id, record.retired?)));
-        let is_due = |(id, retired): &(LayerId, Retired)| {
-            let left = self.trash.due_in(Discarded::Layer(*id), *retired, &look);
+            .filter_map(|record| Some((record.id, record.removed?)));
+        let is_due = |(id, removed): &(LayerId, Removal)| {
+            let left = self.trash.due_in(Discarded::Layer(*id), *removed, &look);
             reaped.is_now(left)
         };
-        let mut due: Vec<_> = retired.filter(is_due).collect();
-        due.sort_unstable_by_key(|(id, retired)| (retired.steady, *id));
+        let mut due: Vec<_> = removed.filter(is_due).collect();
+        due.sort_unstable_by_key(|(id, removed)| (removed.steady, *id));
         due
     }
 
@@ -281,7 +281,7 @@ impl Engine {
     pub fn is_reaped(&self) -> bool {
         held(&self.backlog.orphans).is_empty()
             && held(&self.backlog.spare).is_empty()
-            && self.store.records().retired().next().is_none()
+            && self.store.records().removed().next().is_none()
     }
 
     fn reap_one(&self, id: LayerId, pace: &Pace<'_>, reaped: &mut Reaped) -> bool {
@@ -320,11 +320,11 @@ impl Engine {
     }
 
     /// A record that stays for want of a write is dropped by a later pass.
-    fn forget(&self, ids: Vec<LayerId>) {
+    fn drop_records(&self, ids: Vec<LayerId>) {
         if ids.is_empty() {
             return;
         }
-        if let Err(cause) = self.store.forget(ids) {
+        if let Err(cause) = self.store.drop_records(ids) {
             warn!(
                 error = &cause as &dyn std::error::Error,
                 "drop the records of deleted layers"

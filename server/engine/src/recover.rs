@@ -152,12 +152,12 @@ pub fn restore_records(
     let taken = taken.map_err(Error::driver("look for ids on the disk"))?;
     let moved = move_unknown_layers(root, driver, &export, &found)?;
     keep_unknown_volumes(root, &export, &volumes)?;
-    let was_removed = export.records().any(|record| record.retired.is_some());
-    if was_removed || export.volumes().any(|volume| volume.retired.is_some()) {
+    let was_removed = export.records().any(|record| record.removed.is_some());
+    if was_removed || export.volumes().any(|volume| volume.removed.is_some()) {
         hold_older(&meta)?;
     }
     Store::restore(&meta, &export, &taken)?;
-    let live = export.records().filter(|record| record.retired.is_none());
+    let live = export.records().filter(|record| record.removed.is_none());
     Ok((live.count(), moved))
 }
 

@@ -14,7 +14,7 @@ use crate::call_phase::enter;
 use crate::events::Topic;
 use crate::list::{Entry, Listing};
 use crate::turns::Turn;
-use crate::unpack::floats;
+use crate::unpack::has_deferred_parent;
 use crate::{Durability, Engine, Error, slot};
 
 const UID_LABEL: &str = "containerd.io/snapshot/uidmapping";
@@ -33,7 +33,7 @@ pub struct Counts {
     /// Committed snapshots.
     pub committed: u64,
     /// Removed ones whose directories may still be there.
-    pub retired: u64,
+    pub removed: u64,
     /// Bytes of disk of those whose figure is known.
     pub bytes: u64,
     /// Those whose figure is not known.
@@ -60,14 +60,18 @@ impl Engine {
     pub fn create(&self, create: Create) -> Result<Mounted, Error> {
         self.save_damage();
         let (claim, spare) = self.claim_layer(&create)?;
-        let floats = self.will_float(&create);
-        let planned = self.plan_new(&create, &claim, floats);
+        let has_deferred_parent = self.defers_parent(&create);
+        let planned = self.plan_new(&create, &claim, has_deferred_parent);
         let (stack, mounts) = planned.inspect_err(|_| {
             if spare {
                 self.spares.give_back(claim.id());
             }
         })?;
-        let claim = if floats { claim.floating() } else { claim };
+        let claim = if has_deferred_parent {
+            claim.with_deferred_parent()
+        } else {
+            claim
+        };
         self.make_directories(&claim, &stack, spare)?;
         let (id, waits) = (claim.id(), stack.own.is_some() && !spare);
         let recorded = self.store.record(claim, waits);
@@ -86,7 +90,7 @@ impl Engine {
         &self,
         create: &Create,
         claim: &Claim,
-        floats: bool,
+        has_deferred_parent: bool,
     ) -> Result<(Stack, Mounted), Error> {
         let ids = self.mappings(&create.labels)?;
         let view = self.store.records();
@@ -94,7 +98,7 @@ impl Engine {
             self.quarantine.check_stack(&view, parent)?;
         }
         let mut stack = new_stack(&view, create, claim, ids);
-        if floats {
+        if has_deferred_parent {
             stack.parents.push(Slot::FLOOR);
         }
         let mounts = self.plan(&create.key, &stack)?;
@@ -257,7 +261,7 @@ impl Engine {
         debug!(key = key.as_str(), id = %record.id, "removed");
         self.events.tell(Topic::Snapshot, "removed", key.as_str());
         let left = self.store.records().len();
-        if let Some(reason) = removal.done(record.id, record.retired, left) {
+        if let Some(reason) = removal.done(record.id, record.removed, left) {
             self.events.tell(Topic::Trash, "braked", &reason);
         }
         Ok(())
@@ -330,7 +334,7 @@ impl Engine {
     pub fn counts(&self) -> Counts {
         let view = self.store.records();
         let mut counts = Counts {
-            retired: view.retired().count() as u64,
+            removed: view.removed().count() as u64,
             ..Counts::default()
         };
         for record in view.iter() {
@@ -450,7 +454,7 @@ fn new_stack(view: &Records, create: &Create, claim: &Claim, ids: Option<IdMaps>
 
 pub(crate) fn stack(view: &Records, record: &Record, ids: Option<IdMaps>) -> Stack {
     let below = view.ancestors(record).map(|layer| slot(layer.id));
-    let parents: Vec<_> = floats(record)
+    let parents: Vec<_> = has_deferred_parent(record)
         .then_some(Slot::FLOOR)
         .into_iter()
         .chain(below)

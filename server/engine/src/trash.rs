@@ -5,7 +5,7 @@
 
 mod guard;
 
-use layerd_store::{LayerId, Record, Retired};
+use layerd_store::{LayerId, Record, Removal};
 use tracing::info;
 
 pub use guard::TrashOptions;
@@ -29,12 +29,12 @@ impl Engine {
     #[must_use]
     pub fn trash(&self) -> Vec<Removed> {
         let view = self.store.records();
-        let removed = view.retired().map(|record| Removed {
+        let removed = view.removed().map(|record| Removed {
             parent: view.parent_name_of_any(record).to_owned(),
             record: record.clone(),
         });
         let mut removed: Vec<_> = removed.collect();
-        let age = |record: &Record| record.retired.and_then(|retired| retired.steady);
+        let age = |record: &Record| record.removed.and_then(|removed| removed.steady);
         removed.sort_by_key(|removed| (age(&removed.record), removed.record.id));
         removed
     }
@@ -53,7 +53,7 @@ impl Engine {
     /// was removed too, `Damaged` if its deletion has begun.
     pub fn restore(&self, id: LayerId) -> Result<(), Error> {
         let _pass = self.backlog.hold();
-        if let Some(record) = self.store.records().get_retired(id)
+        if let Some(record) = self.store.records().get_removed(id)
             && has_own(record)
             && !self.has_layer(id)?
         {
@@ -100,7 +100,7 @@ impl Engine {
             }
             waiting = rest;
         }
-        if self.store.records().retired().next().is_none() {
+        if self.store.records().removed().next().is_none() {
             self.release_brake();
         }
         done
@@ -110,11 +110,11 @@ impl Engine {
     pub fn empty_trash(&self) {
         let view = self.store.records();
         let layers = view
-            .retired()
-            .filter_map(|record| Some((Discarded::Layer(record.id), record.retired?)));
-        let volumes = view.volumes().retired();
+            .removed()
+            .filter_map(|record| Some((Discarded::Layer(record.id), record.removed?)));
+        let volumes = view.volumes().removed();
         let volumes =
-            volumes.filter_map(|volume| Some((Discarded::Volume(volume.id), volume.retired?)));
+            volumes.filter_map(|volume| Some((Discarded::Volume(volume.id), volume.removed?)));
         self.release(layers.chain(volumes).collect());
         self.events.tell(Topic::Trash, "emptied", "on demand");
     }
@@ -124,7 +124,7 @@ impl Engine {
         self.release(Vec::new());
     }
 
-    fn release(&self, emptied: Vec<(Discarded, Retired)>) {
+    fn release(&self, emptied: Vec<(Discarded, Removal)>) {
         if self.trash.release(emptied) {
             self.events.tell(Topic::Trash, "released", "the brake");
         }

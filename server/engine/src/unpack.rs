@@ -35,7 +35,7 @@ use crate::{Engine, Error, slot};
 pub(crate) use memory::Unpacks;
 use memory::{Claim, Found};
 pub use pack::{Changes, Pack};
-pub(crate) use rebase::floats;
+pub(crate) use rebase::has_deferred_parent;
 
 /// Settings of unpacking.
 #[derive(Debug, Clone, Copy)]

@@ -137,7 +137,7 @@ impl Engine {
         let view = self.store.records();
         let volumes = view.volumes();
         let all: Vec<_> = if filter.deleted {
-            volumes.retired().cloned().collect()
+            volumes.removed().cloned().collect()
         } else {
             volumes.iter().cloned().collect()
         };
@@ -151,7 +151,7 @@ impl Engine {
     /// Number of deleted volumes that are not gone for good. Reads memory only.
     #[must_use]
     pub fn volumes_in_trash(&self) -> usize {
-        self.store.records().volumes().retired().count()
+        self.store.records().volumes().removed().count()
     }
 
     /// Changes labels, in order. Durable on return.
@@ -196,7 +196,7 @@ impl Engine {
             held => held?,
         };
         let id = held.volume.id;
-        self.retire_volume(held)?;
+        self.mark_volume_removed(held)?;
         Ok(Some(id))
     }
 
@@ -210,7 +210,7 @@ impl Engine {
         if !filled && !self.volume_dirs.is_empty(slot(id)).map_err(look)? {
             return Ok(());
         }
-        match self.retire_volume(held) {
+        match self.mark_volume_removed(held) {
             Err(Error::Store(layerd_store::Error::Refused(Refusal::VolumeInUse { .. }))) => {
                 return Ok(());
             }
@@ -230,14 +230,14 @@ impl Engine {
             .delete(slot(id), &|| !self.backlog.is_stopping())
             .map_err(Error::driver("delete a volume"))?;
         self.trash.deleted(Discarded::Volume(id));
-        Ok(self.store.forget_volumes(vec![id])?)
+        Ok(self.store.drop_volume_records(vec![id])?)
     }
 
-    pub(crate) fn retire_volume(&self, held: Held<'_>) -> Result<(), Error> {
+    pub(crate) fn mark_volume_removed(&self, held: Held<'_>) -> Result<(), Error> {
         let volume = &held.volume;
         let name = &volume.name;
         self.pins.refuse(volume.id, name)?;
-        self.store.retire_volume(name, Some(volume.id))?;
+        self.store.mark_volume_removed(name, Some(volume.id))?;
         // The deletion is durable. If the rename fails, start-up does it.
         if let Err(cause) = self.volume_dirs.retire(slot(volume.id)) {
             warn!(error = &cause as &dyn std::error::Error, %name, "move a deleted volume to the trash");
@@ -262,8 +262,8 @@ impl Engine {
         let _pass = self.backlog.hold();
         let id = id.map_or_else(|| self.deleted_id(name), Ok)?;
         let _turn = self.volume_locks.hold(id);
-        let is_retired = self.store.records().volumes().get_retired(id).is_some();
-        let is_back = is_retired
+        let is_removed = self.store.records().volumes().get_removed(id).is_some();
+        let is_back = is_removed
             && self
                 .volume_dirs
                 .restore(slot(id))
@@ -373,7 +373,7 @@ impl Engine {
         };
         let mut found = view
             .volumes()
-            .retired()
+            .removed()
             .filter(|volume| volume.name == *name);
         match (found.next(), found.next()) {
             (None, _) => Err(no_volume(&view, name)),

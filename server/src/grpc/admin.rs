@@ -176,7 +176,7 @@ fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoRespons
         active: counts.active,
         views: counts.views,
         committed: counts.committed,
-        trash: counts.retired,
+        trash: counts.removed,
         bytes: counts.bytes,
         unmeasured: counts.unmeasured,
         disk_bytes: disk.map_or(0, |disk| bytes(disk.blocks(), disk.fragment_size())),
@@ -266,7 +266,7 @@ fn removed(removed: Removed) -> pb::Removed {
         id: record.id.0,
         key: record.key.as_str().to_owned(),
         kind: record.kind.as_str().to_owned(),
-        removed_at: record.retired.map_or(0, |retired| retired.time.0),
+        removed_at: record.removed.map_or(0, |removed| removed.time.0),
         bytes: record.usage.map(|usage| usage.bytes),
         parent: removed.parent,
     }

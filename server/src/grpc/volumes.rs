@@ -392,7 +392,7 @@ pub(crate) fn volume(entry: VolumeEntry) -> pb::Volume {
         attachments: entry.attachments as u64,
         filled_from: record.filled_from.clone(),
         snapshot_of: record.snapshot_of.map_or(0, |id| id.0),
-        deleted_at: record.retired.map(|retired| timestamp(retired.time)),
+        deleted_at: record.removed.map(|removed| timestamp(removed.time)),
         options: record.options.clone(),
         bytes: record.usage.map(|(usage, _)| usage.bytes),
     }

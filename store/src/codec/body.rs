@@ -32,9 +32,9 @@ struct VolumeBody {
     #[prost(message, optional, tag = "10")]
     usage: Option<UsageBody>,
     #[prost(sint64, optional, tag = "11")]
-    retired: Option<i64>,
+    removed: Option<i64>,
     #[prost(uint64, optional, tag = "12")]
-    retired_steady: Option<u64>,
+    removed_steady: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -112,8 +112,8 @@ pub(super) fn of_volume(volume: &Volume) -> Vec<u8> {
             inodes: usage.inodes,
             as_of: as_of.0,
         }),
-        retired: volume.retired.map(|retired| retired.time.0),
-        retired_steady: super::steady(volume.retired),
+        removed: volume.removed.map(|removed| removed.time.0),
+        removed_steady: super::steady(volume.removed),
     };
     body.encode_to_vec()
 }
@@ -144,7 +144,7 @@ pub(super) fn to_volume(id: u64, bytes: &[u8]) -> Result<Volume, &'static str> {
         filled_from: body.filled_from,
         snapshot_of: body.snapshot_of.map(VolumeId),
         usage: body.usage.map(usage),
-        retired: super::retired(body.retired, body.retired_steady),
+        removed: super::removed(body.removed, body.removed_steady),
     })
 }
 

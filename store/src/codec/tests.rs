@@ -7,7 +7,7 @@ use super::*;
 fn snapshot(
     labels: BTreeMap<String, String>,
     origin: Option<String>,
-    retired: Option<i64>,
+    removed: Option<i64>,
 ) -> Record {
     Record {
         id: LayerId(7),
@@ -22,12 +22,12 @@ fn snapshot(
             inodes: 2,
         }),
         origin: origin.map(|origin| Key::parse("key", &origin).unwrap()),
-        retired: retired.map(|time| Retired {
+        removed: removed.map(|time| Removal {
             time: Timestamp(time),
             steady: u64::try_from(time).ok().map(SteadyTime),
         }),
-        damage: Some("none".into()),
-        floats: true,
+        quarantine: Some("none".into()),
+        has_deferred_parent: true,
     }
 }
 
@@ -44,9 +44,9 @@ proptest! {
     fn a_record_survives_its_rows(
         labels in prop::collection::btree_map("[a-z./]{1,20}", "\\PC{1,20}", 0..9),
         origin in prop::option::of("[a-z]{1,9}"),
-        retired in prop::option::of(any::<i64>()),
+        removed in prop::option::of(any::<i64>()),
     ) {
-        let record = snapshot(labels, origin, retired);
+        let record = snapshot(labels, origin, removed);
         let item = Item::Snapshot(record.into());
         prop_assert_eq!(assemble(&rows(&item)).unwrap(), vec![item]);
     }
@@ -90,8 +90,8 @@ fn the_largest_record_fits_the_database() {
 #[test]
 fn what_an_earlier_version_removed_has_no_age_yet() {
     let mut row = snap_row(&snapshot(BTreeMap::new(), None, Some(5)));
-    assert_eq!(row.retired_steady, Some(5));
-    row.retired_steady = None;
+    assert_eq!(row.removed_steady, Some(5));
+    row.removed_steady = None;
     let record = snapshot(BTreeMap::new(), None, None);
     let mut rows = rows(&Item::Snapshot(record.into()));
     let id = 7_u64.to_be_bytes().to_vec();
@@ -101,11 +101,11 @@ fn what_an_earlier_version_removed_has_no_age_yet() {
     let [Item::Snapshot(read)] = &read[..] else {
         panic!("{read:?}");
     };
-    let wanted = Retired {
+    let wanted = Removal {
         time: Timestamp(5),
         steady: None,
     };
-    assert_eq!(read.retired, Some(wanted));
+    assert_eq!(read.removed, Some(wanted));
 
     let records = crate::records::Records::of(vec![Item::Snapshot(read.clone())], 1).unwrap();
     let (edits, ()) = crate::state::stamp(&records, SteadyTime(9)).unwrap();

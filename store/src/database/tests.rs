@@ -24,9 +24,9 @@ fn item(id: u64, version: i64, size: u64) -> Item {
         labels: Labels::parse(labels.collect()).unwrap(),
         usage: None,
         origin: None,
-        retired: None,
-        damage: None,
-        floats: false,
+        removed: None,
+        quarantine: None,
+        has_deferred_parent: false,
     }))
 }
 

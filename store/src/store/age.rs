@@ -4,12 +4,12 @@ use tracing::warn;
 
 use super::{Shared, Store};
 use crate::batches::Class;
-use crate::model::{Retired, SteadyTime, Timestamp};
+use crate::model::{Removal, SteadyTime, Timestamp};
 use crate::state;
 
 impl Shared {
-    pub(crate) fn retired_now(&self) -> Retired {
-        Retired {
+    pub(crate) fn removal_now(&self) -> Removal {
+        Removal {
             time: Timestamp::now(),
             steady: Some(self.clock.now()),
         }

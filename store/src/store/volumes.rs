@@ -71,7 +71,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Refused`] if it is missing or in use; [`Error::Write`].
-    pub fn retire_volume(
+    pub fn mark_volume_removed(
         &self,
         name: &VolumeName,
         only: Option<VolumeId>,
@@ -82,7 +82,7 @@ impl Store {
             if only.is_some_and(|id| found.is_none_or(|volume| volume.id != id)) {
                 return Err(Refusal::VolumeMissing { name });
             }
-            volumes::retire(records, &name, shared.retired_now())
+            volumes::mark_removed(records, &name, shared.removal_now())
         })
     }
 
@@ -129,9 +129,10 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Barrier`], [`Error::Write`].
-    pub fn forget_volumes(&self, ids: Vec<VolumeId>) -> Result<(), Error> {
-        self.writer
-            .write(Class::Files, move |records| volumes::forget(records, &ids))
+    pub fn drop_volume_records(&self, ids: Vec<VolumeId>) -> Result<(), Error> {
+        self.writer.write(Class::Files, move |records| {
+            volumes::drop_records(records, &ids)
+        })
     }
 
     /// Records the intent to attach. From then on what it holds cannot be removed.

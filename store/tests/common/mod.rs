@@ -19,7 +19,7 @@ pub fn open(root: &Path) -> Result<Store, Error> {
         root,
         Options {
             barrier,
-            journal: None,
+            shared_journal_device: None,
             taken: Vec::new(),
         },
     )
@@ -79,6 +79,6 @@ pub fn refusal(result: Result<Arc<Record>, Error>) -> Refusal {
 pub fn all(store: &Store) -> Vec<Record> {
     let records = store.records();
     let live = records.iter().map(|record| Record::clone(record));
-    live.chain(records.retired().map(|record| Record::clone(record)))
+    live.chain(records.removed().map(|record| Record::clone(record)))
         .collect()
 }

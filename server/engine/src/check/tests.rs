@@ -14,7 +14,7 @@ fn records(folder: &Path) -> Arc<Records> {
         folder,
         Options {
             barrier,
-            journal: None,
+            shared_journal_device: None,
             taken: Vec::new(),
         },
     )
@@ -222,7 +222,7 @@ fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
         dir.path(),
         Options {
             barrier,
-            journal: None,
+            shared_journal_device: None,
             taken: Vec::new(),
         },
     )
@@ -233,7 +233,7 @@ fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
         parent: None,
         labels: Labels::default(),
     };
-    let claim = store.claim(create).unwrap().floating();
+    let claim = store.claim(create).unwrap().with_deferred_parent();
     store.record(claim, true).unwrap();
     let look = |found: &[Found]| {
         let facts = Facts {

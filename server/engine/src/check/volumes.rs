@@ -143,7 +143,7 @@ impl VolumeFacts<'_> {
         if self.view.volumes().get(id).is_some() {
             return None;
         }
-        if let Some(volume) = self.retired(id) {
+        if let Some(volume) = self.removed(id) {
             let name = volume.name.clone();
             return Some(VolumeProblem::NotInTrash { id, name });
         }
@@ -167,7 +167,7 @@ impl VolumeFacts<'_> {
                 let name = volume.name.clone();
                 Some(VolumeProblem::InTrash { id, name })
             }
-            None if self.retired(id).is_some() || (self.is_in_making)(id.0) => None,
+            None if self.removed(id).is_some() || (self.is_in_making)(id.0) => None,
             _ => {
                 let path = self.root.join("volumes/.trash").join(there.to_string());
                 Some(VolumeProblem::Unrecorded { path })
@@ -232,8 +232,8 @@ impl VolumeFacts<'_> {
         self.found.live.contains(&there) && !self.found.hollow.contains(&there)
     }
 
-    fn retired(&self, id: VolumeId) -> Option<&Volume> {
-        let mut retired = self.view.volumes().retired();
-        retired.find(|volume| volume.id == id).map(AsRef::as_ref)
+    fn removed(&self, id: VolumeId) -> Option<&Volume> {
+        let mut removed = self.view.volumes().removed();
+        removed.find(|volume| volume.id == id).map(AsRef::as_ref)
     }
 }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use layerd_store::{LayerId, Records, Retired, SteadyTime, Store, VolumeId};
+use layerd_store::{LayerId, Records, Removal, SteadyTime, Store, VolumeId};
 use tracing::{error, info, warn};
 
 use crate::Error;
@@ -94,12 +94,12 @@ struct State {
     pending: usize,
     brake: Option<String>,
     /// What a person let go, with the time of that removal: it may be restored and removed again.
-    emptied: BTreeMap<Discarded, Retired>,
+    emptied: BTreeMap<Discarded, Removal>,
 }
 
 /// A removal under way, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Removal<'t>(&'t Trash);
+pub(crate) struct PendingRemoval<'t>(&'t Trash);
 
 impl Trash {
     /// Takes up what an earlier process left in the trash as of `now`.
@@ -114,11 +114,11 @@ impl Trash {
         if let Some(reason) = &brake {
             error!("nothing is deleted from the trash: {reason}");
         }
-        let retired = view
-            .retired()
-            .filter_map(|record| Some((record.retired?.steady?, record.id)));
+        let removed = view
+            .removed()
+            .filter_map(|record| Some((record.removed?.steady?, record.id)));
         let state = State {
-            recent: retired.collect(),
+            recent: removed.collect(),
             brake,
             ..State::default()
         };
@@ -132,26 +132,26 @@ impl Trash {
     }
 
     /// Says that a snapshot is about to be removed, before anything shows of it.
-    pub(crate) fn removal(&self) -> Removal<'_> {
+    pub(crate) fn removal(&self) -> PendingRemoval<'_> {
         self.state().pending += 1;
-        Removal(self)
+        PendingRemoval(self)
     }
 
     /// How long until something may be deleted; `None` while the brake holds it.
     pub(crate) fn due_in(
         &self,
         what: Discarded,
-        retired: Retired,
+        removed: Removal,
         look: &Look,
     ) -> Option<Duration> {
-        self.due(&mut self.state(), what, retired, look)
+        self.due(&mut self.state(), what, removed, look)
     }
 
     /// Takes something to delete it, if it may still be. From then on it is not counted.
-    pub(crate) fn begin(&self, what: Discarded, retired: Retired, look: &Look) -> bool {
+    pub(crate) fn begin(&self, what: Discarded, removed: Removal, look: &Look) -> bool {
         let mut state = self.state();
-        let may = self.due(&mut state, what, retired, look) == Some(Duration::ZERO);
-        if let (true, Discarded::Layer(id), Some(steady)) = (may, what, retired.steady) {
+        let may = self.due(&mut state, what, removed, look) == Some(Duration::ZERO);
+        if let (true, Discarded::Layer(id), Some(steady)) = (may, what, removed.steady) {
             state.recent.remove(&(steady, id));
         }
         may
@@ -161,10 +161,10 @@ impl Trash {
         &self,
         state: &mut State,
         what: Discarded,
-        retired: Retired,
+        removed: Removal,
         look: &Look,
     ) -> Option<Duration> {
-        if state.emptied.get(&what) == Some(&retired) {
+        if state.emptied.get(&what) == Some(&removed) {
             return Some(Duration::ZERO);
         }
         if state.brake.is_some() {
@@ -180,7 +180,7 @@ impl Trash {
         } else {
             Duration::ZERO
         };
-        let age = retired.steady.map(|steady| look.now.since(steady));
+        let age = removed.steady.map(|steady| look.now.since(steady));
         Some(keep.max(held).saturating_sub(age.unwrap_or_default()))
     }
 
@@ -216,7 +216,7 @@ impl Trash {
 
     /// Releases the brake and lets `emptied` be deleted whatever its age. Answers whether the brake
     /// was on.
-    pub(crate) fn release(&self, emptied: Vec<(Discarded, Retired)>) -> bool {
+    pub(crate) fn release(&self, emptied: Vec<(Discarded, Removal)>) -> bool {
         let mut state = self.state();
         state.emptied.extend(emptied);
         state.recent.clear();
@@ -253,11 +253,11 @@ impl State {
     }
 }
 
-impl Removal<'_> {
+impl PendingRemoval<'_> {
     /// Counts the removal; engages the brake if it is one too many, and then answers why. `left` is
     /// the number of snapshots that are still there.
-    pub(crate) fn done(self, id: LayerId, retired: Option<Retired>, left: usize) -> Option<String> {
-        let now = retired.and_then(|retired| retired.steady)?;
+    pub(crate) fn done(self, id: LayerId, removed: Option<Removal>, left: usize) -> Option<String> {
+        let now = removed.and_then(|removed| removed.steady)?;
         let trash = self.0;
         let mut state = trash.state();
         state.recent.insert((now, id));
@@ -333,7 +333,7 @@ fn write_durably(path: &Path, text: &str) -> io::Result<()> {
         .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-impl Drop for Removal<'_> {
+impl Drop for PendingRemoval<'_> {
     fn drop(&mut self) {
         self.0.state().pending -= 1;
     }

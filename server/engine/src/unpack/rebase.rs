@@ -31,14 +31,14 @@ const REF: &str = "containerd.io/snapshot.ref";
 
 impl Engine {
     /// Whether a snapshot may get its parent only when it is committed.
-    pub(crate) fn will_float(&self, create: &Create) -> bool {
+    pub(crate) fn defers_parent(&self, create: &Create) -> bool {
         self.options.rebase
             && create.kind == Kind::Active
             && create.parent.is_none()
             && create.labels.get(REF).is_some()
     }
 
-    /// Makes up for what was not known of an active layer, if it `floats`; answers what it holds by
+    /// Makes up for what was not known of an active layer, if it `has_deferred_parent`; answers what it holds by
     /// then, if that is known. Costs a few system calls for each directory that was implied.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Engine {
         commit: &Commit,
         usage: Option<Usage>,
     ) -> Result<Option<Usage>, Error> {
-        if !active.floats {
+        if !active.has_deferred_parent {
             return match is_bound(active, commit) {
                 true => Err(Error::NotRebased {
                     key: active.key.clone(),
@@ -119,8 +119,8 @@ impl Engine {
 }
 
 /// Whether a snapshot stands over an empty directory.
-pub(crate) fn floats(record: &Record) -> bool {
-    record.floats && record.kind == Kind::Active
+pub(crate) fn has_deferred_parent(record: &Record) -> bool {
+    record.has_deferred_parent && record.kind == Kind::Active
 }
 
 /// Whether a layer of an image was prepared while `rebase` was off, and is to get a parent all the

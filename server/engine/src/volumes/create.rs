@@ -34,7 +34,7 @@ pub(crate) fn new_volume(
         filled_from,
         snapshot_of,
         usage: None,
-        retired: None,
+        removed: None,
     })
 }
 

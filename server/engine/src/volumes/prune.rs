@@ -127,7 +127,7 @@ impl Engine {
                 "it changed since the plan was made".to_owned()
             }
             Some(held) => self
-                .retire_volume(held)
+                .mark_volume_removed(held)
                 .err()
                 .map(|error| error.to_string())
                 .unwrap_or_default(),

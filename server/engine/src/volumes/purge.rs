@@ -35,7 +35,7 @@ impl Engine {
             (Some(id), _) | (None, Ok(id)) => id,
             (None, Err(cause)) => return Err(self.not_deleted(name).unwrap_or(cause)),
         };
-        let mut deleted = view.volumes().retired();
+        let mut deleted = view.volumes().removed();
         let Some(volume) = deleted.find(|volume| volume.id == id).cloned() else {
             let live = view.volumes().get(id).map(|volume| &volume.name);
             let missing = layerd_store::Refusal::NotInTrash { id };

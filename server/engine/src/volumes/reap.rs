@@ -14,19 +14,19 @@ impl Engine {
         let view = self.store.records();
         let mut may_go = |volume: &Volume| {
             let (what, look) = (Discarded::Volume(volume.id), self.trash_look(false));
-            let Some(retired) = volume.retired else {
+            let Some(removed) = volume.removed else {
                 return false;
             };
-            reaped.is_now(self.trash.due_in(what, retired, &look))
-                && self.trash.begin(what, retired, &look)
+            reaped.is_now(self.trash.due_in(what, removed, &look))
+                && self.trash.begin(what, removed, &look)
         };
         let mut gone = Vec::new();
-        for volume in view.volumes().retired() {
+        for volume in view.volumes().removed() {
             let _turn = self.volume_locks.hold(volume.id);
             // The deletion may be under way, and its folder not moved yet.
             let newest = self.store.records();
-            let newest = newest.volumes().get_retired(volume.id);
-            if !newest.is_some_and(|newest| newest.retired == volume.retired && may_go(newest)) {
+            let newest = newest.volumes().get_removed(volume.id);
+            if !newest.is_some_and(|newest| newest.removed == volume.removed && may_go(newest)) {
                 continue;
             }
             let deleted = self.volume_dirs.retire(slot(volume.id));
@@ -50,7 +50,7 @@ impl Engine {
     /// Records that stay for want of a write are dropped at the next start.
     pub(crate) fn forget_deleted(&self, gone: Vec<VolumeId>) {
         if !gone.is_empty()
-            && let Err(cause) = self.store.forget_volumes(gone)
+            && let Err(cause) = self.store.drop_volume_records(gone)
         {
             warn!(
                 error = &cause as &dyn std::error::Error,

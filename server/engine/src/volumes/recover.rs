@@ -69,7 +69,7 @@ impl Engine {
             let slot = slot(volume.id);
             !found.trashed.contains(&slot) && !found.live.contains(&slot)
         };
-        let gone = volumes.retired().filter(is_gone).map(|volume| volume.id);
+        let gone = volumes.removed().filter(is_gone).map(|volume| volume.id);
         self.forget_deleted(gone.collect());
         let names: BTreeMap<_, _> = volumes
             .iter()

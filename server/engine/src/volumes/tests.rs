@@ -57,7 +57,7 @@ impl World {
         let (view, found) = (self.engine.store.records(), self.engine.volume_dirs.list());
         let (volumes, found) = (view.volumes(), found.unwrap());
         let live: BTreeSet<_> = volumes.iter().map(|volume| slot(volume.id)).collect();
-        let retired: BTreeSet<_> = volumes.retired().map(|volume| slot(volume.id)).collect();
+        let removed: BTreeSet<_> = volumes.removed().map(|volume| slot(volume.id)).collect();
         assert_eq!(
             found.live.into_iter().collect::<BTreeSet<_>>(),
             live,
@@ -65,7 +65,7 @@ impl World {
         );
         assert_eq!(
             found.trashed.into_iter().collect::<BTreeSet<_>>(),
-            retired,
+            removed,
             "{case}: trash"
         );
         assert_eq!(found.staged, [], "{case}: staged");

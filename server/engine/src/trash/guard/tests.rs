@@ -21,8 +21,8 @@ fn keeping(keep: Duration, brake_min: usize) -> TrashOptions {
     }
 }
 
-fn at(seconds: u64) -> Retired {
-    Retired {
+fn at(seconds: u64) -> Removal {
+    Removal {
         time: Timestamp(0),
         steady: Some(SteadyTime(seconds * SECOND)),
     }
@@ -42,18 +42,18 @@ fn the_time_of_day_decides_nothing() {
     let day = DAY / SECOND;
     let week = TrashOptions::default().keep_volumes.as_secs();
     for time in [i64::MIN, 0, i64::MAX] {
-        let retired = Retired {
+        let removed = Removal {
             time: Timestamp(time),
             ..at(5)
         };
-        let due = |what, seconds| trash.due_in(what, retired, &look(seconds, 0));
+        let due = |what, seconds| trash.due_in(what, removed, &look(seconds, 0));
         assert_eq!(due(LAYER, 5), Some(Duration::from_secs(day)));
         assert_eq!(due(LAYER, 4 + day), Some(Duration::from_secs(1)));
         assert_eq!(due(LAYER, 5 + day), Some(Duration::ZERO));
         assert_eq!(due(VOLUME, 5), Some(Duration::from_secs(week)));
         assert_eq!(due(VOLUME, 5 + week), Some(Duration::ZERO));
     }
-    let unstamped = Retired {
+    let unstamped = Removal {
         time: Timestamp(0),
         steady: None,
     };
@@ -66,7 +66,7 @@ fn what_was_let_go_is_one_removal_and_not_the_next() {
     let (_dir, trash) = trash(keeping(Duration::from_nanos(DAY), 600));
     trash.release(vec![(LAYER, at(5)), (VOLUME, at(5))]);
     for what in [LAYER, VOLUME] {
-        let due = |retired| trash.due_in(what, retired, &look(6, 0));
+        let due = |removed| trash.due_in(what, removed, &look(6, 0));
         assert_eq!(due(at(5)), Some(Duration::ZERO));
         assert!(due(at(6)) > Some(Duration::ZERO), "removed again");
         assert!(due(at(4)) > Some(Duration::ZERO), "whatever the clock said");
