@@ -22,7 +22,7 @@ use crate::calls::Calls;
 use crate::config::Config;
 use crate::content::Content;
 use crate::grpc::gate::Gate;
-use crate::listener::{Connection, Latest, ListenError, Listener};
+use crate::listener::{Connection, Inherited, Latest, ListenError, Listener};
 use crate::optional::Failures;
 use crate::reaper::{self, Nudge};
 use crate::tasks::Tasks;
@@ -88,7 +88,8 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     let tasks = Tasks::default();
     stop_on_signals(&tasks).map_err(DaemonError::Runtime)?;
     let started = Instant::now();
-    let Some((engine, listener)) = open(&config, &tasks).await? else {
+    let mut inherited = Inherited::from_env()?;
+    let Some((engine, listener)) = open(&config, &tasks, &mut inherited).await? else {
         return Ok(None);
     };
     let engine = Arc::new(engine);
@@ -162,7 +163,11 @@ fn unpacking(config: &Config, tasks: &Tasks) -> grpc::UnpackParts {
 }
 
 /// Opens the records, after a rescue if they are lost. None if the daemon was told to stop before.
-async fn open(config: &Config, tasks: &Tasks) -> Result<Option<(Engine, Listener)>, DaemonError> {
+async fn open(
+    config: &Config,
+    tasks: &Tasks,
+    inherited: &mut Inherited,
+) -> Result<Option<(Engine, Listener)>, DaemonError> {
     let driver = Arc::new(Overlay::open(&config.root, &config.overlay)?);
     let open = || {
         let engine = Engine::open(&config.root, driver.clone(), config.engine.clone())?;
@@ -170,9 +175,12 @@ async fn open(config: &Config, tasks: &Tasks) -> Result<Option<(Engine, Listener
         Ok::<_, layerd_engine::Error>(engine)
     };
     match open() {
-        Ok(engine) => Ok(Some((engine, Listener::open(&config.socket)?))),
+        Ok(engine) => {
+            let listener = Listener::open(&config.socket, inherited.take_own())?;
+            Ok(Some((engine, listener)))
+        }
         Err(error) if error.kind() == ErrorKind::Damaged => {
-            let listener = Listener::open(&config.socket)?;
+            let listener = Listener::open(&config.socket, inherited.take_own())?;
             if !rescue(config, &driver, tasks, &listener, error).await? {
                 listener.remover()();
                 return Ok(None);

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use listenfd::ListenFd;
 use nix::unistd::chown;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::Stream;
@@ -20,8 +19,10 @@ use tracing::info;
 use crate::config::SocketConfig;
 
 mod authority;
+mod inherited;
 
 pub(crate) use authority::Connection;
+pub(crate) use inherited::Inherited;
 
 /// How long a client that has connected may take to send the call for which it did. If it is told to
 /// close before that, it has to be one that tries again.
@@ -51,12 +52,12 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Takes systemd's socket, or makes one at the configured path with its mode and group. A
-    /// socket there that nobody serves is replaced; any other file is not.
-    pub(crate) fn open(config: &SocketConfig) -> Result<Self, ListenError> {
-        let inherited = ListenFd::from_env()
-            .take_unix_listener(0)
-            .map_err(ListenError::Inherit)?;
+    /// Takes the socket that systemd handed over, or makes one at the configured path with its mode
+    /// and group. A socket there that no process serves is replaced; any other file is not.
+    pub(crate) fn open(
+        config: &SocketConfig,
+        inherited: Option<UnixListener>,
+    ) -> Result<Self, ListenError> {
         if let Some(socket) = inherited {
             info!("serving on the socket that systemd handed over");
             return Self::ready(socket, None);

@@ -1,0 +1,80 @@
+//! Sockets that systemd handed over (sd_listen_fds(3)), told apart by their names.
+
+use std::env;
+use std::os::unix::net::UnixListener;
+
+use listenfd::ListenFd;
+
+use super::ListenError;
+
+/// `FileDescriptorName=` of the units whose sockets are not layerd's own API. Any other name, or none, is
+/// that of the API's socket.
+const OTHER_APIS: [&str; 2] = ["csi", "docker"];
+
+/// The sockets that were handed over and not taken yet.
+#[derive(Debug, Default)]
+pub(crate) struct Inherited(Vec<(String, UnixListener)>);
+
+impl Inherited {
+    /// Takes them over from the environment; a second call finds none.
+    ///
+    /// # Errors
+    /// [`ListenError::Inherit`] for what is no listening unix socket.
+    pub(crate) fn from_env() -> Result<Self, ListenError> {
+        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
+        let mut handed_over = ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for index in 0..handed_over.len() {
+            let name = names.next().unwrap_or_default().to_owned();
+            let socket = handed_over.take_unix_listener(index);
+            let socket = socket.map_err(ListenError::Inherit)?;
+            sockets.extend(socket.map(|socket| (name, socket)));
+        }
+        Ok(Self(sockets))
+    }
+
+    /// The socket of layerd's own API.
+    pub(crate) fn take_own(&mut self) -> Option<UnixListener> {
+        self.take(|name| !OTHER_APIS.contains(&name))
+    }
+
+    /// The socket of another API, by its name.
+    pub(crate) fn take_named(&mut self, name: &str) -> Option<UnixListener> {
+        self.take(|other| other == name)
+    }
+
+    fn take(&mut self, is_meant: impl Fn(&str) -> bool) -> Option<UnixListener> {
+        let at = self.0.iter().position(|(name, _)| is_meant(name))?;
+        Some(self.0.remove(at).1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_are_taken_by_name_in_any_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = |name: &str| {
+            let path = dir.path().join(name.replace('.', "-"));
+            (name.to_owned(), UnixListener::bind(path).unwrap())
+        };
+        let mut inherited = Inherited(vec![socket("csi"), socket("layerd.socket")]);
+        let path = |socket: Option<UnixListener>| {
+            let address = socket?.local_addr().unwrap();
+            Some(address.as_pathname()?.file_name()?.to_owned())
+        };
+        assert_eq!(path(inherited.take_named("docker")), None);
+        assert_eq!(path(inherited.take_own()), Some("layerd-socket".into()));
+        assert_eq!(
+            path(inherited.take_own()),
+            None,
+            "the CSI socket is not the API's"
+        );
+        assert_eq!(path(inherited.take_named("csi")), Some("csi".into()));
+        let mut unnamed = Inherited(vec![socket("")]);
+        assert!(unnamed.take_own().is_some());
+    }
+}
