@@ -24,7 +24,6 @@ const SHORT: Form = Form {
             binary: "layerd-mounts",
             folder: "mounts",
             tests: &[
-                "contract::tests::root_overlay_keeps_the_contract_on_xfs",
                 "mounter::features::",
                 "mounter::tests::going::root_a_number_alone_does_not_tell_a_mount",
                 "mounter::tests::going::root_what_came_along_goes_along",
@@ -32,7 +31,14 @@ const SHORT: Form = Form {
                 "mounter::tests::options::root_propagation_goes_where_it_was_told",
                 "mounter::tests::root_the_kernel_keeps_the_contract",
                 "mounter::tests::views::",
-                "probe::tests::root_good_disks_are_taken",
+            ],
+        },
+        Suite {
+            binary: "layerd-drivers",
+            folder: "mounts/drivers",
+            tests: &[
+                "conformance::tests::root_overlay_keeps_the_contract_on_xfs",
+                "overlay::probe::tests::root_good_disks_are_taken",
             ],
         },
         Suite {
@@ -67,6 +73,11 @@ macro_rules! long {
                 Suite {
                     binary: "layerd-mounts",
                     folder: "mounts",
+                    tests: &[""],
+                },
+                Suite {
+                    binary: "layerd-drivers",
+                    folder: "mounts/drivers",
                     tests: &[""],
                 },
                 Suite {

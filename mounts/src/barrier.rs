@@ -52,7 +52,7 @@ enum Order {
 /// The waits of one file system. Each lock also keeps a second caller from returning before the wait
 /// that covers its change has ended.
 #[derive(Debug)]
-pub(crate) struct Barrier {
+pub struct Barrier {
     root: PathBuf,
     order: Order,
     /// A nameless file and its length, if the file system has one journal.
@@ -66,7 +66,11 @@ pub(crate) struct Barrier {
 }
 
 impl Barrier {
-    pub(crate) fn open(root: &Path) -> Result<Self, Error> {
+    /// The waits of the file system that holds `root`, an existing directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(root: &Path) -> Result<Self, Error> {
         let fail = |cause: Errno| Error::io("open a file to sync in", root, cause);
         let folder = open(root, FLAGS, Mode::empty()).map_err(fail)?;
         let device = fstat(&folder).map_err(fail)?.st_dev;
@@ -96,7 +100,8 @@ impl Barrier {
     }
 
     /// The file system, by its device number, if one wait covers all files of it.
-    pub(crate) fn journal(&self) -> Option<u64> {
+    #[must_use]
+    pub fn journal(&self) -> Option<u64> {
         match self.order {
             Order::Journal(device) => Some(device),
             Order::Transactions | Order::None => None,
@@ -104,14 +109,17 @@ impl Barrier {
     }
 
     /// Notes that entries of layerd's folders changed, for the next [`pass`](Self::pass).
-    pub(crate) fn note(&self) {
+    pub fn note(&self) {
         self.changed.store(true, Ordering::Release);
     }
 
     /// Notes that a tree was filled, whose content is on the disk, for the next
     /// [`pass`](Self::pass). Where there is no journal, all of it is durable on return, and other
     /// programs' files are waited for: one wait for all callers of the moment.
-    pub(crate) fn filled(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn filled(&self) -> Result<(), Error> {
         if self.journal().is_some() {
             self.note();
             return Ok(());
@@ -126,7 +134,10 @@ impl Barrier {
     }
 
     /// Makes all changes that were noted durable, if there are any.
-    pub(crate) fn pass(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn pass(&self) -> Result<(), Error> {
         let mut commit = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.changed.swap(false, Ordering::AcqRel) {
             return Ok(());
@@ -139,7 +150,10 @@ impl Barrier {
     }
 
     /// Makes attributes that were changed of one of layerd's own directories durable now.
-    pub(crate) fn changed_inode(&self, dir: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn changed_inode(&self, dir: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
         match self.order {
             Order::Journal(_) => sync(dir, path),
             Order::Transactions | Order::None => self.filled(),
@@ -148,7 +162,10 @@ impl Barrier {
 
     /// Brings the removal of a name to the disk before its inode is used again, where that is not
     /// in order by itself.
-    pub(crate) fn removed(&self, from: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn removed(&self, from: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
         match self.order {
             Order::Journal(_) | Order::Transactions => Ok(()),
             Order::None => sync(from, path),
@@ -161,7 +178,10 @@ impl Barrier {
     ///
     /// The kernel may still write the old folder by itself within the moment between rename(2) and
     /// the first wait; if the power is cut then, fsck(8) puts the moved directory into `lost+found`.
-    pub(crate) fn moved(
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn moved(
         &self,
         (to, to_path): (BorrowedFd<'_>, &Path),
         (from, from_path): (BorrowedFd<'_>, &Path),

@@ -87,7 +87,9 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn io(attempt: &'static str, path: &Path, cause: impl Into<io::Error>) -> Self {
+    /// A system call on `path` that failed with `cause`.
+    #[must_use]
+    pub fn io(attempt: &'static str, path: &Path, cause: impl Into<io::Error>) -> Self {
         Self::Io {
             attempt,
             path: path.to_owned(),
@@ -131,7 +133,8 @@ impl Error {
 }
 
 /// An error with its causes, in one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -1,384 +1,489 @@
-//! A driver in memory that fails when told to, and that can lose its power. Tests only.
+//! A [`Mounter`] whose mount table is in memory and that fails when told to. Tests only.
 //!
-//! Clones share one disk, so that a test can throw an engine away, cut the power and open a new
-//! engine on what is left.
+//! Paths are looked up for real, so give it directories that are there; no root is needed. Nothing
+//! shows through its mounts. Clones share one table, so that a test can throw an engine away and
+//! open a new one on what is left.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::driver::{Base, Driver, Found, Mount, Place, Stack, Stamp, Usage};
-use crate::error::Error;
-use crate::plan::Layout;
-use crate::slot::Slot;
+use crate::mounter::{
+    Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holder, Holders,
+    Holds, Identity, Made, MountEntry, MountError, MountId, Mounter, NewSource, PrivateRoot,
+    Propagation, ReadOnly, Source, Symlinks, TmpfsOptions, Tree, Want, Without, create_source,
+    open_existing, open_source, real_path, remove_made, resolve,
+};
+use crate::types::Mount;
 
-mod hooked;
-mod mounter;
+mod hook;
 
-pub use hooked::{Hook, HookCell, Hooked};
-pub use mounter::FakeMounter;
+pub use hook::{Hook, HookCell};
 
-/// A driver in memory.
+/// First number given out.
+const FIRST: MountId = 1 << 32;
+
+/// A mounter in memory.
 #[derive(Debug, Clone, Default)]
-pub struct Fake {
-    disk: Arc<Mutex<Disk>>,
+pub struct FakeMounter {
+    table: Arc<Mutex<Table>>,
 }
 
 #[derive(Debug, Default)]
-struct Disk {
-    now: Image,
-    durable: Image,
+struct Table {
+    mounts: BTreeMap<MountId, Entry>,
+    numbers: u64,
     steps: u64,
-    failure: Option<Failure>,
-    mounted: BTreeSet<Slot>,
-    strangers: Vec<PathBuf>,
+    failure: Option<(u64, Errno)>,
+    shared: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Failure {
-    at: u64,
-    errno: Errno,
-    forever: bool,
+#[derive(Debug, Clone)]
+struct Entry {
+    mount: MountEntry,
+    top: Identity,
+    busy: bool,
+    self_bind: bool,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Image {
-    layers: BTreeMap<Slot, Layer>,
-    work: BTreeSet<Slot>,
-    trash: BTreeMap<Slot, Layer>,
-    trashed_work: BTreeSet<Slot>,
-}
-
-/// A layer as the fake remembers it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layer {
-    /// Owner of the top directory.
-    pub uid: u32,
-    /// Group of the top directory.
-    pub gid: u32,
-    /// What it holds.
-    pub usage: Usage,
-}
-
-const EMPTY: Usage = Usage {
-    bytes: 4096,
-    inodes: 1,
-};
-
-impl Fake {
-    /// An empty disk.
+impl FakeMounter {
+    /// Nothing mounted.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Lets the `nth` step from now on, counted from 1, fail once. Each directory made, moved,
-    /// deleted or made durable is a step.
+    /// Lets the `nth` step from now on, counted from 1, fail once, before it does anything. Each
+    /// call that opens, makes, mounts or unmounts is a step; those that only ask are not.
     pub fn fail_at(&self, nth: u64, errno: Errno) {
-        self.fail(nth, errno, false);
+        let mut table = self.table();
+        table.failure = Some((table.steps + nth, errno));
     }
 
-    /// Lets the `nth` step from now on and all later ones fail.
-    pub fn fail_from(&self, nth: u64, errno: Errno) {
-        self.fail(nth, errno, true);
-    }
-
-    /// Lets everything work again. Answers whether a failure was set and never reached: the end of
-    /// a test that fails at step 1, 2, 3 and so on.
+    /// Lets everything work again. Answers whether a failure was set and never reached.
     pub fn heal(&self) -> bool {
-        let mut disk = self.disk();
-        let steps = disk.steps;
-        disk.failure
-            .take()
-            .is_some_and(|failure| failure.at > steps)
+        let mut table = self.table();
+        let steps = table.steps;
+        table.failure.take().is_some_and(|(at, _)| at > steps)
     }
 
     /// Steps taken so far.
     #[must_use]
     pub fn steps(&self) -> u64 {
-        self.disk().steps
+        self.table().steps
     }
 
-    /// Takes the disk back to what was durable. All work directories are lost, as they may be.
-    pub fn cut_power(&self) {
-        let mut disk = self.disk();
-        disk.now = disk.durable.clone();
-        disk.now.work.clear();
-        disk.now.trashed_work.clear();
-        disk.failure = None;
-    }
-
-    /// Puts a file into a layer, which must be there.
-    pub fn fill(&self, slot: Slot, bytes: u64) {
-        let mut disk = self.disk();
-        let layer = disk.now.layers.get_mut(&slot).expect("the layer is there");
-        layer.usage.bytes += bytes;
-        layer.usage.inodes += 1;
-    }
-
-    /// Loses a layer that was there, as a careless operator would.
-    pub fn lose(&self, slot: Slot) {
-        let mut disk = self.disk();
-        disk.now.layers.remove(&slot);
-        disk.durable.layers.remove(&slot);
-    }
-
-    /// Pretends that something is mounted inside a slot, or no longer.
-    pub fn set_mounted(&self, slot: Slot, mounted: bool) {
-        let mut disk = self.disk();
-        if mounted {
-            disk.mounted.insert(slot);
-        } else {
-            disk.mounted.remove(&slot);
-        }
-    }
-
-    /// Puts something unknown beside the layers.
-    pub fn add_stranger(&self, path: &Path) {
-        self.disk().strangers.push(path.to_owned());
-    }
-
-    /// The layer of a slot, unless it is missing or in the trash.
+    /// All that is mounted, oldest first.
     #[must_use]
-    pub fn layer(&self, slot: Slot) -> Option<Layer> {
-        self.disk().now.layers.get(&slot).copied()
+    pub fn mounts(&self) -> Vec<MountEntry> {
+        let table = self.table();
+        table.mounts.values().map(|e| e.mount.clone()).collect()
     }
 
-    fn fail(&self, nth: u64, errno: Errno, forever: bool) {
-        let mut disk = self.disk();
-        disk.failure = Some(Failure {
-            at: disk.steps + nth,
-            errno,
-            forever,
-        });
-    }
-
-    fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Disk {
-    fn step(&mut self, attempt: &'static str, slot: Option<Slot>) -> Result<(), Error> {
-        self.steps += 1;
-        let Some(failure) = self.failure else {
-            return Ok(());
-        };
-        let fails = self.steps == failure.at || (failure.forever && self.steps > failure.at);
-        if !fails {
-            return Ok(());
+    /// Pretends that somebody uses a mount, or no longer.
+    pub fn set_busy(&self, id: MountId, busy: bool) {
+        if let Some(entry) = self.table().mounts.get_mut(&id) {
+            entry.busy = busy;
         }
-        Err(Error::io(attempt, &path(slot), failure.errno))
     }
 
-    fn owner(&self, base: Base) -> Result<(u32, u32), Error> {
-        match base {
-            Base::Empty => Ok((0, 0)),
-            Base::Owned { uid, gid } => Ok((uid, gid)),
-            Base::On(parent) => match self.now.layers.get(&parent) {
-                Some(layer) => Ok((layer.uid, layer.gid)),
-                None => Err(Error::io("look at", &path(Some(parent)), Errno::ENOENT)),
+    /// Pretends that the mounts of all sources are shared, or no longer.
+    pub fn set_shared(&self, shared: bool) {
+        self.table().shared = shared;
+    }
+
+    /// Mounts something that is not layerd's. Answers its number.
+    pub fn add_stranger(&self, target: &Path) -> MountId {
+        let device = (0, 999);
+        let target = target.to_owned();
+        self.table()
+            .add(target, Path::new("/"), device, (device, 2), false)
+    }
+
+    /// Takes a mount away behind layerd's back.
+    pub fn lose(&self, id: MountId) {
+        self.table().mounts.remove(&id);
+    }
+
+    /// Takes all mounts away, and begins to number anew, as a restart of the machine does.
+    pub fn reboot(&self) {
+        let mut table = self.table();
+        table.mounts.clear();
+        table.numbers = 0;
+    }
+
+    fn step(&self, attempt: &'static str, path: &Path) -> Result<(), MountError> {
+        let mut table = self.table();
+        table.steps += 1;
+        match table.failure {
+            Some((at, errno)) if at == table.steps => Err(MountError::io(attempt, path, errno)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A tree that shows nothing of the host.
+    fn made_up(&self, shown: &str, read_only: bool) -> Result<Tree, MountError> {
+        let top = open_source(Path::new("/"), Symlinks::Follow)?;
+        let read_only = match read_only {
+            true => Effective::Recursive,
+            false => Effective::Writable,
+        };
+        self.tree(&top, Path::new(shown), Propagation::Private, read_only)
+    }
+
+    fn tree(
+        &self,
+        top: &Handle,
+        shown: &Path,
+        propagation: Propagation,
+        read_only: Effective,
+    ) -> Result<Tree, MountError> {
+        let id = self.table().number();
+        Ok(Tree {
+            fd: held(top)?,
+            shown: shown.to_owned(),
+            propagation,
+            read_only,
+            attached: Attached {
+                id,
+                last_id: id,
+                device: top.device(),
+                inode: top.inode(),
             },
-        }
+            without: Vec::new(),
+        })
     }
 
-    fn found(&self) -> Vec<Found> {
-        let place = |place| move |slot: &Slot| Found::Slot(place, *slot);
-        let trash: BTreeSet<Slot> = self.now.trash.keys().copied().collect();
-        let layers = self.now.layers.keys().map(place(Place::Layer));
-        let work = self.now.work.iter().map(place(Place::Work));
-        let trash = trash.union(&self.now.trashed_work).map(place(Place::Trash));
-        let strangers = self.strangers.iter().cloned().map(Found::Stranger);
-        let slots = layers.chain(work).chain(trash);
-        slots.chain(strangers).collect()
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Driver for Fake {
-    fn name(&self) -> &'static str {
-        "fake"
+impl Table {
+    fn add(
+        &mut self,
+        target: PathBuf,
+        root: &Path,
+        device: (u32, u32),
+        top: Identity,
+        self_bind: bool,
+    ) -> MountId {
+        let id = self.number();
+        self.put(id, target, root, device, top, self_bind);
+        id
     }
 
-    fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
-        let mut disk = self.disk();
-        let (uid, gid) = disk.owner(base)?;
-        disk.step("create directory", Some(slot))?;
-        if disk.now.layers.contains_key(&slot) {
-            let path = path(Some(slot));
-            return Err(Error::io("create directory", &path, Errno::EEXIST));
-        }
-        if writable && disk.now.work.contains(&slot) {
-            let path = path(Some(slot));
-            return Err(Error::io("create work directory", &path, Errno::EEXIST));
-        }
-        let usage = EMPTY;
-        disk.now.layers.insert(slot, Layer { uid, gid, usage });
-        drop(disk);
-        if writable {
-            self.ensure_work(slot)?;
-        }
-        Ok(())
+    /// The next number.
+    fn number(&mut self) -> MountId {
+        self.numbers += 1;
+        FIRST + self.numbers
     }
 
-    fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error> {
-        let mut disk = self.disk();
-        let (uid, gid) = disk.owner(base)?;
-        let Some(layer) = disk.now.layers.get_mut(&slot) else {
-            return Err(Error::io("look at", &path(Some(slot)), Errno::ENOENT));
+    fn put(
+        &mut self,
+        id: MountId,
+        target: PathBuf,
+        root: &Path,
+        device: (u32, u32),
+        top: Identity,
+        self_bind: bool,
+    ) {
+        let mount = MountEntry {
+            id,
+            parent: self.under(&target).unwrap_or(FIRST),
+            target,
+            device,
+            root: root.to_owned(),
+            propagation: Propagation::Private,
+            unbindable: self_bind,
         };
-        (layer.uid, layer.gid) = (uid, gid);
-        drop(disk);
-        if writable { Ok(()) } else { self.seal(slot) }
-    }
-
-    fn settle(&self, slot: Slot) -> Result<Usage, Error> {
-        self.disk().step("write back", Some(slot))?;
-        self.usage(slot, &|| true)
-    }
-
-    fn seal(&self, slot: Slot) -> Result<(), Error> {
-        let mut disk = self.disk();
-        disk.step("delete", Some(slot))?;
-        disk.now.work.remove(&slot);
-        Ok(())
-    }
-
-    fn set_aside(&self, found: &Found) -> Result<PathBuf, Error> {
-        let mut disk = self.disk();
-        disk.step("move", None)?;
-        match found {
-            Found::Slot(Place::Layer, slot) => drop(disk.now.layers.remove(slot)),
-            Found::Slot(Place::Work, slot) => drop(disk.now.work.remove(slot)),
-            Found::Slot(Place::Trash, slot) => drop(disk.now.trash.remove(slot)),
-            Found::Stranger(path) => disk.strangers.retain(|other| other != path),
-        }
-        Ok(PathBuf::from(ROOT).join("lost"))
-    }
-
-    fn sync(&self) -> Result<(), Error> {
-        let mut disk = self.disk();
-        disk.step("sync", None)?;
-        disk.durable = disk.now.clone();
-        Ok(())
-    }
-
-    fn journal(&self) -> Option<u64> {
-        None
-    }
-
-    fn ensure_work(&self, slot: Slot) -> Result<(), Error> {
-        let mut disk = self.disk();
-        if !disk.now.layers.contains_key(&slot) {
-            return Err(Error::io("look at", &path(Some(slot)), Errno::ENOENT));
-        }
-        disk.step("create work directory", Some(slot))?;
-        disk.now.work.insert(slot);
-        Ok(())
-    }
-
-    fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
-        layout()?.plan(stack)
-    }
-
-    fn top_of(&self, mount: &Mount) -> Option<Slot> {
-        layout().ok()?.top_of(mount)
-    }
-
-    fn filled(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn stamp(&self, slot: Slot) -> Result<Option<Stamp>, Error> {
-        let usage = self.usage(slot, &|| true)?;
-        // What was ever filled shows in the figure.
-        let stamp = Stamp {
-            inode: slot.0,
-            changed: (0, u32::try_from(usage.inodes).unwrap_or(u32::MAX)),
+        let entry = Entry {
+            mount,
+            top,
+            busy: false,
+            self_bind,
         };
-        Ok((!self.disk().mounted.contains(&slot)).then_some(stamp))
+        self.mounts.insert(id, entry);
     }
 
-    fn has(&self, slot: Slot) -> Result<bool, Error> {
-        let mut disk = self.disk();
-        disk.step("look at", Some(slot))?;
-        Ok(disk.now.layers.contains_key(&slot))
+    /// The mount that a path lies on: the last one on its longest part.
+    fn under(&self, path: &Path) -> Option<MountId> {
+        let above = self.mounts.values().map(|entry| &entry.mount);
+        above
+            .filter(|mount| path.starts_with(&mount.target))
+            .max_by_key(|mount| (mount.target.components().count(), mount.id))
+            .map(|mount| mount.id)
     }
 
-    fn is_unused(&self, slot: Slot) -> Result<bool, Error> {
-        let disk = self.disk();
-        let layer = disk.now.layers.get(&slot);
-        Ok(!disk.mounted.contains(&slot) && layer.is_none_or(|layer| layer.usage == EMPTY))
+    fn on(&self, id: MountId) -> Option<&MountEntry> {
+        let mut mounts = self.mounts.values().map(|entry| &entry.mount);
+        mounts.find(|mount| mount.parent == id)
     }
 
-    fn retire(&self, slot: Slot) -> Result<(), Error> {
-        let mut disk = self.disk();
-        disk.step("move", Some(slot))?;
-        if let Some(layer) = disk.now.layers.remove(&slot) {
-            disk.now.trash.insert(slot, layer);
+    fn take(&mut self, target: &Path, expected: &Attached) -> Result<Detached, MountError> {
+        let id = expected.id;
+        let Some(entry) = self.mounts.get(&id) else {
+            return Ok(Detached::AlreadyGone);
+        };
+        if entry.top != (expected.device, expected.inode) {
+            return Ok(Detached::AlreadyGone);
         }
-        disk.step("move", Some(slot))?;
-        if disk.now.work.remove(&slot) {
-            disk.now.trashed_work.insert(slot);
+        if entry.mount.target != target {
+            return Err(MountError::Elsewhere {
+                path: target.to_owned(),
+                expected: id,
+            });
         }
-        Ok(())
-    }
-
-    fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
-        if !keep_going() {
-            return Err(Error::Stopped);
+        if let Some(other) = self.on(id) {
+            return Err(MountError::Covered {
+                path: other.target.clone(),
+                expected: id,
+                other: other.id,
+            });
         }
-        let mut disk = self.disk();
-        disk.step("delete", Some(slot))?;
-        if disk.mounted.contains(&slot) {
-            let path = path(Some(slot));
-            return Err(Error::Busy { path });
-        }
-        disk.now.trash.remove(&slot);
-        disk.step("delete", Some(slot))?;
-        disk.now.trashed_work.remove(&slot);
-        Ok(())
-    }
-
-    fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error> {
-        let missing = || Error::io("measure", &path(Some(slot)), Errno::ENOENT);
-        let layer = self.layer(slot).ok_or_else(missing)?;
-        if !keep_going() {
-            return Err(Error::Stopped);
-        }
-        Ok(layer.usage)
-    }
-
-    fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
-        Err(Error::io(
-            "open directory",
-            &path(Some(slot)),
-            Errno::ENOSYS,
-        ))
-    }
-
-    fn list(&self) -> Result<Vec<Found>, Error> {
-        Ok(self.disk().found())
-    }
-
-    fn describe(&self) -> Vec<(String, String)> {
-        vec![("file system".to_owned(), "memory".to_owned())]
+        self.mounts.remove(&id);
+        Ok(Detached::Now)
     }
 }
 
-const ROOT: &str = "/fake";
-
-fn layout() -> Result<Layout, Error> {
-    Layout::new(Path::new(ROOT), Vec::new(), 4096)
+fn busy(path: &Path) -> MountError {
+    let holder = Holder {
+        pid: 1,
+        command: "fake".to_owned(),
+        holds: Holds::WorkingDirectory,
+    };
+    MountError::Busy {
+        path: path.to_owned(),
+        holders: Holders {
+            found: vec![holder],
+            ..Holders::default()
+        },
+    }
 }
 
-fn path(slot: Option<Slot>) -> PathBuf {
-    let root = PathBuf::from(ROOT);
-    match slot {
-        Some(slot) => root.join("l").join(slot.to_string()),
-        None => root,
+/// The path as the table has it: that of the parent is real, the last part stays.
+fn place(target: &Path) -> Result<PathBuf, MountError> {
+    let bad = || MountError::BadPath {
+        path: target.to_owned(),
+        problem: "cannot be a mount point",
+    };
+    let parent = target.parent().ok_or_else(bad)?;
+    let name = target.file_name().ok_or_else(bad)?;
+    Ok(real_path(&open_source(parent, Symlinks::Follow)?)?.join(name))
+}
+
+fn held(handle: &Handle) -> Result<OwnedFd, MountError> {
+    let copy = handle.as_fd().try_clone_to_owned();
+    copy.map_err(|cause| MountError::io("hold", handle.path(), cause))
+}
+
+impl Mounter for FakeMounter {
+    fn open_source(&self, path: &Path, symlinks: Symlinks) -> Result<Handle, MountError> {
+        self.step("open", path)?;
+        open_source(path, symlinks)
+    }
+
+    fn open_existing(&self, path: &Path, symlinks: Symlinks) -> Result<(Handle, bool), MountError> {
+        self.step("open", path)?;
+        open_existing(path, symlinks)
+    }
+
+    fn create_source(&self, path: &Path, new: &NewSource) -> Result<Source, MountError> {
+        self.step("create", path)?;
+        create_source(path, new)
+    }
+
+    fn remove_made(&self, made: &[Made]) -> Result<(), MountError> {
+        self.step("remove", Path::new(""))?;
+        remove_made(made)
+    }
+
+    fn resolve(&self, root: &Handle, subpath: &Path, want: Want) -> Result<Handle, MountError> {
+        self.step("open", &root.path().join(subpath))?;
+        resolve(root, subpath, want)
+    }
+
+    fn check_propagation(&self, source: &Handle, wanted: Propagation) -> Result<(), MountError> {
+        if wanted == Propagation::Private || self.table().shared {
+            return Ok(());
+        }
+        Err(MountError::NotShared {
+            path: source.path().to_owned(),
+            mount: PathBuf::from("/"),
+            actual: "private",
+            wanted: "slave or shared",
+            needed: "shared",
+        })
+    }
+
+    fn bind(&self, source: &Handle, options: &BindOptions) -> Result<Tree, MountError> {
+        self.step("bind", source.path())?;
+        self.check_propagation(source, options.propagation)?;
+        let private = options.propagation == Propagation::Private;
+        let read_only = match options.read_only {
+            ReadOnly::Writable => Effective::Writable,
+            ReadOnly::Top if options.recursive || !private => Effective::Top,
+            ReadOnly::Top => Effective::Recursive,
+            ReadOnly::RecursiveIfPossible if private => Effective::Recursive,
+            ReadOnly::RecursiveIfPossible => Effective::Top,
+            ReadOnly::RecursiveRequired if private => Effective::Recursive,
+            ReadOnly::RecursiveRequired => {
+                return Err(MountError::Unsupported {
+                    what: "recursive read-only with slave or shared propagation",
+                    path: source.path().to_owned(),
+                    advice: "use private propagation",
+                    cause: None,
+                });
+            }
+        };
+        self.tree(source, &real_path(source)?, options.propagation, read_only)
+    }
+
+    fn is_current(
+        &self,
+        bind: &Attached,
+        source: &Handle,
+        _options: &BindOptions,
+    ) -> Result<bool, MountError> {
+        Ok((source.device(), source.inode()) == (bind.device, bind.inode))
+    }
+
+    fn tmpfs(&self, options: &TmpfsOptions) -> Result<Tree, MountError> {
+        self.step("make a", Path::new("tmpfs"))?;
+        self.made_up("tmpfs", options.read_only)
+    }
+
+    fn view(&self, plan: &[Mount]) -> Result<Tree, MountError> {
+        self.step("make an", Path::new("overlay"))?;
+        let upper = |option: &String| option.starts_with("upperdir=");
+        match plan {
+            [one] if !one.options.iter().any(upper) => self.made_up("overlay", true),
+            _ => Err(MountError::Unsupported {
+                what: "a read-only view",
+                path: PathBuf::from("overlay"),
+                advice: "the plan must be one bind, or one overlay without an upper directory",
+                cause: None,
+            }),
+        }
+    }
+
+    fn attach(&self, tree: Tree, target: &Handle) -> Result<Attached, MountError> {
+        self.step("mount on", target.path())?;
+        let path = target.path().to_owned();
+        let top = Handle::new(tree.fd, &tree.shown)?;
+        match (top.is_dir(), target.is_dir()) {
+            (true, false) => return Err(MountError::NotADirectory { path }),
+            (false, true) => return Err(MountError::IsADirectory { path }),
+            _ => {}
+        }
+        let place = real_path(target)?;
+        let (device, inode) = (top.device(), top.inode());
+        let mut table = self.table();
+        let id = tree.attached.id;
+        table.put(id, place, &tree.shown, device, (device, inode), false);
+        Ok(tree.attached)
+    }
+
+    fn detach(
+        &self,
+        target: &Path,
+        expected: &Attached,
+        mode: DetachMode,
+    ) -> Result<Detached, MountError> {
+        self.step("unmount", target)?;
+        let place = match place(target) {
+            Err(MountError::Missing { .. }) => target.to_owned(),
+            other => other?,
+        };
+        let mut table = self.table();
+        let used = table.mounts.get(&expected.id).is_some_and(|e| e.busy);
+        if used && mode == DetachMode::Normal {
+            return Err(busy(target));
+        }
+        table.take(&place, expected)
+    }
+
+    fn mounts_below(&self, root: &Path) -> Result<Vec<MountEntry>, MountError> {
+        let root = real_path(&open_source(root, Symlinks::Follow)?)?;
+        let mut found = self.mounts();
+        found.retain(|mount| mount.target != root && mount.target.starts_with(&root));
+        Ok(found)
+    }
+
+    fn are_mounted(&self, expected: &[(&Path, Attached)]) -> Result<Vec<bool>, MountError> {
+        let table = self.table();
+        let stands = |(_, one): &(&Path, Attached)| table.mounts.contains_key(&one.id);
+        Ok(expected.iter().map(stands).collect())
+    }
+
+    fn holders(
+        &self,
+        directory: &Handle,
+        known: &[MountId],
+        _limit: Duration,
+    ) -> Result<Holders, MountError> {
+        let path = real_path(directory)?;
+        let mut found = self.mounts();
+        found.retain(|mount| mount.root.starts_with(&path) && !known.contains(&mount.id));
+        let holder = |mount: MountEntry| Holder {
+            pid: std::process::id(),
+            command: "fake".to_owned(),
+            holds: Holds::Mount {
+                target: mount.target,
+                namespace: 0,
+            },
+        };
+        Ok(Holders {
+            found: found.into_iter().map(holder).collect(),
+            ..Holders::default()
+        })
+    }
+
+    fn private_root(&self, path: &Path) -> Result<PrivateRoot, MountError> {
+        self.step("bind", path)?;
+        let handle = open_source(path, Symlinks::Follow)?;
+        let place = real_path(&handle)?;
+        let below = !self.mounts_below(path)?.is_empty();
+        let mut table = self.table();
+        let bound = |entry: &Entry| entry.self_bind && entry.mount.target == place;
+        if table.mounts.values().any(bound) {
+            return Ok(PrivateRoot::Already);
+        }
+        if below {
+            return Ok(PrivateRoot::InUse);
+        }
+        let (device, inode) = (handle.device(), handle.inode());
+        table.add(place.clone(), &place, device, (device, inode), true);
+        Ok(PrivateRoot::Made)
+    }
+
+    fn release_private_root(&self, path: &Path) -> Result<Detached, MountError> {
+        self.step("unmount", path)?;
+        let place = real_path(&open_source(path, Symlinks::Follow)?)?;
+        let below = !self.mounts_below(path)?.is_empty();
+        let mut table = self.table();
+        let bound = |entry: &&Entry| entry.self_bind && entry.mount.target == place;
+        let Some(id) = table.mounts.values().find(bound).map(|e| e.mount.id) else {
+            return Ok(Detached::AlreadyGone);
+        };
+        if below {
+            return Err(busy(path));
+        }
+        table.mounts.remove(&id);
+        Ok(Detached::Now)
+    }
+
+    fn features(&self) -> Vec<Feature> {
+        vec![Feature {
+            name: "memory",
+            since: "0.0",
+            without: Without::Nothing,
+            trouble: None,
+        }]
     }
 }
 
@@ -386,47 +491,48 @@ fn path(slot: Option<Slot>) -> PathBuf {
 mod tests {
     use nix::errno::Errno;
 
-    use super::Fake;
-    use crate::driver::{Base, Driver, Found, Place};
-    use crate::slot::Slot;
+    use super::FakeMounter;
+    use crate::mounter::{BindOptions, DetachMode, Detached, Mounter, Symlinks, contract};
+
+    #[test]
+    fn keeps_the_contract() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        contract::check(&FakeMounter::new(), scratch.path());
+    }
 
     #[test]
     fn fails_at_the_step_it_was_told() {
-        let fake = Fake::new();
-        fake.fail_at(2, Errno::ENOSPC);
-        let error = fake.create(Slot(1), Base::Empty, true).expect_err("step 2");
-        assert_eq!(error.errno(), Some(Errno::ENOSPC as i32));
-        assert_eq!(
-            fake.list().expect("list"),
-            [Found::Slot(Place::Layer, Slot(1))]
-        );
-        assert!(!fake.heal(), "the failure was reached");
-        fake.fail_at(3, Errno::EIO);
-        fake.create(Slot(2), Base::Empty, true).expect("two steps");
+        let scratch = tempfile::tempdir().expect("a directory");
+        let fake = FakeMounter::new();
+        let attach = || {
+            let source = fake.open_source(scratch.path(), Symlinks::Follow)?;
+            let tree = fake.bind(&source, &BindOptions::default())?;
+            fake.attach(tree, &source)
+        };
+        for nth in 1..=3 {
+            fake.fail_at(nth, Errno::EIO);
+            let error = attach().expect_err("told to fail");
+            assert_eq!(error.errno(), Some(Errno::EIO as i32));
+            assert_eq!(fake.mounts(), [], "a failure leaves nothing");
+            assert!(!fake.heal(), "the failure was reached");
+        }
+        fake.fail_at(4, Errno::EIO);
+        let attached = attach().expect("three steps");
         assert!(fake.heal(), "the failure was not reached");
+        fake.set_busy(attached.id, true);
+        let detach = |mode| fake.detach(scratch.path(), &attached, mode);
+        detach(DetachMode::Normal).expect_err("busy");
+        let gone = detach(DetachMode::Lazy).expect("lazily");
+        assert_eq!(gone, Detached::Now);
     }
 
     #[test]
-    fn a_power_cut_takes_what_was_not_synced() {
-        let fake = Fake::new();
-        fake.create(Slot(1), Base::Empty, true).expect("create");
-        fake.sync().expect("sync");
-        fake.create(Slot(2), Base::Empty, true).expect("create");
-        fake.retire(Slot(1)).expect("retire");
-        fake.cut_power();
-        assert_eq!(
-            fake.list().expect("list"),
-            [Found::Slot(Place::Layer, Slot(1))]
-        );
-    }
-
-    #[test]
-    fn a_failed_sync_makes_nothing_durable() {
-        let fake = Fake::new();
-        fake.create(Slot(1), Base::Empty, false).expect("create");
-        fake.fail_at(1, Errno::EIO);
-        fake.sync().expect_err("told to fail");
-        fake.cut_power();
-        assert_eq!(fake.list().expect("list"), []);
+    fn a_reboot_takes_all_mounts() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let fake = FakeMounter::new();
+        fake.add_stranger(scratch.path());
+        assert_eq!(fake.mounts().len(), 1);
+        fake.reboot();
+        assert_eq!(fake.mounts(), []);
     }
 }

@@ -15,22 +15,27 @@ use crate::error::Error;
 use crate::sys;
 
 /// How our own directories are opened.
-pub(crate) const FLAGS: OFlag = OFlag::O_RDONLY
+pub const FLAGS: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
 
 /// One of the driver's own directories.
 #[derive(Debug)]
-pub(crate) struct Folder {
-    pub(crate) fd: OwnedFd,
-    pub(crate) path: PathBuf,
+pub struct Folder {
+    /// The open directory.
+    pub fd: OwnedFd,
+    /// Its path when it was opened.
+    pub path: PathBuf,
 }
 
 impl Folder {
     /// Opens `name` below `root`; makes it if it is missing. Only root gets at what is inside,
     /// whatever was done to its owner and mode. Durable on return, but for its entry in `root`.
-    pub(crate) fn open(root: &Path, name: &CStr) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(root: &Path, name: &CStr) -> Result<Self, Error> {
         let path = root.join(OsStr::from_bytes(name.to_bytes()));
         let fail = |cause: Errno| Error::io("create directory", &path, cause);
         match nix::unistd::mkdir(&path, Mode::S_IRWXU) {
@@ -53,7 +58,10 @@ impl Folder {
     }
 
     /// Whether there is something of a name.
-    pub(crate) fn has(&self, name: &str) -> Result<bool, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn has(&self, name: &str) -> Result<bool, Error> {
         match sys::stat(self.fd.as_fd(), &c_name(name)) {
             Ok(_) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
@@ -62,13 +70,21 @@ impl Folder {
     }
 }
 
-pub(crate) fn c_name(name: &str) -> CString {
+/// `name` as system calls take it.
+///
+/// # Panics
+/// If it has a NUL: it is meant for the spelling of a slot.
+#[must_use]
+pub fn c_name(name: &str) -> CString {
     CString::new(name).expect("the spelling of a slot has no NUL")
 }
 
 /// Moves a directory that is there. A power cut leaves it in one of the two folders, and what is done
 /// to it afterwards reaches the disk later; see [`Barrier::moved`].
-pub(crate) fn move_over(
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn move_over(
     barrier: &Barrier,
     from: &Folder,
     old: &str,
@@ -83,7 +99,10 @@ pub(crate) fn move_over(
 
 /// Renames a directory, and answers whether it was there. Never over another one: two directories of
 /// one name mean that something is badly wrong, and neither may be lost to it.
-pub(crate) fn rename_over(from: &Folder, old: &str, to: &Folder, new: &str) -> Result<bool, Error> {
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn rename_over(from: &Folder, old: &str, to: &Folder, new: &str) -> Result<bool, Error> {
     match renameat2(&from.fd, old, &to.fd, new, RenameFlags::RENAME_NOREPLACE) {
         Ok(()) => Ok(true),
         Err(Errno::ENOENT) => Ok(false),
@@ -93,7 +112,10 @@ pub(crate) fn rename_over(from: &Folder, old: &str, to: &Folder, new: &str) -> R
 }
 
 /// Makes entries of a directory durable.
-pub(crate) fn sync_path(path: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn sync_path(path: &Path) -> Result<(), Error> {
     let fail = |cause: Errno| Error::io("sync", path, cause);
     let fd = nix::fcntl::open(path, FLAGS, Mode::empty()).map_err(fail)?;
     fsync(&fd).map_err(fail)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::driver::{IdMap, IdMaps};
+use crate::types::{IdMap, IdMaps};
 
 /// Ranges that the kernel takes in one mapping.
 pub const MAX_RANGES: usize = 340;
@@ -181,7 +181,7 @@ mod tests {
     use proptest::prelude::proptest;
 
     use super::{BadMap, MAX_RANGES, parse};
-    use crate::driver::{IdMap, IdMaps};
+    use crate::types::{IdMap, IdMaps};
 
     #[test]
     fn good_mappings() {

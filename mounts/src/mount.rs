@@ -7,9 +7,9 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::driver::Mount;
 use crate::error::Error;
-use crate::plan;
+use crate::overlay_options::{data as mount_data, shorten};
+use crate::types::Mount;
 
 /// What an [`unmount`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,9 +96,9 @@ fn bind(mount: &Mount, target: &Path) -> Result<(), Error> {
 }
 
 fn overlay(mount: &Mount, target: &Path) -> Result<(), Error> {
-    let (shared, options) = plan::shorten(&mount.options, page_size());
+    let (shared, options) = shorten(&mount.options, page_size());
     let (flags, rest) = split_flags(&options);
-    let data = plan::data(&rest);
+    let data = mount_data(&rest);
     let source = PathBuf::from(&mount.source);
     let act = || sys_mount(Some(&source), target, Some("overlay"), flags, Some(&data));
     match shared {
@@ -122,14 +122,20 @@ where
 }
 
 /// Gives this thread a mount namespace of its own, of which no other one hears.
-pub(crate) fn own_namespace() -> Result<(), Errno> {
+///
+/// # Errors
+/// The kernel's answer to unshare(2) or mount(2).
+pub fn own_namespace() -> Result<(), Errno> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
     nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
 }
 
 /// Runs `act` on a thread of its own, to the end.
-pub(crate) fn on_thread<T: Send>(act: impl FnOnce() -> T + Send) -> io::Result<T> {
+///
+/// # Errors
+/// If the thread cannot be started.
+pub fn on_thread<T: Send>(act: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("mount".to_owned())
@@ -152,7 +158,8 @@ pub(crate) fn sys_mount(
 }
 
 /// Bytes of a page of memory: what mount(2) copies of its options.
-pub(crate) fn page_size() -> usize {
+#[must_use]
+pub fn page_size() -> usize {
     let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
     let size = size
         .ok()
@@ -189,6 +196,3 @@ fn flag(option: &str) -> Option<MsFlags> {
         _ => return None,
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::driver::Mount;
+use crate::types::Mount;
 
 mod error;
 mod features;
@@ -120,7 +120,7 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// Makes a read-only view of a stack of layers from what [`Driver::plan`] answered: one
     /// overlay, or one bind. It is read-only whatever the plan says.
     ///
-    /// [`Driver::plan`]: crate::driver::Driver::plan
+    /// [`Driver::plan`]: Mount
     ///
     /// # Errors
     /// [`MountError::Unsupported`] for a plan of another shape, else [`MountError::Io`].

@@ -9,9 +9,9 @@ use std::process::Command;
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 
-use crate::driver::Mount;
 use crate::error::Error;
 use crate::mount;
+use crate::types::Mount;
 
 /// Gives this thread, and what it starts from here on, a mount namespace of its own.
 ///

@@ -15,42 +15,52 @@ pub type Identity = ((u32, u32), u64);
 
 /// What statx(2) says of one file.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Stat {
+pub struct Stat {
     /// Type and permission bits.
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) links: u32,
-    pub(crate) inode: u64,
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Number of names.
+    pub links: u32,
+    /// Number of the inode on its device.
+    pub inode: u64,
     /// Device of the file system; differs between the subvolumes of one btrfs.
-    pub(crate) device: (u32, u32),
+    pub device: (u32, u32),
     /// Blocks of 512 bytes.
-    pub(crate) blocks: u64,
+    pub blocks: u64,
     /// Length in bytes.
-    pub(crate) size: u64,
+    pub size: u64,
     /// When it or its attributes were changed last: seconds and nanoseconds since 1970.
-    pub(crate) changed: (i64, u32),
+    pub changed: (i64, u32),
     /// The mount it was reached through; `None` before Linux 5.8.
-    pub(crate) mount: Option<u64>,
+    pub mount: Option<u64>,
 }
 
 impl Stat {
-    pub(crate) fn is_dir(&self) -> bool {
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFDIR
     }
 
-    pub(crate) fn is_file(&self) -> bool {
+    /// Whether it is a regular file.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFREG
     }
 
     /// What two names of one file have in common.
-    pub(crate) fn identity(&self) -> Identity {
+    #[must_use]
+    pub fn identity(&self) -> Identity {
         (self.device, self.inode)
     }
 
     /// Whether both were reached through the same mount. Kernels that do not number mounts are
     /// asked for the device, which cannot tell a bind mount of the same file system.
-    pub(crate) fn same_mount(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn same_mount(&self, other: &Self) -> bool {
         match (self.mount, other.mount) {
             (Some(ours), Some(theirs)) => ours == theirs,
             _ => self.device == other.device,
@@ -60,7 +70,10 @@ impl Stat {
 
 /// Looks at `name` in `dir`, or at `dir` itself if the name is empty. Follows no symlink and
 /// triggers no automount.
-pub(crate) fn stat(dir: BorrowedFd<'_>, name: &CStr) -> Result<Stat, Errno> {
+///
+/// # Errors
+/// The kernel's answer to statx(2).
+pub fn stat(dir: BorrowedFd<'_>, name: &CStr) -> Result<Stat, Errno> {
     let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_EMPTY_PATH;
     let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
     let mut out = MaybeUninit::<libc::statx>::zeroed();

@@ -17,10 +17,10 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::driver::Usage;
 use crate::error::Error;
 use crate::folder::FLAGS;
 use crate::sys::{self, Stat, WriteBack};
+use crate::types::Usage;
 use walk::{Next, Visitor, open, walk};
 
 mod label;
@@ -233,7 +233,7 @@ impl Visitor for Measure {
 ///
 /// # Errors
 /// [`Error::Lost`] if content could not be written; [`Error::Io`] for the first other failure.
-pub(crate) fn settle(parent: BorrowedFd<'_>, name: &CStr, shown: &Path) -> Result<Usage, Error> {
+pub fn settle(parent: BorrowedFd<'_>, name: &CStr, shown: &Path) -> Result<Usage, Error> {
     let path = shown.join(OsStr::from_bytes(name.to_bytes()));
     sys::stat(parent, name).map_err(|cause| Error::io("write back", &path, cause))?;
     let mut settle = Settle {

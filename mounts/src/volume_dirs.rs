@@ -21,10 +21,10 @@ use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
 
 use crate::barrier::Barrier;
-use crate::driver::Usage;
 use crate::error::Error;
 use crate::folder::{FLAGS, Folder, c_name, move_over, sync_path};
 use crate::slot::Slot;
+use crate::types::Usage;
 use crate::{sys, tree};
 
 mod survey;

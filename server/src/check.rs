@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{Write as _, stdout};
 use std::process::ExitCode;
 
-use layerd_mounts::Overlay;
+use layerd_drivers::Overlay;
 use layerd_mounts::mounter::{Feature, KernelMounter, Mounter, Without};
 use serde::Serialize;
 
@@ -95,8 +95,8 @@ pub(crate) fn run(settings: &Settings, json: bool) -> ExitCode {
     verdict(&all, Some(Told { settings }), json)
 }
 
-impl From<layerd_mounts::Finding> for Looked {
-    fn from(finding: layerd_mounts::Finding) -> Self {
+impl From<layerd_drivers::Finding> for Looked {
+    fn from(finding: layerd_drivers::Finding) -> Self {
         Self {
             check: finding.name,
             ok: finding.ok,

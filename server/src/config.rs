@@ -49,7 +49,7 @@ pub(crate) struct Config {
     pub(crate) root: PathBuf,
     pub(crate) socket: SocketConfig,
     pub(crate) log: LogConfig,
-    pub(crate) overlay: layerd_mounts::Options,
+    pub(crate) overlay: layerd_drivers::Options,
     pub(crate) engine: layerd_engine::Options,
     /// How often the reaper looks by itself.
     pub(crate) reap_every: Duration,
@@ -164,7 +164,7 @@ impl TryFrom<Raw> for Config {
         Ok(Self {
             root: absolute("root", root)?,
             log: raw.log.try_into()?,
-            overlay: layerd_mounts::Options {
+            overlay: layerd_drivers::Options {
                 mount_options: raw.overlayfs.mount_options.unwrap_or_default(),
             },
             engine: layerd_engine::Options {

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use layerd_drivers::Overlay;
 use layerd_engine::layers::Silent;
 use layerd_engine::{
     ContentCounts, Engine, Error, Problem, restore_records, survey, survey_content,
 };
-use layerd_mounts::Overlay;
 
 use crate::config::Config;
 use crate::{Settings, with_causes};

@@ -11,9 +11,9 @@ use super::{
     Feature, Handle, MountError, Mounter, Symlinks, TmpfsOptions, UNIQUE_IDS, Want, Without,
     overlay,
 };
-use crate::driver::{IdMap, IdMaps};
 use crate::error::with_causes;
 use crate::sys::{self, MountAttributes};
+use crate::types::{IdMap, IdMaps};
 
 type Trial = fn(&KernelMounter) -> Result<(), MountError>;
 

@@ -12,8 +12,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 use super::MountError;
-use crate::driver::{IdMap, IdMaps};
 use crate::sys;
+use crate::types::{IdMap, IdMaps};
 
 /// A user namespace with given mappings, as long as it is held.
 #[derive(Debug)]

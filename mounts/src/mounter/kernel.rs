@@ -19,8 +19,8 @@ use super::{
     Source, Symlinks, TmpfsOptions, Tree, Want, features, holders, layout, overlay, path, root,
     table, unmount,
 };
-use crate::driver::Mount;
 use crate::sys::{self, MountAttributes};
+use crate::types::Mount;
 
 /// Mounts for real, in the mount namespace of the calling thread.
 #[derive(Debug, Clone, Copy, Default)]

@@ -17,9 +17,9 @@ use super::kernel::{self, KernelMounter, new_tree, said};
 use super::{
     BindOptions, Effective, Handle, MountError, Mounter, Propagation, ReadOnly, Symlinks, Tree,
 };
-use crate::driver::Mount;
 use crate::sys::{self, MountAttributes};
-use crate::{mount, plan};
+use crate::types::Mount;
+use crate::{mount, overlay_options};
 
 /// Longest value that fsconfig(2) takes.
 const LONGEST: usize = 255;
@@ -90,8 +90,8 @@ fn by_mount(mounter: &KernelMounter, plan: &Mount) -> Result<OwnedFd, MountError
 /// mount(2) copies one page, and drops the rest without a word.
 fn check_length(plan: &Mount) -> Result<(), MountError> {
     let page = mount::page_size();
-    let (_, options) = plan::shorten(&plan.options, page);
-    if plan::data(&options).len() < page {
+    let (_, options) = overlay_options::shorten(&plan.options, page);
+    if overlay_options::data(&options).len() < page {
         return Ok(());
     }
     Err(MountError::Unsupported {

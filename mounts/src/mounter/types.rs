@@ -10,9 +10,9 @@ use nix::sys::stat::Mode;
 use super::MountError;
 #[cfg(doc)]
 use super::Mounter;
-use crate::driver::IdMaps;
 pub use crate::sys::Identity;
 use crate::sys::{self, Stat};
+use crate::types::IdMaps;
 
 /// Number of a mount, 64 bits, never used again until the machine restarts (Linux 6.8). Older
 /// kernels give numbers below 2^31 that are used again; an [`Attached`] mount is then also told by

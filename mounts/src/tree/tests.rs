@@ -13,10 +13,10 @@ use tempfile::TempDir;
 
 use super::walk::FLAGS;
 use super::{delete, settle, usage};
-use crate::driver::Usage;
 use crate::error::Error;
 use crate::mount::unmount;
 use crate::rig::{LoopDisk, enter_private_mounts};
+use crate::types::Usage;
 
 /// A directory that holds a tree named `top`.
 struct Ground {

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use layerd_mounts::{Found, Place, Slot};
+use layerd_drivers::{Found, Place};
+use layerd_mounts::Slot;
 use layerd_store::{Key, Kind, LayerId, Record, Records};
 
 mod volumes;

@@ -6,9 +6,10 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use layerd_drivers::Overlay;
 use layerd_layers::Progress;
 use layerd_layers::manifest::{Checked, check};
-use layerd_mounts::{Error as MountError, Overlay, Slot};
+use layerd_mounts::{Error as MountError, Slot};
 use layerd_store::{Kind, LayerId, Record, Records, Store};
 
 use crate::call_phase::enter;

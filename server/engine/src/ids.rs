@@ -4,8 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use layerd_drivers::Found;
+use layerd_mounts::Error as MountError;
 use layerd_mounts::volume_dirs::FoundVolumes;
-use layerd_mounts::{Error as MountError, Found};
 
 use crate::manifests::Manifests;
 

@@ -34,8 +34,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use layerd_drivers::Driver;
 use layerd_mounts::mounter::{Feature, KernelMounter, Mounter};
-use layerd_mounts::{Driver, Slot, VolumeDirs};
+use layerd_mounts::{Slot, VolumeDirs};
 use layerd_store::{Key, LayerId, Store, call_phase};
 
 pub use layerd_layers as layers;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use layerd_mounts::Driver;
+use layerd_drivers::Driver;
 use layerd_store::{Kind, LayerId, Store, Usage};
 use tracing::warn;
 

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use layerd_mounts::Driver;
+use layerd_drivers::Driver;
 use layerd_store::{LayerId, Removal};
 use metrics::counter;
 use nix::sys::statvfs::statvfs;

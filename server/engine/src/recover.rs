@@ -28,8 +28,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use layerd_drivers::{Driver as _, Found, Overlay, Place};
 use layerd_mounts::volume_dirs::FoundVolumes;
-use layerd_mounts::{Driver as _, Found, Overlay, Place, Slot, VolumeDirs};
+use layerd_mounts::{Slot, VolumeDirs};
 use layerd_store::{Export, LayerId, Store};
 use tracing::{error, info, warn};
 

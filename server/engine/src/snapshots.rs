@@ -3,7 +3,8 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use layerd_mounts::{Base, IdMaps, Mount, Slot, Stack};
+use layerd_drivers::{Base, Stack};
+use layerd_mounts::{IdMaps, Mount, Slot};
 use layerd_store::{
     BadInput, Checked, Claim, Commit, Create, Key, Kind, LabelChange, Labels, LayerId, Record,
     Records, Refusal, Usage,

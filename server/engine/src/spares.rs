@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use layerd_mounts::{Base, Driver};
+use layerd_drivers::{Base, Driver};
 use layerd_store::{Claim, Create, LayerId, Store};
 use nix::sys::statvfs::statvfs;
 use tracing::warn;

@@ -12,9 +12,10 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{commit, create, entries, key, labels, open};
+use layerd_drivers::fake::Fake;
+use layerd_drivers::{Driver as _, Found, Place};
 use layerd_engine::{Engine, Error, ErrorKind};
-use layerd_mounts::fake::Fake;
-use layerd_mounts::{Driver as _, Found, Place, Slot};
+use layerd_mounts::Slot;
 use layerd_store::{Kind, LabelChange};
 use nix::errno::Errno;
 

@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use common::{commit_onto, create, entries, key, labels, open};
+use layerd_drivers::fake::Fake;
 use layerd_engine::{Engine, Error, ErrorKind};
 use layerd_mounts::Slot;
-use layerd_mounts::fake::Fake;
 use layerd_store::{Kind, LabelChange};
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 use proptest::test_runner::TestCaseError;
@@ -355,7 +355,7 @@ proptest! {
         }
         subject.apply(&Op::Reap)?;
         subject.compare()?;
-        use layerd_mounts::Driver as _;
+        use layerd_drivers::Driver as _;
         prop_assert_eq!(subject.fake.list().unwrap(), []);
     }
 }

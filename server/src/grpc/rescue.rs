@@ -10,8 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use layerd_drivers::Overlay;
 use layerd_engine::{Error, restore_records};
-use layerd_mounts::Overlay;
 use layerd_proto::layerd::v1::admin_server::{Admin, AdminServer};
 use layerd_proto::layerd::v1::{self as pb, InfoRequest, InfoResponse};
 use layerd_store::Error as StoreError;

@@ -8,9 +8,9 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use super::Ground;
-use crate::driver::{IdMaps, Mount};
 use crate::mounter::{BindOptions, KernelMounter, MountError, Mounter};
 use crate::rig::{LoopDisk, enter_private_mounts};
+use crate::types::{IdMaps, Mount};
 
 fn shifted() -> BindOptions {
     let maps = IdMaps::parse("0:100000:65536", "0:200000:65536").expect("good maps");

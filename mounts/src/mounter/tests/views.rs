@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Ground;
-use crate::driver::Mount;
 use crate::mounter::{Effective, MountError, Mounter};
-use crate::plan::MAX_LOWERS;
+use crate::overlay_options::MAX_LOWERS;
+use crate::types::Mount;
 
 fn overlay(layers: &[PathBuf], more: &[&str]) -> Vec<Mount> {
     let layers: Vec<String> = layers.iter().map(|l| l.display().to_string()).collect();

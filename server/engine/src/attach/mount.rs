@@ -5,11 +5,12 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use layerd_drivers::Stack;
 use layerd_mounts::mounter::{
     Attached, BindOptions, DetachMode, Effective, Handle, Made as MadePath, MountError, NewSource,
     Propagation, ReadOnly, Symlinks, TmpfsOptions, Tree, Want,
 };
-use layerd_mounts::{IdMap, IdMaps, Mount, Stack};
+use layerd_mounts::{IdMap, IdMaps, Mount};
 use layerd_store::{AttachState, Attachment, LayerId, MountedAt, Refusal, VolumeId};
 use tracing::info;
 

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use layerd_mounts::fake::Fake;
+use layerd_drivers::fake::Fake;
 use layerd_mounts::mounter::{KernelMounter, Mounter};
 use layerd_mounts::rig::{LoopDisk, enter_private_mounts};
 use layerd_store::{Commit, Create, Key, Kind, Labels, Owner};

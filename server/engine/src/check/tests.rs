@@ -1,7 +1,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use layerd_mounts::{Found, Place, Slot};
+use layerd_drivers::{Found, Place};
+use layerd_mounts::Slot;
 use layerd_store::{Commit, Create, Key, Kind, Labels, LayerId, Options, Records, Store};
 
 use super::{Facts, Problem, Remedy, problems};

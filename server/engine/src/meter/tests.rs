@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use layerd_mounts::fake::Fake;
-use layerd_mounts::{Base, Driver, Error as MountError, Found, Mount, Slot, Stack, Stamp, Usage};
+use layerd_drivers::fake::Fake;
+use layerd_drivers::{Base, Driver, Found, Stack, Stamp};
+use layerd_mounts::{Error as MountError, Mount, Slot, Usage};
 use layerd_store::{Commit, Create, Key, Kind, Labels};
 
 use crate::{Durability, Engine, ErrorKind, Options};

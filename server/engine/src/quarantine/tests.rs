@@ -3,12 +3,12 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use layerd_drivers::Overlay;
+use layerd_drivers::fake::FakeMounter;
 use layerd_layers::apply::{Blob, Compression};
 use layerd_layers::archive::{ExportOptions, export};
 use layerd_layers::diff::Packing;
 use layerd_layers::{Progress, Silent};
-use layerd_mounts::Overlay;
-use layerd_mounts::fake::FakeMounter;
 use layerd_store::{Commit, Create, Key, Kind, Labels, LayerId, Owner};
 
 use crate::{Attach, Engine, Error, ErrorKind, Options, Pack, Unpack};
@@ -35,7 +35,7 @@ impl Bench {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
-        let driver = Arc::new(Overlay::open(&root, &layerd_mounts::Options::default()).unwrap());
+        let driver = Arc::new(Overlay::open(&root, &layerd_drivers::Options::default()).unwrap());
         let engine = open(&dir, &driver);
         let bench = Self {
             engine,

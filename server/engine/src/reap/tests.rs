@@ -1,8 +1,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use layerd_mounts::fake::Fake;
-use layerd_mounts::{Driver as _, Found, Place, Slot};
+use layerd_drivers::fake::Fake;
+use layerd_drivers::{Driver as _, Found, Place};
+use layerd_mounts::Slot;
 use layerd_store::{Create, Key, Kind, Labels, LayerId};
 use nix::errno::Errno;
 

@@ -1,8 +1,9 @@
 use std::path::Path;
 use std::thread::sleep;
 
-use layerd_mounts::fake::Fake;
-use layerd_mounts::{Found, Place, Slot};
+use layerd_drivers::fake::Fake;
+use layerd_drivers::{Found, Place};
+use layerd_mounts::Slot;
 use layerd_store::{Key, Kind, Labels};
 use nix::errno::Errno;
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use layerd_mounts::Stamp;
+use layerd_drivers::Stamp;
 use layerd_store::{Key, LayerId, Usage};
 
 use crate::Error;

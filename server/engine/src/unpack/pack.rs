@@ -4,9 +4,10 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use layerd_drivers::Stack;
 use layerd_layers::Progress;
 use layerd_layers::diff::{self, DiffOptions, Diffed, IdRange, IdRanges, Packing};
-use layerd_mounts::{IdMap, IdMaps, Mount, Stack};
+use layerd_mounts::{IdMap, IdMaps, Mount};
 use layerd_store::{Key, Kind, LayerId, Record, Records, Refusal};
 use tracing::{debug, warn};
 

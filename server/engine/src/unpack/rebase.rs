@@ -16,8 +16,9 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use layerd_drivers::Stack;
 use layerd_layers::apply::{Landing, adopt, delete_whiteouts};
-use layerd_mounts::{Slot, Stack};
+use layerd_mounts::Slot;
 use layerd_store::{Commit, Create, Kind, Record, Records, Usage};
 use tracing::debug;
 

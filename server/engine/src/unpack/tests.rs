@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use layerd_drivers::{Driver, Overlay};
 use layerd_layers::apply::Compression;
 use layerd_layers::archive::{ExportOptions, export};
 use layerd_layers::diff::Packing;
 use layerd_layers::{Progress, Silent};
-use layerd_mounts::{Driver, Mount, Overlay, Slot};
+use layerd_mounts::{Mount, Slot};
 use layerd_store::{Commit, Create, Key, Kind, Labels};
 use std::os::fd::AsFd;
 
@@ -34,7 +35,7 @@ fn rig(durability: Durability) -> Rig {
 fn rig_on(durability: Durability, on: &dyn Fn(Arc<dyn Driver>) -> Arc<dyn Driver>) -> Rig {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root");
-    let driver = Arc::new(Overlay::open(&root, &layerd_mounts::Options::default()).unwrap());
+    let driver = Arc::new(Overlay::open(&root, &layerd_drivers::Options::default()).unwrap());
     let options = Options {
         durability,
         ..Options::default()

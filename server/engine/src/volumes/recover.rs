@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use layerd_drivers::Found;
 use layerd_mounts::volume_dirs::FoundVolumes;
-use layerd_mounts::{Error as MountError, Found, VolumeDirs};
+use layerd_mounts::{Error as MountError, VolumeDirs};
 use layerd_store::{Records, Volume, VolumeId};
 use tracing::{error, warn};
 

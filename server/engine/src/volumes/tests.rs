@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::{Arc, Mutex};
 use std::thread::scope;
 
-use layerd_mounts::fake::{Fake, FakeMounter};
+use layerd_drivers::fake::{Fake, FakeMounter};
 use layerd_store::{Key, Owner, VolumeName};
 
 use super::{CreateVolume, slot};

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use layerd_drivers::fake::Fake;
 use layerd_engine::{Engine, Entry, Error, Options, TrashOptions};
-use layerd_mounts::fake::Fake;
 use layerd_store::{Commit, Create, Key, Kind, Labels};
 
 /// Removed layers go with the next pass of the reaper, however many.

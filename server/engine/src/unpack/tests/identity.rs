@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 use std::thread::scope;
 
-use layerd_mounts::fake::Hooked;
+use layerd_drivers::fake::Hooked;
 use layerd_store::Kind;
 
 use super::{Rig, key, rig, rig_on, stuck};

@@ -10,6 +10,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use layerd_mounts::error::with_causes;
+use layerd_mounts::mounter::{BindOptions, KernelMounter, Mounter, Symlinks};
+use layerd_mounts::{Error, IdMaps, mount, overlay_options, tree};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -17,10 +20,6 @@ use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 
 use super::{Finding, SCRATCH, open, scratch};
-use crate::driver::IdMaps;
-use crate::error::{Error, with_causes};
-use crate::mounter::{BindOptions, KernelMounter, Mounter, Symlinks};
-use crate::{mount, plan, tree};
 
 const KINDS: &str = "use ext4, btrfs, or xfs made with ftype=1";
 
@@ -197,7 +196,7 @@ fn try_overlay(scratch: &Path, options: &[String]) -> Result<(), Trouble> {
         format!("lowerdir={}:{}", dir("lower1"), dir("lower2")),
     ];
     all.extend_from_slice(options);
-    let data = plan::data(&all);
+    let data = overlay_options::data(&all);
     let merged = scratch.join("merged");
     let flags = MsFlags::empty();
     nix::mount::mount(

@@ -4,8 +4,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crate::error::Error;
-use crate::slot::Slot;
+use layerd_mounts::{Error, IdMaps, Mount, Slot, Usage};
 
 /// What a new layer starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,26 +22,6 @@ pub enum Base {
     },
 }
 
-/// One range of an id mapping, as in user_namespaces(7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IdMap {
-    /// First id in the container.
-    pub container: u32,
-    /// First id on the host.
-    pub host: u32,
-    /// Number of ids; never zero.
-    pub length: u32,
-}
-
-/// Checked id mappings of one snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdMaps {
-    /// User ids.
-    pub uid: Vec<IdMap>,
-    /// Group ids.
-    pub gid: Vec<IdMap>,
-}
-
 /// What is to be mounted: a layer of its own, if any, over its parents, nearest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stack {
@@ -54,26 +33,6 @@ pub struct Stack {
     pub writable: bool,
     /// Mappings to hand to the client as mount options.
     pub ids: Option<IdMaps>,
-}
-
-/// One mount, as mount(8) would be told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    /// File system type: `bind` or `overlay`.
-    pub kind: String,
-    /// What to mount.
-    pub source: String,
-    /// Options, one to an element.
-    pub options: Vec<String>,
-}
-
-/// What a layer holds on disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes of disk blocks, each inode counted once.
-    pub bytes: u64,
-    /// Inodes, the top directory included.
-    pub inodes: u64,
 }
 
 /// Tells whether a layer's top directory is still the same, unchanged.

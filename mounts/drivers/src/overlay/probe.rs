@@ -4,14 +4,12 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use layerd_mounts::{Error, mount, mountinfo, sys};
 use nix::errno::Errno;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 
-use crate::error::Error;
-use crate::mountinfo;
 use crate::overlay::Options;
-use crate::plan::Layout;
-use crate::{mount, sys};
+use crate::overlay::plan::Layout;
 
 mod trial;
 

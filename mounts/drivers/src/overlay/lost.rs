@@ -5,12 +5,12 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use layerd_mounts::Error;
+use layerd_mounts::folder::sync_path;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::survey::work_name;
 use crate::driver::{Found, Place};
-use crate::error::Error;
-use crate::folder::sync_path;
 
 /// Moves an entry to `<root>/lost/<folder>-<name>`, with a number behind it if that is taken. A
 /// slot in the trash has a directory, a work directory, or both; all of them are moved. Durable on

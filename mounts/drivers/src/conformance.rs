@@ -2,9 +2,9 @@
 
 use std::io::ErrorKind;
 
+use layerd_mounts::{Error, Slot};
+
 use crate::driver::{Base, Driver, Found, Place, Stack};
-use crate::error::Error;
-use crate::slot::Slot;
 
 /// Runs all checks on a driver that holds nothing yet. `fill` puts one file of at least 8192 bytes
 /// of content into a layer.
@@ -248,7 +248,7 @@ mod tests {
     use super::check;
     use crate::fake::Fake;
     use crate::overlay::{Options, Overlay};
-    use crate::rig::{LoopDisk, enter_private_mounts};
+    use layerd_mounts::rig::{LoopDisk, enter_private_mounts};
 
     fn check_overlay(root: &Path) {
         let driver = Overlay::open(root, &Options::default()).expect("open");

@@ -1,11 +1,11 @@
 use std::path::{Path, PathBuf};
 
+use layerd_mounts::overlay_options::{MAX_LOWERS, data, shorten};
+use layerd_mounts::{Error, IdMaps, Mount, Slot};
 use proptest::prelude::{any, proptest};
 
-use super::{Layout, MAX_LOWERS, data, shorten};
-use crate::driver::{IdMaps, Mount, Stack};
-use crate::error::Error;
-use crate::slot::Slot;
+use super::Layout;
+use crate::driver::Stack;
 
 const PAGE: usize = 4096;
 const USUAL: &str = "/var/lib/containerd/io.containerd.snapshotter.v1.layerd";

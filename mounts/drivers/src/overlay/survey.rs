@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use layerd_mounts::folder::{FLAGS, Folder};
+use layerd_mounts::{Error, Slot, tree};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::openat;
@@ -12,10 +14,6 @@ use nix::sys::stat::Mode;
 
 use super::Overlay;
 use crate::driver::{Found, Place};
-use crate::error::Error;
-use crate::folder::{FLAGS, Folder};
-use crate::slot::Slot;
-use crate::tree;
 
 /// Our folders, and what may be in each.
 pub(super) const PLACES: [(Option<Place>, &str); 4] = [

@@ -2,14 +2,14 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use layerd_mounts::Slot;
+use layerd_mounts::rig::{LoopDisk, Mounted, enter_private_mounts};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 
 use super::{Options, Overlay};
 use crate::driver::{Base, Driver, Found, Place, Stack};
-use crate::rig::{LoopDisk, Mounted, enter_private_mounts};
-use crate::slot::Slot;
 
 fn open(root: &Path) -> Overlay {
     Overlay::open(root, &Options::default()).expect("a temporary directory holds layers")

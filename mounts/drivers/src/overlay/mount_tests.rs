@@ -1,13 +1,13 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use super::{Unmounted, mount, unmount};
-use crate::driver::{Base, Driver, Mount, Stack};
-use crate::error::Error;
+use layerd_mounts::mount::{Unmounted, mount, page_size, unmount};
+use layerd_mounts::overlay_options::MAX_LOWERS;
+use layerd_mounts::rig::{LoopDisk, Mounted, enter_private_mounts};
+use layerd_mounts::{Error, Mount, Slot};
+
+use crate::driver::{Base, Driver, Stack};
 use crate::overlay::{Options, Overlay};
-use crate::plan::MAX_LOWERS;
-use crate::rig::{LoopDisk, Mounted, enter_private_mounts};
-use crate::slot::Slot;
 
 fn stack(own: Option<u64>, parents: &[u64], writable: bool) -> Stack {
     Stack {
@@ -135,7 +135,7 @@ fn root_five_hundred_layers_really_mount() {
         .driver
         .plan(&stack(None, &parents, false))
         .expect("plan");
-    let (shared, _) = crate::plan::shorten(&plan[0].options, super::page_size());
+    let (shared, _) = layerd_mounts::overlay_options::shorten(&plan[0].options, page_size());
     assert!(shared.is_some(), "they fit only when shortened");
     ground
         .driver

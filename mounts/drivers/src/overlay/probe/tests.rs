@@ -1,11 +1,11 @@
 use std::fs;
 use std::path::Path;
 
+use layerd_mounts::rig::{LoopDisk, Mounted, enter_private_mounts};
+use layerd_mounts::{Error, Mount};
+
 use super::{Finding, complete, is_whole};
-use crate::driver::Mount;
-use crate::error::Error;
 use crate::overlay::{Options, Overlay};
-use crate::rig::{LoopDisk, Mounted, enter_private_mounts};
 
 fn open(root: &Path) -> Result<Overlay, Error> {
     Overlay::open(root, &Options::default())
@@ -72,7 +72,7 @@ fn root_good_disks_are_taken_and_nothing_stays_behind() {
             .collect();
         names.sort();
         assert_eq!(names, ["e", "l", "t", "w"]);
-        let table = crate::mountinfo::read().expect("the mount table");
+        let table = layerd_mounts::mountinfo::read().expect("the mount table");
         let left = table.iter().find(|entry| entry.target.starts_with(&root));
         assert_eq!(left, None, "the trial's mount is gone");
     }

@@ -19,22 +19,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use layerd_mounts::barrier::Barrier;
+use layerd_mounts::folder::{FLAGS, Folder, c_name, move_over, rename_over, sync_path};
+use layerd_mounts::{Error, Mount, Slot, Usage, sys, tree};
 use nix::errno::Errno;
 use nix::fcntl::openat;
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
-use crate::barrier::Barrier;
-use crate::driver::{Base, Driver, Found, Mount, Stack, Stamp, Usage};
-use crate::error::Error;
-use crate::folder::{FLAGS, Folder, c_name, move_over, rename_over, sync_path};
-use crate::plan::Layout;
-use crate::probe::{self, Finding};
-use crate::slot::Slot;
-use crate::{sys, tree};
+use crate::driver::{Base, Driver, Found, Stack, Stamp};
+use crate::overlay::plan::Layout;
+use crate::overlay::probe::Finding;
 use survey::{PLACES, holds_nothing, list_folder, work_name};
 
 mod lost;
+pub mod plan;
+pub mod probe;
 mod survey;
 
 /// Settings of an [`Overlay`].
@@ -386,5 +386,7 @@ fn prepare_root(root: &Path) -> Result<PathBuf, Error> {
         .map_err(|cause| Error::io("resolve", root, cause))
 }
 
+#[cfg(test)]
+mod mount_tests;
 #[cfg(test)]
 mod tests;
