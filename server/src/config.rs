@@ -19,8 +19,8 @@ use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::Settings;
+use crate::api::admission::Limits;
 use crate::content::ContentConfig;
-use crate::grpc::gate::Limits;
 use crate::metrics;
 use crate::traces::TracingConfig;
 pub(crate) use in_force::InForce;

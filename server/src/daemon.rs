@@ -18,16 +18,16 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::api::admission::Admission;
 use crate::calls::Calls;
 use crate::config::Config;
 use crate::content::Content;
-use crate::grpc::gate::Gate;
 use crate::listener::{Connection, Inherited, Latest, ListenError, Listener};
 use crate::optional::Failures;
 use crate::reaper::{self, Nudge};
 use crate::tasks::Tasks;
 use crate::traces::Traces;
-use crate::{grpc, metrics, notify, with_causes};
+use crate::{api, metrics, notify, with_causes};
 
 /// How often the daemon looks at itself if systemd does not ask for it more often.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
@@ -96,7 +96,7 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     let remove_socket = listener.remover();
     let nudge = Nudge::default();
     let (health, health_service) = tonic_health::server::health_reporter();
-    grpc::set_serving(&health).await;
+    api::set_serving(&health).await;
     tasks.spawn(|stop| {
         reaper::run(
             engine.clone(),
@@ -108,9 +108,9 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     });
     let calls = Calls::default();
     tasks.spawn(|stop| watch(engine.clone(), tasks.clone(), calls.clone(), stop));
-    let gate = Gate::new(config.limits, calls);
+    let admission = Admission::new(config.limits, calls);
     let failures = Failures::default();
-    let parts = grpc::Parts {
+    let parts = api::Parts {
         engine: engine.clone(),
         tasks: tasks.clone(),
         nudge,
@@ -123,7 +123,7 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     }
     let unpack = unpacking(&config, &tasks);
     let (traces, flush) = Traces::start(&config.tracing, &tasks, &failures);
-    let router = grpc::router(parts, unpack, health_service, gate, traces);
+    let router = api::router(parts, unpack, health_service, admission, traces);
     let router = router.map_err(DaemonError::Services)?;
     let clients = listener.accept(tasks.stopping());
     let clients = clients.map_err(DaemonError::Runtime)?;
@@ -155,8 +155,8 @@ fn tell_of_the_kernel(engine: &Engine) {
     }
 }
 
-fn unpacking(config: &Config, tasks: &Tasks) -> grpc::UnpackParts {
-    grpc::UnpackParts {
+fn unpacking(config: &Config, tasks: &Tasks) -> api::UnpackParts {
+    api::UnpackParts {
         content: Content::new(config.content.clone(), tasks.clone()),
         config: config.unpack.clone(),
     }
@@ -243,7 +243,7 @@ async fn rescue(
     );
     error!("{trouble_text}");
     let done = CancellationToken::new();
-    let router = grpc::rescue::router(grpc::rescue::Rescue {
+    let router = api::layerd::rescue::router(api::layerd::rescue::Rescue {
         root: config.root.clone(),
         driver: driver.clone(),
         tasks: tasks.clone(),

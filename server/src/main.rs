@@ -3,13 +3,13 @@
 //! This file reads the command line, sets up logging and turns the outcome into an exit code. The
 //! daemon is in `daemon.rs`.
 
+mod api;
 mod calls;
 mod check;
 mod config;
 mod content;
 mod daemon;
 mod fsck;
-mod grpc;
 mod listener;
 mod logging;
 mod man;

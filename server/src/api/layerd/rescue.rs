@@ -26,7 +26,7 @@ use tower::layer::util::{Identity, Stack};
 use tower::{Layer, Service as TowerService};
 use tracing::{error, info};
 
-use super::status;
+use crate::api::status;
 use crate::tasks::Tasks;
 
 /// Largest export that is taken over the wire.

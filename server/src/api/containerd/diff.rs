@@ -20,9 +20,9 @@ use tokio::sync::mpsc;
 use tonic::{Code, Request, Response, Status};
 use tracing::info;
 
-use super::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
-use super::status;
-use super::unpack::{Layer, Unpacker};
+use crate::api::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
+use crate::api::status;
+use crate::api::unpack::{Layer, Unpacker};
 use crate::content::{Blob, Caller, Content, Digest, Elsewhere};
 
 /// The archive of a layer, not compressed.

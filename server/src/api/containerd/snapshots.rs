@@ -16,7 +16,7 @@ use prost::Message as _;
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status};
 
-use super::{Parts, status, wire};
+use crate::api::{Parts, status, wire};
 use crate::traces;
 
 /// Entries in one message of List, as in containerd.

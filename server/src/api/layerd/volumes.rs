@@ -11,9 +11,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
-use super::wire::timestamp;
-use super::{Messages, Parts, in_messages, status};
+use crate::api::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
+use crate::api::wire::timestamp;
+use crate::api::{Messages, Parts, in_messages, status};
 
 /// Events that a watcher may be behind before its stream ends.
 const EVENTS_WAITING: usize = 1024;

@@ -1,20 +1,15 @@
-//! The door: messages come in, are checked, and calls of the engine go on.
+//! gRPC services: messages are decoded and checked, and the engine is called.
+//!
+//! One folder a peer, and beside them what all services share.
 
-mod admin;
+pub(crate) mod admission;
 mod chunks;
-mod content;
-mod diff;
-mod events;
-pub(crate) mod gate;
-mod layers;
-mod limits;
+mod containerd;
+pub(crate) mod layerd;
 mod measure;
-mod mounts;
-pub(crate) mod rescue;
-mod snapshots;
+mod oversize;
 mod status;
 mod unpack;
-mod volumes;
 mod wire;
 
 use std::sync::Arc;
@@ -44,7 +39,10 @@ use crate::reaper::Nudge;
 use crate::tasks::Tasks;
 use crate::traces::Traces;
 
-use unpack::Unpacker;
+use self::admission::Admission;
+use self::containerd::{diff, snapshots};
+use self::layerd::{admin, layers, mounts, volumes};
+use self::unpack::Unpacker;
 
 /// Largest message in either direction: containerd's own limit.
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
@@ -52,31 +50,31 @@ const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 /// Calls at once on one connection; further ones wait in the client. containerd has one connection.
 const STREAMS_MAX: u32 = 8192;
 
-/// What every call passes, in the end the first.
-type Layers = Stack<gate::Gate, Stack<limits::Oversize, Stack<measure::Measure, Identity>>>;
+/// Layers around every service, innermost first.
+type Layers = Stack<Admission, Stack<oversize::Oversize, Stack<measure::Measure, Identity>>>;
 
-/// What unpacking works with.
+/// Parts of the `Diff` and `Layers` services alone.
 #[derive(Debug)]
 pub(crate) struct UnpackParts {
     pub(crate) content: Content,
     pub(crate) config: UnpackConfig,
 }
 
-/// What every service works with.
+/// Parts shared by all services.
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
     pub(crate) engine: Arc<Engine>,
     pub(crate) tasks: Tasks,
     pub(crate) nudge: Nudge,
     pub(crate) started: Instant,
-    /// What the daemon was told.
+    /// Effective configuration.
     pub(crate) in_force: Arc<InForce>,
     /// Optional services that do not work.
     pub(crate) failures: Failures,
 }
 
 impl Parts {
-    /// Runs a call of the engine, which blocks, to its end, whether or not the client waits.
+    /// Runs a blocking call of the engine to its end, even if the client hangs up.
     async fn call<T, W>(&self, work: W) -> Result<T, Status>
     where
         T: Send + 'static,
@@ -89,7 +87,7 @@ impl Parts {
     }
 }
 
-/// A stream of messages that are all there.
+/// A stream of messages held in memory.
 type Messages<M> = Iter<std::vec::IntoIter<Result<M, Status>>>;
 
 /// Cuts a list into messages of at most 100 entries.
@@ -109,7 +107,7 @@ pub(crate) fn router(
     parts: Parts,
     unpack: UnpackParts,
     health: HealthServer<impl Health>,
-    gate: gate::Gate,
+    admission: Admission,
     traces: Traces,
 ) -> Result<Router<Layers>, tonic_reflection::server::Error> {
     let snapshots = SnapshotsServer::new(snapshots::Service::new(parts.clone()))
@@ -126,8 +124,8 @@ pub(crate) fn router(
     Ok(Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .layer(measure::Measure { traces })
-        .layer(limits::Oversize)
-        .layer(gate)
+        .layer(oversize::Oversize)
+        .layer(admission)
         .add_service(snapshots)
         .add_service(diff)
         .add_service(LayersServer::new(layers::Service::new(unpacker)))
@@ -140,7 +138,7 @@ pub(crate) fn router(
         .add_service(reflection().build_v1alpha()?))
 }
 
-/// Tells health checks that the services work.
+/// Reports the services as SERVING to health checks.
 pub(crate) async fn set_serving(health: &HealthReporter) {
     health
         .set_serving::<SnapshotsServer<snapshots::Service>>()

@@ -10,8 +10,9 @@ use nix::sys::statvfs::{Statvfs, statvfs};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
+use super::content;
 use super::events::{Ring, Watched};
-use super::{Messages, Parts, content, in_messages};
+use crate::api::{Messages, Parts, in_messages};
 use crate::config::InForce;
 use crate::with_causes;
 

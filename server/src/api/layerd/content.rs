@@ -10,7 +10,8 @@ use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Parts, admin};
+use super::admin;
+use crate::api::Parts;
 
 /// Least time between two messages that only say how far it is.
 const TELL_EVERY: Duration = Duration::from_millis(500);

@@ -1,8 +1,8 @@
-//! Who is let in: no service can take all threads from another, no queue grows without bound, and
-//! no caller waits for ever.
+//! Admission control of RPCs: bounds on calls under way, on calls queued, and on their duration.
 //!
-//! Calls that may wait for the disk go through lanes, one for each kind of work, each with so many
-//! places and a queue. What is answered from memory needs no place and is never held up.
+//! Calls that may wait for the disk take a permit of one pool a kind of work, so that a disk that
+//! hangs under volumes takes no thread from snapshots. A pool has a fixed number of permits and a
+//! bounded queue. Calls answered from memory need no permit and never queue.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,37 +19,37 @@ use tower::{Layer, Service};
 use crate::calls::{Call, Calls};
 use crate::traces::{self, Trace};
 
-/// After this time a call is logged as slow: one that moves no content, and one that does.
+/// Duration after which a call is logged as slow: one that moves no content, and one that does.
 const SLOW: Duration = Duration::from_secs(10);
 const SLOW_LONG: Duration = Duration::from_secs(300);
 
-/// What a call does that waits for a place.
+/// Phase noted for a queued call.
 const QUEUED: &str = "waiting for other calls to end";
 
-/// How long calls may take.
+/// Deadlines of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// For a call that changes records and makes or renames directories.
+    /// Deadline of a call that changes records and makes or renames directories.
     pub(crate) call: Duration,
-    /// For one that moves content: it takes as long as there is much of it.
+    /// Deadline of a call that moves content, in proportion to which it takes time.
     pub(crate) long_call: Duration,
 }
 
-/// The kinds of work. The places of all lanes together stay below the threads that there are for
-/// blocking work (512).
+/// Kinds of work, one pool each. The permits of all pools together stay below the number of
+/// threads for blocking work (512).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Changes of snapshots.
     Snapshots,
-    /// Unpacking and packing of layers.
+    /// Apply, Diff, import and export of layers.
     Layers,
     /// Volumes, mounts and attachments.
     Volumes,
-    /// What a person asks.
+    /// Administrative calls of layerctl.
     Admin,
 }
 
-/// Name of the RPC, its lane, and whether it moves content.
+/// Name of an RPC, its pool, and the deadline that applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rule {
     method: &'static str,
@@ -123,51 +123,54 @@ fn rule(path: &str) -> Option<Rule> {
     Some(rule)
 }
 
-/// The places of one kind of work.
+/// Permits and queue of one kind of work.
 #[derive(Debug)]
-struct Lane {
-    places: Arc<Semaphore>,
-    /// Places of those that wait for a place.
+struct Pool {
+    permits: Arc<Semaphore>,
+    /// Permits to wait.
     queue: Arc<Semaphore>,
-    places_max: usize,
+    permits_max: usize,
     queue_max: usize,
-    /// What goes on in it, in words.
-    what: &'static str,
+    /// Description of its calls, for messages.
+    work: &'static str,
 }
 
-impl Lane {
-    fn new(places_max: usize, queue_max: usize, what: &'static str) -> Self {
+impl Pool {
+    fn new(permits_max: usize, queue_max: usize, work: &'static str) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(places_max)),
+            permits: Arc::new(Semaphore::new(permits_max)),
             queue: Arc::new(Semaphore::new(queue_max)),
-            places_max,
+            permits_max,
             queue_max,
-            what,
+            work,
         }
     }
 
-    /// Waits for a place, first come, first served.
+    /// Takes a permit, in the order of arrival.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED if the queue is full, DEADLINE_EXCEEDED if `until` passes first.
     async fn enter(&self, until: Instant) -> Result<OwnedSemaphorePermit, Status> {
-        let places = self.places.clone();
-        if let Ok(place) = places.clone().try_acquire_owned() {
-            return Ok(place);
+        let permits = self.permits.clone();
+        if let Ok(permit) = permits.clone().try_acquire_owned() {
+            return Ok(permit);
         }
         let begun = std::time::Instant::now();
-        let (most, queue, what) = (self.places_max, self.queue_max, self.what);
+        let (most, queue, work) = (self.permits_max, self.queue_max, self.work);
         let Ok(_waiting) = self.queue.try_acquire() else {
             let text = format!(
-                "{most} calls that {what} are under way and {queue} more wait; try again later"
+                "{most} calls that {work} are under way and {queue} more wait; try again later"
             );
             return Err(Status::new(Code::ResourceExhausted, text));
         };
-        let entered = timeout_at(until, places.acquire_owned()).await;
+        let entered = timeout_at(until, permits.acquire_owned()).await;
         traces::waited(QUEUED, begun);
         match entered {
-            Ok(Ok(place)) => Ok(place),
+            Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(Status::unavailable("layerd is stopping")),
             Err(_) => {
                 let text = format!(
-                    "it waited for one of {most} calls that {what} to end; nothing was done"
+                    "it waited for one of {most} calls that {work} to end; nothing was done"
                 );
                 Err(Status::new(Code::DeadlineExceeded, text))
             }
@@ -175,34 +178,34 @@ impl Lane {
     }
 }
 
-/// Lets calls in.
+/// Admission of all connections of one daemon.
 #[derive(Debug, Clone)]
-pub(crate) struct Gate(Arc<Lanes>);
+pub(crate) struct Admission(Arc<Pools>);
 
 #[derive(Debug)]
-struct Lanes {
+struct Pools {
     limits: Limits,
     calls: Calls,
-    snapshots: Lane,
-    layers: Lane,
-    volumes: Lane,
-    admin: Lane,
+    snapshots: Pool,
+    layers: Pool,
+    volumes: Pool,
+    admin: Pool,
 }
 
-impl Gate {
-    /// One for all connections. Notes the calls that it lets in among `calls`.
+impl Admission {
+    /// Registers admitted calls in `calls`.
     pub(crate) fn new(limits: Limits, calls: Calls) -> Self {
-        Self(Arc::new(Lanes {
+        Self(Arc::new(Pools {
             limits,
             calls,
-            snapshots: Lane::new(256, 4096, "change snapshots"),
-            layers: Lane::new(32, 256, "unpack or pack layers"),
-            volumes: Lane::new(64, 1024, "work on volumes"),
-            admin: Lane::new(16, 64, "answer operators"),
+            snapshots: Pool::new(256, 4096, "change snapshots"),
+            layers: Pool::new(32, 256, "unpack or pack layers"),
+            volumes: Pool::new(64, 1024, "work on volumes"),
+            admin: Pool::new(16, 64, "answer operators"),
         }))
     }
 
-    fn lane(&self, kind: Kind) -> &Lane {
+    fn pool(&self, kind: Kind) -> &Pool {
         match kind {
             Kind::Snapshots => &self.0.snapshots,
             Kind::Layers => &self.0.layers,
@@ -211,7 +214,7 @@ impl Gate {
         }
     }
 
-    /// Runs `answer` in its lane. Work that was begun goes on after its time is up; only the
+    /// Runs `answer` in its pool. Work that was begun goes on after its time is up; only the
     /// client is let go.
     async fn pass<T, E>(
         &self,
@@ -225,9 +228,12 @@ impl Gate {
             (limits.call, SLOW)
         };
         let until = Instant::now() + limit;
-        let place = self.lane(rule.kind).enter(until).await?;
+        let permit = self.pool(rule.kind).enter(until).await?;
         let observer = Trace::of_this_task().map(Trace::observer);
-        let call = self.0.calls.begin(rule.method, slow_after, place, observer);
+        let call = self
+            .0
+            .calls
+            .begin(rule.method, slow_after, permit, observer);
         let in_time = timeout_at(until, call.clone().scope(answer)).await;
         in_time.map_err(|_| too_late(rule.method, limit, &call))
     }
@@ -243,25 +249,25 @@ fn too_late(method: &str, limit: Duration, call: &Call) -> Status {
     Status::new(Code::DeadlineExceeded, text)
 }
 
-impl<S> Layer<S> for Gate {
-    type Service = GateService<S>;
+impl<S> Layer<S> for Admission {
+    type Service = AdmissionService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        GateService {
-            gate: self.clone(),
+        AdmissionService {
+            admission: self.clone(),
             inner,
         }
     }
 }
 
-/// A service behind the gate.
+/// A service behind the admission.
 #[derive(Debug, Clone)]
-pub(crate) struct GateService<S> {
-    gate: Gate,
+pub(crate) struct AdmissionService<S> {
+    admission: Admission,
     inner: S,
 }
 
-impl<S, I, O> Service<Request<I>> for GateService<S>
+impl<S, I, O> Service<Request<I>> for AdmissionService<S>
 where
     S: Service<Request<I>, Response = Response<O>>,
     S::Future: Send + 'static,
@@ -282,9 +288,9 @@ where
         let Some(rule) = rule else {
             return Box::pin(answer);
         };
-        let gate = self.gate.clone();
+        let admission = self.admission.clone();
         Box::pin(async move {
-            let passed = gate.pass(rule, answer).await;
+            let passed = admission.pass(rule, answer).await;
             passed.unwrap_or_else(|status| Ok(status.into_http()))
         })
     }
@@ -298,8 +304,8 @@ mod tests {
 
     const QUICK: Rule = quick("Prepare", Kind::Admin);
 
-    fn gate() -> Gate {
-        Gate::new(
+    fn admission() -> Admission {
+        Admission::new(
             Limits {
                 call: Duration::from_millis(50),
                 long_call: Duration::from_secs(60),
@@ -314,37 +320,39 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_does_not_end_is_answered_with_what_it_waits_for() {
-        let late = gate().pass(QUICK, never()).await.unwrap_err();
+        let late = admission().pass(QUICK, never()).await.unwrap_err();
         assert_eq!(late.code(), Code::DeadlineExceeded);
         assert!(late.message().contains("waiting for a thread"), "{late}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_place_is_held_until_the_work_ends_not_until_the_client_goes() {
-        let gate = gate();
+        let admission = admission();
         let mut held = Vec::new();
         for _ in 0..16 {
             let hold = async { Ok::<_, Infallible>(Call::of_this_task().unwrap()) };
-            held.push(gate.pass(QUICK, hold).await.unwrap().unwrap());
+            held.push(admission.pass(QUICK, hold).await.unwrap().unwrap());
         }
-        let full = gate.pass(QUICK, never()).await.unwrap_err();
+        let full = admission.pass(QUICK, never()).await.unwrap_err();
         assert!(full.message().contains("one of 16 calls"), "{full}");
         held.pop();
-        let passed = gate.pass(QUICK, async { Ok::<_, Infallible>(()) }).await;
+        let passed = admission
+            .pass(QUICK, async { Ok::<_, Infallible>(()) })
+            .await;
         assert!(passed.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_has_an_end() {
-        let gate = gate();
+        let admission = admission();
         let tasks = crate::tasks::Tasks::default();
         for _ in 0..16 + 64 {
-            let gate = gate.clone();
-            tasks.spawn(|_| async move { drop(gate.pass(QUICK, never()).await) });
+            let admission = admission.clone();
+            tasks.spawn(|_| async move { drop(admission.pass(QUICK, never()).await) });
         }
         // All of them get their turn before time goes on.
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let refused = gate.pass(QUICK, never()).await.unwrap_err();
+        let refused = admission.pass(QUICK, never()).await.unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);
     }
 

@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
-use super::unpack::{Layer, Unpacker};
-use super::{status, wire};
+use crate::api::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
+use crate::api::unpack::{Layer, Unpacker};
+use crate::api::{status, wire};
 use crate::content::Digest;
 
 #[derive(Debug)]

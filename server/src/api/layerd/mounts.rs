@@ -10,8 +10,8 @@ use layerd_proto::layerd::volumes::v1::{self as pb};
 use layerd_store::{AttachState, BadInput, Key, Owner, VolumeName};
 use tonic::{Request, Response, Status};
 
-use super::wire::{self, timestamp};
-use super::{Messages, Parts, in_messages, status};
+use crate::api::wire::{self, timestamp};
+use crate::api::{Messages, Parts, in_messages, status};
 
 #[derive(Debug)]
 pub(crate) struct Service {

@@ -1,0 +1,9 @@
+//! layerd's own services, package `layerd.v1`.
+
+pub(super) mod admin;
+mod content;
+mod events;
+pub(super) mod layers;
+pub(super) mod mounts;
+pub(crate) mod rescue;
+pub(super) mod volumes;
