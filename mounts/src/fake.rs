@@ -407,6 +407,23 @@ impl Mounter for FakeMounter {
         table.take(&place, expected)
     }
 
+    fn keep(
+        &self,
+        target: &Path,
+        expected: &Attached,
+        propagation: Propagation,
+    ) -> Result<Option<Tree>, MountError> {
+        self.step("bind", target)?;
+        let standing = self.table().mounts.get(&expected.id).cloned();
+        let Some(standing) = standing else {
+            return Ok(None);
+        };
+        let shown = standing.mount.root;
+        let top = open_source(&shown, Symlinks::Follow)?;
+        let tree = self.tree(&top, &shown, propagation, Effective::Writable)?;
+        Ok(Some(tree))
+    }
+
     fn mounts_below(&self, root: &Path) -> Result<Vec<MountEntry>, MountError> {
         let root = real_path(&open_source(root, Symlinks::Follow)?)?;
         let mut found = self.mounts();

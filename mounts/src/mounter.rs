@@ -153,6 +153,19 @@ pub trait Mounter: Send + Sync + fmt::Debug {
         mode: DetachMode,
     ) -> Result<Detached, MountError>;
 
+    /// Clones the mount `expected`, with all that stands on it, as long as it is the topmost on
+    /// `target`, so that it can be put back after [`detach`](Mounter::detach): the same files with
+    /// the same attributes and peers, under another number. `None` if it is not to be seen there.
+    ///
+    /// # Errors
+    /// [`MountError::Io`].
+    fn keep(
+        &self,
+        target: &Path,
+        expected: &Attached,
+        propagation: Propagation,
+    ) -> Result<Option<Tree>, MountError>;
+
     /// Lists the mounts strictly below a directory, parents before children. Cost: one look at
     /// each mount of the file system that holds the directory.
     ///

@@ -45,7 +45,7 @@ pub use space::{Room, has_reserve};
 pub use state::{Checked, Commit, Create};
 pub use store::{Claim, Options, Store};
 pub use volume::{
-    AttachState, Attachment, AttachmentId, MountedAt, Owner, SPEC_MAX, VOLUME_NAME_MAX, Volume,
-    VolumeId, VolumeName,
+    AttachState, Attachment, AttachmentId, MadePath, MadeSource, MountedAt, Owner, SPEC_MAX,
+    VOLUME_NAME_MAX, Volume, VolumeId, VolumeName,
 };
 pub use volumes::Volumes;

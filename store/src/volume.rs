@@ -186,6 +186,27 @@ pub struct MountedAt {
     pub access: String,
 }
 
+/// A directory or file of the host that layerd made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadePath {
+    /// Where.
+    pub path: String,
+    /// Its device, major and minor.
+    pub device: (u32, u32),
+    /// Its inode.
+    pub inode: u64,
+}
+
+/// The source of an attachment, as far as the call that recorded the intent made it. Kept until the
+/// attachment is made, so that the repeated call can remove it after a crash and a failure.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MadeSource {
+    /// Whether the volume was made.
+    pub volume: bool,
+    /// Paths of the host that were made, outermost first.
+    pub paths: Vec<MadePath>,
+}
+
 /// What the store knows of one attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
@@ -209,6 +230,8 @@ pub struct Attachment {
     pub mount: Option<MountedAt>,
     /// When it was first attached.
     pub created: Timestamp,
+    /// What was made for it, while it is [`Preparing`](AttachState::Preparing).
+    pub made: MadeSource,
 }
 
 #[cfg(test)]

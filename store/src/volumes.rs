@@ -18,7 +18,7 @@ use crate::model::{Key, LabelChange, LayerId, Removal, Timestamp, Usage};
 use crate::records::Records;
 use crate::state::{Decision, Edit, Item};
 use crate::volume::{
-    AttachState, Attachment, AttachmentId, MountedAt, Volume, VolumeId, VolumeName,
+    AttachState, Attachment, AttachmentId, MadeSource, MountedAt, Volume, VolumeId, VolumeName,
 };
 
 /// Volumes and attachments of one moment. Cloning it is cheap.
@@ -301,9 +301,14 @@ pub(crate) fn attached(
     let Some(attachment) = records.volumes().stored_attachment(id) else {
         return Err(Refusal::NotAttached { id });
     };
+    let made = match state {
+        AttachState::Preparing => attachment.made.clone(),
+        AttachState::Attached | AttachState::Waiting => MadeSource::default(),
+    };
     let attachment = Arc::new(Attachment {
         state,
         mount,
+        made,
         ..Attachment::clone(attachment)
     });
     Ok((

@@ -24,6 +24,7 @@ pub fn check(mounter: &dyn Mounter, scratch: &Path) {
     stacking(ground);
     modes(ground);
     users(ground);
+    keeping(ground);
     private_root(ground);
     for feature in mounter.features() {
         assert!(
@@ -334,6 +335,24 @@ fn users(ground: &Ground<'_>) {
     assert_eq!(users(&[attached.id]), 0, "unless it is known");
     let gone = ground.detach(&target, &attached).expect("it can go");
     assert_eq!(gone, Detached::Now);
+}
+
+fn keeping(ground: &Ground<'_>) {
+    let (source, target) = (ground.dir("keep/source"), ground.dir("keep/target"));
+    let first = ground.attach(&source, &target);
+    let keep = |attached: &Attached| {
+        let kept = ground.mounter.keep(&target, attached, Propagation::Private);
+        kept.expect("what stands can be kept")
+    };
+    let kept = keep(&first).expect("it is the topmost");
+    ground.detach(&target, &first).expect("a kept mount can go");
+    assert!(keep(&first).is_none(), "it is gone");
+    let back = ground.mounter.attach(kept, &ground.open(&target));
+    let back = back.expect("it can be put back");
+    assert_ne!(back.id, first.id, "under another number");
+    let top = |attached: &Attached| (attached.device, attached.inode);
+    assert_eq!(top(&back), top(&first), "with the same files");
+    ground.detach(&target, &back).expect("and goes again");
 }
 
 fn private_root(ground: &Ground<'_>) {

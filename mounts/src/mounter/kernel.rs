@@ -72,12 +72,8 @@ impl Mounter for KernelMounter {
         let read_only = effective(tree.as_fd(), source.path(), whole)?;
         let tree = new_tree(tree, source.path(), options.propagation, read_only)?;
         Ok(Tree {
-            attached: Attached {
-                last_id: last_id.max(tree.attached.id),
-                ..tree.attached
-            },
             without,
-            ..tree
+            ..with_last_id(tree, last_id)
         })
     }
 
@@ -147,6 +143,27 @@ impl Mounter for KernelMounter {
         unmount::detach(target, expected, mode)
     }
 
+    fn keep(
+        &self,
+        target: &Path,
+        expected: &Attached,
+        propagation: Propagation,
+    ) -> Result<Option<Tree>, MountError> {
+        let Some(top) = unmount::topmost(target, expected.id)? else {
+            return Ok(None);
+        };
+        let tree = clone(&top, true)?;
+        let options = BindOptions {
+            recursive: true,
+            propagation,
+            ..BindOptions::default()
+        };
+        let last_id = last_id(&tree, &top, &options)?;
+        let read_only = effective(tree.as_fd(), target, false)?;
+        let tree = new_tree(tree, target, propagation, read_only)?;
+        Ok(Some(with_last_id(tree, last_id)))
+    }
+
     fn mounts_below(&self, root: &Path) -> Result<Vec<MountEntry>, MountError> {
         table::below(root)
     }
@@ -199,6 +216,16 @@ pub(super) fn new_tree(
         },
         without: Vec::new(),
     })
+}
+
+fn with_last_id(tree: Tree, last_id: MountId) -> Tree {
+    Tree {
+        attached: Attached {
+            last_id: last_id.max(tree.attached.id),
+            ..tree.attached
+        },
+        ..tree
+    }
 }
 
 /// Slaves and peers need somebody to listen to.

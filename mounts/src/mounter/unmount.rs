@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -77,6 +77,20 @@ pub(super) fn detach(
     Err(place.busy(expected.id))
 }
 
+/// Opens the top of mount `id`, which keeps it busy; `None` if it is not the topmost on `target`.
+pub(super) fn topmost(target: &Path, id: MountId) -> Result<Option<Handle>, MountError> {
+    let place = match Place::new(target) {
+        Ok(place) => place,
+        Err(MountError::Missing { .. } | MountError::NotADirectory { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let top = match place.open() {
+        Err(Errno::ENOENT) => return Ok(None),
+        top => Handle::new(top.map_err(|cause| place.fail(cause))?, target)?,
+    };
+    Ok((top.mount_id()? == id).then_some(top))
+}
+
 /// A mount point: the directory it is in, held open, and its name there.
 struct Place<'a> {
     parent: Handle,
@@ -114,11 +128,14 @@ impl<'a> Place<'a> {
         Ok(self.seen()?.map(|(id, _)| id))
     }
 
-    fn make_private(&self, expected: MountId) -> Result<(), MountError> {
+    fn open(&self) -> Result<OwnedFd, Errno> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = openat(&self.parent, self.name.as_c_str(), flags, Mode::empty())
-            .map_err(|cause| self.fail(cause))?;
-        let top = Handle::new(fd, self.shown)?;
+        openat(&self.parent, self.name.as_c_str(), flags, Mode::empty())
+    }
+
+    fn make_private(&self, expected: MountId) -> Result<(), MountError> {
+        let top = self.open().map_err(|cause| self.fail(cause))?;
+        let top = Handle::new(top, self.shown)?;
         if top.mount_id()? != expected {
             return Ok(()); // it will be noticed
         }

@@ -38,6 +38,7 @@ use tracing::warn;
 pub use oci::OciMount;
 pub use reconcile::{Living, Reconciled};
 
+use again::Removed;
 use fill::Filling;
 use source::{Ground, MadeSource, committed};
 
@@ -127,18 +128,8 @@ impl Engine {
         let keys: BTreeSet<&Key> = mounts.iter().map(|mount| &mount.key).collect();
         let _turns: Vec<_> = keys.into_iter().map(|key| self.turns.take(key)).collect();
         wanted.sort_by_key(|one| one.spec.target.depth());
-        self.check_wanted(owner, &wanted)?;
-        self.unmount_stale(&wanted)?;
-        let mut done: Vec<Done> = Vec::new();
-        for one in outer_first(&wanted) {
-            match self.attach_one(owner, one) {
-                Ok(attached) => done.push(attached),
-                Err(cause) => {
-                    self.undo(&done);
-                    return Err(cause);
-                }
-            }
-        }
+        let attached = self.attach_all(owner, &wanted);
+        let mut done = attached.inspect_err(|_| self.forget_interrupted(&wanted))?;
         // As the container mounts them.
         done.sort_by_cached_key(|one| {
             let key = &one.entry.attachment.key;
@@ -151,30 +142,71 @@ impl Engine {
         Ok(told.collect())
     }
 
+    /// Attaches in the order in which mounts stand on each other. A failed call leaves what was there
+    /// before it.
+    fn attach_all(&self, owner: &Owner, wanted: &[Wanted<'_>]) -> Result<Vec<Done>, Error> {
+        self.check_wanted(owner, wanted)?;
+        let mut removed = self.unmount_stale(wanted)?;
+        let mut done: Vec<Done> = Vec::new();
+        for one in outer_first(wanted) {
+            match self.attach_one(owner, one, &mut removed) {
+                Ok(attached) => done.push(attached),
+                Err(cause) => {
+                    self.undo(&done);
+                    self.put_back(removed);
+                    for one in done.iter().filter(|one| !one.is_new) {
+                        self.take_back(&one.made, false, Some(one.entry.attachment.id));
+                    }
+                    return Err(cause);
+                }
+            }
+        }
+        Ok(done)
+    }
+
     /// Refuses a set of which one mount cannot be had, before anything is made for the others.
     fn check_wanted(&self, owner: &Owner, wanted: &[Wanted<'_>]) -> Result<(), Error> {
         let view = self.store.records();
         for one in wanted {
             if let Some(there) = view.volumes().attachment(one.key()) {
                 self.check_same(there, owner, one)?;
+                self.check_image(&view, there.layer)?;
                 continue;
             }
             let found = self.look_at(&one.spec, one.request.fill_from.as_ref())?;
             self.check_label(&one.spec, one.request.selinux_label.as_deref())?;
-            // What lies inside another target of the call is there once that one is mounted.
-            let outer = wanted.iter().filter_map(|other| other.target.as_deref());
-            if let Some(target) = &one.target
-                && !target::lies_inside(target, outer)
-            {
-                self.check_target(&one.spec, target, None)?;
-                self.refuse_other_kind(target, found.is_dir)?;
-            }
+            self.check_place(one, wanted, None, found.is_dir)?;
         }
         Ok(())
     }
 
+    /// Checks the target of a mount, if it has one, for a directory or a file. What lies inside
+    /// another target of the call is there only once that one is mounted.
+    fn check_place(
+        &self,
+        one: &Wanted<'_>,
+        wanted: &[Wanted<'_>],
+        own: Option<&Attachment>,
+        is_dir: bool,
+    ) -> Result<(), Error> {
+        let outer = wanted.iter().filter_map(|other| other.target.as_deref());
+        let Some(target) = &one.target else {
+            return Ok(());
+        };
+        if target::lies_inside(target, outer) {
+            return Ok(());
+        }
+        self.check_target(&one.spec, target, own)?;
+        self.refuse_other_kind(target, is_dir)
+    }
+
     /// The caller has the turn of the key.
-    fn attach_one(&self, owner: &Owner, wanted: &Wanted<'_>) -> Result<Done, Error> {
+    fn attach_one(
+        &self,
+        owner: &Owner,
+        wanted: &Wanted<'_>,
+        removed: &mut [Removed],
+    ) -> Result<Done, Error> {
         let there = self
             .store
             .records()
@@ -183,27 +215,13 @@ impl Engine {
             .cloned();
         if let Some(there) = there {
             self.check_same(&there, owner, wanted)?;
-            self.check_image(&self.store.records(), there.layer)?;
-            let is_new = there.state == AttachState::Preparing;
-            let entry = if self.is_as_asked(&wanted.spec, &there)? {
-                self.ready_path(&wanted.spec, &there)?;
-                self.attachment_entry(there, true)?
-            } else {
-                self.clear_place(&there)?;
-                self.attach_again(wanted, &there)?
-            };
-            return Ok(Done {
-                entry,
-                is_new,
-                made: MadeSource::default(),
-            });
+            return self.attach_recorded(wanted, there, removed);
         }
         let (attachment, made) = self.intend(owner, wanted)?;
         let mut filling = Filling::None;
         let finished = self.finish(wanted, &attachment, &mut filling);
         let finished = finished.inspect_err(|_| {
-            self.forget_intent(&attachment);
-            self.take_back(&made, filling == Filling::Done);
+            self.forget_intent(&attachment, &made, filling == Filling::Done);
         })?;
         let entry = self.attached(finished, filling, made.is_some())?;
         Ok(Done {
@@ -229,7 +247,7 @@ impl Engine {
                 Ok(attachment) => return Ok((attachment, ground.made)),
                 Err(layerd_store::Error::Refused(Refusal::VolumeGone { .. })) if left > 0 => {}
                 Err(cause) => {
-                    self.take_back(&ground.made, false);
+                    self.take_back(&ground.made, false, None);
                     return Err(cause.into());
                 }
             }
@@ -256,6 +274,7 @@ impl Engine {
             state: AttachState::Preparing,
             mount: None,
             created: Timestamp::now(),
+            made: ground.made.to_record(),
         })
     }
 
@@ -282,18 +301,17 @@ impl Engine {
         Ok(attached)
     }
 
-    fn forget_intent(&self, attachment: &Attachment) {
-        if attachment.state != AttachState::Preparing {
-            return;
-        }
+    /// Drops an intent that was acknowledged to no caller, and what was `made` for it.
+    fn forget_intent(&self, attachment: &Attachment, made: &MadeSource, filled: bool) {
         let cleared = self.clear_place(attachment);
         let forgotten = cleared.and_then(|()| Ok(self.store.detach(attachment.id)?));
-        if let Err(cause) = forgotten {
-            warn!(
+        match forgotten {
+            Ok(()) => self.take_back(made, filled, None),
+            Err(cause) => warn!(
                 error = &cause as &dyn std::error::Error,
                 key = attachment.key.as_str(),
                 "drop the intent to attach"
-            );
+            ),
         }
     }
 }

@@ -6,7 +6,8 @@ use prost::Message;
 
 use crate::model::{Key, Labels, LayerId, Timestamp, Usage};
 use crate::volume::{
-    AttachState, Attachment, AttachmentId, MountedAt, Owner, Volume, VolumeId, VolumeName,
+    AttachState, Attachment, AttachmentId, MadePath, MadeSource, MountedAt, Owner, Volume,
+    VolumeId, VolumeName,
 };
 
 #[derive(Clone, PartialEq, Message)]
@@ -69,6 +70,22 @@ struct AttachmentBody {
     created: i64,
     #[prost(string, optional, tag = "10")]
     target: Option<String>,
+    #[prost(bool, tag = "11")]
+    made_volume: bool,
+    #[prost(message, repeated, tag = "12")]
+    made_paths: Vec<MadePathBody>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct MadePathBody {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(uint32, tag = "2")]
+    device_major: u32,
+    #[prost(uint32, tag = "3")]
+    device_minor: u32,
+    #[prost(uint64, tag = "4")]
+    inode: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -173,6 +190,8 @@ pub(super) fn of_attachment(attachment: &Attachment) -> Vec<u8> {
             access: mount.access.clone(),
         }),
         created: attachment.created.0,
+        made_volume: attachment.made.volume,
+        made_paths: attachment.made.paths.iter().map(of_made).collect(),
     };
     body.encode_to_vec()
 }
@@ -206,5 +225,70 @@ pub(super) fn to_attachment(id: u64, bytes: &[u8]) -> Result<Attachment, &'stati
             access: mount.access,
         }),
         created: Timestamp(body.created),
+        made: MadeSource {
+            volume: body.made_volume,
+            paths: body.made_paths.into_iter().map(to_made).collect(),
+        },
     })
+}
+
+fn of_made(made: &MadePath) -> MadePathBody {
+    MadePathBody {
+        path: made.path.clone(),
+        device_major: made.device.0,
+        device_minor: made.device.1,
+        inode: made.inode,
+    }
+}
+
+fn to_made(body: MadePathBody) -> MadePath {
+    MadePath {
+        path: body.path,
+        device: (body.device_major, body.device_minor),
+        inode: body.inode,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attachment() -> Attachment {
+        let path = |path: &str, inode| MadePath {
+            path: path.to_owned(),
+            device: (8, 1),
+            inode,
+        };
+        Attachment {
+            id: AttachmentId(4),
+            key: Key::parse("key", "web:/data").unwrap(),
+            owner: Owner::parse("container", "web").unwrap(),
+            volume: Some(VolumeId(3)),
+            layer: None,
+            spec: "type=volume,source=data,target=/data".to_owned(),
+            target: Some("/srv/data".to_owned()),
+            state: AttachState::Preparing,
+            mount: None,
+            created: Timestamp(9),
+            made: MadeSource {
+                volume: true,
+                paths: vec![path("/srv", 11), path("/srv/new", 12)],
+            },
+        }
+    }
+
+    #[test]
+    fn an_attachment_survives_its_body() {
+        let attachment = attachment();
+        let read = to_attachment(4, &of_attachment(&attachment)).unwrap();
+        assert_eq!(read, attachment);
+    }
+
+    #[test]
+    fn an_attachment_of_an_earlier_version_made_nothing() {
+        let mut body = AttachmentBody::decode(&of_attachment(&attachment())[..]).unwrap();
+        (body.made_volume, body.made_paths) = Default::default();
+        let read = to_attachment(4, &body.encode_to_vec()).unwrap();
+        assert_eq!(read.made, MadeSource::default());
+    }
 }

@@ -14,32 +14,41 @@ use layerd_mounts::mounter::{
 use layerd_store::{Attachment, BadInput};
 
 use super::mount::{as_recorded, propagation, read_only};
+use super::source::MadeSource;
 use crate::spec::{Bind, Kind, MountSpec};
 use crate::{Engine, Error};
 
 impl Engine {
-    /// Makes sure of what a runtime binds by its path: it is there, or made, and may be bound.
+    /// Makes sure of what a runtime binds by its path: it is there, or made, and may be bound. Answers
+    /// what was made.
     pub(super) fn ready_path(
         &self,
         spec: &MountSpec,
         attachment: &Attachment,
-    ) -> Result<(), Error> {
-        match attachment.mount {
-            Some(_) => Ok(()),
-            None => self.ready_source(spec).map(drop),
+    ) -> Result<MadeSource, Error> {
+        match (&attachment.mount, &spec.kind) {
+            (Some(_), _) => Ok(MadeSource::default()),
+            (None, Kind::Volume(_)) => {
+                self.source(spec, attachment.volume)?;
+                Ok(MadeSource::default())
+            }
+            (None, Kind::Bind(_) | Kind::Image(_) | Kind::Tmpfs(_)) => self.ready_source(spec),
         }
     }
 
-    /// Checks that what an attachment shows can be mounted anew, before the old mount goes.
+    /// Checks that what an attachment shows can be mounted anew, before the old mount goes. Answers
+    /// whether that is a directory.
     pub(super) fn check_held(
         &self,
         spec: &MountSpec,
         attachment: &Attachment,
-    ) -> Result<(), Error> {
-        match &spec.kind {
-            Kind::Bind(_) => self.look_at(spec, None).map(drop),
-            Kind::Volume(_) | Kind::Image(_) | Kind::Tmpfs(_) => {
-                self.source(spec, attachment.volume).map(drop)
+    ) -> Result<bool, Error> {
+        match (&spec.kind, attachment.layer) {
+            (Kind::Bind(_), _) => Ok(self.look_at(spec, None)?.is_dir),
+            (Kind::Image(image), Some(layer)) => self.look_at_layer(image, layer),
+            _ => {
+                let source = self.source(spec, attachment.volume)?;
+                Ok(source.is_none_or(|source| source.is_dir()))
             }
         }
     }

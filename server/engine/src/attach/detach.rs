@@ -63,7 +63,7 @@ impl Engine {
         for one in done.iter().rev().filter(|one| one.is_new) {
             let attachment = &one.entry.attachment;
             match self.detach_held(attachment, false) {
-                Ok(()) => self.take_back(&one.made, one.entry.filled),
+                Ok(()) => self.take_back(&one.made, one.entry.filled, None),
                 Err(cause) => warn!(
                     error = &cause as &dyn std::error::Error,
                     key = attachment.key.as_str(),

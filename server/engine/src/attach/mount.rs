@@ -20,8 +20,8 @@ use crate::{Engine, Error};
 
 /// A mount that was made and stands nowhere yet.
 pub(super) struct MadeMount {
-    tree: Tree,
-    target: Handle,
+    pub(super) tree: Tree,
+    pub(super) target: Handle,
     /// What is recorded of it.
     pub(super) at: MountedAt,
 }
@@ -41,12 +41,9 @@ impl Engine {
             self.private_folder()?;
         }
         let tree = self.tree(spec, attachment)?;
-        match attachment.target {
-            Some(_) => self.check_target(spec, &place, Some(attachment.id))?,
-            None => self.make_place(&place, tree.is_dir()?)?,
+        if attachment.target.is_some() {
+            self.check_target(spec, &place, Some(attachment))?;
         }
-        let target = self.mounter.open_source(&place, Symlinks::Refuse)?;
-        self.refuse_occupied(&place)?;
         let access = match tree.read_only() {
             Effective::Writable => "rw",
             Effective::Top => "ro",
@@ -62,7 +59,26 @@ impl Engine {
             boot: self.boot.clone(),
             access: access.to_owned(),
         };
+        let target = self.open_place(attachment, &at.target, &tree)?;
         Ok(Some(MadeMount { tree, target, at }))
+    }
+
+    /// Opens the place for a mount that was made, on which nothing may stand; one of layerd's own is
+    /// made.
+    pub(super) fn open_place(
+        &self,
+        attachment: &Attachment,
+        place: &str,
+        tree: &Tree,
+    ) -> Result<Handle, Error> {
+        let place = Path::new(place);
+        if attachment.target.is_none() {
+            self.private_folder()?;
+            self.make_place(place, tree.is_dir()?)?;
+        }
+        let target = self.mounter.open_source(place, Symlinks::Refuse)?;
+        self.refuse_occupied(place)?;
+        Ok(target)
     }
 
     /// Puts a mount in place whose number is recorded.

@@ -1,11 +1,12 @@
 //! Sources of mounts: what attaching would do about one, looked at by `check` and `attach` alike,
 //! how one that is missing is made, and how that is undone when the call fails.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use layerd_mounts::mounter::{Made as MadePath, MountError, Symlinks, Want};
 use layerd_store::{
-    BadInput, Key, Kind as SnapshotKind, Labels, LayerId, Records, Refusal, Volume, VolumeId,
+    Attachment, AttachmentId, BadInput, Key, Kind as SnapshotKind, Labels, LayerId, Records,
+    Refusal, Volume, VolumeId,
 };
 use tracing::warn;
 
@@ -34,6 +35,39 @@ impl MadeSource {
     /// Whether anything was made.
     pub(super) fn is_some(&self) -> bool {
         self.volume.is_some() || !self.paths.is_empty()
+    }
+
+    /// Adds what was made later.
+    pub(super) fn and(&mut self, later: Self) {
+        self.volume = self.volume.or(later.volume);
+        self.paths.extend(later.paths);
+    }
+
+    /// As it is recorded with the intent.
+    pub(super) fn to_record(&self) -> layerd_store::MadeSource {
+        let path = |made: &MadePath| layerd_store::MadePath {
+            path: made.path.display().to_string(),
+            device: made.device,
+            inode: made.inode,
+        };
+        layerd_store::MadeSource {
+            volume: self.volume.is_some(),
+            paths: self.paths.iter().map(path).collect(),
+        }
+    }
+
+    /// As an intent was recorded with it.
+    pub(super) fn recorded(attachment: &Attachment) -> Self {
+        let path = |made: &layerd_store::MadePath| MadePath {
+            path: PathBuf::from(&made.path),
+            device: made.device,
+            inode: made.inode,
+        };
+        let made = &attachment.made;
+        Self {
+            volume: attachment.volume.filter(|_| made.volume),
+            paths: made.paths.iter().map(path).collect(),
+        }
     }
 }
 
@@ -199,6 +233,12 @@ impl Engine {
     fn look_at_image(&self, view: &Records, image: &Image) -> Result<bool, Error> {
         let layer = committed(view, image.reference.as_str())?;
         self.check_image(view, Some(layer))?;
+        self.look_at_layer(image, layer)
+    }
+
+    /// Mounts a committed layer as attaching would, out of sight. Answers whether the part of it that
+    /// is asked for is a directory.
+    pub(super) fn look_at_layer(&self, image: &Image, layer: LayerId) -> Result<bool, Error> {
         let whole = self.mounter.view(&self.image_plan(layer)?)?;
         match &image.subpath {
             None => Ok(true),
@@ -263,8 +303,8 @@ impl Engine {
 
     /// Takes back what a failed call made, unless it is in use or holds something by now: a volume
     /// goes for good, or into the trash if the call filled it; directories and files of the host
-    /// are removed.
-    pub(super) fn take_back(&self, made: &MadeSource, filled: bool) {
+    /// are removed, unless another attachment than `own` binds them.
+    pub(super) fn take_back(&self, made: &MadeSource, filled: bool, own: Option<AttachmentId>) {
         if let Some(id) = made.volume
             && let Err(cause) = self.drop_unused_volume(id, filled)
         {
@@ -272,8 +312,11 @@ impl Engine {
         }
         let is_held = |made: &MadePath| {
             let view = self.store.records();
-            let mut all = view.volumes().attachments();
-            all.any(|one| match super::parse(&one.spec).map(|spec| spec.kind) {
+            let mut others = view
+                .volumes()
+                .attachments()
+                .filter(|one| Some(one.id) != own);
+            others.any(|one| match super::parse(&one.spec).map(|spec| spec.kind) {
                 Ok(Kind::Bind(bind)) => Path::new(bind.source.as_str()).starts_with(&made.path),
                 _ => false,
             })

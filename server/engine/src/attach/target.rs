@@ -6,8 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use layerd_mounts::mounter::{Identity, Symlinks};
-use layerd_store::{AttachmentId, BadInput};
+use layerd_mounts::mounter::{Handle, Identity, Symlinks};
+use layerd_store::{Attachment, BadInput};
 
 use super::mount::as_recorded;
 use crate::spec::{HostPath, Kind, MountSpec};
@@ -15,7 +15,7 @@ use crate::{Engine, Error};
 
 impl Engine {
     /// Checks a target, which must be there, for attachment `own`, or a new one. Symlinks in it are
-    /// refused.
+    /// refused. Where the mount of `own` stands, it is left aside: it is to be replaced.
     ///
     /// # Errors
     /// `Invalid` naming the rule it breaks, `Refused` if something is mounted there, or below it for
@@ -24,12 +24,14 @@ impl Engine {
         &self,
         spec: &MountSpec,
         path: &Path,
-        own: Option<AttachmentId>,
+        own: Option<&Attachment>,
     ) -> Result<(), Error> {
-        let lineage = self
-            .mounter
-            .open_source(path, Symlinks::Refuse)?
-            .lineage()?;
+        let target = self.mounter.open_source(path, Symlinks::Refuse)?;
+        if own.is_some_and(|own| self.is_mount_of(own, &target)) {
+            return Ok(());
+        }
+        let lineage = target.lineage()?;
+        drop(target);
         if let Some(rule) = self.rule_broken(spec, &lineage)? {
             let rule = format!("{:?} {rule}", path.display());
             return Err(BadInput::new("target_path", rule).into());
@@ -79,9 +81,21 @@ impl Engine {
         Ok(None)
     }
 
+    /// Whether a target was reached through the mount of an attachment.
+    fn is_mount_of(&self, attachment: &Attachment, target: &Handle) -> bool {
+        let mount = attachment.mount.as_ref();
+        mount.is_some_and(|mount| {
+            let seen = (target.device(), target.inode());
+            mount.boot == self.boot
+                && target.mount_id().is_ok_and(|id| id == mount.unique_id)
+                && seen == (mount.device, mount.inode)
+        })
+    }
+
     /// Refuses a target above a mount that stands for another attachment.
-    fn refuse_to_hide(&self, path: &Path, own: Option<AttachmentId>) -> Result<(), Error> {
+    fn refuse_to_hide(&self, path: &Path, own: Option<&Attachment>) -> Result<(), Error> {
         let view = self.store.records();
+        let own = own.map(|own| own.id);
         for other in view.volumes().attachments() {
             let Some(mount) = other.mount.as_ref().filter(|_| Some(other.id) != own) else {
                 continue;

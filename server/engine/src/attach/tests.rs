@@ -4,6 +4,7 @@ mod binds;
 mod labels;
 mod nested;
 mod proof;
+mod repeated;
 mod sources;
 mod targets;
 mod together;

@@ -91,7 +91,7 @@ fn taken_back(host: &Host, attach: &Attach, filled: bool, meanwhile: impl Fn()) 
     let ground = host.engine.ground(&spec).unwrap();
     assert!(ground.made.is_some());
     meanwhile();
-    host.engine.take_back(&ground.made, filled);
+    host.engine.take_back(&ground.made, filled, None);
 }
 
 #[test]

@@ -1,0 +1,156 @@
+//! Repeated calls that fail: what was there before them is there after them.
+
+use std::fs;
+use std::path::Path;
+
+use layerd_store::AttachState;
+
+use super::{Attach, Host, Wanted, key, mount, owner, volume_at};
+use crate::{ErrorKind, VolumeFilter};
+
+fn bind_at(name: &str, source: &Path, target: &Path) -> Attach {
+    let source = source.display();
+    Attach {
+        target: Some(target.to_owned()),
+        ..mount(
+            name,
+            &format!("type=bind,src={source},dst=/{name},on-missing=create"),
+        )
+    }
+}
+
+fn tmpfs_at(name: &str, target: &Path) -> Attach {
+    Attach {
+        target: Some(target.to_owned()),
+        ..mount(name, &format!("type=tmpfs,dst=/{name}"))
+    }
+}
+
+impl Host {
+    /// Attachments with their states.
+    fn states(&self) -> Vec<(String, AttachState)> {
+        let all = self.engine.attachments(None, None).unwrap();
+        let state = |one: &crate::AttachmentEntry| {
+            let key = one.attachment.key.as_str().to_owned();
+            (key, one.state)
+        };
+        all.iter().map(state).collect()
+    }
+}
+
+/// Refused as a value that breaks a rule, and nothing changed.
+fn refused_unchanged(host: &Host, request: &Attach) {
+    let before = (host.mounts(), host.states());
+    let refused = host.attach(std::slice::from_ref(request)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+    assert_eq!((host.mounts(), host.states()), before, "{refused}");
+}
+
+#[test]
+fn root_a_source_of_another_kind_leaves_the_old_mount() {
+    let host = Host::new();
+    let (file, folder) = (host.disk.path().join("file"), host.dir("folder"));
+    fs::write(&file, "old").unwrap();
+    fs::write(folder.join("old"), "").unwrap();
+    let (on_file, on_folder) = (host.disk.path().join("on-file"), host.dir("on-folder"));
+    fs::write(&on_file, "").unwrap();
+    let of_file = bind_at("file", &file, &on_file);
+    let of_folder = bind_at("folder", &folder, &on_folder);
+    host.attach(&[of_file.clone(), of_folder.clone()]).unwrap();
+    fs::remove_file(&file).unwrap();
+    refused_unchanged(&host, &of_file);
+    assert!(!file.exists(), "no folder was made in its place");
+    fs::create_dir(&file).unwrap();
+    refused_unchanged(&host, &of_file);
+    fs::rename(&folder, host.disk.path().join("moved")).unwrap();
+    fs::write(&folder, "").unwrap();
+    refused_unchanged(&host, &of_folder);
+    assert_eq!(fs::read(&on_file).unwrap(), b"old");
+    assert!(on_folder.join("old").exists());
+}
+
+#[test]
+fn root_a_failed_repeat_puts_back_what_it_took_away() {
+    let host = Host::new();
+    let (source, outer) = (host.dir("source"), host.dir("outer"));
+    host.dir("source/inner");
+    let inner = outer.join("inner");
+    let both = [bind_at("outer", &source, &outer), tmpfs_at("inner", &inner)];
+    host.attach(&both).unwrap();
+    fs::write(inner.join("in-memory"), "").unwrap();
+    fs::rename(&source, host.disk.path().join("old")).unwrap();
+    fs::write(host.dir("source").join("new"), "").unwrap();
+    let (before, states) = (host.mounts(), host.states());
+    // The new source has no folder to mount the inner one on.
+    host.attach(&both).unwrap_err();
+    assert_eq!(
+        (host.mounts(), host.states()),
+        (before.clone(), states.clone())
+    );
+    assert!(inner.join("in-memory").exists() && !outer.join("new").exists());
+    host.dir("source/inner");
+    let late = volume_at("late", "/late", &outer.join("missing"));
+    let made = host.disk.path().join("made");
+    let gone = mount(
+        "gone",
+        &format!(
+            "type=bind,src={},dst=/gone,on-missing=create",
+            made.display()
+        ),
+    );
+    host.attach(std::slice::from_ref(&gone)).unwrap();
+    fs::remove_dir(&made).unwrap();
+    let all = [both[0].clone(), both[1].clone(), gone, late];
+    host.attach(&all).unwrap_err();
+    assert_eq!(host.mounts()[..before.len()], before);
+    assert_eq!(host.states()[..states.len()], states);
+    assert!(inner.join("in-memory").exists() && !outer.join("new").exists());
+    assert!(!made.exists(), "made by the failed call");
+    host.attach(&both).unwrap();
+    assert!(outer.join("new").exists(), "mounted anew");
+    assert!(inner.join("in-memory").exists(), "the same tmpfs");
+    let keys = ["inner", "outer", "gone"].map(key);
+    host.engine.detach(&keys, false).unwrap();
+    assert_eq!(host.mounts().len(), 0);
+}
+
+#[test]
+fn root_a_failed_repeat_undoes_what_a_crash_left() {
+    let mut host = Host::new();
+    let path = host.disk.path().join("made/deep");
+    let interrupted = [
+        mount("volume", "type=volume,src=made,dst=/v,on-missing=create"),
+        mount(
+            "path",
+            &format!("type=bind,src={},dst=/p,on-missing=create", path.display()),
+        ),
+    ];
+    for request in &interrupted {
+        let wanted = Wanted::parse(request).unwrap();
+        host.engine.intend(&owner(), &wanted).unwrap();
+    }
+    host.reopen();
+    assert_eq!(host.keys(), ["volume", "path"]);
+    assert!(path.is_dir());
+    let [volume, bind] = interrupted;
+    let bad = mount("bad", "type=volume,src=none,dst=/x");
+    host.attach(&[volume, bind, bad]).unwrap_err();
+    assert_eq!(host.keys(), [""; 0]);
+    assert_eq!(host.engine.volumes(&VolumeFilter::default()).len(), 0);
+    assert!(!host.disk.path().join("made").exists());
+}
+
+#[test]
+fn root_a_failed_repeat_keeps_what_is_used_by_now() {
+    let mut host = Host::new();
+    let request = mount("volume", "type=volume,src=made,dst=/v,on-missing=create");
+    let wanted = Wanted::parse(&request).unwrap();
+    host.engine.intend(&owner(), &wanted).unwrap();
+    host.reopen();
+    fs::write(host.volume("made").join("file"), "").unwrap();
+    let bad = mount("bad", "type=volume,src=none,dst=/x");
+    host.attach(&[request.clone(), bad]).unwrap_err();
+    assert!(host.volume("made").join("file").exists());
+    host.attach(&[request]).unwrap();
+    assert_eq!(host.keys(), ["volume"]);
+}
