@@ -32,6 +32,7 @@ use std::path::PathBuf;
 
 use crate::copy::Markers;
 use crate::error::Error;
+use crate::layering::Layering;
 use crate::progress::{Progress, Silent};
 
 mod ids;
@@ -78,8 +79,8 @@ pub struct DiffOptions<'a> {
     pub packing: Packing,
     /// Times after this one, in seconds since 1970, are written as this one: SOURCE_DATE_EPOCH.
     pub source_date_epoch: Option<i64>,
-    /// Where the layers keep overlayfs' notes.
-    pub markers: Markers,
+    /// What the directories hold.
+    pub layering: Layering,
     /// Mapping of the ids of the upper directory; those below are a container's already.
     pub ids: Option<&'a IdRanges>,
     /// Who watches, and may stop it.
@@ -92,7 +93,7 @@ impl Default for DiffOptions<'_> {
         Self {
             packing: Packing::Gzip,
             source_date_epoch: None,
-            markers: Markers::Trusted,
+            layering: Layering::Diff(Markers::Trusted),
             ids: None,
             progress: &Silent,
         }
@@ -104,7 +105,7 @@ impl fmt::Debug for DiffOptions<'_> {
         let mut shown = formatter.debug_struct("DiffOptions");
         shown.field("packing", &self.packing);
         shown.field("source_date_epoch", &self.source_date_epoch);
-        shown.field("markers", &self.markers);
+        shown.field("layering", &self.layering);
         shown.field("ids", &self.ids);
         shown.finish_non_exhaustive()
     }
@@ -134,11 +135,13 @@ pub struct Diffed {
 
 /// Writes what `upper` changes in the stack `lowers` to `out` as a layer, and flushes it.
 ///
-/// `upper` is the upper directory of an overlay mount, or a base layer if there are no `lowers`;
-/// `lowers` are the layers below, nearest first. All descriptors may be `O_PATH`. The mount may be
+/// With [`Layering::Diff`], `upper` is the upper directory of an overlay mount, or a base layer if
+/// there are no `lowers`; `lowers` are the layers below, nearest first. With [`Layering::Full`] both
+/// are whole trees, which are compared name by name, and at most the first of `lowers` is read. All descriptors may be `O_PATH`. The mount may be
 /// in use: the layer then has each file as it was when it was read.
 ///
-/// Costs a few system calls for each file of `upper` and each layer it is looked for in, one pass
+/// Costs a few system calls for each file of `upper` (of whole trees also one pass over the content
+/// of both where a file only looks unchanged) and each layer it is looked for in, one pass
 /// over the content of changed files and of those that only look unchanged, and one thread; memory
 /// for the names of the directories on the way to the current one (in a directory that was deleted
 /// and made again also those below) and for each file with several names; at most 260 descriptors

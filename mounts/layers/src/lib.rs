@@ -19,6 +19,7 @@ pub mod copy;
 pub mod diff;
 pub mod durable;
 pub mod error;
+pub mod layering;
 pub mod manifest;
 mod node;
 pub mod progress;
@@ -30,4 +31,5 @@ mod trail;
 
 pub use durable::Durable;
 pub use error::Error;
+pub use layering::Layering;
 pub use progress::{Progress, Silent};

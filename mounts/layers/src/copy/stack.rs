@@ -84,6 +84,11 @@ impl Stack {
         Ok(stack)
     }
 
+    /// A whole tree, or none, in which nothing is a note of overlayfs.
+    pub(crate) fn of_tree(tree: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
+        Self::open(tree.as_slice(), Path::new(""), Markers::Trusted)
+    }
+
     /// What a name in the current directory is. `None` if there is no such thing.
     pub(crate) fn look(&mut self, name: &CStr) -> Result<Option<(OwnedFd, Stat)>, Error> {
         let path = self.join(name);

@@ -15,6 +15,7 @@ use crate::apply;
 use crate::archive::{ImportOptions, import};
 use crate::copy::{self, Markers, copy_tree};
 use crate::error::Error;
+use crate::layering::Layering;
 use crate::node::{self, Kind, timespec};
 use crate::progress::Progress;
 use crate::rig::tree::{Who, build, items};
@@ -23,6 +24,7 @@ use crate::tar::header::{self, Header};
 use crate::tar::{BLOCK, EntryKind, Reader, padding, pax};
 
 pub(crate) mod random;
+mod whole;
 
 /// Layers on a disk of their own, and an overlay of them that can be written through.
 pub(crate) struct Bench<'a> {
@@ -604,7 +606,10 @@ fn notes_are_looked_for_where_the_mount_keeps_them() {
     .unwrap();
     set_times(&name, 1, 2);
     let paths_with = |markers| {
-        let options = DiffOptions { markers, ..plain() };
+        let options = DiffOptions {
+            layering: Layering::Diff(markers),
+            ..plain()
+        };
         paths(&packed(upper.path(), &[lower.path()], &options).unwrap().0)
     };
     assert_eq!(paths_with(Markers::User), ["dir/", "dir/.wh.hidden"]);

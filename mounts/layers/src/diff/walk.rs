@@ -11,11 +11,13 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::archive::write::{Described, Links, Out};
+use crate::copy::Markers;
 use crate::copy::stack::{Stack, marks};
 use crate::diff::same::{Version, same_attributes, same_file};
 use crate::diff::stream::Packer;
 use crate::diff::{DiffOptions, Diffed, ids};
 use crate::error::Error;
+use crate::layering::Layering;
 use crate::node::{self, Kind, Stat, Xattrs};
 use crate::trail::Trail;
 
@@ -36,10 +38,11 @@ pub(super) fn diff(
     let upper = rustix::fs::openat(upper, c".", flags, Mode::empty()).map_err(failed)?;
     let root = node::stat(upper.as_fd()).map_err(failed)?;
     let packer = Packer::new(options.packing, out).map_err(|cause| write_failed(0, cause))?;
+    let markers = options.layering.markers();
     let mut diff = Diff {
         trail: Trail::new(upper, OPEN_DIRECTORIES),
         root,
-        below: Stack::of_layers(lowers, options.markers)?,
+        below: below(lowers, options.layering)?,
         frames: Vec::new(),
         links: Links::default(),
         out: Out::new(packer),
@@ -47,9 +50,18 @@ pub(super) fn diff(
         entries: 0,
         changed: 0,
         left_out: (0, None),
+        markers,
     };
     diff.run(!lowers.is_empty())?;
     diff.finish()
+}
+
+/// The stack that is compared with; of whole trees the nearest alone.
+fn below(lowers: &[BorrowedFd<'_>], layering: Layering) -> Result<Stack, Error> {
+    match layering {
+        Layering::Diff(markers) => Stack::of_layers(lowers, markers),
+        Layering::Full => Stack::of_tree(lowers.first().copied()),
+    }
 }
 
 fn write_failed(offset: u64, cause: std::io::Error) -> Error {
@@ -73,6 +85,8 @@ struct Diff<'a> {
     entries: u64,
     changed: u64,
     left_out: (u64, Option<PathBuf>),
+    /// Where overlayfs' notes are; `None` in whole trees.
+    markers: Option<Markers>,
 }
 
 /// A directory on the way.
@@ -95,7 +109,11 @@ struct Name {
 
 impl Diff<'_> {
     fn run(&mut self, has_below: bool) -> Result<(), Error> {
-        let hides = marks(self.trail.here()?, self.options.markers, Path::new(""))?;
+        // A whole tree lists what is missing in it, like a directory that was made again.
+        let hides = match self.markers {
+            Some(markers) => marks(self.trail.here()?, markers, Path::new(""))?,
+            None => true,
+        };
         self.top(has_below)?;
         self.begin(has_below, hides, None)?;
         while let Some(frame) = self.frames.last_mut() {
@@ -224,9 +242,10 @@ impl Diff<'_> {
             None
         };
         let kind_below = below.as_ref().map(|(_, stat)| stat.kind());
+        let is_whiteout = self.markers.is_some() && stat.is_whiteout();
         match stat.kind() {
-            _ if stat.is_whiteout() && below.is_some() => self.whiteout(&path),
-            _ if stat.is_whiteout() => Ok(()),
+            _ if is_whiteout && below.is_some() => self.whiteout(&path),
+            _ if is_whiteout => Ok(()),
             _ if name.to_bytes().starts_with(WHITEOUT) => {
                 self.left_out.0 += 1;
                 self.left_out.1.get_or_insert(path);
@@ -252,7 +271,10 @@ impl Diff<'_> {
         stat: Stat,
         is_new: bool,
     ) -> Result<(), Error> {
-        let opaque = marks(found.as_fd(), self.options.markers, path)?;
+        let opaque = match self.markers {
+            Some(markers) => marks(found.as_fd(), markers, path)?,
+            None => false,
+        };
         let stat = ids::stat(stat, self.options.ids, path)?;
         let xattrs = self.xattrs(found.as_fd(), path)?;
         let mut is_same = false;
@@ -313,7 +335,11 @@ impl Diff<'_> {
     fn xattrs(&self, file: BorrowedFd<'_>, path: &Path) -> Result<Xattrs, Error> {
         let failed = |cause| Error::io("read the attributes of", path, cause);
         let xattrs = node::xattrs(file).map_err(failed)?;
-        let xattrs = portable(self.options.markers.strip(xattrs, path)?);
+        let xattrs = match self.markers {
+            Some(markers) => markers.strip(xattrs, path)?,
+            None => xattrs,
+        };
+        let xattrs = portable(xattrs);
         ids::xattrs(xattrs, self.options.ids, path)
     }
 

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use layerd_drivers::Stack;
-use layerd_layers::Progress;
 use layerd_layers::diff::{self, DiffOptions, Diffed, IdRange, IdRanges, Packing};
+use layerd_layers::{Layering, Progress};
 use layerd_mounts::{IdMap, IdMaps, Mount};
 use layerd_store::{Key, Kind, LayerId, Record, Records, Refusal};
 use tracing::{debug, warn};
@@ -126,7 +126,7 @@ impl Engine {
         let options = DiffOptions {
             packing: pack.packing,
             source_date_epoch: pack.source_date_epoch,
-            markers: markers(&self.plan(&record.key, &top(&view, record))?),
+            layering: Layering::Diff(markers(&self.plan(&record.key, &top(&view, record))?)),
             ids: ids.as_ref(),
             progress: &Watch {
                 engine: self,

@@ -1,0 +1,23 @@
+//! The two ways in which directories of layers relate to those below them.
+
+use crate::copy::Markers;
+
+/// What the directory of a layer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layering {
+    /// Only what differs from the layers below, with deletions noted as overlayfs reads them.
+    Diff(Markers),
+    /// The whole tree, deletions executed: nothing below is needed to read it.
+    Full,
+}
+
+impl Layering {
+    /// Where overlayfs keeps its notes in the directories; `None` if they are ordinary trees.
+    #[must_use]
+    pub fn markers(self) -> Option<Markers> {
+        match self {
+            Self::Diff(markers) => Some(markers),
+            Self::Full => None,
+        }
+    }
+}
