@@ -1,4 +1,4 @@
-//! What one batch is: decided against the newest state, written, published.
+//! One batch of changes: decided against the newest state, written, published.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -10,49 +10,48 @@ use std::{io, mem};
 use metrics::histogram;
 use tracing::{error, warn};
 
-use crate::apart::within;
 use crate::call_phase::CallPhase;
 use crate::codec;
 use crate::database::{Database, LIMIT, write_error};
 use crate::db::{Db, Opened};
 use crate::error::Error;
 use crate::folder::io_error;
-use crate::journal::Rows;
 use crate::records::Records;
 use crate::space::Space;
 use crate::state::Edit;
 use crate::store::{Options, Shared};
+use crate::wal::Rows;
+use crate::worker_thread::run_with_timeout;
 
 /// Bytes of rows after which a batch takes no further request.
 const BATCH_BYTES: usize = 256 * 1024;
-/// How far ahead of what was handed out ids are reserved with every commit.
+/// Ids reserved with every commit, above the highest that was handed out.
 const ID_RESERVE: u64 = 256;
-/// How often a failed database is built anew, at most.
+/// Least time between two attempts to rebuild a failed database.
 const REBUILD_PAUSE: Duration = Duration::from_secs(1);
-/// How long a database may take to close whose commit has used up its limit: it does not do better
-/// the second time, and everybody waits.
+/// Time left for closing a database whose commit has used up [`LIMIT`]: all callers wait meanwhile.
 const CLOSE_LIMIT_MIN: Duration = Duration::from_millis(500);
-/// How long building a database may take.
+/// Limit for rebuilding a database.
 const REBUILD_LIMIT: Duration = Duration::from_secs(120);
 
-/// Stages of a call that waits for its batch.
+/// Phases of a call that waits for its batch.
 const BARRIER: &str = "waiting for directories and content to be durable";
 const RECORDING: &str = "waiting for its record to be durable";
 const TOGETHER: &str = "waiting for directories, content and its record to be durable";
 
 pub(crate) type Answer = Box<dyn FnOnce(Result<(), Error>) + Send>;
-/// An answer with what it says.
+/// An answer and the outcome to give it.
 pub(crate) type Ready = (Answer, Result<(), Error>);
 pub(crate) type Decide = Box<dyn FnOnce(&Records) -> (Vec<Edit>, Answer) + Send>;
 
-/// What a request needs besides the database.
+/// Needs of a request besides the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// Nothing: it changes or drops records that are there.
+    /// Nothing: it changes or drops existing records.
     Records,
-    /// Files that must be durable first.
+    /// Files durable before the record.
     Files,
-    /// Space, as it adds a record.
+    /// Free space, since it adds a record.
     New,
     /// Both.
     NewWithFiles,
@@ -76,7 +75,7 @@ pub(crate) struct Request {
     /// Tells its caller to lead.
     pub(crate) lead: Box<dyn FnOnce() + Send>,
     pub(crate) class: Class,
-    /// Of the call that waits for it.
+    /// Phase of the call that waits for it.
     pub(crate) phase: Option<Arc<CallPhase>>,
 }
 
@@ -90,16 +89,16 @@ impl Request {
 
 /// Writes batches, for one caller at a time.
 pub(crate) struct Batches {
-    /// Gone after a failed write, until it is built anew.
+    /// `None` after a failed write, until it is rebuilt.
     database: Option<Database>,
     folder: PathBuf,
     space: Space,
     shared: Arc<Shared>,
     options: Options,
     rebuild_after: Instant,
-    /// Why the last write failed.
+    /// Cause of the last failed write.
     last_failure: io::ErrorKind,
-    /// Whether the write that failed last gave the reserve free.
+    /// Set if the last failed write released the reserve.
     is_released: bool,
 }
 
@@ -123,7 +122,7 @@ impl Batches {
         })
     }
 
-    /// Writes all that wait; the answers are the caller's to give.
+    /// Writes everything in `waiting`. The caller gives the answers, after the writer's locks are released.
     pub(crate) fn serve(&mut self, mut waiting: VecDeque<Request>) -> Vec<Ready> {
         self.refuse_without_space(&mut waiting);
         self.pass_barrier(&mut waiting);
@@ -144,10 +143,10 @@ impl Batches {
         }
     }
 
-    /// Files are durable before the records that rely on them: one barrier serves all who wait. None
-    /// is needed where the commit itself sees to that.
+    /// Makes files durable before the records that rely on them: one barrier for all waiting requests,
+    /// none where files and records share a journal.
     fn pass_barrier(&self, waiting: &mut VecDeque<Request>) {
-        if self.is_one_journal() || !waiting.iter().any(|request| request.class.needs_barrier()) {
+        if self.shares_journal() || !waiting.iter().any(|request| request.class.needs_barrier()) {
             return;
         }
         for request in waiting.iter() {
@@ -164,17 +163,17 @@ impl Batches {
         }
     }
 
-    /// Whether files and records are in one journal of a file system. Not while there is no database:
-    /// the next one may need something else than the last.
-    fn is_one_journal(&self) -> bool {
+    /// True if one journal of a file system orders files and records. False without a database: the
+    /// rebuilt one may be on another device.
+    fn shares_journal(&self) -> bool {
         let database = self.database.as_ref();
         database
             .is_some_and(|database| Some(database.device()) == self.options.shared_journal_device)
     }
 
-    /// Writes as many requests as one batch takes.
+    /// Writes requests up to [`BATCH_BYTES`] as one commit.
     fn batch(&mut self, waiting: &mut VecDeque<Request>, ready: &mut Vec<Ready>) {
-        let mut draft = Draft::new(&self.shared.records.load(), self.is_one_journal());
+        let mut draft = Draft::new(&self.shared.records.load(), self.shares_journal());
         while draft.bytes < BATCH_BYTES
             && let Some(request) = waiting.pop_front()
         {
@@ -184,7 +183,7 @@ impl Batches {
         let written = self.write(&mut draft);
         if matches!(written, Ok(Some(_))) {
             histogram!("layerd_commit_seconds").record(begun.elapsed());
-            if draft.after_files && draft.is_one_journal {
+            if draft.after_files && draft.shares_journal {
                 histogram!("layerd_barrier_seconds").record(begun.elapsed());
             }
             histogram!("layerd_commit_batch_changes").record(draft.served());
@@ -198,8 +197,8 @@ impl Batches {
         ready.extend(answers.map(|answer| (answer, written.clone())));
     }
 
-    /// Answers the number of the commit, if there was anything to commit. Where there is no space for
-    /// it, and it is more than new records, it is tried once more on the space that is kept.
+    /// Answers the number of the commit, or `None` if there was nothing to commit. On a full disk, a
+    /// draft with more than new records is tried once more after the reserve was released.
     fn write(&mut self, draft: &mut Draft) -> Result<Option<u64>, Error> {
         let rows = mem::take(&mut draft.rows);
         let ids_ran_out = self.shared.next_id.load(Ordering::Acquire)
@@ -241,8 +240,8 @@ impl Batches {
         written
     }
 
-    /// sled writes once more when it is dropped, and after a failed write it may panic or hang over
-    /// that.
+    /// Closes the database, for at most `limit`: sled writes on drop, and after a failed write may panic
+    /// or hang there.
     fn close(&mut self, limit: Duration) {
         let Some(database) = self.database.take() else {
             return;
@@ -252,8 +251,8 @@ impl Batches {
         }
     }
 
-    /// sled's threads share locks across databases, so one that hangs hangs every other one in the
-    /// process: only a new process helps.
+    /// Marks the store as hung until the process ends: sled's threads share locks across databases, so
+    /// one hung database hangs every other one in the process.
     fn give_up(&self) {
         if !self.shared.hung.swap(true, Ordering::AcqRel) {
             error!("the database hangs; layerd must be started anew");
@@ -266,7 +265,7 @@ impl Batches {
         if self
             .database
             .as_ref()
-            .is_none_or(Database::is_about_to_turn)
+            .is_none_or(Database::is_near_checkpoint)
             && self.space.look()
         {
             self.space.release();
@@ -274,7 +273,7 @@ impl Batches {
         if self.database.is_none() {
             self.database = Some(self.rebuild(below)?);
         }
-        let after_files = after_files && self.is_one_journal();
+        let after_files = after_files && self.shares_journal();
         let database = self.database.as_mut().ok_or_else(|| gone("it is closed"))?;
         let sequence = database.commit(rows, below, after_files)?;
         self.shared.ids_below.store(below, Ordering::Release);
@@ -282,7 +281,8 @@ impl Batches {
         Ok(sequence)
     }
 
-    /// What is on disk after a failed write is unknown. What was acknowledged is in memory.
+    /// Rebuilds the database from memory, which holds everything acknowledged: after a failed write the
+    /// content of the disk is unknown.
     fn rebuild(&mut self, ids_below: u64) -> Result<Database, Error> {
         let now = Instant::now();
         if now < self.rebuild_after {
@@ -296,7 +296,7 @@ impl Batches {
         let (records, folder) = (self.shared.records.load_full(), self.folder.clone());
         // The failed commit may be on disk after all; the new database must not seem older.
         let sequence = records.sequence().max(Db::last_sequence(&self.folder)?) + 1;
-        let built = within(REBUILD_LIMIT, move || {
+        let built = run_with_timeout(REBUILD_LIMIT, move || {
             let (opened, old) = Db::rebuild(&folder, &records, sequence, ids_below)?;
             Db::discard(&old)?;
             Ok(opened)
@@ -309,14 +309,14 @@ impl Batches {
         Database::new(opened).map_err(io_error("start the thread of", &self.folder))
     }
 
-    /// After a clean stop the reserved ids that nobody took are free again.
+    /// Closes the database in order: returns unused reserved ids, checkpoints the log and seals it.
     pub(crate) fn end(mut self) {
         if self.database.is_none() {
             return;
         }
         let mut records = Records::clone(&self.shared.records.load());
         let last = self.commit(Rows::new(), 0, false);
-        // On a full disk it stays in the journal.
+        // On a full disk the commits stay in the write-ahead log.
         let is_low = self.space.look();
         let finish = |database: &mut Database| match is_low {
             true => database.seal(),
@@ -340,14 +340,14 @@ impl Batches {
     }
 }
 
-/// The database is not to be had.
+/// A write error without an operating system's cause.
 fn gone(why: &'static str) -> Error {
     Error::Write {
         cause: Arc::new(io::Error::other(why)),
     }
 }
 
-/// Fails those that need what is not to be had; the others stay.
+/// Fails the requests whose class `needs` the missing resource; the others stay.
 fn fail_all(waiting: &mut VecDeque<Request>, needs: fn(Class) -> bool, error: impl Fn() -> Error) {
     let all = mem::take(waiting).into_iter();
     let (failed, rest) = all.partition::<Vec<_>, _>(|request| needs(request.class));
@@ -362,22 +362,22 @@ struct Draft {
     records: Records,
     rows: Rows,
     bytes: usize,
-    /// Whether a request relies on files, and whether these become durable with the records.
+    /// Set if a request relies on files; with `shares_journal` these become durable with the records.
     after_files: bool,
-    is_one_journal: bool,
-    /// Whether a request is more than a new record: the reserve is kept for those.
+    shares_journal: bool,
+    /// Set if a request does not only add a record: such batches may use the reserve.
     frees: bool,
     answers: Vec<Answer>,
 }
 
 impl Draft {
-    fn new(records: &Records, is_one_journal: bool) -> Self {
+    fn new(records: &Records, shares_journal: bool) -> Self {
         Self {
             records: records.clone(),
             rows: Rows::new(),
             bytes: 0,
             after_files: false,
-            is_one_journal,
+            shares_journal,
             frees: false,
             answers: Vec::new(),
         }
@@ -387,7 +387,7 @@ impl Draft {
         let needs_files = request.class.needs_barrier();
         self.after_files |= needs_files;
         self.frees |= !request.class.needs_space();
-        request.enter(if needs_files && self.is_one_journal {
+        request.enter(if needs_files && self.shares_journal {
             TOGETHER
         } else {
             RECORDING
@@ -400,12 +400,12 @@ impl Draft {
         self.answers.push(answer);
     }
 
-    /// Calls that wait for this batch, for the metrics.
+    /// Number of calls in this batch, for the metrics.
     fn served(&self) -> f64 {
         u32::try_from(self.answers.len()).map_or(f64::INFINITY, f64::from)
     }
 
-    /// Adds the rows in which the edit differs from what the record was.
+    /// Adds the rows in which the edit differs from the present record.
     fn add_rows(&mut self, edit: &Edit) {
         let new = edit.after().map(codec::rows).unwrap_or_default();
         let old = edit

@@ -1,10 +1,10 @@
-//! A clock for ages that outlive a process: it never jumps, whatever is done to the time of day.
+//! A clock for ages that outlive a process. It never jumps, whatever happens to the time of day.
 //!
-//! It counts while the machine runs (CLOCK_MONOTONIC), and goes on where it was after a restart: the
-//! file `clock` says how far it was at some moment of which boot. Within one boot nothing is lost.
-//! After a reboot, or on another machine, it goes on from what was saved last: at a stop in order, and
+//! It counts nanoseconds while the machine runs (CLOCK_MONOTONIC). The file `clock` holds a reading,
+//! the uptime at which it was taken and the boot id, so within one boot nothing is lost. After a
+//! reboot, or on another machine, it goes on from the reading saved last: at an orderly stop, and
 //! every [`SAVE_EVERY`] while something is in the trash. So the time that the machine was off or
-//! suspended does not count, nor up to five minutes before a crash: something may be kept for longer
+//! suspended does not count, nor up to five minutes before a crash: trash may be kept for longer
 //! than promised, and never for less. A lost or older file makes the clock slow as well; it never
 //! goes back behind a stamp in the records.
 
@@ -19,10 +19,10 @@ use tracing::warn;
 
 use crate::model::SteadyTime;
 
-/// How old a saved reading becomes.
+/// Age at which a saved reading is replaced.
 pub(crate) const SAVE_EVERY: Duration = Duration::from_secs(300);
 
-/// A reading, and the moment of the boot at which it was taken.
+/// A reading in nanoseconds, with the uptime and boot at which it was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Reading {
     total: u64,
@@ -40,8 +40,8 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Goes on from what the file in `folder` says, but not from before `newest`, a stamp of this
-    /// clock in the records. A file that cannot be written is tried again later.
+    /// Goes on from the file in `folder`, but not from before `newest`, the latest stamp in the records.
+    /// A failed write of the file is logged and tried again later.
     pub(crate) fn open(folder: &Path, newest: SteadyTime) -> Self {
         let path = folder.join("clock");
         let (uptime, boot) = (uptime(), boot_id());
@@ -66,7 +66,7 @@ impl Clock {
         SteadyTime(self.opened.total.saturating_add(since))
     }
 
-    /// Saves the reading if the last one is old.
+    /// Saves the reading if the last one is older than [`SAVE_EVERY`].
     pub(crate) fn keep(&self) {
         let saved = SteadyTime(self.saved.load(Ordering::Relaxed));
         if self.now().since(saved) >= SAVE_EVERY {
@@ -74,7 +74,7 @@ impl Clock {
         }
     }
 
-    /// Not waited for: a reading that is lost makes the clock slow.
+    /// Saves the reading; not durable, since a lost one only makes the clock slow.
     pub(crate) fn save(&self) {
         let reading = Reading {
             total: self.now().0,
@@ -116,7 +116,7 @@ impl Reading {
         })
     }
 
-    /// What the clock shows at `uptime` of `boot`, at least.
+    /// The least reading at `uptime` of `boot`.
     fn at(&self, uptime: u64, boot: &str) -> u64 {
         let is_same = self.boot == boot && !boot.is_empty();
         let passed = is_same.then(|| uptime.saturating_sub(self.uptime));

@@ -1,4 +1,4 @@
-//! The bytes of records.
+//! Encoding of records in rows.
 //!
 //! A record is several rows, so that no value grows with what a client sends: sled moves large
 //! values into files it never syncs. A row's value is one format byte, four bytes of CRC-32 (of
@@ -24,11 +24,11 @@ use crate::model::{
 };
 use crate::state::Item;
 
-/// Longest value of a row: the client's 4096 bytes and our framing. Blob files were not seen
-/// below 7.6 KB.
+/// Longest value of a row, in bytes: a client's 4096 and the framing. sled made blob files of values
+/// from 7.6 KB only.
 pub(crate) const VALUE_MAX: usize = LABEL_MAX + 64;
 
-/// Characters kept of the reason why a layer is not trusted.
+/// Characters kept of the reason for a quarantine.
 const QUARANTINE_CHARS: usize = 500;
 const FORMAT: u8 = 1;
 const HEADER: usize = 5;
@@ -68,10 +68,10 @@ impl Table {
     }
 }
 
-/// Where a row is.
+/// Table and key of a row.
 pub(crate) type RowKey = (Table, Vec<u8>);
 
-/// What is wrong with a row.
+/// A row that cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadRow {
     #[error("table {}, key {key:02x?}: {what}", table.name())]
@@ -160,13 +160,13 @@ fn snapshot_rows(record: &Record) -> BTreeMap<RowKey, Vec<u8>> {
             key: key.to_owned(),
             value: value.to_owned(),
         };
-        let place = [id.as_slice(), &ordinal.to_be_bytes()].concat();
-        add(Table::Label, place, row.encode_to_vec());
+        let row_key = [id.as_slice(), &ordinal.to_be_bytes()].concat();
+        add(Table::Label, row_key, row.encode_to_vec());
     }
     rows
 }
 
-/// Puts records together from rows, each given once, in any order of tables.
+/// Records under assembly from rows, each given once; tables in any order, rows of one by key.
 #[derive(Debug, Default)]
 pub(crate) struct Assembly {
     snaps: BTreeMap<u64, SnapRow>,
@@ -373,8 +373,8 @@ fn checksum(table: &str, key: &[u8], body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// What the database says of itself, renewed with every commit, so that a database that lost its
-/// tail, or everything, is recognised.
+/// Counters and digest of the whole database, renewed with every commit: a database that lost its
+/// tail, or everything, does not match them.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Meta {
     /// Number of commits so far.

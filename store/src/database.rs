@@ -1,51 +1,51 @@
-//! The database: the journal, and sled behind it.
+//! The database: a write-ahead log, and sled behind it.
 //!
-//! A commit is durable once it is in the journal. sled, which wakes all of its threads and waits
-//! for them with each of its commits, takes in a half of the journal at once, while the other half
-//! fills; what was made and removed in between it never sees.
+//! A commit is durable once it is in the log. A commit of sled wakes and awaits all of its threads,
+//! so sled gets a checkpoint of a whole half of the log instead, while the other half fills; rows
+//! made and removed in between it never sees.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::apart::{Apart, Pending};
 use crate::db::{Db, Opened};
 use crate::error::Error;
-use crate::journal::{Body, Journal, Rows};
+use crate::wal::{Body, Rows, Wal};
+use crate::worker_thread::{Pending, WorkerThread};
 
-/// How long sled may take over something before it is given up. A disk that is only slow is done
-/// within this; if it is not, building the database anew is no harm.
+/// Limit for an operation of sled, after which it counts as hung. For a disk that is slower than
+/// this, the database is rebuilt without loss.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 /// An open database, for one writer.
 #[derive(Debug)]
 pub(crate) struct Database {
-    journal: Journal,
-    sled: Apart<Db>,
-    /// The number up to which sled has been told to take commits in, and its answer.
-    taking: Option<(u64, Pending<Result<(), Error>>)>,
-    /// The number up to which it has.
-    taken: u64,
+    wal: Wal,
+    sled: WorkerThread<Db>,
+    /// Checkpoint under way: number of its last commit, and sled's answer.
+    checkpointing: Option<(u64, Pending<Result<(), Error>>)>,
+    /// Number of the last commit in sled.
+    checkpointed: u64,
 }
 
 impl Database {
     pub(crate) fn new(opened: Opened) -> io::Result<Self> {
         Ok(Self {
-            taken: opened.db.sequence(),
-            sled: Apart::new("store-log", opened.db)?,
-            journal: opened.journal,
-            taking: None,
+            checkpointed: opened.db.sequence(),
+            sled: WorkerThread::new("store-log", opened.db)?,
+            wal: opened.wal,
+            checkpointing: None,
         })
     }
 
-    /// Device number of the file system that it is on.
+    /// Device number, as in stat(2), of its file system.
     pub(crate) fn device(&self) -> u64 {
-        self.journal.device()
+        self.wal.device()
     }
 
-    /// Makes a commit durable and answers its number. Waits for the disk once, for longer only
-    /// when sled is slower than the callers. After an error nobody knows what is on disk, and the
-    /// database must be built anew.
+    /// Makes a commit durable and answers its number. Costs one fdatasync(2), or fsync(2) with
+    /// `after_files`, and a wait for sled's checkpoint only when callers outrun it. After an error the
+    /// content of the disk is unknown, and the database must be rebuilt.
     ///
     /// With `after_files` it is durable only if all earlier changes of the file system are, which
     /// must have one journal for all of them.
@@ -56,74 +56,74 @@ impl Database {
         after_files: bool,
     ) -> Result<u64, Error> {
         let body = Body::new(rows, ids_below);
-        if !self.journal.has_room(&body) {
-            self.turn()?;
+        if !self.wal.has_room(&body) {
+            self.switch_half()?;
         }
-        if self.journal.has_room(&body) {
-            let appended = self.journal.append(&body, after_files);
+        if self.wal.has_room(&body) {
+            let appended = self.wal.append(&body, after_files);
             appended.map_err(write_error)?;
         } else {
             if after_files {
-                self.journal.pass_barrier().map_err(write_error)?;
+                self.wal.pass_barrier().map_err(write_error)?;
             }
             self.bypass(body)?;
         }
-        Ok(self.journal.last())
+        Ok(self.wal.last())
     }
 
-    /// Whether sled may have to take a half of the journal in with the next commit.
-    pub(crate) fn is_about_to_turn(&self) -> bool {
-        self.journal.is_half_nearly_full()
+    /// True if the next commit may begin a checkpoint, for which sled needs space.
+    pub(crate) fn is_near_checkpoint(&self) -> bool {
+        self.wal.is_half_nearly_full()
     }
 
-    /// Makes sure that the next opening can tell exactly whether it is all there.
+    /// Makes the number of the last commit durable, so that the next opening can detect a lost tail.
     pub(crate) fn seal(&self) -> Result<(), Error> {
-        self.journal.seal().map_err(write_error)
+        self.wal.seal().map_err(write_error)
     }
 
-    /// Has sled take in everything, so that the next opening has little to read, and seals it.
+    /// Checkpoints everything, so that the next opening has little to read, and seals the database.
     pub(crate) fn finish(&mut self) -> Result<(), Error> {
-        self.take_in(self.journal.last())?;
+        self.checkpoint(self.wal.last())?;
         self.seal()
     }
 
-    /// Closes it; answers whether that ended within the limit.
+    /// Closes the database; false if that took longer than `limit`.
     pub(crate) fn close(self, limit: Duration) -> bool {
         self.sled.close(limit)
     }
 
-    /// Goes on in the other half of the journal, and has sled take in this one.
-    fn turn(&mut self) -> Result<(), Error> {
-        self.take_in(self.journal.last_of_other())?;
-        self.journal.turn();
-        self.taking = Some(self.start(self.journal.last()));
+    /// Goes on in the other half of the log, and begins the checkpoint of this one.
+    fn switch_half(&mut self) -> Result<(), Error> {
+        self.checkpoint(self.wal.last_of_other_half())?;
+        self.wal.switch_half();
+        self.checkpointing = Some(self.start(self.wal.last()));
         Ok(())
     }
 
-    /// Waits until sled has all commits up to a number.
-    fn take_in(&mut self, through: u64) -> Result<(), Error> {
-        while self.taken < through {
-            let next = self.taking.take();
+    /// Waits until sled has all commits up to number `through`.
+    fn checkpoint(&mut self, through: u64) -> Result<(), Error> {
+        while self.checkpointed < through {
+            let next = self.checkpointing.take();
             let (number, pending) = next.unwrap_or_else(|| self.start(through));
             outcome(&pending)?;
-            self.taken = number;
+            self.checkpointed = number;
         }
         Ok(())
     }
 
     fn start(&self, through: u64) -> (u64, Pending<Result<(), Error>>) {
-        (through, self.sled.start(move |db| db.take_in(through)))
+        (through, self.sled.start(move |db| db.checkpoint(through)))
     }
 
-    /// Commits what is too large for the journal.
+    /// Commits to sled directly, for a body that is larger than a half of the log.
     fn bypass(&mut self, body: Body) -> Result<(), Error> {
-        let sequence = self.journal.last() + 1;
-        self.take_in(self.journal.last())?;
+        let sequence = self.wal.last() + 1;
+        self.checkpoint(self.wal.last())?;
         let entry = body.into_entry(sequence);
         let entry = entry.ok_or_else(|| write_error(io::Error::other("a table is unknown")))?;
         outcome(&self.sled.start(move |db| db.commit(&entry)))?;
-        self.taken = sequence;
-        self.journal.note(sequence).map_err(write_error)
+        self.checkpointed = sequence;
+        self.wal.note(sequence).map_err(write_error)
     }
 }
 

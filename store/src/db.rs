@@ -1,22 +1,22 @@
-//! sled, and nothing else names it.
+//! sled 0.34. No other module names it.
 //!
-//! What sled 0.34 does not do by itself is done here:
-//! - Log writes are durable only after an fdatasync, with which a commit here ends, on a descriptor of
-//!   our own, because sled's background thread only logs its errors; those on which later writes
-//!   build are made so in [`crate::sys`], and a process in which that is not so refuses to run.
+//! Guards around it:
+//! - Log writes are durable only after an fdatasync. A commit here ends with one, on a descriptor of
+//!   our own, because sled's background thread only logs its errors; [`crate::sys`] syncs the writes
+//!   on which later ones build, and a process whose sled does not call it refuses to run.
 //! - Values stay below [`VALUE_MAX`]: larger ones become blob files, which are never synced.
 //! - A kill during the first creation can leave a folder that never opens, so the first one is
 //!   built beside its place and renamed. A kill during any open leaves `snap.*.generating`, which
 //!   is removed before opening.
 //! - Opening rewrites the log, and a damaged one can come out shorter, or empty, without an error.
 //!   So a copy is kept while opening, all that was read is compared with what the last commit
-//!   said of itself ([`Meta`]) and with the number of that commit in a file beside the database
-//!   ([`Witness`]), and on any difference the copy is put back.
-//! - After a failed write the handle is of no use, and what is on disk is unknown: the kernel
-//!   reports a failed write-back once and takes the pages for clean. Then a new database is built
-//!   from what was acknowledged, beside the old one, and takes its place in one exchange.
+//!   counted ([`Meta`]) and with the number of that commit in a file beside the database
+//!   ([`SequenceFile`]), and on any difference the copy is put back.
+//! - After a failed write the handle is of no use and the content of the disk is unknown: the kernel
+//!   reports a failed write-back once and marks the pages clean. Then a new database is built
+//!   from the acknowledged records, beside the old one, and exchanged with it in one rename.
 
-mod place;
+mod paths;
 
 use std::fs::{self, File};
 use std::io;
@@ -36,162 +36,161 @@ use crate::codec::{Assembly, Meta, Table, VALUE_MAX, row_hash, rows};
 use crate::database::write_error;
 use crate::error::Error;
 use crate::folder::{copy_folder, io_error, remove_folder};
-use crate::journal::{self, Entry, Journal, Reader, Rows};
 use crate::records::Records;
+use crate::sequence_file::SequenceFile;
 use crate::state::Item;
 use crate::sys;
-use crate::witness::Witness;
-use place::Place;
+use crate::wal::{self, Entry, Reader, Rows, Wal};
+use paths::Paths;
 
-/// sled keeps its pages here; records are read from memory, so little is enough.
+/// Size of sled's page cache. Records are read from memory, so little is enough.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-/// sled gives log space back only in its background thread.
+/// Period of sled's background thread, the only one that gives log space back.
 const BACKGROUND_FLUSH_MS: u64 = 5_000;
-/// How long sled's threads may hold on to a database that was closed.
+/// Limit for sled's threads to let go of a closed database.
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 const META: &str = "meta";
-/// Rows in one commit while a database is built anew, or takes in the journal; what one commit
-/// of the journal holds stays together.
+/// Rows in one commit of a rebuild or checkpoint; the rows of one entry of the log stay together.
 const ROWS: usize = 500;
 
-/// sled's part of the database, and what it last said of itself.
+/// sled's part of the database, with the [`Meta`] of its last commit.
 #[derive(Debug)]
 pub(crate) struct Db {
     sled: sled::Db,
     tables: Vec<sled::Tree>,
     meta_table: sled::Tree,
     log: File,
-    journal: Reader,
+    wal: Reader,
     meta: Meta,
 }
 
-/// What opening a database gives.
+/// An open database and everything read from it.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) db: Db,
-    pub(crate) journal: Journal,
-    /// As of the last commit, in the journal or not.
+    pub(crate) wal: Wal,
+    /// As of the last commit, those in the log included.
     pub(crate) records: Vec<Item>,
     pub(crate) ids_below: u64,
 }
 
-/// Why a database cannot be opened.
+/// Cause of a failed opening.
 #[derive(Debug)]
-enum Trouble {
-    /// The machine does not let us: nothing is wrong with the database, and it is the same again
-    /// when the cause is gone.
-    Hindered(io::Error),
-    /// What is there is not what was written.
+enum OpenError {
+    /// A full disk, missing permission or exhausted resource; the database itself is sound.
+    Environment(io::Error),
+    /// The content differs from the content that was written.
     Damaged(String),
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for OpenError {
     fn from(cause: io::Error) -> Self {
         use io::ErrorKind as Kind;
         let open_files = [libc::EMFILE, libc::ENFILE].map(Some);
         match cause.kind() {
             Kind::StorageFull | Kind::QuotaExceeded | Kind::ReadOnlyFilesystem => {
-                Self::Hindered(cause)
+                Self::Environment(cause)
             }
-            Kind::PermissionDenied | Kind::OutOfMemory => Self::Hindered(cause),
-            _ if open_files.contains(&cause.raw_os_error()) => Self::Hindered(cause),
+            Kind::PermissionDenied | Kind::OutOfMemory => Self::Environment(cause),
+            _ if open_files.contains(&cause.raw_os_error()) => Self::Environment(cause),
             _ => Self::Damaged(cause.to_string()),
         }
     }
 }
 
-impl From<String> for Trouble {
+impl From<String> for OpenError {
     fn from(what: String) -> Self {
         Self::Damaged(what)
     }
 }
 
-impl Trouble {
+impl OpenError {
     fn of(self, path: PathBuf) -> Error {
         match self {
-            Self::Hindered(cause) => io_error("open the database", &path)(cause),
+            Self::Environment(cause) => io_error("open the database", &path)(cause),
             Self::Damaged(what) => Error::Damaged { path, what },
         }
     }
 }
 
 impl Db {
-    /// Whether there is a database in `folder`, whatever its state.
+    /// True if there is a database in `folder`, in whatever state.
     pub(crate) fn exists(folder: &Path) -> bool {
-        !Place::new(folder).sources().is_empty()
+        !Paths::new(folder).sources().is_empty()
     }
 
     /// Opens the database in `folder`, or creates it if this is a `fresh` store, and reads all
     /// records.
     pub(crate) fn open(folder: &Path, fresh: bool) -> Result<Opened, Error> {
-        let place = Place::new(folder);
-        place.finish_interrupted()?;
+        let paths = Paths::new(folder);
+        paths.finish_interrupted()?;
         if fresh {
-            place.create()?;
+            paths.create()?;
         }
-        if !place.db.exists() {
-            return Err(place.missing());
+        if !paths.db.exists() {
+            return Err(paths.missing());
         }
-        let mut opened = Self::open_kept(&place);
-        if matches!(opened, Err(Error::Damaged { .. })) && place.touched.exists() {
-            place.put_touched_back()?;
-            opened = Self::open_kept(&place);
+        let mut opened = Self::open_kept(&paths);
+        if matches!(opened, Err(Error::Damaged { .. })) && paths.touched.exists() {
+            paths.put_touched_back()?;
+            opened = Self::open_kept(&paths);
         }
         let opened = opened?;
-        // Not before: see `Place::sources`.
-        remove_folder(&place.touched)?;
+        // Not before: see `Paths::sources`.
+        remove_folder(&paths.touched)?;
         Ok(opened)
     }
 
-    /// Opens the database; if that fails, it is as it was before.
-    fn open_kept(place: &Place) -> Result<Opened, Error> {
-        let has_copy = place.keep_copy()?;
-        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_and_read(&place.db)));
+    /// Opens the database; restores it from a copy if that fails.
+    fn open_kept(paths: &Paths) -> Result<Opened, Error> {
+        let has_copy = paths.keep_copy()?;
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_and_read(&paths.db)));
         let opened = opened.unwrap_or_else(|_| Err("opening it panics".to_owned().into()));
         match opened {
             Ok(opened) => {
-                remove_folder(&place.copy)?;
+                remove_folder(&paths.copy)?;
                 Ok(opened)
             }
-            Err(trouble) => {
-                if has_copy && let Err(cause) = place.put_copy_back() {
-                    // As a kill while it was opened leaves it, which the next opening copes with.
+            Err(error) => {
+                if has_copy && let Err(cause) = paths.put_copy_back() {
+                    // The next opening mends this state, which a kill while opening leaves too.
                     warn!(
                         error = &cause as &dyn std::error::Error,
                         "put back the copy of the database"
                     );
                 }
-                Err(trouble.of(place.db.clone()))
+                Err(error.of(paths.db.clone()))
             }
         }
     }
 
     /// Reads a copy of the database in `folder`, made in `spare`.
     pub(crate) fn inspect(folder: &Path, spare: &Path) -> Result<Opened, Error> {
-        let place = Place::new(folder);
-        let witness = folder.join("sequence");
-        if witness.exists() {
-            fs::copy(&witness, spare.join("sequence")).map_err(io_error("copy", &witness))?;
+        let paths = Paths::new(folder);
+        let sequence_file = folder.join("sequence");
+        if sequence_file.exists() {
+            fs::copy(&sequence_file, spare.join("sequence"))
+                .map_err(io_error("copy", &sequence_file))?;
         }
-        let mut trouble = None;
-        for source in place.sources() {
+        let mut error = None;
+        for source in paths.sources() {
             remove_folder(&spare.join("db"))?;
             let copied = copy_folder(source, &spare.join("db"));
             copied.map_err(io_error("copy the database", source))?;
             match Self::open(spare, false) {
                 Err(Error::Damaged { what, .. }) => {
                     let path = source.to_owned();
-                    trouble.get_or_insert(Error::Damaged { path, what });
+                    error.get_or_insert(Error::Damaged { path, what });
                 }
                 other => return other,
             }
         }
-        Err(trouble.unwrap_or_else(|| place.missing()))
+        Err(error.unwrap_or_else(|| paths.missing()))
     }
 
-    /// Builds a database that holds exactly what `records` does, with an empty journal, in the place of
-    /// the one there, if any, which is set aside; its path comes with the answer. Needs space for
-    /// both. Its first commit has the number after `sequence`.
+    /// Builds a database of exactly `records`, with an empty log, and exchanges it for the present one,
+    /// whose new path is answered. Needs space for both. Its first commit has the number after
+    /// `sequence`. Durable on return.
     pub(crate) fn rebuild(
         folder: &Path,
         records: &Records,
@@ -199,9 +198,9 @@ impl Db {
         ids_below: u64,
     ) -> Result<(Opened, PathBuf), Error> {
         sys::forget_failure();
-        let place = Place::new(folder);
-        remove_folder(&place.fresh)?;
-        let mut db = Self::create(&place.fresh)?;
+        let paths = Paths::new(folder);
+        remove_folder(&paths.fresh)?;
+        let mut db = Self::create(&paths.fresh)?;
         db.meta.sequence = sequence;
         let mut portion = Rows::new();
         for item in records.items() {
@@ -214,10 +213,10 @@ impl Db {
         db.commit_next(&portion, ids_below)?;
         let last = db.meta.sequence;
         drop(db);
-        let old = place.replace(last)?;
+        let old = paths.replace(last)?;
         let mut opened = Self::open(folder, false)?;
-        let last = opened.journal.last();
-        opened.journal.note(last).map_err(write_error)?;
+        let last = opened.wal.last();
+        opened.wal.note(last).map_err(write_error)?;
         Ok((opened, old))
     }
 
@@ -226,25 +225,25 @@ impl Db {
         remove_folder(old)
     }
 
-    /// Number of the last commit that was noted in `folder`; 0 if none is known.
+    /// Number of the last commit by the sequence file in `folder`; 0 if that has none.
     pub(crate) fn last_sequence(folder: &Path) -> Result<u64, Error> {
         let path = folder.join("sequence");
-        let witness = Witness::open(&path).map_err(io_error("open", &path))?;
-        Ok(witness.last.unwrap_or(0))
+        let sequence_file = SequenceFile::open(&path).map_err(io_error("open", &path))?;
+        Ok(sequence_file.last.unwrap_or(0))
     }
 
-    fn open_and_read(path: &Path) -> Result<Opened, Trouble> {
+    fn open_and_read(path: &Path) -> Result<Opened, OpenError> {
         remove_half_made_snapshots(path)?;
-        if !path.join(journal::NAME).exists() {
-            // A store of before there were journals. If it was lost, the number of the last
-            // commit tells.
-            Journal::create(path)?;
-            File::open(path.join(journal::NAME))?.sync_all()?;
+        if !path.join(wal::NAME).exists() {
+            // A store of a release without a log. If the log was lost instead, the sequence file
+            // tells.
+            Wal::create(path)?;
+            File::open(path.join(wal::NAME))?.sync_all()?;
             File::open(path)?.sync_all()?;
-        } else if let Err(cause) = Journal::ensure_in_place(path) {
+        } else if let Err(cause) = Wal::ensure_in_place(path) {
             warn!(
                 error = &cause as &dyn std::error::Error,
-                "on a full disk the journal of records cannot be written"
+                "on a full disk the write-ahead log cannot be written"
             );
         }
         let mut db = Self::open_sled(path)?;
@@ -261,9 +260,9 @@ impl Db {
             return Err("it is empty".to_owned().into());
         };
         db.meta = Meta::from_row(&row).map_err(str::to_owned)?;
-        let (journal, entries) = Journal::open(path, db.meta.sequence)?;
-        let found = journal.last();
-        if let Some(noted) = journal.noted()
+        let (wal, entries) = Wal::open(path, db.meta.sequence)?;
+        let found = wal.last();
+        if let Some(noted) = wal.noted()
             && found < noted
         {
             let what = format!("it ends with commit {found}, but commit {noted} was acknowledged");
@@ -273,14 +272,14 @@ impl Db {
         Ok(Opened {
             records: db.read_all(entries)?,
             db,
-            journal,
+            wal,
             ids_below,
         })
     }
 
-    /// Makes an empty one in a new folder; durable only after that was synced.
+    /// Creates an empty database in a new folder; not durable before that is synced.
     fn create(path: &Path) -> Result<Self, Error> {
-        let made = fs::create_dir(path).and_then(|()| Journal::create(path));
+        let made = fs::create_dir(path).and_then(|()| Wal::create(path));
         made.and_then(|()| Self::open_sled(path))
             .map_err(write_error)
     }
@@ -289,7 +288,7 @@ impl Db {
         let log = path.join("db");
         wait_until_released(&log)?;
         if log.exists() {
-            // What sled reads now, it builds on.
+            // sled builds on the pages it reads now.
             File::open(&log)?.sync_data()?;
         }
         let sled = sled::Config::new()
@@ -304,13 +303,13 @@ impl Db {
             tables: tables.collect::<Result<_, _>>()?,
             meta_table: sled.open_tree(META)?,
             log: File::open(&log)?,
-            journal: Reader::open(path)?,
+            wal: Reader::open(path)?,
             meta: Meta::default(),
             sled,
         })
     }
 
-    /// The records of all rows that sled has, as `newer` commits changed them.
+    /// The records of all rows in sled, with the `newer` commits of the log applied.
     fn read_all(&self, newer: Vec<Entry>) -> Result<Vec<Item>, String> {
         let newer: Rows = newer.into_iter().flat_map(|entry| entry.rows).collect();
         let mut assembly = Assembly::default();
@@ -348,14 +347,11 @@ impl Db {
         self.meta.sequence
     }
 
-    /// Takes all commits up to a number in from the journal, and waits until they are durable. After
-    /// an error nothing may be assumed about what is on disk, and the handle must not be used
+    /// Copies all commits up to number `through` from the log to sled, and waits until they are
+    /// durable. After an error the content of the disk is unknown, and the handle must not be used
     /// again.
-    pub(crate) fn take_in(&mut self, through: u64) -> Result<(), Error> {
-        let mut entries = self
-            .journal
-            .after(self.meta.sequence)
-            .map_err(write_error)?;
+    pub(crate) fn checkpoint(&mut self, through: u64) -> Result<(), Error> {
+        let mut entries = self.wal.after(self.meta.sequence).map_err(write_error)?;
         entries.retain(|entry| entry.sequence <= through);
         let mut merged = Rows::new();
         for Entry {
@@ -370,14 +366,14 @@ impl Db {
             }
         }
         if self.meta.sequence < through {
-            let what = format!("the journal does not hold commit {through}");
+            let what = format!("the write-ahead log does not hold commit {through}");
             return Err(write_error(io::Error::other(what)));
         }
         Ok(())
     }
 
-    /// Commits what is not in the journal, and waits until it is durable. After an error as
-    /// [`take_in`](Self::take_in).
+    /// Commits an entry that is not in the log, and waits until it is durable. After an error as
+    /// [`checkpoint`](Self::checkpoint).
     pub(crate) fn commit(&mut self, entry: &Entry) -> Result<(), Error> {
         self.commit_rows(&entry.rows, entry.ids_below, entry.sequence)
     }
@@ -398,7 +394,7 @@ impl Db {
         Ok(())
     }
 
-    /// Counts and sums the rows as they will be.
+    /// Row count and digest after `rows` are applied.
     fn meta_after(&self, rows: &Rows) -> Result<Meta, Error> {
         let mut meta = self.meta.clone();
         let mut digest = meta.digest();
@@ -478,8 +474,8 @@ fn remove_half_made_snapshots(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// sled's threads let go of a database a moment after it was closed, and until then it cannot be
-/// opened again. The store's own lock keeps other processes out, so nobody else can hold it.
+/// Waits until sled's threads let go of a closed database, which cannot be opened before. The store's
+/// own lock keeps other processes out.
 fn wait_until_released(log: &Path) -> io::Result<()> {
     let start = Instant::now();
     loop {

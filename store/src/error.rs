@@ -1,4 +1,4 @@
-//! Why a call on the store fails.
+//! Errors of the store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,9 +32,9 @@ pub enum Refusal {
     ParentNotCommitted {
         /// The parent.
         parent: Key,
-        /// What it is.
+        /// Its kind.
         kind: Kind,
-        /// Whether Commit asked, which containerd answers with another code than Prepare.
+        /// Set for Commit, which containerd answers with another code than Prepare.
         at_commit: bool,
     },
     /// The snapshot has a parent, and Commit named another one.
@@ -45,7 +45,7 @@ pub enum Refusal {
         key: Key,
         /// Its parent.
         recorded: Key,
-        /// What Commit asked for.
+        /// The parent that Commit named.
         asked: Key,
     },
     /// The operation needs an active snapshot.
@@ -53,7 +53,7 @@ pub enum Refusal {
     NotActive {
         /// The snapshot.
         key: Key,
-        /// What it is.
+        /// Its kind.
         kind: Kind,
     },
     /// Snapshots above hold it.
@@ -62,7 +62,7 @@ pub enum Refusal {
     HasChildren {
         /// The snapshot.
         key: Key,
-        /// How many children it has.
+        /// Number of its children.
         count: usize,
         /// One of them.
         child: Key,
@@ -72,7 +72,7 @@ pub enum Refusal {
     Attached {
         /// The snapshot.
         key: Key,
-        /// Who holds it.
+        /// Owner of the attachment.
         owner: Owner,
     },
     /// A removed snapshot cannot come back before its parent.
@@ -81,7 +81,7 @@ pub enum Refusal {
     ParentRemoved {
         /// The snapshot.
         key: Key,
-        /// Its parent, if anything is known of it.
+        /// Its parent, if that still has a record.
         parent: Option<Key>,
     },
     /// No volume has this name.
@@ -104,7 +104,7 @@ pub enum Refusal {
         name: VolumeName,
         /// Number of attachments.
         count: usize,
-        /// Who made the first of them.
+        /// Owner of the first of them.
         owner: Owner,
         /// Its key.
         key: Key,
@@ -132,7 +132,7 @@ pub enum Refusal {
     AttachmentTaken {
         /// The key asked for.
         key: Key,
-        /// Who made the other one.
+        /// Owner of the other one.
         owner: Owner,
     },
     /// No attachment has this id.
@@ -146,7 +146,7 @@ pub enum Refusal {
     Bad(#[from] BadInput),
 }
 
-/// Why a call failed. Cheap to clone: everybody who waited for one flush gets the same cause.
+/// Error of a call. Cheap to clone: all calls that waited for one flush get the same cause.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The rules forbid it; nothing was changed.
@@ -155,31 +155,31 @@ pub enum Error {
     /// A file or folder of the store could not be used.
     #[error("{attempt} {}", path.display())]
     Io {
-        /// What was attempted.
+        /// The attempted operation.
         attempt: &'static str,
-        /// On what.
+        /// Its file or folder.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         #[source]
         cause: Arc<std::io::Error>,
     },
-    /// The disk is so full that nothing new is taken; removals are.
+    /// Free space or inodes are below [`Room::LOW`](crate::Room::LOW): no new record is taken, removals are.
     #[error("the disk is full; remove snapshots or free space under {}", folder.display())]
     Full {
         /// The store's folder.
         folder: PathBuf,
     },
-    /// The database did not take a change. Nothing of the batch is acknowledged or visible.
+    /// A write to the database failed. No change of the batch is acknowledged or visible.
     #[error("write to the database")]
     Write {
-        /// Why it failed.
+        /// The cause.
         #[source]
         cause: Arc<std::io::Error>,
     },
     /// The layer directories could not be made durable, so their records were not written.
     #[error("make the directories of new layers durable")]
     Barrier {
-        /// Why it failed.
+        /// The cause.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
@@ -191,7 +191,7 @@ pub enum Error {
     Locked {
         /// The lock file.
         path: PathBuf,
-        /// What the lock file says of its holder.
+        /// Content of the lock file, which names its holder.
         holder: String,
     },
     /// A newer layerd wrote this root.
@@ -199,20 +199,20 @@ pub enum Error {
     Newer {
         /// The format file.
         path: PathBuf,
-        /// What it says.
+        /// Its content.
         found: String,
         /// The newest format this program knows.
         known: u32,
     },
-    /// The database does not hold what was last written to it. It was left as it was found.
+    /// A database or export differs from its checksums and counts, or is missing. It was left as found.
     #[error("the database {} is damaged: {what}; it was left untouched", path.display())]
     Damaged {
         /// The database's folder.
         path: PathBuf,
-        /// What was found.
+        /// The difference.
         what: String,
     },
-    /// The program was linked so that sled's log writes are not durable.
+    /// The program was linked with libc's `sync_file_range`, so sled's log writes are not durable.
     #[error(
         "log writes are not durable: sync_file_range is not the one layerd defines; refusing to run"
     )]
@@ -220,7 +220,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the disk, or a quota, is full.
+    /// True if the disk, or a quota, is full.
     pub(crate) fn is_full(&self) -> bool {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {

@@ -1,4 +1,4 @@
-//! A second copy of the records, in a file that needs no database to read.
+//! Exports: a second copy of the records, in a file that needs no database to read.
 //!
 //! ```text
 //! "layerd export 1\n"
@@ -6,9 +6,9 @@
 //! trailer:  255, length of the Meta row (4), the Meta row, CRC-32 of everything before it (4)
 //! ```
 //!
-//! Rows are the database's own, each with its checksum; the trailer says how many there are and
-//! what they add up to, so a cut, garbled or mixed-up file is recognised. A file appears by
-//! rename, whole and durable, as `export.<sequence>`; the two newest are kept.
+//! Rows are the database's own, each with its checksum; the trailer holds their number and digest,
+//! so a cut, garbled or mixed-up file is recognised. A file appears by rename, whole and durable,
+//! as `export.<sequence>`; the two newest are kept.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -33,19 +33,19 @@ const MAGIC: &[u8] = b"layerd export 1\n";
 const TRAILER: u8 = 255;
 const PREFIX: &str = "export.";
 const GENERATIONS: usize = 2;
-/// How long nothing may have changed before an export is worth its while.
+/// Time without a change after which an export begins.
 const QUIET: Duration = Duration::from_secs(2);
-/// How long changes may go on before an export is made all the same.
+/// Time after which an export begins although changes go on.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// An export takes at most this share of the time: 1 in so many.
+/// Pause after an export, in multiples of its duration.
 const REST: u32 = 20;
 
-/// Records as an export holds them.
+/// Records of one export.
 #[derive(Debug)]
 pub struct Export {
-    /// Where it was read from.
+    /// Its file.
     pub path: PathBuf,
-    /// When it was written.
+    /// Modification time of the file.
     pub taken: Timestamp,
     pub(crate) items: Vec<Item>,
     pub(crate) meta: Meta,
@@ -55,7 +55,7 @@ impl Export {
     /// Reads and verifies an export.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read, [`Error::Damaged`] if it is not what was written.
+    /// [`Error::Io`] if it cannot be read, [`Error::Damaged`] if its checksums or counts do not match.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(io_error("open", path))?;
         let taken = file
@@ -75,7 +75,7 @@ impl Export {
         })
     }
 
-    /// All snapshots, live and retired.
+    /// All snapshots, removed ones included.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.items.iter().filter_map(|item| match item {
             Item::Snapshot(record) => Some(record.as_ref()),
@@ -83,7 +83,7 @@ impl Export {
         })
     }
 
-    /// All volumes, live and retired.
+    /// All volumes, removed ones included.
     pub fn volumes(&self) -> impl Iterator<Item = &Volume> {
         self.items.iter().filter_map(|item| match item {
             Item::Volume(volume) => Some(volume.as_ref()),
@@ -91,8 +91,7 @@ impl Export {
         })
     }
 
-    /// The newest export in a store's folder that is whole; those that are not are passed over
-    /// with a warning.
+    /// The newest whole export in a store's folder. Damaged ones are skipped with a warning.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be read.
@@ -110,8 +109,8 @@ impl Export {
     }
 }
 
-/// Sequence number and time of the newest export in a store's folder, whole or not; none if there
-/// is none or that cannot be told. Reads the folder only.
+/// Sequence number and time of the newest export in a store's folder, whole or not; `None` without
+/// one or if the folder cannot be read. Reads the folder only.
 #[must_use]
 pub fn newest_export(folder: &Path) -> Option<(u64, Timestamp)> {
     let (sequence, path) = list(folder).ok()?.pop()?;
@@ -134,7 +133,7 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     Ok(found)
 }
 
-/// Writes all records of `records` to `target`, which appears whole and durable or not at all.
+/// Writes all of `records` to `target`, which appears whole and durable or not at all.
 pub(crate) fn write(target: &Path, records: &Records, ids_below: u64) -> Result<(), Error> {
     let temporary = target.with_extension("new");
     let folder = target.parent().unwrap_or(Path::new("/"));
@@ -146,13 +145,13 @@ pub(crate) fn write(target: &Path, records: &Records, ids_below: u64) -> Result<
         File::open(folder)?.sync_all()
     };
     written().map_err(|cause| {
-        // Half a file helps nobody; if it cannot be removed, the next export overwrites it.
+        // If this half-written file cannot be removed, the next export overwrites it.
         let _ = fs::remove_file(&temporary);
         io_error("write the export", target)(cause)
     })
 }
 
-/// Writes all records to `sink` and gives it back.
+/// Writes all records to `sink` and returns it.
 pub(crate) fn write_to<W: Write>(sink: W, records: &Records, ids_below: u64) -> io::Result<W> {
     let mut out = Summed {
         inner: BufWriter::new(sink),
@@ -288,7 +287,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// Writes an export after each quiet period and at the end.
+/// Background thread that writes an export after each quiet period and at the end.
 #[derive(Debug)]
 pub(crate) struct Exporter {
     shared: Arc<Shared>,
@@ -310,7 +309,7 @@ impl Exporter {
     }
 }
 
-/// Writes the last export, so it is to be dropped after the writer.
+/// Writes the last export, so it must be dropped after the writer.
 impl Drop for Exporter {
     fn drop(&mut self) {
         self.shared.published.end();
@@ -360,7 +359,7 @@ impl Work {
         }
     }
 
-    /// A failure leaves the older exports as they are; the next change is the next try.
+    /// Writes an export. A failure is logged and leaves the older ones; the next change is the next try.
     fn export(&mut self) {
         let records = self.shared.records.load_full();
         let ids_below = self.shared.ids_below.load(Ordering::Acquire);

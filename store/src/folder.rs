@@ -1,4 +1,4 @@
-//! Folders that only the store writes to.
+//! Folders and files of the store.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,9 +9,9 @@ use std::sync::Arc;
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use crate::error::Error;
-use crate::journal;
+use crate::wal;
 
-/// Says what was attempted on which file.
+/// Adds operation and path to an I/O error.
 pub(crate) fn io_error(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |cause| Error::Io {
@@ -21,9 +21,9 @@ pub(crate) fn io_error(attempt: &'static str, path: &Path) -> impl FnOnce(io::Er
     }
 }
 
-/// Creates a file whose blocks are written over in place once they are allocated, so that a full
-/// disk does not keep it from being written. On btrfs that has to be asked for while the file is
-/// empty (`chattr +C`); other file systems do so anyway, or cannot.
+/// Creates a file whose allocated blocks are overwritten in place, so that it can be written on a
+/// full disk. On btrfs the flag must be set while the file is empty (`chattr +C`); other file systems
+/// overwrite in place anyway, or cannot. Not durable.
 ///
 /// # Errors
 /// `AlreadyExists`, and others of open(2).
@@ -34,21 +34,21 @@ pub(crate) fn create_in_place(path: &Path) -> io::Result<File> {
         .create_new(true)
         .open(path)?;
     if let Ok(flags) = ioctl_getflags(&file) {
-        // Refused by every file system that does not know the flag.
+        // Fails on every file system without the flag.
         let _ = ioctl_setflags(&file, flags | IFlags::NOCOW);
     }
     Ok(file)
 }
 
-/// Whether [`create_in_place`] would create the file in another way than it was.
+/// True for a file on btrfs that was not made by [`create_in_place`].
 pub(crate) fn is_copied_on_write(file: impl AsFd) -> io::Result<bool> {
     let is_btrfs = rustix::fs::fstatfs(&file)?.f_type == nix::sys::statfs::BTRFS_SUPER_MAGIC.0;
     Ok(is_btrfs && !ioctl_getflags(&file)?.contains(IFlags::NOCOW))
 }
 
 /// Copies sled's folder, which is flat but for `blobs`, which is empty (see
-/// `crate::codec::VALUE_MAX`). The copy of the journal shares no blocks with it, as a reflink
-/// does: both would be copied on the next write, which a full disk refuses. Not durable.
+/// `crate::codec::VALUE_MAX`). The write-ahead log is copied by bytes, not by a reflink, whose shared
+/// blocks would be copied on the next write, which a full disk refuses. Not durable.
 pub(crate) fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
@@ -56,7 +56,7 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             copy_folder(&entry.path(), &target)?;
-        } else if entry.file_name() == journal::NAME {
+        } else if entry.file_name() == wal::NAME {
             let bytes = fs::read(entry.path())?;
             io::Write::write_all(&mut create_in_place(&target)?, &bytes)?;
         } else {
@@ -66,7 +66,7 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a folder, all below it, and their content durable. Not its entry in the folder above.
+/// Makes a folder and everything below it durable, but not its own name in the folder above.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;

@@ -1,15 +1,14 @@
-//! What exists: records of snapshots, durable in sled, whole in memory.
+//! Records of snapshots, volumes and attachments: durable in sled, all of them in memory.
 //!
 //! Invariants:
 //! - A change is on stable storage before the call that asked for it returns, and is visible to
-//!   readers only then. Readers see one [`Records`], a consistent picture of one moment; they take
-//!   no lock that a writer holds while it waits for the disk.
+//!   readers only then. A reader holds one [`Records`], a consistent set; it takes no lock that a
+//!   writer holds while it waits for the disk.
 //! - One caller writes at a time. It decides every change against the newest state, so two callers cannot
 //!   both take a key, and all callers that wait at one time share one flush.
-//! - Ids are handed out once, ever, across restarts and crashes.
-//! - This crate knows records only. It never sees a directory, a mount or a message.
+//! - An id is handed out once, across restarts and crashes.
+//! - This crate knows records only: no directory, no mount, no RPC message.
 
-mod apart;
 mod batches;
 pub mod call_phase;
 mod clock;
@@ -19,18 +18,19 @@ mod db;
 mod error;
 mod export;
 mod folder;
-mod journal;
 mod lock;
 mod model;
 mod published;
 mod records;
+mod sequence_file;
 mod space;
 mod state;
 mod store;
 mod sys;
 mod volume;
 mod volumes;
-mod witness;
+mod wal;
+mod worker_thread;
 mod writer;
 
 pub use clock::boot_id;

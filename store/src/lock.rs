@@ -1,4 +1,4 @@
-//! One process to a root, and whether the last one ended as it should.
+//! The lock of a store: one process to a root, with a record of the last one's orderly end.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -32,7 +32,7 @@ impl Lock {
             .open(&path);
         let mut file = file.map_err(io_error("open", &path))?;
         let mut holder = String::new();
-        // The text only helps people; without it the lock still holds.
+        // The text is for people; the lock holds without it.
         let _ = file.read_to_string(&mut holder);
         let holder = holder.trim().to_owned();
         let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -46,8 +46,8 @@ impl Lock {
         })
     }
 
-    /// Notes who holds the lock. On a full disk the note stays away; the store must open all the
-    /// same.
+    /// Writes the process id to the lock file. On a full disk the failure is logged, since the store
+    /// must open all the same.
     pub(crate) fn note_holder(&self) {
         let text = format!("process {}\n", std::process::id());
         let noted = self.file.set_len(0);
@@ -60,12 +60,12 @@ impl Lock {
         }
     }
 
-    /// Whether the last holder did not end in order: it was killed, or the power was cut.
+    /// True if the last holder was killed, or the power was cut.
     pub(crate) fn was_unclean(&self) -> bool {
         self.unclean
     }
 
-    /// Notes that everything is written.
+    /// Records an orderly end: everything is written.
     pub(crate) fn ended_cleanly(&self) {
         if let Err(cause) = self.file.set_len(0).and_then(|()| self.file.sync_data()) {
             warn!(

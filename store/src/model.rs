@@ -1,4 +1,4 @@
-//! The words of the store: checked types without I/O. What parses here may be trusted everywhere.
+//! Types of snapshots' records, checked when they are made. No I/O.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ pub const LABELS_TOTAL_MAX: usize = 256 * 1024;
 pub struct BadInput {
     /// The field, as the wire names it.
     pub field: String,
-    /// What is wrong, and what is allowed.
+    /// The fault, and the allowed values.
     pub rule: String,
 }
 
@@ -90,7 +90,7 @@ impl fmt::Display for LayerId {
     }
 }
 
-/// What a snapshot is.
+/// Kind of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Read-only, cannot be a parent.
@@ -136,38 +136,38 @@ impl From<std::time::SystemTime> for Timestamp {
     }
 }
 
-/// Nanoseconds on the clock of a store, which never jumps: see `clock.rs`. For ages; it names no
-/// time of day.
+/// Nanoseconds on the clock of a store, which never jumps: see `clock.rs`. For ages, not for times
+/// of day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SteadyTime(pub u64);
 
 impl SteadyTime {
-    /// Time that has passed since an earlier one; nothing since a later one.
+    /// Time since an earlier reading; zero since a later one.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// When something was moved to the trash.
+/// Time at which a snapshot or volume was moved to the trash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Removal {
-    /// For people.
+    /// Wall clock, for display.
     pub time: Timestamp,
-    /// For its age. None in records of earlier versions, until they are stamped.
+    /// Steady clock, for its age. `None` in records of earlier versions, until they are stamped.
     pub steady: Option<SteadyTime>,
 }
 
-/// What a layer itself holds on disk, its parents excluded.
+/// Disk usage of one layer or volume; of a layer without its parents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of disk blocks.
+    /// Bytes of allocated disk blocks.
     pub bytes: u64,
     /// Inodes, directories included.
     pub inodes: u64,
 }
 
-/// Labels of a snapshot: none empty, each within [`LABEL_MAX`], all within [`LABELS_TOTAL_MAX`].
+/// Labels, each within [`LABEL_MAX`], all within [`LABELS_TOTAL_MAX`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Labels(BTreeMap<String, String>);
 
@@ -206,7 +206,7 @@ impl Labels {
             .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// These labels after `changes`, in order.
+    /// A copy after `changes`, in order.
     ///
     /// # Errors
     /// [`BadInput`] if the result exceeds [`LABELS_TOTAL_MAX`].
@@ -222,7 +222,7 @@ impl Labels {
         Self(labels).check_total()
     }
 
-    /// For rows that were checked when they were written.
+    /// Adds a label from the disk, unchecked: it was checked when it was written.
     pub(crate) fn insert_stored(&mut self, key: String, value: String) {
         self.0.insert(key, value);
     }
@@ -292,14 +292,14 @@ fn abbreviated(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
-/// What the store knows of one snapshot.
+/// Record of one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Identity; also names its directory.
     pub id: LayerId,
     /// Key, or name once committed.
     pub key: Key,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// The layer below.
     pub parent: Option<LayerId>,
@@ -309,16 +309,16 @@ pub struct Record {
     pub updated: Timestamp,
     /// Its labels.
     pub labels: Labels,
-    /// What it holds on disk, once committed and measured.
+    /// Its disk usage, once committed and measured.
     pub usage: Option<Usage>,
     /// The key it had before it was committed, to recognise a repeated Commit.
     pub origin: Option<Key>,
-    /// When it was removed; its key is free then, and its directory is deleted some time later.
+    /// Set once removed: its key is free, and its directory is deleted after the trash period.
     pub removed: Option<Removal>,
-    /// Why its content cannot be trusted.
+    /// Reason for its quarantine: its content differs from the committed content.
     pub quarantine: Option<String>,
-    /// Whether it was made without a parent and may get one when it is committed. Until then it
-    /// is mounted over an empty directory, so that deletions can be noted in it.
+    /// Set if it was created without a parent and may get one at Commit. Until then it is mounted
+    /// over an empty lower directory, so that deletions leave whiteouts.
     pub has_deferred_parent: bool,
 }
 

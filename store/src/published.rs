@@ -1,13 +1,13 @@
-//! Tells the exporter that something was published, and when it is over.
+//! Signals from the writer to the exporter: newer records, and the end.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The newest published sequence number, and who waits for newer ones.
+/// The newest published sequence number, with condition variables for the exporter.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     state: Mutex<State>,
-    /// Something was published; for one who waits for nothing else.
+    /// Signalled with every publication and at the end.
     changed: Condvar,
     ended: Condvar,
 }
@@ -19,7 +19,7 @@ struct State {
 }
 
 impl Published {
-    /// Notes a newer sequence number.
+    /// Stores a newer sequence number.
     pub(crate) fn note(&self, sequence: u64) {
         self.state().sequence = sequence;
         self.changed.notify_all();
@@ -43,7 +43,7 @@ impl Published {
         !state.unwrap_or_else(PoisonError::into_inner).ended
     }
 
-    /// Waits for a time, or the end.
+    /// Waits for `time`, or until the end.
     pub(crate) fn rest(&self, time: Duration) {
         let waiting = |state: &mut State| !state.ended;
         drop(self.ended.wait_timeout_while(self.state(), time, waiting));

@@ -1,7 +1,7 @@
-//! All records at one moment, in memory.
+//! All records, in memory.
 //!
-//! The maps are persistent trees: a clone costs nothing and shares everything, so a reader keeps
-//! its picture for as long as it likes while the writer goes on.
+//! The maps are persistent trees: a clone costs a few reference counts, and a reader may keep its
+//! clone while the writer goes on.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::model::{Key, Kind, LayerId, Record, Removal, SteadyTime};
 use crate::state::Item;
 use crate::volumes::Volumes;
 
-/// A consistent picture of what exists. Cloning it is cheap.
+/// A consistent set of all records, as of one commit. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Records {
     live: OrdMap<LayerId, Arc<Record>>,
@@ -24,7 +24,7 @@ pub struct Records {
 }
 
 impl Records {
-    /// A picture of `items`, as commit number `sequence` left them.
+    /// A set of `items`, as of commit number `sequence`.
     pub(crate) fn of(items: Vec<Item>, sequence: u64) -> Result<Self, Error> {
         let mut records = Self {
             sequence,
@@ -42,7 +42,7 @@ impl Records {
         Ok(records)
     }
 
-    /// What two records claim at once.
+    /// A description of the key or name that `item` shares with another record.
     fn clash(&self, item: &Item) -> Option<String> {
         match item {
             Item::Snapshot(record) => {
@@ -87,7 +87,7 @@ impl Records {
         }
     }
 
-    /// Number of the commit that left things as they are here.
+    /// Number of the last commit in this set.
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.sequence
@@ -109,7 +109,7 @@ impl Records {
         self.live.get(&id)
     }
 
-    /// The removed snapshot with this id whose directory may still be there.
+    /// The removed snapshot with this id, whose directory may still exist.
     #[must_use]
     pub fn get_removed(&self, id: LayerId) -> Option<&Arc<Record>> {
         self.removed.get(&id)
@@ -120,35 +120,35 @@ impl Records {
         self.live.values()
     }
 
-    /// Snapshots whose id is above `after`, in order: for reading in portions.
+    /// Snapshots whose id is above `after`, in order: for paging.
     pub fn iter_after(&self, after: LayerId) -> impl Iterator<Item = &Arc<Record>> {
         let from = LayerId(after.0.saturating_add(1));
         self.live.range(from..).map(|(_, record)| record)
     }
 
-    /// Removed snapshots whose directories may still be there.
+    /// Removed snapshots, whose directories may still exist.
     pub fn removed(&self) -> impl Iterator<Item = &Arc<Record>> {
         self.removed.values()
     }
 
-    /// When everything in the trash was moved there.
+    /// Removal times of everything in the trash.
     fn all_removals(&self) -> impl Iterator<Item = Removal> {
         let layers = self.removed.values().filter_map(|record| record.removed);
         layers.chain(self.volumes.removed().filter_map(|volume| volume.removed))
     }
 
-    /// Whether nothing is in the trash.
+    /// True if neither a snapshot nor a volume is in the trash.
     #[must_use]
     pub fn is_trash_empty(&self) -> bool {
         self.all_removals().next().is_none()
     }
 
-    /// Whether something was moved to the trash by a version that had no steady clock.
+    /// True if an entry of the trash has no steady time, as earlier versions left them.
     pub(crate) fn has_unstamped(&self) -> bool {
         self.all_removals().any(|removed| removed.steady.is_none())
     }
 
-    /// The latest stamp of the steady clock in a record.
+    /// The latest steady time in a record; 0 without one.
     pub(crate) fn newest_stamp(&self) -> SteadyTime {
         let stamps = self.all_removals().filter_map(|removed| removed.steady);
         stamps.max().unwrap_or(SteadyTime(0))
@@ -160,7 +160,7 @@ impl Records {
         self.live.len()
     }
 
-    /// Whether there is no snapshot.
+    /// True without a snapshot.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.live.is_empty()
@@ -174,7 +174,7 @@ impl Records {
             .filter_map(|(_, child)| self.live.get(child))
     }
 
-    /// Name of the layer below `record`; empty for none.
+    /// Name of the layer below `record`; empty without one.
     #[must_use]
     pub fn parent_name(&self, record: &Record) -> &str {
         let parent = record.parent.and_then(|id| self.live.get(&id));
@@ -204,7 +204,7 @@ impl Records {
         self.live.get(&id).or_else(|| self.removed.get(&id))
     }
 
-    /// Puts a record in, in place of the one with the same id.
+    /// Inserts a record, or replaces the one with the same id.
     fn put(&mut self, record: Arc<Record>) {
         self.drop_record(record.id);
         if record.removed.is_some() {
@@ -218,7 +218,7 @@ impl Records {
         self.live.insert(record.id, record);
     }
 
-    /// Takes a record out, whatever state it is in.
+    /// Drops a record in any state.
     pub(crate) fn drop_record(&mut self, id: LayerId) {
         self.removed.remove(&id);
         let Some(old) = self.live.remove(&id) else {

@@ -1,11 +1,11 @@
-//! Room for the database on a full disk.
+//! Space for the database on a full disk.
 //!
-//! When the disk runs low, new snapshots are refused before they reach the database. To remove one
-//! takes no space: its entry in the journal is written in place. But sled, which takes the journal in
-//! now and then, does not survive a log write for which there is no space. So a file of [`RESERVE`]
-//! bytes is kept. It is given free right before sled needs its room, or when a removal finds none, and
-//! not before: others write to the disk too, and take what is free. Some of it stays for the next
-//! start, since sled writes a little when it opens. When there is space again, it is made anew.
+//! When the disk runs low, new snapshots are refused before they reach the database. A removal takes
+//! no space: its entry in the write-ahead log is written in place. But sled does not survive a log
+//! write without space during a checkpoint. So a file of [`RESERVE`] bytes is kept. It is released
+//! right before a checkpoint or when a removal finds no space, and not earlier: other programs take
+//! free space too. [`LAST`] of it stays for the next start, since sled writes a little when it opens.
+//! When there is space again, the reserve is allocated anew.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,23 +17,23 @@ use tracing::{info, warn};
 
 /// Size of the reserve, in bytes.
 const RESERVE: u64 = 8 * 1024 * 1024;
-/// What stays of it for the next start, in bytes.
+/// Part of it that stays for the next start, in bytes.
 const LAST: u64 = 2 * 1024 * 1024;
-/// What is given free of it at once to open the database, in bytes.
+/// Step in which it is released to open the database, in bytes.
 const PART: u64 = 512 * 1024;
-/// The least that is worth keeping, in bytes.
+/// Least missing part of the reserve that is allocated again, in bytes.
 const LEAST: u64 = 64 * 1024;
-/// Free space below which nothing new is taken.
+/// Free bytes below which no new record is taken.
 const LOW: u64 = 4 * 1024 * 1024;
-/// Free space above which the reserve is made anew.
+/// Free bytes above which the reserve is allocated anew.
 const ENOUGH: u64 = 4 * LOW + RESERVE;
 
-/// Free inodes below which nothing new is taken; to open the database takes one or two.
+/// Free inodes below which no new record is taken; opening the database takes one or two.
 const FEW_INODES: u64 = 16;
-/// Free inodes above which the reserve is made anew.
+/// Free inodes above which the reserve is allocated anew.
 const ENOUGH_INODES: u64 = 4 * FEW_INODES;
 
-/// When nothing new is taken, and when it is again.
+/// Threshold of free space and inodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
     /// Free bytes.
@@ -43,25 +43,25 @@ pub struct Room {
 }
 
 impl Room {
-    /// Below this, only removals are taken.
+    /// Threshold below which only removals are taken.
     pub const LOW: Self = Self {
         bytes: LOW,
         inodes: FEW_INODES,
     };
-    /// Above this, everything is taken, and room for removals is reserved.
+    /// Threshold above which everything is taken, and space for removals is reserved.
     pub const ENOUGH: Self = Self {
         bytes: ENOUGH,
         inodes: ENOUGH_INODES,
     };
 }
 
-/// Whether room for removals is reserved in a store's folder.
+/// True if space for removals is reserved in a store's folder.
 #[must_use]
 pub fn has_reserve(folder: &Path) -> bool {
     length(&folder.join("reserve")) > LAST
 }
 
-/// Bytes of a file; none if it cannot be looked at.
+/// Size of a file in bytes; 0 if it cannot be read.
 fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |file| file.len())
 }
@@ -75,7 +75,7 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// Looks at the disk for the first time.
+    /// The reserve in `folder`, allocated if there is space.
     pub(crate) fn new(folder: &Path) -> Self {
         let mut space = Self {
             folder: folder.to_owned(),
@@ -86,14 +86,15 @@ impl Space {
         space
     }
 
-    /// Looks at the disk; answers whether it is too full for anything new. Costs one statvfs(3).
+    /// Checks free space, and allocates the reserve if there is enough again; true if the disk is too
+    /// full for a new record. Costs one statvfs(3).
     pub(crate) fn look(&mut self) -> bool {
-        // Where this cannot be told, the write itself will.
+        // The write itself will fail if this matters.
         let Ok(disk) = statvfs(&self.folder) else {
             return false;
         };
         let free = disk.blocks_available().saturating_mul(disk.fragment_size());
-        // File systems without a table of inodes say that they have none at all.
+        // File systems without an inode table report zero inodes.
         let inodes = match disk.files() {
             0 => u64::MAX,
             _ => disk.files_available(),
@@ -107,8 +108,7 @@ impl Space {
         self.low
     }
 
-    /// Gives the reserve free, but for what stays for the next start. Answers whether there was more
-    /// than that.
+    /// Releases the reserve but for [`LAST`]; true if there was more than that.
     pub(crate) fn release(&mut self) -> bool {
         self.low = true;
         let is_released = length(&self.reserve) > LAST && self.shorten(LAST);
@@ -118,15 +118,15 @@ impl Space {
         is_released
     }
 
-    /// Gives a part of the reserve free, so that the database can be opened. Answers whether there was
-    /// any; [`take_back`](Self::take_back) ends it.
+    /// Releases [`PART`] of the reserve, so that the database can be opened; false if nothing was left.
+    /// [`take_back`](Self::take_back) allocates it again.
     pub(crate) fn lend(&mut self) -> bool {
         self.low = true;
         let length = length(&self.reserve);
         length > 0 && self.shorten(length.saturating_sub(PART))
     }
 
-    /// Makes the reserve as large as it was, or as there is space for, once the database is open.
+    /// Allocates the reserve up to `wanted` bytes, or as far as there is space.
     pub(crate) fn take_back(&self, wanted: u64) {
         let mut missing = wanted.saturating_sub(self.kept());
         while missing >= LEAST {
@@ -138,7 +138,7 @@ impl Space {
         }
     }
 
-    /// Bytes of the reserve.
+    /// Size of the reserve, in bytes.
     pub(crate) fn kept(&self) -> u64 {
         length(&self.reserve)
     }
@@ -155,7 +155,7 @@ impl Space {
         shortened.is_ok()
     }
 
-    /// Makes it so large; after a failure it is as it was.
+    /// Allocates the reserve up to `size` bytes; after a failure it is as it was.
     fn make(&self, size: u64) -> io::Result<()> {
         let file = File::options()
             .write(true)
@@ -166,7 +166,7 @@ impl Space {
         let length = i64::try_from(size).map_err(io::Error::other)?;
         let made = fallocate(&file, FallocateFlags::empty(), 0, length);
         made.map_err(|errno| {
-            // ext4 keeps what it could allocate.
+            // ext4 keeps a partial allocation.
             let _ = file.set_len(before);
             errno.into()
         })
@@ -181,7 +181,7 @@ impl Space {
             return;
         }
         if let Err(cause) = self.make(RESERVE) {
-            // The next look tries again.
+            // The next check tries again.
             warn!(
                 error = &cause as &dyn std::error::Error,
                 "reserve space for removals"

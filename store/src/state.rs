@@ -1,8 +1,8 @@
-//! The states of a record and the legal moves between them. Pure: a picture of what exists and a
-//! request come in, edits or a refusal come out.
+//! The states of a record and the legal moves between them, as pure functions of the records and a
+//! request; the result is a list of edits or a refusal.
 //!
 //! ```text
-//!  create ──> Active ──commit──> Committed ──remove──> retired ──forget──> gone
+//!  create ──> Active ──commit──> Committed ──remove──> removed ──drop_records──> gone
 //!    │           └───────────────remove──────────────────^
 //!    └─────> View ───────────────remove──────────────────┘
 //! ```
@@ -37,7 +37,7 @@ pub(crate) enum Edit {
 }
 
 impl Edit {
-    /// The record as it was before.
+    /// The record before the edit.
     pub(crate) fn before(&self, records: &Records) -> Option<Item> {
         let snapshot = |id| records.stored(id).cloned().map(Item::Snapshot);
         let volume = |id| records.volumes().stored(id).cloned().map(Item::Volume);
@@ -58,7 +58,7 @@ impl Edit {
         }
     }
 
-    /// The record as it is to be; `None` if it goes.
+    /// The record after the edit; `None` if it is dropped.
     pub(crate) fn after(&self) -> Option<&Item> {
         match self {
             Self::Put(item) => Some(item),
@@ -76,7 +76,7 @@ impl Edit {
     }
 }
 
-/// What a request changes, and what it is answered with once that is durable.
+/// Edits of a request, and its answer once they are durable.
 pub(crate) type Decision<T> = Result<(Vec<Edit>, T), Refusal>;
 
 /// A new active snapshot or view.
@@ -103,12 +103,12 @@ pub struct Commit {
     pub labels: Labels,
     /// The parent to give it, if it has none.
     pub parent: Option<Key>,
-    /// What it holds on disk, if that is known already.
+    /// Its disk usage, if already known.
     pub usage: Option<Usage>,
 }
 
-/// The layers that a commit was found to be about. Keys change hands: whatever is done to a layer
-/// before its commit is recorded counts for this layer alone.
+/// The layers of a checked commit. A key may pass to another layer before the commit is recorded;
+/// work done meanwhile counts for these layers only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
     /// The active snapshot.
@@ -117,7 +117,7 @@ pub struct Checked {
     pub parent: Option<LayerId>,
 }
 
-/// Checks that `create` is allowed; answers its parent.
+/// Checks that `create` is allowed; returns its parent.
 pub(crate) fn check_create(
     records: &Records,
     create: &Create,
@@ -167,9 +167,8 @@ pub(crate) fn create(
     })
 }
 
-/// Checks that `commit` is allowed; answers the layers it is about, or `None` if the commit was made
-/// before, by name and key: containerd repeats one when it crashed between our answer and its own
-/// write.
+/// Checks that `commit` is allowed; returns its layers, or `None` if the commit of this name and key
+/// is recorded: containerd repeats one after a crash between our answer and its own write.
 pub(crate) fn check_commit(records: &Records, commit: &Commit) -> Result<Option<Checked>, Refusal> {
     let Some(active) = records.find(&commit.key) else {
         return repeated(records, commit).map(|_| None);
@@ -191,8 +190,8 @@ pub(crate) fn check_commit(records: &Records, commit: &Commit) -> Result<Option<
     }))
 }
 
-/// Commits the layers that were `checked`, and no others of the same names. A commit that was made
-/// before is answered with what it made; without `checked` nothing else is.
+/// Commits the layers that were `checked`, and no others of the same names. A repeated commit
+/// answers the recorded snapshot and needs no `checked`.
 pub(crate) fn commit(
     records: &Records,
     commit: Commit,
@@ -297,7 +296,7 @@ pub(crate) fn update(
     })
 }
 
-/// Keeps what a committed layer holds. A layer that went meanwhile is passed over.
+/// Records the usage of a committed layer; no edit if it is gone.
 pub(crate) fn measured(records: &Records, id: LayerId, usage: Usage) -> Decision<()> {
     let committed = records
         .get(id)
@@ -311,7 +310,7 @@ pub(crate) fn measured(records: &Records, id: LayerId, usage: Usage) -> Decision
     Ok((edit.into_iter().collect(), ()))
 }
 
-/// Takes a retired record back.
+/// Restores a removed record.
 pub(crate) fn restore(records: &Records, id: LayerId, now: Timestamp) -> Decision<Arc<Record>> {
     let Some(record) = records.get_removed(id) else {
         return Err(BadInput::new("id", format!("no removed snapshot has the id {id}")).into());
@@ -336,8 +335,7 @@ pub(crate) fn restore(records: &Records, id: LayerId, now: Timestamp) -> Decisio
     })
 }
 
-/// Notes that a layer's content cannot be trusted, also of a removed one, which can be taken back.
-/// A layer that is gone is passed over.
+/// Quarantines a layer, also a removed one, which can be restored; no edit if it is gone.
 pub(crate) fn quarantined(records: &Records, id: LayerId, why: String) -> Decision<()> {
     let edit = records.stored(id).map(|record| {
         Edit::Put(Item::Snapshot(Arc::new(Record {
@@ -348,7 +346,7 @@ pub(crate) fn quarantined(records: &Records, id: LayerId, why: String) -> Decisi
     Ok((edit.into_iter().collect(), ()))
 }
 
-/// Begins the age of what an earlier version moved to the trash.
+/// Stamps entries of the trash without a steady time, as earlier versions left them.
 pub(crate) fn stamp(records: &Records, now: SteadyTime) -> Decision<()> {
     let stamped = |removed: Option<Removal>| {
         let removed = removed.filter(|removed| removed.steady.is_none())?;
@@ -374,7 +372,7 @@ pub(crate) fn stamp(records: &Records, now: SteadyTime) -> Decision<()> {
     Ok((layers.chain(volumes).map(Edit::Put).collect(), ()))
 }
 
-/// Drops retired records whose directories are gone; live ones are left alone.
+/// Drops removed records whose directories are gone; live ones are left alone.
 pub(crate) fn drop_records(records: &Records, ids: &[LayerId]) -> Decision<()> {
     let gone = ids.iter().filter(|id| records.get_removed(**id).is_some());
     Ok((gone.map(|id| Edit::Drop(*id)).collect(), ()))

@@ -1,4 +1,4 @@
-//! The store: what callers use.
+//! The store: the calls of this crate.
 
 mod age;
 mod opening;
@@ -29,22 +29,22 @@ use crate::state::{self, Checked, Commit, Create};
 use crate::writer::Writer;
 use opening::{above, check_format, open_database, open_folder, write_format};
 
-/// Makes everything durable that records written after it rely on.
+/// Makes the files durable on which records written after it rely.
 pub(crate) type Barrier =
     Box<dyn Fn() -> Result<(), Arc<dyn std::error::Error + Send + Sync>> + Send>;
 
-/// How a store is opened.
+/// Options of [`Store::open`].
 pub struct Options {
-    /// Called before records are written that rely on files; once for all that wait. It makes these
-    /// files durable.
+    /// Called before records that rely on files are written, once for all waiting calls. It must make
+    /// these files durable.
     pub barrier: Barrier,
-    /// A file system, by its device number as in stat(2), of which any later change, once it is
-    /// durable, makes durable what the barrier would. If the records are kept on it, the wait for
-    /// them does, and the barrier is not called. None if there is no such file system.
+    /// Device number, as in stat(2), of the file system whose journal orders those files: any later
+    /// change on it, once durable, makes them durable too. If the records are on it, the barrier is
+    /// not called. `None` if there is no such file system.
     pub shared_journal_device: Option<u64>,
-    /// Ids that something on disk bears, in any order. Ids are handed out above all of them, also
-    /// where the records are older than what is on disk, as after a backup was put back.
-    pub taken: Vec<u64>,
+    /// Ids of all directories on disk, in any order. Ids are handed out above all of them, also
+    /// if the records are older than the directories, as after a restored export.
+    pub ids_on_disk: Vec<u64>,
 }
 
 impl fmt::Debug for Options {
@@ -53,19 +53,19 @@ impl fmt::Debug for Options {
     }
 }
 
-/// What callers and the writer share.
+/// State shared by callers, writer and exporter.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) records: ArcSwap<Records>,
     /// The next id to hand out.
     pub(crate) next_id: AtomicU64,
-    /// Ids below this one are reserved on disk.
+    /// First id that is not reserved on disk.
     pub(crate) ids_below: AtomicU64,
-    /// Whether the last write failed.
+    /// Set if the last write failed.
     pub(crate) failed: AtomicBool,
-    /// Whether the database hangs, so that only a new process helps.
+    /// Set once the database hangs; only a new process helps.
     pub(crate) hung: AtomicBool,
-    /// Tells the exporter what is new.
+    /// Signals publications to the exporter.
     pub(crate) published: Published,
     claims: Mutex<BTreeMap<Key, LayerId>>,
     clock: Clock,
@@ -73,18 +73,18 @@ pub(crate) struct Shared {
 
 /// The records of one root.
 ///
-/// All calls block: those that change something until it is durable, one flush shared by all who
-/// wait; those that read not at all. Dropping it writes what waits, exports all records and closes
-/// the database.
+/// A call that changes records blocks until the change is durable; all waiting calls share one
+/// flush. Reads do not block. Dropping the store writes waiting changes, exports all records and
+/// closes the database.
 #[derive(Debug)]
 pub struct Store {
     shared: Arc<Shared>,
-    // In the order of their end: the exporter writes what the writer left.
+    // Dropped in this order: the exporter writes the state that the writer left.
     writer: Writer,
     _exporter: Exporter,
-    lock: Held,
+    lock: HeldLock,
     fresh: bool,
-    /// Ids below this one were reserved by earlier processes, as far as the records tell.
+    /// First id that the records do not know as reserved by an earlier process.
     recorded: u64,
     first_id: u64,
 }
@@ -95,7 +95,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::Newer`] and [`Error::Damaged`] leave everything as it was;
-    /// [`Error::Io`] says which file could not be used.
+    /// [`Error::Io`] names the unusable file.
     pub fn open(folder: &Path, options: Options) -> Result<Self, Error> {
         let lock = open_folder(folder)?;
         let mut space = Space::new(folder);
@@ -105,10 +105,10 @@ impl Store {
         if !has_format {
             write_format(folder)?;
         }
-        let records = Records::of(mem::take(&mut opened.records), opened.journal.last())?;
+        let records = Records::of(mem::take(&mut opened.records), opened.wal.last())?;
         lock.note_holder();
         let recorded = opened.ids_below;
-        let next = above(recorded, &options.taken);
+        let next = above(recorded, &options.ids_on_disk);
         if next > recorded {
             warn!(
                 recorded,
@@ -117,7 +117,7 @@ impl Store {
         }
         let clock = Clock::open(folder, records.newest_stamp());
         let shared = Arc::new(Shared::new(records, (next, recorded), clock));
-        let lock = Held {
+        let lock = HeldLock {
             shared: shared.clone(),
             lock,
         };
@@ -135,9 +135,8 @@ impl Store {
         })
     }
 
-    /// Reads all records without changing anything: from a copy of the database in the folder for
-    /// temporary files. Answers them and the first id that was never handed out. A folder that
-    /// does not exist holds nothing.
+    /// Reads all records, and the first id that was never handed out, without changing anything: from a
+    /// copy of the database in the folder for temporary files. A missing folder holds no records.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -150,26 +149,26 @@ impl Store {
         let copy =
             tempfile::tempdir().map_err(io_error("create", Path::new("a temporary folder")))?;
         let opened = Db::inspect(folder, copy.path())?;
-        let records = Records::of(opened.records, opened.journal.last())?;
+        let records = Records::of(opened.records, opened.wal.last())?;
         Ok((records, LayerId(opened.ids_below)))
     }
 
-    /// Puts an export in place of the database, which is set aside as `db.old.<sequence>`, never
-    /// deleted. Ids go on above the export's and `taken`, as for [`open`](Self::open). The daemon
-    /// must not be running.
+    /// Replaces the database by an export. The old one is kept as `db.old.<sequence>`. Ids go on above
+    /// the export's and `ids_on_disk`, as for [`open`](Self::open). The daemon must not be running.
+    /// Durable on return.
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::Newer`], [`Error::Damaged`] if the export is, [`Error::Io`],
-    /// [`Error::Write`]: what is there stays there.
-    pub fn restore(folder: &Path, export: &Export, taken: &[u64]) -> Result<(), Error> {
+    /// [`Error::Write`]; the database is unchanged.
+    pub fn restore(folder: &Path, export: &Export, ids_on_disk: &[u64]) -> Result<(), Error> {
         let lock = open_folder(folder)?;
-        // An export brings its own format, so a file that says nothing readable is written anew.
+        // An export has its own format, so an unreadable format file is replaced.
         let has_format = match check_format(folder) {
             Err(Error::Damaged { .. }) => false,
             other => other?,
         };
         let records = Records::of(export.items.clone(), export.meta.sequence)?;
-        let ids_below = above(export.meta.ids_below, taken);
+        let ids_below = above(export.meta.ids_below, ids_on_disk);
         let sequence = export.meta.sequence.max(Db::last_sequence(folder)?);
         let (opened, _) = Db::rebuild(folder, &records, sequence, ids_below)?;
         drop(opened);
@@ -202,67 +201,66 @@ impl Store {
             .map_err(io_error("write the export", Path::new("memory")))
     }
 
-    /// Whether something on disk bears an id that the records never handed out, as after an older
-    /// backup of them was put back.
+    /// True if a directory on disk has an id that the records never handed out, as after an older
+    /// export was restored.
     #[must_use]
     pub fn is_older_than_disk(&self) -> bool {
         self.first_id > self.recorded
     }
 
-    /// Whether the last process that had the store open did not close it: it was killed, or the
-    /// power was cut.
+    /// True if the last process with the store open was killed, or the power was cut.
     #[must_use]
     pub fn was_unclean(&self) -> bool {
         self.lock.lock.was_unclean()
     }
 
-    /// Whether [`open`](Self::open) made the store.
+    /// True if [`open`](Self::open) created the store.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.fresh
     }
 
-    /// Whether the last write failed. Each further change first builds the database anew from what
-    /// was acknowledged; until that succeeds, only reads are answered.
+    /// True if the last write failed. Each further change first rebuilds the database from the
+    /// acknowledged records; until that succeeds, only reads are answered.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.shared.failed.load(Ordering::Acquire)
     }
 
-    /// Whether the database hangs. It takes no change any more; only a new process helps.
+    /// True once the database hangs. It takes no change any more; only a new process helps.
     #[must_use]
     pub fn has_hung(&self) -> bool {
         self.shared.has_hung()
     }
 
-    /// All records as of the last durable change. Costs nothing and blocks nobody.
+    /// All records as of the last durable change. Lock-free, in constant time.
     #[must_use]
     pub fn records(&self) -> Arc<Records> {
         self.shared.records.load_full()
     }
 
-    /// Whether an id may have been handed out, as far as the records tell; after a backup was put
-    /// back, they know nothing of what was handed out after it.
+    /// True if an id may have been handed out, by the records; after a restored export, these do not
+    /// know the ids handed out after it.
     #[must_use]
     pub fn is_issued(&self, id: u64) -> bool {
         id < self.recorded || self.is_issued_now(id)
     }
 
-    /// Whether an id was handed out by this process: what bears it may be in the making.
+    /// True if an id was handed out by this process: its directory may be in creation.
     #[must_use]
     pub fn is_issued_now(&self, id: u64) -> bool {
         (self.first_id..self.shared.next_id.load(Ordering::Acquire)).contains(&id)
     }
 
-    /// Ids of layers that are being made: claimed, not yet recorded. To tell abandoned
-    /// directories from new ones, read directories first, then this, then the view.
+    /// Ids of layers in creation: claimed, not yet recorded. To tell abandoned directories from new
+    /// ones, read directories first, then this, then the records.
     #[must_use]
     pub fn claimed(&self) -> Vec<LayerId> {
         self.claims().values().copied().collect()
     }
 
-    /// Takes a key and a fresh id for a new snapshot; in memory, unless ids ran out. Dropping the
-    /// claim gives the key back.
+    /// Claims a key and a fresh id for a new snapshot; in memory, unless ids ran out. Dropping the
+    /// claim frees the key.
     ///
     /// # Errors
     /// [`Error::Refused`] if the parent is missing or not committed, or the key is taken or being
@@ -291,7 +289,7 @@ impl Store {
         })
     }
 
-    /// Records a claimed snapshot. With `files`, directories of its were made, which become durable
+    /// Records a claimed snapshot. Set `files` if directories were created for it: they become durable
     /// first.
     ///
     /// # Errors
@@ -312,8 +310,8 @@ impl Store {
         })
     }
 
-    /// Checks whether a commit would be allowed; answers the layers it is about, or `None` if the
-    /// very same commit was made before.
+    /// Checks that a commit is allowed; returns its layers, or `None` if the same commit is recorded.
+    /// In memory.
     ///
     /// # Errors
     /// [`Error::Refused`] as for [`commit`](Self::commit).
@@ -325,9 +323,8 @@ impl Store {
         Ok(state::check_commit(records, commit)?)
     }
 
-    /// Turns an active snapshot into a committed one, if the layers are still those that were
-    /// `checked`; a repeated call, which needs none, answers the same. With `files`, the barrier is
-    /// passed first.
+    /// Commits an active snapshot, if its layers are still those that were `checked`; a repeated call
+    /// needs no `checked` and returns the recorded snapshot. With `files`, the barrier is called first.
     ///
     /// # Errors
     /// [`Error::Refused`] as [`Refusal`] lists, `Missing` if another snapshot has the key by now;
@@ -345,7 +342,7 @@ impl Store {
         })
     }
 
-    /// Frees a key and marks its record as retired; the directory is the caller's to deal with.
+    /// Frees a key and marks its record removed; the caller deals with the directory.
     ///
     /// # Errors
     /// [`Error::Refused`] if it is missing or has children; [`Error::Write`].
@@ -368,7 +365,7 @@ impl Store {
         })
     }
 
-    /// Keeps what a committed layer holds on disk.
+    /// Records the disk usage of a committed layer; no change if it is gone.
     ///
     /// # Errors
     /// [`Error::Write`].
@@ -378,7 +375,7 @@ impl Store {
         })
     }
 
-    /// Takes a removed snapshot back, under its old key.
+    /// Restores a removed snapshot under its old key.
     ///
     /// # Errors
     /// [`Error::Refused`] if it is not there, its key is taken or its parent is gone.
@@ -389,7 +386,7 @@ impl Store {
         })
     }
 
-    /// Notes that the content of a layer cannot be trusted, and why.
+    /// Quarantines a layer, for the reason `why`; no change if it is gone.
     ///
     /// # Errors
     /// [`Error::Write`].
@@ -399,8 +396,8 @@ impl Store {
         })
     }
 
-    /// Drops the records of retired layers whose directories are gone, which becomes durable first:
-    /// what comes back after a power cut has a record.
+    /// Drops the records of removed layers whose directories are gone. Their deletion becomes durable
+    /// first: a directory that comes back after a power cut has a record.
     ///
     /// # Errors
     /// [`Error::Barrier`], [`Error::Write`].
@@ -410,7 +407,7 @@ impl Store {
         })
     }
 
-    /// Waits for a write of nothing, which does not end while the disk hangs.
+    /// Commits an empty change; does not return while the disk hangs.
     ///
     /// # Errors
     /// [`Error::Write`] if writes fail.
@@ -418,8 +415,8 @@ impl Store {
         self.writer.reserve()
     }
 
-    /// Hands out an id. Ids are reserved with every commit; only when a burst outruns the reserve
-    /// does one of them write.
+    /// Hands out an id. Ids are reserved with every commit; a call waits for a write only when a burst
+    /// has outrun the reserve.
     ///
     /// # Errors
     /// [`Error::Write`] if new ids could not be reserved.
@@ -437,7 +434,7 @@ impl Store {
 }
 
 impl Shared {
-    /// `ids` are the next one, and the first that is not reserved.
+    /// Takes in `ids` the next one, and the first that is not reserved.
     fn new(records: Records, ids: (u64, u64), clock: Clock) -> Self {
         let published = Published::default();
         published.note(records.sequence());
@@ -457,7 +454,7 @@ impl Shared {
         self.hung.load(Ordering::Acquire)
     }
 
-    /// Lets readers see a newer state.
+    /// Makes newer records visible to readers.
     pub(crate) fn publish(&self, records: Records) {
         let sequence = records.sequence();
         self.records.store(Arc::new(records));
@@ -465,14 +462,14 @@ impl Shared {
     }
 }
 
-/// The lock, until writer and exporter have ended.
+/// The lock file, held until writer and exporter have ended.
 #[derive(Debug)]
-struct Held {
+struct HeldLock {
     shared: Arc<Shared>,
     lock: Lock,
 }
 
-impl Drop for Held {
+impl Drop for HeldLock {
     fn drop(&mut self) {
         if self.shared.failed.load(Ordering::Acquire) {
             warn!("the store did not end in order: its last write failed");
@@ -482,7 +479,7 @@ impl Drop for Held {
     }
 }
 
-/// A snapshot being made: its key and id are taken.
+/// A snapshot in creation, which holds its key and id.
 #[derive(Debug)]
 pub struct Claim {
     shared: Arc<Shared>,
@@ -505,7 +502,7 @@ impl Claim {
         self.parent.as_ref()
     }
 
-    /// Has the record say that the snapshot may get its parent when it is committed.
+    /// Defers the parent: the snapshot may get it at Commit.
     #[must_use]
     pub fn with_deferred_parent(mut self) -> Self {
         self.has_deferred_parent = true;

@@ -1,4 +1,4 @@
-//! The words of volumes and attachments: checked types without I/O.
+//! Types of volumes' and attachments' records, checked when they are made. No I/O.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -63,8 +63,8 @@ impl Borrow<str> for VolumeName {
     }
 }
 
-/// Identity of a volume; also names its directory. From the same numbers as layers, so none is
-/// ever used twice.
+/// Identity of a volume; also names its directory. From the same sequence as layers' ids, never
+/// reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeId(pub u64);
 
@@ -84,18 +84,18 @@ impl fmt::Display for AttachmentId {
     }
 }
 
-/// What the store knows of one volume.
+/// Record of one volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     /// Identity.
     pub id: VolumeId,
     /// Its name.
     pub name: VolumeName,
-    /// Whether layerd chose the name because nobody else did.
+    /// Set if layerd generated the name.
     pub anonymous: bool,
-    /// What keeps it; `local` is a directory of layerd's own.
+    /// Volume driver; `local` is a directory below layerd's root.
     pub driver: String,
-    /// What the driver was told when it was created.
+    /// Options of the driver, as given at creation.
     pub options: BTreeMap<String, String>,
     /// Its labels.
     pub labels: Labels,
@@ -103,18 +103,17 @@ pub struct Volume {
     pub created: Timestamp,
     /// When name or labels last changed.
     pub updated: Timestamp,
-    /// What it was filled from: the name of a volume, a snapshot or an image path; empty if from
-    /// nothing.
+    /// Source that it was filled from: a volume, a snapshot or an image path; empty without one.
     pub filled_from: String,
     /// The volume it is a snapshot of; snapshots are not attached for writing.
     pub snapshot_of: Option<VolumeId>,
-    /// Last measured figure, and when it was taken.
+    /// Last measured usage, and the time of the measurement.
     pub usage: Option<(Usage, Timestamp)>,
-    /// When it was deleted; its name is free then and its directory is in the trash.
+    /// Set once deleted: its name is free and its directory is in the trash.
     pub removed: Option<Removal>,
 }
 
-/// Who attached something.
+/// Owner of an attachment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Owner {
     /// `container`, `pod`, `build`, `person` or `plugin`.
@@ -124,7 +123,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The kinds of owners there are.
+    /// All kinds of owners.
     pub const KINDS: [&'static str; 5] = ["container", "pod", "build", "person", "plugin"];
 
     /// Checks an owner.
@@ -155,41 +154,41 @@ impl fmt::Display for Owner {
     }
 }
 
-/// How far an attachment is.
+/// State of an attachment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttachState {
-    /// The intent is recorded; nothing is mounted for it.
+    /// Intent: recorded before anything is mounted.
     Preparing,
-    /// It is as its owner asked for, if the mount that is recorded stands.
+    /// Attached as requested, if the recorded mount still exists.
     Attached,
-    /// Its mount is gone; its owner attaches it again. Recorded by older releases only, now found out
-    /// when it is asked for.
+    /// Attached, but its mount is gone. Recorded by older releases only; now derived from the mount
+    /// table on request.
     Waiting,
 }
 
 /// A mount that layerd made, as the kernel knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountedAt {
-    /// Where it is.
+    /// Its mount point.
     pub target: String,
-    /// The kernel's number of the mount, which is never used again until the next boot.
+    /// Mount id: unique within a boot since Linux 6.8; older kernels reuse it.
     pub unique_id: u64,
-    /// The highest number of the mounts that came along below it.
+    /// The highest id of the submounts that came along with a recursive bind.
     pub last_id: u64,
-    /// Device of its top, major and minor.
+    /// Device of its root, major and minor.
     pub device: (u32, u32),
-    /// Inode of its top.
+    /// Inode of its root.
     pub inode: u64,
-    /// The boot in which it was made.
+    /// Boot id of the boot in which it was made.
     pub boot: String,
-    /// How it can be written, as read back from the kernel: `rw`, `ro` or `ro-recursive`.
+    /// Write access as read back from the kernel: `rw`, `ro` or `ro-recursive`.
     pub access: String,
 }
 
 /// A directory or file of the host that layerd made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadePath {
-    /// Where.
+    /// Its path.
     pub path: String,
     /// Its device, major and minor.
     pub device: (u32, u32),
@@ -201,30 +200,30 @@ pub struct MadePath {
 /// attachment is made, so that the repeated call can remove it after a crash and a failure.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MadeSource {
-    /// Whether the volume was made.
+    /// Set if the volume was made.
     pub volume: bool,
     /// Paths of the host that were made, outermost first.
     pub paths: Vec<MadePath>,
 }
 
-/// What the store knows of one attachment.
+/// Record of one attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
     /// Identity.
     pub id: AttachmentId,
     /// The name its owner gave it; with it, a repeated call is recognised.
     pub key: Key,
-    /// Who attached it.
+    /// Its owner.
     pub owner: Owner,
     /// The volume it holds.
     pub volume: Option<VolumeId>,
     /// The committed layer it holds, for an image mount.
     pub layer: Option<LayerId>,
-    /// What was asked for, in the canonical form of `--mount`.
+    /// The request, in the canonical form of `--mount`.
     pub spec: String,
-    /// Where layerd was asked to mount it; `None` if that is left to the runtime.
+    /// Requested mount point; `None` if the runtime mounts it.
     pub target: Option<String>,
-    /// How far it is.
+    /// Its state.
     pub state: AttachState,
     /// The mount, if layerd made one.
     pub mount: Option<MountedAt>,

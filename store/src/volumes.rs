@@ -1,13 +1,14 @@
-//! Volumes and attachments at one moment, and the legal moves between their states.
+//! All volumes and attachments, in memory, and the legal moves between their states.
 //!
 //! ```text
-//!  create ──> there ──retire──> retired ──forget──> gone
-//!              ^  attachments hold it   └──restore──> there
+//!  create ──> live ──mark_removed──> removed ──drop_records──> gone
+//!              ^  unless attached       └──restore──> live
 //!  attach: intent (Preparing) ──> Attached ──> gone;  Attached without its mount: waiting
 //! ```
 //!
-//! An attachment is recorded before anything is mounted for it, with the number of the mount, and
-//! dropped after that is undone, so whatever is mounted has a record, and a volume with a record above it is never removed.
+//! An attachment is recorded before anything is mounted for it, then with the id of the mount, and
+//! dropped after the unmount. So every mount has a record, and a volume with an attachment is never
+//! removed.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::volume::{
     AttachState, Attachment, AttachmentId, MadeSource, MountedAt, Volume, VolumeId, VolumeName,
 };
 
-/// Volumes and attachments of one moment. Cloning it is cheap.
+/// A consistent set of volumes and attachments. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Volumes {
     live: OrdMap<VolumeId, Arc<Volume>>,
@@ -51,12 +52,12 @@ impl Volumes {
         self.live.values()
     }
 
-    /// Deleted volumes whose directories may still be there.
+    /// Deleted volumes, whose directories may still exist.
     pub fn removed(&self) -> impl Iterator<Item = &Arc<Volume>> {
         self.removed.values()
     }
 
-    /// The deleted volume with this id whose directory may still be there.
+    /// The deleted volume with this id, whose directory may still exist.
     #[must_use]
     pub fn get_removed(&self, id: VolumeId) -> Option<&Arc<Volume>> {
         self.removed.get(&id)
@@ -73,7 +74,7 @@ impl Volumes {
         self.attachments.values()
     }
 
-    /// Who holds a volume.
+    /// Attachments of a volume.
     pub fn holders(&self, id: VolumeId) -> impl Iterator<Item = &Arc<Attachment>> {
         let all = (id, AttachmentId(0))..=(id, AttachmentId(u64::MAX));
         self.holders
@@ -81,7 +82,7 @@ impl Volumes {
             .filter_map(|(_, holder)| self.attachments.get(holder))
     }
 
-    /// One of those who hold a layer.
+    /// An attachment of a layer, if there is one.
     #[must_use]
     pub fn holder_of_layer(&self, id: LayerId) -> Option<&Arc<Attachment>> {
         let all = (id, AttachmentId(0))..=(id, AttachmentId(u64::MAX));
@@ -149,7 +150,7 @@ impl Volumes {
     }
 }
 
-/// Records a new volume whose directory is there.
+/// Records a new volume, whose directory must exist.
 pub(crate) fn create(records: &Records, volume: Volume) -> Decision<Arc<Volume>> {
     if records.volumes().find(&volume.name).is_some() {
         return Err(Refusal::VolumeTaken { name: volume.name });
@@ -171,7 +172,7 @@ pub(crate) fn relabel(
     })
 }
 
-/// Attachments hold the volume by its id, so they do not notice.
+/// Renames a volume; attachments refer to it by id.
 pub(crate) fn rename(
     records: &Records,
     name: &VolumeName,
@@ -232,7 +233,7 @@ pub(crate) fn restore(
     })
 }
 
-/// Keeps a figure. A volume that went meanwhile is passed over.
+/// Records the usage of a volume; no edit if it is gone.
 pub(crate) fn measured(
     records: &Records,
     id: VolumeId,
@@ -248,7 +249,7 @@ pub(crate) fn measured(
     Ok((edit.into_iter().collect(), ()))
 }
 
-/// Notes what an empty volume was filled from.
+/// Records the source that an empty volume was filled from; no edit if it is gone.
 pub(crate) fn filled(records: &Records, id: VolumeId, from: String) -> Decision<()> {
     let edit = records.volumes().get(id).map(|volume| {
         Edit::Put(Item::Volume(Arc::new(Volume {
@@ -266,7 +267,7 @@ pub(crate) fn drop_records(records: &Records, ids: &[VolumeId]) -> Decision<()> 
     Ok((gone.map(|id| Edit::DropVolume(*id)).collect(), ()))
 }
 
-/// Records the intent to attach. The volume and layer it holds are there, and stay.
+/// Records the intent to attach. Its volume or layer must exist, and cannot be removed from then on.
 pub(crate) fn attach(records: &Records, attachment: Attachment) -> Decision<Arc<Attachment>> {
     if let Some(there) = records.volumes().attachment(&attachment.key) {
         return Err(Refusal::AttachmentTaken {
@@ -291,7 +292,7 @@ pub(crate) fn attach(records: &Records, attachment: Attachment) -> Decision<Arc<
     ))
 }
 
-/// Notes how far an attachment is.
+/// Records state and mount of an attachment.
 pub(crate) fn attached(
     records: &Records,
     id: AttachmentId,
@@ -317,7 +318,7 @@ pub(crate) fn attached(
     ))
 }
 
-/// Drops an attachment whose mount is gone. One that is not there is passed over.
+/// Drops an attachment whose mount is gone; no edit if there is none.
 pub(crate) fn detached(records: &Records, id: AttachmentId) -> Decision<()> {
     let there = records.volumes().stored_attachment(id);
     Ok((

@@ -1,10 +1,10 @@
-//! Group commit: one caller at a time writes for all who wait.
+//! Group commit: one caller at a time, the leader, writes for all waiting callers.
 //!
-//! It takes what waits, decides each request against the newest state, writes one entry of the journal,
-//! waits for the disk once, publishes the new state, and answers everybody. It never waits for a
-//! fuller batch: while the disk works, the next batch gathers by itself, and the first in it is
-//! told to lead. A caller who is alone thus writes on its own thread, and wakes nobody. A refusal
-//! also waits for the flush, because it may rest on a change of the same batch.
+//! It takes the waiting requests, decides each against the newest state, writes one entry of the
+//! write-ahead log, waits for the disk once, publishes the new state, and answers the requests. It
+//! never waits for a fuller batch: while the disk works, the next batch gathers, and its first
+//! caller becomes the next leader. A lone caller writes on its own thread, without a context switch. A
+//! refusal also waits for the flush, because it may rest on a change of the same batch.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Sender, channel};
@@ -21,30 +21,30 @@ use crate::state::{Decision, Edit};
 
 /// Requests in one batch, at most.
 const BATCH_MAX: usize = 256;
-/// Stage of a call that waits for its turn.
+/// Phase of a call that waits for its batch.
 const QUEUED: &str = "waiting for the changes before it to be durable";
 
-/// What a caller who waits is told.
-enum Told<T> {
-    /// To write what waits, its own request among it.
+/// Message to a waiting caller.
+enum Message<T> {
+    /// It leads now: it writes the waiting requests, its own among them.
     Lead,
     Done(Result<T, Error>),
 }
 
-/// Writes for all callers.
+/// The group commit of a store.
 pub(crate) struct Writer {
     queue: Mutex<Queue>,
-    /// Held by who leads; gone at the end.
+    /// Locked by the leader; `None` after the end.
     batches: Mutex<Option<Batches>>,
 }
 
-/// In the order of arrival.
+/// Waiting requests in the order of arrival.
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Request>,
-    /// Somebody leads, or has been told to.
+    /// Set while there is a leader, or a caller was told to lead.
     is_led: bool,
-    /// One who led panicked, and nobody will lead again.
+    /// Set once a leader panicked; there will be none again.
     is_broken: bool,
 }
 
@@ -62,18 +62,18 @@ impl Writer {
         }
     }
 
-    /// Has `decide` decided, and waits until the outcome is durable.
+    /// Queues a request and blocks until its outcome is durable.
     pub(crate) fn write<T: Send + 'static>(
         &self,
         class: Class,
         decide: impl FnOnce(&Records) -> Decision<T> + Send + 'static,
     ) -> Result<T, Error> {
-        let (reply, told) = channel();
+        let (reply, messages) = channel();
         let (refuse, lead) = (reply.clone(), reply.clone());
         let request = Request {
             decide: Box::new(move |records| decided(decide(records), reply)),
-            fail: Box::new(move |error| drop(refuse.send(Told::Done(Err(error))))),
-            lead: Box::new(move || drop(lead.send(Told::Lead))),
+            fail: Box::new(move |error| drop(refuse.send(Message::Done(Err(error))))),
+            lead: Box::new(move || drop(lead.send(Message::Lead))),
             class,
             phase: call_phase::of_this_thread(),
         };
@@ -82,9 +82,9 @@ impl Writer {
             self.lead();
         }
         let outcome = loop {
-            match told.recv() {
-                Ok(Told::Lead) => self.lead(),
-                Ok(Told::Done(outcome)) => break outcome,
+            match messages.recv() {
+                Ok(Message::Lead) => self.lead(),
+                Ok(Message::Done(outcome)) => break outcome,
                 Err(_) => break Err(Error::Closing),
             }
         };
@@ -97,9 +97,9 @@ impl Writer {
         self.write(Class::Records, |_| Ok((Vec::new(), ())))
     }
 
-    /// Answers whether the caller is to lead.
+    /// Queues a request; true if its caller is to lead.
     fn enqueue(&self, request: Request) -> Result<bool, Error> {
-        let mut queue = held(&self.queue);
+        let mut queue = lock(&self.queue);
         if queue.is_broken {
             return Err(Error::Closing);
         }
@@ -107,12 +107,12 @@ impl Writer {
         Ok(!mem::replace(&mut queue.is_led, true))
     }
 
-    /// Writes what waits, tells the next who waits to lead, and answers.
+    /// Writes one batch, appoints the next leader, and answers.
     fn lead(&self) {
         let unwound = Unwound(self);
-        let mut batches = held(&self.batches);
+        let mut batches = lock(&self.batches);
         let first: VecDeque<_> = {
-            let mut queue = held(&self.queue);
+            let mut queue = lock(&self.queue);
             let count = queue.waiting.len().min(BATCH_MAX);
             queue.waiting.drain(..count).collect()
         };
@@ -121,7 +121,7 @@ impl Writer {
             None => Vec::new(),
         };
         drop(batches);
-        let mut queue = held(&self.queue);
+        let mut queue = lock(&self.queue);
         match queue.waiting.front_mut() {
             Some(next) => mem::replace(&mut next.lead, Box::new(|| ()))(),
             None => queue.is_led = false,
@@ -134,45 +134,45 @@ impl Writer {
     }
 }
 
-/// Lets nobody wait for one who panicked.
+/// Guard that fails all waiting requests if the leader panics.
 struct Unwound<'w>(&'w Writer);
 
 impl Drop for Unwound<'_> {
     fn drop(&mut self) {
         error!("the store's writer panicked");
-        let mut queue = held(&self.0.queue);
+        let mut queue = lock(&self.0.queue);
         queue.is_broken = true;
         queue.waiting.clear();
     }
 }
 
-/// Waits until the database is closed. Nobody waits for an answer any more.
+/// Closes the database. No caller waits any more.
 impl Drop for Writer {
     fn drop(&mut self) {
-        if held(&self.queue).is_broken {
+        if lock(&self.queue).is_broken {
             return;
         }
-        if let Some(batches) = held(&self.batches).take() {
+        if let Some(batches) = lock(&self.batches).take() {
             batches.end();
         }
     }
 }
 
-/// What one who panicked held is not used again.
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks a mutex also after a panic: `is_broken` keeps the state from being used then.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Splits a decision into what to write and the answer to give once that is durable.
+/// Splits a decision into the edits to write and the answer to give once they are durable.
 fn decided<T: Send + 'static>(
     decision: Decision<T>,
-    reply: Sender<Told<T>>,
+    reply: Sender<Message<T>>,
 ) -> (Vec<Edit>, Answer) {
     let (edits, result) = match decision {
         Ok((edits, value)) => (edits, Ok(value)),
         Err(refusal) => (Vec::new(), Err(Error::from(refusal))),
     };
     let answer =
-        move |durable: Result<(), Error>| drop(reply.send(Told::Done(durable.and(result))));
+        move |durable: Result<(), Error>| drop(reply.send(Message::Done(durable.and(result))));
     (edits, Box::new(answer))
 }

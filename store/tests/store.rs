@@ -293,7 +293,7 @@ fn the_barrier_is_passed_unless_the_records_are_in_the_same_journal() {
             Options {
                 barrier,
                 shared_journal_device: journal,
-                taken: Vec::new(),
+                ids_on_disk: Vec::new(),
             },
         )
         .unwrap();
@@ -318,7 +318,7 @@ fn a_barrier_that_fails_keeps_records_from_being_written() {
         Options {
             barrier,
             shared_journal_device: None,
-            taken: Vec::new(),
+            ids_on_disk: Vec::new(),
         },
     )
     .unwrap();

@@ -180,7 +180,7 @@ impl Engine {
         let options_of_store = layerd_store::Options {
             barrier: Box::new(barrier),
             shared_journal_device: journal.filter(|_| journal == volume_dirs.journal()),
-            taken: taken.map_err(Error::driver("look for ids on the disk"))?,
+            ids_on_disk: taken.map_err(Error::driver("look for ids on the disk"))?,
         };
         let store = Store::open(&meta_folder(root), options_of_store)?;
         let store = Arc::new(store);

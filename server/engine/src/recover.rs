@@ -19,7 +19,7 @@
 //! it nor its work directory holds anything. One that holds something is younger than the records, as
 //! after a backup of them was put back: it is left alone, and ids are handed out above all that is on
 //! disk (`ids.rs`). Where the records are on the same file system, and it is one with
-//! a journal, both are one wait: see `store/src/journal.rs`. Work directories are never waited for: start-up makes them anew.
+//! a journal, both are one wait: see `store/src/wal.rs`. Work directories are never waited for: start-up makes them anew.
 //! Manifests have a table of their own, in `manifests.rs`.
 
 use std::collections::BTreeSet;

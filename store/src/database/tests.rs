@@ -30,7 +30,7 @@ fn item(id: u64, version: i64, size: u64) -> Item {
     }))
 }
 
-/// What changes `model` to hold `new` under `id`, in the database as well.
+/// Rows that make the record `id` equal `new`, in `model` as well.
 fn change(model: &mut Model, id: u64, new: Option<Item>) -> Rows {
     let old = model.remove(&id);
     let gone = old.iter().flat_map(codec::rows).map(|(key, _)| (key, None));
@@ -45,7 +45,7 @@ fn open(folder: &Path, fresh: bool) -> Opened {
     Db::open(folder, fresh).unwrap()
 }
 
-/// What is found if the process is killed now.
+/// Records found by an opening after a kill at this moment.
 fn after_a_kill(folder: &Path) -> Opened {
     let copy = tempfile::tempdir().unwrap();
     copy_folder(folder, &copy.path().join("meta")).unwrap();
@@ -55,7 +55,7 @@ fn after_a_kill(folder: &Path) -> Opened {
 fn assert_holds(opened: &Opened, model: &Model, sequence: u64) {
     let all: Vec<_> = model.values().cloned().collect();
     assert!(opened.records == all, "commit {sequence}: other records");
-    assert_eq!(opened.journal.last(), sequence);
+    assert_eq!(opened.wal.last(), sequence);
     assert_eq!(opened.ids_below, 1000 + sequence);
 }
 
@@ -66,7 +66,7 @@ fn holds_what_was_committed_whenever_it_is_killed() {
     let root = tempfile::tempdir().unwrap();
     let mut model = Model::new();
     let opened = open(root.path(), true);
-    let mut sequence = opened.journal.last();
+    let mut sequence = opened.wal.last();
     let mut database = Database::new(opened).unwrap();
     for step in 1..=900_u64 {
         // Records in the commit, and the size of each.
@@ -104,7 +104,7 @@ fn holds_what_was_committed_whenever_it_is_killed() {
     assert_eq!(opened.db.sequence(), sequence, "sled has it all");
 }
 
-/// What stands in the journal alone is looked for by its number, as what sled holds is.
+/// The sequence file also detects the loss of a commit that is in the write-ahead log only.
 #[test]
 fn a_journal_that_lost_its_end_is_damage() {
     let root = tempfile::tempdir().unwrap();
@@ -116,17 +116,17 @@ fn a_journal_that_lost_its_end_is_damage() {
     let copy = tempfile::tempdir().unwrap();
     let meta = copy.path().join("meta");
     copy_folder(root.path(), &meta).unwrap();
-    let journal = meta.join("db").join(crate::journal::NAME);
-    let mut bytes = std::fs::read(&journal).unwrap();
+    let wal = meta.join("db").join(crate::wal::NAME);
+    let mut bytes = std::fs::read(&wal).unwrap();
     bytes[10 * 4096..].fill(0);
-    std::fs::write(&journal, bytes).unwrap();
+    std::fs::write(&wal, bytes).unwrap();
     let error = Db::open(&meta, false).unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
     assert!(error.to_string().contains("acknowledged"), "{error}");
-    std::fs::remove_file(&journal).unwrap();
+    std::fs::remove_file(&wal).unwrap();
     let error = Db::open(&meta, false).unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
-    assert!(!journal.exists(), "nothing was touched");
+    assert!(!wal.exists(), "nothing was touched");
 }
 
 /// Older releases had none.
@@ -138,7 +138,7 @@ fn a_database_without_a_journal_gets_one_if_nothing_is_missing() {
     let sequence = database.commit(rows, 1002, false).unwrap();
     database.finish().unwrap();
     assert!(database.close(LIMIT));
-    std::fs::remove_file(root.path().join("db").join(crate::journal::NAME)).unwrap();
+    std::fs::remove_file(root.path().join("db").join(crate::wal::NAME)).unwrap();
     let opened = open(root.path(), false);
     assert_holds(&opened, &model, sequence);
     let rows = change(&mut model, 2, Some(item(2, 0, 0)));
@@ -154,7 +154,7 @@ fn closed(root: &Path) -> (Model, u64) {
     let mut sequence = 0;
     for id in 1..=10 {
         let rows = change(&mut model, id, Some(item(id, 0, 0)));
-        sequence = database.journal.last() + 1;
+        sequence = database.wal.last() + 1;
         database.commit(rows, 1000 + sequence, false).unwrap();
     }
     database.finish().unwrap();
@@ -193,7 +193,7 @@ fn a_database_that_an_older_release_moved_away_comes_back() {
     }
 }
 
-/// What is set aside takes nobody's place, whatever number it has.
+/// A replaced database gets a free name, whatever its number.
 #[test]
 fn databases_that_are_set_aside_are_all_kept() {
     let root = tempfile::tempdir().unwrap();
@@ -201,7 +201,7 @@ fn databases_that_are_set_aside_are_all_kept() {
     let records = crate::records::Records::default();
     let rebuild = || Db::rebuild(root.path(), &records, sequence, 1).unwrap();
     let ((first, old), (second, older)) = (rebuild(), rebuild());
-    assert_eq!(first.journal.last(), second.journal.last());
+    assert_eq!(first.wal.last(), second.wal.last());
     assert_ne!(old, older);
     for old in [old, older] {
         assert!(old.join("journal").exists(), "{}", old.display());

@@ -1,4 +1,4 @@
-//! How old things in the trash are.
+//! Ages of entries in the trash.
 
 use tracing::warn;
 
@@ -17,15 +17,15 @@ impl Shared {
 }
 
 impl Store {
-    /// The present on the clock that never jumps; for comparison with stamps in the records.
+    /// The present on the steady clock, for comparison with times in the records.
     #[must_use]
     pub fn steady_now(&self) -> SteadyTime {
         self.shared.clock.now()
     }
 
-    /// Has ages outlive this process and the machine: saves the clock now and then while something
-    /// is in the trash, and begins the ages of what an earlier version put there. To be called
-    /// every few minutes. What fails is tried again with the next call.
+    /// Saves the steady clock while something is in the trash, at most every five minutes, and stamps
+    /// entries of earlier versions, so that ages outlive process and boot. To be called every few
+    /// minutes. A failure is logged and tried again with the next call.
     pub fn keep_ages(&self) {
         let records = self.records();
         if records.is_trash_empty() {

@@ -1,4 +1,4 @@
-//! What opening a store does to its folder.
+//! Steps of opening a store's folder.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use crate::space::Space;
 /// Newest layout of the store's folder that this program knows.
 const FORMAT: u32 = 1;
 
-/// Opens the database, on a full disk with the help of the space that is kept for that.
+/// Opens the database, on a full disk with parts of the reserve.
 pub(super) fn open_database(
     folder: &Path,
     fresh: bool,
@@ -29,14 +29,14 @@ pub(super) fn open_database(
     opened
 }
 
-/// How far the records may lag behind what is on disk. What bears a higher number did not get it
-/// from layerd, and is not reached in the life of a disk.
+/// Most ids by which the records may lag behind directories on disk. A higher number was not made by
+/// layerd, and is not reached in the life of a disk.
 const LAG_MAX: u64 = 1 << 32;
 
-/// The first id above all that were handed out and all that are taken.
-pub(super) fn above(ids_below: u64, taken: &[u64]) -> u64 {
+/// The first id above `ids_below` and all plausible ids on disk.
+pub(super) fn above(ids_below: u64, ids_on_disk: &[u64]) -> u64 {
     let limit = ids_below.saturating_add(LAG_MAX);
-    let plausible = taken.iter().filter(|id| **id < limit);
+    let plausible = ids_on_disk.iter().filter(|id| **id < limit);
     plausible.fold(ids_below, |below, id| below.max(id + 1))
 }
 
@@ -47,8 +47,8 @@ pub(super) fn open_folder(folder: &Path) -> Result<Lock, Error> {
     Lock::take(folder)
 }
 
-/// Whether the folder has a format this program knows; `false` if it has none yet.
-/// [`Error::Damaged`] if the file holds no number: the records can be restored from an export.
+/// Checks the format file; `false` if there is none yet. [`Error::Damaged`] if the file holds no
+/// known number: the records can be restored from an export.
 pub(super) fn check_format(folder: &Path) -> Result<bool, Error> {
     let path = format_file(folder);
     let found = match fs::read(&path) {

@@ -28,7 +28,7 @@ impl Store {
         Ok(AttachmentId(self.fresh_id()?.0))
     }
 
-    /// Records a volume whose directory is there; the barrier is passed first.
+    /// Records a volume whose directory exists; the barrier is called first.
     ///
     /// # Errors
     /// [`Error::Refused`] if the name is taken; [`Error::Barrier`], [`Error::Full`],
@@ -66,8 +66,8 @@ impl Store {
         })
     }
 
-    /// Frees the name of a volume and marks its record as retired, unless something holds it.
-    /// `only` names the volume that is meant, if the name may have changed hands.
+    /// Frees the name of a volume and marks its record removed, unless an attachment holds it. With
+    /// `only`, the name must still belong to that volume.
     ///
     /// # Errors
     /// [`Error::Refused`] if it is missing or in use; [`Error::Write`].
@@ -86,7 +86,7 @@ impl Store {
         })
     }
 
-    /// Takes a deleted volume back, under its old name or another one.
+    /// Restores a deleted volume, under its old name or another one.
     ///
     /// # Errors
     /// [`Error::Refused`] if it is not in the trash or the name is taken; [`Error::Write`].
@@ -100,7 +100,7 @@ impl Store {
         })
     }
 
-    /// Keeps a figure of a volume, taken at `taken`.
+    /// Records the disk usage of a volume, measured at `taken`.
     ///
     /// # Errors
     /// [`Error::Write`].
@@ -115,7 +115,7 @@ impl Store {
         })
     }
 
-    /// Notes what a volume was filled from; its content is made durable first.
+    /// Records the source that a volume was filled from; its content is made durable first.
     ///
     /// # Errors
     /// [`Error::Barrier`], [`Error::Write`].
@@ -135,10 +135,10 @@ impl Store {
         })
     }
 
-    /// Records the intent to attach. From then on what it holds cannot be removed.
+    /// Records the intent to attach. From then on its volume or layer cannot be removed.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the key is taken or what it holds is gone; [`Error::Full`],
+    /// [`Error::Refused`] if the key is taken or its volume or layer is gone; [`Error::Full`],
     /// [`Error::Write`].
     pub fn attach(&self, attachment: Attachment) -> Result<Arc<Attachment>, Error> {
         self.writer.write(Class::New, move |records| {
@@ -146,7 +146,7 @@ impl Store {
         })
     }
 
-    /// Notes how far an attachment is.
+    /// Records state and mount of an attachment.
     ///
     /// # Errors
     /// [`Error::Refused`] if it does not exist; [`Error::Write`].

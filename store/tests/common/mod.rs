@@ -1,4 +1,4 @@
-//! What the tests of the store share.
+//! Helpers of the store's tests.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -20,7 +20,7 @@ pub fn open(root: &Path) -> Result<Store, Error> {
         Options {
             barrier,
             shared_journal_device: None,
-            taken: Vec::new(),
+            ids_on_disk: Vec::new(),
         },
     )
 }

@@ -24,7 +24,7 @@ pub(crate) fn read(data: &[u8]) {
     assert!(reader.offset() <= end, "no more was read than there is");
 }
 
-/// Whether all of it is there.
+/// True if the reader got all of it.
 fn content(reader: &mut Reader<&[u8]>, stored: u64) -> bool {
     let mut buffer = [0; 4096];
     let mut seen = 0;

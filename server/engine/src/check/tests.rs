@@ -16,7 +16,7 @@ fn records(folder: &Path) -> Arc<Records> {
         Options {
             barrier,
             shared_journal_device: None,
-            taken: Vec::new(),
+            ids_on_disk: Vec::new(),
         },
     )
     .unwrap();
@@ -224,7 +224,7 @@ fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
         Options {
             barrier,
             shared_journal_device: None,
-            taken: Vec::new(),
+            ids_on_disk: Vec::new(),
         },
     )
     .unwrap();

@@ -1,8 +1,7 @@
-//! Runs what may hang or panic on a thread that can be given up.
+//! Worker threads whose work may hang or panic, and which can be abandoned.
 //!
-//! sled waits for its own log threads without a limit, and when one of their writes fails, now and
-//! then nobody wakes it. The writer of the store must outlive that, or no change could ever be
-//! made again.
+//! sled waits for its own log threads without a limit, and after a failed write of theirs it may
+//! wait for ever. The writer of the store must outlive that, or it could never take a change again.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,14 +11,14 @@ use std::time::Duration;
 
 type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
 
-/// Something that lives on a thread of its own.
+/// A value owned by a thread of its own.
 #[derive(Debug)]
-pub(crate) struct Apart<T> {
+pub(crate) struct WorkerThread<T> {
     jobs: Sender<Job<T>>,
     ended: Receiver<()>,
 }
 
-impl<T: Send + 'static> Apart<T> {
+impl<T: Send + 'static> WorkerThread<T> {
     pub(crate) fn new(name: &str, mut inner: T) -> io::Result<Self> {
         let (jobs, queue) = channel::<Job<T>>();
         let (end, ended) = channel();
@@ -36,7 +35,7 @@ impl<T: Send + 'static> Apart<T> {
         Ok(Self { jobs, ended })
     }
 
-    /// Has `act` run after all that was started before.
+    /// Queues `act` behind everything that was started before.
     pub(crate) fn start<R: Send + 'static>(
         &self,
         act: impl FnOnce(&mut T) -> R + Send + 'static,
@@ -48,8 +47,8 @@ impl<T: Send + 'static> Apart<T> {
         Pending(outcome)
     }
 
-    /// Drops it on its thread and waits for that, but no longer than `limit`; answers whether it
-    /// ended.
+    /// Drops the value on its thread. Waits for that up to `limit`; false after a timeout, which leaves
+    /// the thread running.
     pub(crate) fn close(self, limit: Duration) -> bool {
         drop(self.jobs);
         let waited = self.ended.recv_timeout(limit);
@@ -57,43 +56,46 @@ impl<T: Send + 'static> Apart<T> {
     }
 }
 
-/// What is being run.
+/// A queued job.
 #[derive(Debug)]
 pub(crate) struct Pending<R>(Receiver<R>);
 
 impl<R> Pending<R> {
-    /// Waits for it; `None` if it panicked or takes longer than `limit`. After that nothing more
-    /// can be had from where it runs.
+    /// Waits for its result; `None` if it panicked or takes longer than `limit`. The worker is of no
+    /// use after that.
     pub(crate) fn wait(&self, limit: Duration) -> Option<R> {
         self.0.recv_timeout(limit).ok()
     }
 }
 
-/// Runs `act` on a thread of its own; `None` if it panicked or took longer than `limit`.
-pub(crate) fn within<R: Send + 'static>(
+/// Runs `act` on a new thread; `None` if it panicked or took longer than `limit`.
+pub(crate) fn run_with_timeout<R: Send + 'static>(
     limit: Duration,
     act: impl FnOnce() -> R + Send + 'static,
 ) -> Option<R> {
-    let apart = Apart::new("store-apart", ()).ok()?;
-    apart.start(move |()| act()).wait(limit)
+    let worker_thread = WorkerThread::new("store-apart", ()).ok()?;
+    worker_thread.start(move |()| act()).wait(limit)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{Apart, within};
+    use super::{WorkerThread, run_with_timeout};
 
     const LIMIT: Duration = Duration::from_secs(20);
 
     #[test]
     fn gives_up_what_hangs_and_what_panics() {
-        let apart = Apart::new("test", 1).unwrap();
-        assert_eq!(apart.start(|inner| *inner + 1).wait(LIMIT), Some(2));
-        assert_eq!(apart.start(|_| panic!("told to")).wait(LIMIT), None::<()>);
-        assert_eq!(apart.start(|_| ()).wait(LIMIT), None, "it is gone");
-        assert!(apart.close(LIMIT));
-        let slow = Apart::new("test", ()).unwrap();
+        let worker_thread = WorkerThread::new("test", 1).unwrap();
+        assert_eq!(worker_thread.start(|inner| *inner + 1).wait(LIMIT), Some(2));
+        assert_eq!(
+            worker_thread.start(|_| panic!("told to")).wait(LIMIT),
+            None::<()>
+        );
+        assert_eq!(worker_thread.start(|_| ()).wait(LIMIT), None, "it is gone");
+        assert!(worker_thread.close(LIMIT));
+        let slow = WorkerThread::new("test", ()).unwrap();
         let short = Duration::from_millis(20);
         assert_eq!(
             slow.start(move |()| std::thread::sleep(short * 20))
@@ -101,6 +103,6 @@ mod tests {
             None
         );
         assert!(!slow.close(short));
-        assert_eq!(within(LIMIT, || 3), Some(3));
+        assert_eq!(run_with_timeout(LIMIT, || 3), Some(3));
     }
 }

@@ -1,4 +1,4 @@
-//! The folders around the database, and their exchange.
+//! Paths of the database's folders, and their exchange.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,23 +10,23 @@ use tracing::warn;
 use super::{Db, wait_until_released};
 use crate::error::Error;
 use crate::folder::{copy_folder, io_error, remove_folder, sync_folder};
-use crate::journal::Rows;
+use crate::wal::Rows;
 
 const FIRST_ID: u64 = 1;
 
-/// The folders around the database.
-pub(super) struct Place {
+/// Paths of the database and its copies.
+pub(super) struct Paths {
     folder: PathBuf,
     pub(super) db: PathBuf,
-    /// Where the first one is built.
+    /// Folder in which a new database is built.
     pub(super) fresh: PathBuf,
-    /// The copy kept while opening.
+    /// Copy kept while opening.
     pub(super) copy: PathBuf,
-    /// Where older releases moved a database that failed to open.
+    /// Folder to which older releases moved a database that failed to open.
     pub(super) touched: PathBuf,
 }
 
-impl Place {
+impl Paths {
     pub(super) fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -37,7 +37,8 @@ impl Place {
         }
     }
 
-    /// Ends what a crash interrupted. Deletes nothing that could be the only whole database.
+    /// Completes an interrupted creation or opening. Never deletes a folder that could be the only whole
+    /// database.
     pub(super) fn finish_interrupted(&self) -> Result<(), Error> {
         remove_folder(&self.fresh)?;
         match self.sources().first() {
@@ -46,9 +47,9 @@ impl Place {
         }
     }
 
-    /// Where the database may be, the likeliest first. Older releases moved it to `touched` when it
-    /// failed to open, and then the copy to its place, not yet durable: after a power cut that copy
-    /// may be cut off, and what was moved away is whole.
+    /// Existing folders that may be the database, the likeliest first. Older releases moved it to
+    /// `touched` when it failed to open, and a copy that was not durable in its stead: after a power cut
+    /// the copy may be cut short, while `touched` is whole.
     pub(super) fn sources(&self) -> Vec<&Path> {
         let first = if self.db.exists() {
             &self.db
@@ -61,7 +62,7 @@ impl Place {
             .collect()
     }
 
-    /// What is said when none of the [`sources`](Self::sources) is there.
+    /// Error for a folder without any of the [`sources`](Self::sources).
     pub(super) fn missing(&self) -> Error {
         Error::Damaged {
             path: self.db.clone(),
@@ -79,8 +80,8 @@ impl Place {
         self.rename(&self.fresh, &self.db)
     }
 
-    /// Puts what was built in the place of the database, in one step, and answers where that one is
-    /// then: `db.old.<sequence>`, with a number behind it if there is one already.
+    /// Exchanges the new database for the present one, in one step, and answers the new path of that:
+    /// `db.old.<sequence>`, with a number behind it if that exists. Durable on return.
     pub(super) fn replace(&self, sequence: u64) -> Result<PathBuf, Error> {
         self.sync(&self.fresh)?;
         let first = self.folder.join(format!("db.old.{sequence}"));
@@ -97,12 +98,13 @@ impl Place {
         Ok(old)
     }
 
-    /// Puts the database that an older release moved away in its place.
+    /// Exchanges the database for the one that an older release moved away.
     pub(super) fn put_touched_back(&self) -> Result<(), Error> {
         self.exchange(&self.touched)
     }
 
-    /// A full disk must not keep the store from opening, or nothing could be removed any more.
+    /// Copies the database; false on a full disk, which must not keep the store from opening, or no
+    /// snapshot could be removed any more.
     pub(super) fn keep_copy(&self) -> Result<bool, Error> {
         remove_folder(&self.copy)?;
         match copy_folder(&self.db, &self.copy) {
@@ -121,7 +123,7 @@ impl Place {
         }
     }
 
-    /// Puts the copy in the place of what the failed opening left. The copy is durable before.
+    /// Exchanges the database that failed to open for its copy, which is made durable before.
     pub(super) fn put_copy_back(&self) -> Result<(), Error> {
         self.sync(&self.copy)?;
         self.exchange(&self.copy)?;

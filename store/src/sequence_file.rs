@@ -1,4 +1,4 @@
-//! The number of the last commit, outside the database.
+//! The sequence file: the number of the last commit, outside the database.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,22 +7,23 @@ use std::path::Path;
 
 use crate::folder::{create_in_place, is_copied_on_write};
 
-/// Bytes of the file: btrfs keeps a shorter one where it cannot be written in place.
+/// Bytes of the file: btrfs stores a shorter one inline, which is not overwritten in place.
 const SIZE: usize = 4096;
 
-/// The number of the last commit, in a file of its own.
+/// The open sequence file.
 ///
 /// It is written after each commit without waiting for the disk, so it never runs ahead of the
-/// database: after a clean stop or a killed process it is exact, after a power cut it may lag by
-/// what the kernel had not written back.
+/// database: after a clean stop or a kill it is exact, after a power cut it may lag by the pages
+/// that the kernel had not written back.
 #[derive(Debug)]
-pub(crate) struct Witness {
+pub(crate) struct SequenceFile {
     pub(crate) file: File,
     pub(crate) last: Option<u64>,
 }
 
-impl Witness {
-    /// A file that is cut or garbled says nothing; it is not what the data depends on.
+impl SequenceFile {
+    /// Opens or creates the file. A short or garbled one gives no number, which is no error: it only
+    /// guards the database.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = match File::options().read(true).write(true).open(path) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => create(path, &[])?,
@@ -43,7 +44,7 @@ impl Witness {
     }
 }
 
-/// A file that a full disk keeps from being written is replaced, if there is space for another.
+/// Replaces a file with copy-on-write, which could not be written on a full disk, if there is space.
 fn in_place(path: &Path, file: File) -> File {
     if !is_copied_on_write(&file).unwrap_or(false) {
         return file;
@@ -57,7 +58,7 @@ fn in_place(path: &Path, file: File) -> File {
     replaced.unwrap_or(file)
 }
 
-/// Durable but for its name.
+/// Creates the file; its content is durable, its name is not.
 fn create(path: &Path, begin: &[u8]) -> io::Result<File> {
     let mut bytes = [0; SIZE];
     let length = begin.len().min(SIZE);

@@ -1,22 +1,21 @@
-//! What was committed and sled has not taken in yet.
+//! The write-ahead log: commits that sled does not have yet, in the file [`NAME`].
 //!
-//! A commit is one entry in a file whose whole length was written when it was made. To write over
-//! what is allocated already changes no size and no extent, so that one fdatasync(2) makes an entry
-//! durable without the file system's own journal, and on a full disk. On btrfs that takes a file
-//! that is not copied on write; one that an older release made is replaced when it is opened. The file has two halves: while one fills, sled
-//! takes in the other, many commits at a time, and then that one is written over.
+//! The whole file is written when it is created. Overwriting allocated blocks changes no size and no
+//! extent, so one fdatasync(2) makes an entry durable without a commit of the file system's own
+//! journal, and on a full disk. On btrfs that takes a file without copy-on-write; one made by an
+//! older release is replaced when it is opened. The file has two halves: while one fills, the other
+//! is checkpointed to sled, many commits at a time, and then overwritten.
 //!
-//! - An entry begins at a page of its own: no page is written again while it holds something that
-//!   was acknowledged and is needed.
-//! - Its checksum covers that of the entry before it in its half, and the first one a number that
-//!   nobody outside knows. So what is left of older entries, an entry of which only some pages
-//!   reached the disk, and bytes that a client chose to look like one all end the half.
-//! - An entry that must not be durable before other files are says which length the journal has with
-//!   it, one byte more than before. A length is in the file system's journal, behind all that
-//!   changed before it; so one fsync(2) makes all of them durable, and where the file is shorter
-//!   than an entry says, it ends the half.
-//! - The last entries may be such that were never acknowledged. They are taken: the call that
-//!   asked for them has no answer, and may have been carried out.
+//! - An entry begins at a page of its own: no page is rewritten while it holds an acknowledged entry
+//!   that sled does not have.
+//! - Its checksum covers that of the entry before it in its half; the first one covers a random salt
+//!   of the file. So remains of older entries, a partly written entry, and client's bytes that look
+//!   like an entry all end the half.
+//! - An entry that must not be durable before other files carries the length of the log with it, one
+//!   byte more than before. A length is in the file system's journal, behind all earlier changes; so
+//!   one fsync(2) makes all of them durable, and a file shorter than an entry demands ends the half.
+//! - The last entries may not have been acknowledged. They count: their calls have no answer, and
+//!   may have been carried out.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -30,19 +29,19 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::codec::{RowKey, Table};
 use crate::folder::{create_in_place, is_copied_on_write};
-use crate::witness::Witness;
+use crate::sequence_file::SequenceFile;
 
 /// Rows to put (or, where there is no value, to delete) in one commit.
 pub(crate) type Rows = BTreeMap<RowKey, Option<Vec<u8>>>;
 
-/// Its name, in the database's folder.
+/// File name in the database's folder.
 pub(crate) const NAME: &str = "journal";
 
 const MAGIC: &[u8; 8] = b"layerdJ2";
 const PAGE: usize = 4096;
-/// Bytes of a half.
+/// Size of a half, in bytes.
 const HALF: usize = 1024 * 1024;
-/// Checksum, length of the body, number of the commit, length of the file.
+/// Bytes of an entry's header: checksum, length of the body, number of the commit, length of the file.
 const HEAD: usize = 16 + 4 + 8 + 8;
 
 /// One commit.
@@ -54,7 +53,7 @@ pub(crate) struct Entry {
     pub(crate) rows: Rows,
 }
 
-/// What an entry holds besides its number.
+/// Body of an entry.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Body {
     #[prost(uint64, tag = "1")]
@@ -98,30 +97,30 @@ impl Body {
         })
     }
 
-    /// Bytes that its entry takes.
+    /// Bytes of its entry in the file, padding included.
     pub(crate) fn size(&self) -> usize {
         (HEAD + self.encoded_len()).next_multiple_of(PAGE)
     }
 }
 
-/// Reads the journal, also while it is written.
+/// Reader of the log; may be used while it is written.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
     file: Arc<File>,
-    /// What the checksum of the first entry of a half covers.
+    /// Input to the checksum of the first entry of a half.
     salt: u128,
 }
 
-/// What one half holds.
+/// Content of one half.
 #[derive(Debug, Default)]
 struct Half {
     entries: Vec<Entry>,
-    /// Bytes of it that they take.
+    /// Bytes of the half up to the end of the last valid entry.
     used: usize,
-    /// Checksum of the last one, and its number.
+    /// Checksum of the last entry, and its number.
     sum: u128,
     last: u64,
-    /// Behind them stands one that the file is too short for.
+    /// Set if an entry follows that demands a longer file.
     is_cut: bool,
 }
 
@@ -134,20 +133,25 @@ impl Reader {
         let mut head = [0; MAGIC.len() + 16];
         file.read_exact_at(&mut head, 0)?;
         let Some(salt) = head.strip_prefix(MAGIC) else {
-            return Err(invalid("it is no journal, or one of an unknown format"));
+            return Err(invalid(
+                "it is no write-ahead log, or one of an unknown format",
+            ));
         };
         let salt = u128::from_le_bytes(salt.try_into().unwrap_or_default());
         let file = Arc::new(file);
         Ok(Self { file, salt })
     }
 
-    /// The commits after number `taken`, in order and without a gap.
-    pub(crate) fn after(&self, taken: u64) -> io::Result<Vec<Entry>> {
-        gapless([self.half(0, taken)?, self.half(1, taken)?], taken)
+    /// The commits after number `checkpointed`, in order and without a gap.
+    pub(crate) fn after(&self, checkpointed: u64) -> io::Result<Vec<Entry>> {
+        gapless(
+            [self.half(0, checkpointed)?, self.half(1, checkpointed)?],
+            checkpointed,
+        )
     }
 
-    /// Reads a half; of its entries those after number `taken`.
-    fn half(&self, half: usize, taken: u64) -> io::Result<Half> {
+    /// Reads a half; of its entries those after number `checkpointed`.
+    fn half(&self, half: usize, checkpointed: u64) -> io::Result<Half> {
         let mut bytes = vec![0; HALF];
         self.file.read_exact_at(&mut bytes, offset(half, 0))?;
         let length = self.file.metadata()?.len();
@@ -163,7 +167,7 @@ impl Reader {
             found.used += (HEAD + entry.body.len()).next_multiple_of(PAGE);
             found.sum = sum;
             found.last = entry.sequence;
-            if entry.sequence <= taken {
+            if entry.sequence <= checkpointed {
                 continue;
             }
             let body = Body::decode(entry.body).ok();
@@ -175,8 +179,8 @@ impl Reader {
         Ok(found)
     }
 
-    /// Makes sure that what was read is on the disk: if the kernel could not write it, and told a
-    /// process that has ended since, it is in memory only, and counts as written.
+    /// Makes the entries read so far durable again: after a failed write-back that was reported to an
+    /// earlier process, the pages are clean in memory although they are not on the disk.
     fn write_again(&self, half: usize, used: usize) -> io::Result<()> {
         let mut bytes = vec![0; used];
         self.file.read_exact_at(&mut bytes, offset(half, 0))?;
@@ -185,30 +189,30 @@ impl Reader {
     }
 }
 
-fn gapless(halves: [Half; 2], taken: u64) -> io::Result<Vec<Entry>> {
+fn gapless(halves: [Half; 2], checkpointed: u64) -> io::Result<Vec<Entry>> {
     let [mut entries, more] = halves.map(|half| half.entries);
     entries.extend(more);
     entries.sort_by_key(|entry| entry.sequence);
-    for (entry, wanted) in entries.iter().zip(taken + 1..) {
+    for (entry, wanted) in entries.iter().zip(checkpointed + 1..) {
         if entry.sequence != wanted {
             return Err(invalid(&format!(
-                "commit {wanted} is missing in its journal"
+                "commit {wanted} is missing in the write-ahead log"
             )));
         }
     }
     Ok(entries)
 }
 
-/// An entry as it stands in the file.
+/// An entry as stored in the file.
 struct Raw<'b> {
     sequence: u64,
-    /// Of the file, at least.
+    /// Least length of the file with which the entry counts.
     length: u64,
     body: &'b [u8],
 }
 
-/// The entry with which `bytes` begin, and its checksum; none if they are not one that follows the
-/// one with the checksum `before`.
+/// The entry with which `bytes` begin, and its checksum; `None` if it does not continue the chain
+/// after checksum `before`.
 fn parse(bytes: &[u8], before: u128) -> Option<(Raw<'_>, u128)> {
     let (sum, rest) = bytes.split_first_chunk()?;
     let (size, rest) = rest.split_first_chunk()?;
@@ -235,7 +239,7 @@ impl Raw<'_> {
     }
 }
 
-/// Where a place in a half is in the file. The first page holds [`MAGIC`] and the salt.
+/// Offset in the file of offset `at` in a half. The first page holds [`MAGIC`] and the salt.
 fn offset(half: usize, at: usize) -> u64 {
     (PAGE + half * HALF + at) as u64
 }
@@ -244,26 +248,26 @@ fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// The journal of one database, open to be written.
+/// The write-ahead log of one database, open for writing.
 #[derive(Debug)]
-pub(crate) struct Journal {
+pub(crate) struct Wal {
     reader: Reader,
-    witness: Witness,
-    /// The half that fills, and where its next entry goes.
+    sequence_file: SequenceFile,
+    /// The half that fills, and the offset of its next entry.
     half: usize,
     at: usize,
-    /// Checksum of the entry before that one.
+    /// Checksum of its last entry.
     sum: u128,
-    /// Number of the last commit, here or in sled.
+    /// Number of the last commit, in the log or in sled.
     last: u64,
     /// Number of the last commit in the other half.
-    last_of_other: u64,
+    last_of_other_half: u64,
     length: u64,
     device: u64,
 }
 
-impl Journal {
-    /// Makes an empty one in a folder. Durable when the caller has synced file and folder.
+impl Wal {
+    /// Creates an empty log in a folder. Durable when the caller has synced file and folder.
     pub(crate) fn create(folder: &Path) -> io::Result<()> {
         let file = create_in_place(&folder.join(NAME))?;
         let mut head = vec![0; PAGE];
@@ -276,7 +280,7 @@ impl Journal {
         file.write_all_at(&blank, offset(1, 0))
     }
 
-    /// Replaces the one in a folder by a copy that is written in place, where it is not. Needs
+    /// Replaces the log in a folder by a copy without copy-on-write, if it is on btrfs and has it. Needs
     /// space for both. Durable on return.
     pub(crate) fn ensure_in_place(folder: &Path) -> io::Result<()> {
         let path = folder.join(NAME);
@@ -297,16 +301,16 @@ impl Journal {
     }
 
     /// Opens the one in a folder, to go on after its last entry, and answers the commits after number
-    /// `taken`, the last that sled has.
-    pub(crate) fn open(folder: &Path, taken: u64) -> io::Result<(Self, Vec<Entry>)> {
+    /// `checkpointed`, the last that sled has.
+    pub(crate) fn open(folder: &Path, checkpointed: u64) -> io::Result<(Self, Vec<Entry>)> {
         let reader = Reader::open(folder)?;
-        let halves = [reader.half(0, taken)?, reader.half(1, taken)?];
+        let halves = [reader.half(0, checkpointed)?, reader.half(1, checkpointed)?];
         for (half, found) in halves.iter().enumerate() {
-            if found.last > taken {
+            if found.last > checkpointed {
                 reader.write_again(half, found.used)?;
             }
             if found.is_cut {
-                // The file will be as long as it says some day.
+                // Some day the file reaches that length, and the entry must not count then.
                 let at = offset(half, found.used);
                 reader.file.write_all_at(&[0; HEAD], at)?;
                 reader.file.sync_data()?;
@@ -314,23 +318,23 @@ impl Journal {
         }
         let file = reader.file.metadata()?;
         let half = usize::from(halves[1].last > halves[0].last);
-        let journal = Self {
-            witness: Witness::open(&folder.with_file_name("sequence"))?,
+        let wal = Self {
+            sequence_file: SequenceFile::open(&folder.with_file_name("sequence"))?,
             half,
             at: halves[half].used,
             sum: halves[half].sum,
-            last: halves[half].last.max(taken),
-            last_of_other: halves[1 - half].last,
+            last: halves[half].last.max(checkpointed),
+            last_of_other_half: halves[1 - half].last,
             length: file.len(),
             device: file.dev(),
             reader,
         };
-        Ok((journal, gapless(halves, taken)?))
+        Ok((wal, gapless(halves, checkpointed)?))
     }
 
-    /// Number of the last commit that was noted to be durable; none if that is not known.
+    /// Number of the last commit in the sequence file; `None` if that is garbled or new.
     pub(crate) fn noted(&self) -> Option<u64> {
-        self.witness.last
+        self.sequence_file.last
     }
 
     /// Number of the last commit.
@@ -338,28 +342,29 @@ impl Journal {
         self.last
     }
 
-    /// Number of the last commit that is needed here until sled has it, before [`turn`](Self::turn).
-    pub(crate) fn last_of_other(&self) -> u64 {
-        self.last_of_other
+    /// Number of the last commit in the other half: sled must have it before
+    /// [`switch_half`](Self::switch_half).
+    pub(crate) fn last_of_other_half(&self) -> u64 {
+        self.last_of_other_half
     }
 
     pub(crate) fn has_room(&self, body: &Body) -> bool {
         self.at + body.size() <= HALF
     }
 
-    /// Whether a commit of the usual size limit may find no room.
+    /// True if less than a quarter of the half is free, so that a large batch may not fit.
     pub(crate) fn is_half_nearly_full(&self) -> bool {
         self.at + HALF / 4 > HALF
     }
 
-    /// Device number of the file system that it is on.
+    /// Device number, as in stat(2), of its file system.
     pub(crate) fn device(&self) -> u64 {
         self.device
     }
 
-    /// Writes the next commit and waits until it is durable; with `after_files`, not before all
-    /// that changed on the file system until now. There must be room for it. After an error nobody
-    /// knows what is in the file, and it must not be used again.
+    /// Writes the next commit and waits until it is durable: one fdatasync(2), or with `after_files` one
+    /// fsync(2), which makes all earlier changes of the file system durable before it. There must be
+    /// room for it. After an error the content of the file is unknown, and it must not be used again.
     pub(crate) fn append(&mut self, body: &Body, after_files: bool) -> io::Result<()> {
         if after_files {
             self.grow()?;
@@ -391,7 +396,7 @@ impl Journal {
         self.note(sequence)
     }
 
-    /// Makes all durable that changed on the file system until now.
+    /// Makes all changes of the file system until now durable.
     pub(crate) fn pass_barrier(&mut self) -> io::Result<()> {
         self.grow()?;
         self.reader.file.sync_all()
@@ -402,24 +407,23 @@ impl Journal {
         self.reader.file.set_len(self.length)
     }
 
-    /// Goes on in the other half, all of which sled has.
-    pub(crate) fn turn(&mut self) {
+    /// Goes on in the other half, all of which must be in sled.
+    pub(crate) fn switch_half(&mut self) {
         self.half = 1 - self.half;
         self.at = 0;
         self.sum = self.reader.salt;
-        self.last_of_other = self.last;
+        self.last_of_other_half = self.last;
     }
 
-    /// Notes that a commit is durable, here or in sled.
+    /// Writes the number of a durable commit to the sequence file.
     pub(crate) fn note(&mut self, sequence: u64) -> io::Result<()> {
         self.last = sequence;
-        self.witness.note(sequence)
+        self.sequence_file.note(sequence)
     }
 
-    /// Makes the number of the last commit durable, so that the next opening can tell exactly
-    /// whether it is all there.
+    /// Makes the sequence file durable, so that the next opening can detect a lost tail.
     pub(crate) fn seal(&self) -> io::Result<()> {
-        self.witness.file.sync_all()
+        self.sequence_file.file.sync_all()
     }
 }
 
