@@ -11,8 +11,8 @@ const SERVED: [&str; 6] = [
     "containerd/services/snapshots/v1/snapshots.proto",
     "layerd/v1/admin.proto",
     "layerd/v1/layers.proto",
-    "layerd/volumes/v1/volumes.proto",
-    "layerd/volumes/v1/mounts.proto",
+    "layerd/v1/volumes.proto",
+    "layerd/v1/mounts.proto",
 ];
 /// What layerd and layerctl ask of others.
 const CALLED: [&str; 6] = [

@@ -95,15 +95,8 @@ pub mod containerd {
     reason = "generated code; the .proto files carry the documentation"
 )]
 pub mod layerd {
-    /// `layerd.v1`: administration, and layers for people.
+    /// `layerd.v1`: layers, volumes, mounts, attachments and administration.
     pub mod v1 {
         tonic::include_proto!("layerd.v1");
-    }
-    /// `layerd.volumes`.
-    pub mod volumes {
-        /// `layerd.volumes.v1`: volumes and attachments.
-        pub mod v1 {
-            tonic::include_proto!("layerd.volumes.v1");
-        }
     }
 }

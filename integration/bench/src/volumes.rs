@@ -8,9 +8,9 @@ mod delete;
 use std::path::Path;
 
 use layerd_integration::snapshots::channel;
-use layerd_proto::layerd::volumes::v1::attachments_client::AttachmentsClient;
-use layerd_proto::layerd::volumes::v1::volumes_client::VolumesClient;
-use layerd_proto::layerd::volumes::v1::{self as pb};
+use layerd_proto::layerd::v1::attachments_client::AttachmentsClient;
+use layerd_proto::layerd::v1::volumes_client::VolumesClient;
+use layerd_proto::layerd::v1::{self as pb};
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Channel;
 
@@ -57,9 +57,9 @@ impl Client {
 
     /// Creates a volume and answers where its content is.
     fn create(&mut self, name: &str) -> std::path::PathBuf {
-        let request = pb::CreateRequest {
+        let request = pb::CreateVolumeRequest {
             name: name.to_owned(),
-            ..pb::CreateRequest::default()
+            ..pb::CreateVolumeRequest::default()
         };
         let reply = self.runtime.block_on(self.volumes.create(request));
         let volume = reply.expect("a new name").into_inner().volume;
@@ -68,15 +68,15 @@ impl Client {
 
     fn delete(&mut self, name: &str) {
         let name = name.to_owned();
-        let call = self.volumes.delete(pb::DeleteRequest { name });
+        let call = self.volumes.delete(pb::DeleteVolumeRequest { name });
         let reply = self.runtime.block_on(call);
         assert!(reply.expect("nothing uses it").into_inner().existed);
     }
 
     fn undelete(&mut self, name: &str) {
-        let request = pb::UndeleteRequest {
+        let request = pb::UndeleteVolumeRequest {
             name: name.to_owned(),
-            ..pb::UndeleteRequest::default()
+            ..pb::UndeleteVolumeRequest::default()
         };
         let reply = self.runtime.block_on(self.volumes.undelete(request));
         reply.expect("it is in the trash");

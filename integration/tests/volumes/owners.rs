@@ -5,10 +5,10 @@ use std::process::Command;
 
 use layerd_integration::process::output;
 use layerd_integration::snapshots::channel;
-use layerd_proto::layerd::volumes::v1::WatchRequest;
-use layerd_proto::layerd::volumes::v1::attachments_client::AttachmentsClient;
-use layerd_proto::layerd::volumes::v1::volumes_client::VolumesClient;
-use layerd_proto::layerd::volumes::v1::{Owner, ReconcileRequest};
+use layerd_proto::layerd::v1::WatchVolumesRequest;
+use layerd_proto::layerd::v1::attachments_client::AttachmentsClient;
+use layerd_proto::layerd::v1::volumes_client::VolumesClient;
+use layerd_proto::layerd::v1::{Owner, ReconcileRequest};
 use serde_json::Value;
 use tonic::Code;
 
@@ -259,7 +259,7 @@ fn root_who_watches_is_told_what_happens() {
     let watch = |progress: bool, act: &dyn Fn(), last: &str| {
         super::on_runtime(async {
             let mut client = VolumesClient::new(channel(world.daemon.socket().to_owned()));
-            let request = WatchRequest { progress };
+            let request = WatchVolumesRequest { progress };
             let mut events = client.watch(request).await.unwrap().into_inner();
             act();
             let mut seen = Vec::new();

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use layerd_integration::snapshots::channel;
-use layerd_proto::layerd::volumes::v1::volumes_client::VolumesClient;
-use layerd_proto::layerd::volumes::v1::{ExecutePruneRequest, PlanPruneRequest};
+use layerd_proto::layerd::v1::volumes_client::VolumesClient;
+use layerd_proto::layerd::v1::{ExecutePruneRequest, PlanPruneRequest};
 use tonic::transport::Channel;
 
 use super::{Ended, World, on_runtime, text};

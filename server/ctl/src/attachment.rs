@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use layerd_proto::layerd::volumes::v1 as wire;
+use layerd_proto::layerd::v1 as wire;
 use serde::Serialize;
 
 /// Who attaches: `KIND:ID`.

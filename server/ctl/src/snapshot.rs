@@ -78,16 +78,6 @@ impl From<Info> for Snapshot {
     }
 }
 
-/// Nanoseconds since 1970 as RFC 3339 in UTC.
-pub(crate) fn timestamp(nanos: i64) -> String {
-    const SECOND: i64 = 1_000_000_000;
-    let time = prost_types::Timestamp {
-        seconds: nanos.div_euclid(SECOND),
-        nanos: i32::try_from(nanos.rem_euclid(SECOND)).unwrap_or_default(),
-    };
-    time.to_string()
-}
-
 /// What a snapshot itself holds on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Usage {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use layerd_proto::layerd::volumes::v1 as wire;
+use layerd_proto::layerd::v1 as wire;
 use serde::Serialize;
 
 /// One volume.

@@ -92,7 +92,7 @@ fn rule(path: &str) -> Option<Rule> {
             "Diff" => long("Diff", Kind::Layers),
             _ => return None,
         },
-        ("layerd.volumes.v1.Volumes", method) => match method {
+        ("layerd.v1.Volumes", method) => match method {
             "Create" => long("Volumes.Create", Kind::Volumes),
             "Snapshot" => long("Volumes.Snapshot", Kind::Volumes),
             "Import" => long("Volumes.Import", Kind::Volumes),
@@ -102,8 +102,8 @@ fn rule(path: &str) -> Option<Rule> {
             "Get" | "List" | "Watch" => return None,
             _ => quick("Volumes", Kind::Volumes),
         },
-        ("layerd.volumes.v1.Mounts", "Check") => quick("Mounts.Check", Kind::Volumes),
-        ("layerd.volumes.v1.Attachments", method) => match method {
+        ("layerd.v1.Mounts", "Check") => quick("Mounts.Check", Kind::Volumes),
+        ("layerd.v1.Attachments", method) => match method {
             "Attach" => long("Attach", Kind::Volumes),
             "Reconcile" => long("Reconcile", Kind::Volumes),
             "Detach" | "List" | "Holders" => quick("Attachments", Kind::Volumes),

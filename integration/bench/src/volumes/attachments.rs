@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use layerd_proto::layerd::volumes::v1::AttachSpec;
+use layerd_proto::layerd::v1::AttachSpec;
 
 use super::Client;
 use crate::place::{Fs, Place};

@@ -11,7 +11,7 @@ use std::time::Instant;
 use layerd_integration::Snapshots;
 use layerd_integration::process::output;
 use layerd_proto::containerd::types::Mount;
-use layerd_proto::layerd::volumes::v1::AttachSpec;
+use layerd_proto::layerd::v1::AttachSpec;
 
 use super::{Client, Extent};
 use crate::place::Place;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use layerd_proto::layerd::volumes::v1 as wire;
+use layerd_proto::layerd::v1 as wire;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -41,7 +41,7 @@ impl Client {
         mut each: impl FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<Exported, Error> {
         let what = format!("export volume \"{name}\"");
-        let request = wire::ExportRequest {
+        let request = wire::ExportVolumeRequest {
             name: name.to_owned(),
         };
         let call = answer(&what, self.timeout, self.volumes.export(request)).await;
@@ -78,10 +78,10 @@ impl Client {
     /// are on their way. Answers the volume, and what was put into it.
     pub(crate) async fn import_volume(
         &mut self,
-        request: wire::CreateRequest,
+        request: wire::CreateVolumeRequest,
         input: impl Read + Send + 'static,
         mut read: impl FnMut(u64) + Send + 'static,
-    ) -> Result<(Volume, wire::ImportResponse), Error> {
+    ) -> Result<(Volume, wire::ImportVolumeResponse), Error> {
         let what = format!("import volume \"{}\"", request.name);
         let filling = self.filling(vec![request.name.clone()], false).await?;
         let (pieces, failure) = in_pieces(input);
@@ -89,9 +89,9 @@ impl Client {
         let rest = pieces.map(move |data| {
             let length = data.len() as u64;
             read(length + sent.fetch_add(length, Ordering::Relaxed));
-            wire::ImportRequest { volume: None, data }
+            wire::ImportVolumeRequest { volume: None, data }
         });
-        let first = wire::ImportRequest {
+        let first = wire::ImportVolumeRequest {
             volume: Some(request),
             data: Vec::new(),
         };

@@ -1,6 +1,6 @@
 //! The calls about mounts and attachments.
 
-use layerd_proto::layerd::volumes::v1 as wire;
+use layerd_proto::layerd::v1 as wire;
 use tonic::Code;
 
 use super::{Client, answer, failed, within};
@@ -11,7 +11,7 @@ impl Client {
     /// In the order in which they are to be mounted.
     pub(crate) async fn parse_mounts(
         &mut self,
-        request: wire::ParseRequest,
+        request: wire::ParseMountsRequest,
     ) -> Result<Vec<MountSpec>, Error> {
         let call = self.mounts.parse(request);
         let reply = answer("understand the mounts", self.timeout, call).await?;
@@ -20,8 +20,8 @@ impl Client {
 
     pub(crate) async fn check_mounts(
         &mut self,
-        request: wire::ParseRequest,
-    ) -> Result<Vec<wire::Checked>, Error> {
+        request: wire::ParseMountsRequest,
+    ) -> Result<Vec<wire::CheckedMount>, Error> {
         let call = self.mounts.check(request);
         let reply = answer("check the mounts", self.timeout, call).await?;
         Ok(reply.mounts)

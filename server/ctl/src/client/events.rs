@@ -3,7 +3,7 @@
 use std::error::Error as _;
 
 use layerd_proto::layerd::v1 as admin;
-use layerd_proto::layerd::volumes::v1 as volumes;
+use layerd_proto::layerd::v1 as volumes;
 use tonic::{Status, Streaming};
 
 use super::{Client, answer, failed};
@@ -41,9 +41,11 @@ impl Client {
     pub(crate) async fn watch_volumes(
         &mut self,
         progress: bool,
-    ) -> Result<Watch<volumes::Event>, Error> {
+    ) -> Result<Watch<volumes::VolumeEvent>, Error> {
         let what = "watch volumes";
-        let call = self.volumes.watch(volumes::WatchRequest { progress });
+        let call = self
+            .volumes
+            .watch(volumes::WatchVolumesRequest { progress });
         let stream = answer(what, self.timeout, call).await?;
         Ok(Watch { stream, what })
     }

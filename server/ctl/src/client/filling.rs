@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use layerd_proto::layerd::volumes::v1 as wire;
+use layerd_proto::layerd::v1 as wire;
 use tonic::{Response, Status, Streaming};
 
 use super::{Client, answer, failed};
@@ -18,7 +18,7 @@ use crate::text::escape;
 /// has come further.
 pub(crate) struct Filling {
     /// `None` from a daemon that tells nothing.
-    events: Option<Streaming<wire::Event>>,
+    events: Option<Streaming<wire::VolumeEvent>>,
     volumes: Vec<String>,
     progress: Option<Progress>,
     /// Grows while this side does something for the call.
@@ -37,7 +37,7 @@ impl Client {
             let names: Vec<String> = volumes.iter().map(|name| escape(name)).collect();
             Progress::new(format!("filling {}", names.join(", ")))
         });
-        let request = wire::WatchRequest { progress: true };
+        let request = wire::WatchVolumesRequest { progress: true };
         let events = match volumes.is_empty() {
             true => None,
             false => {
@@ -92,7 +92,7 @@ impl Filling {
 
 /// Waits until one of the volumes has come further, and shows it.
 async fn next(
-    events: &mut Option<Streaming<wire::Event>>,
+    events: &mut Option<Streaming<wire::VolumeEvent>>,
     volumes: &[String],
     progress: &mut Option<Progress>,
 ) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 
-use layerd_proto::layerd::volumes::v1 as wire;
+use layerd_proto::layerd::v1 as wire;
 use tonic::{Code, Response, Status};
 
 use super::{Client, answer, failed, within};
@@ -14,7 +14,7 @@ impl Client {
     /// Answers the volume and whether this call created it.
     pub(crate) async fn create_volume(
         &mut self,
-        request: wire::CreateRequest,
+        request: wire::CreateVolumeRequest,
     ) -> Result<(Volume, bool), Error> {
         let what = match request.name.as_str() {
             "" => "create a volume".to_owned(),
@@ -34,7 +34,7 @@ impl Client {
     }
 
     pub(crate) async fn volume(&mut self, name: &str) -> Result<Volume, Error> {
-        let request = wire::GetRequest {
+        let request = wire::GetVolumeRequest {
             name: name.to_owned(),
         };
         let what = format!("look at volume \"{name}\"");
@@ -44,7 +44,7 @@ impl Client {
     /// In the order of their creation.
     pub(crate) async fn volumes(
         &mut self,
-        request: wire::ListRequest,
+        request: wire::ListVolumesRequest,
     ) -> Result<Vec<Volume>, Error> {
         let what = "list volumes";
         let mut stream = answer(what, self.timeout, self.volumes.list(request)).await?;
@@ -65,7 +65,7 @@ impl Client {
         labels: BTreeMap<String, String>,
     ) -> Result<Volume, Error> {
         let what = format!("change the labels of volume \"{name}\"");
-        let request = wire::UpdateRequest {
+        let request = wire::UpdateVolumeRequest {
             name: name.to_owned(),
             labels,
         };
@@ -74,7 +74,7 @@ impl Client {
 
     pub(crate) async fn rename_volume(&mut self, name: &str, new: &str) -> Result<Volume, Error> {
         let what = format!("rename volume \"{name}\" to \"{new}\"");
-        let request = wire::RenameRequest {
+        let request = wire::RenameVolumeRequest {
             name: name.to_owned(),
             new_name: new.to_owned(),
         };
@@ -84,8 +84,8 @@ impl Client {
     pub(crate) async fn delete_volume(
         &mut self,
         name: &str,
-    ) -> Result<wire::DeleteResponse, Error> {
-        let request = wire::DeleteRequest {
+    ) -> Result<wire::DeleteVolumeResponse, Error> {
+        let request = wire::DeleteVolumeRequest {
             name: name.to_owned(),
         };
         let what = format!("remove volume \"{name}\"");
@@ -103,7 +103,7 @@ impl Client {
             0 => format!("take back volume \"{name}\""),
             id => format!("take back volume {id}"),
         };
-        let request = wire::UndeleteRequest {
+        let request = wire::UndeleteVolumeRequest {
             id,
             name: name.to_owned(),
             new_name: new_name.to_owned(),
@@ -117,9 +117,9 @@ impl Client {
     /// Deletes a volume in the trash for good. Answers how many volumes are left there.
     pub(crate) async fn purge_volume(&mut self, id: u64) -> Result<u64, Error> {
         let what = format!("delete volume {id} for good");
-        let request = wire::PurgeRequest {
+        let request = wire::PurgeVolumeRequest {
             id,
-            ..wire::PurgeRequest::default()
+            ..wire::PurgeVolumeRequest::default()
         };
         let reply = answer(&what, self.timeout, self.volumes.purge(request)).await;
         let hint = "`layerctl volume ls --deleted` shows what is in the trash.";
@@ -130,9 +130,9 @@ impl Client {
 
     /// Volumes in the trash, in the order of their creation.
     pub(crate) async fn deleted_volumes(&mut self) -> Result<Vec<Volume>, Error> {
-        let request = wire::ListRequest {
+        let request = wire::ListVolumesRequest {
             deleted: true,
-            ..wire::ListRequest::default()
+            ..wire::ListVolumesRequest::default()
         };
         self.volumes(request).await
     }
@@ -164,9 +164,9 @@ impl Client {
         &mut self,
         name: &str,
         exact: bool,
-    ) -> Result<wire::UsageResponse, Error> {
+    ) -> Result<wire::VolumeUsageResponse, Error> {
         let what = format!("measure volume \"{name}\"");
-        let request = wire::UsageRequest {
+        let request = wire::VolumeUsageRequest {
             name: name.to_owned(),
             exact,
         };
@@ -180,7 +180,7 @@ impl Client {
         snapshot_name: &str,
     ) -> Result<Volume, Error> {
         let what = format!("make a snapshot of volume \"{name}\"");
-        let request = wire::SnapshotRequest {
+        let request = wire::SnapshotVolumeRequest {
             name: name.to_owned(),
             snapshot_name: snapshot_name.to_owned(),
         };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use layerd_proto::layerd::volumes::v1::AttachSpec;
+use layerd_proto::layerd::v1::AttachSpec;
 
 use super::Daemon;
 use super::attachments::print;

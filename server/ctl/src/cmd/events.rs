@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::Daemon;
 use crate::error::Error;
 use crate::output::Output;
-use crate::snapshot::timestamp;
 use crate::text::escape;
 
 /// Shows what happens, as it happens, until it is interrupted
@@ -87,7 +86,7 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
 fn show(event: &EventsResponse, out: &mut Output) -> Result<(), Error> {
     if out.json {
         return out.object(&Json {
-            at: (event.at != 0).then(|| timestamp(event.at)),
+            at: event.at.map(|at| at.to_string()),
             topic: &event.topic,
             what: &event.what,
             subject: &event.subject,
@@ -102,7 +101,7 @@ fn line(event: &EventsResponse) -> String {
         return format!("({} events were missed)", event.missed);
     }
     let (topic, what) = (&event.topic, &event.what);
-    let at = timestamp(event.at);
+    let at = event.at.unwrap_or_default();
     format!("{at}  {topic:<10}  {what:<9}  {}", escape(&event.subject))
 }
 
@@ -116,7 +115,10 @@ mod tests {
             topic: "snapshot".to_owned(),
             what: "removed".to_owned(),
             subject: "a\x1b[2J".to_owned(),
-            at: 1_500_000_000,
+            at: Some(prost_types::Timestamp {
+                seconds: 1,
+                nanos: 500_000_000,
+            }),
             missed: 0,
         };
         assert_eq!(

@@ -117,7 +117,7 @@ async fn apply(args: Apply, daemon: &Daemon, out: &mut Output) -> Result<(), Err
     let mut client = daemon.connect().await?;
     let layer = wire::ApplyLayer {
         key: args.key.clone(),
-        compression: wire::Compression::Auto.into(),
+        compression: wire::Compression::Unspecified.into(),
         digest: args.digest,
     };
     let read = move |bytes| progress.bytes(bytes, length);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
-use layerd_proto::layerd::volumes::v1 as wire;
+use layerd_proto::layerd::v1 as wire;
 use serde::Serialize;
 
 use super::Daemon;
@@ -105,7 +105,7 @@ enum Dialect {
 }
 
 impl Flags {
-    pub(super) fn request(self) -> Result<wire::ParseRequest, Error> {
+    pub(super) fn request(self) -> Result<wire::ParseMountsRequest, Error> {
         let invalid = |why: String| Error::Invalid {
             what: "understand the mounts".to_owned(),
             why,
@@ -124,7 +124,7 @@ impl Flags {
             Dialect::Strict => wire::Dialect::Strict,
             Dialect::Docker => wire::Dialect::Docker,
         };
-        Ok(wire::ParseRequest {
+        Ok(wire::ParseMountsRequest {
             dialect: dialect.into(),
             volumes: self.mounts.volume,
             mounts: self.mounts.mount,
@@ -142,8 +142,8 @@ struct Checked {
     detail: String,
 }
 
-impl From<wire::Checked> for Checked {
-    fn from(checked: wire::Checked) -> Self {
+impl From<wire::CheckedMount> for Checked {
+    fn from(checked: wire::CheckedMount) -> Self {
         Self {
             mount: checked.mount.unwrap_or_default().into(),
             decision: checked.decision,

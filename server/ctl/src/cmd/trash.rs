@@ -9,7 +9,6 @@ use crate::ask::Ask;
 use crate::error::{Error, all_or};
 use crate::human;
 use crate::output::Output;
-use crate::snapshot::timestamp;
 use crate::table::{Cell, Colour, Table};
 use crate::text::escape;
 use crate::volume::Volume;
@@ -119,7 +118,7 @@ async fn ls(_args: &Ls, daemon: &Daemon, out: &mut Output) -> Result<(), Error> 
     let mut table = Table::new(&["ID", "KIND", "REMOVED", "SIZE", "PARENT", "KEY"]);
     for removed in &trash {
         let size = removed.bytes.map_or_else(|| "-".to_owned(), human::size);
-        let age = human::age(removed.removed_at / 1_000_000_000, out.now);
+        let age = human::age(removed.removed_at.unwrap_or_default().seconds, out.now);
         table.push(vec![
             Cell::right(removed.id.to_string()),
             Cell::left(escape(&removed.kind)),
@@ -132,14 +131,17 @@ async fn ls(_args: &Ls, daemon: &Daemon, out: &mut Output) -> Result<(), Error> 
     out.table(&table)
 }
 
-/// A volume in the list of snapshots; seconds will do for its time.
+/// The entry of a removed volume, with its time in whole seconds.
 fn as_removed(volume: Volume) -> Removed {
     Removed {
         id: volume.id,
         key: volume.name,
         parent: String::new(),
         kind: "volume".to_owned(),
-        removed_at: volume.deleted.saturating_mul(1_000_000_000),
+        removed_at: Some(prost_types::Timestamp {
+            seconds: volume.deleted,
+            nanos: 0,
+        }),
         bytes: volume.bytes,
     }
 }
@@ -157,7 +159,7 @@ fn entry(removed: &Removed) -> Entry<'_> {
         key: &removed.key,
         parent: &removed.parent,
         kind: &removed.kind,
-        removed_at: timestamp(removed.removed_at),
+        removed_at: removed.removed_at.unwrap_or_default().to_string(),
         bytes: removed.bytes,
     }
 }

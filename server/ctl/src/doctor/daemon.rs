@@ -5,7 +5,6 @@ use layerd_proto::layerd::v1::{Finding as Problem, Health, InfoResponse};
 use super::{Finding, Remedy, quoted, some_of};
 use crate::human::{age, size};
 
-const SECOND: i64 = 1_000_000_000;
 /// An export comes a minute after the last change at the latest, and takes a while.
 const EXPORT_LATE: i64 = 600;
 /// A clock that is off by less than this harms nothing.
@@ -135,15 +134,17 @@ fn last_stop(health: &Health) -> Finding {
 
 fn export(health: &Health, info: &InfoResponse, now: i64) -> Finding {
     const CHECK: &str = "export";
-    let made = health.exported_at / SECOND;
     let (found, since) = match health.exported_at {
-        0 => (
+        None => (
             "there is no second copy of the records".to_owned(),
             now.saturating_sub(seconds(info.uptime_seconds)),
         ),
-        _ => (
-            format!("the second copy of the records is {} old", age(made, now)),
-            made,
+        Some(made) => (
+            format!(
+                "the second copy of the records is {} old",
+                age(made.seconds, now)
+            ),
+            made.seconds,
         ),
     };
     if !health.export_is_behind || now.saturating_sub(since) < EXPORT_LATE {
@@ -286,7 +287,7 @@ fn clock(health: &Health, now: i64) -> Finding {
     const CHECK: &str = "clock";
     let remedy =
         || Remedy::advice("Set the clock (`timedatectl status` says whether it is synchronised).");
-    let newest = health.newest_at / SECOND;
+    let newest = health.newest_at.unwrap_or_default().seconds;
     if now < EARLIEST {
         return Finding::warning(
             CHECK,

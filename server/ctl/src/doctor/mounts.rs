@@ -202,7 +202,7 @@ mod tests {
     }
 
     fn attachment(id: u64, state: &str) -> Attachment {
-        Attachment::from(layerd_proto::layerd::volumes::v1::Attachment {
+        Attachment::from(layerd_proto::layerd::v1::Attachment {
             id,
             key: format!("container:web:/{id}"),
             state: state.to_owned(),

@@ -12,6 +12,7 @@ use tracing::info;
 
 use super::content;
 use super::events::{Ring, Watched};
+use crate::api::wire::timestamp;
 use crate::api::{Messages, Parts, in_messages};
 use crate::config::InForce;
 use crate::with_causes;
@@ -217,7 +218,7 @@ fn health(engine: &Engine, disk: Option<Statvfs>, in_force: &InForce) -> pb::Hea
         brake: engine.brake().unwrap_or_default(),
         database_failed: engine.has_failed(),
         ended_uncleanly: health.ended_uncleanly,
-        exported_at: health.exported.map_or(0, |time| time.0),
+        exported_at: health.exported.map(timestamp),
         export_is_behind: health.export_is_behind,
         low_bytes: health.low.bytes,
         low_inodes: health.low.inodes,
@@ -226,7 +227,7 @@ fn health(engine: &Engine, disk: Option<Statvfs>, in_force: &InForce) -> pb::Hea
         has_reserve: health.has_reserve,
         inodes: disk.map_or(0, |disk| disk.files()),
         inodes_free: disk.map_or(0, |disk| disk.files_available()),
-        newest_at: health.newest.map_or(0, |time| time.0),
+        newest_at: health.newest.map(timestamp),
         failing: BTreeMap::new(),
         failed_deletions: engine
             .failed_deletions()
@@ -267,7 +268,7 @@ fn removed(removed: Removed) -> pb::Removed {
         id: record.id.0,
         key: record.key.as_str().to_owned(),
         kind: record.kind.as_str().to_owned(),
-        removed_at: record.removed.map_or(0, |removed| removed.time.0),
+        removed_at: record.removed.map(|removed| timestamp(removed.time)),
         bytes: record.usage.map(|usage| usage.bytes),
         parent: removed.parent,
     }

@@ -15,6 +15,8 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
+use crate::api::wire::timestamp;
+
 /// Events that a reader may be behind. Each holds a key, a few dozen bytes as a rule.
 const RING: usize = 1024;
 /// Readers at a time.
@@ -126,7 +128,7 @@ fn message(event: &Event) -> EventsResponse {
         topic: event.topic.name().to_owned(),
         what: event.what.to_owned(),
         subject: event.subject.clone(),
-        at: event.at.0,
+        at: Some(timestamp(event.at)),
         missed: 0,
     }
 }
@@ -182,7 +184,7 @@ mod tests {
             (first.topic.as_str(), first.subject.as_str()),
             ("snapshot", "a/1")
         );
-        assert_eq!((first.at, first.missed), (7, 0));
+        assert_eq!((first.at, first.missed), (Some(timestamp(Timestamp(7))), 0));
     }
 
     #[tokio::test]

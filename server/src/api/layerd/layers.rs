@@ -95,7 +95,7 @@ fn known(number: i32) -> Result<pb::Compression, Status> {
 
 fn compression(number: i32) -> Result<Compression, Status> {
     Ok(match known(number)? {
-        pb::Compression::Auto => Compression::Detect,
+        pb::Compression::Unspecified => Compression::Detect,
         pb::Compression::None => Compression::None,
         pb::Compression::Gzip => Compression::Gzip,
         pb::Compression::Zstd => Compression::Zstd,
@@ -105,7 +105,7 @@ fn compression(number: i32) -> Result<Compression, Status> {
 fn packing(number: i32) -> Result<Packing, Status> {
     Ok(match known(number)? {
         pb::Compression::None => Packing::None,
-        pb::Compression::Auto | pb::Compression::Gzip => Packing::Gzip,
+        pb::Compression::Unspecified | pb::Compression::Gzip => Packing::Gzip,
         pb::Compression::Zstd => Packing::Zstd,
     })
 }

@@ -1,12 +1,12 @@
-//! `layerd.volumes.v1.Mounts` and `.Attachments`.
+//! `layerd.v1.Mounts` and `.Attachments`.
 
 use std::path::PathBuf;
 
 use layerd_engine::spec::{self, Decision, Kind, MountSpec, Origin, Policy, ReadOnly};
 use layerd_engine::{Attach, AttachmentEntry, Error, Living};
-use layerd_proto::layerd::volumes::v1::attachments_server::Attachments;
-use layerd_proto::layerd::volumes::v1::mounts_server::Mounts;
-use layerd_proto::layerd::volumes::v1::{self as pb};
+use layerd_proto::layerd::v1::attachments_server::Attachments;
+use layerd_proto::layerd::v1::mounts_server::Mounts;
+use layerd_proto::layerd::v1::{self as pb};
 use layerd_store::{AttachState, BadInput, Key, Owner, VolumeName};
 use tonic::{Request, Response, Status};
 
@@ -28,17 +28,17 @@ impl Service {
 impl Mounts for Service {
     async fn parse(
         &self,
-        request: Request<pb::ParseRequest>,
-    ) -> Result<Response<pb::ParseResponse>, Status> {
+        request: Request<pb::ParseMountsRequest>,
+    ) -> Result<Response<pb::ParseMountsResponse>, Status> {
         let specs = parse(request.into_inner())?;
         let mounts = specs.iter().map(mount_spec).collect();
-        Ok(Response::new(pb::ParseResponse { mounts }))
+        Ok(Response::new(pb::ParseMountsResponse { mounts }))
     }
 
     async fn check(
         &self,
-        request: Request<pb::ParseRequest>,
-    ) -> Result<Response<pb::CheckResponse>, Status> {
+        request: Request<pb::ParseMountsRequest>,
+    ) -> Result<Response<pb::CheckMountsResponse>, Status> {
         let specs = parse(request.into_inner())?;
         let checked = self.parts.call(move |engine| {
             Ok(specs
@@ -47,7 +47,7 @@ impl Mounts for Service {
                 .collect())
         });
         let mounts = checked.await?;
-        Ok(Response::new(pb::CheckResponse { mounts }))
+        Ok(Response::new(pb::CheckMountsResponse { mounts }))
     }
 }
 
@@ -168,9 +168,9 @@ impl Service {
     }
 }
 
-fn parse(request: pb::ParseRequest) -> Result<Vec<MountSpec>, Status> {
+fn parse(request: pb::ParseMountsRequest) -> Result<Vec<MountSpec>, Status> {
     let dialect = match request.dialect() {
-        pb::Dialect::Strict => spec::Dialect::Strict,
+        pb::Dialect::Unspecified | pb::Dialect::Strict => spec::Dialect::Strict,
         pb::Dialect::Docker => spec::Dialect::Docker,
     };
     let base_dir = match request.base_dir.as_str() {
@@ -246,7 +246,7 @@ fn checked(
     spec: &MountSpec,
     decision: Result<Decision, Error>,
     note: Option<String>,
-) -> pb::Checked {
+) -> pb::CheckedMount {
     let refused = |error| ("fail", status::of(&error).message().to_owned());
     let (decision, detail) = match decision {
         Ok(Decision::Use) => ("use", "what is there is used".to_owned()),
@@ -258,7 +258,7 @@ fn checked(
         Some(note) => format!("{detail}; {note}"),
         None => detail,
     };
-    pb::Checked {
+    pb::CheckedMount {
         mount: Some(mount_spec(spec)),
         decision: decision.to_owned(),
         detail,

@@ -1,11 +1,11 @@
-//! `layerd.volumes.v1.Volumes`.
+//! `layerd.v1.Volumes`.
 
 use std::collections::BTreeMap;
 
 use layerd_engine::layers::archive::Exported;
 use layerd_engine::{CreateVolume, Event, Pruned, Topic, VolumeEntry, VolumeFilter, Watcher};
-use layerd_proto::layerd::volumes::v1::volumes_server::Volumes;
-use layerd_proto::layerd::volumes::v1::{self as pb};
+use layerd_proto::layerd::v1::volumes_server::Volumes;
+use layerd_proto::layerd::v1::{self as pb};
 use layerd_store::{BadInput, LabelChange, Labels, Timestamp, Volume, VolumeId, VolumeName};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,24 +31,27 @@ impl Service {
 
 #[tonic::async_trait]
 impl Volumes for Service {
-    type ListStream = Messages<pb::ListResponse>;
-    type WatchStream = ReceiverStream<Result<pb::Event, Status>>;
-    type ExportStream = ReceiverStream<Result<pb::ExportChunk, Status>>;
+    type ListStream = Messages<pb::ListVolumesResponse>;
+    type WatchStream = ReceiverStream<Result<pb::VolumeEvent, Status>>;
+    type ExportStream = ReceiverStream<Result<pb::ExportVolumeResponse, Status>>;
 
     async fn create(
         &self,
-        request: Request<pb::CreateRequest>,
-    ) -> Result<Response<pb::CreateResponse>, Status> {
+        request: Request<pb::CreateVolumeRequest>,
+    ) -> Result<Response<pb::CreateVolumeResponse>, Status> {
         let request = create(request.into_inner())?;
         let (entry, created) = self
             .parts
             .call(move |engine| engine.create_volume(&request))
             .await?;
         let volume = Some(volume(entry));
-        Ok(Response::new(pb::CreateResponse { volume, created }))
+        Ok(Response::new(pb::CreateVolumeResponse { volume, created }))
     }
 
-    async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::Volume>, Status> {
+    async fn get(
+        &self,
+        request: Request<pb::GetVolumeRequest>,
+    ) -> Result<Response<pb::Volume>, Status> {
         let name = name("name", &request.into_inner().name)?;
         let entry = self
             .parts
@@ -60,7 +63,7 @@ impl Volumes for Service {
 
     async fn list(
         &self,
-        request: Request<pb::ListRequest>,
+        request: Request<pb::ListVolumesRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
         let request = request.into_inner();
         let filter = VolumeFilter {
@@ -73,13 +76,13 @@ impl Volumes for Service {
         let entries = self.parts.engine.volumes(&filter);
         let volumes: Vec<_> = entries.into_iter().map(volume).collect();
         Ok(Response::new(in_messages(volumes, |volumes| {
-            pb::ListResponse { volumes }
+            pb::ListVolumesResponse { volumes }
         })))
     }
 
     async fn update(
         &self,
-        request: Request<pb::UpdateRequest>,
+        request: Request<pb::UpdateVolumeRequest>,
     ) -> Result<Response<pb::Volume>, Status> {
         let request = request.into_inner();
         let name = name("name", &request.name)?;
@@ -97,7 +100,7 @@ impl Volumes for Service {
 
     async fn rename(
         &self,
-        request: Request<pb::RenameRequest>,
+        request: Request<pb::RenameVolumeRequest>,
     ) -> Result<Response<pb::Volume>, Status> {
         let request = request.into_inner();
         let (old, new) = (
@@ -113,14 +116,14 @@ impl Volumes for Service {
 
     async fn delete(
         &self,
-        request: Request<pb::DeleteRequest>,
-    ) -> Result<Response<pb::DeleteResponse>, Status> {
+        request: Request<pb::DeleteVolumeRequest>,
+    ) -> Result<Response<pb::DeleteVolumeResponse>, Status> {
         let name = name("name", &request.into_inner().name)?;
         let deleted = self
             .parts
             .call(move |engine| engine.delete_volume(&name))
             .await?;
-        Ok(Response::new(pb::DeleteResponse {
+        Ok(Response::new(pb::DeleteVolumeResponse {
             existed: deleted.is_some(),
             id: deleted.map_or(0, |id| id.0),
         }))
@@ -128,7 +131,7 @@ impl Volumes for Service {
 
     async fn undelete(
         &self,
-        request: Request<pb::UndeleteRequest>,
+        request: Request<pb::UndeleteVolumeRequest>,
     ) -> Result<Response<pb::Volume>, Status> {
         let request = request.into_inner();
         let id = (request.id > 0).then_some(VolumeId(request.id));
@@ -143,8 +146,8 @@ impl Volumes for Service {
 
     async fn purge(
         &self,
-        request: Request<pb::PurgeRequest>,
-    ) -> Result<Response<pb::PurgeResponse>, Status> {
+        request: Request<pb::PurgeVolumeRequest>,
+    ) -> Result<Response<pb::PurgeVolumeResponse>, Status> {
         let request = request.into_inner();
         let id = (request.id > 0).then_some(VolumeId(request.id));
         let name = optional_name("name", &request.name)?;
@@ -152,7 +155,7 @@ impl Volumes for Service {
             .parts
             .call(move |engine| engine.purge_volume(id, name.as_ref()))
             .await?;
-        Ok(Response::new(pb::PurgeResponse {
+        Ok(Response::new(pb::PurgeVolumeResponse {
             volume: Some(volume(purged.volume)),
             left: purged.left as u64,
         }))
@@ -202,15 +205,15 @@ impl Volumes for Service {
 
     async fn usage(
         &self,
-        request: Request<pb::UsageRequest>,
-    ) -> Result<Response<pb::UsageResponse>, Status> {
+        request: Request<pb::VolumeUsageRequest>,
+    ) -> Result<Response<pb::VolumeUsageResponse>, Status> {
         let request = request.into_inner();
         let name = name("name", &request.name)?;
         let usage = self
             .parts
             .call(move |engine| engine.volume_usage(&name, request.exact));
         let (usage, as_of) = usage.await?;
-        Ok(Response::new(pb::UsageResponse {
+        Ok(Response::new(pb::VolumeUsageResponse {
             bytes: usage.bytes,
             inodes: usage.inodes,
             as_of: Some(timestamp(as_of)),
@@ -219,7 +222,7 @@ impl Volumes for Service {
 
     async fn snapshot(
         &self,
-        request: Request<pb::SnapshotRequest>,
+        request: Request<pb::SnapshotVolumeRequest>,
     ) -> Result<Response<pb::Volume>, Status> {
         let request = request.into_inner();
         let source = name("name", &request.name)?;
@@ -236,7 +239,7 @@ impl Volumes for Service {
 
     async fn export(
         &self,
-        request: Request<pb::ExportRequest>,
+        request: Request<pb::ExportVolumeRequest>,
     ) -> Result<Response<Self::ExportStream>, Status> {
         let name = name("name", &request.into_inner().name)?;
         self.parts
@@ -246,7 +249,10 @@ impl Volumes for Service {
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
         let parts = self.parts.clone();
         self.parts.tasks.spawn(|_| async move {
-            let out = ChunkWriter::new(sender.clone(), |data| pb::ExportChunk { data, done: None });
+            let out = ChunkWriter::new(sender.clone(), |data| pb::ExportVolumeResponse {
+                data,
+                done: None,
+            });
             let exported = parts
                 .call(move |engine| engine.export_volume(&name, out))
                 .await;
@@ -258,8 +264,8 @@ impl Volumes for Service {
 
     async fn import(
         &self,
-        request: Request<Streaming<pb::ImportRequest>>,
-    ) -> Result<Response<pb::ImportResponse>, Status> {
+        request: Request<Streaming<pb::ImportVolumeRequest>>,
+    ) -> Result<Response<pb::ImportVolumeResponse>, Status> {
         let mut messages = request.into_inner();
         let first = messages.message().await?.unwrap_or_default();
         let missing = || status::bad(BadInput::new("volume", "must be set in the first message"));
@@ -275,7 +281,7 @@ impl Volumes for Service {
             .call(move |engine| engine.import_volume(&request, input));
         let ((), filled) = tokio::join!(forward(messages, |message| message.data, sender), filling);
         let filled = filled?;
-        Ok(Response::new(pb::ImportResponse {
+        Ok(Response::new(pb::ImportVolumeResponse {
             volume: Some(volume(filled.volume)),
             files: filled.files,
             bytes: filled.bytes,
@@ -285,7 +291,7 @@ impl Volumes for Service {
 
     async fn watch(
         &self,
-        request: Request<pb::WatchRequest>,
+        request: Request<pb::WatchVolumesRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (events_in, events) = mpsc::channel(EVENTS_WAITING);
         let progress = request.into_inner().progress;
@@ -299,7 +305,7 @@ impl Volumes for Service {
 
 /// Passes events on to a client, unless it is behind.
 struct Sender {
-    events: mpsc::Sender<Result<pb::Event, Status>>,
+    events: mpsc::Sender<Result<pb::VolumeEvent, Status>>,
     /// Whether it wants to know how far copies are, too.
     progress: bool,
 }
@@ -321,10 +327,10 @@ impl Watcher for Sender {
     }
 }
 
-fn last_chunk(done: Exported) -> pb::ExportChunk {
-    pb::ExportChunk {
+fn last_chunk(done: Exported) -> pb::ExportVolumeResponse {
+    pb::ExportVolumeResponse {
         data: Vec::new(),
-        done: Some(pb::Exported {
+        done: Some(pb::ExportedVolume {
             bytes: done.bytes,
             files: done.files,
             left_out: done.left_out,
@@ -348,7 +354,7 @@ fn dated(source: &VolumeName) -> Result<VolumeName, Status> {
     name("snapshot_name", &format!("{source}-{seconds}"))
 }
 
-pub(crate) fn create(message: pb::CreateRequest) -> Result<CreateVolume, Status> {
+pub(crate) fn create(message: pb::CreateVolumeRequest) -> Result<CreateVolume, Status> {
     Ok(CreateVolume {
         name: optional_name("name", &message.name)?,
         driver: message.driver,
@@ -406,9 +412,9 @@ fn outcome(pruned: Pruned) -> pb::PruneOutcome {
     }
 }
 
-fn happened(event: &Event) -> pb::Event {
+fn happened(event: &Event) -> pb::VolumeEvent {
     let amount = event.amount.unwrap_or_default();
-    pb::Event {
+    pb::VolumeEvent {
         what: event.what.to_owned(),
         subject: event.subject.clone(),
         at: Some(timestamp(event.at)),

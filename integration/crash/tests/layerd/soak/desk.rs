@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use layerd_proto::layerd::volumes::v1::{AttachSpec, CreateRequest, Owner};
+use layerd_proto::layerd::v1::{AttachSpec, CreateVolumeRequest, Owner};
 use tonic::{Code, Status};
 
 use crate::Verdict;
@@ -199,9 +199,9 @@ impl Action {
     pub(super) fn perform(&self, client: &mut Client) -> Result<bool, Status> {
         match self {
             Create { name } => {
-                let request = CreateRequest {
+                let request = CreateVolumeRequest {
                     name: name.clone(),
-                    ..CreateRequest::default()
+                    ..CreateVolumeRequest::default()
                 };
                 client.create(request).map(|(_, created)| created)
             }

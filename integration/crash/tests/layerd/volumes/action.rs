@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use layerd_proto::layerd::volumes::v1::{AttachSpec, CreateRequest, Owner};
+use layerd_proto::layerd::v1::{AttachSpec, CreateVolumeRequest, Owner};
 use tonic::{Code, Status};
 
 use super::client::Client;
@@ -168,10 +168,10 @@ impl Action {
                 .create(settings(name))
                 .map(|(_, created)| created.to_string()),
             Copy { name, of } => {
-                let request = CreateRequest {
+                let request = CreateVolumeRequest {
                     name: name.clone(),
                     clone_of: of.clone(),
-                    ..CreateRequest::default()
+                    ..CreateVolumeRequest::default()
                 };
                 client
                     .create(request)
@@ -405,18 +405,18 @@ fn let_go(states: &mut Vec<State>, keys: &[String]) {
     });
 }
 
-fn settings(name: &str) -> CreateRequest {
+fn settings(name: &str) -> CreateVolumeRequest {
     let text = |pairs: &[(&str, &str)]| {
         let pairs = pairs.iter();
         pairs
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect()
     };
-    CreateRequest {
+    CreateVolumeRequest {
         name: name.into(),
         options: text(&[("uid", "5"), ("mode", "2770")]),
         labels: text(&[("made", "now")]),
-        ..CreateRequest::default()
+        ..CreateVolumeRequest::default()
     }
 }
 

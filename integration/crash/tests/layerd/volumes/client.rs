@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use layerd_integration::snapshots::channel;
 use layerd_proto::layerd::v1::admin_client::AdminClient;
+use layerd_proto::layerd::v1::attachments_client::AttachmentsClient;
 use layerd_proto::layerd::v1::layers_client::LayersClient;
+use layerd_proto::layerd::v1::volumes_client::VolumesClient;
 use layerd_proto::layerd::v1::{ApplyLayer, ApplyLayerRequest, EmptyTrashRequest};
-use layerd_proto::layerd::volumes::v1::attachments_client::AttachmentsClient;
-use layerd_proto::layerd::volumes::v1::volumes_client::VolumesClient;
-use layerd_proto::layerd::volumes::v1::{
-    AttachRequest, AttachSpec, Attachment, CreateRequest, DeleteRequest, DetachRequest,
-    ExecutePruneRequest, ImportRequest, ListAttachmentsRequest, ListRequest, Owner,
-    PlanPruneRequest, PruneOutcome, ReconcileRequest, RenameRequest, SnapshotRequest,
-    UndeleteRequest, UpdateRequest, Volume,
+use layerd_proto::layerd::v1::{
+    AttachRequest, AttachSpec, Attachment, CreateVolumeRequest, DeleteVolumeRequest, DetachRequest,
+    ExecutePruneRequest, ImportVolumeRequest, ListAttachmentsRequest, ListVolumesRequest, Owner,
+    PlanPruneRequest, PruneOutcome, ReconcileRequest, RenameVolumeRequest, SnapshotVolumeRequest,
+    UndeleteVolumeRequest, UpdateVolumeRequest, Volume,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -56,7 +56,7 @@ impl Client {
     }
 
     /// Creates a volume; answers whether it is new.
-    pub(crate) fn create(&mut self, request: CreateRequest) -> Answer<(Volume, bool)> {
+    pub(crate) fn create(&mut self, request: CreateVolumeRequest) -> Answer<(Volume, bool)> {
         let reply =
             self.volumes(async |mut client| Ok(client.create(request).await?.into_inner()))?;
         Ok((reply.volume.unwrap_or_default(), reply.created))
@@ -64,9 +64,9 @@ impl Client {
 
     /// All volumes, or all in the trash.
     pub(crate) fn list(&mut self, deleted: bool) -> Answer<Vec<Volume>> {
-        let request = ListRequest {
+        let request = ListVolumesRequest {
             deleted,
-            ..ListRequest::default()
+            ..ListVolumesRequest::default()
         };
         self.volumes(async |mut client| {
             let mut stream = client.list(request).await?.into_inner();
@@ -79,7 +79,7 @@ impl Client {
     }
 
     pub(crate) fn update(&mut self, name: &str, label: (&str, &str)) -> Answer<()> {
-        let request = UpdateRequest {
+        let request = UpdateVolumeRequest {
             name: name.into(),
             labels: [(label.0.into(), label.1.into())].into(),
         };
@@ -87,7 +87,7 @@ impl Client {
     }
 
     pub(crate) fn rename(&mut self, name: &str, new_name: &str) -> Answer<()> {
-        let request = RenameRequest {
+        let request = RenameVolumeRequest {
             name: name.into(),
             new_name: new_name.into(),
         };
@@ -96,21 +96,21 @@ impl Client {
 
     /// Deletes a volume; answers whether there was one.
     pub(crate) fn delete(&mut self, name: &str) -> Answer<bool> {
-        let request = DeleteRequest { name: name.into() };
+        let request = DeleteVolumeRequest { name: name.into() };
         self.volumes(async |mut client| Ok(client.delete(request).await?.into_inner().existed))
     }
 
     pub(crate) fn undelete(&mut self, id: u64, new_name: &str) -> Answer<()> {
-        let request = UndeleteRequest {
+        let request = UndeleteVolumeRequest {
             id,
             new_name: new_name.into(),
-            ..UndeleteRequest::default()
+            ..UndeleteVolumeRequest::default()
         };
         self.volumes(async |mut client| client.undelete(request).await.map(drop))
     }
 
     pub(crate) fn snapshot(&mut self, name: &str, snapshot_name: &str) -> Answer<()> {
-        let request = SnapshotRequest {
+        let request = SnapshotVolumeRequest {
             name: name.into(),
             snapshot_name: snapshot_name.into(),
         };
@@ -132,14 +132,14 @@ impl Client {
 
     /// Fills a new volume from an archive.
     pub(crate) fn import(&mut self, name: &str, archive: &[u8]) -> Answer<()> {
-        let first = ImportRequest {
-            volume: Some(CreateRequest {
+        let first = ImportVolumeRequest {
+            volume: Some(CreateVolumeRequest {
                 name: name.into(),
-                ..CreateRequest::default()
+                ..CreateVolumeRequest::default()
             }),
             data: Vec::new(),
         };
-        let pieces = archive.chunks(PIECE).map(|piece| ImportRequest {
+        let pieces = archive.chunks(PIECE).map(|piece| ImportVolumeRequest {
             volume: None,
             data: piece.to_vec(),
         });

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use layerd_crash::disk::Filesystem;
 use layerd_integration::scratch::mounts_below;
-use layerd_proto::layerd::volumes::v1::CreateRequest;
+use layerd_proto::layerd::v1::CreateVolumeRequest;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -127,10 +127,10 @@ impl Rooms {
 
 pub(crate) fn make(client: &mut Client, name: &str, mark: Option<&str>, seed: u64) {
     let labels = mark.map(|mark| ("mark".to_owned(), mark.to_owned()));
-    let request = CreateRequest {
+    let request = CreateVolumeRequest {
         name: name.into(),
         labels: labels.into_iter().collect(),
-        ..CreateRequest::default()
+        ..CreateVolumeRequest::default()
     };
     let (volume, _) = client.create(request).unwrap();
     if name != "empty" {

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use layerd_proto::layerd::volumes::v1 as pb;
+use layerd_proto::layerd::v1 as pb;
 
 use super::client::Client;
 use crate::Verdict;

@@ -12,8 +12,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use layerd_mounts::{Slot, mountinfo};
+use layerd_proto::layerd::v1::ListVolumesRequest;
 use layerd_proto::layerd::v1::{Health, InfoResponse, Removed};
-use layerd_proto::layerd::volumes::v1::ListRequest;
 use nix::sys::stat::{major, minor};
 use nix::sys::statvfs::statvfs;
 
@@ -143,7 +143,7 @@ async fn ask_more(client: &mut Client, info: &InfoResponse, now: i64) -> Vec<Fin
         Ok(some) => mounts::or_well(some, "none is left over, and no attachment lacks its own"),
         Err(error) => vec![unasked(MOUNTS, &error)],
     });
-    match client.volumes(ListRequest::default()).await {
+    match client.volumes(ListVolumesRequest::default()).await {
         Ok(all) => found.extend(volumes::findings(&all, Path::new(&info.root))),
         Err(error) => found.push(unasked("volumes", &error)),
     }

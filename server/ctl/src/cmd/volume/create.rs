@@ -1,6 +1,6 @@
 //! `layerctl volume create`, `snapshot` and `clone`: what makes volumes.
 
-use layerd_proto::layerd::volumes::v1::CreateRequest;
+use layerd_proto::layerd::v1::CreateVolumeRequest;
 use serde::Serialize;
 
 use super::print_name;
@@ -110,7 +110,11 @@ pub(super) async fn snapshot(
     print_name(&client.snapshot_volume(&args.name, copy).await?, out)
 }
 
-async fn send(request: CreateRequest, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+async fn send(
+    request: CreateVolumeRequest,
+    daemon: &Daemon,
+    out: &mut Output,
+) -> Result<(), Error> {
     let (volume, created) = daemon.connect().await?.create_volume(request).await?;
     if out.json {
         let volume = &volume;
@@ -120,8 +124,8 @@ async fn send(request: CreateRequest, daemon: &Daemon, out: &mut Output) -> Resu
 }
 
 impl Settings {
-    pub(super) fn request(self, name: String, clone_of: Option<String>) -> CreateRequest {
-        CreateRequest {
+    pub(super) fn request(self, name: String, clone_of: Option<String>) -> CreateVolumeRequest {
+        CreateVolumeRequest {
             name,
             driver: self.driver,
             options: self.options.into_iter().collect(),

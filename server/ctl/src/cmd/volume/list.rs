@@ -1,6 +1,6 @@
 //! `layerctl volume ls` and `inspect`.
 
-use layerd_proto::layerd::volumes::v1::ListRequest;
+use layerd_proto::layerd::v1::ListVolumesRequest;
 
 use crate::cmd::Daemon;
 use crate::error::{Error, all_or};
@@ -61,10 +61,10 @@ fn parse_filter(text: &str) -> Result<Filter, String> {
 
 /// One request for all filters. Of those that the daemon takes once, a second one is refused
 /// rather than forgotten.
-fn request(filters: Vec<Filter>, deleted: bool) -> Result<ListRequest, Error> {
-    let mut request = ListRequest {
+fn request(filters: Vec<Filter>, deleted: bool) -> Result<ListVolumesRequest, Error> {
+    let mut request = ListVolumesRequest {
         deleted,
-        ..ListRequest::default()
+        ..ListVolumesRequest::default()
     };
     for filter in filters {
         let (field, is_second) = match filter {

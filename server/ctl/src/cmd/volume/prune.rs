@@ -1,6 +1,6 @@
 //! `layerctl volume prune`: shows a plan, then has exactly that plan executed.
 
-use layerd_proto::layerd::volumes::v1::{PruneCandidate, PruneOutcome, PrunePlan};
+use layerd_proto::layerd::v1::{PruneCandidate, PruneOutcome, PrunePlan};
 use serde::Serialize;
 
 use crate::ask::Ask;

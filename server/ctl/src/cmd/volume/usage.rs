@@ -1,6 +1,6 @@
 //! `layerctl volume usage`.
 
-use layerd_proto::layerd::volumes::v1::UsageResponse;
+use layerd_proto::layerd::v1::VolumeUsageResponse;
 use serde::Serialize;
 
 use crate::cmd::Daemon;
@@ -46,7 +46,7 @@ pub(super) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
     all_or(failed)
 }
 
-fn print(measured: &[(&str, UsageResponse)], out: &mut Output) -> Result<(), Error> {
+fn print(measured: &[(&str, VolumeUsageResponse)], out: &mut Output) -> Result<(), Error> {
     if out.json {
         return measured.iter().try_for_each(|(name, usage)| {
             out.object(&Measured {

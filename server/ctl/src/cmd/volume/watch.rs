@@ -1,6 +1,6 @@
 //! `layerctl volume watch`.
 
-use layerd_proto::layerd::volumes::v1::Event;
+use layerd_proto::layerd::v1::VolumeEvent;
 use serde::Serialize;
 
 use super::super::Daemon;
@@ -53,7 +53,7 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
     Ok(())
 }
 
-fn show(event: &Event, out: &mut Output) -> Result<(), Error> {
+fn show(event: &VolumeEvent, out: &mut Output) -> Result<(), Error> {
     let at = event.at.unwrap_or_default().to_string();
     if out.json {
         return out.object(&Json {

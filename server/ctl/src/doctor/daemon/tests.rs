@@ -3,8 +3,13 @@
 use super::super::Severity;
 use super::*;
 use layerd_proto::layerd::v1::FailedDeletion;
+use prost_types::Timestamp;
 
 const NOW: i64 = 1_800_000_000;
+
+fn at(seconds: i64) -> Option<Timestamp> {
+    Some(Timestamp { seconds, nanos: 0 })
+}
 
 fn well() -> InfoResponse {
     InfoResponse {
@@ -15,7 +20,7 @@ fn well() -> InfoResponse {
         uptime_seconds: 3600,
         health: Some(Health {
             settings: [("trash.min_free_percent".to_owned(), "10".to_owned())].into(),
-            exported_at: (NOW - 60) * SECOND,
+            exported_at: at(NOW - 60),
             low_bytes: 4 << 20,
             enough_bytes: 24 << 20,
             low_inodes: 16,
@@ -23,7 +28,7 @@ fn well() -> InfoResponse {
             has_reserve: true,
             inodes: 1000,
             inodes_free: 500,
-            newest_at: NOW * SECOND,
+            newest_at: at(NOW),
             ..Health::default()
         }),
         ..InfoResponse::default()
@@ -77,7 +82,7 @@ fn every_trouble_is_named_once() {
         }),
         ("export", Severity::Warning, |_, health| {
             health.export_is_behind = true;
-            health.exported_at = (NOW - 3600) * SECOND;
+            health.exported_at = at(NOW - 3600);
         }),
         ("space", Severity::Error, |info, _| {
             info.disk_free_bytes = 1 << 20
@@ -96,7 +101,7 @@ fn every_trouble_is_named_once() {
             health.brake = "700 gone".to_owned()
         }),
         ("clock", Severity::Warning, |_, health| {
-            health.newest_at = (NOW + 7200) * SECOND;
+            health.newest_at = at(NOW + 7200);
         }),
     ];
     for (check, severity, change) in table {
@@ -120,7 +125,7 @@ fn every_trouble_is_named_once() {
 fn an_export_that_is_due_soon_is_no_trouble() {
     let mut info = well();
     let health = info.health.as_mut().unwrap();
-    (health.export_is_behind, health.exported_at) = (true, 0);
+    (health.export_is_behind, health.exported_at) = (true, None);
     info.uptime_seconds = 30;
     let found = findings(&info, &[], NOW);
     assert!(
