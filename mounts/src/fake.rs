@@ -14,9 +14,9 @@ use nix::errno::Errno;
 
 use crate::mounter::{
     Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holder, Holders,
-    Holds, Identity, Made, MountEntry, MountError, MountId, Mounter, NewSource, PrivateRoot,
-    Propagation, ReadOnly, Source, Symlinks, TmpfsOptions, Tree, Want, Without, create_source,
-    open_existing, open_source, real_path, remove_made, resolve,
+    Holds, Identity, Made, MountEntry, MountError, MountId, Mounter, NewSource, Position,
+    PrivateRoot, Propagation, ReadOnly, Source, Symlinks, TmpfsOptions, Tree, Want, Without,
+    create_source, open_existing, open_source, real_path, remove_made, resolve,
 };
 use crate::types::Mount;
 
@@ -429,6 +429,15 @@ impl Mounter for FakeMounter {
         let mut found = self.mounts();
         found.retain(|mount| mount.target != root && mount.target.starts_with(&root));
         Ok(found)
+    }
+
+    fn position(&self, found: &Handle) -> Result<Position, MountError> {
+        Ok(Position {
+            device: found.device(),
+            path: real_path(found)?,
+            shown: PathBuf::from("/"),
+            mount: found.mount_id()?,
+        })
     }
 
     fn are_mounted(&self, expected: &[(&Path, Attached)]) -> Result<Vec<bool>, MountError> {

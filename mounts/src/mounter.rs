@@ -19,6 +19,7 @@ mod kernel;
 mod layout;
 mod overlay;
 mod path;
+mod reserved;
 mod root;
 mod table;
 mod types;
@@ -31,12 +32,13 @@ pub use error::MountError;
 pub use kernel::KernelMounter;
 #[cfg(any(test, feature = "fake"))]
 pub(crate) use path::{create_source, open_existing, open_source, remove_made, resolve};
+pub use reserved::Reserved;
 #[cfg(any(test, feature = "fake"))]
 pub(crate) use table::real_path;
 pub use types::{
     Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holder, Holders,
-    Holds, Identity, Made, MountEntry, MountId, NewSource, PrivateRoot, Propagation, ReadOnly,
-    Source, Symlinks, TmpfsOptions, Tree, UNIQUE_IDS, Want, Without,
+    Holds, Identity, Made, MountEntry, MountId, NewSource, Position, PrivateRoot, Propagation,
+    ReadOnly, Source, Symlinks, TmpfsOptions, Tree, UNIQUE_IDS, Want, Without,
 };
 
 /// Makes and takes away mounts. Every call blocks; sources on a hung network file system may block
@@ -172,6 +174,12 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`MountError::Io`].
     fn mounts_below(&self, root: &Path) -> Result<Vec<MountEntry>, MountError>;
+
+    /// Where something is in its file system, whatever path led to it.
+    ///
+    /// # Errors
+    /// [`MountError::Io`].
+    fn position(&self, found: &Handle) -> Result<Position, MountError>;
 
     /// Whether a mount that was put on `target` is in this mount namespace. One with a unique number
     /// may stand elsewhere by now.

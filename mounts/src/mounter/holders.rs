@@ -6,13 +6,13 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
-use super::{Handle, Holder, Holders, Holds, MountEntry, MountError, MountId, table};
+use super::{Handle, Holder, Holders, Holds, MountError, MountId, table};
 use crate::{mountinfo, sys};
 
 /// Processes with something inside mount `id`.
@@ -54,12 +54,11 @@ pub(super) fn mounts_of(
     known: &[MountId],
     limit: Duration,
 ) -> Result<Holders, MountError> {
-    let through = table::mount_of(directory)?;
-    let root = root_of(directory, &through)?;
-    let shows = |device, seen: &Path| device == through.device && seen.starts_with(&root);
+    let at = table::position(directory)?;
+    let shows = |device, seen: &Path| device == at.device && seen.starts_with(&at.path);
     let ours = namespace(Path::new("/proc/thread-self/ns/mnt")).ok();
     let mut own = table::all()?;
-    own.retain(|entry| entry.id != through.id && !known.contains(&entry.id));
+    own.retain(|entry| entry.id != at.mount && !known.contains(&entry.id));
     own.retain(|entry| shows(entry.device, &entry.root));
     let mut seen: HashSet<u64> = ours.into_iter().collect();
     let mut holders = search(limit, |pid, found| {
@@ -77,14 +76,6 @@ pub(super) fn mounts_of(
         holder(pid, Holds::Mount { target, namespace })
     }));
     Ok(holders)
-}
-
-/// The path of a directory in its file system.
-fn root_of(directory: &Handle, through: &MountEntry) -> Result<PathBuf, MountError> {
-    let path = table::real_path(directory)?;
-    let inner = path.strip_prefix(&through.target).unwrap_or(Path::new(""));
-    let parts = through.root.components().chain(inner.components());
-    Ok(parts.collect())
 }
 
 /// Looks into the mount namespace of a thread, unless that was done before. Answers whether it

@@ -15,9 +15,9 @@ use rustix::mount::{
 use super::idmap::UserNamespace;
 use super::{
     Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holders, Made,
-    MountEntry, MountError, MountId, Mounter, NewSource, PrivateRoot, Propagation, ReadOnly,
-    Source, Symlinks, TmpfsOptions, Tree, Want, features, holders, layout, overlay, path, root,
-    table, unmount,
+    MountEntry, MountError, MountId, Mounter, NewSource, Position, PrivateRoot, Propagation,
+    ReadOnly, Source, Symlinks, TmpfsOptions, Tree, Want, features, holders, layout, overlay, path,
+    root, table, unmount,
 };
 use crate::sys::{self, MountAttributes};
 use crate::types::Mount;
@@ -166,6 +166,10 @@ impl Mounter for KernelMounter {
 
     fn mounts_below(&self, root: &Path) -> Result<Vec<MountEntry>, MountError> {
         table::below(root)
+    }
+
+    fn position(&self, found: &Handle) -> Result<Position, MountError> {
+        table::position(found)
     }
 
     fn are_mounted(&self, expected: &[(&Path, Attached)]) -> Result<Vec<bool>, MountError> {

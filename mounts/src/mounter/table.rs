@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 
-use super::{Attached, Handle, MountEntry, MountError, MountId, Propagation, Symlinks, path};
+use super::{
+    Attached, Handle, MountEntry, MountError, MountId, Position, Propagation, Symlinks, path,
+};
 use crate::mountinfo;
 use crate::sys::{self, ALL_MOUNTS, MountStat};
 
@@ -105,6 +107,23 @@ fn is_same(target: &Path, expected: &Attached) -> Result<bool, MountError> {
 pub(super) fn mount_of(handle: &Handle) -> Result<MountEntry, MountError> {
     let missing = || MountError::io("find the mount of", handle.path(), Errno::ENOENT);
     by_id(handle.mount_id()?)?.ok_or_else(missing)
+}
+
+/// See [`super::Mounter::position`].
+pub(super) fn position(found: &Handle) -> Result<Position, MountError> {
+    let through = mount_of(found)?;
+    let path = real_path(found)?;
+    let inner = path.strip_prefix(&through.target).unwrap_or(Path::new(""));
+    Ok(Position {
+        device: through.device,
+        path: through
+            .root
+            .components()
+            .chain(inner.components())
+            .collect(),
+        shown: through.root,
+        mount: through.id,
+    })
 }
 
 /// A mount of this mount namespace.

@@ -375,6 +375,19 @@ pub struct MountEntry {
     pub unbindable: bool,
 }
 
+/// A place in a file system. Two mounts of one file system show the same place under two paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Device of the file system, major and minor, as in [`MountEntry::device`].
+    pub device: (u32, u32),
+    /// Path from the root of the file system.
+    pub path: PathBuf,
+    /// The directory or file of the file system that the mount shows as its top.
+    pub shown: PathBuf,
+    /// The mount that it was reached through.
+    pub mount: MountId,
+}
+
 /// Somebody who uses a file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {

@@ -1,13 +1,16 @@
 //! Binds of host paths: which are taken, what comes along, and whether a mount still shows its source.
 //!
-//! A bind inside the data root is refused: what layerd keeps there is given out by the name of a
-//! volume or snapshot, which also holds it. The socket is the exception. A bind of a directory above
+//! A bind inside the data root is refused, by whatever path (see [`Reserved`]): what layerd keeps there
+//! is given out by the name of a volume or snapshot, which also holds it. The socket is the
+//! exception. A bind of a directory above
 //! the data root takes none of layerd's own mounts along: the private folder is unbindable, and what
 //! layerd mounted elsewhere is named to be left out.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+#[cfg(doc)]
+use layerd_mounts::mounter::Reserved;
 use layerd_mounts::mounter::{
     Attached, BindOptions, Handle, Identity, MountError, MountId, Symlinks,
 };
@@ -108,19 +111,23 @@ impl Engine {
         below.map(|((_, mount), _)| mount.id).collect()
     }
 
-    /// Whether a path, without symlinks, is that of a directory above the data root.
-    pub(super) fn is_above_root(&self, path: &Path) -> bool {
-        fs::canonicalize(&self.root).is_ok_and(|root| root.starts_with(path))
+    /// The path without symlinks of a directory above the data root; `None` if `path` leads to
+    /// another one.
+    pub(super) fn above_root(&self, path: &Path) -> Option<PathBuf> {
+        let root = fs::canonicalize(&self.root).ok()?;
+        let path = fs::canonicalize(path).ok()?;
+        root.starts_with(&path).then_some(path)
     }
 
     /// Refuses the data root and what lies in it, by whatever path it was reached.
     pub(super) fn refuse_own(&self, source: &Handle, path: &Path) -> Result<(), Error> {
-        let lineage = source.lineage()?;
+        let seen = (source.device(), source.inode());
         let is_socket = || {
             let socket = self.options.socket.as_deref();
-            socket.is_some_and(|socket| self.identity(socket).ok().as_ref() == lineage.first())
+            socket.is_some_and(|socket| self.identity(socket).is_ok_and(|socket| socket == seen))
         };
-        if !lineage.contains(&self.identity(&self.root)?) || is_socket() {
+        let is_given_out = |id| self.is_given_out(id);
+        if !self.reserved().has(source, &is_given_out)? || is_socket() {
             return Ok(());
         }
         let rule = format!(

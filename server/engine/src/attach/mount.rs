@@ -98,7 +98,8 @@ impl Engine {
             return Ok(false);
         }
         match &attachment.mount {
-            None => Ok(true),
+            // A symlink may lead elsewhere by now.
+            None => Ok(self.place(spec, attachment).is_none()),
             Some(mount) if mount.boot != self.boot => Ok(false),
             Some(mount) => {
                 let recorded = as_recorded(mount);
@@ -181,7 +182,7 @@ impl Engine {
             // all mounts of the host would keep alive what is unmounted there.
             Kind::Bind(bind) => {
                 bind.propagation.is_private()
-                    && (bind.idmap.is_some() || !self.is_above_root(bind.source.as_path()))
+                    && (bind.idmap.is_some() || self.above_root(bind.source.as_path()).is_none())
             }
             Kind::Tmpfs(_) => false,
         };

@@ -42,7 +42,7 @@ impl Engine {
             }
             Kind::Bind(wanted) => {
                 let by_runtime = mounted.is_none();
-                let source = mounted.unwrap_or_else(|| wanted.source.as_str().to_owned());
+                let source = mounted.unwrap_or_else(|| self.path_for_runtime(wanted));
                 let mut bind = bind(source, wanted.recursive, wanted.propagation);
                 // A mount of layerd's is read-only below already.
                 if by_runtime && is_recursive_if_possible(spec, wanted) {
@@ -66,6 +66,19 @@ impl Engine {
                 },
             },
         }]
+    }
+}
+
+impl Engine {
+    /// The path that a runtime is to bind: no symlink, where none was to be followed by it.
+    fn path_for_runtime(&self, bind: &Bind) -> String {
+        let source = bind.source.as_path();
+        let real = bind
+            .propagation
+            .is_private()
+            .then(|| self.above_root(source));
+        let real = real.flatten();
+        real.as_deref().unwrap_or(source).display().to_string()
     }
 }
 

@@ -8,6 +8,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use layerd_mounts::tree;
@@ -51,10 +52,11 @@ impl Selinux {
             return Ok(None);
         };
         if let Kind::Bind(bind) = &spec.kind {
-            let source = bind.source.as_path();
-            let real = fs::canonicalize(source).unwrap_or_else(|_| source.to_owned());
-            if HOSTS.iter().any(|host| Path::new(host) == real) {
-                let rule = format!("{} is the host's and must keep its labels", real.display());
+            if let Some(host) = hosts(bind.source.as_path()) {
+                let rule = format!(
+                    "{} is {host} of the host, which must keep its labels",
+                    bind.source
+                );
                 return Err(BadInput::new("relabel", rule).into());
             }
         }
@@ -111,6 +113,16 @@ impl Engine {
         let is_off = spec.relabel.is_some() && self.selinux.policy.is_none();
         is_off.then(|| "nothing is relabelled (z, Z): SELinux is off on this host".to_owned())
     }
+}
+
+/// The directory of the host that a path leads to, if it is one that keeps its labels. By device and
+/// inode: a bind mount gives it another path.
+fn hosts(source: &Path) -> Option<&'static str> {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
+    let source = identity(source)?;
+    HOSTS
+        .into_iter()
+        .find(|host| identity(Path::new(host)) == Some(source))
 }
 
 /// The value of `KEY = "VALUE"` or `KEY=VALUE` on a line of its own.

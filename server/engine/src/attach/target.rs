@@ -1,12 +1,12 @@
 //! Where layerd may be told to mount.
 //!
 //! Not on the root directory, nor on the data root or one above it, nor on what holds the socket:
-//! the mount would hide layerd's own files from it. Nor inside the data root. Directories are
-//! compared by device and inode, not by path, as a bind mount of them can be a peer.
+//! the mount would hide layerd's own files from it. Nor inside the data root, by whatever path, as a
+//! bind mount of it can be a peer: see [`Reserved`].
 
 use std::path::{Path, PathBuf};
 
-use layerd_mounts::mounter::{Handle, Identity, Symlinks};
+use layerd_mounts::mounter::{Handle, MountId, Reserved, Symlinks};
 use layerd_store::{Attachment, BadInput};
 
 use super::mount::as_recorded;
@@ -30,9 +30,9 @@ impl Engine {
         if own.is_some_and(|own| self.is_mount_of(own, &target)) {
             return Ok(());
         }
-        let lineage = target.lineage()?;
+        let rule = self.rule_broken(spec, &target)?;
         drop(target);
-        if let Some(rule) = self.rule_broken(spec, &lineage)? {
+        if let Some(rule) = rule {
             let rule = format!("{:?} {rule}", path.display());
             return Err(BadInput::new("target_path", rule).into());
         }
@@ -40,36 +40,48 @@ impl Engine {
         self.refuse_to_hide(path, own)
     }
 
-    /// The rule that a target breaks; `lineage` is its own.
-    fn rule_broken(&self, spec: &MountSpec, lineage: &[Identity]) -> Result<Option<String>, Error> {
-        let [at, above @ ..] = lineage else {
-            return Ok(None);
-        };
-        if above.is_empty() {
-            return Ok(Some("is the root directory of the host".to_owned()));
+    /// The daemon's own paths.
+    pub(super) fn reserved(&self) -> Reserved<'_> {
+        Reserved {
+            mounter: self.mounter.as_ref(),
+            root: &self.root,
+            socket: self.options.socket.as_deref(),
         }
-        let shown = self.root.display();
-        let root = self.mounter.open_source(&self.root, Symlinks::Follow)?;
-        let root = root.lineage()?;
-        if root.first().is_some_and(|root| lineage.contains(root)) {
-            return Ok(Some(format!("lies in layerd's data directory {shown}")));
-        }
-        if root.contains(at) {
-            let rule = format!("holds layerd's data directory {shown}, which a mount would hide");
-            return Ok(Some(rule));
-        }
-        if let Some(socket) = &self.options.socket
-            && let Ok((found, _)) = self.mounter.open_existing(socket, Symlinks::Follow)
-            && found.lineage()?.contains(at)
-        {
-            let socket = socket.display();
-            let rule = format!("holds layerd's socket {socket}, which a mount would hide");
-            return Ok(Some(rule));
+    }
+
+    /// Whether a mount is one that stands for an attachment, or came along with it.
+    pub(super) fn is_given_out(&self, id: MountId) -> bool {
+        let records = self.store.records();
+        let mut mounts = records
+            .volumes()
+            .attachments()
+            .filter_map(|one| one.mount.as_ref());
+        mounts.any(|mount| {
+            let is_it = (mount.unique_id..=mount.last_id).contains(&id);
+            let stands = || {
+                let target = Path::new(&mount.target);
+                self.mounter.is_mounted(target, &as_recorded(mount))
+            };
+            is_it && mount.boot == self.boot && stands().unwrap_or(false)
+        })
+    }
+
+    /// The rule that a target breaks.
+    fn rule_broken(&self, spec: &MountSpec, target: &Handle) -> Result<Option<String>, Error> {
+        let broken = self
+            .reserved()
+            .rule_broken(target, &|id| self.is_given_out(id))?;
+        if broken.is_some() {
+            return Ok(broken);
         }
         if let Kind::Bind(bind) = &spec.kind
             && !bind.propagation.is_private()
             && let Ok(source) = self.identity(bind.source.as_path())
-            && above.contains(&source)
+            && target
+                .lineage()?
+                .iter()
+                .skip(1)
+                .any(|above| *above == source)
         {
             return Ok(Some(format!(
                 "lies in the source {}, and with {} propagation the mount would receive itself; \

@@ -46,27 +46,31 @@ fn root_a_source_above_the_data_root_takes_no_own_mounts_along() {
         assert!(entry.oci[0].options.contains(&"rro".to_owned()));
     }
     assert_eq!(host.mounts().len(), before);
-    // At a path of the host, and by way of a symlink, layerd mounts it.
+    // So it is by way of a symlink, and the runtime is not told of that.
     let link = disk.join("link");
     symlink(&disk, &link).unwrap();
+    for name in ["g", "h"] {
+        let entry = host.one(&bind(name, &link, "")).unwrap();
+        assert_eq!(entry.oci[0].source, disk.to_str().unwrap());
+        assert_eq!(host.mounts().len(), before);
+    }
+    fs::remove_file(&link).unwrap();
+    symlink(disk.join("source"), &link).unwrap();
+    let entry = host.one(&bind("g", &link, "")).unwrap();
+    assert_eq!(entry.oci[0].source, place(&entry).to_str().unwrap());
+    host.engine.detach(&[key("g"), key("h")], false).unwrap();
+    assert_eq!(host.mounts().len(), before);
+    // At a path of the host, layerd mounts it.
     for (count, name) in (1..).zip(["d", "e", "f"]) {
         let target = host.dir(name);
         host.one(&bind_at(name, &disk, &target)).unwrap();
-        host.one(&bind(&format!("{name}-link"), &link, "")).unwrap();
-        assert_eq!(
-            host.mounts().len(),
-            before + 2 * count,
-            "{:?}",
-            host.mounts()
-        );
+        assert_eq!(host.mounts().len(), before + count, "{:?}", host.mounts());
         assert!(target.join("source").is_dir());
     }
     for name in ["d", "e", "f"] {
         let again = bind_at(name, &disk, &disk.join(name));
         host.one(&again).unwrap();
-        host.engine
-            .detach(&[key(name), key(&format!("{name}-link"))], false)
-            .unwrap();
+        host.engine.detach(&[key(name)], false).unwrap();
     }
     host.engine.detach(&[key("one")], false).unwrap();
     assert_eq!(host.mounts().len(), 0);
@@ -80,6 +84,8 @@ fn root_sources_in_the_data_root_are_refused() {
     symlink(root.join("meta"), &link).unwrap();
     let alias = host.dir("alias");
     bind_onto(host.disk.path(), &alias);
+    let parts = host.aliases();
+    fs::create_dir_all(root.join("l/1/sub")).unwrap();
     let inside = [
         root.clone(),
         root.join("meta"),
@@ -89,7 +95,7 @@ fn root_sources_in_the_data_root_are_refused() {
         link,
         alias.join("root/l"),
     ];
-    for source in inside {
+    for source in inside.into_iter().chain(parts) {
         let error = host
             .one(&bind("new", &source, ",on-missing=create"))
             .unwrap_err();
@@ -102,6 +108,20 @@ fn root_sources_in_the_data_root_are_refused() {
     }
     assert!(!root.join("new").exists(), "nothing was made");
     assert!(host.keys().is_empty());
+}
+
+#[test]
+fn root_what_was_given_out_may_be_bound() {
+    let host = Host::new();
+    let (volume, alias) = (host.dir("volume"), host.dir("alias"));
+    host.one(&super::volume_at("vol", "/v", &volume)).unwrap();
+    host.one(&bind("direct", &volume, "")).unwrap();
+    bind_onto(&volume, &alias);
+    host.one(&bind("alias", &alias, "")).unwrap();
+    let target = volume.join("target");
+    fs::create_dir(&target).unwrap();
+    host.one(&bind_at("inside", &host.dir("source"), &target))
+        .unwrap();
 }
 
 #[test]

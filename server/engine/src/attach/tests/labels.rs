@@ -100,13 +100,18 @@ fn root_labels_that_cannot_be_set_are_refused() {
     let mut bad = labelled(volume.clone());
     bad.selinux_label = Some("container_file_t".to_owned());
     let etc = mount("k", "type=bind,src=/etc,dst=/x,relabel=shared");
+    let at = host.dir("alias");
+    super::bind_onto(Path::new("/etc"), &at);
+    let at = at.display();
+    let alias = mount("k", &format!("type=bind,src={at},dst=/x,relabel=shared"));
     for (attach, why) in [
         (volume, "needs the container's label"),
         (
             bad,
             "selinux_label: \"container_file_t\" is not USER:ROLE:TYPE:LEVEL",
         ),
-        (etc, "/etc is the host's"),
+        (etc, "/etc is /etc of the host"),
+        (alias, "is /etc of the host"),
     ] {
         let refused = host.attach(&[attach]).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Invalid);

@@ -8,6 +8,28 @@ use super::{Host, bind_onto, mount, volume_at};
 use crate::{Attach, ErrorKind, Options};
 
 impl Host {
+    /// Parts of the data root that are bound elsewhere, one of them a disk of its own.
+    pub(super) fn aliases(&self) -> Vec<PathBuf> {
+        let root = self.disk.path().join("root");
+        fs::create_dir_all(root.join("l/1/sub")).unwrap();
+        fs::create_dir_all(root.join("lost")).unwrap();
+        super::tmpfs(&root.join("lost"));
+        fs::create_dir(root.join("lost/inner")).unwrap();
+        let parts = ["meta", "l/1", "l/1/sub", "volumes", "lost", "lost/inner"];
+        let mut aliases = Vec::new();
+        for (number, part) in parts.into_iter().enumerate() {
+            let alias = self.dir(&format!("alias-{number}"));
+            bind_onto(&root.join(part), &alias);
+            aliases.push(alias);
+        }
+        let file = self.disk.path().join("alias-file");
+        fs::write(&file, "").unwrap();
+        bind_onto(&root.join("meta/lock"), &file);
+        aliases.push(file);
+        aliases.push(self.disk.path().join("alias-1/sub"));
+        aliases
+    }
+
     /// Refused as a value that breaks a rule, and nothing was made.
     fn refuses(&self, target: &Path, why: &str) {
         let before = self.mounts();
@@ -49,6 +71,9 @@ fn root_targets_that_hide_layerd_s_own_files_are_refused() {
     bind_onto(&disk, &alias);
     host.refuses(&alias.join("root/meta"), "lies in layerd's data directory");
     host.refuses(&alias.join("root"), "lies in layerd's data directory");
+    for alias in host.aliases() {
+        host.refuses(&alias, "lies in layerd's data directory");
+    }
     let beside = disk.join("beside");
     host.attach(&[volume_at("good", "/x", &beside)]).unwrap();
     let inside = host.dir("run/layerd/inside");
