@@ -21,7 +21,7 @@ pub mod volume_dirs;
 pub use error::Error;
 pub use slot::Slot;
 pub use types::{IdMap, IdMaps, Mount, Usage};
-pub use volume_dirs::VolumeDirs;
+pub use volume_dirs::{Space, VolumeDirs};
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;

@@ -1,4 +1,4 @@
-//! Walks a directory tree by descriptor, to delete, to measure or to label it.
+//! Walks a directory tree by descriptor, to delete, to measure, to label it or to give it to a group.
 //!
 //! Whoever filled the tree may be hostile and may still be at it. So: no path is resolved twice,
 //! no symlink is followed, no mount is entered, and neither depth nor width costs more than
@@ -23,9 +23,11 @@ use crate::sys::{self, Stat, WriteBack};
 use crate::types::Usage;
 use walk::{Next, Visitor, open, walk};
 
+mod group;
 mod label;
 mod walk;
 
+pub use group::give_group;
 pub use label::label;
 
 /// Directories that are read again in one deletion because they were not empty after all.

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{RenameFlags, openat, renameat2};
 use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat, mknodat};
+use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
 
 use crate::barrier::Barrier;
@@ -68,6 +69,19 @@ impl Top {
             None => Ok(()),
         }
     }
+}
+
+/// Room on a file system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes.
+    pub bytes: u64,
+    /// Bytes that can still be written.
+    pub bytes_free: u64,
+    /// Inodes; 0 where the file system has no fixed number of them.
+    pub inodes: u64,
+    /// Inodes that can still be made; 0 likewise.
+    pub inodes_free: u64,
 }
 
 /// What is on disk of volumes.
@@ -138,6 +152,44 @@ impl VolumeDirs {
     pub fn open_data(&self, slot: Slot) -> Result<OwnedFd, Error> {
         self.step("open", slot);
         open_data(&self.live, slot)
+    }
+
+    /// Opens a volume's content, also that of one in the trash.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open_any(&self, slot: Slot) -> Result<OwnedFd, Error> {
+        open_data(&self.live, slot).or_else(|_| open_data(&self.trash, slot))
+    }
+
+    /// Gives a volume's content to a group, as [`tree::give_group`] says.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn give_group(
+        &self,
+        slot: Slot,
+        group: u32,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<(), Error> {
+        let data = self.open_data(slot)?;
+        tree::give_group(data.as_fd(), &self.data_path(slot), group, keep_going)
+    }
+
+    /// Room on the file system that holds the volumes. One system call.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn space(&self) -> Result<Space, Error> {
+        let disk = fstatvfs(&self.live.fd);
+        let disk =
+            disk.map_err(|cause| Error::io("look at the disk of", &self.live.path, cause))?;
+        Ok(Space {
+            bytes: disk.blocks().saturating_mul(disk.fragment_size()),
+            bytes_free: disk.blocks_available().saturating_mul(disk.fragment_size()),
+            inodes: disk.files(),
+            inodes_free: disk.files_available(),
+        })
     }
 
     /// Makes an empty volume that nobody sees yet, and opens its content. What an earlier call

@@ -109,6 +109,21 @@ pub enum Refusal {
         /// Its key.
         key: Key,
     },
+    /// The volume is attached, and one of the two attachments is to be the only one.
+    #[error("volume {name} is attached by {owner} (attachment {key:?}){}", match wanted {
+        true => ", and the attachment asked for is to be its only one",
+        false => " as its only attachment",
+    }, key = key.as_str())]
+    HeldExclusively {
+        /// The volume.
+        name: VolumeName,
+        /// Whether the attachment asked for is the one that allows no other.
+        wanted: bool,
+        /// Who holds the volume.
+        owner: Owner,
+        /// The key of that attachment.
+        key: Key,
+    },
     /// No deleted volume has this id.
     #[error("no deleted volume has the id {id}")]
     NotInTrash {

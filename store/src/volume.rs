@@ -223,6 +223,8 @@ pub struct Attachment {
     pub spec: String,
     /// Requested mount point; `None` if the runtime mounts it.
     pub target: Option<String>,
+    /// Whether it is to be the only attachment of its volume.
+    pub exclusive: bool,
     /// Its state.
     pub state: AttachState,
     /// The mount, if layerd made one.

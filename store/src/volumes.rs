@@ -172,6 +172,25 @@ pub(crate) fn relabel(
     })
 }
 
+/// Gives a volume one option, in place of the value that it has.
+pub(crate) fn set_option(
+    records: &Records,
+    id: VolumeId,
+    key: &str,
+    value: String,
+    now: Timestamp,
+) -> Decision<Arc<Volume>> {
+    let volume = records.volumes().get(id);
+    let volume = volume.ok_or(Refusal::VolumeGone { id })?;
+    let mut options = volume.options.clone();
+    options.insert(key.to_owned(), value);
+    put(Volume {
+        options,
+        updated: now.max(volume.created),
+        ..Volume::clone(volume)
+    })
+}
+
 /// Renames a volume; attachments refer to it by id.
 pub(crate) fn rename(
     records: &Records,
@@ -275,10 +294,10 @@ pub(crate) fn attach(records: &Records, attachment: Attachment) -> Decision<Arc<
             owner: there.owner.clone(),
         });
     }
-    if let Some(id) = attachment.volume
-        && records.volumes().get(id).is_none()
-    {
-        return Err(Refusal::VolumeGone { id });
+    if let Some(id) = attachment.volume {
+        let volume = records.volumes().get(id);
+        let volume = volume.ok_or(Refusal::VolumeGone { id })?;
+        refuse_exclusive(records, volume, attachment.exclusive)?;
     }
     if let Some(id) = attachment.layer
         && records.get(id).is_none()
@@ -290,6 +309,20 @@ pub(crate) fn attach(records: &Records, attachment: Attachment) -> Decision<Arc<
         vec![Edit::Put(Item::Attachment(attachment.clone()))],
         attachment,
     ))
+}
+
+/// Refuses a second attachment of a volume if one of the two is to be the only one.
+fn refuse_exclusive(records: &Records, volume: &Volume, exclusive: bool) -> Result<(), Refusal> {
+    let mut holders = records.volumes().holders(volume.id);
+    match holders.find(|holder| exclusive || holder.exclusive) {
+        None => Ok(()),
+        Some(holder) => Err(Refusal::HeldExclusively {
+            name: volume.name.clone(),
+            wanted: exclusive,
+            owner: holder.owner.clone(),
+            key: holder.key.clone(),
+        }),
+    }
 }
 
 /// Records state and mount of an attachment.

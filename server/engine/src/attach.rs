@@ -18,6 +18,7 @@ mod fill;
 mod list;
 mod mount;
 mod oci;
+mod publish;
 mod reconcile;
 mod same;
 pub(crate) mod selinux;
@@ -36,6 +37,7 @@ use layerd_store::{
 use tracing::warn;
 
 pub use oci::OciMount;
+pub use publish::Publish;
 pub use reconcile::{Living, Reconciled};
 
 use again::Removed;
@@ -61,6 +63,8 @@ pub struct Attach {
     pub fill_from: Option<Key>,
     /// The SELinux label of the container's mounts, for `z` and `Z`.
     pub selinux_label: Option<String>,
+    /// Whether it is to be the only attachment of its volume, as long as it lasts.
+    pub exclusive: bool,
 }
 
 /// An attachment as it is described to clients.
@@ -271,6 +275,7 @@ impl Engine {
                 .target
                 .as_ref()
                 .map(|path| path.display().to_string()),
+            exclusive: wanted.request.exclusive,
             state: AttachState::Preparing,
             mount: None,
             created: Timestamp::now(),

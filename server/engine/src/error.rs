@@ -328,6 +328,12 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// A mount point cannot be removed.
+    #[error("{} is not an empty directory where nothing is mounted, so it stays", path.display())]
+    NotRemoved {
+        /// The path.
+        path: PathBuf,
+    },
     /// A mount would hide one that another attachment has.
     #[error(
         "a mount on {} would hide what attachment {key:?} has on {}; detach that first",
@@ -406,6 +412,7 @@ impl Error {
             Self::SourceMissing { .. } => ErrorKind::Missing,
             Self::NotCommitted { .. }
             | Self::Occupied { .. }
+            | Self::NotRemoved { .. }
             | Self::WouldHide { .. }
             | Self::NotHonoured { .. } => ErrorKind::Refused,
             Self::AttachmentDrift { .. } => ErrorKind::Exists,
@@ -472,6 +479,7 @@ fn refusal_kind(refusal: &Refusal) -> ErrorKind {
         | Refusal::ParentRemoved { .. }
         | Refusal::Attached { .. }
         | Refusal::VolumeInUse { .. }
+        | Refusal::HeldExclusively { .. }
         | Refusal::VolumeGone { .. }
         | Refusal::LayerGone { .. }
         | Refusal::HasChildren { .. } => ErrorKind::Refused,

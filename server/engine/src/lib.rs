@@ -41,7 +41,7 @@ use layerd_store::{Key, LayerId, Store, call_phase};
 
 pub use layerd_layers as layers;
 
-pub use attach::{Attach, AttachmentEntry, Living, OciMount, Reconciled};
+pub use attach::{Attach, AttachmentEntry, Living, OciMount, Publish, Reconciled};
 pub use check::{Problem, Remedy, VolumeProblem};
 pub use content::{ContentCounts, survey_content};
 pub use error::{Error, ErrorKind};

@@ -5,6 +5,7 @@
 //! record is never deleted unless it is empty: after a restored backup it may be the only copy.
 
 mod archive;
+mod by_id;
 mod create;
 mod fill;
 mod locks;

@@ -58,7 +58,7 @@ mod tests {
     fn sockets_are_taken_by_name_in_any_order() {
         let dir = tempfile::tempdir().unwrap();
         let socket = |name: &str| {
-            let path = dir.path().join(name.replace('.', "-"));
+            let path = dir.path().join(format!("socket-{name}"));
             (name.to_owned(), UnixListener::bind(path).unwrap())
         };
         let mut inherited = Inherited(vec![socket("csi"), socket("layerd.socket")]);
@@ -67,13 +67,16 @@ mod tests {
             Some(address.as_pathname()?.file_name()?.to_owned())
         };
         assert_eq!(path(inherited.take_named("docker")), None);
-        assert_eq!(path(inherited.take_own()), Some("layerd-socket".into()));
+        assert_eq!(
+            path(inherited.take_own()),
+            Some("socket-layerd.socket".into())
+        );
         assert_eq!(
             path(inherited.take_own()),
             None,
             "the CSI socket is not the API's"
         );
-        assert_eq!(path(inherited.take_named("csi")), Some("csi".into()));
+        assert_eq!(path(inherited.take_named("csi")), Some("socket-csi".into()));
         let mut unnamed = Inherited(vec![socket("")]);
         assert!(unnamed.take_own().is_some());
     }

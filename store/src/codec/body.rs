@@ -74,6 +74,8 @@ struct AttachmentBody {
     made_volume: bool,
     #[prost(message, repeated, tag = "12")]
     made_paths: Vec<MadePathBody>,
+    #[prost(bool, tag = "13")]
+    exclusive: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -174,6 +176,7 @@ pub(super) fn of_attachment(attachment: &Attachment) -> Vec<u8> {
         layer: attachment.layer.map(|id| id.0),
         spec: attachment.spec.clone(),
         target: attachment.target.clone(),
+        exclusive: attachment.exclusive,
         state: match attachment.state {
             AttachState::Preparing => 1,
             AttachState::Attached => 2,
@@ -209,6 +212,7 @@ pub(super) fn to_attachment(id: u64, bytes: &[u8]) -> Result<Attachment, &'stati
         layer: body.layer.map(LayerId),
         spec: body.spec,
         target: body.target,
+        exclusive: body.exclusive,
         state: match body.state {
             1 => AttachState::Preparing,
             2 => AttachState::Attached,
@@ -267,6 +271,7 @@ mod tests {
             layer: None,
             spec: "type=volume,source=data,target=/data".to_owned(),
             target: Some("/srv/data".to_owned()),
+            exclusive: true,
             state: AttachState::Preparing,
             mount: None,
             created: Timestamp(9),
@@ -287,8 +292,8 @@ mod tests {
     #[test]
     fn an_attachment_of_an_earlier_version_made_nothing() {
         let mut body = AttachmentBody::decode(&of_attachment(&attachment())[..]).unwrap();
-        (body.made_volume, body.made_paths) = Default::default();
+        (body.made_volume, body.made_paths, body.exclusive) = Default::default();
         let read = to_attachment(4, &body.encode_to_vec()).unwrap();
-        assert_eq!(read.made, MadeSource::default());
+        assert_eq!((read.made, read.exclusive), (MadeSource::default(), false));
     }
 }

@@ -55,6 +55,22 @@ impl Store {
         })
     }
 
+    /// Gives a volume one option, in place of the value that it has.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it is missing; [`Error::Write`].
+    pub fn set_volume_option(
+        &self,
+        id: VolumeId,
+        key: &'static str,
+        value: String,
+    ) -> Result<Arc<Volume>, Error> {
+        let now = Timestamp::now();
+        self.writer.write(Class::Records, move |records| {
+            volumes::set_option(records, id, key, value, now)
+        })
+    }
+
     /// Gives a volume another name. Attachments do not notice.
     ///
     /// # Errors

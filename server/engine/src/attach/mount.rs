@@ -246,7 +246,7 @@ impl Engine {
         }
     }
 
-    fn is_mount_point(&self, place: &Path) -> Result<bool, Error> {
+    pub(super) fn is_mount_point(&self, place: &Path) -> Result<bool, Error> {
         let Some(folder) = place.parent() else {
             return Ok(true);
         };

@@ -38,6 +38,11 @@ impl Engine {
                 shown(recorded.as_deref()),
                 shown(wanted.target.as_deref()),
             ),
+            (
+                "exclusive",
+                there.exclusive.to_string(),
+                wanted.request.exclusive.to_string(),
+            ),
         ];
         match fields.into_iter().find(|(_, have, want)| have != want) {
             None => Ok(()),

@@ -4,6 +4,7 @@ mod binds;
 mod labels;
 mod nested;
 mod proof;
+mod publish;
 mod repeated;
 mod sources;
 mod targets;
@@ -155,6 +156,7 @@ fn mount(name: &str, mount: &str) -> Attach {
         target: None,
         fill_from: None,
         selinux_label: None,
+        exclusive: false,
     }
 }
 

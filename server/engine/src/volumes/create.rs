@@ -11,7 +11,7 @@ use super::{CreateVolume, LOCAL};
 use crate::{Error, spec};
 
 /// The option for the bytes that a volume is meant to hold.
-const SIZE: &str = "size";
+pub(super) const SIZE: &str = "size";
 /// The option that keeps an empty volume from being filled from an image.
 const NOCOPY: &str = "nocopy";
 

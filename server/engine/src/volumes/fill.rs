@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use layerd_layers::Durable;
 use layerd_layers::copy::{self, copy_tree};
-use layerd_store::{Refusal, Volume, VolumeId, VolumeName};
+use layerd_store::{Labels, Refusal, Volume, VolumeId, VolumeName};
 
 use super::{CreateVolume, VolumeEntry, new_volume, slot, top, top_asked};
 use crate::{Engine, Error};
@@ -65,7 +65,7 @@ impl Drop for Source {
 }
 
 impl Engine {
-    /// Makes a read-only copy of a volume, as a volume of its own. Blocks are shared where the
+    /// Makes a read-only copy of a volume, as a volume of its own with these labels. Blocks are shared where the
     /// file system can. Who writes meanwhile gets a copy as after a crash.
     ///
     /// # Errors
@@ -74,10 +74,12 @@ impl Engine {
         &self,
         name: &VolumeName,
         copy_name: VolumeName,
+        labels: Labels,
     ) -> Result<VolumeEntry, Error> {
         let source = self.pinned(name)?;
         let request = CreateVolume {
             name: Some(copy_name.clone()),
+            labels,
             ..CreateVolume::default()
         };
         if self.store.records().volumes().find(&copy_name).is_some() {

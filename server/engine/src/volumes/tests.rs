@@ -133,6 +133,7 @@ fn attach(engine: &Engine) -> Result<(), Error> {
         target: None,
         fill_from: None,
         selinux_label: None,
+        exclusive: false,
     };
     engine.attach(&owner, &[request]).map(drop)
 }
@@ -176,7 +177,9 @@ const CALLS: [(&str, Call); 18] = [
     ("rename as in the trash", |engine| rename(engine, TRASHED)),
     ("clone", clone),
     ("snapshot", |engine| {
-        engine.snapshot_volume(&name(THERE), name(FREE)).map(drop)
+        engine
+            .snapshot_volume(&name(THERE), name(FREE), layerd_store::Labels::default())
+            .map(drop)
     }),
     ("import", import),
     ("export", |engine| {

@@ -329,6 +329,7 @@ fn attach(message: pb::AttachSpec) -> Result<Attach, Status> {
         target,
         fill_from,
         selinux_label: (!message.selinux_label.is_empty()).then_some(message.selinux_label),
+        exclusive: false,
     })
 }
 

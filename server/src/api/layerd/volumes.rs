@@ -232,7 +232,7 @@ impl Volumes for Service {
         };
         let entry = self
             .parts
-            .call(move |engine| engine.snapshot_volume(&source, copy))
+            .call(move |engine| engine.snapshot_volume(&source, copy, Labels::default()))
             .await?;
         Ok(Response::new(volume(entry)))
     }

@@ -30,7 +30,7 @@ fn host_with_sources() -> Host {
     host.engine.create_volume(&request).unwrap();
     fs::create_dir(host.volume("data").join("sub")).unwrap();
     host.engine
-        .snapshot_volume(&name("data"), name("shot"))
+        .snapshot_volume(&name("data"), name("shot"), layerd_store::Labels::default())
         .unwrap();
     host.commit("image");
     fs::write(host.dir("host").join("file"), "").unwrap();
@@ -260,7 +260,11 @@ fn root_a_snapshot_is_never_written_to() {
     // It is not filled either, and a clone is not answered with it.
     host.engine.create_volume(&empty()).unwrap();
     host.engine
-        .snapshot_volume(&name("empty"), name("nothing"))
+        .snapshot_volume(
+            &name("empty"),
+            name("nothing"),
+            layerd_store::Labels::default(),
+        )
         .unwrap();
     let fill = Attach {
         fill_from: Some(key("image")),

@@ -1,0 +1,172 @@
+//! Gives a tree to a group.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::unistd::{Gid, fchownat};
+
+use super::walk::{Next, Visitor, walk};
+use super::{FLAGS, fd_path};
+use crate::error::Error;
+use crate::sys::{self, Stat};
+
+/// What the group may do with a directory, and that what is made in it belongs to the group.
+const DIRECTORY: u32 = 0o2770;
+/// What it may do with any other file.
+const FILE: u32 = 0o660;
+
+/// Gives `top` and all below it to `group`, which may read and write it from then on; directories pass
+/// the group on to what is made in them. Symlinks are not followed; mounts inside are left out, as is
+/// what vanishes meanwhile. `top` comes last: where it is as wanted, nothing is looked at. `shown` is its
+/// path, for errors. Cost: three calls a file.
+///
+/// # Errors
+/// [`Error::Stopped`] when `keep_going`, asked before each entry, answers false. [`Error::Io`] for the
+/// first failure, after everything else was tried; `top` is as it was then.
+pub fn give_group(
+    top: BorrowedFd<'_>,
+    shown: &Path,
+    group: u32,
+    keep_going: &dyn Fn() -> bool,
+) -> Result<(), Error> {
+    let failed = |attempt, cause: Errno| Error::io(attempt, shown, cause);
+    let stat = sys::stat(top, c"").map_err(|cause| failed("look at", cause))?;
+    if stat.gid == group && stat.mode & DIRECTORY == DIRECTORY {
+        return Ok(());
+    }
+    let mut visitor = Group {
+        group,
+        failed: None,
+    };
+    let mut dir = Dir::openat(top, ".", FLAGS, Mode::empty())
+        .map_err(|cause| failed("read directory", cause))?;
+    for entry in dir.iter() {
+        let entry = entry.map_err(|cause| failed("read directory", cause))?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            walk(top, name, shown, &mut visitor, keep_going)?;
+        }
+    }
+    if let Some(error) = visitor.failed {
+        return Err(error);
+    }
+    give(top, &stat, group).map_err(|cause| failed(visitor.verb(), cause))
+}
+
+/// The owner's change first: it takes the set-group-id bit away.
+fn give(file: BorrowedFd<'_>, stat: &Stat, group: u32) -> Result<(), Errno> {
+    if stat.gid != group {
+        let group = Some(Gid::from_raw(group));
+        fchownat(file, "", None, group, AtFlags::AT_EMPTY_PATH)?;
+    }
+    let is_symlink = stat.mode & 0o170_000 == 0o120_000;
+    let wanted = match stat.is_dir() {
+        true => DIRECTORY,
+        false => FILE,
+    };
+    if is_symlink || (stat.gid == group && stat.mode & wanted == wanted) {
+        return Ok(());
+    }
+    let mode = Mode::from_bits_truncate((stat.mode & 0o7777) | wanted);
+    let path = fd_path(file);
+    fchmodat(file, path.as_path(), mode, FchmodatFlags::FollowSymlink)
+}
+
+struct Group {
+    group: u32,
+    failed: Option<Error>,
+}
+
+impl Visitor for Group {
+    fn verb(&self) -> &'static str {
+        "set the group of"
+    }
+
+    fn entry(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        _: Option<Type>,
+        root: &Stat,
+    ) -> Result<Next, Errno> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let found = openat(dir, name, flags, Mode::empty())?;
+        let stat = sys::stat(found.as_fd(), c"")?;
+        if !stat.same_mount(root) {
+            return Ok(Next::Pass);
+        }
+        give(found.as_fd(), &stat, self.group)?;
+        Ok(if stat.is_dir() {
+            Next::Enter
+        } else {
+            Next::Pass
+        })
+    }
+
+    fn force(&mut self, _: BorrowedFd<'_>, _: &CStr) -> Result<OwnedFd, Errno> {
+        Err(Errno::EACCES)
+    }
+
+    fn entered(&mut self, _: BorrowedFd<'_>, _: &Stat) {}
+
+    fn left(&mut self, _: BorrowedFd<'_>, _: &CStr, _: bool) -> Result<bool, Errno> {
+        Ok(false)
+    }
+
+    fn mounted(&mut self, _: PathBuf) {}
+
+    fn failed(&mut self, error: Error) {
+        self.failed.get_or_insert(error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn root_a_tree_is_given_to_a_group_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        fs::create_dir_all(top.join("a/b")).unwrap();
+        fs::write(dir.path().join("outside"), "").unwrap();
+        fs::write(top.join("a/file"), "").unwrap();
+        fs::set_permissions(top.join("a/file"), fs::Permissions::from_mode(0o4500)).unwrap();
+        symlink(dir.path().join("outside"), top.join("a/link")).unwrap();
+        let open = fs::File::open(&top).unwrap();
+        let give = || give_group(open.as_fd(), &top, 4711, &|| true).unwrap();
+        give();
+        let of = |name: &str| {
+            let found = fs::symlink_metadata(top.join(name)).unwrap();
+            (found.gid(), found.mode() & 0o7777)
+        };
+        assert_eq!(of(""), (4711, 0o2775));
+        assert_eq!(of("a/b"), (4711, 0o2775));
+        assert_eq!(of("a/file"), (4711, 0o4760), "set-user-id stays");
+        assert_eq!(of("a/link").0, 4711);
+        let outside = fs::metadata(dir.path().join("outside")).unwrap();
+        assert_eq!(outside.gid(), 0, "no symlink is followed");
+        // What comes from elsewhere later stays: the top folder is as wanted.
+        std::os::unix::fs::chown(top.join("a/file"), None, Some(0)).unwrap();
+        give();
+        assert_eq!(of("a/file").0, 0);
+    }
+
+    #[test]
+    fn root_a_failure_leaves_the_top_for_the_next_try() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let open = fs::File::open(dir.path()).unwrap();
+        let stopped = give_group(open.as_fd(), dir.path(), 4711, &|| false);
+        assert!(matches!(stopped, Err(Error::Stopped)));
+        assert_eq!(fs::metadata(dir.path()).unwrap().gid(), 0);
+    }
+}

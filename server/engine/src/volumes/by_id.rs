@@ -1,0 +1,77 @@
+//! Volumes by their ids, which stay and are never used again while names change hands: for callers that
+//! keep them for long.
+
+use layerd_mounts::Space;
+use layerd_store::{Refusal, VolumeId};
+
+use super::create::SIZE;
+use super::{VolumeEntry, size_asked, slot};
+use crate::events::Topic;
+use crate::{Engine, Error};
+
+impl Engine {
+    /// Describes a volume. Reads memory only.
+    ///
+    /// # Errors
+    /// `Refused` if it is not there, or in the trash.
+    pub fn volume_by_id(&self, id: VolumeId) -> Result<VolumeEntry, Error> {
+        let records = self.store.records();
+        let volume = records
+            .volumes()
+            .get(id)
+            .ok_or(Refusal::VolumeGone { id })?;
+        Ok(self.volume_entry(volume.clone()))
+    }
+
+    /// Moves a volume to the trash, as [`delete_volume`](Self::delete_volume). Answers whether it was
+    /// there.
+    ///
+    /// # Errors
+    /// `Refused` while it is attached or being copied, naming who uses it.
+    pub fn delete_volume_by_id(&self, id: VolumeId) -> Result<bool, Error> {
+        let Some(held) = self.hold_volume_id(id) else {
+            return Ok(false);
+        };
+        self.mark_volume_removed(held)?;
+        Ok(true)
+    }
+
+    /// Notes a larger size for a volume; one that is larger already keeps its own. Nothing holds the
+    /// volume to it. Durable on return.
+    ///
+    /// # Errors
+    /// `Refused` if it is not there.
+    pub fn grow_volume(&self, id: VolumeId, bytes: u64) -> Result<VolumeEntry, Error> {
+        let held = self.hold_volume_id(id).ok_or(Refusal::VolumeGone { id })?;
+        if size_asked(&held.volume).is_some_and(|there| there >= bytes) {
+            return Ok(self.volume_entry(held.volume.clone()));
+        }
+        let grown = self.store.set_volume_option(id, SIZE, bytes.to_string())?;
+        self.events
+            .tell(Topic::Volume, "updated", grown.name.as_str());
+        Ok(self.volume_entry(grown))
+    }
+
+    /// Gives all that is in a volume to a group whose members may read and write it, as kubelet does
+    /// for `fsGroup`: directories pass the group on. The top folder comes last, and if it is as wanted
+    /// nothing is looked at. Costs a look at each file otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Driver`]; some of the files have the group then.
+    pub(crate) fn give_group(&self, id: VolumeId, group: u32) -> Result<(), Error> {
+        let failed = Error::driver("give a volume to a group");
+        let keep_going = || !self.backlog.is_stopping();
+        let given = self.volume_dirs.give_group(slot(id), group, &keep_going);
+        given.map_err(failed)
+    }
+
+    /// Room on the file system of the volumes, now. Nothing is kept free for sizes that were asked for.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub fn space(&self) -> Result<Space, Error> {
+        self.volume_dirs
+            .space()
+            .map_err(Error::driver("look for room on the disk"))
+    }
+}
