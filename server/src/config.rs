@@ -339,7 +339,7 @@ impl TryFrom<&RawUnpack> for UnpackOptions {
         Ok(Self {
             limits,
             workers: if workers == 0 { usual.workers } else { workers },
-            manifest: raw.manifest.unwrap_or(usual.manifest),
+            file_digests: raw.file_digests.unwrap_or(usual.file_digests),
         })
     }
 }
@@ -488,7 +488,7 @@ mod tests {
             "max_layer_bytes",
             "max_entries",
             "max_ratio",
-            "manifest",
+            "file_digests",
             "import_keep_percent",
         ] {
             assert!(

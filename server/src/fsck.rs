@@ -67,8 +67,8 @@ fn line(problem: &Problem) -> String {
 
 fn compared(counts: &ContentCounts) -> String {
     format!(
-        "layers compared: {} ({} files, {} bytes); without a manifest: {}",
-        counts.layers, counts.files, counts.bytes, counts.without_manifest
+        "layers compared: {} ({} files, {} bytes); without file digests: {}",
+        counts.layers, counts.files, counts.bytes, counts.without_digests
     )
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use layerd_integration::process::output;
 use layerd_integration::{Scratch, Version};
-use layerd_layers::diff::{DiffOptions, Packing, diff};
+use layerd_layers::diff::{DiffCompression, DiffOptions, diff};
 use layerd_proto::containerd::types::Mount;
 use nix::mount::{MsFlags, mount, umount};
 use rustix::fs::{XattrFlags, setxattr};
@@ -62,29 +62,33 @@ pub(crate) fn packed_for(version: Version) {
         seen(at)
     });
     assert!(wanted.len() > 50, "{} names", wanted.len());
-    for (number, packing) in [Packing::None, Packing::Gzip, Packing::Zstd]
-        .into_iter()
-        .enumerate()
+    for (number, compression) in [
+        DiffCompression::None,
+        DiffCompression::Gzip,
+        DiffCompression::Zstd,
+    ]
+    .into_iter()
+    .enumerate()
     {
         let layer = dir(&format!("layer{number}"));
-        let blob = packed(&lower, &upper, packing);
+        let blob = packed(&lower, &upper, compression);
         let mount = overlay(&lower, &layer, &dir("work"));
-        theirs.apply(&blob, media_type(packing), mount).unwrap();
+        theirs.apply(&blob, media_type(compression), mount).unwrap();
         let found = shown(&dir, &lower, &layer, seen);
         let differences = exact::differences(&wanted, &found);
         assert!(
             differences.is_empty(),
-            "{packing:?}:\n{}",
+            "{compression:?}:\n{}",
             differences.join("\n")
         );
     }
 }
 
-fn media_type(packing: Packing) -> &'static str {
-    match packing {
-        Packing::None => "application/vnd.oci.image.layer.v1.tar",
-        Packing::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
-        Packing::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+fn media_type(compression: DiffCompression) -> &'static str {
+    match compression {
+        DiffCompression::None => "application/vnd.oci.image.layer.v1.tar",
+        DiffCompression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+        DiffCompression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
     }
 }
 
@@ -125,11 +129,11 @@ fn attributes(at: &Path) {
     }
 }
 
-fn packed(lower: &Path, upper: &Path, packing: Packing) -> Vec<u8> {
+fn packed(lower: &Path, upper: &Path, compression: DiffCompression) -> Vec<u8> {
     let open = |path: &Path| File::open(path).unwrap();
     let (lower, upper) = (open(lower), open(upper));
     let options = DiffOptions {
-        packing,
+        compression,
         ..DiffOptions::default()
     };
     let mut blob = Vec::new();

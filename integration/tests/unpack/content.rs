@@ -90,7 +90,7 @@ fn root_a_changed_byte_is_found_online_offline_and_after_a_restart() {
     assert_eq!(code, 0, "{out}");
     assert!(out.contains("No problems."), "{out}");
     assert!(out.contains("Layers compared: 2 ("), "{out}");
-    assert!(out.contains("without a manifest: 1."), "{out}");
+    assert!(out.contains("without file digests: 1."), "{out}");
     let layer = world.daemon.root().join("l/1");
     let name = largest(&layer);
     flip(&layer.join(&name));
@@ -112,7 +112,7 @@ fn root_a_changed_byte_is_found_online_offline_and_after_a_restart() {
     let (code, out) = world.offline(&["--content"]);
     assert_eq!(code, 1, "{out}");
     assert!(out.contains(&said), "{said}: {out}");
-    assert!(out.contains("without a manifest: 1\n"), "{out}");
+    assert!(out.contains("without file digests: 1\n"), "{out}");
     assert_eq!(world.offline(&[]), (0, "no problems\n".to_owned()));
     Tree::read(world.daemon.root()).assert_equals(&before);
     world.daemon.restart();
@@ -162,7 +162,7 @@ fn root_a_layer_that_is_not_what_was_unpacked_is_barred_on_request() {
         (&lines[0]["repaired"], &lines[0]["quarantined"]),
         (&false.into(), &true.into())
     );
-    let counts = ["layers", "without_manifest"].map(|name| lines[1][name].as_u64());
+    let counts = ["layers", "without_digests"].map(|name| lines[1][name].as_u64());
     assert_eq!(counts, [Some(2), Some(1)], "{out}");
     for again in [false, true] {
         if again {

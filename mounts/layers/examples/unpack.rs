@@ -1,9 +1,9 @@
 //! Unpacks layers, one after the other, into directories that stand on each other, and says how
 //! long it took.
 //!
-//! Run by hand, as root: `unpack [--workers N] [--durable no|content] [--manifests] DIRECTORY
-//! BLOB...`. `DIRECTORY` must be empty; layer `N` goes to `DIRECTORY/N`, its manifest to
-//! `DIRECTORY/N.manifest`.
+//! Run by hand, as root: `unpack [--workers N] [--durable no|content] [--digests] DIRECTORY
+//! BLOB...`. `DIRECTORY` must be empty; layer `N` goes to `DIRECTORY/N`, its digests to
+//! `DIRECTORY/N.digests`.
 
 #![allow(clippy::print_stdout, reason = "it is what a benchmark is for")]
 
@@ -13,19 +13,19 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use layerd_layers::Durable;
-use layerd_layers::apply::{Manifest, Options, Target, Whiteouts, apply};
+use layerd_layers::apply::{DigestSink, Options, Target, Whiteouts, apply};
 use layerd_layers::copy::Markers;
-use layerd_layers::manifest::Writer;
+use layerd_layers::file_digests::Writer;
 
 fn main() {
     let mut options = Options::default();
-    let (mut paths, mut manifests) = (Vec::new(), false);
+    let (mut paths, mut digestss) = (Vec::new(), false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().expect("a value");
         match &*argument {
             "--workers" => options.workers = value().parse().expect("a number"),
-            "--manifests" => manifests = true,
+            "--digests" => digestss = true,
             "--durable" => {
                 options.durable = match &*value() {
                     "no" => Durable::No,
@@ -37,10 +37,10 @@ fn main() {
         }
     }
     let (into, blobs) = paths.split_first().expect("a directory and blobs");
-    unpack(into, blobs, &options, manifests);
+    unpack(into, blobs, &options, digestss);
 }
 
-fn unpack(into: &Path, blobs: &[PathBuf], options: &Options<'_>, manifests: bool) {
+fn unpack(into: &Path, blobs: &[PathBuf], options: &Options<'_>, digestss: bool) {
     let mut made: Vec<File> = Vec::new();
     let start = Instant::now();
     for (number, blob) in blobs.iter().enumerate() {
@@ -54,18 +54,18 @@ fn unpack(into: &Path, blobs: &[PathBuf], options: &Options<'_>, manifests: bool
             whiteouts: Whiteouts::Devices(Markers::Trusted),
         };
         let begin = Instant::now();
-        let manifest = manifests.then(|| {
-            let file = into.join(format!("{number}.manifest"));
+        let digests = digestss.then(|| {
+            let file = into.join(format!("{number}.digests"));
             Writer::new(File::create(file).expect("a new file"))
         });
-        let with_manifest = Options {
-            manifest: manifest.as_ref().map(|writer| writer as &dyn Manifest),
+        let with_digests = Options {
+            digests: digests.as_ref().map(|writer| writer as &dyn DigestSink),
             ..*options
         };
-        let applied = apply(File::open(blob).expect("a blob"), &target, &with_manifest);
+        let applied = apply(File::open(blob).expect("a blob"), &target, &with_digests);
         let applied = applied.expect("unpack");
-        if let Some(manifest) = manifest {
-            manifest.finish(options.durable).expect("a manifest");
+        if let Some(digests) = digests {
+            digests.finish(options.durable).expect("a digests");
         }
         println!(
             "{} {:.3} s: {} MiB, {} inodes on {} MiB of disk, {} implied, {} whiteouts",

@@ -2,7 +2,7 @@
 //!
 //! What comes out is what containerd's own differ makes of the same blob when it writes straight
 //! into the upper directory of an overlay mount: the rules, and where we differ on purpose, stand
-//! in `apply/place.rs`. What differs is how: the blob is read, decompressed, hashed, parsed and
+//! in `apply/extract.rs`. What differs is how: the blob is read, decompressed, hashed, parsed and
 //! written by threads of their own, with bounded queues between them, and every file is made by
 //! name in an open directory, so that no path is resolved again and again.
 //!
@@ -22,7 +22,7 @@ use crate::durable::Durable;
 use crate::error::Error;
 use crate::progress::{Progress, Silent};
 
-pub use adopt::{Landed, Landing, adopt, delete_whiteouts};
+pub use inherit::{Rebase, Rebased, delete_whiteouts, inherit};
 
 /// How a blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -101,7 +101,7 @@ pub struct Blob {
 
 /// Who is told what regular files hold. Called from several threads; for the same path in the
 /// order of the archive, and what is said later replaces what was said before.
-pub trait Manifest: Sync {
+pub trait DigestSink: Sync {
     /// The file at `path`, relative to the layer and with no symlink on the way, has `size` bytes.
     /// `digest` is XXH3 (128 bits) of them; of a sparse file it is not known.
     fn file(&self, path: &[u8], size: u64, digest: Option<u128>);
@@ -130,7 +130,7 @@ pub struct Options<'a> {
     /// stream.
     pub progress: &'a dyn Progress,
     /// Who is told what the files hold. Costs a hash of all content.
-    pub manifest: Option<&'a dyn Manifest>,
+    pub digests: Option<&'a dyn DigestSink>,
 }
 
 impl Default for Options<'_> {
@@ -144,7 +144,7 @@ impl Default for Options<'_> {
             durable: Durable::No,
             workers: 1,
             progress: &Silent,
-            manifest: None,
+            digests: None,
         }
     }
 }
@@ -208,19 +208,19 @@ pub fn apply(
     run::run(source, target, options)
 }
 
-mod adopt;
+mod attributes;
 mod below;
 mod dirs;
-mod give;
+mod extract;
 mod implied;
+mod inherit;
 mod names;
-mod place;
 mod queue;
+mod remove;
 mod run;
-mod settle;
 mod stream;
-mod sweep;
 mod write;
+mod write_back;
 mod zstd;
 
 #[cfg(test)]

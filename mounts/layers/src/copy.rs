@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::dir_stack::{self, DirStack};
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::node::{self, Attributes, Identity, Kind, Stat};
 use crate::progress::{Progress, Silent};
-use crate::trail::{self, Trail};
 use stack::{Entry, Stack};
 use work::{Job, Work};
 
@@ -119,7 +119,7 @@ pub fn copy_tree(
     let files = work.run(options.workers.clamp(1, MOST_WORKERS), |fill| {
         let mut walk = Walk {
             stack,
-            dest: Trail::new(dest, OPEN_DIRECTORIES),
+            dest: DirStack::new(dest, OPEN_DIRECTORIES),
             frames: Vec::new(),
             links: HashMap::new(),
             fill,
@@ -138,7 +138,7 @@ pub fn copy_tree(
 
 struct Walk<'a, 'w> {
     stack: Stack,
-    dest: Trail,
+    dest: DirStack,
     frames: Vec<Frame>,
     /// First copies of files that have other names.
     links: HashMap<(usize, Identity), First>,
@@ -305,7 +305,7 @@ impl Walk<'_, '_> {
             return Ok(false);
         };
         let failed = |cause| Error::io("link", path, cause);
-        let other = trail::open_below(self.dest.root(), &first.path, OFlags::PATH);
+        let other = dir_stack::open_below(self.dest.root(), &first.path, OFlags::PATH);
         let other = other.map_err(failed)?;
         if node::stat(other.as_fd()).map_err(failed)?.identity() != first.identity {
             let path = first.path.clone();

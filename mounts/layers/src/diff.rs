@@ -43,7 +43,7 @@ mod walk;
 /// How a layer is compressed. The same layer gives the same bytes with the same release of
 /// layerd; another one may bring another compressor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Packing {
+pub enum DiffCompression {
     /// Not at all.
     None,
     /// gzip, level 6, with neither time nor name in its header.
@@ -76,7 +76,7 @@ pub struct IdRanges {
 #[derive(Clone, Copy)]
 pub struct DiffOptions<'a> {
     /// How to compress it.
-    pub packing: Packing,
+    pub compression: DiffCompression,
     /// Times after this one, in seconds since 1970, are written as this one: SOURCE_DATE_EPOCH.
     pub source_date_epoch: Option<i64>,
     /// What the directories hold.
@@ -91,7 +91,7 @@ impl Default for DiffOptions<'_> {
     /// gzip, times and ids as they are, notes in `trusted.overlay.*`, nobody watching.
     fn default() -> Self {
         Self {
-            packing: Packing::Gzip,
+            compression: DiffCompression::Gzip,
             source_date_epoch: None,
             layering: Layering::Diff(Markers::Trusted),
             ids: None,
@@ -103,7 +103,7 @@ impl Default for DiffOptions<'_> {
 impl fmt::Debug for DiffOptions<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = formatter.debug_struct("DiffOptions");
-        shown.field("packing", &self.packing);
+        shown.field("compression", &self.compression);
         shown.field("source_date_epoch", &self.source_date_epoch);
         shown.field("layering", &self.layering);
         shown.field("ids", &self.ids);

@@ -164,7 +164,7 @@ pub enum Error {
     },
     /// The manifest of a layer cannot be used: it was cut off or damaged.
     #[error("the manifest is of no use: {problem}")]
-    BadManifest {
+    BadFileDigests {
         /// How it shows.
         problem: &'static str,
     },

@@ -17,17 +17,17 @@ pub mod apply;
 pub mod archive;
 pub mod copy;
 pub mod diff;
+mod dir_stack;
 pub mod durable;
 pub mod error;
+pub mod file_digests;
 pub mod layering;
-pub mod manifest;
 mod node;
 pub mod progress;
-#[cfg(test)]
-mod rig;
 mod sys;
 pub mod tar;
-mod trail;
+#[cfg(test)]
+mod test_support;
 
 pub use durable::Durable;
 pub use error::Error;

@@ -186,7 +186,7 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   trash restore   id, key, one object for each that is back
   trash empty     layers and volumes (how many are in the trash at that moment)
   fsck            problem, remedy, repaired, quarantined, one object for each problem; with
-                  --content in the end also layers, without_manifest, files, bytes
+                  --content in the end also layers, without_digests, files, bytes
   backup          file, bytes; nothing if the backup itself goes to standard output
   restore         snapshots, set_aside
 A snapshot that vanished while it was looked at has null for bytes and inodes.

@@ -43,7 +43,7 @@ pub enum Problem {
     },
     /// A manifest by which no content can be checked.
     #[error("the manifest {} of snapshot {key:?} is of no use: {why}", path.display(), key = key.as_str())]
-    BadManifest {
+    BadFileDigests {
         /// Where it is.
         path: PathBuf,
         /// The snapshot.
@@ -177,7 +177,7 @@ impl Problem {
             | Self::Unrecorded { .. }
             | Self::InTrash { .. }
             | Self::BadExport { .. }
-            | Self::BadManifest { .. } => Remedy::OnRequest("move it to lost/"),
+            | Self::BadFileDigests { .. } => Remedy::OnRequest("move it to lost/"),
             Self::Altered { .. } => Remedy::OnRequest(
                 "bar it, so that it answers DATA_LOSS; then remove what uses it, and pull or create it again",
             ),

@@ -8,13 +8,13 @@ use std::path::Path;
 
 use layerd_drivers::Overlay;
 use layerd_layers::Progress;
-use layerd_layers::manifest::{Checked, check};
+use layerd_layers::file_digests::{Checked, check};
 use layerd_mounts::{Error as MountError, Slot};
 use layerd_store::{Kind, LayerId, Record, Records, Store};
 
 use crate::call_phase::enter;
 use crate::check::Problem;
-use crate::manifests::Manifests;
+use crate::file_digests::DigestFiles;
 use crate::{Engine, Error, Finding, meta_folder, slot};
 
 /// Files that are named of one layer.
@@ -29,7 +29,7 @@ pub struct ContentCounts {
     /// Committed layers that were compared with their manifests.
     pub layers: u64,
     /// Committed layers that have none: nothing is known of their content.
-    pub without_manifest: u64,
+    pub without_digests: u64,
     /// Files that were looked at, each name of a file counted.
     pub files: u64,
     /// Bytes that were read.
@@ -39,7 +39,7 @@ pub struct ContentCounts {
 /// What a check works on.
 struct Layers<'a> {
     view: &'a Records,
-    manifests: &'a Manifests,
+    digest_files: &'a DigestFiles,
     open: &'a dyn Fn(Slot) -> Result<OwnedFd, MountError>,
     /// Whether a layer was not removed meanwhile.
     is_there: &'a dyn Fn(LayerId) -> bool,
@@ -59,7 +59,7 @@ pub fn survey_content(
     let (view, _) = Store::inspect(&meta_folder(root))?;
     let layers = Layers {
         view: &view,
-        manifests: &Manifests::of(root),
+        digest_files: &DigestFiles::of(root),
         open: &|slot| Overlay::open_layer_of(root, slot),
         is_there: &|_| true,
         progress,
@@ -89,7 +89,7 @@ impl Engine {
         };
         let layers = Layers {
             view: &self.store.records(),
-            manifests: &self.manifests,
+            digest_files: &self.digest_files,
             open: &|slot| self.driver.open_layer(slot),
             is_there: &|id| self.store.records().get(id).is_some(),
             progress: &watch,
@@ -126,10 +126,10 @@ impl Layers<'_> {
             .iter()
             .filter(|record| record.kind == Kind::Committed);
         for record in committed {
-            let found = self.manifests.find(record.id);
+            let found = self.digest_files.find(record.id);
             match found.map_err(Error::driver("open the manifest of a layer"))? {
-                Some(manifest) => self.check_one(record, &manifest, &mut counts, each)?,
-                None if (self.is_there)(record.id) => counts.without_manifest += 1,
+                Some(digests) => self.check_one(record, &digests, &mut counts, each)?,
+                None if (self.is_there)(record.id) => counts.without_digests += 1,
                 None => {}
             }
         }
@@ -139,7 +139,7 @@ impl Layers<'_> {
     fn check_one(
         &self,
         record: &Record,
-        manifest: &File,
+        digests: &File,
         counts: &mut ContentCounts,
         each: &mut dyn FnMut(Problem),
     ) -> Result<(), Error> {
@@ -149,7 +149,7 @@ impl Layers<'_> {
             Err(cause) if cause.io_kind() == Some(std::io::ErrorKind::NotFound) => return Ok(()),
             layer => layer.map_err(Error::driver("open a layer"))?,
         };
-        let checked = check(layer.as_fd(), manifest, MOST_NAMED, self.progress);
+        let checked = check(layer.as_fd(), digests, MOST_NAMED, self.progress);
         let is_gone = !(self.is_there)(id);
         match checked {
             Err(cause @ layerd_layers::Error::Stopped) => return Err(unchecked(cause)),
@@ -168,10 +168,10 @@ impl Layers<'_> {
                     });
                 }
             }
-            Err(layerd_layers::Error::BadManifest { problem }) => {
-                counts.without_manifest += 1;
-                let (path, why) = (self.manifests.path(id), problem.to_owned());
-                each(Problem::BadManifest { path, key, why });
+            Err(layerd_layers::Error::BadFileDigests { problem }) => {
+                counts.without_digests += 1;
+                let (path, why) = (self.digest_files.path(id), problem.to_owned());
+                each(Problem::BadFileDigests { path, key, why });
             }
             Err(cause) => return Err(unchecked(cause)),
         }

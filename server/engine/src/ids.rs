@@ -8,7 +8,7 @@ use layerd_drivers::Found;
 use layerd_mounts::Error as MountError;
 use layerd_mounts::volume_dirs::FoundVolumes;
 
-use crate::manifests::Manifests;
+use crate::file_digests::DigestFiles;
 
 /// Of layers, manifests, volumes and mount points. Those of `lost/` are nobody's any more.
 ///
@@ -25,12 +25,12 @@ pub(crate) fn taken(
     });
     let places = [&volumes.live, &volumes.staged, &volumes.trashed];
     let volumes = places.into_iter().flatten().map(|slot| slot.0);
-    let (manifests, _) = Manifests::of(root).list()?;
-    let manifests = manifests.into_iter().map(|id| id.0);
+    let (digest_files, _) = DigestFiles::of(root).list()?;
+    let digest_files = digest_files.into_iter().map(|id| id.0);
     let mount_points = mount_points(root)?.into_iter().filter_map(|(id, _)| id);
     Ok(layers
         .chain(volumes)
-        .chain(manifests)
+        .chain(digest_files)
         .chain(mount_points)
         .collect())
 }

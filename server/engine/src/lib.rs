@@ -11,13 +11,13 @@ mod check;
 mod content;
 mod error;
 mod events;
+mod file_digests;
 pub mod filter;
 #[cfg(test)]
 mod gate;
 mod health;
 mod ids;
 mod list;
-mod manifests;
 mod meter;
 mod quarantine;
 mod reap;
@@ -60,7 +60,7 @@ pub use volumes::{
 
 use attach::selinux::Selinux;
 use events::Events;
-use manifests::Manifests;
+use file_digests::DigestFiles;
 use meter::Meter;
 use quarantine::Quarantine;
 use reap::Backlog;
@@ -133,7 +133,7 @@ pub struct Engine {
     trash: Trash,
     quarantine: Quarantine,
     unpacks: Unpacks,
-    manifests: Manifests,
+    digest_files: DigestFiles,
     volume_dirs: Arc<VolumeDirs>,
     pins: Pins,
     plans: Plans,
@@ -167,8 +167,8 @@ impl Engine {
         let volume_dirs =
             VolumeDirs::open(root).map_err(Error::driver("open the folder of volumes"))?;
         let volume_dirs = Arc::new(volume_dirs);
-        let manifests =
-            Manifests::open(root).map_err(Error::driver("open the folder of manifests"))?;
+        let digest_files =
+            DigestFiles::open(root).map_err(Error::driver("open the folder of manifests"))?;
         let (layers, volumes) = (driver.clone(), volume_dirs.clone());
         let barrier = move || {
             layers
@@ -202,7 +202,7 @@ impl Engine {
             trash,
             quarantine: Quarantine::default(),
             unpacks: Unpacks::default(),
-            manifests,
+            digest_files,
             volume_dirs,
             pins: Pins::default(),
             plans: Plans::default(),

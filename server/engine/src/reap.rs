@@ -297,7 +297,7 @@ impl Engine {
             .driver
             .retire(slot)
             .and_then(|()| self.driver.delete(slot, &keep_going))
-            .and_then(|()| self.manifests.remove(id));
+            .and_then(|()| self.digest_files.remove(id));
         match deleted {
             Ok(_) => {
                 debug!(%id, "deleted");

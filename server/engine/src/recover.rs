@@ -20,7 +20,7 @@
 //! after a backup of them was put back: it is left alone, and ids are handed out above all that is on
 //! disk (`ids.rs`). Where the records are on the same file system, and it is one with
 //! a journal, both are one wait: see `store/src/wal.rs`. Work directories are never waited for: start-up makes them anew.
-//! Manifests have a table of their own, in `manifests.rs`.
+//! Manifests have a table of their own, in `digest_files.rs`.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -35,7 +35,7 @@ use layerd_store::{Export, LayerId, Store};
 use tracing::{error, info, warn};
 
 use crate::check::{Facts, Problem, Remedy, problems};
-use crate::manifests::odd;
+use crate::file_digests::odd;
 use crate::trash::hold_older;
 use crate::volumes::survey_volumes;
 use crate::{Engine, Error, ids, meta_folder, slot};
@@ -281,7 +281,7 @@ impl Engine {
                 self.quarantine.set(id, problem.to_string());
             }
         }
-        self.sweep_manifests(&kept);
+        self.remove_stray_digests(&kept);
     }
 
     /// Where this cannot be told, it is.
@@ -358,7 +358,7 @@ impl Engine {
         let moved = match problem {
             Problem::Stranger { path }
             | Problem::BadExport { path, .. }
-            | Problem::BadManifest { path, .. } => {
+            | Problem::BadFileDigests { path, .. } => {
                 let stranger = Found::Stranger(path.clone());
                 self.driver.set_aside(&stranger).map(Some)
             }

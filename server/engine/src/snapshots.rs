@@ -194,8 +194,8 @@ impl Engine {
     ) -> Result<Option<Usage>, Error> {
         self.quarantine.check(active)?;
         let usage = self.unpacked(active)?;
-        self.settle_manifest(active, usage.is_some())?;
-        let usage = self.land(view, active, commit, usage)?;
+        self.keep_digests_if_trusted(active, usage.is_some())?;
+        let usage = self.rebase_onto_parent(view, active, commit, usage)?;
         match usage {
             None if self.is_full() => self.settle(active).map(Some),
             usage => Ok(usage),

@@ -7,7 +7,7 @@
 //! Commit need not look at each file again. It counts only as long as nobody else can have written
 //! to the layer: overlayfs never had it mounted to be written, its top directory is as it was, and
 //! nobody asked for its mounts meanwhile. Else, and after a restart, Commit looks at each file, and
-//! the manifest that unpacking wrote (`manifests.rs`) is deleted.
+//! the manifest that unpacking wrote (`digest_files.rs`) is deleted.
 
 mod memory;
 mod pack;
@@ -19,9 +19,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use layerd_layers::apply::{self, Applied, Blob, Compression, Limits, Manifest, Target, Whiteouts};
+use layerd_layers::apply::{
+    self, Applied, Blob, Compression, DigestSink, Limits, Target, Whiteouts,
+};
 use layerd_layers::copy::Markers;
-use layerd_layers::manifest::Writer;
+use layerd_layers::file_digests::Writer;
 use layerd_layers::{Durable, Progress};
 use layerd_mounts::{Mount, tree};
 use layerd_store::{Key, Kind, LayerId, Record, Records, Refusal, Usage};
@@ -45,7 +47,7 @@ pub struct UnpackOptions {
     /// Threads that write small files, for each layer that is unpacked.
     pub workers: usize,
     /// Whether layers get a manifest, by which their content can be checked later.
-    pub manifest: bool,
+    pub file_digests: bool,
 }
 
 impl Default for UnpackOptions {
@@ -56,7 +58,7 @@ impl Default for UnpackOptions {
         Self {
             limits: Limits::default(),
             workers: processors.min(4),
-            manifest: true,
+            file_digests: true,
         }
     }
 }
@@ -168,20 +170,13 @@ impl Engine {
         let (claim, view, record) = self.claim(active)?;
         let layers = self.open_target(&view, &record);
         let layers = layers.inspect_err(|_| claim.undone())?;
-        let wanted = self.options.unpack.manifest && layers.was_empty;
-        let manifest = self.begin_manifest(record.id, wanted);
-        let applied = self.fill_layer(source, &layers, &claim, unpack, manifest.as_ref());
+        let wanted = self.options.unpack.file_digests && layers.was_empty;
+        let digests = self.begin_digests(record.id, wanted);
+        let applied = self.fill_layer(source, &layers, &claim, unpack, digests.as_ref());
         let applied =
             applied.map_err(|cause| self.give_up(&record, &layers, &claim, unpack, cause))?;
-        let manifest = self.end_manifest(record.id, manifest, self.wanted(unpack));
-        self.note_applied(
-            &record,
-            &claim,
-            unpack,
-            &applied,
-            layers.was_empty,
-            manifest,
-        )?;
+        let digests = self.end_digests(record.id, digests, self.wanted(unpack));
+        self.note_applied(&record, &claim, unpack, &applied, layers.was_empty, digests)?;
         let key = record.key.as_str();
         debug!(key, id = %record.id, bytes = applied.size, "applied");
         self.events.tell(Topic::Layer, "unpacked", key);
@@ -248,7 +243,7 @@ impl Engine {
         layers: &Layers,
         claim: &Claim<'_>,
         unpack: &Unpack<'_>,
-        manifest: Option<&Writer>,
+        digests: Option<&Writer>,
     ) -> Result<Applied, layerd_layers::Error> {
         let open: Vec<BorrowedFd<'_>> = layers.open.iter().map(AsFd::as_fd).collect();
         let target = Target {
@@ -268,7 +263,7 @@ impl Engine {
             durable: self.wanted(unpack),
             workers: self.options.unpack.workers,
             progress: &watch,
-            manifest: manifest.map(|manifest| manifest as &dyn Manifest),
+            digests: digests.map(|digests| digests as &dyn DigestSink),
         };
         let source = Watched {
             source,
@@ -305,7 +300,7 @@ impl Engine {
         unpack: &Unpack<'_>,
         applied: &Applied,
         was_empty: bool,
-        manifest: bool,
+        digests: bool,
     ) -> Result<(), Error> {
         let stamp = self.driver.stamp(slot(record.id));
         let stamp = stamp.map_err(Error::driver("look at a layer"))?;
@@ -323,7 +318,7 @@ impl Engine {
             },
             durable: self.wanted(unpack) != Durable::No,
             stamp: stamp.filter(|_| was_empty),
-            manifest,
+            digests,
             implied: applied.implied.clone(),
             whiteouts: applied.whiteouts.clone(),
             top: applied.top,
@@ -340,7 +335,7 @@ impl Engine {
         unpack: &Unpack<'_>,
         cause: layerd_layers::Error,
     ) -> Error {
-        self.drop_manifest(record.id);
+        self.drop_digests(record.id);
         match self.is_empty(record.id, &layers.open[0]) {
             Ok(true) => claim.undone(),
             Ok(false) => {}

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use layerd_engine::layers::Progress;
 use layerd_engine::layers::apply::{Applied, Blob, Compression};
-use layerd_engine::layers::diff::{Diffed, Packing};
+use layerd_engine::layers::diff::{DiffCompression, Diffed};
 use layerd_engine::{Active, Changes, Pack, Unpack};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Status;
@@ -96,7 +96,7 @@ impl Unpacker {
     pub(crate) async fn diff<M: Send + 'static>(
         &self,
         changes: Changes,
-        packing: Packing,
+        compression: DiffCompression,
         source_date_epoch: Option<i64>,
         mut out: ChunkWriter<M>,
     ) -> Result<Diffed, Status> {
@@ -104,7 +104,7 @@ impl Unpacker {
         let _hangup = Hangup(wanted.clone());
         let work = self.parts.call(move |engine| {
             let pack = Pack {
-                packing,
+                compression,
                 source_date_epoch,
                 progress: &wanted,
             };

@@ -135,7 +135,7 @@ fn unpacking(config: &Config) -> [(&'static str, String); 11] {
         ),
         ("unpack.max_ratio", limits.most_ratio.to_string()),
         ("unpack.max_window_bytes", limits.most_window.to_string()),
-        ("unpack.manifest", unpack.manifest.to_string()),
+        ("unpack.file_digests", unpack.file_digests.to_string()),
     ]
 }
 

@@ -112,7 +112,7 @@ pub(super) struct RawUnpack {
     pub(super) max_directories: Option<u64>,
     pub(super) max_ratio: Option<u64>,
     pub(super) max_window_bytes: Option<u64>,
-    pub(super) manifest: Option<bool>,
+    pub(super) file_digests: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

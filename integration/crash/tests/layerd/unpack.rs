@@ -268,17 +268,17 @@ impl Unpacker {
         let (found, counts) = compared.map_err(|status: Status| format!("compare: {status}"))?;
         match (found.first(), counts) {
             (Some(finding), _) => Err(format!("suspected: {}", finding.problem)),
-            (None, Some(counts)) => Ok((counts.layers, counts.without_manifest)),
+            (None, Some(counts)) => Ok((counts.layers, counts.without_digests)),
             (None, None) => Err("the comparison has no end".into()),
         }
     }
 
-    fn expect(&mut self, layers: u64, without_manifest: u64) -> Verdict {
+    fn expect(&mut self, layers: u64, without_digests: u64) -> Verdict {
         let found = self.compare()?;
-        match found == (layers, without_manifest) {
+        match found == (layers, without_digests) {
             true => Ok(()),
             false => Err(format!(
-                "with and without a manifest: {found:?}, not {layers} and {without_manifest}"
+                "with and without file digests: {found:?}, not {layers} and {without_digests}"
             )),
         }
     }

@@ -9,11 +9,11 @@ use std::rc::Rc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::apply::sweep;
+use crate::apply::remove;
 use crate::copy::Markers;
+use crate::dir_stack;
 use crate::error::Error;
 use crate::node::{self, Kind, Stat};
-use crate::trail;
 
 /// The lower layers, by number, whose directories are one with a directory; nearest first.
 pub(super) type Merged = Rc<[usize]>;
@@ -85,7 +85,7 @@ impl<'a> Below<'a> {
         let failed = |cause| Error::io("read a lower layer", Path::new(""), cause);
         let mut all = BTreeSet::new();
         for lower in self.lowers {
-            all.extend(sweep::names(*lower).map_err(failed)?);
+            all.extend(remove::names(*lower).map_err(failed)?);
         }
         Ok(all)
     }
@@ -99,7 +99,7 @@ impl<'a> Below<'a> {
 
 /// A file of one layer. What is below a symlink there, or below a file, is nothing of this path.
 fn find(layer: BorrowedFd<'_>, path: &Path) -> Result<Option<(OwnedFd, Stat)>, Errno> {
-    match trail::open_below(layer, path, OFlags::PATH) {
+    match dir_stack::open_below(layer, path, OFlags::PATH) {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         found => {
             let found = found?;

@@ -21,12 +21,12 @@ mod resolve;
 use rustix::fs::{AtFlags, OFlags, Timestamps};
 use rustix::io::Errno;
 
+use crate::apply::attributes::Owner;
 use crate::apply::below::{Below, Merged};
-use crate::apply::give::Owner;
 use crate::copy::Markers;
+use crate::dir_stack;
 use crate::error::{Bound, Error};
 use crate::node::{self, Kind};
-use crate::trail;
 
 /// Directories that are open at most.
 const OPEN: usize = 256;
@@ -212,7 +212,7 @@ impl<'a> Dirs<'a> {
         if self.all[id].open.is_none() {
             let path = self.path(id);
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-            let open = trail::open_below(self.all[ROOT].fd(), &path, flags)
+            let open = dir_stack::open_below(self.all[ROOT].fd(), &path, flags)
                 .map_err(|cause| Error::io("open directory again", &path, cause))?;
             self.keep(id, open);
         }
@@ -362,7 +362,7 @@ fn no_directory(dir: BorrowedFd<'_>, name: &CStr, devices: bool) -> Result<Found
 /// Opens a directory in another one, on the same mount.
 fn open_child(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let path = Path::new(OsStr::from_bytes(name.to_bytes()));
-    trail::open_below(parent, path, OFlags::RDONLY | OFlags::DIRECTORY)
+    dir_stack::open_below(parent, path, OFlags::RDONLY | OFlags::DIRECTORY)
 }
 
 /// A name as the kernel takes it.

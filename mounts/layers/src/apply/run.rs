@@ -4,11 +4,11 @@ use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::apply::place::{Placed, Placer};
+use crate::apply::extract::{Extracted, Extractor};
 use crate::apply::queue::{Chunk, Pool, Queue};
-use crate::apply::settle::{self, Written};
 use crate::apply::stream;
 use crate::apply::write::{self, Job};
+use crate::apply::write_back::{self, Written};
 use crate::apply::{Applied, Options, Target};
 use crate::error::Error;
 use crate::sys;
@@ -112,8 +112,8 @@ pub(super) fn run(
         let shared = &shared;
         let hash = scope.spawn(|| shared.guarded(|| Ok(stream::hash(shared))));
         scope.spawn(|| shared.guarded(|| stream::inflate(options, shared)));
-        scope.spawn(|| shared.guarded(|| settle::run(options.durable, shared)));
-        let placer = scope.spawn(|| place(target, options, shared));
+        scope.spawn(|| shared.guarded(|| write_back::run(options.durable, shared)));
+        let placer = scope.spawn(|| extract(target, options, shared));
         shared.guarded(|| stream::fetch(source, &options.blob, shared));
         Some((join(hash)?, join(placer)?))
     });
@@ -143,7 +143,7 @@ fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Option<T>>) -> Option<T> {
 }
 
 /// Makes all names, with workers to fill the small files.
-fn place(target: &Target<'_>, options: &Options<'_>, shared: &Shared) -> Option<Placed> {
+fn extract(target: &Target<'_>, options: &Options<'_>, shared: &Shared) -> Option<Extracted> {
     let guard = AbortOnDrop(shared);
     // The mode that is asked for is the mode that is given, in this thread.
     let masked = sys::without_umask().is_err();
@@ -154,7 +154,7 @@ fn place(target: &Target<'_>, options: &Options<'_>, shared: &Shared) -> Option<
         // Within the scope: the workers end only when all is aborted, and whoever is aborted
         // must find why noted, or its own end counts as the reason.
         shared.guarded(|| {
-            let mut placer = Placer::new(target, options, shared, masked)?;
+            let mut placer = Extractor::new(target, options, shared, masked)?;
             placer.run()?;
             placer.finish()
         })

@@ -12,9 +12,9 @@ use crate::copy::Markers;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::rig;
 use crate::tar::header;
 use crate::tar::samples::{directory, extended, file, hard_link, member, symlink, with};
+use crate::test_support;
 
 mod attributes;
 mod blobs;
@@ -338,7 +338,7 @@ struct Told {
     links: Mutex<Vec<(Vec<u8>, Vec<u8>)>>,
 }
 
-impl super::Manifest for Told {
+impl super::DigestSink for Told {
     fn file(&self, path: &[u8], size: u64, digest: Option<u128>) {
         self.files
             .lock()
@@ -361,7 +361,7 @@ impl super::Manifest for Told {
 }
 
 #[test]
-fn a_manifest_is_told() {
+fn file_digests_are_reported() {
     let large = vec![7; 300_000];
     let members = [
         file("d/small"),
@@ -375,7 +375,7 @@ fn a_manifest_is_told() {
     ];
     let told = Told::default();
     let options = Options {
-        manifest: Some(&told),
+        digests: Some(&told),
         workers: 3,
         ..Options::default()
     };

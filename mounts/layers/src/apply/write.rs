@@ -9,10 +9,10 @@ use rustix::io::Errno;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::apply::Options;
-use crate::apply::give::Give;
+use crate::apply::attributes::PendingAttributes;
 use crate::apply::queue::Chunk;
 use crate::apply::run::Shared;
-use crate::apply::settle::{self, Written};
+use crate::apply::write_back::{self, Written};
 use crate::error::Error;
 use crate::node;
 
@@ -23,7 +23,7 @@ pub(super) struct Job {
     /// As the archive has it, cleaned.
     pub(super) path: PathBuf,
     pub(super) content: Vec<Chunk>,
-    pub(super) give: Give,
+    pub(super) attributes: PendingAttributes,
 }
 
 /// Does jobs until no more come.
@@ -31,7 +31,7 @@ pub(super) fn work(options: &Options<'_>, shared: &Shared) -> Result<(), Error> 
     while let Some(jobs) = shared.jobs.pop() {
         let filled = jobs.into_iter().map(|job| fill(job, options));
         let filled = filled.collect::<Result<Vec<_>, _>>()?;
-        settle::hand_over(filled, shared);
+        write_back::hand_over(filled, shared);
         shared.jobs.done();
     }
     Ok(())
@@ -47,7 +47,7 @@ fn fill(job: Job, options: &Options<'_>) -> Result<Written, Error> {
     }
     drop(job.content);
     let size = content.written;
-    content.complete(job.file, job.path, size, &job.give, options)
+    content.complete(job.file, job.path, size, &job.attributes, options)
 }
 
 /// Bytes of a run of zeros that becomes a hole.
@@ -92,7 +92,7 @@ impl Content {
         Self {
             written: 0,
             end: 0,
-            sum: options.manifest.map(|_| Box::new(Xxh3::new())),
+            sum: options.digests.map(|_| Box::new(Xxh3::new())),
         }
     }
 
@@ -129,17 +129,18 @@ impl Content {
         file: OwnedFd,
         path: PathBuf,
         size: u64,
-        give: &Give,
+        attributes: &PendingAttributes,
         options: &Options<'_>,
     ) -> Result<Written, Error> {
         if self.end < size {
             rustix::fs::ftruncate(&file, size).map_err(|cause| Error::io("write", &path, cause))?;
         }
-        give.to(file.as_fd())
+        attributes
+            .to(file.as_fd())
             .map_err(|(attempt, cause)| Error::io(attempt, &path, cause))?;
-        if let Some(manifest) = options.manifest {
+        if let Some(digests) = options.digests {
             let digest = self.sum.map(|sum| sum.digest128());
-            manifest.file(path.as_os_str().as_bytes(), size, digest);
+            digests.file(path.as_os_str().as_bytes(), size, digest);
         }
         Ok(Written { file, path })
     }

@@ -12,10 +12,10 @@ use rustix::io::Errno;
 use crate::archive::write::{Described, Links, Out};
 use crate::archive::{ExportOptions, Exported};
 use crate::copy::next_data;
+use crate::dir_stack::DirStack;
 use crate::error::Error;
 use crate::node::{self, Kind, Stat, Xattrs};
 use crate::tar::{BLOCK, padding};
-use crate::trail::Trail;
 
 /// Directories that stay open, besides the current one.
 const OPEN_DIRECTORIES: usize = 64;
@@ -30,7 +30,7 @@ pub(super) fn export(
     let dir = rustix::fs::openat(dir, c".", flags, Mode::empty()).map_err(failed)?;
     let root = node::stat(dir.as_fd()).map_err(failed)?;
     let mut export = Export {
-        trail: Trail::new(dir, OPEN_DIRECTORIES),
+        dir_stack: DirStack::new(dir, OPEN_DIRECTORIES),
         root,
         out: Out::marked(out)?,
         links: Links::default(),
@@ -53,7 +53,7 @@ pub(super) fn export(
 }
 
 struct Export<'a, W: Write> {
-    trail: Trail,
+    dir_stack: DirStack,
     root: Stat,
     out: Out<W>,
     links: Links,
@@ -68,7 +68,7 @@ struct Export<'a, W: Write> {
 impl<W: Write> Export<'_, W> {
     fn run(&mut self) -> Result<(), Error> {
         let root = self.root;
-        let xattrs = node::xattrs(self.trail.here()?);
+        let xattrs = node::xattrs(self.dir_stack.here()?);
         let xattrs = xattrs.map_err(|cause| Error::io("look at", Path::new(""), cause))?;
         self.describe(Path::new(""), &root, &xattrs, b"")?;
         self.list()?;
@@ -80,7 +80,7 @@ impl<W: Write> Export<'_, W> {
                 Some(name) => self.entry(&name)?,
                 None => {
                     self.todo.pop();
-                    self.trail.leave();
+                    self.dir_stack.leave();
                 }
             }
         }
@@ -88,10 +88,10 @@ impl<W: Write> Export<'_, W> {
     }
 
     fn list(&mut self) -> Result<(), Error> {
-        let path = self.trail.path();
+        let path = self.dir_stack.path();
         let failed = |cause| Error::io("read directory", &path, cause);
         let mut names = Vec::new();
-        for entry in node::read_dir(self.trail.here()?).map_err(failed)? {
+        for entry in node::read_dir(self.dir_stack.here()?).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             if entry.file_name() != c"." && entry.file_name() != c".." {
                 names.push(entry.file_name().to_owned());
@@ -103,10 +103,10 @@ impl<W: Write> Export<'_, W> {
     }
 
     fn entry(&mut self, name: &CString) -> Result<(), Error> {
-        self.trail.check_length(name)?;
-        let path = self.trail.join(name);
+        self.dir_stack.check_length(name)?;
+        let path = self.dir_stack.join(name);
         let failed = |cause| Error::io("look at", &path, cause);
-        let (found, stat) = match node::find(self.trail.here()?, name) {
+        let (found, stat) = match node::find(self.dir_stack.here()?, name) {
             Err(Errno::NOENT) => return Ok(()), // deleted since the directory was read
             other => other.map_err(failed)?,
         };
@@ -121,7 +121,7 @@ impl<W: Write> Export<'_, W> {
         match stat.kind() {
             Kind::Directory => {
                 self.describe(&path, &stat, &xattrs, b"")?;
-                self.trail.enter(name, found, stat.identity());
+                self.dir_stack.enter(name, found, stat.identity());
                 self.list()
             }
             Kind::Symlink => {

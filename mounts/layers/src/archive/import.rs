@@ -15,11 +15,11 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::archive::{ImportOptions, Imported};
+use crate::dir_stack::{self, DirStack};
 use crate::durable::OnTheWay;
 use crate::error::Error;
 use crate::node::{self, Attributes, Kind, Stat};
 use crate::tar::{Entry, EntryKind, Reader};
-use crate::trail::{self, Trail};
 use checked::{attributes, names, refused, relative};
 
 mod checked;
@@ -41,7 +41,7 @@ pub(super) fn import(
     let root = node::stat(dest.as_fd()).map_err(failed)?;
     let mut import = Import {
         reader: Reader::new(input),
-        trail: Trail::new(dest, OPEN_DIRECTORIES),
+        dir_stack: DirStack::new(dest, OPEN_DIRECTORIES),
         root,
         names: Vec::new(),
         later: Vec::new(),
@@ -56,7 +56,7 @@ pub(super) fn import(
 
 struct Import<'a, R> {
     reader: Reader<R>,
-    trail: Trail,
+    dir_stack: DirStack,
     root: Stat,
     /// The directories below the destination that lead to the current one.
     names: Vec<CString>,
@@ -143,9 +143,9 @@ impl<R: Read> Import<'_, R> {
             self.leave()?;
         }
         for name in &names[common..] {
-            let path = self.trail.join(name);
+            let path = self.dir_stack.join(name);
             let failed = |cause| Error::io("open directory", &path, cause);
-            match node::find(self.trail.here()?, name) {
+            match node::find(self.dir_stack.here()?, name) {
                 Err(Errno::NOENT) => {
                     // A single path can imply two thousand directories.
                     self.count_file()?;
@@ -172,21 +172,21 @@ impl<R: Read> Import<'_, R> {
         let Some(attributes) = self.later.pop() else {
             return Ok(());
         };
-        let path = self.trail.path();
-        let here = self.trail.here()?;
+        let path = self.dir_stack.path();
+        let here = self.dir_stack.here()?;
         if let Some(attributes) = attributes {
             attributes
                 .give(here)
                 .map_err(|(attempt, cause)| Error::io(attempt, &path, cause))?;
         }
         self.names.pop();
-        self.trail.leave();
+        self.dir_stack.leave();
         Ok(())
     }
 
     /// Enters a directory that is there, to give it back what it has now.
     fn come_back(&mut self, name: &CStr, found: OwnedFd, stat: &Stat) -> Result<(), Error> {
-        let path = self.trail.join(name);
+        let path = self.dir_stack.join(name);
         if !stat.same_mount(&self.root) {
             return Err(Error::MountPoint { path });
         }
@@ -200,7 +200,7 @@ impl<R: Read> Import<'_, R> {
     }
 
     fn enter(&mut self, name: &CStr, open: OwnedFd, stat: &Stat) {
-        self.trail.enter(name, open, stat.identity());
+        self.dir_stack.enter(name, open, stat.identity());
         self.names.push(name.to_owned());
         self.later.push(None);
     }
@@ -213,9 +213,9 @@ impl<R: Read> Import<'_, R> {
 
     /// Reads the attributes of the current directory and takes its access lists away.
     fn borrow_attributes(&mut self) -> Result<Attributes, Error> {
-        let path = self.trail.path();
+        let path = self.dir_stack.path();
         let failed = |cause| Error::io("look at", &path, cause);
-        let here = self.trail.here()?;
+        let here = self.dir_stack.here()?;
         let stat = node::stat(here).map_err(failed)?;
         let xattrs = node::xattrs(here).map_err(failed)?;
         node::forget_acls(here)
@@ -225,8 +225,8 @@ impl<R: Read> Import<'_, R> {
 
     fn directory(&mut self, name: &CStr, entry: &Entry) -> Result<(), Error> {
         let attributes = attributes(entry, Kind::Directory)?;
-        let path = self.trail.join(name);
-        match node::find(self.trail.here()?, name) {
+        let path = self.dir_stack.join(name);
+        match node::find(self.dir_stack.here()?, name) {
             Ok((found, stat)) if stat.kind() == Kind::Directory => {
                 self.come_back(name, found, &stat)?;
                 self.set_later(Some(attributes));
@@ -241,10 +241,10 @@ impl<R: Read> Import<'_, R> {
 
     /// Makes a directory and enters it. One that the archive only implies belongs to root.
     fn make_directory(&mut self, name: &CStr, later: Option<Attributes>) -> Result<(), Error> {
-        self.trail.check_length(name)?;
-        let path = self.trail.join(name);
+        self.dir_stack.check_length(name)?;
+        let path = self.dir_stack.join(name);
         let failed = |cause| Error::io("create directory", &path, cause);
-        let parent = self.trail.here()?;
+        let parent = self.dir_stack.here()?;
         rustix::fs::mkdirat(parent, name, Mode::RWXU).map_err(failed)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed)?;
@@ -263,7 +263,7 @@ impl<R: Read> Import<'_, R> {
         let mode = Mode::RUSR | Mode::WUSR;
         let create = |parent: BorrowedFd<'_>| rustix::fs::openat(parent, name, flags, mode);
         let file = self.create(name, &create)?;
-        let path = self.trail.join(name);
+        let path = self.dir_stack.join(name);
         self.content(&file, &path, entry)?;
         attributes
             .give(file.as_fd())
@@ -309,7 +309,7 @@ impl<R: Read> Import<'_, R> {
         let attributes = attributes(entry, kind)?;
         let target = CString::new(&*entry.link);
         let target = target.map_err(|_| refused(&entry.path, "a NUL in the target"))?;
-        if kind == Kind::Symlink && !(1..=trail::LONGEST_PATH).contains(&entry.link.len()) {
+        if kind == Kind::Symlink && !(1..=dir_stack::LONGEST_PATH).contains(&entry.link.len()) {
             return Err(refused(&entry.path, "the target is empty or too long"));
         }
         let number = rustix::fs::makedev(entry.number.0, entry.number.1);
@@ -320,8 +320,8 @@ impl<R: Read> Import<'_, R> {
                 rustix::fs::mknodat(parent, name, kind_of_node, mode, number)
             }
         })?;
-        let path = self.trail.join(name);
-        let (made, _) = node::find(self.trail.here()?, name)
+        let path = self.dir_stack.join(name);
+        let (made, _) = node::find(self.dir_stack.here()?, name)
             .map_err(|cause| Error::io("look at", &path, cause))?;
         attributes
             .give(made.as_fd())
@@ -338,7 +338,7 @@ impl<R: Read> Import<'_, R> {
         }
         let path = relative(&target);
         let bad = |problem| refused(&entry.path, problem);
-        let open = match trail::open_below(self.trail.root(), &path, OFlags::PATH) {
+        let open = match dir_stack::open_below(self.dir_stack.root(), &path, OFlags::PATH) {
             Err(Errno::NOENT | Errno::NOTDIR) => {
                 return Err(bad("a hard link to a file that did not come before"));
             }
@@ -364,21 +364,21 @@ impl<R: Read> Import<'_, R> {
         name: &CStr,
         make: &dyn Fn(BorrowedFd<'_>) -> Result<T, Errno>,
     ) -> Result<T, Error> {
-        self.trail.check_length(name)?;
-        let made = match make(self.trail.here()?) {
+        self.dir_stack.check_length(name)?;
+        let made = match make(self.dir_stack.here()?) {
             Err(Errno::EXIST) => {
                 self.clear(name)?;
-                make(self.trail.here()?)
+                make(self.dir_stack.here()?)
             }
             other => other,
         };
-        made.map_err(|cause| Error::io("create", &self.trail.join(name), cause))
+        made.map_err(|cause| Error::io("create", &self.dir_stack.join(name), cause))
     }
 
     /// Deletes a file or an empty directory.
     fn clear(&mut self, name: &CStr) -> Result<(), Error> {
-        let path = self.trail.join(name);
-        let here = self.trail.here()?;
+        let path = self.dir_stack.join(name);
+        let here = self.dir_stack.here()?;
         let removed = match rustix::fs::unlinkat(here, name, AtFlags::empty()) {
             Err(Errno::ISDIR | Errno::PERM) => rustix::fs::unlinkat(here, name, AtFlags::REMOVEDIR),
             other => other,

@@ -12,8 +12,8 @@ use super::{ExportOptions, Exported, ImportOptions, Imported, export, import};
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::node::Kind;
-use crate::rig::tree::{Who, build, items};
-use crate::rig::{self, Disk, Manifest, Seen, assert_same, manifest, without};
+use crate::test_support::tree::{Who, build, items};
+use crate::test_support::{self, Disk, Manifest, Seen, assert_same, manifest, without};
 
 mod hostile;
 
@@ -63,7 +63,7 @@ fn same_through_archive(from: &Path, to: &Path) {
 
 #[test]
 fn random_trees_of_anybody_come_back() {
-    rig::for_random(60, &items(Who::Anybody, 40), |tree| {
+    test_support::for_random(60, &items(Who::Anybody, 40), |tree| {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         build(from.path(), &tree);
         same_through_archive(from.path(), to.path());
@@ -71,7 +71,7 @@ fn random_trees_of_anybody_come_back() {
 }
 
 fn root_trees_come_back_on(disk: &Disk) {
-    rig::for_random(40, &items(Who::Root, 40), |tree| {
+    test_support::for_random(40, &items(Who::Root, 40), |tree| {
         let (from, to) = (disk.dir(), disk.dir());
         build(from.path(), &tree);
         same_through_archive(from.path(), to.path());
@@ -80,19 +80,19 @@ fn root_trees_come_back_on(disk: &Disk) {
 
 #[test]
 fn root_random_trees_come_back_on_ext4() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     root_trees_come_back_on(&Disk::new("ext4", 600));
 }
 
 #[test]
 fn root_random_trees_come_back_on_xfs() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     root_trees_come_back_on(&Disk::new("xfs", 400));
 }
 
 #[test]
 fn root_random_trees_come_back_on_btrfs() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     root_trees_come_back_on(&Disk::new("btrfs", 400));
 }
 
@@ -110,8 +110,8 @@ fn feed(program: &str, arguments: &[&str], dir: &Path, archive: &[u8]) {
 }
 
 fn readable_by(program: &str, arguments: &[&str], cases: u32, forget: impl Fn(&mut Seen)) {
-    rig::need_root();
-    rig::for_random(cases, &items(Who::Root, 30), |tree| {
+    test_support::need_root();
+    test_support::for_random(cases, &items(Who::Root, 30), |tree| {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         build(from.path(), &tree);
         let (archive, _) = packed(from.path(), &ExportOptions::default());
@@ -152,13 +152,13 @@ fn root_bsdtar_reads_what_is_exported() {
 }
 
 fn reads_from(arguments: &[&str], forget: impl Fn(&mut Seen)) {
-    rig::need_root();
-    rig::for_random(40, &items(Who::Root, 30), |tree| {
+    test_support::need_root();
+    test_support::for_random(40, &items(Who::Root, 30), |tree| {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         build(from.path(), &tree);
         let mut all: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
         all.extend(["-C".as_ref(), from.path().as_os_str(), ".".as_ref()]);
-        let archive = rig::run("tar", &all);
+        let archive = test_support::run("tar", &all);
         let imported = unpack(&archive, to.path(), &ImportOptions::default()).expect("import");
         assert!(!imported.verified);
         let forget = |seen: &mut Seen| {
@@ -221,7 +221,7 @@ fn the_options_are_kept() {
         ..ExportOptions::default()
     };
     let (archive, _) = packed(from.path(), &options);
-    rig::give(&from.path().join("file"), |attributes| {
+    test_support::give(&from.path().join("file"), |attributes| {
         attributes.accessed.tv_sec += 1
     });
     assert!(

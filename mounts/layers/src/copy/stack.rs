@@ -15,9 +15,9 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::copy::Markers;
+use crate::dir_stack::DirStack;
 use crate::error::Error;
 use crate::node::{self, Kind, Stat, Xattrs};
-use crate::trail::Trail;
 
 /// Directories that a stack keeps open, whatever its height, besides the current one of each
 /// layer.
@@ -35,7 +35,7 @@ pub(crate) struct Stack {
 
 #[derive(Debug)]
 struct Layer {
-    trail: Trail,
+    dir_stack: DirStack,
     root: Stat,
 }
 
@@ -104,7 +104,7 @@ impl Stack {
 
     fn taking_part(&mut self, depth: usize) -> impl Iterator<Item = &mut Layer> {
         let layers = self.layers.iter_mut();
-        layers.filter(move |layer| layer.trail.depth() == depth)
+        layers.filter(move |layer| layer.dir_stack.depth() == depth)
     }
 
     fn refuse_roots(&self) -> Result<(), Error> {
@@ -112,7 +112,7 @@ impl Stack {
             return Ok(());
         };
         for layer in &self.layers {
-            let root = layer.trail.root();
+            let root = layer.dir_stack.root();
             marks(root, markers, Path::new(""))?;
         }
         Ok(())
@@ -178,8 +178,8 @@ impl Stack {
     /// Goes up again.
     pub(crate) fn leave(&mut self) {
         for layer in self.layers.iter_mut() {
-            if layer.trail.depth() == self.depth {
-                layer.trail.leave();
+            if layer.dir_stack.depth() == self.depth {
+                layer.dir_stack.leave();
             }
         }
         self.depth = self.depth.saturating_sub(1);
@@ -207,7 +207,7 @@ impl Stack {
                 Some(markers) => marks(open.as_fd(), markers, &path)?,
                 None => false,
             };
-            layer.trail.enter(name, open, stat.identity());
+            layer.dir_stack.enter(name, open, stat.identity());
             found = Found::Directory;
             if opaque {
                 break;
@@ -226,7 +226,7 @@ impl Stack {
         let mut seen = HashSet::new();
         let mut entries = Vec::new();
         let taking_part = self.layers.iter_mut().enumerate();
-        let taking_part = taking_part.filter(|(_, layer)| layer.trail.depth() == depth);
+        let taking_part = taking_part.filter(|(_, layer)| layer.dir_stack.depth() == depth);
         let several = taking_part.size_hint().1 > Some(1);
         for (number, layer) in taking_part {
             for (name, kind) in layer.names(&path)? {
@@ -263,7 +263,7 @@ impl Stack {
         let Some(layer) = self.taking_part(depth).next() else {
             return Err(Error::Missing { path });
         };
-        let here = layer.trail.here()?;
+        let here = layer.dir_stack.here()?;
         let failed = |cause| Error::io("look at", &path, cause);
         let stat = node::stat(here).map_err(failed)?;
         let xattrs = node::xattrs(here).map_err(failed)?;
@@ -290,8 +290,11 @@ impl Stack {
     }
 
     fn path(&self) -> PathBuf {
-        let deepest = self.layers.iter().max_by_key(|layer| layer.trail.depth());
-        deepest.map_or_else(PathBuf::new, |layer| layer.trail.path())
+        let deepest = self
+            .layers
+            .iter()
+            .max_by_key(|layer| layer.dir_stack.depth());
+        deepest.map_or_else(PathBuf::new, |layer| layer.dir_stack.path())
     }
 }
 
@@ -304,12 +307,15 @@ impl Layer {
             cause,
         })?;
         let stat = node::stat(root.as_fd()).map_err(failed)?;
-        let trail = Trail::new(root, keep);
-        Ok(Self { trail, root: stat })
+        let dir_stack = DirStack::new(root, keep);
+        Ok(Self {
+            dir_stack,
+            root: stat,
+        })
     }
 
     fn find(&mut self, name: &CStr, path: &Path) -> Result<Option<(OwnedFd, Stat)>, Error> {
-        let here = self.trail.here()?;
+        let here = self.dir_stack.here()?;
         let (found, stat) = match node::find(here, name) {
             Err(Errno::NOENT) => return Ok(None),
             other => other.map_err(|cause| Error::io("look at", path, cause))?,
@@ -324,7 +330,7 @@ impl Layer {
 
     fn names(&mut self, path: &Path) -> Result<Vec<(CString, FileType)>, Error> {
         let failed = |cause| Error::io("read directory", path, cause);
-        let here = self.trail.here()?;
+        let here = self.dir_stack.here()?;
         let mut names = Vec::new();
         for entry in node::read_dir(here).map_err(failed)? {
             let entry = entry.map_err(failed)?;

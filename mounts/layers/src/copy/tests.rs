@@ -14,8 +14,8 @@ use super::{Copied, Markers, Options, copy_tree};
 use crate::Durable;
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::rig::tree::{Who, build, items};
-use crate::rig::{self, Disk, Merged, assert_same, manifest};
+use crate::test_support::tree::{Who, build, items};
+use crate::test_support::{self, Disk, Merged, assert_same, manifest};
 
 fn copy(
     source: &[&Path],
@@ -88,7 +88,7 @@ fn answers_for_subpaths_that_are_none() {
 /// Builds, copies and compares; what was copied.
 fn round(
     disk: &dyn Fn() -> tempfile::TempDir,
-    tree: &[rig::tree::Item],
+    tree: &[test_support::tree::Item],
     options: &Options<'_>,
 ) -> Copied {
     let (from, to) = (disk(), disk());
@@ -112,14 +112,14 @@ fn chosen(number: usize) -> Options<'static> {
 #[test]
 fn random_trees_of_anybody() {
     let strategy = (items(Who::Anybody, 40), 0..9_usize);
-    rig::for_random(60, &strategy, |(tree, number)| {
+    test_support::for_random(60, &strategy, |(tree, number)| {
         round(&|| tempfile::tempdir().unwrap(), &tree, &chosen(number));
     });
 }
 
 fn random_trees_on(disk: &dyn Fn() -> tempfile::TempDir, clones: bool) {
     let strategy = (items(Who::Root, 40), 0..9_usize);
-    rig::for_random(60, &strategy, |(tree, number)| {
+    test_support::for_random(60, &strategy, |(tree, number)| {
         let copied = round(disk, &tree, &chosen(number));
         assert_eq!(copied.cloned_bytes, if clones { copied.bytes } else { 0 });
     });
@@ -127,31 +127,31 @@ fn random_trees_on(disk: &dyn Fn() -> tempfile::TempDir, clones: bool) {
 
 #[test]
 fn root_random_trees_on_ext4() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 600);
     random_trees_on(&|| disk.dir(), false);
 }
 
 #[test]
 fn root_random_trees_on_xfs_are_cloned() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("xfs", 400);
     random_trees_on(&|| disk.dir(), true);
 }
 
 #[test]
 fn root_random_trees_on_btrfs_are_cloned() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("btrfs", 400);
     random_trees_on(&|| disk.dir(), true);
 }
 
 #[test]
 fn root_random_trees_from_one_file_system_to_another() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let (xfs, ext4) = (Disk::new("xfs", 400), Disk::new("ext4", 600));
     let strategy = (items(Who::Root, 40), 0..9_usize);
-    rig::for_random(40, &strategy, |(tree, number)| {
+    test_support::for_random(40, &strategy, |(tree, number)| {
         let (from, to) = (xfs.dir(), ext4.dir());
         build(from.path(), &tree);
         let source = manifest(from.path());
@@ -211,11 +211,11 @@ fn symlinks_in_a_subpath_stay_within_the_stack() {
 
 #[test]
 fn root_random_stacks_are_what_overlayfs_shows() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 600);
     let compared = AtomicU64::new(0);
     let strategy = (vec(items(Who::Layer, 25), 2..6), 0..9_usize);
-    rig::for_random(250, &strategy, |(trees, number)| {
+    test_support::for_random(250, &strategy, |(trees, number)| {
         let home = disk.dir();
         let mut layers = Vec::new();
         for (number, tree) in trees.iter().enumerate() {
@@ -243,7 +243,7 @@ fn compare_stack(layers: &[PathBuf], merged: &Path, subpath: &str, home: &Path, 
         let copied = if shows_nested(home) {
             manifest(to.path())
         } else {
-            rig::without(manifest(to.path()), |seen| {
+            test_support::without(manifest(to.path()), |seen| {
                 seen.xattrs
                     .retain(|(name, _)| !name.to_bytes().starts_with(b"trusted.overlay."));
             })
@@ -283,7 +283,7 @@ fn dirs<const COUNT: usize>(home: &Path, names: [&str; COUNT]) -> [PathBuf; COUN
 
 #[test]
 fn root_unusual_overlays_are_refused() {
-    rig::need_root();
+    test_support::need_root();
     let table = [
         (
             "dir",
@@ -305,8 +305,8 @@ fn root_unusual_overlays_are_refused() {
         let [top, bottom, to, plain, other] = dirs(home.path(), names);
         fs::create_dir(top.join("dir")).unwrap();
         fs::write(top.join("file"), "").unwrap();
-        rig::give(&top.join(marked), |attributes| {
-            attributes.xattrs = vec![(rig::c(name), value.into())];
+        test_support::give(&top.join(marked), |attributes| {
+            attributes.xattrs = vec![(test_support::c(name), value.into())];
         });
         let options = Options::default();
         let error = copy(&[&top, &bottom], "", &to, &options).unwrap_err();
@@ -331,7 +331,7 @@ fn root_unusual_overlays_are_refused() {
 
 #[test]
 fn root_mounts_in_the_source_are_refused() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let inside = from.path().join("a");
     fs::create_dir(&inside).unwrap();

@@ -5,14 +5,14 @@ use std::io::{self, Write};
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
-use crate::diff::Packing;
+use crate::diff::DiffCompression;
 
 /// As programs choose by default: more costs time and gains little.
 const GZIP_LEVEL: u32 = 6;
 const ZSTD_LEVEL: i32 = 3;
 
 /// Compresses, counts and sums.
-pub(super) enum Packer<'a> {
+pub(super) enum Compressor<'a> {
     None(Counted<'a>),
     Gzip(GzEncoder<Counted<'a>>),
     Zstd(zstd::Encoder<'static, Counted<'a>>),
@@ -25,23 +25,23 @@ pub(super) struct Counted<'a> {
     bytes: u64,
 }
 
-impl<'a> Packer<'a> {
-    pub(super) fn new(packing: Packing, out: &'a mut dyn Write) -> io::Result<Self> {
+impl<'a> Compressor<'a> {
+    pub(super) fn new(compression: DiffCompression, out: &'a mut dyn Write) -> io::Result<Self> {
         let mut counted = Counted {
             out,
             sum: Some(Sha256::new()),
             bytes: 0,
         };
-        Ok(match packing {
-            Packing::None => {
+        Ok(match compression {
+            DiffCompression::None => {
                 counted.sum = None; // the archive's own is the same
                 Self::None(counted)
             }
-            Packing::Gzip => {
+            DiffCompression::Gzip => {
                 let level = flate2::Compression::new(GZIP_LEVEL);
                 Self::Gzip(GzEncoder::new(counted, level))
             }
-            Packing::Zstd => Self::Zstd(zstd::Encoder::new(counted, ZSTD_LEVEL)?),
+            DiffCompression::Zstd => Self::Zstd(zstd::Encoder::new(counted, ZSTD_LEVEL)?),
         })
     }
 
@@ -57,7 +57,7 @@ impl<'a> Packer<'a> {
     }
 }
 
-impl Write for Packer<'_> {
+impl Write for Compressor<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         match self {
             Self::None(inner) => inner.write(data),

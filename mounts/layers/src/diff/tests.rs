@@ -10,7 +10,7 @@ use nix::mount::MsFlags;
 use rustix::fs::FileType;
 use sha2::{Digest, Sha256};
 
-use super::{DiffOptions, Diffed, Packing, diff};
+use super::{DiffCompression, DiffOptions, Diffed, diff};
 use crate::apply;
 use crate::archive::{ImportOptions, import};
 use crate::copy::{self, Markers, copy_tree};
@@ -18,10 +18,10 @@ use crate::error::Error;
 use crate::layering::Layering;
 use crate::node::{self, Kind, timespec};
 use crate::progress::Progress;
-use crate::rig::tree::{Who, build, items};
-use crate::rig::{self, Disk, Manifest, Merged, assert_same, give, make_node, manifest};
 use crate::tar::header::{self, Header};
 use crate::tar::{BLOCK, EntryKind, Reader, padding, pax};
+use crate::test_support::tree::{Who, build, items};
+use crate::test_support::{self, Disk, Manifest, Merged, assert_same, give, make_node, manifest};
 
 pub(crate) mod random;
 mod whole;
@@ -86,7 +86,7 @@ impl<'a> Bench<'a> {
 
 fn plain() -> DiffOptions<'static> {
     DiffOptions {
-        packing: Packing::None,
+        compression: DiffCompression::None,
         ..DiffOptions::default()
     }
 }
@@ -222,7 +222,7 @@ pub(crate) fn set_times(path: &Path, seconds: i64, nanoseconds: i64) {
 fn carried(mut tree: Manifest) -> Manifest {
     tree.remove(Path::new(""));
     tree.retain(|_, seen| seen.kind != Kind::Socket);
-    rig::without(tree, |seen| {
+    test_support::without(tree, |seen| {
         seen.accessed = None;
         seen.pieces.clear();
         seen.xattrs.retain(|(name, _)| {
@@ -285,7 +285,7 @@ fn unpacked(layer: &[u8], bench: &Bench<'_>) -> tempfile::TempDir {
 /// Appliers take earlier times for the first of 1970, and what they make inherits the access lists
 /// that its directory hands down.
 fn as_applied(tree: Manifest) -> Manifest {
-    rig::without(tree, |seen| {
+    test_support::without(tree, |seen| {
         seen.xattrs
             .retain(|(name, _)| !name.to_bytes().starts_with(b"system.posix_acl_"));
         if seen.modified.0 < 0 {
@@ -296,7 +296,7 @@ fn as_applied(tree: Manifest) -> Manifest {
 
 #[test]
 fn root_each_change_has_its_entry() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 64);
     let bench = Bench::new(&disk);
     for dir in ["kept", "opaque/sub", "type", "gone"] {
@@ -350,7 +350,7 @@ fn root_each_change_has_its_entry() {
 
 #[test]
 fn root_nothing_changed_is_an_empty_layer() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 64);
     let bench = Bench::new(&disk);
     fs::create_dir(bench.low("dir")).unwrap();
@@ -368,7 +368,7 @@ fn root_nothing_changed_is_an_empty_layer() {
 
 #[test]
 fn root_a_change_behind_an_old_time_is_found() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 64);
     let bench = Bench::new(&disk);
     fs::write(bench.low("file"), "one").unwrap();
@@ -382,7 +382,7 @@ fn root_a_change_behind_an_old_time_is_found() {
 
 #[test]
 fn root_names_that_were_one_file_come_apart() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 64);
     let bench = Bench::new(&disk);
     fs::write(bench.low("a"), "same").unwrap();
@@ -403,7 +403,7 @@ fn root_names_that_were_one_file_come_apart() {
 
 #[test]
 fn root_a_socket_deletes_what_it_replaced() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 64);
     let bench = Bench::new(&disk);
     fs::write(bench.low("was"), "").unwrap();
@@ -414,7 +414,7 @@ fn root_a_socket_deletes_what_it_replaced() {
 
 #[test]
 fn root_whiteouts_of_nothing_are_left_out() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 64);
     let bench = Bench::new(&disk);
     make_node(&bench.up("never"), FileType::CharacterDevice, (0, 0));
@@ -425,7 +425,7 @@ fn root_whiteouts_of_nothing_are_left_out() {
 
 #[test]
 fn root_notes_of_overlayfs_stay_where_they_are() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 64);
     let bench = Bench::new(&disk);
     let notes = [
@@ -439,7 +439,9 @@ fn root_notes_of_overlayfs_stay_where_they_are() {
     ];
     fs::create_dir(bench.up("dir")).unwrap();
     give(&bench.up("dir"), |attributes| {
-        attributes.xattrs = notes.map(|name| (rig::c(name), b"y".to_vec())).to_vec();
+        attributes.xattrs = notes
+            .map(|name| (test_support::c(name), b"y".to_vec()))
+            .to_vec();
     });
     let layer = bench.plain();
     let text = String::from_utf8_lossy(&layer);
@@ -452,7 +454,7 @@ fn root_notes_of_overlayfs_stay_where_they_are() {
 
 #[test]
 fn root_what_cannot_be_understood_is_refused() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 64);
     for (note, value, dir) in [
         ("trusted.overlay.redirect", &b"/elsewhere"[..], true),
@@ -470,7 +472,7 @@ fn root_what_cannot_be_understood_is_refused() {
         };
         made.unwrap();
         give(&path, |attributes| {
-            attributes.xattrs = vec![(rig::c(note), value.to_vec())];
+            attributes.xattrs = vec![(test_support::c(note), value.to_vec())];
         });
         let refused = bench.diff(&plain()).expect_err(note);
         assert!(
@@ -483,7 +485,7 @@ fn root_what_cannot_be_understood_is_refused() {
 /// No layer can hold them, and one of them must not keep all else from being committed.
 #[test]
 fn root_names_that_stand_for_deletions_are_left_out() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 64);
     let bench = Bench::new(&disk);
     fs::write(bench.low("file"), "below").unwrap();
@@ -505,7 +507,7 @@ fn top(path: &Path) -> (u32, u32, u32) {
 
 #[test]
 fn root_the_top_directory_comes_back() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 64);
     let bench = Bench::new(&disk);
     fs::set_permissions(bench.low(""), fs::Permissions::from_mode(0o755)).unwrap();
@@ -533,7 +535,7 @@ fn root_the_top_directory_comes_back() {
 
 #[test]
 fn root_ids_are_those_of_the_container() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 64);
     let bench = Bench::new(&disk);
     fs::write(bench.low("same"), "").unwrap();
@@ -634,26 +636,31 @@ fn packings_hold_the_same_archive_and_come_out_the_same_again() {
         (diffed.sha256, diffed.size),
         (diffed.diff_id, diffed.uncompressed)
     );
-    for packing in [Packing::Gzip, Packing::Zstd] {
+    for compression in [DiffCompression::Gzip, DiffCompression::Zstd] {
         let options = DiffOptions {
-            packing,
+            compression,
             ..DiffOptions::default()
         };
         let (layer, packed_as) = packed(tree.path(), &[], &options).unwrap();
         assert_eq!(packed_as.diff_id, diffed.diff_id);
         assert_eq!(packed_as.uncompressed, plain.len() as u64);
         let mut unpacked = Vec::new();
-        match packing {
-            Packing::Gzip => std::io::copy(&mut GzDecoder::new(&*layer), &mut unpacked).unwrap(),
+        match compression {
+            DiffCompression::Gzip => {
+                std::io::copy(&mut GzDecoder::new(&*layer), &mut unpacked).unwrap()
+            }
             _ => std::io::copy(&mut zstd::Decoder::new(&*layer).unwrap(), &mut unpacked).unwrap(),
         };
-        assert!(unpacked == plain, "{packing:?}");
-        assert!(layer.len() * 10 < plain.len(), "{packing:?} packs nothing");
+        assert!(unpacked == plain, "{compression:?}");
+        assert!(
+            layer.len() * 10 < plain.len(),
+            "{compression:?} packs nothing"
+        );
         assert!(
             packed(tree.path(), &[], &options).unwrap().0 == layer,
-            "{packing:?}"
+            "{compression:?}"
         );
-        if packing == Packing::Gzip {
+        if compression == DiffCompression::Gzip {
             // No flags, no time.
             assert_eq!(layer[..8], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0]);
         }
@@ -706,12 +713,19 @@ fn stops_when_told_and_says_when_the_stream_fails() {
     };
     let stopped = diff(dir.as_fd(), &[], &stop, &mut Vec::new());
     assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
-    for packing in [Packing::None, Packing::Gzip, Packing::Zstd] {
-        let options = DiffOptions { packing, ..plain() };
+    for compression in [
+        DiffCompression::None,
+        DiffCompression::Gzip,
+        DiffCompression::Zstd,
+    ] {
+        let options = DiffOptions {
+            compression,
+            ..plain()
+        };
         let failed = diff(dir.as_fd(), &[], &options, &mut Full);
         assert!(
             matches!(failed, Err(Error::Stream { .. })),
-            "{packing:?}: {failed:?}"
+            "{compression:?}: {failed:?}"
         );
     }
 }

@@ -14,12 +14,12 @@ use crate::archive::write::{Described, Links, Out};
 use crate::copy::Markers;
 use crate::copy::stack::{Stack, marks};
 use crate::diff::same::{Version, same_attributes, same_file};
-use crate::diff::stream::Packer;
+use crate::diff::stream::Compressor;
 use crate::diff::{DiffOptions, Diffed, ids};
+use crate::dir_stack::DirStack;
 use crate::error::Error;
 use crate::layering::Layering;
 use crate::node::{self, Kind, Stat, Xattrs};
-use crate::trail::Trail;
 
 /// Directories of the upper tree that stay open, besides the current one.
 const OPEN_DIRECTORIES: usize = 64;
@@ -37,10 +37,11 @@ pub(super) fn diff(
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let upper = rustix::fs::openat(upper, c".", flags, Mode::empty()).map_err(failed)?;
     let root = node::stat(upper.as_fd()).map_err(failed)?;
-    let packer = Packer::new(options.packing, out).map_err(|cause| write_failed(0, cause))?;
+    let packer =
+        Compressor::new(options.compression, out).map_err(|cause| write_failed(0, cause))?;
     let markers = options.layering.markers();
     let mut diff = Diff {
-        trail: Trail::new(upper, OPEN_DIRECTORIES),
+        dir_stack: DirStack::new(upper, OPEN_DIRECTORIES),
         root,
         below: below(lowers, options.layering)?,
         frames: Vec::new(),
@@ -73,14 +74,14 @@ fn write_failed(offset: u64, cause: std::io::Error) -> Error {
 }
 
 struct Diff<'a> {
-    trail: Trail,
+    dir_stack: DirStack,
     root: Stat,
     /// The layers below. It is in the current directory if that one's frame says so.
     below: Stack,
     /// One for each directory on the way, the root's first.
     frames: Vec<Frame>,
     links: Links,
-    out: Out<Packer<'a>>,
+    out: Out<Compressor<'a>>,
     options: &'a DiffOptions<'a>,
     entries: u64,
     changed: u64,
@@ -111,7 +112,7 @@ impl Diff<'_> {
     fn run(&mut self, has_below: bool) -> Result<(), Error> {
         // A whole tree lists what is missing in it, like a directory that was made again.
         let hides = match self.markers {
-            Some(markers) => marks(self.trail.here()?, markers, Path::new(""))?,
+            Some(markers) => marks(self.dir_stack.here()?, markers, Path::new(""))?,
             None => true,
         };
         self.top(has_below)?;
@@ -147,7 +148,7 @@ impl Diff<'_> {
     /// Writes the root directory, if it is not as it is below, or was made.
     fn top(&mut self, has_below: bool) -> Result<(), Error> {
         let path = Path::new("");
-        let here = self.trail.root().try_clone_to_owned();
+        let here = self.dir_stack.root().try_clone_to_owned();
         let here = here.map_err(|cause| Error::Io {
             attempt: "open".into(),
             path: crate::error::shown(path),
@@ -197,10 +198,10 @@ impl Diff<'_> {
     }
 
     fn names(&mut self) -> Result<Vec<Name>, Error> {
-        let path = self.trail.path();
+        let path = self.dir_stack.path();
         let failed = |cause| Error::io("read directory", &path, cause);
         let mut names = Vec::new();
-        for entry in node::read_dir(self.trail.here()?).map_err(failed)? {
+        for entry in node::read_dir(self.dir_stack.here()?).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             if entry.file_name() != c"." && entry.file_name() != c".." {
                 names.push(Name {
@@ -217,18 +218,18 @@ impl Diff<'_> {
             if frame.has_below {
                 self.below.leave();
             }
-            self.trail.leave();
+            self.dir_stack.leave();
         }
     }
 
     fn entry(&mut self, name: &Name) -> Result<(), Error> {
         let Name { name, in_upper } = name;
-        self.trail.check_length(name)?;
-        let path = self.trail.join(name);
+        self.dir_stack.check_length(name)?;
+        let path = self.dir_stack.join(name);
         if !in_upper {
             return self.whiteout(&path);
         }
-        let (found, stat) = match node::find(self.trail.here()?, name) {
+        let (found, stat) = match node::find(self.dir_stack.here()?, name) {
             Err(Errno::NOENT) => return Ok(()), // deleted since the directory was read
             other => other.map_err(|cause| Error::io("look at", &path, cause))?,
         };
@@ -293,7 +294,7 @@ impl Diff<'_> {
             );
         }
         let hides = opaque || self.frames.last().is_some_and(|frame| frame.hides);
-        self.trail.enter(name, found, stat.identity());
+        self.dir_stack.enter(name, found, stat.identity());
         self.begin(!is_new, hides, Some((stat, xattrs)))?;
         if is_same { Ok(()) } else { self.directories() }
     }
@@ -345,7 +346,7 @@ impl Diff<'_> {
 
     /// Writes the directories on the way that are not written yet.
     fn directories(&mut self) -> Result<(), Error> {
-        let path = self.trail.path();
+        let path = self.dir_stack.path();
         let mut names = path.iter();
         let mut way = PathBuf::new();
         for depth in 1..self.frames.len() {

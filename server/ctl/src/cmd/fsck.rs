@@ -48,7 +48,7 @@ struct Json<'a> {
 #[derive(Serialize)]
 struct CountsJson {
     layers: u64,
-    without_manifest: u64,
+    without_digests: u64,
     files: u64,
     bytes: u64,
 }
@@ -92,20 +92,20 @@ async fn content(
     }
     let ContentCounts {
         layers,
-        without_manifest,
+        without_digests,
     } = compared.counts;
     let (files, bytes) = (compared.files, compared.bytes);
     if out.json {
         out.object(&CountsJson {
             layers,
-            without_manifest,
+            without_digests,
             files,
             bytes,
         })?;
     } else {
         let size = human::size(bytes);
         out.line(&format!(
-            "Layers compared: {layers} ({files} files, {size}); without a manifest: {without_manifest}."
+            "Layers compared: {layers} ({files} files, {size}); without file digests: {without_digests}."
         ))?;
     }
     Ok(compared.findings)

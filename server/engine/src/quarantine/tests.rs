@@ -7,7 +7,7 @@ use layerd_drivers::Overlay;
 use layerd_drivers::fake::FakeMounter;
 use layerd_layers::apply::{Blob, Compression};
 use layerd_layers::archive::{ExportOptions, export};
-use layerd_layers::diff::Packing;
+use layerd_layers::diff::DiffCompression;
 use layerd_layers::{Progress, Silent};
 use layerd_store::{Commit, Create, Key, Kind, Labels, LayerId, Owner};
 
@@ -134,7 +134,7 @@ impl Bench {
         let diff = |name: &str| {
             let changes = engine.changes(&key(name))?;
             let pack = Pack {
-                packing: Packing::None,
+                compression: DiffCompression::None,
                 source_date_epoch: None,
                 progress: &Silent,
             };

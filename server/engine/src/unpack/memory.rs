@@ -42,7 +42,7 @@ pub(crate) struct Found {
     /// How the layer was at the end; none if its figure is not known.
     pub(crate) stamp: Option<Stamp>,
     /// Whether the manifest beside it, if there is one, was made by this unpacking.
-    pub(crate) manifest: bool,
+    pub(crate) digests: bool,
     /// Directories that were made only because something lies in them, attributes unknown.
     pub(crate) implied: Vec<Vec<u8>>,
     /// Whiteout devices; none if there are too many to list.
@@ -214,7 +214,7 @@ mod tests {
             usage: Usage::default(),
             durable: true,
             stamp: None,
-            manifest: false,
+            digests: false,
             implied: vec![implied.as_bytes().to_vec()],
             whiteouts: Some(Vec::new()),
             top: false,

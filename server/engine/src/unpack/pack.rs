@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use layerd_drivers::Stack;
-use layerd_layers::diff::{self, DiffOptions, Diffed, IdRange, IdRanges, Packing};
+use layerd_layers::diff::{self, DiffCompression, DiffOptions, Diffed, IdRange, IdRanges};
 use layerd_layers::{Layering, Progress};
 use layerd_mounts::{IdMap, IdMaps, Mount};
 use layerd_store::{Key, Kind, LayerId, Record, Records, Refusal};
@@ -26,7 +26,7 @@ pub struct Changes {
 #[derive(Clone, Copy)]
 pub struct Pack<'a> {
     /// How to compress it.
-    pub packing: Packing,
+    pub compression: DiffCompression,
     /// Latest time of a file, in seconds since 1970.
     pub source_date_epoch: Option<i64>,
     /// Who watches, and may stop it.
@@ -36,7 +36,7 @@ pub struct Pack<'a> {
 impl std::fmt::Debug for Pack<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = formatter.debug_struct("Pack");
-        shown.field("packing", &self.packing);
+        shown.field("packing", &self.compression);
         shown.field("source_date_epoch", &self.source_date_epoch);
         shown.finish_non_exhaustive()
     }
@@ -124,7 +124,7 @@ impl Engine {
         let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
         let ids = self.mappings(&record.labels)?.map(|ids| ranges(&ids));
         let options = DiffOptions {
-            packing: pack.packing,
+            compression: pack.compression,
             source_date_epoch: pack.source_date_epoch,
             layering: Layering::Diff(markers(&self.plan(&record.key, &top(&view, record))?)),
             ids: ids.as_ref(),

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use layerd_drivers::Stack;
-use layerd_layers::apply::{Landing, adopt, delete_whiteouts};
+use layerd_layers::apply::{Rebase, delete_whiteouts, inherit};
 use layerd_mounts::Slot;
 use layerd_store::{Commit, Create, Kind, Record, Records, Usage};
 use tracing::debug;
@@ -46,7 +46,7 @@ impl Engine {
     /// `Refused` if the stack is too high to mount, or if a layer of an image that does not float
     /// is to get a parent; `Damaged` if a layer below is; `Full`, `Internal`. The snapshot stays
     /// active.
-    pub(crate) fn land(
+    pub(crate) fn rebase_onto_parent(
         &self,
         view: &Records,
         active: &Record,
@@ -65,7 +65,7 @@ impl Engine {
         let parent = parent.transpose()?;
         if let Some(parent) = parent {
             self.quarantine.check_stack(view, parent)?;
-            self.plan(&active.key, &landed(view, active, parent))?;
+            self.plan(&active.key, &rebased_stack(view, active, parent))?;
         }
         match self.unpacks.found(active.id, &active.key)? {
             Some(found) => self.make_up(view, active, parent, &found, usage),
@@ -86,31 +86,31 @@ impl Engine {
     ) -> Result<Option<Usage>, Error> {
         let layer = self.driver.open_layer(slot(active.id));
         let layer = layer.map_err(Error::driver("open a layer"))?;
-        let landing = Landing {
+        let rebase = Rebase {
             layer: layer.as_fd(),
             markers: markers(&self.plan(&active.key, &stack(view, active, None))?),
             implied: &found.implied,
             whiteouts: found.whiteouts.as_deref(),
             top: found.top,
         };
-        let landed = match parent {
+        let rebased = match parent {
             Some(parent) => {
                 let lowers = self.open_layers(view, parent)?;
                 let lowers: Vec<BorrowedFd<'_>> = lowers.iter().map(AsFd::as_fd).collect();
-                adopt(&landing, &lowers)
+                inherit(&rebase, &lowers)
             }
-            None => delete_whiteouts(&landing),
+            None => delete_whiteouts(&rebase),
         };
-        let landed = landed.map_err(|cause| Error::Unpack {
+        let rebased = rebased.map_err(|cause| Error::Unpack {
             key: active.key.clone(),
             cause,
         })?;
-        if landed.moved {
-            self.drop_manifest(active.id);
+        if rebased.moved {
+            self.drop_digests(active.id);
         }
-        let usage = usage.filter(|_| !landed.moved).map(|usage| Usage {
-            bytes: usage.bytes.saturating_add_signed(landed.grown),
-            inodes: usage.inodes.saturating_sub(landed.deleted),
+        let usage = usage.filter(|_| !rebased.moved).map(|usage| Usage {
+            bytes: usage.bytes.saturating_add_signed(rebased.grown),
+            inodes: usage.inodes.saturating_sub(rebased.deleted),
         });
         if self.is_full() {
             self.note_filled()?;
@@ -131,7 +131,7 @@ fn is_bound(active: &Record, commit: &Commit) -> bool {
 }
 
 /// What a layer will be mounted as by who builds on it.
-fn landed(view: &Records, active: &Record, parent: &Record) -> Stack {
+fn rebased_stack(view: &Records, active: &Record, parent: &Record) -> Stack {
     let below = view.ancestors(parent).map(|layer| slot(layer.id));
     let parents: Vec<Slot> = std::iter::once(slot(parent.id)).chain(below).collect();
     Stack {

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use layerd_drivers::{Driver, Overlay};
 use layerd_layers::apply::Compression;
 use layerd_layers::archive::{ExportOptions, export};
-use layerd_layers::diff::Packing;
+use layerd_layers::diff::DiffCompression;
 use layerd_layers::{Progress, Silent};
 use layerd_mounts::{Mount, Slot};
 use layerd_store::{Commit, Create, Key, Kind, Labels};
@@ -18,8 +18,8 @@ use std::os::fd::AsFd;
 use super::{Blob, Pack, Unpack};
 use crate::{Durability, Engine, Error, ErrorKind, Options};
 
+mod file_digests;
 mod identity;
-mod manifests;
 
 struct Rig {
     engine: Engine,
@@ -358,7 +358,7 @@ fn it_ends_when_nobody_waits_and_when_the_engine_stops() {
 }
 
 const PACK: Pack<'_> = Pack {
-    packing: Packing::None,
+    compression: DiffCompression::None,
     source_date_epoch: None,
     progress: &Silent,
 };
@@ -473,7 +473,7 @@ fn root_a_layer_of_an_id_mapped_snapshot_has_the_containers_ids() {
     std::os::unix::fs::chown(&file, Some(100_005), Some(200_006)).unwrap();
     let changes = rig.engine.changes_between(&left, &right).unwrap();
     let pack = Pack {
-        packing: Packing::None,
+        compression: DiffCompression::None,
         source_date_epoch: None,
         progress: &Silent,
     };

@@ -8,7 +8,7 @@
 use layerd_engine::Active;
 use layerd_engine::Changes;
 use layerd_engine::layers::apply::{Blob as BlobFacts, Compression};
-use layerd_engine::layers::diff::Packing;
+use layerd_engine::layers::diff::DiffCompression;
 use layerd_mounts::Mount;
 use layerd_proto::containerd::services::diff::v1::diff_server::Diff;
 use layerd_proto::containerd::services::diff::v1::{
@@ -97,7 +97,7 @@ impl Diff for Service {
 
     async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        let (media_type, packing, changes) = self.accept_diff(&request).map_err(declined)?;
+        let (media_type, compression, changes) = self.accept_diff(&request).map_err(declined)?;
         let epoch = request.source_date_epoch.map(|time| time.seconds);
         let caller = Caller::of(&metadata, changes.key());
         let _place = self.unpacker.place().await?;
@@ -111,7 +111,7 @@ impl Diff for Service {
             }
             Ok::<_, Status>(ingest)
         };
-        let work = self.unpacker.diff(changes, packing, epoch, out);
+        let work = self.unpacker.diff(changes, compression, epoch, out);
         let (diffed, uploaded) = tokio::join!(work, upload);
         // Where the upload failed, so did the work, for want of a reader.
         let ingest = uploaded?;
@@ -136,16 +136,16 @@ impl Service {
     fn accept_diff(
         &self,
         request: &DiffRequest,
-    ) -> Result<(&'static str, Packing, Changes), Status> {
+    ) -> Result<(&'static str, DiffCompression, Changes), Status> {
         self.check_enabled()?;
-        let (media_type, packing) = packing(&request.media_type)?;
+        let (media_type, compression) = diff_compression(&request.media_type)?;
         let (left, right) = (
             mounts(request.left.clone())?,
             mounts(request.right.clone())?,
         );
         let changes = self.unpacker.parts.engine.changes_between(&left, &right);
         let changes = changes.map_err(|error| status::of(&error))?;
-        Ok((media_type, packing, changes))
+        Ok((media_type, compression, changes))
     }
 
     /// Has another differ of containerd's unpack a layer into a snapshot of ours.
@@ -236,15 +236,17 @@ fn compression(media_type: &str) -> Option<Compression> {
 }
 
 /// How a layer is to be compressed; gzip if nothing is said.
-fn packing(media_type: &str) -> Result<(&'static str, Packing), Status> {
+fn diff_compression(media_type: &str) -> Result<(&'static str, DiffCompression), Status> {
     match media_type {
-        TAR => Ok((TAR, Packing::None)),
-        "" | "application/vnd.oci.image.layer.v1.tar+gzip" => {
-            Ok(("application/vnd.oci.image.layer.v1.tar+gzip", Packing::Gzip))
-        }
-        "application/vnd.oci.image.layer.v1.tar+zstd" => {
-            Ok(("application/vnd.oci.image.layer.v1.tar+zstd", Packing::Zstd))
-        }
+        TAR => Ok((TAR, DiffCompression::None)),
+        "" | "application/vnd.oci.image.layer.v1.tar+gzip" => Ok((
+            "application/vnd.oci.image.layer.v1.tar+gzip",
+            DiffCompression::Gzip,
+        )),
+        "application/vnd.oci.image.layer.v1.tar+zstd" => Ok((
+            "application/vnd.oci.image.layer.v1.tar+zstd",
+            DiffCompression::Zstd,
+        )),
         other => {
             let text = format!("layers of media type {other:?} are not made");
             Err(Status::unimplemented(text))

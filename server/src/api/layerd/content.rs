@@ -45,7 +45,7 @@ fn last(counts: &ContentCounts) -> CheckContentResponse {
         bytes: counts.bytes,
         counts: Some(pb::ContentCounts {
             layers: counts.layers,
-            without_manifest: counts.without_manifest,
+            without_digests: counts.without_digests,
         }),
         ..CheckContentResponse::default()
     }

@@ -1,7 +1,7 @@
 //! `layerd.v1.Layers`: layers in and out of snapshots for people.
 
 use layerd_engine::layers::apply::{Blob, Compression};
-use layerd_engine::layers::diff::{Diffed, Packing};
+use layerd_engine::layers::diff::{DiffCompression, Diffed};
 use layerd_proto::layerd::v1::layers_server::Layers;
 use layerd_proto::layerd::v1::{self as pb};
 use layerd_store::BadInput;
@@ -63,7 +63,7 @@ impl Layers for Service {
         request: Request<pb::DiffLayerRequest>,
     ) -> Result<Response<Self::DiffStream>, Status> {
         let request = request.into_inner();
-        let packing = packing(request.compression)?;
+        let compression = diff_compression(request.compression)?;
         let key = wire::key("key", &request.key)?;
         let changes = self.unpacker.parts.engine.changes(&key);
         let changes = changes.map_err(|error| status::of(&error))?;
@@ -74,7 +74,7 @@ impl Layers for Service {
             let work = async {
                 let _place = unpacker.place().await?;
                 let out = ChunkWriter::new(sender.clone(), piece);
-                unpacker.diff(changes, packing, epoch, out).await
+                unpacker.diff(changes, compression, epoch, out).await
             };
             tokio::select! {
                 // Who has hung up does not want to know.
@@ -102,11 +102,11 @@ fn compression(number: i32) -> Result<Compression, Status> {
     })
 }
 
-fn packing(number: i32) -> Result<Packing, Status> {
+fn diff_compression(number: i32) -> Result<DiffCompression, Status> {
     Ok(match known(number)? {
-        pb::Compression::None => Packing::None,
-        pb::Compression::Unspecified | pb::Compression::Gzip => Packing::Gzip,
-        pb::Compression::Zstd => Packing::Zstd,
+        pb::Compression::None => DiffCompression::None,
+        pb::Compression::Unspecified | pb::Compression::Gzip => DiffCompression::Gzip,
+        pb::Compression::Zstd => DiffCompression::Zstd,
     })
 }
 

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::{Dirs, Found, Id, ROOT};
 use crate::apply::below::{Merged, Seen};
-use crate::apply::sweep;
+use crate::apply::remove;
 use crate::error::Error;
 use crate::node;
 
@@ -92,7 +92,7 @@ impl Dirs<'_> {
             }
             let path = self.path(dir);
             let failed = |cause| Error::io("read directory", &path, cause);
-            for name in sweep::names(self.open(dir)?).map_err(failed)? {
+            for name in remove::names(self.open(dir)?).map_err(failed)? {
                 let (_, stat) = node::find(self.open(dir)?, &name)
                     .map_err(|cause| self.failed("look at", dir, &name, cause))?;
                 if stat.is_whiteout() {

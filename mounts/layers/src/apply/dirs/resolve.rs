@@ -130,15 +130,16 @@ impl Dirs<'_> {
             rustix::fs::fchmod(&open, Mode::from_raw_mode(0o755))
                 .map_err(|cause| Error::io("change the mode of", &path, cause))?;
         }
-        if let Some(give) = &model {
-            give.but_times(open.as_fd())
+        if let Some(attributes) = &model {
+            attributes
+                .but_times(open.as_fd())
                 .map_err(|(attempt, cause)| Error::io(attempt, &path, cause))?;
-            plain &= give.keeps_plain(self.setting.us);
+            plain &= attributes.keeps_plain(self.setting.us);
         }
         let new = New {
             plain,
             implied: model.is_none(),
-            times: model.map(|give| give.times),
+            times: model.map(|attributes| attributes.times),
         };
         self.add(parent, name, open, new)
     }

@@ -58,7 +58,7 @@ fn modes_are_given_whatever_the_umask() {
 
 #[test]
 fn root_owners_are_given_before_modes() {
-    rig::need_root();
+    test_support::need_root();
     let bench = Bench::new();
     let big = extended(&[("uid", b"4294967293"), ("gid", b"3000000")]);
     bench.overlay(&[
@@ -97,7 +97,7 @@ const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 
 #[test]
 fn root_attributes_are_given_but_trusted_ones() {
-    rig::need_root();
+    test_support::need_root();
     let bench = Bench::in_dir(tempfile::tempdir_in("/dev/shm").unwrap());
     let records: [(&str, &[u8]); 5] = [
         ("SCHILY.xattr.security.capability", &CAPABILITY),
@@ -208,7 +208,7 @@ fn a_hard_link_gives_its_attributes_to_the_file() {
 
 #[test]
 fn root_missing_directories_are_like_the_nearest_lower_one() {
-    rig::need_root();
+    test_support::need_root();
     let bench = Bench::new();
     let (near, far) = (bench.lower(), bench.lower());
     for (lower, path, mode, uid) in [
@@ -222,12 +222,12 @@ fn root_missing_directories_are_like_the_nearest_lower_one() {
         std::os::unix::fs::chown(lower.join(path), Some(uid), Some(uid)).unwrap();
         fs::set_permissions(lower.join(path), fs::Permissions::from_mode(mode)).unwrap();
     }
-    rig::give(&near.join("both"), |attributes| {
+    test_support::give(&near.join("both"), |attributes| {
         attributes.permissions = 0o2751;
         attributes.modified = node::timespec(77, 5);
         attributes.xattrs = vec![
-            (rig::c("security.capability"), CAPABILITY.to_vec()),
-            (rig::c("trusted.overlay.opaque"), b"y".to_vec()),
+            (test_support::c("security.capability"), CAPABILITY.to_vec()),
+            (test_support::c("trusted.overlay.opaque"), b"y".to_vec()),
         ];
     });
     fs::write(near.join("hidden"), "a file").unwrap();

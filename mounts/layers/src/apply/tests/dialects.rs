@@ -86,7 +86,7 @@ fn nuls_before_digits_are_filler() {
 
 #[test]
 fn root_nuls_before_digits_of_owners_are_filler() {
-    rig::need_root();
+    test_support::need_root();
     let bench = Bench::new();
     bench.overlay(&[named(b"file", |header| {
         header.0[108..116].copy_from_slice(b"\0\x001750\0\0");

@@ -3,12 +3,12 @@
 use super::*;
 use crate::archive::{ExportOptions, export};
 use crate::node::Kind;
-use crate::rig::tree::{Who, build, items};
-use crate::rig::{Seen, assert_same, for_random, manifest, without};
+use crate::test_support::tree::{Who, build, items};
+use crate::test_support::{Seen, assert_same, for_random, manifest, without};
 
 /// A tree without what a layer does not carry: the attributes of its root, those in `trusted.`,
 /// sockets, and times before 1970. Access lists are inherited, as with containerd.
-fn carried(root: &Path) -> rig::Manifest {
+fn carried(root: &Path) -> test_support::Manifest {
     let mut seen = without(manifest(root), |seen: &mut Seen| {
         seen.xattrs.retain(|(name, _)| {
             let name = name.to_bytes();
@@ -26,7 +26,7 @@ fn carried(root: &Path) -> rig::Manifest {
     seen
 }
 
-fn round_trip(bench: &Bench, durable: Durable, items: &[crate::rig::tree::Item]) {
+fn round_trip(bench: &Bench, durable: Durable, items: &[crate::test_support::tree::Item]) {
     let source = bench.lower();
     build(&source, items);
     let mut blob = Vec::new();
@@ -50,9 +50,9 @@ fn random_trees_come_out_as_they_were() {
 
 #[test]
 fn root_random_trees_come_out_as_they_were_on_xfs_and_ext4() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     for kind in ["xfs", "ext4"] {
-        let disk = rig::Disk::new(kind, 512);
+        let disk = test_support::Disk::new(kind, 512);
         for_random(20, &items(Who::Root, 40), |items| {
             round_trip(&Bench::in_dir(disk.dir()), Durable::Content, &items);
         });
@@ -61,9 +61,9 @@ fn root_random_trees_come_out_as_they_were_on_xfs_and_ext4() {
 
 #[test]
 fn root_usage_is_that_of_the_disk() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     for kind in ["xfs", "ext4"] {
-        let disk = rig::Disk::new(kind, 512);
+        let disk = test_support::Disk::new(kind, 512);
         let bench = Bench::in_dir(disk.dir());
         let mut members = Vec::new();
         for size in [0, 1, 4096, 70_000, 131_072, 131_073, 1 << 20, 21 << 20] {

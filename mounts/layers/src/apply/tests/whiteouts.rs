@@ -60,7 +60,7 @@ fn opaque(path: &Path) -> bool {
 /// What a layer deletes is what is below it, whatever the order of its entries.
 #[test]
 fn root_a_directory_that_is_deleted_and_made_anew_hides_the_old_one() {
-    rig::need_root();
+    test_support::need_root();
     let orders: [Vec<Vec<u8>>; 5] = [
         vec![file(".wh.d"), directory("d"), file("d/new")],
         vec![file(".wh.d"), file("d/new")],
@@ -89,7 +89,7 @@ fn root_a_directory_that_is_deleted_and_made_anew_hides_the_old_one() {
 
 #[test]
 fn root_whiteouts_that_hide_nothing_are_left_out() {
-    rig::need_root();
+    test_support::need_root();
     let bench = Bench::new();
     let hidden = bench.lower();
     make_whiteout(&hidden.join("gone"));
@@ -130,13 +130,13 @@ fn root_whiteouts_that_hide_nothing_are_left_out() {
 }
 
 fn make_whiteout(path: &Path) {
-    crate::rig::make_node(path, rustix::fs::FileType::CharacterDevice, (0, 0));
+    crate::test_support::make_node(path, rustix::fs::FileType::CharacterDevice, (0, 0));
 }
 
 /// overlayfs merges root directories whatever their marks.
 #[test]
 fn root_an_opaque_mark_at_the_top_hides_all_names_below() {
-    rig::need_root();
+    test_support::need_root();
     let bench = Bench::new();
     below(&bench, &["a", "b/x", "own/old"]);
     below(&bench, &["a", "c"]);
@@ -192,7 +192,7 @@ fn whiteouts_are_executed_where_there_is_no_overlay() {
 
 #[test]
 fn root_opaque_marks_fit_every_order() {
-    rig::need_root();
+    test_support::need_root();
     let mark = || file("d/.wh..wh..opq");
     let orders: [Vec<Vec<u8>>; 4] = [
         vec![mark(), directory("d"), file("d/x")],

@@ -4,10 +4,10 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use crate::dir_stack;
 use crate::error::Error;
 use crate::node::{self, Attributes, Kind};
 use crate::tar::Entry;
-use crate::trail;
 
 pub(super) fn refused(path: &[u8], problem: &'static str) -> Error {
     let shown = &path[..path.len().min(200)];
@@ -20,11 +20,11 @@ pub(super) fn names(path: &[u8]) -> Result<Vec<CString>, Error> {
     if path.is_empty() {
         return Err(refused(path, "an empty name"));
     }
-    if path.len() > trail::LONGEST_PATH {
+    if path.len() > dir_stack::LONGEST_PATH {
         return Err(Error::TooLong {
             path: PathBuf::from(OsStr::from_bytes(&path[..200])),
             length: path.len(),
-            limit: trail::LONGEST_PATH,
+            limit: dir_stack::LONGEST_PATH,
         });
     }
     if path.starts_with(b"/") {

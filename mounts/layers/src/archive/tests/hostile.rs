@@ -6,13 +6,13 @@ use proptest::collection::vec;
 use proptest::prelude::{Strategy, any};
 use proptest::sample::Index;
 
-use super::{manifest, packed, rig, unpack};
+use super::{manifest, packed, test_support, unpack};
 use crate::archive::{ExportOptions, ImportOptions};
 use crate::error::Error;
-use crate::rig::assert_same;
 use crate::tar::header::{self, Header};
 use crate::tar::samples::{directory, extended, file, hard_link, long, member, sized, symlink};
 use crate::tar::{Reader, pax};
+use crate::test_support::assert_same;
 
 /// Imports below a guarded directory: whatever happens, what lies beside the destination stays.
 fn try_import(parts: &[Vec<u8>]) -> Result<(), Error> {
@@ -279,7 +279,7 @@ fn read_all(archive: &[u8]) {
 fn no_noise_makes_the_reader_panic() {
     let archive = sample();
     let changes = vec((any::<Index>(), any::<u8>()), 1..12);
-    rig::for_random(4000, &changes, |changes| {
+    test_support::for_random(4000, &changes, |changes| {
         let mut altered = archive.clone();
         for (at, byte) in &changes {
             *at.get_mut(&mut altered) = *byte;
@@ -292,7 +292,7 @@ fn no_noise_makes_the_reader_panic() {
         reseal(&mut noise);
         noise
     });
-    rig::for_random(4000, &noise, |noise| read_all(&noise));
+    test_support::for_random(4000, &noise, |noise| read_all(&noise));
 }
 
 /// Makes the sums of all blocks right, so that what they say is read.
@@ -308,7 +308,7 @@ fn reseal(archive: &mut [u8]) {
 fn noise_is_imported_or_refused_but_stays_inside() {
     let archive = sample();
     let changes = vec((any::<Index>(), any::<u8>()), 1..12);
-    rig::for_random(300, &changes, |changes| {
+    test_support::for_random(300, &changes, |changes| {
         let mut altered = archive.clone();
         for (at, byte) in &changes {
             *at.get_mut(&mut altered) = *byte;

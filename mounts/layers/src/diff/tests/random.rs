@@ -205,7 +205,11 @@ fn overwrite(path: &Path, content: &[u8]) {
     file.expect("a file").write_all(content).expect("write");
 }
 
-pub(crate) type Case = (Vec<rig::tree::Item>, Vec<rig::tree::Item>, Vec<Change>);
+pub(crate) type Case = (
+    Vec<test_support::tree::Item>,
+    Vec<test_support::tree::Item>,
+    Vec<Change>,
+);
 
 pub(crate) fn cases() -> impl Strategy<Value = Case> {
     (items(Who::Root, 15), items(Who::Layer, 15), changes())
@@ -222,9 +226,9 @@ pub(crate) fn changed<'a>(disk: &'a Disk, (low, high, changes): &Case) -> Bench<
 }
 
 fn layers_come_back_on(kind: &str, mib: u64, times: u32) {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new(kind, mib);
-    rig::for_random(times, &cases(), |case| {
+    test_support::for_random(times, &cases(), |case| {
         let bench = changed(&disk, &case);
         assert_comes_back(&bench);
         assert!(
@@ -246,9 +250,9 @@ fn root_random_changes_come_back_on_xfs() {
 
 #[test]
 fn root_random_layers_without_any_below_come_back() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 600);
-    rig::for_random(40, &items(Who::Layer, 30), |tree| {
+    test_support::for_random(40, &items(Who::Layer, 30), |tree| {
         let mut bench = Bench::new(&disk);
         bench.lowers.clear();
         build(bench.upper.path(), &tree);

@@ -2,9 +2,9 @@
 
 use super::{
     AsFd, DiffOptions, File, Kind, Layering, Markers, Path, apply, as_applied, assert_same, build,
-    carried, copy, copy_tree, entries, fs, items, manifest, packed, paths, plain, rig,
+    carried, copy, copy_tree, entries, fs, items, manifest, packed, paths, plain, test_support,
 };
-use crate::rig::tree::Who;
+use crate::test_support::tree::Who;
 
 fn whole() -> DiffOptions<'static> {
     DiffOptions {
@@ -85,9 +85,9 @@ fn a_whole_tree_gives_its_changes_only() {
 
 #[test]
 fn root_changes_between_random_trees_come_back() {
-    rig::need_root();
+    test_support::need_root();
     let strategy = (items(Who::Root, 30), items(Who::Root, 30));
-    rig::for_random(30, &strategy, |(below, above)| {
+    test_support::for_random(30, &strategy, |(below, above)| {
         let (lower, upper) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         build(lower.path(), &below);
         build(upper.path(), &above);

@@ -78,7 +78,7 @@ fn commits_of_one_layer_at_once_keep_its_file_digests() {
             let other = other.join().unwrap();
             assert_eq!(other.err().map(|error| error.kind()), wanted);
         });
-        assert_eq!(rig.manifests(), [rig.slot("layer").to_string()]);
+        assert_eq!(rig.digest_files(), [rig.slot("layer").to_string()]);
         let (counts, findings) = rig.check(false);
         assert_eq!((counts.layers, findings.len()), (1, 0));
     }
@@ -100,7 +100,10 @@ fn mounts_that_are_asked_for_during_apply_count() {
     assert!(!rig.is_trusted("a"));
     rig.commit("a", "layer").unwrap();
     assert_eq!(rig.known("layer"), rig.measured("layer"));
-    assert!(rig.manifests().is_empty(), "digests of what was unpacked");
+    assert!(
+        rig.digest_files().is_empty(),
+        "digests of what was unpacked"
+    );
     assert!(rig.check(true).1.is_empty(), "a good layer is not barred");
 }
 

@@ -20,7 +20,7 @@ pub(crate) const LONGEST_PATH: usize = libc::PATH_MAX as usize - 1;
 
 /// Directories from a root, which is not one of its steps, to the current one.
 #[derive(Debug)]
-pub(crate) struct Trail {
+pub(crate) struct DirStack {
     root: OwnedFd,
     steps: Vec<Step>,
     keep: usize,
@@ -35,7 +35,7 @@ struct Step {
     open: Option<OwnedFd>,
 }
 
-impl Trail {
+impl DirStack {
     /// Starts at `root`; keeps at most `keep` directories open besides it.
     pub(crate) fn new(root: OwnedFd, keep: usize) -> Self {
         Self {

@@ -12,7 +12,7 @@ use proptest::sample::{Index, select};
 use rustix::fs::FileType;
 
 use crate::node::timespec;
-use crate::rig::{c, give, make_node};
+use crate::test_support::{c, give, make_node};
 
 /// What a random tree may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::dir_stack::DirStack;
 use crate::error::Error;
 use crate::node::{self, Kind, Stat};
-use crate::trail::Trail;
 
 /// Directories that stay open, besides the current one.
 const OPEN_DIRECTORIES: usize = 16;
@@ -67,20 +67,20 @@ pub(super) fn remove(dir: BorrowedFd<'_>, name: &CStr, shown: &Path) -> Result<(
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = rustix::fs::openat(dir, c".", flags, Mode::empty()).map_err(failed)?;
     let device = node::stat(top.as_fd()).map_err(failed)?;
-    let mut trail = Trail::new(top, OPEN_DIRECTORIES);
+    let mut dir_stack = DirStack::new(top, OPEN_DIRECTORIES);
     let mut todo = vec![vec![name.to_owned()]];
     let mut entered: Vec<CString> = Vec::new();
     while let Some(names) = todo.last_mut() {
         let Some(next) = names.pop() else {
             todo.pop();
-            trail.leave();
+            dir_stack.leave();
             if let Some(done) = entered.pop() {
-                let here = trail.here()?;
+                let here = dir_stack.here()?;
                 rustix::fs::unlinkat(here, &*done, AtFlags::REMOVEDIR).map_err(failed)?;
             }
             continue;
         };
-        let here = trail.here()?;
+        let here = dir_stack.here()?;
         if let Gone::Yes = unlink(here, &next).map_err(failed)? {
             continue;
         }
@@ -90,7 +90,7 @@ pub(super) fn remove(dir: BorrowedFd<'_>, name: &CStr, shown: &Path) -> Result<(
             return Err(Error::MountPoint { path });
         }
         todo.push(self::names(found.as_fd()).map_err(failed)?);
-        trail.enter(&next, found, stat.identity());
+        dir_stack.enter(&next, found, stat.identity());
         entered.push(next);
     }
     Ok(())
@@ -135,18 +135,18 @@ pub(super) fn walk(
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = rustix::fs::openat(root, c".", flags, Mode::empty()).map_err(failed)?;
     let mut todo = vec![names(top.as_fd()).map_err(failed)?];
-    let mut trail = Trail::new(top, OPEN_DIRECTORIES);
+    let mut dir_stack = DirStack::new(top, OPEN_DIRECTORIES);
     while let Some(names) = todo.last_mut() {
         let Some(next) = names.pop() else {
             todo.pop();
-            trail.leave();
+            dir_stack.leave();
             continue;
         };
-        let (found, stat) = node::find(trail.here()?, &next).map_err(failed)?;
-        visit(&trail.join(&next), &stat)?;
+        let (found, stat) = node::find(dir_stack.here()?, &next).map_err(failed)?;
+        visit(&dir_stack.join(&next), &stat)?;
         if stat.kind() == Kind::Directory {
             todo.push(self::names(found.as_fd()).map_err(failed)?);
-            trail.enter(&next, found, stat.identity());
+            dir_stack.enter(&next, found, stat.identity());
         }
     }
     Ok(())

@@ -13,10 +13,10 @@ use rustix::io::Errno;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::read::{Gone, Records, Said, verify};
+use crate::dir_stack::open_below;
 use crate::error::Error;
 use crate::node::{self, Kind, Stat};
 use crate::progress::Progress;
-use crate::trail::open_below;
 
 /// Bytes read at once.
 const STEP: usize = 256 << 10;
@@ -77,7 +77,7 @@ pub enum Wrong {
 /// for `most_named` files that are wrong. What the kernel has in memory is not read from the disk.
 ///
 /// # Errors
-/// [`Error::BadManifest`] if the manifest is not whole; [`Error::Stopped`] when `progress`, which
+/// [`Error::BadFileDigests`] if the manifest is not whole; [`Error::Stopped`] when `progress`, which
 /// learns of names and of bytes read, says so; [`Error::Io`] if something fails that says nothing
 /// about the file, such as a lack of memory.
 pub fn check(

@@ -9,8 +9,8 @@ use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{END, FILE, GONE, LINK, MAGIC, SPARSE};
+use crate::dir_stack::LONGEST_PATH;
 use crate::error::Error;
-use crate::trail::LONGEST_PATH;
 
 /// What a record says of its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,11 +201,11 @@ impl Gone {
 fn failed(cause: io::Error) -> Error {
     if cause.kind() == io::ErrorKind::UnexpectedEof {
         let problem = "it ends too early";
-        return Error::BadManifest { problem };
+        return Error::BadFileDigests { problem };
     }
     Error::io("read", Path::new("manifest"), cause)
 }
 
 fn bad<T>(problem: &'static str) -> Result<T, Error> {
-    Err(Error::BadManifest { problem })
+    Err(Error::BadFileDigests { problem })
 }

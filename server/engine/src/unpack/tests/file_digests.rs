@@ -13,7 +13,7 @@ impl Rig {
     }
 
     /// Names in the folder of manifests.
-    pub(super) fn manifests(&self) -> Vec<String> {
+    pub(super) fn digest_files(&self) -> Vec<String> {
         let entries = fs::read_dir(self.root().join("m")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<String> = names.collect();
@@ -58,10 +58,10 @@ impl Rig {
     }
 }
 
-fn counts(layers: u64, without_manifest: u64) -> ContentCounts {
+fn counts(layers: u64, without_digests: u64) -> ContentCounts {
     ContentCounts {
         layers,
-        without_manifest,
+        without_digests,
         files: layers,
         bytes: 7 * layers,
     }
@@ -126,10 +126,10 @@ fn what_others_may_have_written_has_no_manifest() {
             let rig = rig(durability);
             rig.create("a", Kind::Active, None);
             rig.apply("a", &rig.layer("f", b"f")).unwrap();
-            assert_eq!(rig.manifests(), ["1"]);
+            assert_eq!(rig.digest_files(), ["1"]);
             let rig = meddle(rig);
             rig.commit("a", "layer").unwrap();
-            assert!(rig.manifests().is_empty());
+            assert!(rig.digest_files().is_empty());
             assert_eq!(rig.check(false).0, counts(0, 1));
         }
     }
@@ -141,15 +141,15 @@ fn a_layer_that_could_not_be_unpacked_has_no_manifest() {
     rig.create("a", Kind::Active, None);
     let whole = rig.layer("f", &[7; 100_000]);
     rig.apply("a", &whole[..50_000]).unwrap_err();
-    assert!(rig.manifests().is_empty());
+    assert!(rig.digest_files().is_empty());
     rig.create("b", Kind::Active, None);
     rig.apply("b", b"no archive").unwrap_err();
     rig.apply("b", &whole).unwrap();
-    assert_eq!(rig.manifests(), ["2"]);
+    assert_eq!(rig.digest_files(), ["2"]);
     rig.create("c", Kind::Active, None);
     fs::write(rig.path("c").join("before"), b"x").unwrap();
     rig.apply("c", &whole).unwrap();
-    assert_eq!(rig.manifests(), ["2"]);
+    assert_eq!(rig.digest_files(), ["2"]);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_manifest_goes_with_its_layer() {
     rig.engine.empty_trash();
     rig.engine.reap();
     assert!(rig.engine.is_reaped());
-    assert!(rig.manifests().is_empty());
+    assert!(rig.digest_files().is_empty());
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn what_a_crash_left_is_deleted_at_start_and_nothing_else() {
         fs::write(folder.join(name), b"x").unwrap();
     }
     let rig = rig.reopened();
-    assert_eq!(rig.manifests(), ["1", "notes.txt", "zzzz"]);
+    assert_eq!(rig.digest_files(), ["1", "notes.txt", "zzzz"]);
     let found = rig.engine.fsck(true).unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(
@@ -206,7 +206,7 @@ fn a_manifest_that_was_there_before_the_layer_is_not_kept() {
     rig.unpacked("a");
     rig.create("tmp", Kind::Active, None);
     rig.commit("tmp", "by hand").unwrap();
-    assert_eq!(rig.manifests(), ["1"]);
+    assert_eq!(rig.digest_files(), ["1"]);
     assert_eq!(rig.check(false).0, counts(1, 1));
 }
 
@@ -264,10 +264,10 @@ fn without_the_setting_there_are_none_but_those_there_are_still_used() {
     let rig = rig(Durability::Full);
     rig.unpacked("a");
     let mut options = rig.engine.options.clone();
-    options.unpack.manifest = false;
+    options.unpack.file_digests = false;
     let rig = rig.reopened_with(options);
     rig.unpacked("b");
-    assert_eq!(rig.manifests(), ["1"]);
+    assert_eq!(rig.digest_files(), ["1"]);
     assert_eq!(rig.check(false).0, counts(1, 1));
 }
 

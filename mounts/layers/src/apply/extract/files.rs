@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::apply::attributes::PendingAttributes;
 use crate::apply::dirs::Id;
-use crate::apply::give::Give;
-use crate::apply::place::Placer;
+use crate::apply::extract::Extractor;
 use crate::apply::queue::Chunk;
-use crate::apply::settle;
 use crate::apply::write::{Content, Job};
+use crate::apply::write_back;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::sys::{self, WriteBack};
@@ -27,9 +27,9 @@ const BATCH: (usize, u64) = (32, 1 << 20);
 /// Bytes of a large file after which the disk gets to know them.
 const STEP: u64 = 8 << 20;
 
-impl Placer<'_> {
+impl Extractor<'_> {
     pub(super) fn file(&mut self, dir: Id, name: &CStr, entry: &Entry) -> Result<(), Error> {
-        let give = self.rest(dir, entry)?;
+        let attributes = self.rest(dir, entry)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(entry.permissions);
         let file = self.create(dir, name, &|here| {
@@ -37,7 +37,7 @@ impl Placer<'_> {
         })?;
         let path = self.dirs.join(dir, name);
         if entry.stored > SMALL || entry.pieces.is_some() {
-            return self.large(file, path, entry, &give);
+            return self.large(file, path, entry, &attributes);
         }
         if self.batch.is_empty() {
             self.batch_from = self.reader.offset();
@@ -47,7 +47,7 @@ impl Placer<'_> {
             file,
             path,
             content,
-            give,
+            attributes,
         });
         if self.batch.len() >= BATCH.0 || self.reader.offset() - self.batch_from >= BATCH.1 {
             self.hand_over()?;
@@ -96,7 +96,7 @@ impl Placer<'_> {
         file: OwnedFd,
         path: PathBuf,
         entry: &Entry,
-        give: &Give,
+        attributes: &PendingAttributes,
     ) -> Result<(), Error> {
         self.hand_over()?;
         // xfs sets blocks aside beyond the end of what grows, and counts them.
@@ -124,8 +124,8 @@ impl Placer<'_> {
                 }
             }
         }
-        let written = content.complete(file, path, entry.size, give, self.options)?;
-        settle::hand_over(vec![written], self.shared);
+        let written = content.complete(file, path, entry.size, attributes, self.options)?;
+        write_back::hand_over(vec![written], self.shared);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::{Strategy, any, prop, prop_oneof, proptest};
 
 use super::read::{Records, Said, verify};
 use super::{Checked, Writer, check};
-use crate::apply::{Manifest, Options, Target, Whiteouts, apply};
+use crate::apply::{DigestSink, Options, Target, Whiteouts, apply};
 use crate::copy::Markers;
 use crate::durable::Durable;
 use crate::error::Error;
@@ -22,7 +22,7 @@ impl Layer {
         let home = tempfile::tempdir().unwrap();
         fs::create_dir(home.path().join("layer")).unwrap();
         let layer = Self(home);
-        let writer = Writer::new(layer.manifest());
+        let writer = Writer::new(layer.digests());
         let archive = [members.concat(), vec![0; 1024]].concat();
         let top = layer.top();
         let target = Target {
@@ -31,7 +31,7 @@ impl Layer {
             whiteouts,
         };
         let options = Options {
-            manifest: Some(&writer),
+            digests: Some(&writer),
             workers: 3,
             ..Options::default()
         };
@@ -52,14 +52,14 @@ impl Layer {
         File::open(self.at("")).unwrap()
     }
 
-    fn manifest(&self) -> File {
+    fn digests(&self) -> File {
         let mut open = File::options();
         open.create(true).read(true).write(true).truncate(false);
         open.open(self.0.path().join("manifest")).unwrap()
     }
 
     fn check(&self) -> Result<Checked, Error> {
-        check(self.top().as_fd(), &self.manifest(), 3, &Silent)
+        check(self.top().as_fd(), &self.digests(), 3, &Silent)
     }
 
     /// What is wrong, in words.
@@ -228,26 +228,26 @@ fn only_so_many_are_named_but_all_are_counted() {
 }
 
 #[test]
-fn a_damaged_manifest_is_not_believed() {
+fn a_damaged_digest_file_is_an_error() {
     let layer = Layer::of(&members());
-    let length = layer.manifest().metadata().unwrap().len();
+    let length = layer.digests().metadata().unwrap().len();
     for at in 0..length {
         let mut byte = [0];
-        layer.manifest().read_exact_at(&mut byte, at).unwrap();
-        layer.manifest().write_all_at(&[byte[0] ^ 4], at).unwrap();
+        layer.digests().read_exact_at(&mut byte, at).unwrap();
+        layer.digests().write_all_at(&[byte[0] ^ 4], at).unwrap();
         let refused = layer.check().unwrap_err();
         assert!(
-            matches!(refused, Error::BadManifest { .. }),
+            matches!(refused, Error::BadFileDigests { .. }),
             "{at}: {refused}"
         );
-        layer.manifest().write_all_at(&byte, at).unwrap();
+        layer.digests().write_all_at(&byte, at).unwrap();
     }
     assert_eq!(layer.check().unwrap().wrong, 0);
     for short in 0..length {
-        layer.manifest().set_len(length - short - 1).unwrap();
+        layer.digests().set_len(length - short - 1).unwrap();
         let refused = layer.check().unwrap_err();
         assert!(
-            matches!(refused, Error::BadManifest { .. }),
+            matches!(refused, Error::BadFileDigests { .. }),
             "{short}: {refused}"
         );
     }
@@ -273,7 +273,7 @@ fn a_check_ends_when_nobody_wants_it() {
         }
     }
     let layer = Layer::of(&members());
-    let ended = check(layer.top().as_fd(), &layer.manifest(), 3, &Never);
+    let ended = check(layer.top().as_fd(), &layer.digests(), 3, &Never);
     assert!(matches!(ended, Err(Error::Stopped)), "{ended:?}");
 }
 

@@ -20,7 +20,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use layerd_layers::Durable;
-use layerd_layers::manifest::Writer;
+use layerd_layers::file_digests::Writer;
 use layerd_mounts::{Error as MountError, Slot};
 use layerd_store::{Kind, LayerId, Record};
 use tracing::{debug, warn};
@@ -30,11 +30,11 @@ use crate::{Engine, Error, slot};
 
 /// The folder of manifests.
 #[derive(Debug)]
-pub(crate) struct Manifests {
+pub(crate) struct DigestFiles {
     folder: PathBuf,
 }
 
-impl Manifests {
+impl DigestFiles {
     /// The folder of a root, whether or not it is there.
     pub(crate) fn of(root: &Path) -> Self {
         let folder = root.join("m");
@@ -43,13 +43,13 @@ impl Manifests {
 
     /// Makes the folder if it is missing.
     pub(crate) fn open(root: &Path) -> Result<Self, MountError> {
-        let manifests = Self::of(root);
-        let made = DirBuilder::new().mode(0o700).create(&manifests.folder);
+        let digest_files = Self::of(root);
+        let made = DirBuilder::new().mode(0o700).create(&digest_files.folder);
         match made {
             Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
-                Err(failed("create directory", &manifests.folder, cause))
+                Err(failed("create directory", &digest_files.folder, cause))
             }
-            _ => Ok(manifests),
+            _ => Ok(digest_files),
         }
     }
 
@@ -120,7 +120,7 @@ impl Manifests {
 
 /// What is in the folder of manifests and is none. What cannot be read is not judged here.
 pub(crate) fn odd(root: &Path) -> Vec<Problem> {
-    let (_, strangers) = Manifests::of(root).list().unwrap_or_default();
+    let (_, strangers) = DigestFiles::of(root).list().unwrap_or_default();
     let strangers = strangers.into_iter();
     strangers.map(|path| Problem::Stranger { path }).collect()
 }
@@ -128,9 +128,9 @@ pub(crate) fn odd(root: &Path) -> Vec<Problem> {
 impl Engine {
     /// Begins the manifest of a layer, if one is `wanted`, in place of what is there. A layer does
     /// without one that cannot be written.
-    pub(crate) fn begin_manifest(&self, id: LayerId, wanted: bool) -> Option<Writer> {
-        let begun = self.manifests.remove(id).and_then(|_| {
-            let made = wanted.then(|| self.manifests.create(id));
+    pub(crate) fn begin_digests(&self, id: LayerId, wanted: bool) -> Option<Writer> {
+        let begun = self.digest_files.remove(id).and_then(|_| {
+            let made = wanted.then(|| self.digest_files.create(id));
             made.transpose()
         });
         begun.unwrap_or_else(|cause| {
@@ -140,16 +140,16 @@ impl Engine {
     }
 
     /// Ends the manifest of a layer that is whole, and answers whether it has one now.
-    pub(crate) fn end_manifest(
+    pub(crate) fn end_digests(
         &self,
         id: LayerId,
-        manifest: Option<Writer>,
+        digests: Option<Writer>,
         durable: Durable,
     ) -> bool {
-        let Some(manifest) = manifest else {
+        let Some(digests) = digests else {
             return false;
         };
-        let ended = manifest.finish(durable);
+        let ended = digests.finish(durable);
         match ended {
             Ok(records) => {
                 debug!(%id, records, "wrote a manifest");
@@ -157,15 +157,15 @@ impl Engine {
             }
             Err(cause) => {
                 without(id, &cause);
-                self.drop_manifest(id);
+                self.drop_digests(id);
                 false
             }
         }
     }
 
     /// Deletes the manifest of a layer that is not whole. If that fails, Commit tries it again.
-    pub(crate) fn drop_manifest(&self, id: LayerId) {
-        if let Err(cause) = self.manifests.remove(id) {
+    pub(crate) fn drop_digests(&self, id: LayerId) {
+        if let Err(cause) = self.digest_files.remove(id) {
             let cause = &cause as &dyn std::error::Error;
             warn!(error = cause, %id, "delete the manifest of a layer that is not whole");
         }
@@ -173,17 +173,21 @@ impl Engine {
 
     /// Has a layer keep its manifest only if that was made when the layer was unpacked, and if the
     /// layer is `trusted` to hold nothing else.
-    pub(crate) fn settle_manifest(&self, active: &Record, trusted: bool) -> Result<(), Error> {
+    pub(crate) fn keep_digests_if_trusted(
+        &self,
+        active: &Record,
+        trusted: bool,
+    ) -> Result<(), Error> {
         let id = active.id;
         let found = self.unpacks.found(id, &active.key)?;
-        if trusted && found.is_some_and(|found| found.manifest) {
+        if trusted && found.is_some_and(|found| found.digests) {
             return Ok(());
         }
         let removed = self
-            .manifests
+            .digest_files
             .remove(id)
             .and_then(|was_there| match was_there {
-                true => self.manifests.sync(),
+                true => self.digest_files.sync(),
                 false => Ok(()),
             });
         removed.map_err(Error::driver(
@@ -194,8 +198,8 @@ impl Engine {
     /// Deletes what an earlier process left in the folder that counts for nothing. What bears an id
     /// that was never handed out is left alone, like a layer of that id, and so are those of `kept`,
     /// layers that no record names.
-    pub(crate) fn sweep_manifests(&self, kept: &BTreeSet<LayerId>) {
-        let ids = match self.manifests.list() {
+    pub(crate) fn remove_stray_digests(&self, kept: &BTreeSet<LayerId>) {
+        let ids = match self.digest_files.list() {
             Ok((ids, _)) => ids,
             Err(cause) => {
                 let cause = &cause as &dyn std::error::Error;
@@ -211,7 +215,7 @@ impl Engine {
             |id: &LayerId| self.store.is_issued(id.0) && !kept.contains(id) && !counts(*id);
         for id in ids.into_iter().filter(is_due) {
             debug!(%id, "a manifest of no committed layer is deleted");
-            self.drop_manifest(id);
+            self.drop_digests(id);
         }
     }
 }

@@ -10,11 +10,11 @@ use rustix::fs::{AtFlags, OFlags, Timestamps};
 use rustix::io::Errno;
 
 use crate::apply::below::{Below, Merged, Seen};
-use crate::apply::{implied, sweep};
+use crate::apply::{implied, remove};
 use crate::copy::Markers;
+use crate::dir_stack;
 use crate::error::Error;
 use crate::node;
-use crate::trail;
 
 mod relocate;
 
@@ -23,7 +23,7 @@ const REMEMBERED: usize = 4096;
 
 /// A layer that was unpacked without knowing what lies below, and what unpacking found.
 #[derive(Debug, Clone, Copy)]
-pub struct Landing<'a> {
+pub struct Rebase<'a> {
     /// The layer.
     pub layer: BorrowedFd<'a>,
     /// Where opaque directories have their mark.
@@ -38,7 +38,7 @@ pub struct Landing<'a> {
 
 /// How a layer changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Landed {
+pub struct Rebased {
     /// Bytes of disk by which it grew.
     pub grown: i64,
     /// Whiteouts that were deleted.
@@ -60,65 +60,65 @@ pub struct Landed {
 ///
 /// # Errors
 /// [`Error::Io`]; a part may be done then.
-pub fn adopt(landing: &Landing<'_>, lowers: &[BorrowedFd<'_>]) -> Result<Landed, Error> {
+pub fn inherit(rebase: &Rebase<'_>, lowers: &[BorrowedFd<'_>]) -> Result<Rebased, Error> {
     let mut adopter = Adopter {
-        landing,
-        below: Below::new(lowers, landing.markers),
+        rebase,
+        below: Below::new(lowers, rebase.markers),
         lowers,
         known: HashMap::new(),
         moved: HashMap::new(),
-        landed: Landed::default(),
+        rebased: Rebased::default(),
     };
     if adopter.hides(Path::new("."))? {
-        relocate::dirs(landing, lowers)?.hide_all()?;
-        adopter.landed.moved = true;
+        relocate::dirs(rebase, lowers)?.hide_all()?;
+        adopter.rebased.moved = true;
     }
-    for path in landing.implied {
+    for path in rebase.implied {
         adopter.directory(as_path(path))?;
     }
-    if !landing.top {
+    if !rebase.top {
         adopter.top()?;
     }
-    each_whiteout(landing.layer, landing.whiteouts, |path| {
+    each_whiteout(rebase.layer, rebase.whiteouts, |path| {
         adopter.whiteout(path)
     })?;
-    Ok(adopter.landed)
+    Ok(adopter.rebased)
 }
 
 /// Deletes the whiteouts of a layer that turned out to have nothing below: looked at without
-/// overlayfs they would be devices. See [`adopt`].
+/// overlayfs they would be devices. See [`inherit`].
 ///
 /// # Errors
 /// [`Error::Io`]; some may be deleted then.
-pub fn delete_whiteouts(landing: &Landing<'_>) -> Result<Landed, Error> {
-    let mut landed = Landed::default();
-    each_whiteout(landing.layer, landing.whiteouts, |path| {
-        delete(landing, path, &mut landed)
+pub fn delete_whiteouts(rebase: &Rebase<'_>) -> Result<Rebased, Error> {
+    let mut rebased = Rebased::default();
+    each_whiteout(rebase.layer, rebase.whiteouts, |path| {
+        delete(rebase, path, &mut rebased)
     })?;
-    Ok(landed)
+    Ok(rebased)
 }
 
 struct Adopter<'a> {
-    landing: &'a Landing<'a>,
+    rebase: &'a Rebase<'a>,
     below: Below<'a>,
     lowers: &'a [BorrowedFd<'a>],
     /// Of directories of the layer, the layers below that are one with them.
     known: HashMap<PathBuf, Merged>,
     /// Directories whose content was moved, and where to.
     moved: HashMap<PathBuf, PathBuf>,
-    landed: Landed,
+    rebased: Rebased,
 }
 
 impl Adopter<'_> {
     fn directory(&mut self, path: &Path) -> Result<(), Error> {
         let path = &self.now(path);
         match self.seen(path)? {
-            Seen::Directory(model, _) => self.give(path, &model),
+            Seen::Directory(model, _) => self.attributes(path, &model),
             Seen::Link(target) => {
-                let into = relocate::relocate(self.landing, self.lowers, path, &target)?;
+                let into = relocate::relocate(self.rebase, self.lowers, path, &target)?;
                 if let Some(into) = into {
                     self.moved.insert(path.clone(), into);
-                    self.landed.moved = true;
+                    self.rebased.moved = true;
                 }
                 Ok(())
             }
@@ -131,19 +131,19 @@ impl Adopter<'_> {
             return Ok(());
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let model = trail::open_below(*nearest, Path::new("."), flags)
+        let model = dir_stack::open_below(*nearest, Path::new("."), flags)
             .map_err(|cause| Error::io("look in a lower layer at", Path::new(""), cause))?;
-        self.give(Path::new("."), &model)
+        self.attributes(Path::new("."), &model)
     }
 
-    fn give(&mut self, path: &Path, model: &OwnedFd) -> Result<(), Error> {
-        let Some(dir) = open(self.landing.layer, path)? else {
+    fn attributes(&mut self, path: &Path, model: &OwnedFd) -> Result<(), Error> {
+        let Some(dir) = open(self.rebase.layer, path)? else {
             return Ok(());
         };
         let before = blocks(&dir, path)?;
         let given = implied::attributes(model, path)?.to(dir.as_fd());
         given.map_err(|(attempt, cause)| Error::io(attempt, path, cause))?;
-        self.landed.grown += (blocks(&dir, path)? - before) * 512;
+        self.rebased.grown += (blocks(&dir, path)? - before) * 512;
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl Adopter<'_> {
     fn whiteout(&mut self, path: &Path) -> Result<(), Error> {
         let path = &self.now(path);
         match self.seen(path)? {
-            Seen::Nothing => delete(self.landing, path, &mut self.landed),
+            Seen::Nothing => delete(self.rebase, path, &mut self.rebased),
             _ => Ok(()),
         }
     }
@@ -200,7 +200,7 @@ impl Adopter<'_> {
 
     /// Whether the layer itself has an opaque directory there.
     fn hides(&self, path: &Path) -> Result<bool, Error> {
-        let Some(dir) = open(self.landing.layer, path)? else {
+        let Some(dir) = open(self.rebase.layer, path)? else {
             return Ok(false);
         };
         let opaque = self.below.is_opaque(dir.as_fd());
@@ -221,7 +221,7 @@ fn each_whiteout(
 ) -> Result<(), Error> {
     match listed {
         Some(listed) => listed.iter().try_for_each(|path| act(as_path(path))),
-        None => sweep::walk(layer, &mut |path, stat| match stat.is_whiteout() {
+        None => remove::walk(layer, &mut |path, stat| match stat.is_whiteout() {
             true => act(path),
             false => Ok(()),
         }),
@@ -229,7 +229,7 @@ fn each_whiteout(
 }
 
 /// Deletes a whiteout; the times of its directory stay.
-fn delete(landing: &Landing<'_>, path: &Path, landed: &mut Landed) -> Result<(), Error> {
+fn delete(rebase: &Rebase<'_>, path: &Path, rebased: &mut Rebased) -> Result<(), Error> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(());
     };
@@ -237,7 +237,7 @@ fn delete(landing: &Landing<'_>, path: &Path, landed: &mut Landed) -> Result<(),
         true => Path::new("."),
         false => parent,
     };
-    let Some(dir) = open(landing.layer, parent)? else {
+    let Some(dir) = open(rebase.layer, parent)? else {
         return Ok(());
     };
     let failed = |cause| Error::io("delete", path, cause);
@@ -255,15 +255,15 @@ fn delete(landing: &Landing<'_>, path: &Path, landed: &mut Landed) -> Result<(),
     };
     rustix::fs::futimens(&dir, &times).map_err(failed)?;
     let shrunk = i64::try_from(before.blocks).unwrap_or(0) - blocks(&dir, parent)?;
-    landed.grown -= shrunk * 512;
-    landed.deleted += 1;
+    rebased.grown -= shrunk * 512;
+    rebased.deleted += 1;
     Ok(())
 }
 
 /// A directory of a layer, if it is one.
 fn open(layer: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-    match trail::open_below(layer, path, flags) {
+    match dir_stack::open_below(layer, path, flags) {
         Ok(dir) => Ok(Some(dir)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(cause) => Err(Error::io("open directory", path, cause)),

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Timestamps};
 use rustix::io::Errno;
 
-use super::{Landing, open};
+use super::{Rebase, open};
 use crate::apply::below::Below;
 use crate::apply::dirs::{Dirs, ROOT, Setting, c_name};
 use crate::apply::names::clean;
-use crate::apply::sweep;
+use crate::apply::remove;
 use crate::error::Error;
 use crate::node::{self, Kind};
 
@@ -20,16 +20,16 @@ use crate::node::{self, Kind};
 /// removes the directory, so that the symlink is seen. Answers where that is; `None` if nothing was
 /// changed, because it is no directory, or the directory itself.
 pub(super) fn relocate(
-    landing: &Landing<'_>,
+    rebase: &Rebase<'_>,
     lowers: &[BorrowedFd<'_>],
     path: &Path,
     target: &CStr,
 ) -> Result<Option<PathBuf>, Error> {
-    let Some(from) = open(landing.layer, path)? else {
+    let Some(from) = open(rebase.layer, path)? else {
         return Ok(None);
     };
     let failed = |cause| Error::io("move", path, cause);
-    let mut dirs = dirs(landing, lowers)?;
+    let mut dirs = dirs(rebase, lowers)?;
     let text = led_to(path, target);
     let names = clean(&text);
     let into = match dirs.resolve(&names, true) {
@@ -43,26 +43,26 @@ pub(super) fn relocate(
         return Ok(None);
     }
     merge(from.as_fd(), dirs.open(into)?).map_err(failed)?;
-    remove(landing, path).map_err(failed)?;
+    remove(rebase, path).map_err(failed)?;
     dirs.finish()?;
     Ok(Some(target))
 }
 
 /// The directories of the layer, none of which is known yet.
 pub(super) fn dirs<'a>(
-    landing: &Landing<'_>,
+    rebase: &Rebase<'_>,
     lowers: &'a [BorrowedFd<'a>],
 ) -> Result<Dirs<'a>, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let layer = rustix::fs::openat(landing.layer, c".", flags, Mode::empty())
+    let layer = rustix::fs::openat(rebase.layer, c".", flags, Mode::empty())
         .map_err(|cause| Error::io("open", Path::new(""), cause))?;
     let us = (
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
     );
     let setting = Setting {
-        below: Below::new(lowers, landing.markers),
-        markers: Some(landing.markers),
+        below: Below::new(lowers, rebase.markers),
+        markers: Some(rebase.markers),
         us,
         most: u64::MAX,
     };
@@ -86,7 +86,7 @@ fn merge(from: BorrowedFd<'_>, into: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut todo = vec![(own(from)?, own(into)?)];
     while let Some((from, into)) = todo.pop() {
         let before = node::stat(into.as_fd())?;
-        for name in sweep::names(from.as_fd())? {
+        for name in remove::names(from.as_fd())? {
             if let Some(pair) = move_one(from.as_fd(), into.as_fd(), &name)? {
                 todo.push(pair);
             }
@@ -119,25 +119,25 @@ fn move_one(
     }
     if there.kind() == Kind::Directory || stat.kind() == Kind::Directory {
         let path = Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()));
-        sweep::remove(into, name, path)
+        remove::remove(into, name, path)
             .map_err(|error| Errno::from_raw_os_error(error.errno().unwrap_or(libc::EIO)))?;
     }
     rustix::fs::renameat(from, name, into, name).map(|()| None)
 }
 
 /// Removes a directory in which only directories are left.
-fn remove(landing: &Landing<'_>, path: &Path) -> Result<(), Errno> {
+fn remove(rebase: &Rebase<'_>, path: &Path) -> Result<(), Errno> {
     let parent = path.parent().unwrap_or(Path::new(""));
     let parent = match parent.as_os_str().is_empty() {
         true => Path::new("."),
         false => parent,
     };
     let name = c_name(path.file_name().unwrap_or_default().as_bytes()).unwrap_or_default();
-    let Ok(Some(dir)) = open(landing.layer, parent) else {
+    let Ok(Some(dir)) = open(rebase.layer, parent) else {
         return Ok(());
     };
     match rustix::fs::unlinkat(&dir, &*name, AtFlags::REMOVEDIR) {
-        Err(Errno::NOTEMPTY) => sweep::remove(dir.as_fd(), &name, path)
+        Err(Errno::NOTEMPTY) => remove::remove(dir.as_fd(), &name, path)
             .map_err(|error| Errno::from_raw_os_error(error.errno().unwrap_or(libc::EIO))),
         other => other,
     }

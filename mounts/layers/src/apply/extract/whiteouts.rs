@@ -7,17 +7,17 @@ use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
 use crate::apply::Whiteouts;
+use crate::apply::attributes::PendingAttributes;
 use crate::apply::dirs::{Found, Id, c_name};
-use crate::apply::give::Give;
-use crate::apply::place::Placer;
-use crate::apply::sweep;
+use crate::apply::extract::Extractor;
+use crate::apply::remove;
 use crate::error::Error;
 use crate::tar::Entry;
 
 /// Bytes that all names in the list of the result may have.
 const MOST_LISTED: usize = 16 << 20;
 
-impl Placer<'_> {
+impl Extractor<'_> {
     /// Adds a whiteout to the list, or gives the list up.
     fn list(&mut self, path: Vec<u8>) {
         self.listed += path.len() + size_of::<Vec<u8>>();
@@ -55,7 +55,7 @@ impl Placer<'_> {
         };
         let path = self.dirs.path(dir);
         let failed = |cause| Error::io("read directory", &path, cause);
-        let names = sweep::names(self.dirs.open(dir)?).map_err(failed)?;
+        let names = remove::names(self.dirs.open(dir)?).map_err(failed)?;
         let (keep, remove): (Vec<_>, Vec<_>) = names
             .into_iter()
             .partition(|name| own.has(&self.dirs.join(dir, name)));
@@ -78,8 +78,8 @@ impl Placer<'_> {
         if !self.dirs.shows_below(dir, &name)? {
             return Ok(());
         }
-        let give = Give::all(entry)?;
-        let owner = give
+        let attributes = PendingAttributes::all(entry)?;
+        let owner = attributes
             .owner
             .filter(|owner| *owner != self.us || !self.dirs.is_plain(dir));
         let here = self.dirs.open(dir)?;

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use super::{Landing, adopt, delete_whiteouts};
+use super::{Rebase, delete_whiteouts, inherit};
 use crate::apply::{Applied, Options, Target, Whiteouts, apply};
 use crate::copy::Markers;
 use crate::diff::tests::random::{cases, changed};
 use crate::diff::tests::{deleted, set_times, without_entries};
 use crate::node::{self, Kind};
-use crate::rig::{self, Disk, Manifest, assert_same, make_node, manifest};
+use crate::test_support::{self, Disk, Manifest, assert_same, make_node, manifest};
 
 fn unpack(layer: &[u8], dest: &Path, lowers: &[BorrowedFd<'_>]) -> Applied {
     let dest = File::open(dest).unwrap();
@@ -24,8 +24,8 @@ fn unpack(layer: &[u8], dest: &Path, lowers: &[BorrowedFd<'_>]) -> Applied {
     apply(layer, &target, &Options::default()).expect("apply")
 }
 
-fn landing<'a>(layer: &'a File, implied: &'a [Vec<u8>]) -> Landing<'a> {
-    Landing {
+fn rebase<'a>(layer: &'a File, implied: &'a [Vec<u8>]) -> Rebase<'a> {
+    Rebase {
         layer: layer.as_fd(),
         markers: Markers::Trusted,
         implied,
@@ -71,10 +71,10 @@ fn lacks(path: &[u8]) -> bool {
 
 #[test]
 fn root_a_layer_that_lands_is_as_if_it_had_been_unpacked_there() {
-    rig::enter_private_mounts();
+    test_support::enter_private_mounts();
     let disk = Disk::new("ext4", 600);
     let adopted = std::cell::Cell::new(0);
-    rig::for_random(40, &cases(), |case| {
+    test_support::for_random(40, &cases(), |case| {
         let bench = changed(&disk, &case);
         bench.lowers.iter().for_each(|lower| tame(lower.path()));
         let layer = without_entries(&bench.plain(), lacks);
@@ -90,11 +90,11 @@ fn root_a_layer_that_lands_is_as_if_it_had_been_unpacked_there() {
         let dir = File::open(floating.path()).unwrap();
         // Once more, as after a crash.
         for _ in 0..2 {
-            let landing = Landing {
+            let rebase = Rebase {
                 whiteouts: unknown.whiteouts.as_deref(),
-                ..landing(&dir, &unknown.implied)
+                ..rebase(&dir, &unknown.implied)
             };
-            adopt(&landing, &lowers).expect("adopt");
+            inherit(&rebase, &lowers).expect("adopt");
         }
         let made_up = &known.implied;
         assert_same(
@@ -108,14 +108,14 @@ fn root_a_layer_that_lands_is_as_if_it_had_been_unpacked_there() {
 
 #[test]
 fn root_the_top_directory_takes_on_what_lies_below() {
-    rig::need_root();
+    test_support::need_root();
     let (layer, lower) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     std::os::unix::fs::chown(lower.path(), Some(7), Some(8)).unwrap();
     fs::set_permissions(lower.path(), Permissions::from_mode(0o1751)).unwrap();
     set_times(lower.path(), 5, 6);
     let open = |dir: &tempfile::TempDir| File::open(dir.path()).unwrap();
     let (dir, below) = (open(&layer), open(&lower));
-    adopt(&landing(&dir, &[]), &[below.as_fd()]).unwrap();
+    inherit(&rebase(&dir, &[]), &[below.as_fd()]).unwrap();
     let top = fs::metadata(layer.path()).unwrap();
     assert_eq!((top.uid(), top.gid(), top.mode() & 0o7777), (7, 8, 0o1751));
     assert_eq!((top.mtime(), top.mtime_nsec()), (5, 6));
@@ -123,7 +123,7 @@ fn root_the_top_directory_takes_on_what_lies_below() {
 
 #[test]
 fn root_only_directories_of_the_layer_are_touched() {
-    rig::need_root();
+    test_support::need_root();
     let (layer, lower) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let outside = tempfile::tempdir().unwrap();
     fs::create_dir_all(lower.path().join("link/sub")).unwrap();
@@ -136,7 +136,7 @@ fn root_only_directories_of_the_layer_are_touched() {
     let open = |dir: &tempfile::TempDir| File::open(dir.path()).unwrap();
     let (dir, below) = (open(&layer), open(&lower));
     let implied = ["link", "link/sub", "gone", "file", "../x"].map(|path| path.as_bytes().to_vec());
-    let refused = adopt(&landing(&dir, &implied), &[below.as_fd()]);
+    let refused = inherit(&rebase(&dir, &implied), &[below.as_fd()]);
     refused.expect("passed over");
     assert_eq!(fs::metadata(outside.path().join("sub")).unwrap().mtime(), 1);
     assert!(layer.path().join("link").is_symlink());
@@ -144,7 +144,7 @@ fn root_only_directories_of_the_layer_are_touched() {
 
 #[test]
 fn root_whiteouts_of_a_lowest_layer_go() {
-    rig::need_root();
+    test_support::need_root();
     let layer = tempfile::tempdir().unwrap();
     let at = |path: &str| layer.path().join(path);
     fs::create_dir(at("dir")).unwrap();
@@ -157,11 +157,11 @@ fn root_whiteouts_of_a_lowest_layer_go() {
     let listed = ["top", "dir/inner", "device", "never", "dir/none/x"];
     let listed = listed.map(|path| path.as_bytes().to_vec());
     for deleted in [2, 0] {
-        let landing = Landing {
+        let rebase = Rebase {
             whiteouts: Some(&listed),
-            ..landing(&dir, &[])
+            ..rebase(&dir, &[])
         };
-        assert_eq!(delete_whiteouts(&landing).unwrap().deleted, deleted);
+        assert_eq!(delete_whiteouts(&rebase).unwrap().deleted, deleted);
     }
     assert!(
         at("device")
@@ -177,7 +177,7 @@ fn root_whiteouts_of_a_lowest_layer_go() {
 
 #[test]
 fn root_too_many_whiteouts_to_list_are_found_in_the_layer() {
-    rig::need_root();
+    test_support::need_root();
     let (layer, lower) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let at = |path: &str| layer.path().join(path);
     fs::create_dir_all(at("a/b")).unwrap();
@@ -188,18 +188,18 @@ fn root_too_many_whiteouts_to_list_are_found_in_the_layer() {
     }
     let dir = File::open(layer.path()).unwrap();
     let below = File::open(lower.path()).unwrap();
-    let landing = Landing {
+    let rebase = Rebase {
         whiteouts: None,
-        ..landing(&dir, &[])
+        ..rebase(&dir, &[])
     };
-    assert_eq!(adopt(&landing, &[below.as_fd()]).unwrap().deleted, 2);
+    assert_eq!(inherit(&rebase, &[below.as_fd()]).unwrap().deleted, 2);
     assert!(at("a/kept").symlink_metadata().is_ok());
-    assert_eq!(delete_whiteouts(&landing).unwrap().deleted, 1);
+    assert_eq!(delete_whiteouts(&rebase).unwrap().deleted, 1);
 }
 
 #[test]
 fn root_what_lies_where_a_symlink_is_below_moves_there() {
-    rig::need_root();
+    test_support::need_root();
     let (layer, lower) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let at = |path: &str| layer.path().join(path);
     fs::create_dir_all(lower.path().join("usr/lib")).unwrap();
@@ -226,8 +226,8 @@ fn root_what_lies_where_a_symlink_is_below_moves_there() {
     );
     let implied = ["lib", "lib/d", "up", "self"].map(|path| path.as_bytes().to_vec());
     for moved in [true, false] {
-        let landed = adopt(&landing(&dir, &implied), &[below.as_fd()]).unwrap();
-        assert_eq!(landed.moved, moved);
+        let rebased = inherit(&rebase(&dir, &implied), &[below.as_fd()]).unwrap();
+        assert_eq!(rebased.moved, moved);
     }
     assert!(!at("lib").exists());
     for (path, content) in [

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{FILE, GONE, LINK, MAGIC, SPARSE};
-use crate::apply::Manifest;
+use crate::apply::DigestSink;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::sys::{self, WriteBack};
@@ -81,7 +81,7 @@ impl fmt::Debug for Writer {
     }
 }
 
-impl Manifest for Writer {
+impl DigestSink for Writer {
     fn file(&self, path: &[u8], size: u64, digest: Option<u128>) {
         let mut state = self.state();
         state.begin(if digest.is_some() { FILE } else { SPARSE }, path);

@@ -39,26 +39,26 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::apply::attributes::{Owner, PendingAttributes, refused};
 use crate::apply::below::Below;
 use crate::apply::dirs::{Dirs, Found, Id, New, ROOT, Setting, c_name};
-use crate::apply::give::{Give, Owner, refused};
 use crate::apply::names::{self, Name};
+use crate::apply::remove;
 use crate::apply::run::Shared;
 use crate::apply::stream::Plain;
-use crate::apply::sweep;
 use crate::apply::write::Job;
 use crate::apply::{Options, Target, Whiteouts};
+use crate::dir_stack;
 use crate::error::{Bound, Error};
 use crate::node;
 use crate::tar::{Entry, EntryKind, Reader};
-use crate::trail;
 
 mod files;
 mod whiteouts;
 
 /// What was made.
 #[derive(Debug)]
-pub(super) struct Placed {
+pub(super) struct Extracted {
     pub(super) blocks: u64,
     pub(super) inodes: u64,
     pub(super) implied: Vec<Vec<u8>>,
@@ -67,7 +67,7 @@ pub(super) struct Placed {
 }
 
 /// Makes the names of a layer.
-pub(super) struct Placer<'a> {
+pub(super) struct Extractor<'a> {
     reader: Reader<Plain<'a>>,
     pub(super) dirs: Dirs<'a>,
     /// The parent of the last entry, by the text of its path.
@@ -83,14 +83,14 @@ pub(super) struct Placer<'a> {
     /// what was made.
     disturbed: bool,
     /// What this layer brought, where that matters.
-    own: Option<sweep::Own>,
+    own: Option<remove::Own>,
     us: Owner,
     target: &'a Target<'a>,
     options: &'a Options<'a>,
     shared: &'a Shared,
 }
 
-impl<'a> Placer<'a> {
+impl<'a> Extractor<'a> {
     /// `masked` tells whether files may get fewer permissions than are asked for.
     pub(super) fn new(
         target: &'a Target<'a>,
@@ -111,7 +111,7 @@ impl<'a> Placer<'a> {
             && stat.gid == us.1
             && stat.permissions() & libc::S_ISGID == 0
             && acls.map_err(failed)?.is_none();
-        let fresh = sweep::is_empty(root.as_fd()).map_err(failed)?;
+        let fresh = remove::is_empty(root.as_fd()).map_err(failed)?;
         let remembers = !fresh && target.whiteouts == Whiteouts::Delete;
         let markers = match target.whiteouts {
             Whiteouts::Devices(markers) => Some(markers),
@@ -134,7 +134,7 @@ impl<'a> Placer<'a> {
             whiteouts: Some(Vec::new()),
             listed: 0,
             disturbed: !fresh,
-            own: remembers.then(sweep::Own::default),
+            own: remembers.then(remove::Own::default),
             us,
             target,
             options,
@@ -156,7 +156,7 @@ impl<'a> Placer<'a> {
     }
 
     /// Waits for the files, then gives the directories their times.
-    pub(super) fn finish(mut self) -> Result<Placed, Error> {
+    pub(super) fn finish(mut self) -> Result<Extracted, Error> {
         self.hand_over()?;
         self.reader.into_input().drain();
         self.shared.jobs.close();
@@ -165,13 +165,13 @@ impl<'a> Placer<'a> {
         let (mut blocks, mut inodes) = self.dirs.finish()?;
         self.shared.written.idle().map_err(|_| Error::Stopped)?;
         if self.disturbed {
-            (blocks, inodes) = sweep::usage(self.dirs.open(ROOT)?)?;
+            (blocks, inodes) = remove::usage(self.dirs.open(ROOT)?)?;
         } else {
             use std::sync::atomic::Ordering::Relaxed;
             blocks += self.shared.blocks_used.load(Relaxed);
             inodes += self.shared.inodes.load(Relaxed) - self.dirs.revoked();
         }
-        Ok(Placed {
+        Ok(Extracted {
             blocks,
             inodes,
             implied: self.dirs.implied(),
@@ -196,11 +196,11 @@ impl<'a> Placer<'a> {
         let Some((name, parents)) = parts.split_last() else {
             return self.top(&entry);
         };
-        if path.len() > trail::LONGEST_PATH {
+        if path.len() > dir_stack::LONGEST_PATH {
             return Err(Error::TooLong {
                 path: shown(&path[..200]),
                 length: path.len(),
-                limit: trail::LONGEST_PATH,
+                limit: dir_stack::LONGEST_PATH,
             });
         }
         let dir = self.parent(&path[..path.len() - name.len()], parents)?;
@@ -231,7 +231,7 @@ impl<'a> Placer<'a> {
             return Ok(());
         }
         self.top = true;
-        self.dress(ROOT, &Give::all(entry)?)
+        self.apply_metadata(ROOT, &PendingAttributes::all(entry)?)
     }
 
     /// The directory that an entry goes to. Usually that of the entry before.
@@ -250,9 +250,9 @@ impl<'a> Placer<'a> {
     }
 
     fn directory(&mut self, dir: Id, name: &CStr, entry: &Entry) -> Result<(), Error> {
-        let mut give = Give::all(entry)?;
+        let mut attributes = PendingAttributes::all(entry)?;
         if let Some(id) = self.dirs.child(dir, name.to_bytes()) {
-            return self.dress(id, &give);
+            return self.apply_metadata(id, &attributes);
         }
         let mode = Mode::from_raw_mode(entry.permissions);
         let make = |here: BorrowedFd<'_>| rustix::fs::mkdirat(here, name, mode);
@@ -260,7 +260,7 @@ impl<'a> Placer<'a> {
         let hides = made == Err(Errno::EXIST);
         if hides {
             match self.dirs.enter(dir, name)? {
-                Found::Directory(id) => return self.dress(id, &give),
+                Found::Directory(id) => return self.apply_metadata(id, &attributes),
                 Found::Whiteout => self.dirs.revoke(dir, name)?,
                 _ => self.remove(dir, name)?,
             }
@@ -269,17 +269,18 @@ impl<'a> Placer<'a> {
         made.map_err(|cause| self.failed("create directory", dir, name, cause))?;
         let plain = self.dirs.is_plain(dir);
         if plain {
-            give = Give::rest(entry, self.us)?;
+            attributes = PendingAttributes::rest(entry, self.us)?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = rustix::fs::openat(self.dirs.open(dir)?, name, flags, Mode::empty())
             .map_err(|cause| self.failed("open directory", dir, name, cause))?;
-        give.but_times(open.as_fd())
+        attributes
+            .but_times(open.as_fd())
             .map_err(|(attempt, cause)| self.failed(attempt, dir, name, cause))?;
         let new = New {
-            plain: plain && give.keeps_plain(self.us),
+            plain: plain && attributes.keeps_plain(self.us),
             implied: false,
-            times: Some(give.times),
+            times: Some(attributes.times),
         };
         let id = self.dirs.add(dir, name, open, new)?;
         // What was there before hid what is below, and so does what takes its place.
@@ -287,25 +288,26 @@ impl<'a> Placer<'a> {
     }
 
     /// Gives a directory that is there what its entry says.
-    fn dress(&mut self, id: Id, give: &Give) -> Result<(), Error> {
-        give.but_times(self.dirs.open(id)?)
+    fn apply_metadata(&mut self, id: Id, attributes: &PendingAttributes) -> Result<(), Error> {
+        attributes
+            .but_times(self.dirs.open(id)?)
             .map_err(|(attempt, cause)| Error::io(attempt, &self.dirs.path(id), cause))?;
-        let plain = self.dirs.is_plain(id) && give.keeps_plain(self.us);
-        self.dirs.set(id, plain, give.times.clone());
+        let plain = self.dirs.is_plain(id) && attributes.keeps_plain(self.us);
+        self.dirs.set(id, plain, attributes.times.clone());
         Ok(())
     }
 
     /// What a new file in this directory has yet to get.
-    fn rest(&self, dir: Id, entry: &Entry) -> Result<Give, Error> {
+    fn rest(&self, dir: Id, entry: &Entry) -> Result<PendingAttributes, Error> {
         if self.dirs.is_plain(dir) {
-            return Give::rest(entry, self.us);
+            return PendingAttributes::rest(entry, self.us);
         }
-        Give::all(entry)
+        PendingAttributes::all(entry)
     }
 
     fn special(&mut self, dir: Id, name: &CStr, entry: &Entry) -> Result<(), Error> {
         let is_link = entry.kind == EntryKind::Symlink;
-        let give = self.rest(dir, entry)?;
+        let attributes = self.rest(dir, entry)?;
         let kind = match entry.kind {
             EntryKind::Character => FileType::CharacterDevice,
             EntryKind::Block => FileType::BlockDevice,
@@ -319,7 +321,8 @@ impl<'a> Placer<'a> {
             false => rustix::fs::mknodat(here, name, kind, mode, number),
         })?;
         let here = self.dirs.open(dir)?;
-        give.to_name(here, name, is_link)
+        attributes
+            .to_name(here, name, is_link)
             .map_err(|(attempt, cause)| self.failed(attempt, dir, name, cause))?;
         let here = self.dirs.open(dir)?;
         let stat = rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW)
@@ -342,11 +345,11 @@ impl<'a> Placer<'a> {
                 Some(libc::ENOENT) => missing(),
                 _ => error,
             })?;
-        if let Some(manifest) = self.options.manifest {
+        if let Some(digests) = self.options.digests {
             let (new, old) = (self.dirs.join(dir, name), self.dirs.join(from, &target));
-            manifest.link(new.as_os_str().as_bytes(), old.as_os_str().as_bytes());
+            digests.link(new.as_os_str().as_bytes(), old.as_os_str().as_bytes());
         }
-        let give = Give::all(entry)?;
+        let attributes = PendingAttributes::all(entry)?;
         let here = self.dirs.open(dir)?;
         let stat = rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|cause| self.failed("look at", dir, name, cause))?;
@@ -357,7 +360,8 @@ impl<'a> Placer<'a> {
         }
         let is_link = kind == FileType::Symlink;
         let here = self.dirs.open(dir)?;
-        give.to_name(here, name, is_link)
+        attributes
+            .to_name(here, name, is_link)
             .map_err(|(attempt, cause)| self.failed(attempt, dir, name, cause))
     }
 
@@ -393,13 +397,13 @@ impl<'a> Placer<'a> {
     fn remove(&mut self, dir: Id, name: &CStr) -> Result<(), Error> {
         self.disturbed = true;
         let path = self.dirs.join(dir, name);
-        if let Some(manifest) = self.options.manifest {
+        if let Some(digests) = self.options.digests {
             self.catch_up()?; // it is told of no file there after this
-            manifest.gone(path.as_os_str().as_bytes());
+            digests.gone(path.as_os_str().as_bytes());
         }
         self.dirs.forget(dir, name.to_bytes());
         self.last = (Vec::new(), ROOT); // it may have led through here
-        sweep::remove(self.dirs.open(dir)?, name, &path)
+        remove::remove(self.dirs.open(dir)?, name, &path)
     }
 
     fn failed(

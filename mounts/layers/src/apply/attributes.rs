@@ -21,7 +21,7 @@ pub(super) type Owner = (u32, u32);
 
 /// What a file has yet to get.
 #[derive(Debug, Clone)]
-pub(super) struct Give {
+pub(super) struct PendingAttributes {
     /// If it differs from what the file got when it was made.
     pub(super) owner: Option<Owner>,
     pub(super) xattrs: Xattrs,
@@ -30,7 +30,7 @@ pub(super) struct Give {
     pub(super) times: Timestamps,
 }
 
-impl Give {
+impl PendingAttributes {
     /// Everything that an entry says.
     pub(super) fn all(entry: &Entry) -> Result<Self, Error> {
         Ok(Self {
@@ -44,14 +44,14 @@ impl Give {
     /// What an entry says over what a file has that `us` just made in a plain directory, asking
     /// for its mode.
     pub(super) fn rest(entry: &Entry, us: Owner) -> Result<Self, Error> {
-        let mut give = Self::all(entry)?;
-        give.owner = give.owner.filter(|owner| *owner != us);
+        let mut attributes = Self::all(entry)?;
+        attributes.owner = attributes.owner.filter(|owner| *owner != us);
         // What the kernel does to these three bits depends on more than is known here.
         let plain_mode = entry.permissions & 0o7000 == 0;
-        if plain_mode && !give.xattrs.iter().any(|(name, _)| is_acl(name)) {
-            give.mode = None;
+        if plain_mode && !attributes.xattrs.iter().any(|(name, _)| is_acl(name)) {
+            attributes.mode = None;
         }
-        Ok(give)
+        Ok(attributes)
     }
 
     /// Whether what is made in a directory with this would belong to us and have the mode that was
