@@ -31,7 +31,7 @@ run: ## Run a development daemon below target/run (as root); shows how container
 .PHONY: demo
 demo: peers ## Show layerd at work with a containerd of its own (as root)
 	@cargo build --locked -p layerd -p layerctl
-	@integration/demo.sh
+	@integration/demos/demo.sh
 
 .PHONY: peers
 peers: ## Install what the end-to-end tests drive: Debian packages, containerd and Docker (as root)
@@ -102,7 +102,7 @@ as-root:
 .PHONY: bench
 bench: as-root peers release ## Measure layerd beside containerd's overlayfs (as root; an hour)
 	@peer=$$(integration/bench/peer/build.sh); bench="$(own_mounts) target/release/layerd-bench"; \
-		$$bench ops --fs tmpfs,ext4,xfs --peer "$$peer" --inside "$$peer" --svg docs/bench.svg; \
+		$$bench ops --fs tmpfs,ext4,xfs --peer "$$peer" --inside "$$peer" --svg docs/evidence/bench.svg; \
 		$$bench scale --peer "$$peer"; $$bench flat; $$bench remove; $$bench flushes
 
 .PHONY: bench-durability

@@ -383,7 +383,7 @@ fn crash_while_importing(version: Version) {
 /// `make demo`, which people look at first.
 #[test]
 fn root_demo_shows_the_layer_below_untouched() {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo.sh");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("demos/demo.sh");
     let said = output(&mut Command::new(script));
     let shows = |start: &str, end: &str| {
         let mut lines = said.lines();

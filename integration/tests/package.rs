@@ -247,7 +247,7 @@ fn purged(machine: &Machine, transcript: &mut Transcript, before: &BTreeSet<Stri
     transcript.run(machine, &format!("ls -A /{DATA}"));
 }
 
-/// Saves what an operator saw where it can be looked at; docs/package-transcript.txt is a copy.
+/// Saves what an operator saw where it can be looked at; docs/evidence/package.txt is a copy.
 fn save(transcript: &Transcript) {
     let to = layerd_integration::scratch::profile().join("../package-transcript.txt");
     std::fs::write(to, transcript.0.trim_start()).unwrap();

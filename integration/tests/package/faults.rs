@@ -115,7 +115,7 @@ fn suffer(world: &World, before: &str, faults: &[Fault]) -> String {
     patient.report
 }
 
-/// The three together are docs/doctor-transcript.txt.
+/// The three together are docs/evidence/doctor.txt.
 fn save(report: &str, name: &str) {
     let to =
         layerd_integration::scratch::profile().join(format!("../doctor-transcript-{name}.txt"));

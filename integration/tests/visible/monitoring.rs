@@ -30,7 +30,7 @@ fn root_alerts_fire_when_they_should() {
 /// Fails if a query of a panel gives nothing.
 #[test]
 fn root_full_every_panel_has_data() {
-    let mut demo = Command::new(source("integration/dashboard-demo.sh"));
+    let mut demo = Command::new(source("integration/demos/dashboard.sh"));
     let told = output(demo.args(["20", "60"]).env("LAYERD_BIN", profile()));
     assert!(told.contains("all have data."), "{told}");
 }

@@ -4,26 +4,26 @@
 # its own; all files are below target/dashboard-demo/. Run as root after `cargo build` and
 # `make peers`; more or less than 90 seconds and 300 containers may be named:
 #
-#     integration/dashboard-demo.sh > docs/dashboard-transcript.txt
-#     cp target/dashboard-demo/dashboard.svg docs/
+#     integration/demos/dashboard.sh > docs/evidence/dashboard.txt
+#     cp target/dashboard-demo/dashboard.svg docs/evidence/
 set -euo pipefail
 
 # In namespaces of its own, so that nothing outlives it, however it ends, and that no port is taken.
 if [[ ${1:-} != inside ]]; then
-    ((EUID == 0)) || { echo "dashboard-demo.sh: must run as root: it mounts" >&2 && exit 1; }
+    ((EUID == 0)) || { echo "dashboard.sh: must run as root: it mounts" >&2 && exit 1; }
     exec unshare --mount --propagation private --net --pid --fork --kill-child --mount-proc \
         "$0" inside "${1:-90}" "${2:-300}"
 fi
 
 load_secs=$2
 containers=$3
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 bin=${LAYERD_BIN:-$PWD/target/debug}
 prom=$PWD/target/peers/prometheus/usr/bin
 demo=$PWD/target/dashboard-demo
 layer=$demo/layer.tar
 
-. integration/transcript.sh
+. integration/demos/transcript.sh
 
 layerctl() {
     "$bin/layerctl" --address "$demo/layerd.sock" "$@"
@@ -160,4 +160,4 @@ quietly trash empty --yes
 wait "${workers[@]}"
 
 say "What the panels of deploy/grafana.json show of this, last, least and most."
-python3 integration/dashboard.py deploy/grafana.json http://localhost:9090 "$start" "$(date +%s)" "$demo/dashboard.svg"
+python3 integration/demos/dashboard.py deploy/grafana.json http://localhost:9090 "$start" "$(date +%s)" "$demo/dashboard.svg"

@@ -4,16 +4,16 @@
 # /etc, /run and /var/lib are its own, too, below target/visible-demo/. Run as root after
 # `cargo build` and `make peers`:
 #
-#     integration/visible-demo.sh > docs/commands-transcript.txt 2>&1
+#     integration/demos/visible.sh > docs/evidence/commands.txt 2>&1
 set -euo pipefail
 
 # In a process and a mount namespace of its own, so that nothing outlives it, however it ends.
 if [[ ${1:-} != inside ]]; then
-    ((EUID == 0)) || { echo "visible-demo.sh: must run as root: it mounts" >&2 && exit 1; }
+    ((EUID == 0)) || { echo "visible.sh: must run as root: it mounts" >&2 && exit 1; }
     exec unshare --mount --propagation private --pid --fork --kill-child --mount-proc "$0" inside
 fi
 
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 bin=$PWD/target/debug
 peer=$PWD/target/peers/containerd-2.1
 demo=$PWD/target/visible-demo
@@ -24,7 +24,7 @@ layerd_pid=
 containerd_pid=
 export PATH=$peer/usr/bin:$PATH
 
-. integration/transcript.sh
+. integration/demos/transcript.sh
 
 layerctl() {
     "$bin/layerctl" "$@"

@@ -11,7 +11,7 @@ if [[ ${1:-} != inside ]]; then
 fi
 
 here=$(cd "$(dirname "$0")" && pwd -P)
-target=$here/../target
+target=$here/../../target
 bin=$(cd "$target" && pwd -P)/debug
 peer=$(cd "$target" && pwd -P)/peers/containerd-2.1/usr/bin
 demo=$(cd "$target" && pwd -P)/demo

@@ -2,20 +2,20 @@
 # Loses layerd's database and gets everything back with one command. Uses a layerd of its own; all
 # files are below /var/tmp/layerd-recovery-demo/. Run as root after `cargo build`:
 #
-#     integration/recovery-demo.sh > docs/recovery-transcript.txt 2>&1
+#     integration/demos/recovery.sh > docs/evidence/recovery.txt 2>&1
 set -euo pipefail
 
 # In a process and a mount namespace of its own, so that nothing outlives it, however it ends.
 if [[ ${1:-} != inside ]]; then
-    ((EUID == 0)) || { echo "recovery-demo.sh: must run as root: it mounts" >&2 && exit 1; }
+    ((EUID == 0)) || { echo "recovery.sh: must run as root: it mounts" >&2 && exit 1; }
     exec unshare --mount --propagation private --pid --fork --kill-child --mount-proc "$0" inside
 fi
 
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 demo=/var/tmp/layerd-recovery-demo
 pid=
 
-. integration/transcript.sh
+. integration/demos/transcript.sh
 
 layerctl() {
     target/debug/layerctl --address $demo/layerd.sock "$@"
