@@ -16,6 +16,10 @@ mod load;
 mod logs;
 #[path = "service/metrics.rs"]
 mod metrics;
+#[path = "service/paused.rs"]
+mod paused;
+#[path = "service/stall.rs"]
+mod stall;
 #[path = "service/stop.rs"]
 mod stop;
 #[path = "service/syncs.rs"]

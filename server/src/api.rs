@@ -7,6 +7,7 @@ mod chunks;
 mod containerd;
 pub(crate) mod layerd;
 mod measure;
+mod outgoing;
 mod oversize;
 mod status;
 mod unpack;

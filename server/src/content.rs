@@ -384,7 +384,7 @@ impl Drop for Left {
             return;
         }
         let (store, caller) = (self.store.clone(), self.caller.clone());
-        self.store.tasks.spawn(|_| async move {
+        self.store.tasks.spawn_with_peer(async move {
             if !name.is_empty() {
                 let request = caller.asks(AbortRequest { r#ref: name });
                 gone(store.client.clone().abort(request).await.map(drop));

@@ -3,8 +3,8 @@
 //! Shutdown order: the socket stops accepting, long work is told to end, calls finish, the reaper
 //! ends its step, the store writes what waits and closes. All within one deadline.
 
+use std::future::pending;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,8 @@ use crate::{api, metrics, notify, with_causes};
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// After this time a writer that does not answer is logged.
 const WRITER_SLOW: Duration = Duration::from_secs(10);
+/// How long after a stop peers may take to read or to send what a call waits for.
+const PEER_GRACE: Duration = Duration::from_secs(1);
 /// How long clients get to read their last replies and to close, once all calls have ended.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
@@ -193,7 +195,7 @@ async fn open(
 
 /// Waits for the server and, once it is to stop, for all calls, but not for ever. Clients are told
 /// to close their connections and get a moment for it; one that is idle, stopped or slow to read
-/// does not keep the daemon.
+/// or to send does not keep the daemon: streams end [`PEER_GRACE`] after the stop.
 async fn drain(
     served: impl Future<Output = Result<(), tonic::transport::Error>>,
     tasks: &Tasks,
@@ -222,9 +224,22 @@ async fn drain(
         }
         tasks.ended().await;
     };
+    let all = async {
+        tokio::select! {
+            () = all => {}
+            () = end_peers(tasks) => {}
+        }
+    };
     let in_time = timeout(limit, all).await;
     in_time.map_err(|_| DaemonError::Stuck(limit))?;
     Ok(ended.unwrap_or(Ok(()))?)
+}
+
+/// Never ends, since what waits for peers has to end yet.
+async fn end_peers(tasks: &Tasks) {
+    sleep(PEER_GRACE).await;
+    tasks.end_peers();
+    pending().await
 }
 
 /// Serves nothing but the way to get the records back, until they are back. An empty store in
@@ -322,10 +337,10 @@ fn stop_on_signals(tasks: &Tasks) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells systemd that we are alive, each time after a write of nothing has ended: it does not
-/// while the disk hangs. A store that refuses changes is alive; it heals itself when it can. One
-/// whose database hangs cannot: then the daemon stops, to be started anew. Calls that take long
-/// are logged with what they do, which is the disk's own story when it hangs.
+/// Tells systemd that we are alive, each time after a write of nothing has ended, and while the disk
+/// stalls: a new process would wait for it as well. A store that refuses changes is alive; it heals
+/// itself when it can. One whose database hangs cannot: then the daemon stops, to be started anew.
+/// Calls that take long are logged with what they do, which is the disk's own story when it hangs.
 async fn watch(engine: Arc<Engine>, tasks: Tasks, calls: Calls, stop: CancellationToken) {
     let mut tick = interval(watch_every());
     loop {
@@ -338,19 +353,42 @@ async fn watch(engine: Arc<Engine>, tasks: Tasks, calls: Calls, stop: Cancellati
             return;
         }
         let asked = engine.clone();
-        let mut answer = pin!(tasks.call(move || asked.ping()));
-        loop {
-            log_slow(&calls);
-            tokio::select! {
-                () = stop.cancelled() => return,
-                pinged = &mut answer => {
-                    if pinged.is_ok() {
-                        notify::alive();
-                    }
-                    break;
-                }
-                () = sleep(WRITER_SLOW) => warn!("the writer of the records has not answered for a while"),
+        let answer = tasks.call(move || asked.ping());
+        tokio::select! {
+            () = stop.cancelled() => return,
+            pinged = answer => if pinged.is_ok() {
+                notify::alive();
+            },
+            () = watch_stall(&engine, &tasks, &calls) => {}
+        }
+    }
+}
+
+/// Goes on while the writer of the records does not answer. A disk that answers while the writer
+/// does not shows that the writer is stuck, and keeps systemd from being told anything.
+async fn watch_stall(engine: &Arc<Engine>, tasks: &Tasks, calls: &Calls) {
+    let every = watch_every();
+    let begun = Instant::now();
+    sleep(every).await;
+    let mut logged = begun;
+    let probe = || {
+        let probed = engine.clone();
+        Box::pin(tasks.call(move || probed.probe_disk()))
+    };
+    let mut probing = probe();
+    loop {
+        log_slow(calls);
+        tokio::select! {
+            _ = &mut probing => {
+                sleep(every).await;
+                probing = probe();
             }
+            () = sleep(every) => notify::alive(),
+        }
+        if logged.elapsed() >= WRITER_SLOW {
+            logged = Instant::now();
+            let waited_s = begun.elapsed().as_secs();
+            warn!(waited_s, "the writer of the records does not answer");
         }
     }
 }

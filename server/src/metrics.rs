@@ -145,14 +145,14 @@ async fn listen(address: &Address, app: Router, tasks: &Tasks) -> Result<(), Met
     match address {
         Address::Tcp(at) => {
             let socket = TcpListener::bind(at).await.map_err(failed)?;
-            tasks.spawn(|stop| answer(socket, app, stop));
+            tasks.spawn_with_peer(answer(socket, app, tasks.stopping()));
         }
         Address::Unix(path) => {
             // As other files are not removed, the next line fails if one is in the way.
             remove_stale(path).map_err(|cause| failed(io::Error::other(cause)))?;
             let socket = UnixListener::bind(path).map_err(failed)?;
             fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
-            tasks.spawn(|stop| answer(socket, app, stop));
+            tasks.spawn_with_peer(answer(socket, app, tasks.stopping()));
         }
     }
     Ok(())

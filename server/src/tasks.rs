@@ -26,6 +26,7 @@ pub(crate) enum Lost {
 pub(crate) struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    peers_end: CancellationToken,
 }
 
 impl Tasks {
@@ -71,6 +72,29 @@ impl Tasks {
     /// What says that tasks are to end.
     pub(crate) fn stopping(&self) -> CancellationToken {
         self.stop.clone()
+    }
+
+    /// Cancelled a moment after [`stopping`](Self::stopping): work that waits for a peer, such as a
+    /// client that does not read its stream, waits no longer.
+    pub(crate) fn peers_end(&self) -> CancellationToken {
+        self.peers_end.clone()
+    }
+
+    /// Ends all waiting for peers.
+    pub(crate) fn end_peers(&self) {
+        self.peers_end.cancel();
+    }
+
+    /// Runs a task that waits for a peer, as [`spawn`](Self::spawn) does; it is dropped when
+    /// [`peers_end`](Self::peers_end) is cancelled.
+    pub(crate) fn spawn_with_peer<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let end = self.peers_end();
+        self.spawn(|_| async move {
+            end.run_until_cancelled(task).await;
+        });
     }
 
     /// Waits until all tasks and calls have ended.

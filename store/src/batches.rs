@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::folder::io_error;
 use crate::records::Records;
 use crate::space::Space;
+use crate::stall::probe;
 use crate::state::Edit;
 use crate::store::{Options, Shared};
 use crate::wal::Rows;
@@ -111,7 +112,7 @@ impl Batches {
         options: Options,
     ) -> io::Result<Self> {
         Ok(Self {
-            database: Some(Database::new(opened)?),
+            database: Some(Database::new(opened, folder)?),
             folder: folder.to_owned(),
             space,
             shared,
@@ -124,12 +125,14 @@ impl Batches {
 
     /// Writes everything in `waiting`. The caller gives the answers, after the writer's locks are released.
     pub(crate) fn serve(&mut self, mut waiting: VecDeque<Request>) -> Vec<Ready> {
+        self.shared.writing_since(Some(Instant::now()));
         self.refuse_without_space(&mut waiting);
         self.pass_barrier(&mut waiting);
         let mut ready = Vec::with_capacity(waiting.len());
         while !waiting.is_empty() {
             self.batch(&mut waiting, &mut ready);
         }
+        self.shared.writing_since(None);
         ready
     }
 
@@ -296,7 +299,7 @@ impl Batches {
         let (records, folder) = (self.shared.records.load_full(), self.folder.clone());
         // The failed commit may be on disk after all; the new database must not seem older.
         let sequence = records.sequence().max(Db::last_sequence(&self.folder)?) + 1;
-        let built = run_with_timeout(REBUILD_LIMIT, move || {
+        let built = run_with_timeout(REBUILD_LIMIT, probe(&self.folder), move || {
             let (opened, old) = Db::rebuild(&folder, &records, sequence, ids_below)?;
             Db::discard(&old)?;
             Ok(opened)
@@ -306,7 +309,7 @@ impl Batches {
             Err(gone("building the database anew hangs or panicked"))
         })?;
         warn!("the database was built anew after a failed write; nothing acknowledged was lost");
-        Database::new(opened).map_err(io_error("start the thread of", &self.folder))
+        Database::new(opened, &self.folder).map_err(io_error("start the thread of", &self.folder))
     }
 
     /// Closes the database in order: returns unused reserved ids, checkpoints the log and seals it.

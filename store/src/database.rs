@@ -5,21 +5,24 @@
 //! made and removed in between it never sees.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::db::{Db, Opened};
 use crate::error::Error;
+use crate::stall::probe;
 use crate::wal::{Body, Rows, Wal};
 use crate::worker_thread::{Pending, WorkerThread};
 
-/// Limit for an operation of sled, after which it counts as hung. For a disk that is slower than
-/// this, the database is rebuilt without loss.
+/// Limit for an operation of sled, after which it counts as hung. Time in which the disk stalls does
+/// not count (`stall.rs`).
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 
 /// An open database, for one writer.
 #[derive(Debug)]
 pub(crate) struct Database {
+    folder: PathBuf,
     wal: Wal,
     sled: WorkerThread<Db>,
     /// Checkpoint under way: number of its last commit, and sled's answer.
@@ -29,8 +32,10 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    pub(crate) fn new(opened: Opened) -> io::Result<Self> {
+    /// Starts the thread of the database that was opened in `folder`.
+    pub(crate) fn new(opened: Opened, folder: &Path) -> io::Result<Self> {
         Ok(Self {
+            folder: folder.to_owned(),
             checkpointed: opened.db.sequence(),
             sled: WorkerThread::new("store-log", opened.db)?,
             wal: opened.wal,
@@ -89,7 +94,7 @@ impl Database {
 
     /// Closes the database; false if that took longer than `limit`.
     pub(crate) fn close(self, limit: Duration) -> bool {
-        self.sled.close(limit)
+        self.sled.close(limit, probe(&self.folder))
     }
 
     /// Goes on in the other half of the log, and begins the checkpoint of this one.
@@ -105,7 +110,7 @@ impl Database {
         while self.checkpointed < through {
             let next = self.checkpointing.take();
             let (number, pending) = next.unwrap_or_else(|| self.start(through));
-            outcome(&pending)?;
+            self.outcome(&pending)?;
             self.checkpointed = number;
         }
         Ok(())
@@ -121,15 +126,16 @@ impl Database {
         self.checkpoint(self.wal.last())?;
         let entry = body.into_entry(sequence);
         let entry = entry.ok_or_else(|| write_error(io::Error::other("a table is unknown")))?;
-        outcome(&self.sled.start(move |db| db.commit(&entry)))?;
+        self.outcome(&self.sled.start(move |db| db.commit(&entry)))?;
         self.checkpointed = sequence;
         self.wal.note(sequence).map_err(write_error)
     }
-}
 
-fn outcome(pending: &Pending<Result<(), Error>>) -> Result<(), Error> {
-    let gone = || write_error(io::Error::other("the database hangs or panicked"));
-    pending.wait(LIMIT).unwrap_or_else(|| Err(gone()))
+    fn outcome(&self, pending: &Pending<Result<(), Error>>) -> Result<(), Error> {
+        let gone = || write_error(io::Error::other("the database hangs or panicked"));
+        let disk = probe(&self.folder);
+        pending.wait(LIMIT, disk).unwrap_or_else(|| Err(gone()))
+    }
 }
 
 pub(crate) fn write_error(cause: impl Into<io::Error>) -> Error {

@@ -91,7 +91,10 @@ impl From<io::Error> for OpenError {
             Kind::StorageFull | Kind::QuotaExceeded | Kind::ReadOnlyFilesystem => {
                 Self::Environment(cause)
             }
-            Kind::PermissionDenied | Kind::OutOfMemory => Self::Environment(cause),
+            // sled's threads still hold it, for want of an answer of the disk.
+            Kind::PermissionDenied | Kind::OutOfMemory | Kind::WouldBlock => {
+                Self::Environment(cause)
+            }
             _ if open_files.contains(&cause.raw_os_error()) => Self::Environment(cause),
             _ => Self::Damaged(cause.to_string()),
         }

@@ -24,6 +24,7 @@ mod published;
 mod records;
 mod sequence_file;
 mod space;
+mod stall;
 mod state;
 mod store;
 mod sys;

@@ -7,9 +7,10 @@ mod volumes;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tracing::warn;
@@ -25,6 +26,7 @@ use crate::model::{Key, LabelChange, LayerId, Record, Timestamp, Usage};
 use crate::published::Published;
 use crate::records::Records;
 use crate::space::Space;
+use crate::stall;
 use crate::state::{self, Checked, Commit, Create};
 use crate::writer::Writer;
 use opening::{above, check_format, open_database, open_folder, write_format};
@@ -65,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) failed: AtomicBool,
     /// Set once the database hangs; only a new process helps.
     pub(crate) hung: AtomicBool,
+    /// When the writer began what it writes now; none while it has nothing to write.
+    writing: Mutex<Option<Instant>>,
     /// Signals publications to the exporter.
     pub(crate) published: Published,
     claims: Mutex<BTreeMap<Key, LayerId>>,
@@ -83,6 +87,7 @@ pub struct Store {
     writer: Writer,
     _exporter: Exporter,
     lock: HeldLock,
+    folder: PathBuf,
     fresh: bool,
     /// First id that the records do not know as reserved by an earlier process.
     recorded: u64,
@@ -129,6 +134,7 @@ impl Store {
             _exporter: exporter,
             lock,
             shared,
+            folder: folder.to_owned(),
             fresh,
             recorded,
             first_id: next,
@@ -231,6 +237,20 @@ impl Store {
     #[must_use]
     pub fn has_hung(&self) -> bool {
         self.shared.has_hung()
+    }
+
+    /// How long the writer has been waiting for the disk with what it writes now; zero if nothing
+    /// is to be written.
+    #[must_use]
+    pub fn writing_for(&self) -> Duration {
+        let writing = self.shared.writing.lock();
+        let begun = *writing.unwrap_or_else(PoisonError::into_inner);
+        begun.map_or(Duration::ZERO, |begun| begun.elapsed())
+    }
+
+    /// Waits until the disk has made a small write durable. An error of the disk is an answer, too.
+    pub fn probe_disk(&self) {
+        stall::probe(&self.folder)();
     }
 
     /// All records as of the last durable change. Lock-free, in constant time.
@@ -444,6 +464,7 @@ impl Shared {
             ids_below: AtomicU64::new(ids.1),
             failed: AtomicBool::new(false),
             hung: AtomicBool::new(false),
+            writing: Mutex::default(),
             published,
             claims: Mutex::default(),
             clock,
@@ -452,6 +473,11 @@ impl Shared {
 
     pub(crate) fn has_hung(&self) -> bool {
         self.hung.load(Ordering::Acquire)
+    }
+
+    /// Notes when the writer began what it writes; none when it has nothing to write.
+    pub(crate) fn writing_since(&self, begun: Option<Instant>) {
+        *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = begun;
     }
 
     /// Makes newer records visible to readers.

@@ -5,9 +5,11 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 use std::time::Duration;
+
+use crate::stall::{self, Probe};
 
 type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
 
@@ -47,12 +49,13 @@ impl<T: Send + 'static> WorkerThread<T> {
         Pending(outcome)
     }
 
-    /// Drops the value on its thread. Waits for that up to `limit`; false after a timeout, which leaves
-    /// the thread running.
-    pub(crate) fn close(self, limit: Duration) -> bool {
+    /// Drops the value on its thread. Waits for that as [`Pending::wait`] does; false after a timeout,
+    /// which leaves the thread running.
+    pub(crate) fn close(self, limit: Duration, disk: Probe) -> bool {
         drop(self.jobs);
-        let waited = self.ended.recv_timeout(limit);
-        !matches!(waited, Err(std::sync::mpsc::RecvTimeoutError::Timeout))
+        // The thread drops its end without a message.
+        stall::wait(&self.ended, limit, disk);
+        matches!(self.ended.try_recv(), Err(TryRecvError::Disconnected))
     }
 }
 
@@ -61,20 +64,21 @@ impl<T: Send + 'static> WorkerThread<T> {
 pub(crate) struct Pending<R>(Receiver<R>);
 
 impl<R> Pending<R> {
-    /// Waits for its result; `None` if it panicked or takes longer than `limit`. The worker is of no
-    /// use after that.
-    pub(crate) fn wait(&self, limit: Duration) -> Option<R> {
-        self.0.recv_timeout(limit).ok()
+    /// Waits for its result; `None` if it panicked or takes longer than `limit` without waiting for
+    /// the disk that `disk` probes. The worker is of no use after that.
+    pub(crate) fn wait(&self, limit: Duration, disk: Probe) -> Option<R> {
+        stall::wait(&self.0, limit, disk)
     }
 }
 
-/// Runs `act` on a new thread; `None` if it panicked or took longer than `limit`.
+/// Runs `act` on a new thread; `None` as for [`Pending::wait`].
 pub(crate) fn run_with_timeout<R: Send + 'static>(
     limit: Duration,
+    disk: Probe,
     act: impl FnOnce() -> R + Send + 'static,
 ) -> Option<R> {
     let worker_thread = WorkerThread::new("store-apart", ()).ok()?;
-    worker_thread.start(move |()| act()).wait(limit)
+    worker_thread.start(move |()| act()).wait(limit, disk)
 }
 
 #[cfg(test)]
@@ -82,27 +86,29 @@ mod tests {
     use std::time::Duration;
 
     use super::{WorkerThread, run_with_timeout};
+    use crate::stall::Probe;
 
     const LIMIT: Duration = Duration::from_secs(20);
 
+    fn disk() -> Probe {
+        Box::new(|| ())
+    }
+
     #[test]
     fn gives_up_what_hangs_and_what_panics() {
-        let worker_thread = WorkerThread::new("test", 1).unwrap();
-        assert_eq!(worker_thread.start(|inner| *inner + 1).wait(LIMIT), Some(2));
-        assert_eq!(
-            worker_thread.start(|_| panic!("told to")).wait(LIMIT),
-            None::<()>
-        );
-        assert_eq!(worker_thread.start(|_| ()).wait(LIMIT), None, "it is gone");
-        assert!(worker_thread.close(LIMIT));
+        let worker = WorkerThread::new("test", 1).unwrap();
+        let two = worker.start(|inner| *inner + 1);
+        assert_eq!(two.wait(LIMIT, disk()), Some(2));
+        let panicked = worker.start(|_| panic!("told to"));
+        assert_eq!(panicked.wait(LIMIT, disk()), None::<()>);
+        let late = worker.start(|_| ());
+        assert_eq!(late.wait(LIMIT, disk()), None, "it is gone");
+        assert!(worker.close(LIMIT, disk()));
         let slow = WorkerThread::new("test", ()).unwrap();
-        let short = Duration::from_millis(20);
-        assert_eq!(
-            slow.start(move |()| std::thread::sleep(short * 20))
-                .wait(short),
-            None
-        );
-        assert!(!slow.close(short));
-        assert_eq!(run_with_timeout(LIMIT, || 3), Some(3));
+        let short = Duration::from_millis(200);
+        let sleep = slow.start(move |()| std::thread::sleep(short * 20));
+        assert_eq!(sleep.wait(short, disk()), None);
+        assert!(!slow.close(short, disk()));
+        assert_eq!(run_with_timeout(LIMIT, disk(), || 3), Some(3));
     }
 }

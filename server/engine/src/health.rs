@@ -1,5 +1,7 @@
 //! What tells whether all is well, for those who look from outside.
 
+use std::time::Duration;
+
 use layerd_store::{Record, Room, Timestamp, has_reserve, newest_export};
 
 use crate::{Engine, meta_folder};
@@ -19,6 +21,8 @@ pub struct Health {
     pub enough: Room,
     /// Whether room is reserved for removals on a full disk.
     pub has_reserve: bool,
+    /// How long changes of records have been waiting for the disk.
+    pub writing_for: Duration,
     /// The latest time in a record; later than now if the clock went back.
     pub newest: Option<Timestamp>,
 }
@@ -38,6 +42,7 @@ impl Engine {
             low: Room::LOW,
             enough: Room::ENOUGH,
             has_reserve: has_reserve(&meta),
+            writing_for: self.store.writing_for(),
             newest: view
                 .iter()
                 .chain(view.removed())

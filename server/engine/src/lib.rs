@@ -278,6 +278,11 @@ impl Engine {
         Ok(self.store.ping()?)
     }
 
+    /// Waits until the disk has made a small write durable, or has refused it.
+    pub fn probe_disk(&self) {
+        self.store.probe_disk();
+    }
+
     /// Whether the database hangs, so that only a new process helps.
     #[must_use]
     pub fn has_hung(&self) -> bool {

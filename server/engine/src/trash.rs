@@ -45,6 +45,13 @@ impl Engine {
         self.trash.brake()
     }
 
+    /// Whether nothing is deleted because the records are those of a backup, older than what is on
+    /// disk.
+    #[must_use]
+    pub fn has_older_records(&self) -> bool {
+        self.trash.is_held_for_older()
+    }
+
     /// Takes a removed snapshot back under its old key: one durable write. Waits for a deletion under
     /// way to end.
     ///

@@ -49,19 +49,34 @@ enum Kind {
     Admin,
 }
 
-/// Name of an RPC, its pool, and the deadline that applies.
+/// Name of an RPC, its pool, the deadline that applies, and the fate of its work at the deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rule {
     method: &'static str,
     kind: Kind,
     is_long: bool,
+    at_deadline: AtDeadline,
 }
+
+/// The fate of work that has not ended by the deadline of its call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AtDeadline {
+    /// It ends, and its outcome is seen by asking again.
+    GoesOn,
+    /// It ends without an outcome, as when the client hangs up; with what is left and what to do.
+    IsCancelled(&'static str),
+}
+
+/// What a layer leaves that was not unpacked to its end.
+const PART_OF_A_LAYER: &str =
+    "the snapshot may hold part of the layer: remove it, prepare it anew and apply the layer again";
 
 const fn quick(method: &'static str, kind: Kind) -> Rule {
     Rule {
         method,
         kind,
         is_long: false,
+        at_deadline: AtDeadline::GoesOn,
     }
 }
 
@@ -70,6 +85,15 @@ const fn long(method: &'static str, kind: Kind) -> Rule {
         method,
         kind,
         is_long: true,
+        at_deadline: AtDeadline::GoesOn,
+    }
+}
+
+/// As [`long`], for work that lasts no longer than its call.
+const fn bound(method: &'static str, kind: Kind, left: &'static str) -> Rule {
+    Rule {
+        at_deadline: AtDeadline::IsCancelled(left),
+        ..long(method, kind)
     }
 }
 
@@ -88,14 +112,18 @@ fn rule(path: &str) -> Option<Rule> {
             _ => return None,
         },
         ("containerd.services.diff.v1.Diff", method) => match method {
-            "Apply" => long("Apply", Kind::Layers),
-            "Diff" => long("Diff", Kind::Layers),
+            "Apply" => bound("Apply", Kind::Layers, PART_OF_A_LAYER),
+            "Diff" => bound("Diff", Kind::Layers, "nothing is left of it: try again"),
             _ => return None,
         },
         ("layerd.v1.Volumes", method) => match method {
             "Create" => long("Volumes.Create", Kind::Volumes),
             "Snapshot" => long("Volumes.Snapshot", Kind::Volumes),
-            "Import" => long("Volumes.Import", Kind::Volumes),
+            "Import" => bound(
+                "Volumes.Import",
+                Kind::Volumes,
+                "no volume was made: import the archive again",
+            ),
             "Export" => long("Volumes.Export", Kind::Volumes),
             "Usage" => long("Volumes.Usage", Kind::Volumes),
             "Purge" => long("Volumes.Purge", Kind::Volumes),
@@ -110,7 +138,7 @@ fn rule(path: &str) -> Option<Rule> {
             _ => return None,
         },
         ("layerd.v1.Layers", method) => match method {
-            "Apply" => long("Layers.Apply", Kind::Layers),
+            "Apply" => bound("Layers.Apply", Kind::Layers, PART_OF_A_LAYER),
             "Diff" => long("Layers.Diff", Kind::Layers),
             _ => return None,
         },
@@ -214,8 +242,8 @@ impl Admission {
         }
     }
 
-    /// Runs `answer` in its pool. Work that was begun goes on after its time is up; only the
-    /// client is let go.
+    /// Runs `answer` in its pool until its time is up. Work that was begun then goes on or ends
+    /// soon, as the rule says.
     async fn pass<T, E>(
         &self,
         rule: Rule,
@@ -235,14 +263,19 @@ impl Admission {
             .calls
             .begin(rule.method, slow_after, permit, observer);
         let in_time = timeout_at(until, call.clone().scope(answer)).await;
-        in_time.map_err(|_| too_late(rule.method, limit, &call))
+        in_time.map_err(|_| too_late(rule, limit, &call))
     }
 }
 
-fn too_late(method: &str, limit: Duration, call: &Call) -> Status {
+fn too_late(rule: Rule, limit: Duration, call: &Call) -> Status {
     let (doing, since) = call.phase().now();
+    let fate = match rule.at_deadline {
+        AtDeadline::GoesOn => "it goes on, so ask again".to_owned(),
+        AtDeadline::IsCancelled(left) => format!("it was cancelled, and {left}"),
+    };
     let text = format!(
-        "{method} did not end within {} s: for {} s it has been {doing}; it goes on, so ask again",
+        "{} did not end within {} s: for {} s it has been {doing}; {fate}",
+        rule.method,
         limit.as_secs(),
         since.as_secs()
     );
@@ -323,6 +356,29 @@ mod tests {
         let late = admission().pass(QUICK, never()).await.unwrap_err();
         assert_eq!(late.code(), Code::DeadlineExceeded);
         assert!(late.message().contains("waiting for a thread"), "{late}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_at_the_deadline_says_what_becomes_of_the_work() {
+        let late = admission().pass(QUICK, never()).await.unwrap_err();
+        assert!(late.message().ends_with("it goes on, so ask again"));
+        for (path, left) in [
+            (
+                "containerd.services.diff.v1.Diff/Apply",
+                "part of the layer",
+            ),
+            ("layerd.v1.Layers/Apply", "part of the layer"),
+            ("containerd.services.diff.v1.Diff/Diff", "nothing is left"),
+            ("layerd.v1.Volumes/Import", "no volume was made"),
+        ] {
+            let rule = rule(&format!("/{path}")).unwrap();
+            let late = admission().pass(rule, never()).await.unwrap_err();
+            let text = late.message();
+            assert!(
+                text.contains("it was cancelled") && text.contains(left),
+                "{text}"
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]

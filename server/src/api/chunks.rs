@@ -3,7 +3,10 @@
 use std::io::{self, Cursor, Read, Write};
 
 use tokio::sync::mpsc::{Receiver, Sender};
-use tonic::{Status, Streaming};
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+
+use super::outgoing::{Outlet, Unsent};
 
 /// Bytes in one message.
 const CHUNK: usize = 64 * 1024;
@@ -14,14 +17,14 @@ pub(crate) const CHUNKS_WAITING: usize = 16;
 /// Writes to a stream of messages. Blocks while the client is slow.
 #[derive(Debug)]
 pub(crate) struct ChunkWriter<M> {
-    messages: Sender<Result<M, Status>>,
+    messages: Outlet<M>,
     /// Makes a message of a piece.
     wrap: fn(Vec<u8>) -> M,
     gathered: Vec<u8>,
 }
 
 impl<M> ChunkWriter<M> {
-    pub(crate) fn new(messages: Sender<Result<M, Status>>, wrap: fn(Vec<u8>) -> M) -> Self {
+    pub(crate) fn new(messages: Outlet<M>, wrap: fn(Vec<u8>) -> M) -> Self {
         Self {
             messages,
             wrap,
@@ -45,24 +48,25 @@ impl<M> Write for ChunkWriter<M> {
             return Ok(());
         }
         let data = std::mem::replace(&mut self.gathered, Vec::with_capacity(CHUNK));
-        let sent = self.messages.blocking_send(Ok((self.wrap)(data)));
-        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has hung up"))
+        Ok(self.messages.blocking_send(Ok((self.wrap)(data)))?)
     }
 }
 
 /// Hands the pieces of an archive to the thread that reads it, the end as an empty piece. A client
 /// that fails, or hangs up before the end, is an error to that thread, so that half an archive is
-/// never taken for a whole.
+/// never taken for a whole; so is one that has not sent the end when `end` is cancelled.
 pub(crate) async fn forward<M>(
     mut messages: Streaming<M>,
     data: fn(M) -> Vec<u8>,
     sender: Sender<io::Result<Vec<u8>>>,
+    end: CancellationToken,
 ) {
     loop {
-        let (piece, is_last) = match messages.message().await {
-            Ok(None) => (Ok(Vec::new()), true),
-            Ok(Some(message)) => (Ok(data(message)), false),
-            Err(status) => (Err(io::Error::other(status.message().to_owned())), true),
+        let (piece, is_last) = match end.run_until_cancelled(messages.message()).await {
+            Some(Ok(None)) => (Ok(Vec::new()), true),
+            Some(Ok(Some(message))) => (Ok(data(message)), false),
+            Some(Err(status)) => (Err(io::Error::other(status.message().to_owned())), true),
+            None => (Err(Unsent::Stopping.into()), true),
         };
         let is_nothing = !is_last && piece.as_ref().is_ok_and(Vec::is_empty);
         if !is_nothing && (sender.send(piece).await.is_err() || is_last) {
@@ -127,18 +131,21 @@ mod tests {
         assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
     }
 
-    #[test]
-    fn pieces_are_gathered_up_to_the_size_of_a_message() {
+    #[tokio::test]
+    async fn pieces_are_gathered_up_to_the_size_of_a_message() {
         let (sender, mut receiver) = mpsc::channel(CHUNKS_WAITING);
-        let mut writer = ChunkWriter::new(sender, |data| data.len());
-        for _ in 0..3 {
-            writer.write_all(&[7; CHUNK / 2]).unwrap();
-        }
-        writer.flush().unwrap();
-        writer.flush().unwrap();
-        drop(writer);
+        let outlet = Outlet::new(sender, CancellationToken::new());
+        let mut writer = ChunkWriter::new(outlet, |data| data.len());
+        let write = move || {
+            for _ in 0..3 {
+                writer.write_all(&[7; CHUNK / 2]).unwrap();
+            }
+            writer.flush().unwrap();
+            writer.flush().unwrap();
+        };
+        crate::tasks::Tasks::default().call(write).await.unwrap();
         let mut sizes = Vec::new();
-        while let Some(size) = receiver.blocking_recv() {
+        while let Some(size) = receiver.recv().await {
             sizes.push(size.unwrap());
         }
         assert_eq!(sizes, [CHUNK, CHUNK / 2]);

@@ -1,6 +1,7 @@
 //! layerd's own services, package `layerd.v1`.
 
 pub(super) mod admin;
+mod alarms;
 mod content;
 mod events;
 pub(super) mod layers;

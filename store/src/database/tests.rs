@@ -67,7 +67,7 @@ fn holds_what_was_committed_whenever_it_is_killed() {
     let mut model = Model::new();
     let opened = open(root.path(), true);
     let mut sequence = opened.wal.last();
-    let mut database = Database::new(opened).unwrap();
+    let mut database = Database::new(opened, root.path()).unwrap();
     for step in 1..=900_u64 {
         // Records in the commit, and the size of each.
         let (count, size) = match step {
@@ -94,7 +94,7 @@ fn holds_what_was_committed_whenever_it_is_killed() {
             assert!(database.close(LIMIT));
             let opened = open(root.path(), false);
             assert_holds(&opened, &model, sequence);
-            database = Database::new(opened).unwrap();
+            database = Database::new(opened, root.path()).unwrap();
         }
     }
     database.finish().unwrap();
@@ -108,7 +108,7 @@ fn holds_what_was_committed_whenever_it_is_killed() {
 #[test]
 fn a_journal_that_lost_its_end_is_damage() {
     let root = tempfile::tempdir().unwrap();
-    let mut database = Database::new(open(root.path(), true)).unwrap();
+    let mut database = Database::new(open(root.path(), true), root.path()).unwrap();
     for id in 1..=20 {
         let rows = change(&mut Model::new(), id, Some(item(id, 0, 0)));
         database.commit(rows, 100, false).unwrap();
@@ -133,7 +133,7 @@ fn a_journal_that_lost_its_end_is_damage() {
 #[test]
 fn a_database_without_a_journal_gets_one_if_nothing_is_missing() {
     let (root, mut model) = (tempfile::tempdir().unwrap(), Model::new());
-    let mut database = Database::new(open(root.path(), true)).unwrap();
+    let mut database = Database::new(open(root.path(), true), root.path()).unwrap();
     let rows = change(&mut model, 1, Some(item(1, 0, 0)));
     let sequence = database.commit(rows, 1002, false).unwrap();
     database.finish().unwrap();
@@ -142,7 +142,7 @@ fn a_database_without_a_journal_gets_one_if_nothing_is_missing() {
     let opened = open(root.path(), false);
     assert_holds(&opened, &model, sequence);
     let rows = change(&mut model, 2, Some(item(2, 0, 0)));
-    let mut database = Database::new(opened).unwrap();
+    let mut database = Database::new(opened, root.path()).unwrap();
     database.commit(rows, 1000 + sequence + 1, true).unwrap();
     assert_holds(&after_a_kill(root.path()), &model, sequence + 1);
 }
@@ -150,7 +150,7 @@ fn a_database_without_a_journal_gets_one_if_nothing_is_missing() {
 /// A closed database with ten records, and these.
 fn closed(root: &Path) -> (Model, u64) {
     let mut model = Model::new();
-    let mut database = Database::new(open(root, true)).unwrap();
+    let mut database = Database::new(open(root, true), root).unwrap();
     let mut sequence = 0;
     for id in 1..=10 {
         let rows = change(&mut model, id, Some(item(id, 0, 0)));

@@ -5,6 +5,8 @@ use layerd_proto::layerd::v1::{Finding as Problem, Health, InfoResponse};
 use super::{Finding, Remedy, quoted, some_of};
 use crate::human::{age, size};
 
+/// A wait for the disk that is longer than any write takes.
+const STALL_SECONDS: u64 = 10;
 /// An export comes a minute after the last change at the latest, and takes a while.
 const EXPORT_LATE: i64 = 600;
 /// A clock that is off by less than this harms nothing.
@@ -109,6 +111,17 @@ fn without_health(info: &InfoResponse) -> Finding {
 
 fn database(health: &Health) -> Finding {
     const CHECK: &str = "database";
+    if !health.database_failed && health.stalled_seconds >= STALL_SECONDS {
+        return Finding::error(
+            CHECK,
+            format!(
+                "a change has been waiting for the disk for {} s",
+                health.stalled_seconds
+            ),
+            "Calls that change something wait for the disk, or end at their deadline. layerd goes on when the disk does.",
+            Remedy::advice("`journalctl -k` may say why the disk does not answer."),
+        );
+    }
     if !health.database_failed {
         return Finding::ok(CHECK, "open, and takes changes");
     }
@@ -272,14 +285,25 @@ fn trash(info: &InfoResponse, health: &Health) -> Finding {
     if health.brake.is_empty() {
         return Finding::ok(CHECK, count);
     }
+    let (impact, advice) = if health.records_are_older {
+        (
+            "Snapshots that were taken back from the trash after the backup count as removed again. Nothing is \
+             deleted until a person says what is still needed.",
+            "`layerctl trash ls` lists them. Take back what is needed with `layerctl trash restore KEY`, then let the rest go \
+             with `layerctl trash empty`.",
+        )
+    } else {
+        (
+            "So many removals at once look like a containerd that has lost its metadata. Nothing is deleted until \
+             a person says whether they were meant.",
+            "`layerctl trash ls` lists them. If they were meant, run `layerctl trash empty`, else `layerctl trash restore --all`.",
+        )
+    };
     Finding::error(
         CHECK,
         format!("the brake is on: {}", health.brake),
-        "So many removals at once look like a containerd that has lost its metadata. Nothing is deleted until \
-         a person says whether they were meant.",
-        Remedy::advice(
-            "`layerctl trash ls` lists them. If they were meant, run `layerctl trash empty`, else `layerctl trash restore --all`.",
-        ),
+        impact,
+        Remedy::advice(advice),
     )
 }
 

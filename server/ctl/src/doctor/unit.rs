@@ -190,7 +190,7 @@ fn restarted(service: &Unit<'_>) -> Option<Finding> {
         Finding::warning(
             CHECK,
             format!("systemd started layerd anew {count} times"),
-            "It crashed, or its disk hung for longer than the watchdog waits: `journalctl -u layerd -p warning` says \
+            "It crashed, or it was stuck for longer than the watchdog waits: `journalctl -u layerd -p warning` says \
              which. Once that is known, the count can begin anew.",
             Remedy::fix("systemctl reset-failed layerd.service"),
         )

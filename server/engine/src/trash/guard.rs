@@ -29,6 +29,10 @@ use crate::Error;
 /// File in `meta/` that keeps the trash from being deleted; it holds the reason.
 const BRAKE: &str = "brake";
 
+/// Reason of a hold after older records were put back.
+const OLDER: &str = "the records are those of a backup: what they call removed may have been taken back \
+                     from the trash since";
+
 /// Settings of the trash.
 #[derive(Debug, Clone)]
 pub struct TrashOptions {
@@ -210,6 +214,11 @@ impl Trash {
         self.state().brake.clone()
     }
 
+    /// Whether nothing is deleted because the records are older than what is on disk.
+    pub(crate) fn is_held_for_older(&self) -> bool {
+        self.state().brake.as_deref() == Some(OLDER)
+    }
+
     pub(crate) fn min_free_percent(&self) -> u64 {
         self.options.min_free_percent
     }
@@ -297,11 +306,9 @@ impl PendingRemoval<'_> {
 /// # Errors
 /// [`Error::Driver`].
 pub(crate) fn hold_older(meta: &Path) -> Result<(), Error> {
-    let reason = "the records are those of a backup: what they call removed may have been taken back \
-                  from the trash since";
     let path = meta.join(BRAKE);
     let made = DirBuilder::new().recursive(true).mode(0o700).create(meta);
-    made.and_then(|()| write_durably(&path, reason))
+    made.and_then(|()| write_durably(&path, OLDER))
         .map_err(|cause| {
             let attempt = "write";
             Error::driver("hold the trash")(layerd_mounts::Error::Io {

@@ -21,6 +21,7 @@ use tonic::{Code, Request, Response, Status};
 use tracing::info;
 
 use crate::api::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
+use crate::api::outgoing::Outlet;
 use crate::api::status;
 use crate::api::unpack::{Layer, Unpacker};
 use crate::content::{Blob, Caller, Content, Digest, Elsewhere};
@@ -85,7 +86,8 @@ impl Diff for Service {
             Blob::Stream(stream) => {
                 let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
                 let source = ChunkReader::new(Vec::new(), chunks);
-                let feed = forward(*stream, |message| message.data, sender);
+                let end = self.unpacker.parts.tasks.peers_end();
+                let feed = forward(*stream, |message| message.data, sender, end);
                 self.unpacker.apply(layer, source, feed).await?
             }
         };
@@ -104,7 +106,8 @@ impl Diff for Service {
         let is_named = !request.r#ref.is_empty();
         let mut ingest = self.content.ingest(caller, request.r#ref).await?;
         let (sender, mut pieces) = mpsc::channel(CHUNKS_WAITING);
-        let out = ChunkWriter::new(sender, |piece| piece);
+        let end = self.unpacker.parts.tasks.peers_end();
+        let out = ChunkWriter::new(Outlet::new(sender, end), |piece| piece);
         let upload = async move {
             while let Some(piece) = pieces.recv().await {
                 ingest.write(piece?).await?;

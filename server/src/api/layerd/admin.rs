@@ -6,12 +6,12 @@ use layerd_engine::{Durability, Engine, Finding, Remedy, Removed};
 use layerd_proto::layerd::v1::admin_server::Admin;
 use layerd_proto::layerd::v1::{self as pb, InfoRequest, InfoResponse};
 use layerd_store::LayerId;
-use nix::sys::statvfs::{Statvfs, statvfs};
+use nix::sys::statvfs::{FsFlags, Statvfs, statvfs};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use super::content;
 use super::events::{Ring, Watched};
+use super::{alarms, content};
 use crate::api::wire::timestamp;
 use crate::api::{Messages, Parts, in_messages};
 use crate::config::InForce;
@@ -168,7 +168,7 @@ fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoRespons
     // The finding reads "ext4, DEVICE on MOUNT POINT".
     let backing = facts.iter().find(|(name, _)| name == "file system");
     let backing = backing.and_then(|(_, detail)| detail.split(',').next());
-    InfoResponse {
+    let mut info = InfoResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         root: engine.root().display().to_string(),
         driver: engine.driver().name().to_owned(),
@@ -186,7 +186,7 @@ fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoRespons
             bytes(disk.blocks_available(), disk.fragment_size())
         }),
         uptime_seconds,
-        alarms: alarms(engine),
+        alarms: Vec::new(),
         quarantined: engine.quarantined() as u64,
         layers_unpacked,
         layers_packed,
@@ -196,7 +196,9 @@ fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoRespons
         }
         .to_owned(),
         health: Some(health(engine, disk, in_force)),
-    }
+    };
+    info.alarms = alarms::of(&info);
+    info
 }
 
 /// What the driver says of itself, then what it says of the kernel.
@@ -227,6 +229,9 @@ fn health(engine: &Engine, disk: Option<Statvfs>, in_force: &InForce) -> pb::Hea
         has_reserve: health.has_reserve,
         inodes: disk.map_or(0, |disk| disk.files()),
         inodes_free: disk.map_or(0, |disk| disk.files_available()),
+        records_are_older: engine.has_older_records(),
+        stalled_seconds: health.writing_for.as_secs(),
+        read_only: disk.is_some_and(|disk| disk.flags().contains(FsFlags::ST_RDONLY)),
         newest_at: health.newest.map(timestamp),
         failing: BTreeMap::new(),
         failed_deletions: engine
@@ -241,25 +246,6 @@ fn kernel_release() -> String {
     let name = nix::sys::utsname::uname();
     name.map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_default()
-}
-
-fn alarms(engine: &Engine) -> Vec<String> {
-    let mut alarms = Vec::new();
-    if let Some(reason) = engine.brake() {
-        alarms.push(format!(
-            "{reason}: nothing is deleted until `layerctl trash empty` or `layerctl trash restore` decides"
-        ));
-    }
-    let quarantined = engine.quarantined();
-    if quarantined > 0 {
-        alarms.push(format!(
-            "{quarantined} snapshots are damaged and answer DATA_LOSS; `layerctl fsck` lists them"
-        ));
-    }
-    if engine.has_failed() {
-        alarms.push("the database takes no change; the log says why".to_owned());
-    }
-    alarms
 }
 
 fn removed(removed: Removed) -> pb::Removed {

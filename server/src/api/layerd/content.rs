@@ -6,12 +6,10 @@ use std::time::{Duration, Instant};
 use layerd_engine::layers::Progress;
 use layerd_engine::{ContentCounts, Finding};
 use layerd_proto::layerd::v1::{self as pb, CheckContentResponse};
-use tokio::sync::mpsc::{Sender, channel};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 
 use super::admin;
 use crate::api::Parts;
+use crate::api::outgoing::{Outgoing, Outlet};
 
 /// Least time between two messages that only say how far it is.
 const TELL_EVERY: Duration = Duration::from_millis(500);
@@ -19,13 +17,13 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 /// Messages that wait for the client.
 const MESSAGES_WAITING: usize = 16;
 
-pub(crate) type Messages = ReceiverStream<Result<CheckContentResponse, Status>>;
+pub(crate) type Messages = Outgoing<CheckContentResponse>;
 
 /// Begins the comparison. It ends soon after the client has gone.
 pub(crate) fn check(parts: &Parts, repair: bool) -> Messages {
-    let (sender, messages) = channel(MESSAGES_WAITING);
+    let (outlet, messages) = Outlet::open(&parts.tasks, MESSAGES_WAITING);
     let teller = Teller {
-        sender: sender.clone(),
+        outlet: outlet.clone(),
         sum: Mutex::new((0, 0, Instant::now())),
     };
     let work = parts.clone();
@@ -33,10 +31,11 @@ pub(crate) fn check(parts: &Parts, repair: bool) -> Messages {
         let checked = work.call(move |engine| {
             engine.check_content(repair, &teller, &mut |finding| teller.found(&finding))
         });
-        // Who has hung up does not want to know.
-        drop(sender.send(checked.await.map(|counts| last(&counts))).await);
+        outlet
+            .finish(checked.await.map(|counts| last(&counts)))
+            .await;
     });
-    ReceiverStream::new(messages)
+    messages
 }
 
 fn last(counts: &ContentCounts) -> CheckContentResponse {
@@ -53,7 +52,7 @@ fn last(counts: &ContentCounts) -> CheckContentResponse {
 
 /// Tells the client what there is to say.
 struct Teller {
-    sender: Sender<Result<CheckContentResponse, Status>>,
+    outlet: Outlet<CheckContentResponse>,
     /// Files, bytes, and when they were told.
     sum: Mutex<(u64, u64, Instant)>,
 }
@@ -65,7 +64,7 @@ impl Teller {
             ..self.amount()
         };
         // Whether the client is still there is asked before the next file.
-        let _ = self.sender.blocking_send(Ok(message));
+        let _ = self.outlet.blocking_send(Ok(message));
     }
 
     fn amount(&self) -> CheckContentResponse {
@@ -90,11 +89,11 @@ impl Progress for Teller {
         drop(sum);
         if is_time {
             // One that is slow learns it from a later message.
-            let _ = self.sender.try_send(Ok(self.amount()));
+            self.outlet.try_send(Ok(self.amount()));
         }
     }
 
     fn cancelled(&self) -> bool {
-        self.sender.is_closed()
+        self.outlet.is_closed()
     }
 }

@@ -6,10 +6,10 @@ use layerd_proto::layerd::v1::layers_server::Layers;
 use layerd_proto::layerd::v1::{self as pb};
 use layerd_store::BadInput;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
+use crate::api::outgoing::{Outgoing, Outlet};
 use crate::api::unpack::{Layer, Unpacker};
 use crate::api::{status, wire};
 use crate::content::Digest;
@@ -27,7 +27,7 @@ impl Service {
 
 #[tonic::async_trait]
 impl Layers for Service {
-    type DiffStream = ReceiverStream<Result<pb::DiffLayerResponse, Status>>;
+    type DiffStream = Outgoing<pb::DiffLayerResponse>;
 
     async fn apply(
         &self,
@@ -48,7 +48,8 @@ impl Layers for Service {
         };
         let source = ChunkReader::new(first.data, chunks);
         let _place = self.unpacker.place().await?;
-        let feed = forward(messages, |message| message.data, sender);
+        let end = self.unpacker.parts.tasks.peers_end();
+        let feed = forward(messages, |message| message.data, sender, end);
         let applied = self.unpacker.apply(layer, source, feed).await?;
         Ok(Response::new(pb::ApplyLayerResponse {
             diff_id: Digest(applied.diff_id).to_string(),
@@ -67,22 +68,22 @@ impl Layers for Service {
         let key = wire::key("key", &request.key)?;
         let changes = self.unpacker.parts.engine.changes(&key);
         let changes = changes.map_err(|error| status::of(&error))?;
-        let (sender, pieces) = mpsc::channel(CHUNKS_WAITING);
+        let tasks = &self.unpacker.parts.tasks;
+        let (outlet, pieces) = Outlet::open(tasks, CHUNKS_WAITING);
         let unpacker = self.unpacker.clone();
         let epoch = request.source_date_epoch;
-        self.unpacker.parts.tasks.spawn(|_| async move {
+        tasks.spawn_with_peer(async move {
             let work = async {
                 let _place = unpacker.place().await?;
-                let out = ChunkWriter::new(sender.clone(), piece);
+                let out = ChunkWriter::new(outlet.clone(), piece);
                 unpacker.diff(changes, compression, epoch, out).await
             };
             tokio::select! {
-                // Who has hung up does not want to know.
-                diffed = work => drop(sender.send(diffed.map(last)).await),
-                () = sender.closed() => {}
+                diffed = work => outlet.clone().finish(diffed.map(last)).await,
+                () = outlet.closed() => {}
             }
         });
-        Ok(Response::new(ReceiverStream::new(pieces)))
+        Ok(Response::new(pieces))
     }
 }
 

@@ -12,8 +12,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
+use crate::api::outgoing::{Outgoing, Outlet};
 use crate::api::wire::timestamp;
 use crate::api::{Messages, Parts, in_messages, status};
+use crate::tasks::Lost;
 
 /// Events that a watcher may be behind before its stream ends.
 const EVENTS_WAITING: usize = 1024;
@@ -33,7 +35,7 @@ impl Service {
 impl Volumes for Service {
     type ListStream = Messages<pb::ListVolumesResponse>;
     type WatchStream = ReceiverStream<Result<pb::VolumeEvent, Status>>;
-    type ExportStream = ReceiverStream<Result<pb::ExportVolumeResponse, Status>>;
+    type ExportStream = Outgoing<pb::ExportVolumeResponse>;
 
     async fn create(
         &self,
@@ -246,20 +248,19 @@ impl Volumes for Service {
             .engine
             .volume(&name)
             .map_err(|error| status::of(&error))?;
-        let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
+        let (outlet, chunks) = Outlet::open(&self.parts.tasks, CHUNKS_WAITING);
         let parts = self.parts.clone();
-        self.parts.tasks.spawn(|_| async move {
-            let out = ChunkWriter::new(sender.clone(), |data| pb::ExportVolumeResponse {
+        self.parts.tasks.spawn_with_peer(async move {
+            let out = ChunkWriter::new(outlet.clone(), |data| pb::ExportVolumeResponse {
                 data,
                 done: None,
             });
             let exported = parts
                 .call(move |engine| engine.export_volume(&name, out))
                 .await;
-            // Who has hung up does not want to know.
-            let _ = sender.send(exported.map(last_chunk)).await;
+            outlet.finish(exported.map(last_chunk)).await;
         });
-        Ok(Response::new(ReceiverStream::new(chunks)))
+        Ok(Response::new(chunks))
     }
 
     async fn import(
@@ -279,8 +280,14 @@ impl Volumes for Service {
         let filling = self
             .parts
             .call(move |engine| engine.import_volume(&request, input));
-        let ((), filled) = tokio::join!(forward(messages, |message| message.data, sender), filling);
-        let filled = filled?;
+        let end = self.parts.tasks.peers_end();
+        let feed = forward(messages, |message| message.data, sender, end.clone());
+        let ((), filled) = tokio::join!(feed, filling);
+        let filled = filled.map_err(|status| match end.is_cancelled() {
+            // Without its end the archive fails, which is no fault of the archive.
+            true => status::lost(&Lost::Stopping),
+            false => status,
+        })?;
         Ok(Response::new(pb::ImportVolumeResponse {
             volume: Some(volume(filled.volume)),
             files: filled.files,

@@ -197,3 +197,25 @@ fn two_releases_do_not_fit() {
     assert_eq!(version(&well(), "1.0").severity, Severity::Ok);
     assert_eq!(version(&well(), "1.1").severity, Severity::Warning);
 }
+
+#[test]
+fn a_hold_of_the_trash_is_explained_by_its_reason() {
+    let impact = |older: bool| {
+        let held = after(|_, health| {
+            health.brake = "held".to_owned();
+            health.records_are_older = older;
+        });
+        held.impact
+    };
+    assert!(impact(false).contains("So many removals"));
+    assert!(impact(true).contains("after the backup"));
+}
+
+#[test]
+fn a_disk_that_stalls_is_an_error_of_the_database() {
+    let stalled = after(|_, health| health.stalled_seconds = 12);
+    assert_eq!(
+        (stalled.check.as_str(), stalled.severity),
+        ("database", Severity::Error)
+    );
+}

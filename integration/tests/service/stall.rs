@@ -1,0 +1,59 @@
+//! A disk that stalls: the daemon waits for it, says so, and goes on.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use layerd_integration::process::{output, wait_until};
+use layerd_integration::scratch::profile;
+use layerd_integration::{Daemon, Scratch};
+
+/// A file system that takes no writes until it is dropped.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn new(path: PathBuf) -> Self {
+        output(Command::new("fsfreeze").arg("--freeze").arg(&path));
+        Self(path)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        output(Command::new("fsfreeze").arg("--unfreeze").arg(&self.0));
+    }
+}
+
+fn info(daemon: &Daemon) -> String {
+    let mut layerctl = Command::new(profile().join("layerctl"));
+    output(layerctl.arg("--address").arg(daemon.socket()).arg("info"))
+}
+
+/// Longer than the ten seconds that sled may be silent while the disk is not.
+#[test]
+fn root_a_stalled_disk_is_shown_and_does_not_end_the_daemon() {
+    let scratch = Scratch::on("ext4", 256);
+    // Alone: a log on the same disk would stall the daemon as well.
+    let (disk, root) = (scratch.dir("disk"), scratch.dir("root"));
+    output(Command::new("mount").arg("--bind").arg(&disk).arg(&root));
+    let mut daemon = Daemon::start(scratch.path());
+    let mut client = daemon.snapshots();
+    client.prepare("before", "", &[]).unwrap();
+    let frozen = Frozen::new(disk);
+    let socket = daemon.socket().to_owned();
+    let waiting = std::thread::spawn(move || {
+        layerd_integration::Snapshots::connect(&socket).remove("before")
+    });
+    wait_until("the stall to be shown", Duration::from_secs(60), || {
+        info(&daemon).contains("ALARM: the disk stalls")
+    });
+    wait_until("the stall to be logged", Duration::from_secs(20), || {
+        daemon.log().contains("does not answer")
+    });
+    drop(frozen);
+    waiting.join().unwrap().unwrap();
+    wait_until("the alarm to go", Duration::from_secs(10), || {
+        !info(&daemon).contains("ALARM")
+    });
+    daemon.stop();
+}
