@@ -16,7 +16,7 @@ use crate::mounter::{
     Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holder, Holders,
     Holds, Identity, Made, MountEntry, MountError, MountId, Mounter, NewSource, Position,
     PrivateRoot, Propagation, ReadOnly, Source, Symlinks, TmpfsOptions, Tree, Want, Without,
-    create_source, open_existing, open_source, real_path, remove_made, resolve,
+    check_create, create_source, open_existing, open_source, real_path, remove_made, resolve,
 };
 use crate::types::Mount;
 
@@ -295,6 +295,10 @@ impl Mounter for FakeMounter {
     fn create_source(&self, path: &Path, new: &NewSource) -> Result<Source, MountError> {
         self.step("create", path)?;
         create_source(path, new)
+    }
+
+    fn check_create(&self, path: &Path, new: &NewSource) -> Result<Handle, MountError> {
+        check_create(path, new)
     }
 
     fn remove_made(&self, made: &[Made]) -> Result<(), MountError> {

@@ -31,7 +31,9 @@ pub mod contract;
 pub use error::MountError;
 pub use kernel::KernelMounter;
 #[cfg(any(test, feature = "fake"))]
-pub(crate) use path::{create_source, open_existing, open_source, remove_made, resolve};
+pub(crate) use path::{
+    check_create, create_source, open_existing, open_source, remove_made, resolve,
+};
 pub use reserved::Reserved;
 #[cfg(any(test, feature = "fake"))]
 pub(crate) use table::real_path;
@@ -58,7 +60,7 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// Opens the longest part of a path that is there; `true` if that is all of it.
     ///
     /// # Errors
-    /// As `open_source`, but for [`MountError::Missing`].
+    /// As `open_source`, but for [`MountError::Missing`]; [`MountError::Dangling`].
     fn open_existing(&self, path: &Path, symlinks: Symlinks) -> Result<(Handle, bool), MountError>;
 
     /// As `open_source`, but makes what is missing, parents included. Symlinks among what is
@@ -66,8 +68,16 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// meanwhile.
     ///
     /// # Errors
-    /// As `open_source`. Nothing that was made stays.
+    /// As `open_source`; [`MountError::Dangling`], [`MountError::Closed`]. Nothing that was made
+    /// stays.
     fn create_source(&self, path: &Path, new: &NewSource) -> Result<Source, MountError>;
+
+    /// Opens the directory in which `create_source` would begin to make what is missing, after all
+    /// checks that it can be made; changes nothing. What is there whole is opened itself.
+    ///
+    /// # Errors
+    /// As for `create_source`, but for those of a full disk and of a race.
+    fn check_create(&self, path: &Path, new: &NewSource) -> Result<Handle, MountError>;
 
     /// Removes what `create_source` made, the last first, as long as it is the very thing that was
     /// made and empty; the first that is not ends it, without an error.

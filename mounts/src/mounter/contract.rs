@@ -20,6 +20,7 @@ pub fn check(mounter: &dyn Mounter, scratch: &Path) {
     subpaths(ground);
     sources(ground);
     creation(ground);
+    refused_creation(ground);
     coming_and_going(ground);
     stacking(ground);
     modes(ground);
@@ -192,6 +193,11 @@ fn creation(ground: &Ground<'_>) {
     fs::hard_link(&file, ground.scratch.join("keeps its number")).expect("link");
     remove(&of_file);
     assert!(file.exists(), "another file of the name stays");
+}
+
+fn refused_creation(ground: &Ground<'_>) {
+    let create = |path: &Path, new: &NewSource| ground.mounter.create_source(path, new);
+    let file = ground.scratch.join("made/file");
     let below = create(&file.join("x"), &NewSource::DIRECTORY);
     assert!(
         matches!(&below, Err(MountError::NotADirectory { path }) if *path == file),
@@ -202,11 +208,27 @@ fn creation(ground: &Ground<'_>) {
     for path in [planted.clone(), planted.join("x")] {
         let refused = create(&path, &NewSource::DIRECTORY);
         assert!(
-            matches!(&refused, Err(MountError::Symlink { path }) if *path == planted),
+            matches!(&refused, Err(MountError::Dangling { path }) if *path == planted),
             "nothing is made where a symlink leads: {refused:?}"
+        );
+        let checked = ground.mounter.check_create(&path, &NewSource::DIRECTORY);
+        assert!(
+            matches!(checked, Err(MountError::Dangling { .. })),
+            "{checked:?}"
         );
     }
     assert!(!ground.scratch.join("made/nowhere").exists());
+    let closed = Path::new("/proc/nosuch/x");
+    let refused = create(closed, &NewSource::DIRECTORY);
+    assert!(
+        matches!(refused, Err(MountError::Closed { .. })),
+        "{refused:?}"
+    );
+    let checked = ground.mounter.check_create(closed, &NewSource::DIRECTORY);
+    assert!(
+        matches!(checked, Err(MountError::Closed { .. })),
+        "{checked:?}"
+    );
     let up = create(&ground.scratch.join("new/../x"), &NewSource::DIRECTORY);
     assert!(matches!(up, Err(MountError::BadPath { .. })), "{up:?}");
 }

@@ -49,6 +49,20 @@ pub enum MountError {
         /// The symlink.
         path: PathBuf,
     },
+    /// A symlink to what is missing. Nothing is made through it.
+    #[error("{} is a symlink that leads nowhere", path.display())]
+    Dangling {
+        /// The symlink.
+        path: PathBuf,
+    },
+    /// A directory in which nothing can be made.
+    #[error("nothing can be made in {}: {why}", path.display())]
+    Closed {
+        /// The directory.
+        path: PathBuf,
+        /// What it is that forbids it.
+        why: &'static str,
+    },
     /// A subpath that leads out of its root.
     #[error("`{}` leads out of {}", subpath.display(), root.display())]
     Escape {

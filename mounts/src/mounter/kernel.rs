@@ -47,6 +47,10 @@ impl Mounter for KernelMounter {
         path::create_source(path, new)
     }
 
+    fn check_create(&self, path: &Path, new: &NewSource) -> Result<Handle, MountError> {
+        path::check_create(path, new)
+    }
+
     fn remove_made(&self, made: &[Made]) -> Result<(), MountError> {
         path::remove_made(made)
     }

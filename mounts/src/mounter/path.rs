@@ -8,9 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 
 use super::{Handle, Made, MountError, NewSource, Source, Symlinks, Want};
 use crate::sys::{self, Identity};
@@ -71,6 +71,9 @@ pub(crate) fn resolve(root: &Handle, subpath: &Path, want: Want) -> Result<Handl
 /// See [`super::Mounter::create_source`].
 pub(crate) fn create_source(path: &Path, new: &NewSource) -> Result<Source, MountError> {
     let (at, missing) = existing(path, new.symlinks)?;
+    if !missing.is_empty() {
+        check_open(&at, new)?;
+    }
     let mut made = Vec::new();
     match create_missing(at, &missing, new, &mut made) {
         Ok(handle) => Ok(Source { handle, made }),
@@ -78,6 +81,58 @@ pub(crate) fn create_source(path: &Path, new: &NewSource) -> Result<Source, Moun
             let _ = remove_made(&made); // the first error counts
             Err(cause)
         }
+    }
+}
+
+/// See [`super::Mounter::check_create`].
+pub(crate) fn check_create(path: &Path, new: &NewSource) -> Result<Handle, MountError> {
+    let (at, missing) = existing(path, new.symlinks)?;
+    if !missing.is_empty() {
+        check_open(&at, new)?;
+    }
+    Ok(at)
+}
+
+/// File systems whose names are the kernel's: making one fails, whatever the mode of the directory.
+const KERNELS: [(u64, &str); 11] = [
+    (0x9fa0, "it is in procfs"),
+    (0x6265_6572, "it is in sysfs"),
+    (0x1cd1, "it is in devpts"),
+    (0x7363_6673, "it is in securityfs"),
+    (0x6462_6720, "it is in debugfs"),
+    (0x7472_6163, "it is in tracefs"),
+    (0xf97c_ff8c, "it is in selinuxfs"),
+    (0x4249_4e4d, "it is in binfmt_misc"),
+    (0x6165_676c, "it is in pstore"),
+    (0x6573_5543, "it is in fusectl"),
+    (0x6e73_6673, "it is in nsfs"),
+];
+/// Control groups are directories; their files are the kernel's.
+const CGROUPS: [u64; 2] = [0x27_e0eb, 0x6367_7270];
+
+/// Refuses a directory in which the kernel would make nothing. What a quota, a full disk or a server
+/// forbids shows only when it is tried.
+fn check_open(at: &Handle, new: &NewSource) -> Result<(), MountError> {
+    let closed = |why| {
+        let path = at.path().to_owned();
+        Err(MountError::Closed { path, why })
+    };
+    let fail = |cause| MountError::io("look at", at.path(), cause);
+    let kind = rustix::fs::fstatfs(at.as_fd()).map_err(fail)?.f_type;
+    let kind = u64::try_from(kind).unwrap_or(0);
+    if let Some((_, why)) = KERNELS.iter().find(|(magic, _)| *magic == kind) {
+        return closed(why);
+    }
+    if new.file && CGROUPS.contains(&kind) {
+        return closed("it is a control group");
+    }
+    let mode = AccessFlags::W_OK | AccessFlags::X_OK;
+    match faccessat(at, ".", mode, AtFlags::AT_EACCESS) {
+        Ok(()) => Ok(()),
+        Err(Errno::EROFS) => closed("it is read-only"),
+        Err(Errno::EPERM) => closed("it is immutable (chattr +i)"),
+        Err(Errno::EACCES) => closed("access is denied"),
+        Err(cause) => Err(MountError::io("look at", at.path(), cause)),
     }
 }
 
@@ -154,12 +209,15 @@ pub(crate) fn open_existing(path: &Path, symlinks: Symlinks) -> Result<(Handle, 
 
 /// Opens as much of a path as there is. Answers the names that are missing below.
 fn existing(path: &Path, symlinks: Symlinks) -> Result<(Handle, Vec<&OsStr>), MountError> {
-    let mut missing = Vec::new();
+    let mut missing: Vec<&OsStr> = Vec::new();
     let mut there = path;
     loop {
         match open_source(there, symlinks) {
             Ok(handle) => {
                 missing.reverse();
+                if let Some(first) = missing.first() {
+                    refuse_dangling(&handle, first, symlinks)?;
+                }
                 return Ok((handle, missing));
             }
             Err(MountError::Missing { .. }) => {}
@@ -177,6 +235,20 @@ fn existing(path: &Path, symlinks: Symlinks) -> Result<(Handle, Vec<&OsStr>), Mo
                 });
             }
         }
+    }
+}
+
+/// A symlink to what is missing looks missing itself.
+fn refuse_dangling(at: &Handle, name: &OsStr, symlinks: Symlinks) -> Result<(), MountError> {
+    let path = at.path().join(name);
+    let c_name = CString::new(name.as_bytes()).unwrap_or_default();
+    match sys::stat(at.as_fd(), &c_name) {
+        Ok(found) if found.is_symlink() => Err(match symlinks {
+            Symlinks::Follow => MountError::Dangling { path },
+            Symlinks::Refuse => MountError::Symlink { path },
+        }),
+        Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
+        Err(cause) => Err(MountError::io("look at", &path, cause)),
     }
 }
 

@@ -59,7 +59,7 @@ impl Handle {
     /// Whether it is a symlink; only [`Handle::new`] makes such a one.
     #[must_use]
     pub fn is_symlink(&self) -> bool {
-        self.stat.mode & 0o170_000 == 0o120_000
+        self.stat.is_symlink()
     }
 
     /// Device number, major and minor; differs between the subvolumes of one btrfs.

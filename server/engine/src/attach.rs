@@ -18,6 +18,7 @@ mod fill;
 mod list;
 mod mount;
 mod oci;
+mod options;
 mod publish;
 mod reconcile;
 mod same;

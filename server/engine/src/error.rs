@@ -179,6 +179,18 @@ pub enum Error {
         /// The snapshot.
         name: VolumeName,
     },
+    /// The folder of a volume is not on the disk.
+    #[error(
+        "the content of volume {name} is missing: there is no folder {}; put it back from a backup, \
+         or delete the volume (`layerctl fsck` lists all)",
+        path.display()
+    )]
+    NoContent {
+        /// The volume.
+        name: VolumeName,
+        /// Where its content belongs.
+        path: PathBuf,
+    },
     /// A volume that is not in the trash was to be deleted for good.
     #[error("volume {name} is not in the trash; `layerctl volume rm {name}` moves it there")]
     NotDeleted {
@@ -424,7 +436,9 @@ impl Error {
                     ErrorKind::Internal
                 }
             }
-            Self::Unrecorded { .. } | Self::Damaged { .. } => ErrorKind::Damaged,
+            Self::Unrecorded { .. } | Self::Damaged { .. } | Self::NoContent { .. } => {
+                ErrorKind::Damaged
+            }
             Self::Stopping => ErrorKind::Stopping,
         }
     }
@@ -508,6 +522,7 @@ fn mount_kind(error: &MountError) -> ErrorKind {
         MountError::NotADirectory { .. }
         | MountError::IsADirectory { .. }
         | MountError::Symlink { .. }
+        | MountError::Dangling { .. }
         | MountError::Escape { .. }
         | MountError::BadPath { .. } => ErrorKind::Invalid,
         MountError::Io { .. } => ErrorKind::Internal,

@@ -14,7 +14,8 @@ use tracing::{debug, warn};
 
 use super::detach::inner_first;
 use super::fill::Filling;
-use super::mount::{MadeMount, as_recorded, propagation};
+use super::mount::{MadeMount, as_recorded};
+use super::options::propagation;
 use super::source::MadeSource;
 use super::target::lies_inside;
 use super::{AttachmentEntry, Done, Wanted, parse};

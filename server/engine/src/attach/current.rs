@@ -16,7 +16,8 @@ use layerd_mounts::mounter::{
 };
 use layerd_store::{Attachment, BadInput};
 
-use super::mount::{as_recorded, propagation, read_only};
+use super::mount::as_recorded;
+use super::options::{propagation, read_only};
 use super::source::MadeSource;
 use crate::spec::{Bind, Kind, MountSpec};
 use crate::{Engine, Error};

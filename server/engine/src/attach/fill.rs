@@ -131,7 +131,7 @@ impl Engine {
         }
         self.volume_dirs
             .is_empty(slot(volume.id))
-            .map_err(Error::driver("look into a volume"))
+            .map_err(|cause| self.not_opened(volume.id, cause))
     }
 
     /// Copies a directory of an image to the staging area. Answers the number of names, or what

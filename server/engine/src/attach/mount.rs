@@ -2,19 +2,21 @@
 //! its own where a path would not be safe to hand to a runtime.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use layerd_drivers::Stack;
+use layerd_mounts::Mount;
 use layerd_mounts::mounter::{
-    Attached, BindOptions, DetachMode, Effective, Handle, Made as MadePath, MountError, NewSource,
-    Propagation, ReadOnly, Symlinks, TmpfsOptions, Tree, Want,
+    Attached, BindOptions, DetachMode, Effective, Handle, Made as MadePath, MountError, ReadOnly,
+    Symlinks, Tree, Want,
 };
-use layerd_mounts::{IdMap, IdMaps, Mount};
 use layerd_store::{AttachState, Attachment, LayerId, MountedAt, Refusal, VolumeId};
 use tracing::info;
 
-use crate::spec::{self, Bind, Kind, Made, MountSpec, Tmpfs, TmpfsSize};
+use super::options::{id_maps, new_source, read_only, tmpfs_options};
+use crate::spec::{self, Bind, Kind, Made, MountSpec};
 use crate::volumes::slot;
 use crate::{Engine, Error};
 
@@ -34,6 +36,7 @@ impl Engine {
         attachment: &Attachment,
     ) -> Result<Option<MadeMount>, Error> {
         let Some(place) = self.place(spec, attachment) else {
+            self.source(spec, attachment.volume)?;
             return Ok(None);
         };
         // Made first, it has the lower number: whoever unmounts by the mount table meets it last.
@@ -157,11 +160,9 @@ impl Engine {
 
     /// Makes the source of a bind because it was missing. Answers what was made.
     pub(super) fn make_host_path(&self, path: &str, made: Made) -> Result<Vec<MadePath>, Error> {
-        let new = NewSource {
-            file: made == Made::File,
-            ..NewSource::DIRECTORY
-        };
-        let source = self.mounter.create_source(Path::new(path), &new)?;
+        let source = self
+            .mounter
+            .create_source(Path::new(path), &new_source(made))?;
         if !source.made.is_empty() {
             info!(path, "made the source of a bind mount");
         }
@@ -281,7 +282,7 @@ impl Engine {
                 let data = self
                     .volume_dirs
                     .open_data(slot(id))
-                    .map_err(Error::driver("open a volume"))?;
+                    .map_err(|cause| self.not_opened(id, cause))?;
                 let data = Handle::new(data, &path)?;
                 Some(match &wanted.subpath {
                     Some(subpath) => {
@@ -299,6 +300,19 @@ impl Engine {
             }
             Kind::Image(_) | Kind::Tmpfs(_) => None,
         })
+    }
+
+    /// Why the content of a volume could not be opened.
+    pub(super) fn not_opened(&self, id: VolumeId, cause: layerd_mounts::Error) -> Error {
+        let gone = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+        let is_gone = cause.io_kind().is_some_and(|kind| gone.contains(&kind));
+        match self.store.records().volumes().get(id) {
+            Some(volume) if is_gone => Error::NoContent {
+                name: volume.name.clone(),
+                path: self.volume_dirs.data_path(slot(id)),
+            },
+            _ => Error::driver("open a volume")(cause),
+        }
     }
 
     fn tree(&self, spec: &MountSpec, attachment: &Attachment) -> Result<Tree, Error> {
@@ -408,83 +422,6 @@ pub(super) fn as_recorded(mount: &MountedAt) -> Attached {
         device: mount.device,
         inode: mount.inode,
     }
-}
-
-pub(super) fn read_only(wanted: spec::ReadOnly) -> ReadOnly {
-    match wanted {
-        spec::ReadOnly::Rw => ReadOnly::Writable,
-        spec::ReadOnly::RoTop => ReadOnly::Top,
-        spec::ReadOnly::RoRecursiveIfPossible => ReadOnly::RecursiveIfPossible,
-        spec::ReadOnly::RoRecursiveRequired => ReadOnly::RecursiveRequired,
-    }
-}
-
-pub(super) fn propagation(wanted: spec::Propagation) -> Propagation {
-    match wanted {
-        spec::Propagation::Private | spec::Propagation::Rprivate => Propagation::Private,
-        spec::Propagation::Slave | spec::Propagation::Rslave => Propagation::Slave,
-        spec::Propagation::Shared | spec::Propagation::Rshared => Propagation::Shared,
-    }
-}
-
-/// The owner of the source is shown as a user that was named by number. What only the runtime
-/// knows (its user namespace, names of its users) cannot be honoured here.
-fn id_maps(bind: &Bind, source: &Handle) -> Result<Option<IdMaps>, Error> {
-    let numbers = match &bind.idmap {
-        None => return Ok(None),
-        Some(spec::IdMap::MatchUser(Some(user))) => user_numbers(user),
-        Some(spec::IdMap::MatchUser(None) | spec::IdMap::UserNamespace) => None,
-    };
-    let (uid, gid) = numbers.ok_or(Error::NotHonoured {
-        what: "an id mapping to a user that is not given by number",
-    })?;
-    let (own_uid, own_gid) = source.owner()?;
-    let one = |container, host| {
-        vec![IdMap {
-            container,
-            host,
-            length: 1,
-        }]
-    };
-    Ok(Some(IdMaps {
-        uid: one(own_uid, uid),
-        gid: one(own_gid, gid),
-    }))
-}
-
-fn user_numbers(user: &str) -> Option<(u32, u32)> {
-    match user.split_once(':') {
-        Some((uid, gid)) => Some((uid.parse().ok()?, gid.parse().ok()?)),
-        None => user.parse().ok().map(|uid| (uid, uid)),
-    }
-}
-
-/// What only a runtime can pass on to mount(8) cannot be honoured here.
-fn tmpfs_options(tmpfs: &Tmpfs, read_only: spec::ReadOnly) -> Result<TmpfsOptions, Error> {
-    let size = match tmpfs.size {
-        Some(TmpfsSize::Bytes(bytes)) => Some(bytes),
-        Some(TmpfsSize::Percent(_)) => {
-            return Err(Error::NotHonoured {
-                what: "a tmpfs size in percent",
-            });
-        }
-        None => None,
-    };
-    if !tmpfs.more.is_empty() {
-        return Err(Error::NotHonoured {
-            what: "a further mount option of a tmpfs",
-        });
-    }
-    Ok(TmpfsOptions {
-        size,
-        inodes: tmpfs.inodes,
-        mode: tmpfs.mode.unwrap_or(0o1777),
-        uid: tmpfs.uid.unwrap_or(0),
-        gid: tmpfs.gid.unwrap_or(0),
-        read_only: read_only != spec::ReadOnly::Rw,
-        noexec: !tmpfs.exec,
-        ..TmpfsOptions::default()
-    })
 }
 
 impl From<MountError> for Error {

@@ -51,14 +51,14 @@ impl Selinux {
         let (Some(relabel), Some(policy)) = (spec.relabel, &self.policy) else {
             return Ok(None);
         };
-        if let Kind::Bind(bind) = &spec.kind {
-            if let Some(host) = hosts(bind.source.as_path()) {
-                let rule = format!(
-                    "{} is {host} of the host, which must keep its labels",
-                    bind.source
-                );
-                return Err(BadInput::new("relabel", rule).into());
-            }
+        if let Kind::Bind(bind) = &spec.kind
+            && let Some(host) = hosts(bind.source.as_path())
+        {
+            let rule = format!(
+                "{} is {host} of the host, which must keep its labels",
+                bind.source
+            );
+            return Err(BadInput::new("relabel", rule).into());
         }
         match (relabel, told) {
             (Relabel::Private, Some(told)) => Ok(Some(told.to_owned())),

@@ -3,15 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use layerd_mounts::mounter::{Made as MadePath, MountError, Symlinks, Want};
+use layerd_mounts::mounter::{Made as MadePath, Symlinks, Want};
 use layerd_store::{
     Attachment, AttachmentId, BadInput, Key, Kind as SnapshotKind, Labels, LayerId, Records,
     Refusal, Volume, VolumeId,
 };
 use tracing::warn;
 
-use super::mount::propagation;
-use crate::spec::{self, Bind, Decision, Image, Kind, MountSpec, ReadOnly};
+use super::options::new_source;
+use crate::spec::{self, Bind, Decision, Image, Kind, Made, MountSpec, ReadOnly};
 use crate::volumes::{CreateVolume, check_asked, check_settings};
 use crate::{Engine, Error};
 
@@ -118,9 +118,9 @@ impl Engine {
         fill_from: Option<&Key>,
     ) -> Result<Found, Error> {
         let decision = self.decide(view, spec)?;
-        let is_there = match &decision {
-            Decision::Use => true,
-            Decision::Create(..) => false,
+        let made = match &decision {
+            Decision::Use => None,
+            Decision::Create(made, _) => Some(*made),
             Decision::Refuse(refusal) => {
                 let refusal = refusal.clone();
                 return Err(Error::SourceMissing { refusal });
@@ -131,11 +131,13 @@ impl Engine {
                 self.look_at_filling(view, volume, fill_from)?;
                 self.look_at_volume(view, spec, volume)?
             }
-            Kind::Bind(bind) if is_there => self.look_at_bind(spec, bind)?,
-            Kind::Bind(bind) => {
-                self.look_above(bind)?;
-                bind.create != spec::CreateSource::File
-            }
+            Kind::Bind(bind) => match made {
+                None => self.look_at_bind(spec, bind)?,
+                Some(made) => {
+                    self.look_above(spec, bind, made)?;
+                    made != Made::File
+                }
+            },
             Kind::Image(image) => self.look_at_image(view, image)?,
             Kind::Tmpfs(_) => true,
         };
@@ -157,12 +159,8 @@ impl Engine {
                 there.is_some()
             }
             Kind::Bind(bind) => {
-                let path = Path::new(bind.source.as_str());
-                match self.mounter.open_source(path, Symlinks::Follow) {
-                    Ok(_) => true,
-                    Err(MountError::Missing { .. }) => false,
-                    Err(cause) => return Err(cause.into()),
-                }
+                let path = bind.source.as_path();
+                self.mounter.open_existing(path, Symlinks::Follow)?.1
             }
             Kind::Image(image) => match committed(view, image.reference.as_str()) {
                 Ok(_) => true,
@@ -220,14 +218,17 @@ impl Engine {
         Ok(source.is_dir())
     }
 
-    /// The propagation that the mount allows on which a missing source would be made.
-    fn look_above(&self, bind: &Bind) -> Result<(), Error> {
-        let path = Path::new(bind.source.as_str());
-        let (above, _) = self.mounter.open_existing(path, Symlinks::Follow)?;
+    /// Checks that a missing source can be made where it would be, and clones the mount there as
+    /// attaching would clone that of the source.
+    fn look_above(&self, spec: &MountSpec, bind: &Bind, made: Made) -> Result<(), Error> {
+        let path = bind.source.as_path();
+        let above = self.mounter.check_create(path, &new_source(made))?;
         self.refuse_own(&above, path)?;
-        self.mounter
-            .check_propagation(&above, propagation(bind.propagation))?;
-        Ok(())
+        let alone = Bind {
+            recursive: false,
+            ..bind.clone()
+        };
+        self.bound(spec, &alone, &above).map(drop)
     }
 
     fn look_at_image(&self, view: &Records, image: &Image) -> Result<bool, Error> {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use layerd_store::{Labels, VolumeName};
+use nix::mount::MsFlags;
 
 use super::{Host, key, mount, volume_at};
 use crate::spec::Decision;
@@ -135,7 +137,19 @@ fn bad_others(disk: &Path) -> Vec<Refused> {
             "file is not a directory",
         ),
         ("host", "bind-idmap=match-user:web", Refused, "id mapping"),
+        (
+            "new",
+            "on-missing=create,bind-idmap=match-user:web",
+            Refused,
+            "id mapping",
+        ),
         ("none", "readonly", Missing, "does not exist"),
+        ("lost", "readonly", Invalid, "leads nowhere"),
+        ("lost", "on-missing=create", Invalid, "leads nowhere"),
+        ("lost/x/y", "on-missing=create", Invalid, "leads nowhere"),
+        ("closed/x", "on-missing=create", Refused, "it is read-only"),
+        ("/proc/x/y", "on-missing=create", Refused, "in procfs"),
+        ("/sys/x", "bind-create-src=file", Refused, "in sysfs"),
     ];
     let mut all: Vec<_> = rows
         .map(|(path, more, kind, why)| {
@@ -162,6 +176,10 @@ fn bad_others(disk: &Path) -> Vec<Refused> {
 #[test]
 fn root_check_refuses_what_attach_refuses() {
     let host = host_with_sources();
+    symlink("nowhere", host.disk.path().join("lost")).unwrap();
+    let closed = host.dir("closed");
+    let flags = MsFlags::MS_RDONLY;
+    super::mount_with(Path::new("theirs"), &closed, Some("tmpfs"), flags);
     let before = all_there_is(&host);
     for (text, kind, why) in [bad_volumes(), bad_others(host.disk.path())].concat() {
         let spec = super::super::parse(&text).unwrap();
@@ -317,4 +335,36 @@ fn root_an_attachment_goes_by_the_name_its_volume_has_now() {
     assert_eq!(refused.kind(), ErrorKind::Exists);
     assert!(refused.to_string().contains(&flag("new")), "{refused}");
     attach("new").unwrap();
+}
+
+#[test]
+fn root_a_volume_without_its_folder_is_attached_by_no_call() {
+    let host = host_with_sources();
+    let target = host.dir("target");
+    let plain = mount("plain", "type=volume,src=data,dst=/x");
+    let others = [
+        volume_at("data", "/y", &target),
+        mount("part", "type=volume,src=data,dst=/z,volume-subpath=sub"),
+        Attach {
+            fill_from: Some(key("image")),
+            ..mount("fill", "type=volume,src=data,dst=/w")
+        },
+    ];
+    host.attach(std::slice::from_ref(&plain)).unwrap();
+    let folder = host.volume("data");
+    let away = host.disk.path().join("away");
+    for lost in [folder.clone(), folder.parent().unwrap().to_owned()] {
+        fs::rename(&lost, &away).unwrap();
+        for request in others.iter().chain([&plain]) {
+            let refused = host.attach(std::slice::from_ref(request)).unwrap_err();
+            let name = request.key.as_str();
+            assert_eq!(refused.kind(), ErrorKind::Damaged, "{name}: {refused}");
+            let why = "the content of volume data is missing";
+            assert!(refused.to_string().contains(why), "{name}: {refused}");
+            assert_eq!(host.keys(), ["plain"], "{name}");
+        }
+        assert!(!lost.exists(), "nothing was made in its place");
+        fs::rename(&away, &lost).unwrap();
+    }
+    host.attach(&[plain]).unwrap();
 }

@@ -1,0 +1,95 @@
+//! Options of the mounter, from those of a specification.
+
+use layerd_mounts::mounter::{Handle, NewSource, Propagation, ReadOnly, TmpfsOptions};
+use layerd_mounts::{IdMap, IdMaps};
+
+use crate::Error;
+use crate::spec::{self, Bind, Made, Tmpfs, TmpfsSize};
+
+/// How a missing source of a bind is made.
+pub(super) fn new_source(made: Made) -> NewSource {
+    NewSource {
+        file: made == Made::File,
+        ..NewSource::DIRECTORY
+    }
+}
+
+pub(super) fn read_only(wanted: spec::ReadOnly) -> ReadOnly {
+    match wanted {
+        spec::ReadOnly::Rw => ReadOnly::Writable,
+        spec::ReadOnly::RoTop => ReadOnly::Top,
+        spec::ReadOnly::RoRecursiveIfPossible => ReadOnly::RecursiveIfPossible,
+        spec::ReadOnly::RoRecursiveRequired => ReadOnly::RecursiveRequired,
+    }
+}
+
+pub(super) fn propagation(wanted: spec::Propagation) -> Propagation {
+    match wanted {
+        spec::Propagation::Private | spec::Propagation::Rprivate => Propagation::Private,
+        spec::Propagation::Slave | spec::Propagation::Rslave => Propagation::Slave,
+        spec::Propagation::Shared | spec::Propagation::Rshared => Propagation::Shared,
+    }
+}
+
+/// The owner of the source is shown as a user that was named by number. What only the runtime
+/// knows (its user namespace, names of its users) cannot be honoured here.
+pub(super) fn id_maps(bind: &Bind, source: &Handle) -> Result<Option<IdMaps>, Error> {
+    let numbers = match &bind.idmap {
+        None => return Ok(None),
+        Some(spec::IdMap::MatchUser(Some(user))) => user_numbers(user),
+        Some(spec::IdMap::MatchUser(None) | spec::IdMap::UserNamespace) => None,
+    };
+    let (uid, gid) = numbers.ok_or(Error::NotHonoured {
+        what: "an id mapping to a user that is not given by number",
+    })?;
+    let (own_uid, own_gid) = source.owner()?;
+    let one = |container, host| {
+        vec![IdMap {
+            container,
+            host,
+            length: 1,
+        }]
+    };
+    Ok(Some(IdMaps {
+        uid: one(own_uid, uid),
+        gid: one(own_gid, gid),
+    }))
+}
+
+fn user_numbers(user: &str) -> Option<(u32, u32)> {
+    match user.split_once(':') {
+        Some((uid, gid)) => Some((uid.parse().ok()?, gid.parse().ok()?)),
+        None => user.parse().ok().map(|uid| (uid, uid)),
+    }
+}
+
+/// What only a runtime can pass on to mount(8) cannot be honoured here.
+pub(super) fn tmpfs_options(
+    tmpfs: &Tmpfs,
+    read_only: spec::ReadOnly,
+) -> Result<TmpfsOptions, Error> {
+    let size = match tmpfs.size {
+        Some(TmpfsSize::Bytes(bytes)) => Some(bytes),
+        Some(TmpfsSize::Percent(_)) => {
+            return Err(Error::NotHonoured {
+                what: "a tmpfs size in percent",
+            });
+        }
+        None => None,
+    };
+    if !tmpfs.more.is_empty() {
+        return Err(Error::NotHonoured {
+            what: "a further mount option of a tmpfs",
+        });
+    }
+    Ok(TmpfsOptions {
+        size,
+        inodes: tmpfs.inodes,
+        mode: tmpfs.mode.unwrap_or(0o1777),
+        uid: tmpfs.uid.unwrap_or(0),
+        gid: tmpfs.gid.unwrap_or(0),
+        read_only: read_only != spec::ReadOnly::Rw,
+        noexec: !tmpfs.exec,
+        ..TmpfsOptions::default()
+    })
+}
