@@ -13,6 +13,7 @@ pub mod activated;
 pub mod collector;
 pub mod daemon;
 pub mod image;
+pub mod metrics;
 pub mod peers;
 pub mod process;
 pub mod scratch;

@@ -1,8 +1,10 @@
-//! What Prometheus is told, and the only place that knows its names.
+//! Metrics for Prometheus, of layerd and (`process_*`) of its process.
 //!
 //! Off unless `metrics.address` is set. What happens is counted where it happens, through the
 //! `metrics` facade, which costs next to nothing while nobody listens; what there is (snapshots,
 //! volumes, space) is looked up when somebody asks.
+
+mod names;
 
 use std::fs::Permissions;
 use std::net::SocketAddr;
@@ -15,7 +17,6 @@ use std::{fmt, fs, io};
 use axum::Router;
 use axum::routing::get;
 use layerd_engine::{Engine, VolumeFilter};
-use layerd_store::Timestamp;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -31,6 +32,8 @@ use crate::listener::remove_stale;
 use crate::optional::Failures;
 use crate::tasks::Tasks;
 use crate::with_causes;
+
+use names::{Kind, METRICS};
 
 /// Bounds of histograms of time, in seconds: from an answer out of memory to a hanging disk's.
 const SECONDS: [f64; 16] = [
@@ -101,8 +104,8 @@ pub(crate) async fn serve(
     };
     let gathered = handle.clone();
     tasks.spawn(|stop| gather(gathered, stop));
-    let (calls, started) = (tasks.clone(), Timestamp::now());
-    let page = move || page(engine.clone(), calls.clone(), handle.clone(), started);
+    let calls = tasks.clone();
+    let page = move || page(engine.clone(), calls.clone(), handle.clone());
     let app = Router::new().route("/metrics", get(page));
     match listen(address, app.clone(), tasks).await {
         Ok(()) => info!(%address, "serving metrics"),
@@ -180,13 +183,8 @@ async fn gather(handle: PrometheusHandle, stop: CancellationToken) {
 }
 
 /// One look at everything, as Prometheus reads it.
-async fn page(
-    engine: Arc<Engine>,
-    tasks: Tasks,
-    handle: PrometheusHandle,
-    started: Timestamp,
-) -> String {
-    let looked = tasks.call(move || look(&engine, started)).await;
+async fn page(engine: Arc<Engine>, tasks: Tasks, handle: PrometheusHandle) -> String {
+    let looked = tasks.call(move || look(&engine)).await;
     if let Err(lost) = looked {
         error!(
             error = &lost as &dyn std::error::Error,
@@ -236,144 +234,10 @@ fn start() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(counts, &COUNTS)?
         .install_recorder()?;
     describe();
+    metrics_process::Collector::default().describe();
     gauge!("layerd_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }
-
-/// Kinds of metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Seconds,
-    Histogram,
-    Counter,
-    Gauge,
-}
-
-/// Every metric that there is. The dashboard and the alert rules in deploy/ are held against it.
-const METRICS: &[(&str, Kind, &str)] = &[
-    (
-        "layerd_rpc_seconds",
-        Kind::Seconds,
-        "Time from the arrival of a call to the end of its answer.",
-    ),
-    (
-        "layerd_commit_seconds",
-        Kind::Seconds,
-        "Time of a commit of the records, its wait for the disk included.",
-    ),
-    (
-        "layerd_commit_batch_changes",
-        Kind::Histogram,
-        "Calls that one commit of the records served.",
-    ),
-    (
-        "layerd_barrier_seconds",
-        Kind::Seconds,
-        "Time of a wait for directories and content to be durable before their records, or with them where both are in one journal.",
-    ),
-    (
-        "layerd_unpack_seconds",
-        Kind::Seconds,
-        "Time of unpacking a layer, until its content is on the disk.",
-    ),
-    (
-        "layerd_unpack_bytes_total",
-        Kind::Counter,
-        "Bytes of unpacked layers, as tar streams.",
-    ),
-    (
-        "layerd_reaped_layers_total",
-        Kind::Counter,
-        "Layers deleted from the trash.",
-    ),
-    (
-        "layerd_reap_failures_total",
-        Kind::Counter,
-        "Deletions from the trash that failed and are tried again.",
-    ),
-    (
-        "layerd_trace_spans_sent_total",
-        Kind::Counter,
-        "Spans of traces that the collector took.",
-    ),
-    (
-        "layerd_trace_spans_dropped_total",
-        Kind::Counter,
-        "Spans of traces that were not sent: the collector was away for long, or refused them.",
-    ),
-    (
-        "layerd_build_info",
-        Kind::Gauge,
-        "Always 1; the version is a label.",
-    ),
-    ("layerd_snapshots", Kind::Gauge, "Snapshots by kind."),
-    (
-        "layerd_snapshot_bytes",
-        Kind::Gauge,
-        "Bytes of disk held by snapshots whose figure is known.",
-    ),
-    (
-        "layerd_snapshots_unmeasured",
-        Kind::Gauge,
-        "Snapshots whose figure is not known yet.",
-    ),
-    (
-        "layerd_snapshots_quarantined",
-        Kind::Gauge,
-        "Snapshots that answer DATA_LOSS.",
-    ),
-    (
-        "layerd_trash_layers",
-        Kind::Gauge,
-        "Removed layers still on the disk.",
-    ),
-    (
-        "layerd_trash_bytes",
-        Kind::Gauge,
-        "Bytes of disk held by removed layers whose figure is known.",
-    ),
-    (
-        "layerd_trash_brake",
-        Kind::Gauge,
-        "1 while nothing is deleted because too much was removed at once.",
-    ),
-    (
-        "layerd_volumes",
-        Kind::Gauge,
-        "Volumes by state: used or unused.",
-    ),
-    ("layerd_attachments", Kind::Gauge, "Attachments."),
-    (
-        "layerd_disk_bytes",
-        Kind::Gauge,
-        "Size of the file system under the root.",
-    ),
-    (
-        "layerd_disk_free_bytes",
-        Kind::Gauge,
-        "Free space of the file system under the root.",
-    ),
-    (
-        "layerd_database_failed",
-        Kind::Gauge,
-        "1 while the database takes no changes.",
-    ),
-    (
-        "layerd_resident_memory_bytes",
-        Kind::Gauge,
-        "Memory of the daemon, from /proc/self/statm.",
-    ),
-    (
-        "layerd_open_descriptors",
-        Kind::Gauge,
-        "Open file descriptors of the daemon.",
-    ),
-    (
-        "layerd_start_time_seconds",
-        Kind::Gauge,
-        "When the daemon started, in seconds since 1970.",
-    ),
-];
 
 fn describe() {
     for (name, kind, text) in METRICS {
@@ -402,7 +266,8 @@ fn set(name: &'static str, count: u64) {
     gauge!(name).set(number(count));
 }
 
-fn look(engine: &Engine, started: Timestamp) {
+fn look(engine: &Engine) {
+    metrics_process::Collector::default().collect();
     let counts = engine.counts();
     for (kind, count) in [
         ("active", counts.active),
@@ -424,7 +289,6 @@ fn look(engine: &Engine, started: Timestamp) {
         );
     }
     set("layerd_database_failed", u64::from(engine.has_failed()));
-    look_at_ourselves(started);
 }
 
 fn look_at_trash(engine: &Engine) {
@@ -445,24 +309,6 @@ fn look_at_volumes(engine: &Engine) {
     gauge!("layerd_volumes", "state" => "used").set(number(used as u64));
     gauge!("layerd_volumes", "state" => "unused").set(number((volumes.len() - used) as u64));
     set("layerd_attachments", engine.attachment_count() as u64);
-}
-
-fn look_at_ourselves(started: Timestamp) {
-    if let Ok(statm) = fs::read_to_string("/proc/self/statm")
-        && let Some(pages) = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok())
-        && let Ok(Some(page)) = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
-    {
-        let page: u64 = page.unsigned_abs();
-        set(
-            "layerd_resident_memory_bytes",
-            u64::saturating_mul(pages, page),
-        );
-    }
-    if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
-        set("layerd_open_descriptors", descriptors.count() as u64);
-    }
-    let seconds = u64::try_from(started.0 / 1_000_000_000).unwrap_or(0);
-    set("layerd_start_time_seconds", seconds);
 }
 
 #[cfg(test)]

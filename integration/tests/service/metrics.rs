@@ -1,39 +1,16 @@
 //! What Prometheus reads.
 
-use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use layerd_integration::metrics::{get, value};
 use layerd_integration::process::{Server, output, wait_until};
 use layerd_integration::{Daemon, Scratch};
 use nix::sys::signal::Signal;
 
 use crate::run;
-
-/// Asks once, as Prometheus does.
-pub(crate) fn get(socket: &Path, target: &str) -> (String, String) {
-    let mut stream = UnixStream::connect(socket).unwrap();
-    write!(
-        stream,
-        "GET {target} HTTP/1.1\r\nHost: layerd\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.to_owned(), body.to_owned())
-}
-
-/// The value of a series, as it stands on the page.
-pub(crate) fn value(page: &str, series: &str) -> f64 {
-    let line = page.lines().find_map(|line| line.strip_prefix(series));
-    let line = line.unwrap_or_else(|| panic!("no {series} in:\n{page}"));
-    line.trim().parse().unwrap()
-}
 
 #[test]
 fn root_metrics_are_served_where_the_configuration_says() {
@@ -54,7 +31,9 @@ fn root_metrics_are_served_where_the_configuration_says() {
     assert_eq!(value(&page, "layerd_snapshots{kind=\"committed\"} "), 1.0);
     assert_eq!(value(&page, "layerd_snapshots{kind=\"view\"} "), 1.0);
     assert_eq!(value(&page, "layerd_database_failed "), 0.0);
-    assert_eq!(value(&page, "layerd_reap_failures_total "), 0.0);
+    assert_eq!(value(&page, "layerd_deletion_failures_total "), 0.0);
+    assert!(value(&page, "process_resident_memory_bytes ") > 1e6);
+    assert!(value(&page, "process_max_fds ") > value(&page, "process_open_fds "));
     let calls = |method: &str, code: &str| {
         let service = "containerd.services.snapshots.v1.Snapshots";
         let series = format!(

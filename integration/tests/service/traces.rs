@@ -5,12 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use layerd_integration::collector::Arrived;
+use layerd_integration::metrics::{get, value};
 use layerd_integration::process::wait_until;
 use layerd_integration::{Collector, Daemon, Scratch, Snapshots, wire};
 use layerd_proto::containerd::services::snapshots::v1::StatSnapshotRequest;
 use tonic::{Request, Status};
-
-use super::metrics::{get, value};
 
 const SERVICE: &str = "containerd.services.snapshots.v1.Snapshots";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";

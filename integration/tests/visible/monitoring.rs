@@ -1,11 +1,14 @@
 //! The alerts and the dashboard of deploy/, held against Prometheus.
 
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Command;
 
+use layerd_integration::metrics::get;
 use layerd_integration::peers::promtool;
 use layerd_integration::process::output;
 use layerd_integration::scratch::profile;
+use layerd_integration::{Daemon, Scratch};
 
 fn source(path: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
@@ -25,6 +28,26 @@ fn root_alerts_fire_when_they_should() {
         test.args(["test", "rules"])
             .arg(source("deploy/alerts-test.yml")),
     );
+}
+
+#[test]
+fn root_metrics_pass_promtool() {
+    let scratch = Scratch::new();
+    let socket = scratch.path().join("metrics.sock");
+    let config = scratch.path().join("config.toml");
+    let text = format!("[metrics]\naddress = \"unix:{}\"\n", socket.display());
+    fs::write(&config, text).unwrap();
+    let daemon = Daemon::start_with(scratch.path(), &["--config", config.to_str().unwrap()]);
+    daemon.snapshots().prepare("key", "", &[]).unwrap();
+    let page = scratch.path().join("page");
+    fs::write(&page, get(&socket, "/metrics").1).unwrap();
+    let mut check = Command::new(promtool());
+    let check = check
+        .args(["check", "metrics"])
+        .stdin(File::open(&page).unwrap());
+    let done = check.output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && said.is_empty(), "{said}");
 }
 
 /// Fails if a query of a panel gives nothing.

@@ -203,8 +203,8 @@ impl Engine {
         }
         self.reap_volumes(&mut reaped);
         self.store.keep_ages();
-        counter!("layerd_reaped_layers_total").increment(reaped.deleted as u64);
-        counter!("layerd_reap_failures_total").increment(reaped.failed as u64);
+        counter!("layerd_deleted_layers_total").increment(reaped.deleted as u64);
+        counter!("layerd_deletion_failures_total").increment(reaped.failed as u64);
         if reaped.deleted > 0 {
             let count = reaped.deleted.to_string();
             self.events.tell(Topic::Trash, "deleted", &count);
