@@ -24,7 +24,7 @@ use crate::progress::{Progress, Silent};
 
 pub use inherit::{Rebase, Rebased, delete_whiteouts, inherit};
 
-/// How a blob is compressed.
+/// Compression of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
     /// Not at all; but what begins as one of the others, and not as an archive, is taken for that.
@@ -33,32 +33,32 @@ pub enum Compression {
     Gzip,
     /// Zstandard, of one or more frames; skippable ones are passed over.
     Zstd,
-    /// What its first bytes say, as containerd does it for every media type that means compressed.
+    /// By its first bytes, as containerd does for every media type that means compressed.
     #[default]
     Detect,
 }
 
-/// What becomes of the entries that say that something below is deleted.
+/// Handling of whiteout entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whiteouts {
     /// Devices 0:0 and marks on directories, as overlayfs reads them.
     Devices(Markers),
-    /// What they name is deleted: in a directory that will be looked at without overlayfs.
+    /// Executed: the named file is deleted, for a directory that is used without overlayfs.
     Delete,
 }
 
 /// Where a layer goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
-    /// The directory. Nobody else may change anything in it meanwhile.
+    /// The directory. No other process may change it meanwhile.
     pub layer: BorrowedFd<'a>,
     /// The layers below, nearest first. They are only read.
     pub lowers: &'a [BorrowedFd<'a>],
-    /// How deletions are noted.
+    /// Handling of deletions.
     pub whiteouts: Whiteouts,
 }
 
-/// What a layer may ask for.
+/// Limits for a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of it when decompressed.
@@ -90,7 +90,7 @@ impl Default for Limits {
     }
 }
 
-/// What is known of the blob beforehand. It is checked.
+/// Expected properties of the blob, which are verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Blob {
     /// Its length in bytes.
@@ -99,8 +99,8 @@ pub struct Blob {
     pub sha256: Option<[u8; 32]>,
 }
 
-/// Who is told what regular files hold. Called from several threads; for the same path in the
-/// order of the archive, and what is said later replaces what was said before.
+/// Receiver of file digests. Called from several threads; for the same path in the order of the
+/// archive, and a later call replaces an earlier one.
 pub trait DigestSink: Sync {
     /// The file at `path`, relative to the layer and with no symlink on the way, has `size` bytes.
     /// `digest` is XXH3 (128 bits) of them; of a sparse file it is not known.
@@ -109,33 +109,32 @@ pub trait DigestSink: Sync {
     /// `path` is another name of the file at `target`, which may be of any type but a directory.
     fn link(&self, path: &[u8], target: &[u8]);
 
-    /// What was at `path` is gone again, with all below.
+    /// The file or directory at `path` was removed again, with all below.
     fn gone(&self, path: &[u8]);
 }
 
-/// How to unpack.
+/// Options of [`apply()`].
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
-    /// How the blob is compressed.
+    /// Compression of the blob.
     pub compression: Compression,
-    /// What it must be.
+    /// Expected length and digest.
     pub blob: Blob,
-    /// What it may ask for.
+    /// Limits for the layer.
     pub limits: Limits,
-    /// What is on the disk on return.
+    /// Durability on return.
     pub durable: Durable,
     /// Threads that write small files, besides those that always are there; 0 stands for one.
     pub workers: usize,
-    /// Who watches, and may stop it. Files are names made; bytes are those of the decompressed
-    /// stream.
+    /// Receiver of progress, which may cancel: names made, and bytes of the decompressed stream.
     pub progress: &'a dyn Progress,
-    /// Who is told what the files hold. Costs a hash of all content.
+    /// Receiver of file digests. Costs a hash of all content.
     pub digests: Option<&'a dyn DigestSink>,
 }
 
 impl Default for Options<'_> {
-    /// Any compression, nothing known of the blob, the default limits, nothing durable, one
-    /// worker, nobody watching.
+    /// Detected compression, no expected length or digest, the default limits, nothing durable, one
+    /// worker, no progress.
     fn default() -> Self {
         Self {
             compression: Compression::Detect,
@@ -161,7 +160,7 @@ impl fmt::Debug for Options<'_> {
     }
 }
 
-/// What was unpacked.
+/// Result of [`apply()`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Applied {
     /// SHA-256 of the decompressed stream, to its very end.
@@ -179,7 +178,7 @@ pub struct Applied {
     /// Whiteout devices that were made, relative to the layer; none if their names take more than
     /// 16 MiB.
     pub whiteouts: Option<Vec<Vec<u8>>>,
-    /// Whether the archive said what the top directory is.
+    /// Set if the archive has an entry for the root directory.
     pub top: bool,
 }
 

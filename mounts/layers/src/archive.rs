@@ -25,18 +25,17 @@ mod export;
 mod import;
 pub(crate) mod write;
 
-/// How to write an archive.
+/// Options of [`export()`].
 #[derive(Clone, Copy)]
 pub struct ExportOptions<'a> {
-    /// Whether to write when each file was last read. Without, an archive depends on nothing that
-    /// a mere reader changes.
+    /// Writes access times. Without them, reading files does not change their archive.
     pub access_times: bool,
-    /// Who watches, and may stop it.
+    /// Receiver of progress, which may cancel.
     pub progress: &'a dyn Progress,
 }
 
 impl Default for ExportOptions<'_> {
-    /// With access times; nobody watching.
+    /// With access times; no progress.
     fn default() -> Self {
         Self {
             access_times: true,
@@ -53,7 +52,7 @@ impl fmt::Debug for ExportOptions<'_> {
     }
 }
 
-/// What was written.
+/// Result of [`export()`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exported {
     /// Length of the archive.
@@ -62,7 +61,7 @@ pub struct Exported {
     pub files: u64,
     /// Sockets, which are not in it.
     pub left_out: u64,
-    /// Files that somebody wrote to while they were read: their content may be a mixture.
+    /// Files written to while they were read: their content may be a mixture.
     pub changed: u64,
     /// SHA-256 of the archive.
     pub sha256: [u8; 32],
@@ -85,25 +84,25 @@ pub fn export(
     export::export(dir, out, options)
 }
 
-/// What an archive may contain, and how its files are made.
+/// Limits and options of [`import()`].
 #[derive(Clone, Copy)]
 pub struct ImportOptions<'a> {
     /// Names it may hold.
     pub most_files: u64,
     /// Bytes of content it may hold, holes not counted.
     pub most_bytes: u64,
-    /// Whether it may hold devices.
+    /// Allows devices.
     pub devices: bool,
-    /// Whether to refuse an archive without a checksum.
+    /// Refuses an archive without a checksum.
     pub checksum: bool,
-    /// What is on the disk on return.
+    /// Durability on return.
     pub durable: Durable,
-    /// Who watches, and may stop it.
+    /// Receiver of progress, which may cancel.
     pub progress: &'a dyn Progress,
 }
 
 impl Default for ImportOptions<'_> {
-    /// No limits, devices allowed, no checksum asked for, nothing durable, nobody watching.
+    /// No limits, devices allowed, no checksum required, nothing durable, no progress.
     fn default() -> Self {
         Self {
             most_files: u64::MAX,
@@ -128,14 +127,14 @@ impl fmt::Debug for ImportOptions<'_> {
     }
 }
 
-/// What was read.
+/// Result of [`import()`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Imported {
     /// Names made.
     pub files: u64,
     /// Bytes of content written, holes not counted.
     pub bytes: u64,
-    /// Whether the archive had a checksum. If so, it was right.
+    /// Set if the archive had a checksum, which matched.
     pub verified: bool,
 }
 

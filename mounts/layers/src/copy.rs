@@ -36,21 +36,21 @@ pub use markers::Markers;
 /// Directories of the destination that stay open, besides the current one.
 const OPEN_DIRECTORIES: usize = 64;
 
-/// How to copy.
+/// Options of [`copy_tree`].
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
     /// Threads that fill files, 1 to 4; 1 uses the calling thread alone.
     pub workers: usize,
-    /// What is on the disk on return.
+    /// Durability on return.
     pub durable: Durable,
     /// Where the layers keep overlayfs' notes. Means nothing for a single directory.
     pub markers: Markers,
-    /// Who watches, and may stop it.
+    /// Receiver of progress, which may cancel.
     pub progress: &'a dyn Progress,
 }
 
 impl Default for Options<'_> {
-    /// As many workers as processors, at most 4; nothing durable; nobody watching.
+    /// As many workers as processors, at most 4; nothing durable; no progress.
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -74,14 +74,14 @@ impl fmt::Debug for Options<'_> {
 
 const MOST_WORKERS: usize = 4;
 
-/// What was copied.
+/// Result of [`copy_tree`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Copied {
     /// Names made: files and directories of every type, the destination itself not counted.
     pub files: u64,
     /// Length of all regular files in bytes, each inode once, holes included.
     pub bytes: u64,
-    /// How much of `bytes` shares the blocks of the source.
+    /// Part of `bytes` that shares blocks with the source.
     pub cloned_bytes: u64,
 }
 

@@ -1,12 +1,12 @@
-//! A layer of an image as a tar stream, out of an overlay's upper directory and those below it.
+//! A layer of an image as a tar stream, made from an overlay's upper directory and its lower ones.
 //!
-//! [`diff()`] compares what the two would show when mounted, as containerd's walking differ does,
-//! but mounts nothing and looks only at what the upper directory has. What was copied up and is as
-//! it was is left out: attributes, time and content are compared, so that a change is found also
-//! where somebody set the time back. What is gone has a whiteout (`.wh.NAME`) of its own. There is
-//! no opaque marker: one that comes after the entries of its directory, or is met by a program that
-//! goes by names, would delete what the layer itself brings; whiteouts by name mean one thing to
-//! all. So a directory that was deleted and made again lists what is missing in it.
+//! [`diff()`] gives the differences between the mounts with and without the upper directory, as
+//! containerd's walking differ does, but mounts nothing and reads only names in the upper directory. An
+//! unchanged copy-up is left out: attributes, time and content are compared, so that a change is
+//! found although its time was set back. Each deleted name has a whiteout (`.wh.NAME`) of its own. There
+//! is no opaque marker: one that comes after the entries of its directory, or is met by a program that
+//! goes by names, would delete entries of the layer itself; whiteouts by name are unambiguous. So a
+//! directory that was deleted and made again lists the names missing in it.
 //!
 //! Directories on the way to a change come before it, with their attributes. The root directory
 //! itself has an entry if its mode, owner or attributes were changed, marked by the record
@@ -14,16 +14,16 @@
 //! order of their names, and nothing is taken from the clock: the same tree gives the same bytes.
 //! Times keep their nanoseconds, where containerd cuts them off: a layer applied again is the same
 //! tree, and all that read pax archives know fractions. Files are written with their holes as
-//! zeros, since not all appliers know sparse files. Sockets are left out, and delete what they
-//! stand in place of.
+//! zeros, since not all appliers know sparse files. Sockets are left out; a lower file that one
+//! replaced is deleted.
 //!
 //! Where the mount was id-mapped, files of the upper directory belong to ids of the host; the layer
 //! has those of the container, also in access lists and in the root id of capabilities. Capabilities
 //! of another user namespace, whose ids are not known, lose their root id, which means nothing
 //! elsewhere. Names that begin with `.wh.` cannot be in a layer: they are left out.
 //!
-//! Attributes that go along are those of the crate, except `trusted.*`, which no applier sets, and
-//! overlayfs' own notes in their other place, `user.overlay.*`, whoever set them.
+//! Attributes in a layer are those of the crate, except `trusted.*`, which no applier sets, and
+//! overlayfs' own in `user.overlay.*`.
 
 use std::fmt;
 use std::io::Write;
@@ -40,8 +40,8 @@ mod same;
 mod stream;
 mod walk;
 
-/// How a layer is compressed. The same layer gives the same bytes with the same release of
-/// layerd; another one may bring another compressor.
+/// Compression of a layer. The same layer gives the same bytes with the same release of
+/// layerd; another release may have another compressor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiffCompression {
     /// Not at all.
@@ -63,7 +63,7 @@ pub struct IdRange {
     pub length: u32,
 }
 
-/// How the ids of an upper directory are mapped.
+/// Id mapping of an upper directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdRanges {
     /// Users.
@@ -72,23 +72,23 @@ pub struct IdRanges {
     pub gid: Vec<IdRange>,
 }
 
-/// How to make a layer.
+/// Options of [`diff()`].
 #[derive(Clone, Copy)]
 pub struct DiffOptions<'a> {
-    /// How to compress it.
+    /// Compression.
     pub compression: DiffCompression,
     /// Times after this one, in seconds since 1970, are written as this one: SOURCE_DATE_EPOCH.
     pub source_date_epoch: Option<i64>,
-    /// What the directories hold.
+    /// Content of the directories.
     pub layering: Layering,
     /// Mapping of the ids of the upper directory; those below are a container's already.
     pub ids: Option<&'a IdRanges>,
-    /// Who watches, and may stop it.
+    /// Receiver of progress, which may cancel.
     pub progress: &'a dyn Progress,
 }
 
 impl Default for DiffOptions<'_> {
-    /// gzip, times and ids as they are, notes in `trusted.overlay.*`, nobody watching.
+    /// gzip, times and ids unchanged, overlayfs' attributes in `trusted.overlay.*`, no progress.
     fn default() -> Self {
         Self {
             compression: DiffCompression::Gzip,
@@ -111,7 +111,7 @@ impl fmt::Debug for DiffOptions<'_> {
     }
 }
 
-/// What was written.
+/// Result of [`diff()`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diffed {
     /// SHA-256 of what was written: the digest of the blob.
@@ -124,7 +124,7 @@ pub struct Diffed {
     pub uncompressed: u64,
     /// Entries in it, whiteouts among them.
     pub entries: u64,
-    /// Files that somebody wrote to while they were read: their content may be a mixture.
+    /// Files written to while they were read: their content may be a mixture.
     pub changed: u64,
     /// Names that begin with `.wh.` and are left out, and the first of them. What is below them is
     /// left out as well, and not counted.

@@ -1,5 +1,4 @@
-//! What of a new tree is on the disk when its maker returns, and how it gets there while more of
-//! it is being made.
+//! Durability of a new tree, and write-back of its first files while later ones are made.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,7 +7,7 @@ use std::path::PathBuf;
 use crate::error::Error;
 use crate::sys::{self, WriteBack};
 
-/// What is on the disk when a tree was made.
+/// Durability of a new tree when the call that made it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durable {
     /// Whatever the kernel has written so far.

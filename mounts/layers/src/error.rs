@@ -10,9 +10,9 @@ pub enum Error {
     /// A system call failed.
     #[error("{attempt} {}", path.display())]
     Io {
-        /// What was attempted, as in "create directory".
+        /// The attempted operation, such as "create directory".
         attempt: Cow<'static, str>,
-        /// What it was attempted on.
+        /// Its file.
         path: PathBuf,
         /// The kernel's answer.
         #[source]
@@ -27,9 +27,9 @@ pub enum Error {
     /// A directory was wanted.
     #[error("{} in the source is {found}, not a directory", path.display())]
     NotADirectory {
-        /// What was looked at.
+        /// The path.
         path: PathBuf,
-        /// What it is, as in "a symlink".
+        /// Its type, such as "a symlink".
         found: &'static str,
     },
     /// A path that leaves the tree, or is none.
@@ -45,7 +45,7 @@ pub enum Error {
         path: PathBuf,
         /// Its length.
         length: usize,
-        /// What the kernel takes.
+        /// The kernel's limit.
         limit: usize,
     },
     /// Something is mounted inside the source; what is below it is not part of the tree.
@@ -59,7 +59,7 @@ pub enum Error {
     Feature {
         /// The file concerned.
         path: PathBuf,
-        /// What would be needed.
+        /// The needed feature.
         feature: &'static str,
     },
     /// A file belongs to an id that the container cannot have.
@@ -77,7 +77,7 @@ pub enum Error {
         id: u32,
     },
     /// A directory was moved or replaced while it was in use.
-    #[error("{} was replaced by somebody else meanwhile", path.display())]
+    #[error("{} was replaced by another process meanwhile", path.display())]
     Changed {
         /// Which one.
         path: PathBuf,
@@ -85,11 +85,11 @@ pub enum Error {
     /// Reading the archive's stream, or writing it, failed.
     #[error("{attempt} the archive at byte {offset}")]
     Stream {
-        /// What was attempted, as in "read".
+        /// The attempted operation, such as "read".
         attempt: &'static str,
         /// Bytes before.
         offset: u64,
-        /// What the stream answered.
+        /// The stream's error.
         #[source]
         cause: io::Error,
     },
@@ -104,13 +104,13 @@ pub enum Error {
     Malformed {
         /// Where the header begins that makes no sense.
         offset: u64,
-        /// What is wrong with it.
+        /// The fault.
         problem: &'static str,
     },
     /// The archive was altered since layerd wrote it.
     #[error("the archive is damaged: {problem}")]
     Damaged {
-        /// How it shows.
+        /// The evidence.
         problem: &'static str,
     },
     /// A file in the archive that would not stay in the tree, or must not be there.
@@ -124,9 +124,9 @@ pub enum Error {
     /// The archive holds more than the caller allows.
     #[error("the archive has more than {limit} {what}")]
     Limit {
-        /// What is counted, as in "files".
+        /// The counted unit, such as "files".
         what: &'static str,
-        /// How many are allowed.
+        /// The allowed number.
         limit: u64,
     },
     /// A layer asks for more than one of the [`Limits`](crate::apply::Limits) allows.
@@ -134,7 +134,7 @@ pub enum Error {
     Beyond {
         /// Which one.
         bound: Bound,
-        /// How much is allowed.
+        /// The allowed amount.
         limit: u64,
     },
     /// The blob cannot be decompressed: it is damaged, truncated, or of another kind.
@@ -142,30 +142,30 @@ pub enum Error {
     Compressed {
         /// Bytes of it that were read by then, at most some 100 KiB past the damage.
         offset: u64,
-        /// What is wrong with it.
+        /// The fault.
         #[source]
         cause: io::Error,
     },
     /// The blob has another length than was said.
     #[error("the blob has {found} bytes, not {wanted}")]
     Length {
-        /// What it should have.
+        /// Expected length.
         wanted: u64,
-        /// What it has; if that is more, what was read of it.
+        /// Actual length; if that is more, the bytes read of it.
         found: u64,
     },
     /// The blob is another one than was said.
     #[error("the blob is sha256:{found}, not sha256:{wanted}")]
     Digest {
-        /// What it should be, in hexadecimal.
+        /// Expected digest, in hexadecimal.
         wanted: String,
-        /// What it is.
+        /// Actual digest.
         found: String,
     },
     /// The manifest of a layer cannot be used: it was cut off or damaged.
     #[error("the manifest is of no use: {problem}")]
     BadFileDigests {
-        /// How it shows.
+        /// The evidence.
         problem: &'static str,
     },
     /// The caller wanted no more of it. What was done stays done.
@@ -173,7 +173,7 @@ pub enum Error {
     Stopped,
 }
 
-/// What is counted of a layer, one for each of the [`Limits`](crate::apply::Limits).
+/// A limited quantity of a layer, one for each of the [`Limits`](crate::apply::Limits).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// Bytes when decompressed.
@@ -222,8 +222,8 @@ impl Error {
         }
     }
 
-    /// Whether the disk, the inode table, a quota or a limit of this process is used up, so that
-    /// the same call may succeed once somebody made room.
+    /// True if the disk, the inode table, a quota or a limit of this process is exhausted, so that
+    /// the same call may succeed later.
     #[must_use]
     pub fn is_full(&self) -> bool {
         let full = [

@@ -1,23 +1,23 @@
-//! What a layer held when it was unpacked, in one file: path, size and digest of each regular file.
+//! File digests of an unpacked layer, in one file: path, size and digest of each regular file.
 //!
 //! [`Writer`] makes it while the layer is unpacked, [`check()`] compares a layer with it later. Both
-//! take a layer of any size in little memory: the file has a record for each thing that unpacking
-//! told, in the order of the archive, and later ones may take earlier ones back. So a checker needs
-//! to know beforehand only what was taken back, which is little in archives that mean well; where it
-//! is more than a mebibyte of names, no manifest is made.
+//! take a layer of any size in little memory: the file has a record for each file, link and removal,
+//! in the order of the archive, and a removal revokes earlier records. A checker keeps only removals
+//! in memory, which are few in ordinary archives; with more than a mebibyte of removed names no
+//! digests are kept.
 //!
-//! The digest is XXH3: it finds what a disk, a power cut or a mistake has changed, at the speed of
-//! memory. It is no proof against somebody who wants to deceive; who may write to layers may write
-//! to manifests as well. Names, sizes and contents are compared; attributes, other types of files
-//! and files that were added are not, and of sparse files only the size is known.
+//! The digest is XXH3: it detects changes by a disk, a power cut or a mistake, at the speed of memory. It
+//! is no protection from an attacker, who could write to this file as well. Names, sizes and contents are
+//! compared; attributes, other types of files and added files are not, and of sparse files only the
+//! size is known.
 //!
 //! ```text
 //! "layerdm1"
 //! 1 PATH SIZE DIGEST    a file; the digest has 16 bytes
 //! 2 PATH SIZE           a sparse file
-//! 3 PATH LENGTH TARGET  another name of what is at TARGET by then
-//! 4 PATH                what was there is gone, with all below
-//! RECORDS GONE DIGEST   the end: how many records, how many of them gone, XXH3 of all before
+//! 3 PATH LENGTH TARGET  hard link to the file at TARGET
+//! 4 PATH                removal of the path and all below
+//! RECORDS GONE DIGEST   trailer: number of records, of removals among them, XXH3 of all before
 //! ```
 //!
 //! A PATH is two lengths and bytes: how many bytes it shares with the path of the record before, and

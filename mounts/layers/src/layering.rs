@@ -2,7 +2,7 @@
 
 use crate::copy::Markers;
 
-/// What the directory of a layer holds.
+/// Content of a layer's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layering {
     /// Only what differs from the layers below, with deletions noted as overlayfs reads them.

@@ -1,14 +1,13 @@
-//! Trees of files, as data: [`copy`] takes one out of a stack of layers or clones it, [`archive`]
-//! writes one to a tar stream and reads it back. [`apply`] unpacks layers of images, [`diff`] makes
-//! them, and [`manifest`] finds out whether one is still what was unpacked.
+//! Operations on trees of files: [`copy`] copies one out of a stack of layers, [`archive`] writes one
+//! to a tar stream and reads it back, [`apply`] unpacks layers of images, [`diff`] makes
+//! them, and [`file_digests`] compares an unpacked layer with the digests of its files.
 //!
 //! Everything works on descriptors of directories. No path is resolved a second time, no symlink
 //! is followed (but those on the way to the part of a stack that is copied, within the stack), no
 //! mount is crossed, and nothing outside the destination changes, also when the source is hostile
-//! and changes meanwhile. What a tree is for (a volume, a layer) is known
-//! above: this crate knows no database, no mount and no name of either.
+//! and changes meanwhile. This crate knows no record, no volume and no mount.
 //!
-//! What belongs to a file and is carried along: type, permission bits, owner, access and
+//! Attributes that are copied with a file: type, permission bits, owner, access and
 //! modification time in nanoseconds, device number, hard links, holes, and the extended
 //! attributes `user.*`, `trusted.*`, `security.capability` and POSIX ACLs. Other attributes
 //! (`security.selinux` above all) are left to the policy of the destination.

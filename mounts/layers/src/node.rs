@@ -1,8 +1,8 @@
-//! One file: what it is, what belongs to it, and how to give the same to another.
+//! One file: its type and attributes, and setting the same on another file.
 //!
-//! A file is opened with `O_PATH` first and looked at through that descriptor: a device that
-//! somebody put in its place must not be opened, let alone as root. What the kernel does not do
-//! on such a descriptor goes through its entry in /proc, which leads to that very file.
+//! A file is first opened with `O_PATH` and checked through that descriptor: a device that
+//! another process put in its place must not be opened, let alone as root. Calls that refuse such a
+//! descriptor go through its entry in /proc/self/fd, which leads to that very file.
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-/// What statx(2) says of one file.
+/// Result of statx(2) for one file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stat {
     /// Type and permission bits.
@@ -36,7 +36,7 @@ pub(crate) struct Stat {
     mount: Option<u64>,
 }
 
-/// What tells one file from all others, while it is held open.
+/// Device and inode, which identify a file while it is open.
 pub(crate) type Identity = ((u32, u32), u64);
 
 /// The types of files.
@@ -87,18 +87,18 @@ impl Stat {
         (self.device, self.inode)
     }
 
-    /// How overlayfs notes that a name of a lower layer was deleted.
+    /// True for a device 0:0, overlayfs' whiteout of a name in a lower layer.
     pub(crate) fn is_whiteout(&self) -> bool {
         self.kind() == Kind::Character && self.number == (0, 0)
     }
 
-    /// Whether some of its length may have no blocks.
+    /// True if it has fewer blocks than its length takes.
     pub(crate) fn may_have_holes(&self) -> bool {
         self.blocks.saturating_mul(512) < self.size
     }
 
-    /// Whether both were reached through the same mount. Kernels that do not number mounts are
-    /// asked for the device, which cannot tell a bind mount of the same file system.
+    /// True if both were reached through the same mount. On kernels without mount ids in statx the
+    /// device is compared, which does not tell a bind mount of the same file system.
     pub(crate) fn same_mount(&self, other: &Self) -> bool {
         match (self.mount, other.mount) {
             (Some(ours), Some(theirs)) => ours == theirs,
@@ -185,7 +185,7 @@ pub(crate) fn forget_acls(dir: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Whether this attribute belongs to the file and not to the policy of where it lies.
+/// True for attributes that are copied with a file; others depend on the policy of the destination.
 pub(crate) fn is_carried(name: &[u8]) -> bool {
     name.starts_with(b"user.")
         // On xfs these are the access lists a second time, as they lie on the disk.
@@ -244,8 +244,8 @@ pub(crate) fn xattr(path: &CStr, name: &CStr) -> Result<Option<Vec<u8>>, Errno> 
 /// Bytes that the kernel takes for one attribute, or for the names of all.
 const LARGEST_XATTR: usize = 64 << 10;
 
-/// What a file gets once its content is there: the order matters, because writing and changing
-/// the owner take away setuid bits and capabilities, and everything changes the times.
+/// Attributes set after the content is written. Order matters: writing and changing the owner clear
+/// setuid bits and capabilities, and every change sets the times.
 #[derive(Debug, Clone)]
 pub(crate) struct Attributes {
     pub(crate) kind: Kind,
@@ -296,15 +296,15 @@ impl Attributes {
     }
 }
 
-/// What setting an extended attribute attempts.
+/// Text of `Error::Io::attempt` for setting an extended attribute.
 pub(crate) fn xattr_attempt(name: &CStr) -> Cow<'static, str> {
     let name = name.to_bytes();
     let shown = &name[..name.len().min(255)];
     format!("set the attribute {} of", shown.escape_ascii()).into()
 }
 
-/// What giving a file to others attempts. The kernel calls an id invalid that the user namespace of
-/// the process does not have.
+/// Text of `Error::Io::attempt` for a change of owner. The kernel answers EINVAL for an id that
+/// the user namespace of the process does not have.
 pub(crate) fn owner_attempt(uid: u32, gid: u32, cause: Errno) -> Cow<'static, str> {
     match cause {
         Errno::INVAL => format!(

@@ -1,17 +1,17 @@
-//! How long work tells how far it is, and learns that nobody wants it any more.
+//! Progress and cancellation of long work.
 
-/// Who watches. Called often and from several threads, so it must be quick.
+/// Receiver of progress, which may cancel. Called often and from several threads, so it must be quick.
 pub trait Progress: Sync {
-    /// That much more is done: names made or written, and bytes of content.
+    /// Adds names made or written, and bytes of content, to the progress.
     fn advanced(&self, files: u64, bytes: u64);
 
-    /// Whether to stop. Asked before each file and several times within a large one.
+    /// True to stop the work. Asked before each file and several times within a large one.
     fn cancelled(&self) -> bool {
         false
     }
 }
 
-/// Nobody watches.
+/// Ignores progress and never cancels.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

@@ -1,6 +1,5 @@
-//! What the tests stand on: random trees, what can be seen of one, and file systems to put them
-//! on. Mounts are made in a mount namespace that the test's thread has for itself: they vanish
-//! with the thread, also when it panics.
+//! Helpers of the tests: random trees, listings of trees, and file systems. Mounts are made in a
+//! mount namespace of the test's thread: they vanish with the thread, also when it panics.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
@@ -19,7 +18,7 @@ use crate::node::{self, Attributes, Identity, Kind, Xattrs};
 
 pub(crate) mod tree;
 
-/// What can be seen of one file.
+/// Everything visible of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) kind: Kind,

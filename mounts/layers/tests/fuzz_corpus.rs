@@ -1,5 +1,5 @@
-//! What the fuzzer has learned (`make fuzz`), once more: inputs that reach every part of the reader
-//! and of unpacking that it came to, and those that once were wrong.
+//! Runs the fuzzer's corpus (`make fuzz`): inputs that reach every part of the reader and of
+//! unpacking that it came to, and those that once failed.
 #![allow(
     clippy::disallowed_methods,
     clippy::tests_outside_test_module,

@@ -1,5 +1,5 @@
-//! What an entry gives to its file, in the order in which containerd does it: owner, extended
-//! attributes, mode, times. Writing and a change of owner take capabilities and setuid bits away.
+//! Attributes of an entry, set in containerd's order: owner, extended attributes, mode, times. Writing
+//! and a change of owner clear capabilities and setuid bits.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
@@ -19,7 +19,7 @@ const LAST: (i64, i64) = (i64::MAX / 1_000_000_000, i64::MAX % 1_000_000_000);
 /// Owner and group.
 pub(super) type Owner = (u32, u32);
 
-/// What a file has yet to get.
+/// Attributes still to be set on a file.
 #[derive(Debug, Clone)]
 pub(super) struct PendingAttributes {
     /// If it differs from what the file got when it was made.
@@ -41,8 +41,8 @@ impl PendingAttributes {
         })
     }
 
-    /// What an entry says over what a file has that `us` just made in a plain directory, asking
-    /// for its mode.
+    /// Attributes of an entry that differ from those of a file just made by `us`, with its mode, in a
+    /// plain directory.
     pub(super) fn rest(entry: &Entry, us: Owner) -> Result<Self, Error> {
         let mut attributes = Self::all(entry)?;
         attributes.owner = attributes.owner.filter(|owner| *owner != us);
@@ -54,8 +54,7 @@ impl PendingAttributes {
         Ok(attributes)
     }
 
-    /// Whether what is made in a directory with this would belong to us and have the mode that was
-    /// asked for.
+    /// True if files made in a directory with these attributes get our owner and the requested mode.
     pub(super) fn keeps_plain(&self, us: Owner) -> bool {
         self.owner.is_none_or(|(_, group)| group == us.1)
             && self.mode.is_none_or(|mode| mode & libc::S_ISGID == 0)
@@ -116,8 +115,8 @@ impl PendingAttributes {
     }
 }
 
-/// What a file system cannot hold is left out; so are a user's attributes of what is neither file
-/// nor directory.
+/// Ignores attributes that the file system does not support, and `user.*` on files that are neither
+/// regular nor directories.
 fn passed_over(set: Result<(), Errno>, name: &CStr, special: bool) -> Result<(), Failed> {
     match set {
         Err(Errno::OPNOTSUPP) => Ok(()),

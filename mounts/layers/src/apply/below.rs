@@ -18,7 +18,7 @@ use crate::node::{self, Kind, Stat};
 /// The lower layers, by number, whose directories are one with a directory; nearest first.
 pub(super) type Merged = Rc<[usize]>;
 
-/// What a stack of layers has by a name.
+/// Result of a lookup in a stack of layers.
 #[derive(Debug)]
 pub(super) enum Seen {
     /// Nothing, or it is deleted.
@@ -43,8 +43,7 @@ impl<'a> Below<'a> {
         Self { lowers, markers }
     }
 
-    /// Whether it is known what is below. The lowest layer has nothing there; one that gets its
-    /// parent at Commit is taken for that.
+    /// False without lower layers: for the lowest layer, or one whose parent is deferred to Commit.
     pub(super) fn is_known(&self) -> bool {
         !self.lowers.is_empty()
     }
@@ -54,7 +53,7 @@ impl<'a> Below<'a> {
         (0..self.lowers.len()).collect()
     }
 
-    /// What is at `path`, whose parent is a directory in all of `merged` and leads through no
+    /// Looks up `path`, whose parent is a directory in all of `merged` and leads through no
     /// symlink. Costs one to three system calls for each of them, up to the one that decides.
     pub(super) fn look(&self, merged: &[usize], path: &Path) -> Result<Seen, Error> {
         let failed = |cause| Error::io("look in a lower layer at", path, cause);
@@ -90,7 +89,7 @@ impl<'a> Below<'a> {
         Ok(all)
     }
 
-    /// Whether a directory of a layer hides those below it.
+    /// True if a directory of a layer is opaque.
     pub(super) fn is_opaque(&self, dir: BorrowedFd<'_>) -> Result<bool, Errno> {
         let value = node::xattr(&node::proc_path(dir), self.markers.opaque())?;
         Ok(value.as_deref() == Some(b"y"))

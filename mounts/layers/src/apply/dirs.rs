@@ -1,12 +1,11 @@
-//! The directories of the layer, as far as the archive came by them.
+//! Cache of the layer's directories that the archive has used.
 //!
-//! Each is known by its parent and its name, so that a path is found without asking the kernel,
-//! and a few hundred of them are open. Since nobody else changes the layer, what is known stays
-//! true until we change it ourselves. What is not known is found out by making it: only if
-//! something is there already, it is looked at.
+//! Each has its parent and name as key, so that a path is found without a system call, and at most
+//! [`OPEN`] are open. No other process changes the layer, so cached facts stay true until we change
+//! the layer ourselves. An unknown name is created first; only on EEXIST is it looked up.
 //!
-//! What is below is looked at only where the archive leaves something to it: at directories that
-//! have no entry (`resolve.rs`), and at whiteouts (`hide.rs`).
+//! Lower layers are read only where the result depends on them: for directories without an entry
+//! (`resolve.rs`), and for whiteouts (`hide.rs`).
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
@@ -44,13 +43,13 @@ struct Dir {
     key: Arc<[u8]>,
     open: Option<OwnedFd>,
     used: u64,
-    /// What it gets at the end.
+    /// Times to be set at the end.
     times: Option<Timestamps>,
-    /// Whether what is made in it belongs to us and has the mode that was asked for.
+    /// Set if files made in it get our owner and the requested mode.
     plain: bool,
     implied: bool,
     gone: bool,
-    /// Whether it hides what is below, and whether a whiteout was made in it.
+    /// Set if it is opaque, and if a whiteout was made in it.
     opaque: bool,
     has_whiteouts: bool,
     /// The layers below that are one with it, once that was asked for.
@@ -69,14 +68,14 @@ impl Dir {
 /// A directory that is not known yet.
 #[derive(Debug)]
 pub(super) struct New {
-    /// Whether what is made in it belongs to us and has the mode that was asked for.
+    /// Set if files made in it get our owner and the requested mode.
     pub(super) plain: bool,
-    /// Whether only something in it asked for it, and no layer below has it.
+    /// Set if the archive has no entry for it and no lower layer has it.
     pub(super) implied: bool,
     pub(super) times: Option<Timestamps>,
 }
 
-/// What all directories have in common.
+/// Settings shared by all directories.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setting<'a> {
     pub(super) below: Below<'a>,
@@ -338,7 +337,7 @@ impl Dir {
     }
 }
 
-/// What has a name.
+/// Type of an existing name.
 #[derive(Debug)]
 pub(super) enum Found {
     Directory(Id),

@@ -56,7 +56,7 @@ use crate::tar::{Entry, EntryKind, Reader};
 mod files;
 mod whiteouts;
 
-/// What was made.
+/// Result of the extraction.
 #[derive(Debug)]
 pub(super) struct Extracted {
     pub(super) blocks: u64,
@@ -79,10 +79,10 @@ pub(super) struct Extractor<'a> {
     top: bool,
     whiteouts: Option<Vec<Vec<u8>>>,
     listed: usize,
-    /// Whether something was there before, or is gone again: then usage cannot be told by counting
-    /// what was made.
+    /// Set if the directory was not empty, or a file was removed again: then usage is not the sum of
+    /// the files made.
     disturbed: bool,
-    /// What this layer brought, where that matters.
+    /// Names made by this layer, kept where deletions are executed.
     own: Option<remove::Own>,
     us: Owner,
     target: &'a Target<'a>,
@@ -297,7 +297,7 @@ impl<'a> Extractor<'a> {
         Ok(())
     }
 
-    /// What a new file in this directory has yet to get.
+    /// Attributes still to be set on a new file in this directory.
     fn rest(&self, dir: Id, entry: &Entry) -> Result<PendingAttributes, Error> {
         if self.dirs.is_plain(dir) {
             return PendingAttributes::rest(entry, self.us);

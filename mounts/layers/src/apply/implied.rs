@@ -9,7 +9,7 @@ use crate::apply::attributes::PendingAttributes;
 use crate::error::Error;
 use crate::node;
 
-/// What a directory takes over from the one below.
+/// Attributes that a directory inherits from the one below.
 pub(super) fn attributes(found: &OwnedFd, path: &Path) -> Result<PendingAttributes, Error> {
     let failed = |cause| Error::io("look in a lower layer at", path, cause);
     let stat = node::stat(found.as_fd()).map_err(failed)?;

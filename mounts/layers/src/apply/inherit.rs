@@ -1,4 +1,4 @@
-//! What a layer lacks that was unpacked before it was known what lies below it.
+//! Completion of a layer that was unpacked before its parent was known.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,19 +32,19 @@ pub struct Rebase<'a> {
     pub implied: &'a [Vec<u8>],
     /// Whiteouts, as it listed them.
     pub whiteouts: Option<&'a [Vec<u8>]>,
-    /// Whether the archive has an entry for the top directory.
+    /// Set if the archive has an entry for the root directory.
     pub top: bool,
 }
 
-/// How a layer changed.
+/// Changes made to a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rebased {
     /// Bytes of disk by which it grew.
     pub grown: i64,
     /// Whiteouts that were deleted.
     pub deleted: u64,
-    /// Whether files were moved to other directories, or all that is below is hidden. Then `grown`
-    /// is not all.
+    /// Set if files were moved to other directories, or the whole lower stack is hidden. Then `grown`
+    /// is incomplete.
     pub moved: bool,
 }
 
@@ -171,7 +171,7 @@ impl Adopter<'_> {
         }
     }
 
-    /// What is below at a path, as far as the layer's directories on the way let it be seen.
+    /// Looks up a path in the lower layers, unless an opaque directory of this layer hides it.
     fn seen(&mut self, path: &Path) -> Result<Seen, Error> {
         let merged = self.merged(path.parent().unwrap_or(Path::new("")))?;
         match merged.is_empty() || path.file_name().is_none() || self.hides(path)? {
@@ -198,7 +198,7 @@ impl Adopter<'_> {
         Ok(merged)
     }
 
-    /// Whether the layer itself has an opaque directory there.
+    /// True if this layer has an opaque directory at `path`.
     fn hides(&self, path: &Path) -> Result<bool, Error> {
         let Some(dir) = open(self.rebase.layer, path)? else {
             return Ok(false);

@@ -16,7 +16,7 @@ pub(super) fn clean(path: &[u8]) -> Vec<&[u8]> {
     parts
 }
 
-/// What a name in an archive stands for.
+/// Meaning of a name in an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Name<'a> {
     /// Itself.

@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gone;
 
-/// A queue that holds a few things at most, for any number of threads on both sides. Who waits is
-/// counted, so that nobody is woken for nothing.
+/// A bounded queue for any number of threads on both sides. Waiting threads are counted, so that
+/// none is woken in vain.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
@@ -29,7 +29,7 @@ struct State<T> {
     taken: usize,
     closed: bool,
     aborted: bool,
-    /// Who waits for the three.
+    /// Threads waiting for each of the three.
     takers: usize,
     givers: usize,
     idlers: usize,
@@ -138,7 +138,7 @@ impl<T> Queue<T> {
         self.filled.notify_all();
     }
 
-    /// Nobody shall wait any more: what is in it is dropped.
+    /// Drops the content and ends all waiting.
     pub(super) fn abort(&self) {
         let mut state = self.state();
         state.aborted = true;

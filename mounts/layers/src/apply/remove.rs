@@ -1,5 +1,5 @@
-//! What is rarely needed: deleting what an entry replaces, and measuring a layer that was not
-//! empty, or is not what was made of it.
+//! Recursive removal of a replaced file, and a walk that measures a layer whose usage is not the sum
+//! of the files made.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
@@ -45,7 +45,7 @@ pub(super) fn names(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     Ok(names)
 }
 
-/// Whether a directory has no names in it.
+/// True if a directory is empty.
 pub(super) fn is_empty(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     for entry in node::read_dir(dir)? {
         let entry = entry?;

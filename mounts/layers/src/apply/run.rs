@@ -20,7 +20,7 @@ const RAW: (usize, usize) = (128 << 10, 16);
 /// worker may hold some of them; all others lie between decompression and the two who read.
 const PLAIN: (usize, usize) = (256 << 10, 64);
 
-/// What all threads know.
+/// State shared by all threads.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) raw_blocks: Arc<Pool>,
@@ -134,7 +134,7 @@ pub(super) fn run(
     }
 }
 
-/// What a thread came to. One that panicked has said so already.
+/// Joins a thread; a panic was reported by the thread itself.
 fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Option<T>>) -> Option<T> {
     match thread.join() {
         Ok(done) => done,
@@ -151,8 +151,8 @@ fn extract(target: &Target<'_>, options: &Options<'_>, shared: &Shared) -> Optio
         for _ in 0..options.workers.clamp(1, 16) {
             scope.spawn(|| shared.guarded(|| write::work(options, shared)));
         }
-        // Within the scope: the workers end only when all is aborted, and whoever is aborted
-        // must find why noted, or its own end counts as the reason.
+        // Within the scope: the workers end only when all is aborted, and an aborted thread
+        // must find the cause stored, or its own error counts as the cause.
         shared.guarded(|| {
             let mut placer = Extractor::new(target, options, shared, masked)?;
             placer.run()?;

@@ -87,7 +87,7 @@ fn fill(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(length)
 }
 
-/// What was fetched, for a decoder to read.
+/// The fetched blob, as a reader for the decoder.
 pub(super) struct Feed<'a> {
     shared: &'a Shared,
     chunk: Option<Chunk>,
@@ -214,13 +214,13 @@ fn decoder<'a>(options: &'a Options<'_>, mut feed: Feed<'a>) -> io::Result<Box<d
     })
 }
 
-/// Whether a stream begins with a header whose sum is right.
+/// True if a stream begins with a tar header whose checksum matches.
 fn is_archive(start: &[u8]) -> bool {
     let block = start.first_chunk::<BLOCK>();
     block.is_some_and(|block| Header(*block).sum_matches())
 }
 
-/// How a stream that begins like this is compressed. As containerd sees it.
+/// Compression by the first bytes of a stream, as containerd detects it.
 fn detect(start: &[u8]) -> Compression {
     match start {
         [0x1f, 0x8b, 0x08, ..] => Compression::Gzip,

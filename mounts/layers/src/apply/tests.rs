@@ -1,4 +1,4 @@
-//! What comes out of layers, beside what containerd makes of them.
+//! Unpacked layers, compared with containerd's results.
 
 use std::cell::Cell;
 use std::fs::{self, File};

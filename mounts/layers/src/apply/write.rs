@@ -79,7 +79,7 @@ fn is_zero(data: &[u8]) -> bool {
         .all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
-/// What is being written to one file.
+/// Content being written to one file.
 pub(super) struct Content {
     /// Bytes so far, and those up to the last that is not in a hole.
     written: u64,
@@ -96,7 +96,7 @@ impl Content {
         }
     }
 
-    /// As [`new`](Self::new), for a file with holes, which nobody wants to hash.
+    /// As [`new`](Self::new), for a sparse file, which is not hashed.
     pub(super) fn sparse() -> Self {
         Self {
             written: 0,

@@ -21,7 +21,7 @@ pub(super) struct Written {
     pub(super) path: PathBuf,
 }
 
-/// Passes files on to the thread. Nobody takes them only after a failure, which is known already.
+/// Passes files on to the thread. It takes none only after a failure, which is stored already.
 pub(super) fn hand_over(files: Vec<Written>, shared: &Shared) {
     let _ = shared.written.push(files);
 }

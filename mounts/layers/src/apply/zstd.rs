@@ -20,7 +20,7 @@ const MOST_LOG: u32 = 31;
 /// Bytes of the longest frame header.
 const HEADER: u64 = 18;
 
-/// How often a layer that waits for its turn asks whether it is still wanted.
+/// Interval at which a layer waiting for a large window checks for cancellation.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A frame whose window is larger than allowed, as the cause of an [`io::Error`].

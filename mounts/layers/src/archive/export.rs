@@ -226,7 +226,7 @@ impl<W: Write> Export<'_, W> {
     }
 }
 
-/// What of a regular file goes into the archive.
+/// Content of a regular file in the archive.
 struct Content {
     /// Offset and length of each part.
     pieces: Vec<(u64, u64)>,

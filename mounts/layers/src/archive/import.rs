@@ -60,7 +60,7 @@ struct Import<'a, R> {
     root: Stat,
     /// The directories below the destination that lead to the current one.
     names: Vec<CString>,
-    /// What they and, first of all, the destination get when they are left.
+    /// Attributes to set on them, and first on the destination, when they are left.
     later: Vec<Option<Attributes>>,
     on_the_way: OnTheWay,
     buffer: Vec<u8>,

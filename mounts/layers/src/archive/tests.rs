@@ -29,7 +29,7 @@ fn unpack(archive: &[u8], dest: &Path, options: &ImportOptions<'_>) -> Result<Im
     import(archive, dir.as_fd(), options)
 }
 
-/// What an archive keeps of a tree: no sockets, and nothing of the other names of one.
+/// The part of a tree that an archive keeps: no sockets, nor hard links to them.
 fn kept(mut tree: Manifest) -> Manifest {
     tree.retain(|_, seen| seen.kind != Kind::Socket);
     tree

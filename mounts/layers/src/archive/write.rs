@@ -23,7 +23,7 @@ pub(crate) struct Out<W: Write> {
     inner: BufWriter<W>,
     sum: Sha256,
     bytes: u64,
-    /// What was read of a file.
+    /// Buffer for content of a file.
     buffer: Vec<u8>,
 }
 
@@ -47,7 +47,7 @@ impl Links {
     }
 }
 
-/// What the header of one file says.
+/// Data of one file's header.
 pub(crate) struct Described<'a> {
     /// With a slash at its end if it is a directory.
     pub(crate) path: &'a [u8],
@@ -59,10 +59,10 @@ pub(crate) struct Described<'a> {
     pub(crate) first: Option<&'a [u8]>,
     /// Bytes of content that follow.
     pub(crate) stored: u64,
-    /// Whether these are the map of a sparse file and its pieces.
+    /// Set if the content is the map of a sparse file and its parts.
     pub(crate) sparse: bool,
     pub(crate) access_times: bool,
-    /// Whether to mark it as the entry of the top directory, for [`TOP`].
+    /// Marks the entry as that of the root directory, see [`TOP`].
     pub(crate) top: bool,
 }
 
@@ -291,7 +291,7 @@ impl Described<'_> {
     }
 }
 
-/// Whether a name fits the field and needs no knowledge of its encoding.
+/// True if a name fits the field and is ASCII.
 fn is_plain(name: &[u8]) -> bool {
     name.len() <= header::NAME.1 && name.is_ascii()
 }

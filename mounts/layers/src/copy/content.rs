@@ -18,7 +18,7 @@ const STRIDE: u64 = 8 << 20;
 /// Bytes read and written at once where the kernel does not copy.
 const BUFFER: usize = 256 << 10;
 
-/// How the content of a file came over.
+/// Method by which the content of a file was copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moved {
     /// It shares the blocks of the source.
@@ -27,7 +27,7 @@ pub(super) enum Moved {
     Copied,
 }
 
-/// What was learned of the ways to copy, for each layer.
+/// Copies content; remembers for each layer which methods its file system refused.
 pub(super) struct Content<'a> {
     layers: Vec<Ways>,
     progress: &'a dyn Progress,

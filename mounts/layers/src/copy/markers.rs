@@ -38,9 +38,9 @@ impl Markers {
         }
     }
 
-    /// What a mount shows of the attributes of a file in a layer: none of overlayfs' own. One
-    /// that a nested overlay set through the mount lies in the layer with a second `overlay.` in
-    /// its name, and is shown without it (from Linux 6.7 on; older kernels hide these as well).
+    /// Attributes of a layer's file as a mount shows them, without overlayfs' own. One that a nested
+    /// overlay set through the mount lies in the layer with a second `overlay.` in its name, and is
+    /// shown without it (from Linux 6.7 on; older kernels hide these as well).
     pub(crate) fn strip(self, xattrs: Xattrs, path: &Path) -> Result<Xattrs, Error> {
         let mut shown_ones = Vec::new();
         for (name, value) in xattrs {

@@ -47,7 +47,7 @@ pub(crate) struct Entry {
     pub(crate) is_dir: bool,
 }
 
-/// What a name was found to be.
+/// Result of a lookup.
 enum Found {
     /// Entered.
     Directory,
@@ -89,7 +89,7 @@ impl Stack {
         Self::open(tree.as_slice(), Path::new(""), Markers::Trusted)
     }
 
-    /// What a name in the current directory is. `None` if there is no such thing.
+    /// Looks a name up in the current directory; `None` if no layer has it or it is deleted.
     pub(crate) fn look(&mut self, name: &CStr) -> Result<Option<(OwnedFd, Stat)>, Error> {
         let path = self.join(name);
         let (depth, stacked) = (self.depth, self.markers.is_some());
@@ -256,7 +256,7 @@ impl Stack {
         self.layers[entry.layer].find(&entry.name, path)
     }
 
-    /// What the current directory is, and its attributes: those of the topmost layer it is in.
+    /// Stat and attributes of the current directory: those of the topmost layer that has it.
     pub(crate) fn here(&mut self) -> Result<(Stat, Xattrs), Error> {
         let path = self.path();
         let depth = self.depth;
@@ -361,7 +361,8 @@ fn names(path: &Path) -> Vec<OsString> {
     names.rev().collect()
 }
 
-/// Whether a directory is opaque. Refuses what would need more than that to be understood.
+/// True if a directory is opaque. [`Error::Feature`] for attributes of redirect_dir, metacopy or
+/// similar features.
 pub(crate) fn marks(dir: BorrowedFd<'_>, markers: Markers, path: &Path) -> Result<bool, Error> {
     let proc = node::proc_path(dir);
     let failed = |cause| Error::io("read the attributes of", path, cause);

@@ -257,7 +257,7 @@ fn compare_stack(layers: &[PathBuf], merged: &Path, subpath: &str, home: &Path, 
     }
 }
 
-/// Whether overlayfs shows the attributes that a nested one set through it, as Linux 6.7 and newer
+/// True if overlayfs shows the attributes that a nested one set through it, as Linux 6.7 and newer
 /// do. Older kernels hide them; a copy has them whatever the kernel.
 fn shows_nested(home: &Path) -> bool {
     static KNOWN: OnceLock<bool> = OnceLock::new();

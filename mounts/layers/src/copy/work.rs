@@ -1,4 +1,4 @@
-//! Who fills the files that the walk made: the walking thread itself, or a few others.
+//! Workers that fill the files that the walk made: the walking thread itself, or up to four threads.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub(super) struct Job {
     pub(super) path: PathBuf,
 }
 
-/// What all workers share.
+/// State shared by all workers.
 pub(super) struct Work<'a> {
     options: &'a Options<'a>,
     content: Content<'a>,

@@ -48,8 +48,8 @@ pub(super) fn xattrs(
     Ok(xattrs)
 }
 
-/// Without a mapping it is not known whose root the host's id is; as in Docker's layers it becomes
-/// that of whoever runs the layer.
+/// Without a mapping the user namespace of the root id is unknown; as in Docker's layers the
+/// capability then applies to root of the container that runs the layer.
 fn capability(value: &mut Vec<u8>, ids: Option<&IdRanges>, path: &Path) -> Result<(), Error> {
     if value.len() != WITH_ROOT.1 || value[REVISION] != WITH_ROOT.0 {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Whether a file that was copied up is still what it was.
+//! Comparison of a copied-up file with its original.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -17,8 +17,7 @@ pub(super) struct Version<'a> {
     pub(super) xattrs: &'a Xattrs,
 }
 
-/// Whether directories, or anything else, have the same attributes and times. Access times do
-/// not count: reading sets them.
+/// True if attributes and times are equal, access times excluded: reading sets them.
 pub(super) fn same_attributes(upper: &Version<'_>, lower: &Version<'_>) -> bool {
     let key = |stat: &Stat| (stat.mode, stat.uid, stat.gid, stat.number);
     key(upper.stat) == key(lower.stat)
@@ -26,8 +25,8 @@ pub(super) fn same_attributes(upper: &Version<'_>, lower: &Version<'_>) -> bool 
         && upper.xattrs == lower.xattrs
 }
 
-/// Whether two files that are no directories are the same in all that a layer keeps. Files with
-/// several names never are: which names belong together may have changed.
+/// True if two files, no directories, are equal in everything that a layer keeps. Files with
+/// several names never are: the set of names may have changed.
 pub(super) fn same_file(upper: &Version<'_>, lower: &Version<'_>) -> Result<bool, Errno> {
     if !same_attributes(upper, lower) || upper.stat.links > 1 || lower.stat.links > 1 {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! What the archive passes on its way out: a compressor, a sum and a count.
+//! Output of an archive: compression, checksum and count of bytes.
 
 use std::io::{self, Write};
 

@@ -24,7 +24,7 @@ use crate::node::{self, Kind, Stat, Xattrs};
 /// Directories of the upper tree that stay open, besides the current one.
 const OPEN_DIRECTORIES: usize = 64;
 
-/// What stands before the name of something that is deleted.
+/// Prefix of whiteouts.
 const WHITEOUT: &[u8] = b".wh.";
 
 pub(super) fn diff(
@@ -94,11 +94,11 @@ struct Diff<'a> {
 struct Frame {
     /// Names still to come, last first.
     todo: Vec<Name>,
-    /// Whether there is a directory below of which this one is a later version.
+    /// Set if the lower stack has this directory.
     has_below: bool,
-    /// Whether what is below cannot be seen through this one.
+    /// Set if it is opaque.
     hides: bool,
-    /// What its entry says, until that is written.
+    /// Data of its entry, until that is written.
     unwritten: Option<(Stat, Xattrs)>,
 }
 
@@ -449,8 +449,8 @@ impl Diff<'_> {
     }
 }
 
-/// What of the attributes means something elsewhere, in one order: not what overlayfs and other
-/// programs of root's note on the files of this machine.
+/// Attributes that mean something elsewhere, sorted: without those that overlayfs and other
+/// privileged programs keep on the files of this machine.
 fn portable(mut xattrs: Xattrs) -> Xattrs {
     xattrs.retain(|(name, _)| {
         let name = name.to_bytes();

@@ -1,4 +1,4 @@
-//! Whether a layer still holds what was unpacked.
+//! Comparison of a layer with its file digests.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -25,7 +25,7 @@ const STEP: usize = 256 << 10;
 /// may have stayed.
 const MOST_OLD: usize = 1 << 16;
 
-/// What came of a comparison.
+/// Result of a comparison.
 #[derive(Debug, Default)]
 pub struct Checked {
     /// Names that were looked at.
@@ -38,7 +38,7 @@ pub struct Checked {
     pub named: Vec<(PathBuf, Wrong)>,
 }
 
-/// How a file differs from what was unpacked.
+/// Difference between a file and its digest.
 #[derive(Debug, thiserror::Error)]
 pub enum Wrong {
     /// There is nothing, or something else than a directory is on the way.
@@ -53,9 +53,9 @@ pub enum Wrong {
     /// It has another length.
     #[error("has {found} bytes, not {wanted}")]
     Size {
-        /// What was unpacked.
+        /// Size when unpacked.
         wanted: u64,
-        /// What is there.
+        /// Size now.
         found: u64,
     },
     /// It has another content of the same length.
@@ -112,7 +112,7 @@ type Held = (u64, Option<u128>);
 struct Checker<'a> {
     layer: BorrowedFd<'a>,
     gone: Gone,
-    /// What files held whose names were taken back later.
+    /// Size and digest of files whose names were removed later in the archive.
     old: HashMap<Vec<u8>, Held>,
     most_named: usize,
     progress: &'a dyn Progress,
@@ -217,7 +217,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether two names are still of one file.
+    /// Checks that two names are still hard links of one file.
     fn same(&self, path: &Path, target: &Path) -> Result<Result<(), Wrong>, Error> {
         let (found, at_target) = (self.find(path)?, self.find(target)?);
         Ok(match (found, at_target) {

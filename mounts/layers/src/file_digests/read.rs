@@ -12,7 +12,7 @@ use super::{END, FILE, GONE, LINK, MAGIC, SPARSE};
 use crate::dir_stack::LONGEST_PATH;
 use crate::error::Error;
 
-/// What a record says of its path.
+/// Content of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Said {
     File { size: u64, digest: Option<u128> },
@@ -29,7 +29,7 @@ pub(super) struct Records<'f> {
     records: u64,
 }
 
-/// What the end says.
+/// The trailer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct End {
     body: u64,
@@ -166,7 +166,7 @@ impl<'f> Records<'f> {
     }
 }
 
-/// What was taken back, by path, and by which record the last time.
+/// Removed paths, with the number of the last record that removed each.
 #[derive(Debug, Default)]
 pub(super) struct Gone(HashMap<Vec<u8>, u64>);
 
@@ -187,7 +187,7 @@ impl Gone {
         Ok(Self(gone))
     }
 
-    /// Whether what record `number` says of `path` was taken back later.
+    /// True if a record after `number` removed `path` or a directory above it.
     pub(super) fn is_gone(&self, path: &[u8], number: u64) -> bool {
         if self.0.is_empty() {
             return false;

@@ -62,7 +62,7 @@ impl Layer {
         check(self.top().as_fd(), &self.digests(), 3, &Silent)
     }
 
-    /// What is wrong, in words.
+    /// Differences, as text.
     fn wrong(&self) -> Vec<String> {
         let checked = self.check().unwrap();
         let named = checked.named.iter();
@@ -264,7 +264,7 @@ fn a_layer_that_takes_back_too_much_has_none() {
 }
 
 #[test]
-fn a_check_ends_when_nobody_wants_it() {
+fn a_cancelled_check_ends() {
     struct Never;
     impl Progress for Never {
         fn advanced(&self, _: u64, _: u64) {}

@@ -1,4 +1,4 @@
-//! What an archive says of one file.
+//! Entry of an archive: one file.
 
 use rustix::fs::Timespec;
 
@@ -27,7 +27,7 @@ pub enum EntryKind {
 pub struct Entry {
     /// Its name, with slashes.
     pub path: Vec<u8>,
-    /// What it is.
+    /// Type of the file.
     pub kind: EntryKind,
     /// Permission bits with setuid, setgid and sticky.
     pub permissions: u32,
@@ -45,11 +45,11 @@ pub struct Entry {
     pub stored: u64,
     /// Where they belong, as offset and length, if it has holes.
     pub pieces: Option<Vec<(u64, u64)>>,
-    /// What a symlink or a hard link points to.
+    /// Target of a symlink or hard link.
     pub link: Vec<u8>,
     /// Major and minor number of a device.
     pub number: (u32, u32),
-    /// Whether it stands for the top directory, in a layer that layerd made.
+    /// Set for the entry of the root directory in a layer that layerd made.
     pub top: bool,
     /// Extended attributes, by name; access lists among them.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,

@@ -130,8 +130,8 @@ impl Header {
         i64::try_from(number(self.field(field))?).ok()
     }
 
-    /// Whether the sum of the bytes is what the header says, counted as unsigned bytes, or as
-    /// signed ones, as some old programs did.
+    /// True if the checksum matches, over unsigned bytes, or over signed ones, as some old programs
+    /// compute it.
     pub(crate) fn sum_matches(&self) -> bool {
         let Some(said) = self.signed(SUM) else {
             return false;

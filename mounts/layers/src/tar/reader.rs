@@ -43,13 +43,13 @@ pub struct Reader<R> {
     dialect: Dialect,
 }
 
-/// Whose reading of what archives leave open.
+/// Interpretation of ambiguous archives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialect {
-    /// What the archive means, as far as that can be known; anything doubtful is refused.
+    /// Strict: ambiguous archives are refused.
     Archive,
-    /// What containerd, which is Go's archive/tar, reads in a layer: global headers and access
-    /// lists in text are passed over, the last of several extended headers counts, and a stream
+    /// As containerd, which uses Go's archive/tar, reads a layer: global headers and access
+    /// lists in text are skipped, the last of several extended headers counts, and a stream
     /// may end behind the content of any file, and behind extended headers without one.
     Layer,
 }
@@ -98,7 +98,7 @@ impl<R: Read> Reader<R> {
         self.left
     }
 
-    /// What it reads from, to go on behind the end mark.
+    /// Returns the input, to go on behind the end mark.
     pub(crate) fn into_input(self) -> R {
         self.input.into_inner()
     }
@@ -108,7 +108,7 @@ impl<R: Read> Reader<R> {
         self.offset
     }
 
-    /// Whether the archive brought a checksum and it was right. Known once it has ended.
+    /// True if the archive has a checksum and it matched. Known after the last entry.
     pub fn is_verified(&self) -> bool {
         matches!(self.sum, Sum::Right)
     }
@@ -210,7 +210,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Whether the stream has ended where that is no fault.
+    /// True if the stream has ended where the dialect allows it.
     fn is_over(&mut self) -> Result<bool, Error> {
         if self.dialect == Dialect::Archive {
             return Ok(false);

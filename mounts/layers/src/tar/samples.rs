@@ -3,7 +3,7 @@
 use crate::tar::header::{self, Header};
 use crate::tar::{padding, pax};
 
-/// A header and its content, of a file that belongs to whoever runs the test.
+/// A header and its content, of a file that belongs to the user of the test.
 pub(crate) fn member(kind: u8, name: &[u8], link: &[u8], content: &[u8]) -> Vec<u8> {
     sized(kind, name, link, content, content.len() as u64)
 }

@@ -51,7 +51,7 @@ pub(crate) fn of_list(list: &[u8]) -> Option<Pieces> {
     )
 }
 
-/// Whether the parts are in order, do not overlap, lie within the file, and are `stored` bytes.
+/// True if the parts are in order, do not overlap, lie within the file, and are `stored` bytes.
 pub(crate) fn is_sound(pieces: &[(u64, u64)], size: u64, stored: u64) -> bool {
     let mut at = 0;
     let mut total: u64 = 0;

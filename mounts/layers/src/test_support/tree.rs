@@ -14,10 +14,10 @@ use rustix::fs::FileType;
 use crate::node::timespec;
 use crate::test_support::{c, give, make_node};
 
-/// What a random tree may hold.
+/// Privilege needed to make a random tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Who {
-    /// What anybody may make.
+    /// Only files that an unprivileged user can make.
     Anybody,
     /// Also devices, other owners, trusted attributes and capabilities.
     Root,

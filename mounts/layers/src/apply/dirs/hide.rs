@@ -1,7 +1,7 @@
-//! What directories of the layer hide of those below.
+//! Whiteouts and opaque directories of the layer.
 //!
 //! A whiteout is made only where overlayfs needs one. In a directory that is merged with nothing
-//! below, overlayfs lists the device of a whiteout and then denies it.
+//! below, overlayfs lists a whiteout's device although it cannot be opened.
 
 use std::ffi::CStr;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::node;
 
 impl Dirs<'_> {
-    /// Whether something below could be seen by this name, if the layer had nothing.
+    /// True if a lower layer would show this name, if this layer had nothing there.
     pub(in crate::apply) fn shows_below(&mut self, dir: Id, name: &CStr) -> Result<bool, Error> {
         if !self.setting.below.is_known() {
             return Ok(!self.is_hidden(dir));
@@ -107,7 +107,7 @@ impl Dirs<'_> {
         self.way_up(dir).any(|dir| self.all[dir].gone)
     }
 
-    /// Whether it, or a directory on its way, hides what is below.
+    /// True if it or a directory above it is opaque.
     fn is_hidden(&self, dir: Id) -> bool {
         self.way_up(dir).any(|dir| self.all[dir].opaque)
     }
@@ -118,7 +118,7 @@ impl Dirs<'_> {
         std::iter::successors(Some(dir), parent)
     }
 
-    /// What is below by the name, whatever the layer has.
+    /// Looks a name up in the lower layers, regardless of this layer.
     pub(super) fn look_below(&mut self, dir: Id, name: &CStr) -> Result<Seen, Error> {
         let merged = self.merged(dir)?;
         if merged.is_empty() {

@@ -151,7 +151,7 @@ impl Dirs<'_> {
         Err(self.failed("resolve", at, name, Errno::LOOP))
     }
 
-    /// What is to be done after a symlink in `at`, from the root on.
+    /// Names to resolve after a symlink in `at`, from the root on.
     fn turn(&self, at: Id, target: &[u8], todo: &mut Vec<Vec<u8>>) {
         let before = self.path(at);
         let mut path = Vec::new();

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::sys::{self, WriteBack};
 use crate::tar::Entry;
 
-/// Bytes of a file up to which somebody else fills it.
+/// Bytes of a file up to which a worker fills it.
 const SMALL: u64 = 128 << 10;
 
 /// Files that are handed over at once, and bytes of the stream that they may span: buffers are

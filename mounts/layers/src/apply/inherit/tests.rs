@@ -34,7 +34,7 @@ fn rebase<'a>(layer: &'a File, implied: &'a [Vec<u8>]) -> Rebase<'a> {
     }
 }
 
-/// What directories hand down to what is made in them is known only if they are there before.
+/// Removes attributes that directories hand down: these reach files only if set before.
 fn tame(dir: &Path) {
     let _ = rustix::fs::removexattr(dir, "system.posix_acl_default");
     let mode = fs::metadata(dir).unwrap().mode();

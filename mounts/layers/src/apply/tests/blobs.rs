@@ -1,4 +1,4 @@
-//! What a layer comes in: compression, digests, lengths, limits.
+//! Blobs: compression, digests, lengths, limits.
 
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,7 +23,7 @@ fn zstd(data: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// What nothing reads: a frame of Zstandard to be passed over.
+/// A skippable frame of Zstandard.
 fn skippable(data: &[u8]) -> Vec<u8> {
     let length = u32::try_from(data.len()).unwrap();
     [&[0x5a, 0x2a, 0x4d, 0x18][..], &length.to_le_bytes(), data].concat()
@@ -310,7 +310,7 @@ fn wide_windows_are_taken_up_to_the_limit() {
         ..Limits::default()
     };
     beyond(&[zstd(b""), wide(21)].concat(), narrow, Bound::Window);
-    // One after the other, whoever comes first.
+    // One after the other, in any order.
     let blob = wide(28);
     std::thread::scope(|scope| {
         for _ in 0..4 {

@@ -108,7 +108,7 @@ fn global_headers_are_passed_over() {
 }
 
 #[test]
-fn many_files_wait_for_nobody() {
+fn many_files_do_not_deadlock() {
     // Each file lies in a buffer of its own, with other members between them.
     let mut members = Vec::new();
     for number in 0..100 {

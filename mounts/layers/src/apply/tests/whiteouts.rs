@@ -57,7 +57,7 @@ fn opaque(path: &Path) -> bool {
     value.as_deref() == Some(&b"y"[..])
 }
 
-/// What a layer deletes is what is below it, whatever the order of its entries.
+/// A layer deletes only files of lower layers, whatever the order of its entries.
 #[test]
 fn root_a_directory_that_is_deleted_and_made_anew_hides_the_old_one() {
     test_support::need_root();

@@ -1,4 +1,4 @@
-//! What an archive says, as far as it makes sense for a file below the destination.
+//! Checks of an archive's entries, before files are made of them.
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -54,7 +54,7 @@ pub(super) fn relative(names: &[CString]) -> PathBuf {
         .collect()
 }
 
-/// What an entry gives to its file.
+/// Attributes of an entry.
 pub(super) fn attributes(entry: &Entry, kind: Kind) -> Result<Attributes, Error> {
     let id = |id: u64, problem| {
         let id = u32::try_from(id).ok().filter(|id| *id != u32::MAX);

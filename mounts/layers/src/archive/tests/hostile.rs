@@ -176,8 +176,8 @@ fn what_makes_no_sense_is_refused() {
         "a time that is none",
         &[extended(&[("mtime", b"x")]), file("x")],
     );
-    let nobody = extended(&[("uid", b"4294967295")]);
-    refused("owner that cannot be", &[nobody, file("x")]);
+    let invalid = extended(&[("uid", b"4294967295")]);
+    refused("owner that cannot be", &[invalid, file("x")]);
     let named = extended(&[("SCHILY.acl.access", b"user:x:r--")]);
     refused("access list with names", &[named, file("x")]);
     refused(

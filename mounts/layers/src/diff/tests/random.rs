@@ -8,7 +8,7 @@ use proptest::sample::{Index, select};
 
 use super::*;
 
-/// What somebody does to a file system. Indices choose among the paths there are at that moment.
+/// A change to a file system. Indices choose among the paths that exist at that moment.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
     Make(Index, &'static str, New),

@@ -2,7 +2,8 @@
 
 use super::{
     AsFd, DiffOptions, File, Kind, Layering, Markers, Path, apply, as_applied, assert_same, build,
-    carried, copy, copy_tree, entries, fs, items, manifest, packed, paths, plain, test_support,
+    carried, copy, copy_tree, entries, fs, items, manifest, packed, paths, plain, remove,
+    test_support,
 };
 use crate::test_support::tree::Who;
 
@@ -48,8 +49,8 @@ fn a_whole_tree_gives_its_changes_only() {
     assert_eq!(entries(&same.0), [], "nothing was changed");
     fs::write(at("kept/deep/a"), "after!").unwrap();
     fs::remove_file(at("kept/b")).unwrap();
-    fs::remove_dir_all(at("gone")).unwrap();
-    fs::remove_dir_all(at("type")).unwrap();
+    remove(&at("gone"));
+    remove(&at("type"));
     fs::write(at("type"), "").unwrap();
     fs::write(at("added"), "").unwrap();
     let layer = packed(upper.path(), &[lower.path()], &whole()).unwrap().0;

@@ -1,4 +1,4 @@
-//! What extended headers say of the file that follows, over what its own header says.
+//! Records of extended headers, which override the header of the file that follows.
 
 use rustix::fs::Timespec;
 
@@ -26,7 +26,7 @@ pub(super) struct Notes {
     pub(super) comment: Option<Vec<u8>>,
     sparse: Sparse,
     top: bool,
-    /// Whether a layer is read as containerd reads it: without access lists in text.
+    /// Set to read as containerd reads a layer: without access lists in text.
     layer: bool,
 }
 
@@ -110,7 +110,7 @@ impl Notes {
         }
     }
 
-    /// Whether none of this is about one file only.
+    /// True if all records may stand in a global header.
     pub(super) fn fit_all_files(&self) -> bool {
         self.path.is_none()
             && self.link.is_none()
@@ -129,7 +129,7 @@ impl Notes {
         self.sparse.size.filter(|_| self.is_sparse())
     }
 
-    /// Whether it is known which parts of the file there are. Go's reader takes a file of no parts
+    /// True if the parts of a sparse file are known. Go's reader takes a file without parts
     /// for one that is not sparse.
     fn is_sparse(&self) -> bool {
         let sparse = &self.sparse;

@@ -13,11 +13,11 @@ use crate::tar::reader::{LARGEST_NOTES, Reader};
 pub(crate) const MARK: &str = "layerd archive 1";
 const ANY_MARK: &[u8] = b"layerd archive ";
 
-/// What the comment at the end of such an archive begins with; the SHA-256 of all bytes before
+/// Prefix of the comment at the end of such an archive; the SHA-256 of all bytes before
 /// its header follows, in hexadecimal.
 pub(crate) const SUM: &str = "layerd sha256 ";
 
-/// What is known of the checksum of the whole.
+/// State of the checksum of the whole archive.
 pub(super) enum Sum {
     /// No header was read yet.
     Unknown(Sha256),
