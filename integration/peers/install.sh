@@ -20,8 +20,12 @@ wanted=(
     "containerd-1.7|1.7.|trixie|containerd|usr/bin/containerd"
     "containerd-2.1|2.1.|forky sid|containerd|usr/bin/containerd"
     "docker-28|28.|forky sid|docker.io docker-cli|usr/sbin/dockerd"
+    "docker-compose|2.|forky sid|docker-compose|usr/libexec/docker/cli-plugins/docker-compose"
     "prometheus|2.|bookworm|prometheus|usr/bin/prometheus"
 )
+
+# Podman by name and release of Debian, to be laid over the tree of that release.
+podmans=("podman-4.3|bookworm" "podman-5|trixie")
 
 # Debian releases that the package is tested in: 12, 13 and the next.
 suites_of_trees=(bookworm trixie forky)
@@ -140,14 +144,41 @@ make_tree() {
 # Downloads containerd and what it needs beyond a tree, from the tree's suite alone.
 packages_for_tree() {
     local suite=$1 new=$2
+    download_beyond "$suite" "$new" "$new/tree" containerd
+}
+
+# Downloads packages and what they need beyond a tree, from the tree's suite alone, to debs/ of a folder.
+download_beyond() {
+    local suite=$1 new=$2 tree=$3
+    shift 3
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(archive) $suite main" >"$new/sources.list"
-    mkdir -p "$new/apt/state/lists/partial" "$new/apt/cache/archives/partial"
-    local options=(-o Dir::State="$new/apt/state" -o Dir::State::status="$new/tree/var/lib/dpkg/status"
+    mkdir -p "$new/debs" "$new/apt/state/lists/partial" "$new/apt/cache/archives/partial"
+    local options=(-o Dir::State="$new/apt/state" -o Dir::State::status="$tree/var/lib/dpkg/status"
         -o Dir::Cache="$new/apt/cache" -o Dir::Etc::sourcelist="$new/sources.list")
     private apt-get "${options[@]}" update
-    private apt-get "${options[@]}" install --yes --download-only --no-install-recommends containerd >/dev/null
+    private apt-get "${options[@]}" install --yes --download-only --no-install-recommends "$@" >/dev/null
     mv "$new"/apt/cache/archives/*.deb "$new/debs/"
     rm -r "$new/apt" "$new/sources.list"
+}
+
+# Unpacks Podman, runc and what they need beyond the tree of their suite. No script of a package runs;
+# the tests lay the result over the tree.
+unpack_podman() {
+    local name=$1 suite=$2 deb dir
+    local new="$peers/.new-$name"
+    rm -rf "$new" && mkdir -p "$new/tree/usr"
+    download_beyond "$suite" "$new" "$peers/debian-$suite/tree" podman runc
+    for deb in "$new"/debs/*.deb; do
+        dpkg -x "$deb" "$new/tree"
+    done
+    # Debian's trees have links to usr/ in their place.
+    for dir in bin sbin lib lib64; do
+        [[ ! -d $new/tree/$dir ]] || { cp -a --remove-destination "$new/tree/$dir" "$new/tree/usr/" && rm -r "$new/tree/$dir"; }
+    done
+    (cd "$new/debs" && printf '%s\n' *.deb) | sed 's/^\([^_]*\)_\([^_]*\)_.*/\1 \2/' >"$new/VERSIONS"
+    rm -r "$new/debs"
+    rm -rf "${peers:?}/$name" && mv "$new" "$peers/$name"
+    echo "install.sh: $name: $(grep -E '^(podman|runc) ' "$peers/$name/VERSIONS" | paste -sd,)"
 }
 
 # gRPC on its C core, for the Python that is here; from PyPI, as Debian's is older than what it does
@@ -181,5 +212,9 @@ unpack_vm
 rm -rf "$peers/.apt"
 for suite in "${suites_of_trees[@]}"; do
     [[ -e $peers/debian-$suite/VERSIONS ]] || make_tree "$suite"
+done
+for entry in "${podmans[@]}"; do
+    IFS='|' read -r name suite <<<"$entry"
+    [[ -e $peers/$name/VERSIONS ]] || unpack_podman "$name" "$suite"
 done
 [[ -e $peers/grpcio/VERSIONS ]] || unpack_grpcio

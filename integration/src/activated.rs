@@ -29,6 +29,21 @@ impl Activated {
     /// If it cannot be started.
     #[must_use]
     pub fn start(listener: &UnixListener, root: &Path, log: &Path, arguments: &[&str]) -> Self {
+        Self::start_named(listener, "layerd.socket", root, log, arguments)
+    }
+
+    /// As [`start`](Self::start), with the name that the socket's unit gives it (`FileDescriptorName=`).
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start_named(
+        listener: &UnixListener,
+        name: &str,
+        root: &Path,
+        log: &Path,
+        arguments: &[&str],
+    ) -> Self {
         // LISTEN_PID has to be the process that layerd will be, so a shell becomes layerd.
         let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
         let log = fs::File::options().create(true).append(true).open(log);
@@ -36,6 +51,7 @@ impl Activated {
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--", "sh", "-c", script])
             .arg(profile().join("layerd"))
+            .env("LISTEN_FDNAMES", name)
             .arg("--root")
             .arg(root)
             .args(arguments)

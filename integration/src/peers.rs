@@ -2,11 +2,13 @@
 
 mod containerd;
 mod docker;
+mod podman;
 
 use std::path::PathBuf;
 
 pub use containerd::{Containerd, Extra, Version};
 pub use docker::Docker;
+pub use podman::{Podman, PodmanVersion};
 
 use crate::scratch::target;
 

@@ -14,7 +14,8 @@ use crate::process::{Server, output};
 #[derive(Debug)]
 pub struct Docker {
     server: Server,
-    containerd: Containerd,
+    /// None for the one that dockerd starts itself.
+    containerd: Option<Containerd>,
     programs: PathBuf,
     dir: PathBuf,
 }
@@ -27,7 +28,10 @@ impl Docker {
     /// With its log, if it does not come up; if it is not installed.
     #[must_use]
     pub fn start(dir: &Path, snapshotter: &Path) -> Self {
-        Self::begin(dir, Containerd::start(Version::V2_1, dir, snapshotter))
+        Self::begin(
+            dir,
+            Some(Containerd::start(Version::V2_1, dir, snapshotter)),
+        )
     }
 
     /// As [`start`](Self::start), with layerd unpacking and packing layers.
@@ -37,19 +41,28 @@ impl Docker {
     #[must_use]
     pub fn start_unpacking(dir: &Path, snapshotter: &Path) -> Self {
         let containerd = Containerd::start_unpacking(Version::V2_1, dir, snapshotter);
-        Self::begin(dir, containerd)
+        Self::begin(dir, Some(containerd))
     }
 
-    fn begin(dir: &Path, containerd: Containerd) -> Self {
+    /// As [`start`](Self::start), with Docker's own storage of images, on a containerd that dockerd
+    /// starts itself.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up; if it is not installed.
+    #[must_use]
+    pub fn start_alone(dir: &Path) -> Self {
+        Self::begin(dir, None)
+    }
+
+    fn begin(dir: &Path, containerd: Option<Containerd>) -> Self {
         let programs = peer("docker-28");
-        let settings = json!({
+        let mut settings = json!({
             "data-root": dir.join("data"),
             "exec-root": dir.join("exec"),
             "pidfile": dir.join("docker.pid"),
             "hosts": [address(dir)],
-            "containerd": containerd.socket(),
-            "features": { "containerd-snapshotter": true },
-            "storage-driver": "layerd",
+            "features": { "containerd-snapshotter": containerd.is_some() },
+            "storage-driver": if containerd.is_some() { "layerd" } else { "vfs" },
             "log-level": "warn",
             "bridge": "none",
             "iptables": false,
@@ -57,6 +70,9 @@ impl Docker {
             "userland-proxy": false,
             "live-restore": true,
         });
+        if let Some(containerd) = &containerd {
+            settings["containerd"] = json!(containerd.socket());
+        }
         std::fs::write(dir.join("daemon.json"), settings.to_string())
             .expect("the directory can be written");
         let server = launch(&programs, dir);
@@ -70,12 +86,47 @@ impl Docker {
 
     /// Has containerd's collector take what nothing needs, now.
     pub fn collect_garbage(&self) {
-        self.containerd.collect_garbage();
+        self.containerd.iter().for_each(Containerd::collect_garbage);
     }
 
     /// The containerd it uses; Docker's own things are in the namespace `moby`.
+    ///
+    /// # Panics
+    /// If dockerd started it itself.
     pub fn containerd(&mut self) -> &mut Containerd {
-        &mut self.containerd
+        self.containerd.as_mut().expect("a containerd was started")
+    }
+
+    /// The socket of its API.
+    #[must_use]
+    pub fn socket(dir: &Path) -> PathBuf {
+        dir.join("docker.sock")
+    }
+
+    /// Kills dockerd as a crash would, and what it started.
+    pub fn kill9(&mut self) {
+        self.server.kill9();
+        crate::process::kill_all_naming(&self.dir);
+    }
+
+    /// Starts dockerd again after [`kill9`](Self::kill9).
+    ///
+    /// # Panics
+    /// With its log, if it does not come up.
+    pub fn start_again(&mut self) {
+        self.server = launch(&self.programs, &self.dir);
+    }
+
+    /// Lets the client find Compose.
+    ///
+    /// # Panics
+    /// If it is not installed.
+    pub fn add_compose(&self) {
+        let plugins = self.dir.join("client/cli-plugins");
+        std::fs::create_dir_all(&plugins).expect("the directory can be written");
+        let program = peer("docker-compose").join("usr/libexec/docker/cli-plugins/docker-compose");
+        std::os::unix::fs::symlink(program, plugins.join("docker-compose"))
+            .expect("the directory can be written");
     }
 
     /// Ends dockerd in good order. Its containers go on (`live-restore`).
