@@ -25,8 +25,8 @@ use crate::metrics;
 use crate::traces::TracingConfig;
 pub(crate) use in_force::InForce;
 use raw::{
-    Raw, RawContainerd, RawDurability, RawLimits, RawLog, RawSocket, RawTracing, RawTrash,
-    RawUnpack,
+    Raw, RawContainerd, RawDocker, RawDurability, RawLimits, RawLog, RawSocket, RawTracing,
+    RawTrash, RawUnpack,
 };
 use value::{
     absolute, count, directives, endpoint, group, label, metrics_address, millis, mode, range,
@@ -39,6 +39,7 @@ const SOCKET: &str = "/run/layerd/layerd.sock";
 /// Where containerd is by default.
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
 const CONTAINERD_ROOT: &str = "/var/lib/containerd";
+const DOCKER_API: &str = "/run/docker.sock";
 /// A terabyte in a layer, and ten million names, are mistakes or malice.
 const MOST_BYTES: u64 = 1 << 40;
 const MOST_ENTRIES: u64 = 10_000_000;
@@ -62,6 +63,7 @@ pub(crate) struct Config {
     pub(crate) metrics: Option<metrics::Address>,
     /// Where traces go, if anywhere.
     pub(crate) tracing: TracingConfig,
+    pub(crate) docker: DockerConfig,
     /// How long a stop waits for calls to finish.
     pub(crate) stop_timeout: Duration,
     /// All of this in the words of the file.
@@ -74,6 +76,17 @@ pub(crate) struct SocketConfig {
     /// Permission bits.
     pub(crate) mode: u32,
     pub(crate) group: Option<Gid>,
+}
+
+/// Docker's and Podman's volume plugin.
+#[derive(Debug, Clone)]
+pub(crate) struct DockerConfig {
+    /// Socket to make where systemd hands none over; `None` for no plugin there.
+    pub(crate) socket: Option<PathBuf>,
+    /// dockerd's API, which tells what containers there are; `None` to ask nothing.
+    pub(crate) api: Option<PathBuf>,
+    /// Age from which a mount id is let go that no container of dockerd's list accounts for.
+    pub(crate) mount_grace: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -201,6 +214,7 @@ impl TryFrom<Raw> for Config {
                 .transpose()?,
             tracing: raw.tracing.try_into()?,
             content: raw.containerd.try_into()?,
+            docker: raw.docker.try_into()?,
             unpack: (&raw.unpack).try_into()?,
             reap_every: seconds("reaper.every_secs", raw.reaper.every_secs, 60, 86_400)?,
             stop_timeout: seconds("stop_timeout_secs", raw.stop_timeout_secs, 30, 3_600)?,
@@ -278,6 +292,29 @@ impl TryFrom<RawContainerd> for ContentConfig {
         };
         let address = socket_path("containerd.address", address)?;
         Ok(Self { address, root })
+    }
+}
+
+impl TryFrom<RawDocker> for DockerConfig {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawDocker) -> Result<Self, ConfigError> {
+        let path = |key, given: Option<String>, default: &str| {
+            let given = given.unwrap_or_else(|| default.to_owned());
+            let given = Some(given).filter(|text| !text.is_empty());
+            given.map(|text| socket_path(key, text.into())).transpose()
+        };
+        let grace = range(
+            "docker.mount_grace_secs",
+            raw.mount_grace_secs,
+            600,
+            0..=86_400,
+        )?;
+        Ok(Self {
+            socket: path("docker.socket", raw.socket, "")?,
+            api: path("docker.api", raw.api, DOCKER_API)?,
+            mount_grace: Duration::from_secs(grace),
+        })
     }
 }
 
@@ -490,6 +527,9 @@ mod tests {
             "max_ratio",
             "file_digests",
             "import_keep_percent",
+            "socket",
+            "api",
+            "mount_grace_secs",
         ] {
             assert!(
                 text.iter()

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::api::admission::Admission;
+use crate::api::docker::{self, Door};
 use crate::calls::Calls;
 use crate::config::Config;
 use crate::content::Content;
@@ -91,7 +92,8 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     stop_on_signals(&tasks).map_err(DaemonError::Runtime)?;
     let started = Instant::now();
     let mut inherited = Inherited::from_env()?;
-    let Some((engine, listener)) = open(&config, &tasks, &mut inherited).await? else {
+    let docker = docker::Socket::open(&config.docker, &mut inherited);
+    let Some((engine, listener)) = open(&config, &tasks, &mut inherited, &docker).await? else {
         return Ok(None);
     };
     let engine = Arc::new(engine);
@@ -99,17 +101,8 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     let nudge = Nudge::default();
     let (health, health_service) = tonic_health::server::health_reporter();
     api::set_serving(&health).await;
-    tasks.spawn(|stop| {
-        reaper::run(
-            engine.clone(),
-            tasks.clone(),
-            nudge.clone(),
-            config.reap_every,
-            stop,
-        )
-    });
     let calls = Calls::default();
-    tasks.spawn(|stop| watch(engine.clone(), tasks.clone(), calls.clone(), stop));
+    start_tasks(&config, &engine, &tasks, &nudge, &calls);
     let admission = Admission::new(config.limits, calls);
     let failures = Failures::default();
     let parts = api::Parts {
@@ -123,6 +116,7 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     if let Some(address) = &config.metrics {
         metrics::serve(address, engine.clone(), &tasks, &failures).await;
     }
+    docker.serve(Door::new(parts.clone(), admission.clone(), &config.docker));
     let unpack = unpacking(&config, &tasks);
     let (traces, flush) = Traces::start(&config.tracing, &tasks, &failures);
     let router = api::router(parts, unpack, health_service, admission, traces);
@@ -149,6 +143,20 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     Ok(Some(engine))
 }
 
+/// Starts the reaper and the watch over the daemon.
+fn start_tasks(config: &Config, engine: &Arc<Engine>, tasks: &Tasks, nudge: &Nudge, calls: &Calls) {
+    tasks.spawn(|stop| {
+        reaper::run(
+            engine.clone(),
+            tasks.clone(),
+            nudge.clone(),
+            config.reap_every,
+            stop,
+        )
+    });
+    tasks.spawn(|stop| watch(engine.clone(), tasks.clone(), calls.clone(), stop));
+}
+
 /// Logs the features that this kernel lacks.
 fn tell_of_the_kernel(engine: &Engine) {
     let features = engine.kernel_features().iter();
@@ -169,6 +177,7 @@ async fn open(
     config: &Config,
     tasks: &Tasks,
     inherited: &mut Inherited,
+    docker: &docker::Socket,
 ) -> Result<Option<(Engine, Listener)>, DaemonError> {
     let driver = Arc::new(Overlay::open(&config.root, &config.overlay)?);
     let open = || {
@@ -183,7 +192,7 @@ async fn open(
         }
         Err(error) if error.kind() == ErrorKind::Damaged => {
             let listener = Listener::open(&config.socket, inherited.take_own())?;
-            if !rescue(config, &driver, tasks, &listener, error).await? {
+            if !rescue(config, &driver, tasks, (&listener, docker), error).await? {
                 listener.remover()();
                 return Ok(None);
             }
@@ -249,7 +258,7 @@ async fn rescue(
     config: &Config,
     driver: &Arc<Overlay>,
     tasks: &Tasks,
-    listener: &Listener,
+    (listener, docker): (&Listener, &docker::Socket),
     trouble: layerd_engine::Error,
 ) -> Result<bool, DaemonError> {
     let trouble_text = format!(
@@ -258,6 +267,7 @@ async fn rescue(
     );
     error!("{trouble_text}");
     let done = CancellationToken::new();
+    docker.refuse(&trouble_text, tasks, &done);
     let router = api::layerd::rescue::router(api::layerd::rescue::Rescue {
         root: config.root.clone(),
         driver: driver.clone(),

@@ -255,6 +255,27 @@ impl Admission {
         } else {
             (limits.call, SLOW)
         };
+        self.within(rule, limit, slow_after, answer).await
+    }
+
+    /// Runs `answer`, a call of Docker's volume plugin, in the pool of volumes.
+    pub(crate) async fn docker<T, E>(
+        &self,
+        method: &'static str,
+        limit: Duration,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<Result<T, E>, Status> {
+        let rule = quick(method, Kind::Volumes);
+        self.within(rule, limit, SLOW, answer).await
+    }
+
+    async fn within<T, E>(
+        &self,
+        rule: Rule,
+        limit: Duration,
+        slow_after: Duration,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<Result<T, E>, Status> {
         let until = Instant::now() + limit;
         let permit = self.pool(rule.kind).enter(until).await?;
         let observer = Trace::of_this_task().map(Trace::observer);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use layerd_engine::Durability;
 
-use super::Config;
+use super::{Config, DockerConfig};
 use crate::Settings;
 use crate::metrics::Address;
 use crate::traces::TracingConfig;
@@ -46,7 +46,8 @@ pub(super) fn all(config: &Config) -> BTreeMap<String, String> {
         .into_iter()
         .chain(engine(config))
         .chain(unpacking(config))
-        .chain(tracing(&config.tracing));
+        .chain(tracing(&config.tracing))
+        .chain(docker(&config.docker));
     entries
         .map(|(key, value)| (key.to_owned(), value))
         .collect()
@@ -148,6 +149,18 @@ fn tracing(config: &TracingConfig) -> [(&'static str, String); 3] {
         ),
         ("tracing.sampling_ratio", config.sampling_ratio.to_string()),
         ("tracing.service_name", config.service_name.clone()),
+    ]
+}
+
+fn docker(config: &DockerConfig) -> [(&'static str, String); 3] {
+    let path = |path: &Option<PathBuf>| {
+        let path = path.as_ref();
+        path.map_or_else(String::new, |path| path.display().to_string())
+    };
+    [
+        ("docker.socket", path(&config.socket)),
+        ("docker.api", path(&config.api)),
+        ("docker.mount_grace_secs", seconds(config.mount_grace)),
     ]
 }
 

@@ -20,6 +20,7 @@ pub(super) struct Raw {
     pub(super) overlayfs: RawOverlay,
     pub(super) usage: RawUsage,
     pub(super) containerd: RawContainerd,
+    pub(super) docker: RawDocker,
     pub(super) unpack: RawUnpack,
     pub(super) reaper: RawReaper,
     pub(super) trash: RawTrash,
@@ -99,6 +100,14 @@ pub(super) struct RawLimits {
 pub(super) struct RawContainerd {
     pub(super) address: Option<PathBuf>,
     pub(super) root: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawDocker {
+    pub(super) socket: Option<String>,
+    pub(super) api: Option<String>,
+    pub(super) mount_grace_secs: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -32,6 +32,17 @@ impl Engine {
         entries.collect()
     }
 
+    /// Records of attachments, all or those of a volume, in the order of their creation. Reads memory
+    /// only; whether their mounts stand is not looked at.
+    #[must_use]
+    pub fn attachment_records(&self, volume: Option<VolumeId>) -> Vec<Arc<Attachment>> {
+        let view = self.store.records();
+        match volume {
+            Some(id) => view.volumes().holders(id).cloned().collect(),
+            None => view.volumes().attachments().cloned().collect(),
+        }
+    }
+
     /// Number of attachments. Reads memory only.
     #[must_use]
     pub fn attachment_count(&self) -> usize {

@@ -1,0 +1,94 @@
+//! Podman 4.3 and 5.4, each in the Debian it comes from.
+
+use std::path::Path;
+
+use layerd_integration::plugin::SOCKET;
+use layerd_integration::{Podman, PodmanVersion};
+
+use super::{World, image};
+
+/// Podman counts its containers itself, and has one mount id for all of them.
+const HELD: [&str; 1] = ["plugin:podman"];
+
+fn works_with_volumes(version: PodmanVersion) {
+    let mut world = World::new();
+    let shared = world.daemon.root().to_owned();
+    let podman = Podman::new(version, &world.scratch.dir("p"), &shared, Path::new(SOCKET));
+    let archive = image(&world.scratch);
+    std::fs::copy(&archive, podman.root().join("base.tar")).unwrap();
+    podman.podman(&["import", "/base.tar", "base"]);
+    let start = |name: &str, mount: &str| {
+        podman.podman(&[
+            "run",
+            "--detach",
+            "--network",
+            "none",
+            "--ulimit",
+            "nofile=1024:1024",
+            "--ulimit",
+            "nproc=1024:1024",
+            "--name",
+            name,
+            mount,
+            "base",
+            "sleep",
+            "1000",
+        ]);
+    };
+    podman.podman(&[
+        "volume", "create", "--driver", "layerd", "--opt", "size=1g", "data",
+    ]);
+    let bad = [
+        "volume", "create", "--driver", "layerd", "--opt", "type=nfs", "other",
+    ];
+    let refused = podman.command(&bad).output().unwrap();
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && text.contains("Opts[\"type\"]: is unknown"),
+        "{text}"
+    );
+
+    start("web", "--volume=data:/data");
+    start("db", "--mount=type=volume,source=data,destination=/srv");
+    assert_eq!(world.holders("data"), HELD);
+    podman.podman(&["exec", "web", "sh", "-c", "echo written > /data/file"]);
+    assert_eq!(
+        podman.podman(&["exec", "db", "cat", "/srv/file"]),
+        "written\n"
+    );
+    world.daemon.kill9();
+    assert_eq!(
+        podman.podman(&["exec", "db", "cat", "/srv/file"]),
+        "written\n"
+    );
+    world.daemon.restart();
+    world.refuses_removal("data", "plugin podman");
+    let path = podman.podman(&["volume", "inspect", "--format", "{{.Mountpoint}}", "data"]);
+    assert!(Path::new(path.trim()).join("file").exists(), "{path}");
+
+    podman.podman(&["rm", "--force", "--time", "0", "web"]);
+    assert_eq!(world.holders("data"), HELD, "one of two is left");
+    podman.podman(&["rm", "--force", "--time", "0", "db"]);
+    assert_eq!(world.holders("data"), Vec::<String>::new());
+    podman.podman(&["volume", "rm", "data"]);
+    assert_eq!(world.plugin().names(), Vec::<String>::new());
+
+    world.layerctl(&["volume", "create", "outside"]);
+    assert!(podman.podman(&["volume", "reload"]).contains("outside"));
+    assert!(
+        podman
+            .podman(&["volume", "ls", "--quiet"])
+            .contains("outside")
+    );
+    world.daemon.assert_no_errors_logged();
+}
+
+#[test]
+fn root_podman_4_3_works_with_volumes_of_the_plugin() {
+    works_with_volumes(PodmanVersion::V4_3);
+}
+
+#[test]
+fn root_podman_5_works_with_volumes_of_the_plugin() {
+    works_with_volumes(PodmanVersion::V5);
+}

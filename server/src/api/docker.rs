@@ -1,0 +1,289 @@
+//! Docker's volume plugin protocol, version 1, which Podman speaks too: HTTP/1.1 with JSON on a unix
+//! socket of its own.
+//!
+//! A thin face of the engine's volumes and attachments. Mount records a holder and answers the volume's
+//! folder, whose path never changes: nothing is mounted, so Unmount takes nothing away from a container
+//! that runs, and a restart of layerd is not noticed by one.
+
+mod client;
+mod dockerd;
+mod holders;
+mod methods;
+mod reconcile;
+mod visible;
+mod wire;
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{Method as Verb, StatusCode};
+use axum::response::Response;
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+use tracing::error;
+
+use self::client::Client;
+use self::dockerd::Dockerd;
+use self::methods::Method;
+use self::reconcile::Wake;
+use super::Parts;
+use super::admission::Admission;
+use crate::config::{DockerConfig, SocketConfig};
+use crate::listener::{Inherited, ListenError, Listener};
+use crate::tasks::Tasks;
+use crate::{metrics, with_causes};
+
+/// Content type of every answer: that of the protocol's version 1.2.
+const CONTENT_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
+/// Largest request, in bytes.
+const REQUEST_MAX: usize = 64 * 1024;
+/// Longest time in which a request has to be received.
+const RECEIVE_LIMIT: Duration = Duration::from_secs(10);
+/// Name of the service in metrics.
+const SERVICE: &str = "docker.VolumeDriver";
+
+/// State shared by all requests.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    parts: Parts,
+    admission: Admission,
+    config: Arc<DockerConfig>,
+    dockerd: Dockerd,
+    wake: Wake,
+    measuring: methods::Measuring,
+}
+
+impl Door {
+    pub(crate) fn new(parts: Parts, admission: Admission, config: &DockerConfig) -> Self {
+        Self {
+            parts,
+            admission,
+            config: Arc::new(config.clone()),
+            dockerd: Dockerd::new(config.api.clone()),
+            wake: Wake::default(),
+            measuring: methods::Measuring::default(),
+        }
+    }
+}
+
+/// Name of the socket that systemd hands over: `FileDescriptorName=` of its unit.
+const SOCKET_NAME: &str = "docker";
+/// Key of the configuration under which a socket that cannot be had is reported.
+const SOCKET_KEY: &str = "docker.socket";
+
+/// The socket of the plugin: systemd's, if it hands one over, else the configured one, else none. Storage
+/// does not depend on it: one that cannot be had is reported and stops nothing.
+#[derive(Debug)]
+pub(crate) struct Socket(Result<Option<Listener>, ListenError>);
+
+impl Socket {
+    pub(crate) fn open(config: &DockerConfig, inherited: &mut Inherited) -> Self {
+        let inherited = inherited.take_named(SOCKET_NAME);
+        let path = match (&inherited, &config.socket) {
+            (None, None) => return Self(Ok(None)),
+            (_, path) => path.clone().unwrap_or_default(),
+        };
+        let own = SocketConfig {
+            path,
+            mode: 0o600,
+            group: None,
+        };
+        Self(Listener::open(&own, inherited).map(Some))
+    }
+
+    /// Serves the plugin until the daemon stops, and keeps its holders true to dockerd's list.
+    pub(crate) fn serve(self, door: Door) {
+        let (tasks, failures) = (door.parts.tasks.clone(), door.parts.failures.clone());
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            let reason = with_causes(error);
+            error!(reason, "Docker's volume plugin is not served");
+            failures.add(SOCKET_KEY, reason);
+        };
+        let listener = match self.0 {
+            Ok(None) => return,
+            Ok(Some(listener)) => listener,
+            Err(error) => return failed(&error),
+        };
+        let remove = listener.remover();
+        let socket = match UnixListener::from_std(listener.socket) {
+            Ok(socket) => socket,
+            Err(error) => return failed(&error),
+        };
+        let reconciler = door.clone();
+        tasks.spawn(|stop| reconcile::run(reconciler, stop));
+        let app = Router::new().fallback(answer).with_state(door);
+        let served = listen(socket, app);
+        tasks.spawn(|stop| async move {
+            served(stop).await;
+            remove();
+        });
+    }
+
+    /// Answers every call with `trouble` until `done`: the records cannot be read, and an empty list would
+    /// tell Docker that its volumes are gone.
+    pub(crate) fn refuse(&self, trouble: &str, tasks: &Tasks, done: &CancellationToken) {
+        let Ok(Some(listener)) = &self.0 else {
+            return;
+        };
+        let socket = listener.socket.try_clone().and_then(UnixListener::from_std);
+        let socket = match socket {
+            Ok(socket) => socket,
+            Err(error) => {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                return error!(error, "Docker is not told that the records are lost");
+            }
+        };
+        let app = Router::new()
+            .fallback(refused)
+            .with_state(Arc::from(trouble));
+        let served = listen(socket, app);
+        let done = done.clone();
+        tasks.spawn(|stop| async move {
+            let over = CancellationToken::new();
+            tokio::join!(served(over.clone()), async {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = done.cancelled() => {}
+                }
+                over.cancel();
+            });
+        });
+    }
+}
+
+async fn refused(State(trouble): State<Arc<str>>, request: Request) -> Response {
+    match Method::of(request.uri().path()) {
+        Some(method) if method.is_constant() => reply(StatusCode::OK, &method.constant()),
+        _ => failure(StatusCode::SERVICE_UNAVAILABLE, &trouble),
+    }
+}
+
+/// Serves until its token is cancelled; calls that were begun end.
+fn listen(
+    socket: UnixListener,
+    app: Router,
+) -> impl FnOnce(CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let app = app.into_make_service_with_connect_info::<Client>();
+    move |stop| {
+        Box::pin(async move {
+            let served = axum::serve(socket, app);
+            let served = served.with_graceful_shutdown(stop.cancelled_owned());
+            // It goes on after what fails at accepting, and ends with the token alone.
+            let _: io::Result<()> = served.await;
+        })
+    }
+}
+
+/// Why a call is answered with an error.
+#[derive(Debug)]
+struct Refused {
+    http: StatusCode,
+    code: Code,
+    text: String,
+}
+
+impl Refused {
+    fn bad_request(text: impl Into<String>) -> Self {
+        Self {
+            http: StatusCode::BAD_REQUEST,
+            code: Code::InvalidArgument,
+            text: text.into(),
+        }
+    }
+}
+
+/// Podman looks at the status alone, Docker at both.
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        Self {
+            http: StatusCode::INTERNAL_SERVER_ERROR,
+            code: status.code(),
+            text: status.message().to_owned(),
+        }
+    }
+}
+
+async fn answer(
+    State(door): State<Door>,
+    ConnectInfo(client): ConnectInfo<Client>,
+    request: Request,
+) -> Response {
+    let path = request.uri().path().to_owned();
+    let Some(method) = Method::of(&path) else {
+        let text = format!("{path:?} is not one of {}", Method::names());
+        return failure(StatusCode::NOT_FOUND, &text);
+    };
+    if request.method() != Verb::POST {
+        let text = format!("{} of {path} is not POST", request.method());
+        return failure(StatusCode::METHOD_NOT_ALLOWED, &text);
+    }
+    let begun = Instant::now();
+    let outcome = run(&door, method, client, request.into_body()).await;
+    let code = outcome
+        .as_ref()
+        .map_or_else(|refused| refused.code, |_| Code::Ok);
+    metrics::rpc(SERVICE, method.name(), code, begun.elapsed());
+    match outcome {
+        Ok(value) => reply(StatusCode::OK, &value),
+        Err(refused) => failure(refused.http, &refused.text),
+    }
+}
+
+async fn run(door: &Door, method: Method, client: Client, body: Body) -> Result<Value, Refused> {
+    let received = timeout(RECEIVE_LIMIT, to_bytes(body, REQUEST_MAX)).await;
+    let body = received
+        .map_err(|_| {
+            let limit = RECEIVE_LIMIT.as_secs();
+            Refused::bad_request(format!("the request did not arrive within {limit} s"))
+        })?
+        .map_err(|cause| {
+            let text =
+                format!("the request cannot be read, or has over {REQUEST_MAX} bytes: {cause}");
+            Refused {
+                http: StatusCode::PAYLOAD_TOO_LARGE,
+                ..Refused::bad_request(text)
+            }
+        })?;
+    if method.is_constant() {
+        return Ok(method.constant());
+    }
+    let asked = wire::Asked::parse(&body)?;
+    let answer = async { Ok::<_, Infallible>(method.run(door, client, asked).await) };
+    let Some(limit) = method.limit() else {
+        return method_outcome(Ok(answer.await));
+    };
+    method_outcome(door.admission.docker(method.name(), limit, answer).await)
+}
+
+fn method_outcome(
+    outcome: Result<Result<Result<Value, Refused>, Infallible>, Status>,
+) -> Result<Value, Refused> {
+    match outcome {
+        Ok(Ok(outcome)) => outcome,
+        Err(status) => Err(status.into()),
+    }
+}
+
+fn reply(status: StatusCode, value: &Value) -> Response {
+    let mut response = Response::new(Body::from(value.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        axum::http::header::CONTENT_TYPE,
+        axum::http::HeaderValue::from_static(CONTENT_TYPE),
+    );
+    response
+}
+
+fn failure(status: StatusCode, text: &str) -> Response {
+    reply(status, &json!({ "Err": text }))
+}

@@ -1,0 +1,340 @@
+//! The methods of the protocol.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use layerd_engine::{Error, VolumeEntry, VolumeFilter, is_nocopy, size_asked};
+use layerd_store::{VolumeId, VolumeName};
+use serde_json::{Value, json};
+use tonic::Code;
+use tracing::warn;
+
+use super::client::{Client, Program};
+use super::wire::Asked;
+use super::{Door, Refused, holders, reconcile, visible, wire};
+use crate::api::wire::timestamp;
+
+/// Docker waits two minutes for Create and Mount, one for the others: it is told what they wait for
+/// before that.
+const LONG: Duration = Duration::from_secs(110);
+const SHORT: Duration = Duration::from_secs(50);
+
+/// One method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    Activate,
+    Capabilities,
+    Create,
+    Remove,
+    Mount,
+    Unmount,
+    Path,
+    Get,
+    List,
+}
+
+const ALL: [(Method, &str); 9] = [
+    (Method::Activate, "/Plugin.Activate"),
+    (Method::Capabilities, "/VolumeDriver.Capabilities"),
+    (Method::Create, "/VolumeDriver.Create"),
+    (Method::Remove, "/VolumeDriver.Remove"),
+    (Method::Mount, "/VolumeDriver.Mount"),
+    (Method::Unmount, "/VolumeDriver.Unmount"),
+    (Method::Path, "/VolumeDriver.Path"),
+    (Method::Get, "/VolumeDriver.Get"),
+    (Method::List, "/VolumeDriver.List"),
+];
+
+impl Method {
+    pub(super) fn of(path: &str) -> Option<Self> {
+        let found = ALL.into_iter().find(|(_, known)| *known == path);
+        found.map(|(method, _)| method)
+    }
+
+    /// All paths, for errors.
+    pub(super) fn names() -> String {
+        ALL.map(|(_, path)| path).join(", ")
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        let found = ALL.into_iter().find(|(method, _)| *method == self);
+        let path = found.map_or("", |(_, path)| path);
+        path.rsplit_once('.').map_or(path, |(_, name)| name)
+    }
+
+    /// Whether the answer depends on nothing.
+    pub(super) fn is_constant(self) -> bool {
+        matches!(self, Self::Activate | Self::Capabilities)
+    }
+
+    /// The answer of such a method.
+    pub(super) fn constant(self) -> Value {
+        match self {
+            Self::Activate => json!({ "Implements": ["VolumeDriver"] }),
+            _ => json!({ "Capabilities": { "Scope": "local" } }),
+        }
+    }
+
+    /// Longest time until an answer; `None` for one from memory, which needs no permit.
+    pub(super) fn limit(self) -> Option<Duration> {
+        match self {
+            Self::Create | Self::Mount => Some(LONG),
+            Self::Remove | Self::Unmount => Some(SHORT),
+            Self::Activate | Self::Capabilities | Self::Path | Self::Get | Self::List => None,
+        }
+    }
+
+    pub(super) async fn run(
+        self,
+        door: &Door,
+        client: Client,
+        asked: Asked,
+    ) -> Result<Value, Refused> {
+        match self {
+            Self::Activate | Self::Capabilities => Ok(self.constant()),
+            Self::Create => create(door, &asked).await,
+            Self::Remove => remove(door, client, &asked).await,
+            Self::Mount => mount(door, client, &asked).await,
+            Self::Unmount => unmount(door, client, &asked).await,
+            Self::Path => path(door, &asked),
+            Self::Get => get(door, &asked),
+            Self::List => Ok(list(door)),
+        }
+    }
+}
+
+async fn create(door: &Door, asked: &Asked) -> Result<Value, Refused> {
+    let (request, from_snapshot) = asked.create()?;
+    let source = request.clone_of.clone().filter(|_| from_snapshot);
+    if let Some(source) = source {
+        let entry = entry(door, &source)?;
+        if entry.volume.snapshot_of.is_none() {
+            let text = format!(
+                "Opts[\"snapshot\"]: volume {source} is no snapshot; clone={source} copies a volume"
+            );
+            return Err(Refused::bad_request(text));
+        }
+    }
+    let created = door
+        .parts
+        .call(move |engine| engine.create_volume(&request));
+    created.await?;
+    door.wake.wake();
+    Ok(json!({}))
+}
+
+/// Docker asks for it when none of its containers refers to the volume any more, which its list confirms.
+async fn remove(door: &Door, client: Client, asked: &Asked) -> Result<Value, Refused> {
+    let name = asked.name()?;
+    let volume = entry(door, &name)?.volume.id;
+    if !door
+        .parts
+        .engine
+        .attachment_records(Some(volume))
+        .is_empty()
+    {
+        let grace = match client.program() {
+            Program::Docker => Duration::ZERO,
+            Program::Podman => door.config.mount_grace,
+        };
+        reconcile::volume(door, volume, grace).await;
+    }
+    let removed = name.clone();
+    let removed = door
+        .parts
+        .call(move |engine| engine.delete_volume(&removed))
+        .await?;
+    match removed {
+        Some(_) => Ok(json!({})),
+        None => Err(missing(&name)),
+    }
+}
+
+/// Holds the volume for a mount id and answers its folder, as Docker sees it.
+async fn mount(door: &Door, client: Client, asked: &Asked) -> Result<Value, Refused> {
+    let (name, id) = (asked.name()?, asked.id()?.to_owned());
+    let held = door.parts.call(move |engine| {
+        let program = client.program();
+        let entry = engine.volume(&name)?;
+        let volume = &entry.volume;
+        let holder = holders::Holder::mount(program, volume.id, &id);
+        let owner = holders::mount_owner(program, &id)?;
+        // A snapshot can be attached read-only, and the protocol does not tell how this mount is used.
+        let is_snapshot = volume.snapshot_of.is_some();
+        if !is_snapshot {
+            holders::hold(engine, &holder, &owner, volume, &entry.path, false)?;
+        }
+        let hidden = visible::check(&entry.path, client.pid).err();
+        if hidden.is_some() {
+            holders::release(engine, &holder)?;
+        }
+        Ok((entry, hidden))
+    });
+    let (entry, hidden) = held.await?;
+    if entry.volume.snapshot_of.is_some() {
+        let name = &entry.volume.name;
+        let text = format!(
+            "volume {name} is a read-only snapshot, and Docker does not tell a plugin whether it mounts to write; \
+             `-o snapshot={name}` at the creation of another volume makes a writable copy"
+        );
+        return Err(Refused {
+            code: Code::FailedPrecondition,
+            http: axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+            text,
+        });
+    }
+    if let Some(hidden) = hidden {
+        return Err(Refused {
+            code: Code::FailedPrecondition,
+            http: axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+            text: hidden.to_string(),
+        });
+    }
+    door.wake.wake();
+    Ok(json!({ "Mountpoint": entry.path }))
+}
+
+/// Drops the mount id. The container may go on running (`docker cp`), so those that Docker lists are
+/// recorded before. An id that is not known, and a volume that is gone, are what was asked for.
+async fn unmount(door: &Door, client: Client, asked: &Asked) -> Result<Value, Refused> {
+    let (name, id) = (asked.name()?, asked.id()?.to_owned());
+    let Ok(entry) = door.parts.engine.volume(&name) else {
+        return Ok(json!({}));
+    };
+    let volume = entry.volume.id;
+    let program = client.program();
+    if program == Program::Docker && !reconcile::has_container(&door.parts.engine, volume) {
+        reconcile::volume(door, volume, door.config.mount_grace).await;
+    }
+    let holder = holders::Holder::mount(program, volume, &id);
+    let released = door
+        .parts
+        .call(move |engine| holders::release(engine, &holder));
+    released.await?;
+    door.wake.wake();
+    Ok(json!({}))
+}
+
+fn path(door: &Door, asked: &Asked) -> Result<Value, Refused> {
+    let entry = entry(door, &asked.name()?)?;
+    Ok(json!({ "Mountpoint": entry.path }))
+}
+
+fn get(door: &Door, asked: &Asked) -> Result<Value, Refused> {
+    let entry = entry(door, &asked.name()?)?;
+    door.measuring.measure(door, &entry);
+    let mut volume = wire::volume(&entry);
+    volume["Status"] = status(door, &entry);
+    Ok(json!({ "Volume": volume }))
+}
+
+fn list(door: &Door) -> Value {
+    let all = door.parts.engine.volumes(&VolumeFilter::default());
+    let all: Vec<Value> = all.iter().map(wire::volume).collect();
+    json!({ "Volumes": all })
+}
+
+/// What `docker volume inspect` shows beside the protocol's own fields.
+fn status(door: &Door, entry: &VolumeEntry) -> Value {
+    let volume = &entry.volume;
+    let holders = door.parts.engine.attachment_records(Some(volume.id));
+    let holders: Vec<Value> = holders.iter().map(|one| holders::shown(one)).collect();
+    let usage = volume.usage.map(|(usage, taken)| {
+        json!({
+            "bytes": usage.bytes,
+            "inodes": usage.inodes,
+            "as_of": timestamp(taken).to_string(),
+        })
+    });
+    let size = size_asked(volume).map(|bytes| json!({ "bytes": bytes, "limit": "not enforced" }));
+    let labels: BTreeMap<_, _> = volume.labels.iter().collect();
+    let snapshot_of = volume.snapshot_of.map(|id| id.0);
+    let mut status = json!({
+        "id": volume.id.0,
+        "size": size,
+        "usage": usage,
+        "filled_from": volume.filled_from,
+        "holders": holders,
+        "labels": labels,
+        "snapshot_of": snapshot_of,
+    });
+    if is_nocopy(volume) {
+        let text = "layerd fills nothing in; Docker does unless a mount says nocopy (-v) or volume-nocopy (--mount)";
+        status["nocopy"] = json!(text);
+    }
+    status
+}
+
+fn entry(door: &Door, name: &VolumeName) -> Result<VolumeEntry, Refused> {
+    door.parts.engine.volume(name).map_err(|error| match error {
+        Error::NoVolume { .. } => missing(name),
+        error => crate::api::status::of(&error).into(),
+    })
+}
+
+/// Podman knows by the words that a volume does not exist.
+fn missing(name: &VolumeName) -> Refused {
+    Refused {
+        http: axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+        code: Code::NotFound,
+        text: format!("no such volume: {name}"),
+    }
+}
+
+/// Measurements of volumes that were looked at: one at a time, and each volume for at most a twentieth of
+/// the time.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Measuring(Arc<Mutex<Pending>>);
+
+#[derive(Debug, Default)]
+struct Pending {
+    is_running: bool,
+    not_before: BTreeMap<VolumeId, Instant>,
+}
+
+impl Measuring {
+    /// Shortest time between two measurements of a volume.
+    const PAUSE: Duration = Duration::from_secs(30);
+
+    /// Has a volume measured in the background, if its last measurement is old. The next look shows it.
+    fn measure(&self, door: &Door, entry: &VolumeEntry) {
+        let (id, name) = (entry.volume.id, entry.volume.name.clone());
+        if !self.begin(id) {
+            return;
+        }
+        let (all, parts) = (self.clone(), door.parts.clone());
+        door.parts.tasks.spawn(|_| async move {
+            let begun = Instant::now();
+            let measured = parts.tasks.call({
+                let engine = parts.engine.clone();
+                move || engine.volume_usage(&name, true)
+            });
+            if let Ok(Err(error)) = measured.await
+                && !matches!(error, Error::NoVolume { .. })
+            {
+                warn!(error = &error as &dyn std::error::Error, cause = ?error.source(), "measure a volume");
+            }
+            all.end(id, begun.elapsed());
+        });
+    }
+
+    fn begin(&self, id: VolumeId) -> bool {
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        pending.not_before.retain(|_, until| *until > now);
+        if pending.is_running || pending.not_before.contains_key(&id) {
+            return false;
+        }
+        pending.is_running = true;
+        true
+    }
+
+    fn end(&self, id: VolumeId, took: Duration) {
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.is_running = false;
+        let until = Instant::now() + Self::PAUSE.max(took * 20);
+        pending.not_before.insert(id, until);
+    }
+}
