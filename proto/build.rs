@@ -5,7 +5,7 @@ use std::{env, error, fs};
 
 use prost::Message as _;
 
-/// What layerd serves, and tells by reflection.
+/// Services that layerd serves, and describes by reflection.
 const SERVED: [&str; 6] = [
     "containerd/services/diff/v1/diff.proto",
     "containerd/services/snapshots/v1/snapshots.proto",
@@ -14,7 +14,7 @@ const SERVED: [&str; 6] = [
     "layerd/v1/volumes.proto",
     "layerd/v1/mounts.proto",
 ];
-/// What layerd and layerctl ask of others.
+/// Services that layerd and layerctl call.
 const CALLED: [&str; 6] = [
     "containerd/services/containers/v1/containers.proto",
     "containerd/services/content/v1/content.proto",

@@ -27,14 +27,14 @@ pub mod containerd {
     pub mod services {
         /// `containerd.services.containers`.
         pub mod containers {
-            /// `containerd.services.containers.v1`: what layerctl asks of containerd.
+            /// `containerd.services.containers.v1`, called by layerctl.
             pub mod v1 {
                 tonic::include_proto!("containerd.services.containers.v1");
             }
         }
         /// `containerd.services.content`.
         pub mod content {
-            /// `containerd.services.content.v1`: what layerd asks of containerd.
+            /// `containerd.services.content.v1`, called by layerd.
             pub mod v1 {
                 tonic::include_proto!("containerd.services.content.v1");
             }
@@ -48,21 +48,21 @@ pub mod containerd {
         }
         /// `containerd.services.introspection`.
         pub mod introspection {
-            /// `containerd.services.introspection.v1`: what layerctl asks of containerd.
+            /// `containerd.services.introspection.v1`, called by layerctl.
             pub mod v1 {
                 tonic::include_proto!("containerd.services.introspection.v1");
             }
         }
         /// `containerd.services.leases`.
         pub mod leases {
-            /// `containerd.services.leases.v1`: what layerd asks of containerd.
+            /// `containerd.services.leases.v1`, called by layerd.
             pub mod v1 {
                 tonic::include_proto!("containerd.services.leases.v1");
             }
         }
         /// `containerd.services.namespaces`.
         pub mod namespaces {
-            /// `containerd.services.namespaces.v1`: what layerctl asks of containerd.
+            /// `containerd.services.namespaces.v1`, called by layerctl.
             pub mod v1 {
                 tonic::include_proto!("containerd.services.namespaces.v1");
             }
@@ -76,7 +76,7 @@ pub mod containerd {
         }
         /// `containerd.services.version`.
         pub mod version {
-            /// `containerd.services.version.v1`: what layerctl asks of containerd.
+            /// `containerd.services.version.v1`, called by layerctl.
             pub mod v1 {
                 tonic::include_proto!("containerd.services.version.v1");
             }
