@@ -151,10 +151,10 @@ happens "Something is mounted in a layer that is removed, and another layer lose
 stick
 damage
 sleep $((load_secs * 2 / 10))
-happens "All $containers containers are removed at once, and nobody undoes that."
+happens "All $containers containers are removed at once, and not restored."
 lose
 sleep $((load_secs * 3 / 10))
-happens "Somebody unmounts what was mounted, and confirms that the containers may go."
+happens "An operator unmounts the mounts, and confirms the removal of the containers."
 umount "$(echo "$demo"/root/*/*/mnt)"
 quietly trash empty --yes
 wait "${workers[@]}"

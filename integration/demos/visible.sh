@@ -92,7 +92,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 END
 make_image
 
-say "layerd and containerd run, but nobody told containerd of layerd."
+say "layerd and containerd run, but containerd is not configured for layerd."
 start_layerd
 start_containerd
 show layerctl doctor
@@ -103,7 +103,7 @@ end "$containerd_pid"
 start_containerd
 show layerctl doctor
 
-say "Somebody watches while an image is pulled and two containers are made."
+say "Events while an image is pulled and two containers are made."
 "$bin/layerctl" events >"$demo/events" &
 events_pid=$!
 sleep 1
@@ -130,7 +130,7 @@ show layerctl snapshot rm experiment
 show layerctl trash restore "$(layerctl trash ls -o json | sed -n 's/.*"id":\([0-9]*\),"key":"[^"]*\/db".*/\1/p')"
 show layerctl orphans --grace 0s
 
-say "A layer loses its directory, somebody mistypes the configuration, and containerd is down."
+say "A layer loses its directory, the configuration has a typo, and containerd is down."
 layer=$(layerctl snapshot mounts "$(name_of web)" | grep -o 'upperdir=[^ ,]*' | cut -d = -f 2)
 mv "$layer" "$demo/kept"
 sed -i 's/^keep_secs/kepe_secs/' $config

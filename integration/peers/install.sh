@@ -6,7 +6,7 @@
 # as directory trees. Run as root.
 #
 # Which archive: the one this machine's apt is set up to use, whatever suites it lists itself.
-# A second run finds everything in place and asks nobody.
+# A second run finds everything in place and downloads nothing.
 set -euo pipefail
 # Of the trees that are made here users other than root read as well.
 umask 022

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use crate::process::wait_until;
 use crate::scratch::profile;
 
-/// How long a stop may take: longer than the daemon's own deadline.
+/// Limit for a stop: longer than the daemon's own deadline.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// layerd on a listening socket that its starter keeps. Killed when dropped, and by the kernel when
@@ -69,7 +69,7 @@ impl Activated {
         Pid::from_raw(i32::try_from(self.0.id()).expect("process ids fit into an i32"))
     }
 
-    /// How it ended, if it did.
+    /// Exit status, once it has ended.
     ///
     /// # Panics
     /// Never: the child is ours.

@@ -112,7 +112,7 @@ impl Collector {
         (collector, port)
     }
 
-    /// What has arrived so far.
+    /// Spans that have arrived so far.
     #[must_use]
     pub fn spans(&self) -> Vec<Arrived> {
         self.store.all().clone()

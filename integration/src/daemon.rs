@@ -13,7 +13,7 @@ use crate::process::Server;
 use crate::scratch::profile;
 use crate::snapshots::Snapshots;
 
-/// How long a stop may take: longer than the daemon's own deadline.
+/// Limit for a stop: longer than the daemon's own deadline.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// The built layerd on a root of its own.
@@ -144,7 +144,7 @@ impl Daemon {
         assert_eq!(problems, None, "left behind");
     }
 
-    /// What fsck finds: directories without a record among it, but for those made ahead, which
+    /// Problems found by fsck: directories without a record among them, but for those made ahead, which
     /// only the daemon can tell apart.
     ///
     /// # Panics

@@ -13,7 +13,7 @@ pub use samples::{busybox, corpus, tiny};
 
 use crate::tree::Tree;
 
-/// What an archive entry is.
+/// Type of an archive entry.
 #[derive(Debug, Clone)]
 pub enum Kind {
     /// A directory.
@@ -38,7 +38,7 @@ pub struct Entry {
     /// Path relative to the top of the tree; a last part `.wh.NAME` deletes NAME from the layers
     /// below, `.wh..wh..opq` everything that they have in the directory.
     pub path: String,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
     /// Permission bits with set-user-id, set-group-id and sticky.
     pub mode: u32,
@@ -184,7 +184,7 @@ impl Image {
         self.chain.last().expect("an image has layers")
     }
 
-    /// What the unpacked image must hold.
+    /// Expected content of the unpacked image.
     #[must_use]
     pub fn tree(&self) -> &Tree {
         &self.tree

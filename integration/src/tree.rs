@@ -1,4 +1,4 @@
-//! What a directory tree holds, in a form that can be compared.
+//! Listings of directory trees, for comparison.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What a path is, beside its attributes.
+/// Type and content of a path, without its attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// A directory.
@@ -40,7 +40,7 @@ pub enum Content {
 /// One path of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// What it is.
+    /// Type and content.
     pub content: Content,
     /// Permission bits with set-user-id, set-group-id and sticky.
     pub mode: u32,

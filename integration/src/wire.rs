@@ -21,7 +21,7 @@ use crate::snapshots::{Snapshots, channel};
 /// Labels as tests write them.
 pub type Labels<'a> = &'a [(&'a str, &'a str)];
 
-/// What a call answers.
+/// Answer of a call.
 pub type Answer<T> = Result<T, Status>;
 
 /// A Prepare message.

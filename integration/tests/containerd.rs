@@ -74,7 +74,7 @@ on_version!(root_containerd_2_1, Version::V2_1);
 const NAME: &str = "docker.io/test/image:1";
 const LARGER: &str = "docker.io/test/larger:1";
 
-/// What the container of the lifecycle does, as a command and as a layer.
+/// Changes made by the container of the lifecycle, as a command and as a layer.
 const CHANGES: &str = "echo changed > /etc/motd; rm -r /names/hidden; mv /kinds/empty /kinds/full; \
                        mkdir /new; chmod 0710 /new; echo end > /new/file; exec sleep 1000";
 

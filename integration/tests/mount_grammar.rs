@@ -1,5 +1,5 @@
-//! What the engine's corpus says of Docker's dialect, against Docker 28: which `-v`, `--mount` and
-//! `--tmpfs` it takes, and what it makes of them.
+//! The engine's corpus of Docker's dialect, against Docker 28: the `-v`, `--mount` and `--tmpfs` that
+//! it accepts, and the mounts that result.
 //!
 //! The engine's own tests hold the parser to the same file, so the two agree where both pass.
 #![allow(
@@ -119,8 +119,7 @@ impl World {
         }
     }
 
-    /// What Docker does with the flags: refuses them, or the first difference from what is
-    /// expected of it.
+    /// Runs Docker with the flags; the error is the first difference from the expected result.
     fn replay(&self, number: usize, row: &Row) -> Result<(), String> {
         let dir = self.stage(number);
         let expand = |text: &str| {

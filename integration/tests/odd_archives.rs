@@ -37,7 +37,7 @@ use cases::Case;
 use exact::Exact;
 use theirs::Theirs;
 
-/// What came out of an archive: a tree, or why there is none.
+/// Result of an archive: a tree, or the error.
 type Outcome = Result<Exact, String>;
 
 fn ours(blob: &[u8], media_type: &str, dir: &Path) -> Outcome {
@@ -74,7 +74,7 @@ fn memory(scratch: &Scratch) -> PathBuf {
     top
 }
 
-/// How the two differ; nothing if they do not. Errors are alike, whatever they say.
+/// The difference between two results, if there is one. All errors are equal.
 fn compare(ours: &Outcome, theirs: &Outcome) -> Option<String> {
     match (ours, theirs) {
         (Err(_), Err(_)) => None,

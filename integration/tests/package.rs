@@ -35,7 +35,7 @@ const DATA: &str = "var/lib/containerd";
 const VERSION: &str = "0.1.0-1";
 const NEXT: &str = "0.1.1-1";
 
-/// What apt and dpkg write for themselves, and systemd for the machine.
+/// Paths written by apt and dpkg for themselves, and by systemd for the machine.
 const NOT_OURS: [&str; 6] = [
     "var/cache/apt/",
     "var/lib/apt/",
@@ -98,7 +98,7 @@ fn data(top: &Path) -> String {
     )
 }
 
-/// What an operator does and sees.
+/// Commands of an operator, with their output.
 #[derive(Default)]
 struct Transcript(String);
 

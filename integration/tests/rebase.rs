@@ -149,7 +149,7 @@ impl World {
             .commit_onto(&name, &key, &parent, &[(REF, &name)])
     }
 
-    /// What a view of a committed snapshot shows, with the times of all but the top directory.
+    /// Content of a view of a committed snapshot, with the times of all but the root directory.
     fn seen(&mut self, name: &str) -> (Tree, BTreeMap<PathBuf, (i64, i64)>) {
         let key = format!("view {name}");
         let mounts = self.client.view(&key, name, &[]).unwrap();
@@ -173,7 +173,7 @@ impl World {
         assert!(differing.is_empty(), "other times: {differing:?}");
     }
 
-    /// How often Commit took what unpacking had found, and how often it looked at each file.
+    /// Number of Commits that used the results of unpacking, and of those that walked the layer.
     fn trusted(&self) -> (usize, usize) {
         let log = self.daemon.log();
         let lines = |word: &str| log.lines().filter(|line| line.contains(word)).count();

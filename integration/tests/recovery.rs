@@ -68,13 +68,13 @@ fn end(command: &mut Command) -> Ended {
     }
 }
 
-/// What a client sees, and what is on disk, but for what was removed.
+/// State as a client sees it, and as it is on disk, without removed snapshots.
 #[derive(Debug, PartialEq)]
 struct State {
     list: Vec<Info>,
     mounts: BTreeMap<String, Vec<Mount>>,
     layers: Tree,
-    /// What each snapshot shows when it is mounted.
+    /// Content of each snapshot when mounted.
     content: BTreeMap<String, Tree>,
 }
 

@@ -119,7 +119,7 @@ fn root_calls_wait_while_the_daemon_restarts() {
         end(daemon, signal);
         let answer = list_on_a_thread(&socket);
         let early = answer.recv_timeout(Duration::from_millis(300));
-        assert_eq!(early, Err(RecvTimeoutError::Timeout), "nobody serves");
+        assert_eq!(early, Err(RecvTimeoutError::Timeout), "not served yet");
         daemon = activated(&listener, scratch.path());
         assert_eq!(answer.recv_timeout(LIMIT).as_ref(), Ok(&keys));
     }

@@ -62,7 +62,7 @@ fn moved(daemon: &Daemon) -> (u64, u64) {
     })
 }
 
-/// How often Commit took what unpacking had found, and how often it looked at each file.
+/// Number of Commits that used the results of unpacking, and of those that walked the layer.
 fn trusted(daemon: &Daemon) -> (usize, usize) {
     let log = daemon.log();
     let lines = |word: &str| log.lines().filter(|line| line.contains(word)).count();

@@ -1,4 +1,4 @@
-//! What layerd makes of a layer is what containerd makes of it when it unpacks into a mount of those
+//! layerd unpacks a layer to the same tree as containerd unpacking into a mount of the layers
 //! below: stacks of layers, each unpacked by both, as overlayfs shows them.
 //!
 //! containerd has a second way, straight into the upper directory, without looking at what is
@@ -89,7 +89,7 @@ struct Grown {
     accidents: usize,
 }
 
-/// How layers are told where they lie.
+/// Time at which a layer's parent is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     /// One upon the other: the base in a bind mount, the others as the upper directory of an
@@ -172,7 +172,7 @@ fn upon<T>(ground: &Ground, lowers: &[PathBuf], upper: &Path, act: impl FnOnce(&
     done
 }
 
-/// What `read` makes of a stack of layers, the nearest first, as overlayfs shows them.
+/// Calls `read` on a mount of a stack of layers, the nearest first.
 fn shown<T>(ground: &Ground, stack: &[PathBuf], read: impl FnOnce(&Path) -> T) -> T {
     let place = ground.dir("shown");
     // The kernel wants two at least.

@@ -1,6 +1,5 @@
-//! What operators see: `layerctl doctor`, `orphans`, `du`, `why` and `events` against a real daemon,
-//! the first two also against a real containerd, with something wrong; and what Prometheus makes of
-//! the metrics.
+//! Tools of operators: `layerctl doctor`, `orphans`, `du`, `why` and `events` against a real daemon,
+//! the first two also against a real containerd, with faults; and the metrics in Prometheus.
 #![allow(
     clippy::panic,
     clippy::tests_outside_test_module,

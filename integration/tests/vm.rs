@@ -14,8 +14,8 @@ mod machine;
 
 use machine::{Form, Machine, Suite};
 
-/// What can differ between kernels, in about a minute: numbers and propagation of mounts, views of
-/// images, id mappings, overlayfs on each file system.
+/// Behaviour that can differ between kernels, in about a minute: ids and propagation of mounts, views
+/// of images, id mappings, overlayfs on each file system.
 const SHORT: Form = Form {
     test_limit: 300,
     limit: 900,

@@ -132,7 +132,7 @@ impl World {
         self.daemon.root().join("volumes/by-name").join(name)
     }
 
-    /// What is mounted, without the one mount point of layerd's own, which stays: it keeps mounts
+    /// Mounts, without the one mount point of layerd's own, which stays: it keeps mounts
     /// below it private.
     fn mounts(&self) -> Vec<PathBuf> {
         let own = self.daemon.root().join("mnt");

@@ -1,5 +1,5 @@
-//! Writes OCI image layouts: as one tar file with layers that are not compressed, so that a layer's
-//! digest is its diff id too, or what describes layers that somebody else made.
+//! Writes OCI image layouts: as one tar file with uncompressed layers, so that a layer's digest is
+//! its diff id too, or the index of layers made elsewhere.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::process::output;
 /// A layer's blob, for the descriptions of an image.
 #[derive(Debug, Clone)]
 pub struct Blob {
-    /// How it is compressed, as the end of its media type: empty or `+gzip`.
+    /// Compression, as the suffix of its media type: empty or `+gzip`.
     pub compression: &'static str,
     /// SHA-256 in hex.
     pub digest: String,

@@ -1,5 +1,5 @@
-//! What a layer does to a tree, by the rules of the OCI image specification. It shares no code
-//! with what unpacks layers in the tests.
+//! Model of applying a layer to a tree, by the OCI image specification. It shares no code with the
+//! unpackers under test.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -86,7 +86,7 @@ pub fn seal(head: &mut [u8; BLOCK]) {
     octal(&mut head[148..155], sum);
 }
 
-/// What does not fit goes into a pax record; the header then holds its beginning.
+/// Sets a text, cut off where the field ends; a pax record then has all of it.
 pub fn text(field: &mut [u8], value: &[u8]) {
     let length = value.len().min(field.len());
     field.fill(0);

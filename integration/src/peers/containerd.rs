@@ -46,7 +46,7 @@ pub struct Containerd {
     extra: Extra,
 }
 
-/// What one containerd has beside what all have.
+/// Additional configuration of one containerd.
 #[derive(Debug, Clone, Default)]
 pub struct Extra {
     /// Tables at the end of its configuration.
@@ -259,7 +259,7 @@ fn launch(programs: &Path, dir: &Path, socket: &Path, variables: &[(&str, String
     server
 }
 
-/// What the tests do not use is switched off: it would listen on, or write to, shared places.
+/// Disables plugins that the tests do not use: they would listen on, or write to, shared paths.
 fn configuration(
     version: Version,
     dir: &Path,
@@ -314,8 +314,8 @@ differ = "{differ}"
     )
 }
 
-/// What the tests call layerd's diff service in containerd's configuration: a proxy has one type,
-/// and `layerd` is the snapshotter.
+/// Name of layerd's diff service in containerd's configuration: a proxy has one type, and `layerd` is
+/// the snapshotter.
 const DIFFER: &str = "layerd-diff";
 
 fn differ(address: &Path) -> String {

@@ -34,7 +34,7 @@ drop_in!(
     Some("walking")
 );
 
-/// Who unpacks for the transfer service.
+/// Differ of the transfer service.
 const OURS: Option<&str> = Some("layerd-diff");
 
 /// layerctl finds the version by itself, containerd starts with what it wrote and has layerd.

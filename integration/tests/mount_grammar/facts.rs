@@ -1,4 +1,4 @@
-//! What a container's record says about its mounts, in the corpus's own words.
+//! Mounts in a container's record, in the terms of the corpus.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -166,7 +166,7 @@ fn recursion(options: &Value) -> Option<&'static str> {
     said.map(|(_, word)| word)
 }
 
-/// What the record repeats of a `--mount`.
+/// Options of a `--mount` in the record.
 fn options(given: &Value) -> BTreeSet<String> {
     let mut fields = BTreeSet::new();
     let volume = &given["VolumeOptions"];

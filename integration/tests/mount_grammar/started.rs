@@ -1,4 +1,4 @@
-//! What a started container sees of its mounts.
+//! Mounts as a started container sees them.
 
 use std::collections::BTreeSet;
 use std::path::Path;

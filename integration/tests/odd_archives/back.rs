@@ -16,7 +16,7 @@ use super::exact::{self, Exact};
 use super::memory;
 use super::theirs::Theirs;
 
-/// What lies below.
+/// Script that makes the lower layer.
 const LOWER: &str = r#"
     mkdir -p usr/lib etc/conf.d deep/er/est gone/with/all anew replaced top
     ln -s usr/lib lib
@@ -26,7 +26,7 @@ const LOWER: &str = r#"
     chmod 1777 top; chown 5:6 etc/3
 "#;
 
-/// What a container does, with everything that a layer can hold.
+/// Script of a container's changes, with everything that a layer can hold.
 const CHANGES: &str = r#"
     echo new >usr/lib/new; echo more >>usr/lib/x; rm etc/1; rm -r gone
     rm -r anew; mkdir -m 2750 anew; echo other >anew/other; chown 7:8 anew
@@ -113,7 +113,7 @@ fn run(at: &Path, script: &str) {
     output(Command::new("sh").args(["-euc", script]).current_dir(at));
 }
 
-/// What no tool of every machine sets.
+/// Sets attributes for which there is no common tool.
 fn attributes(at: &Path) {
     let capability = [
         1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,

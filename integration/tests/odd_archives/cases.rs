@@ -13,7 +13,7 @@ const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 pub(crate) struct Case {
-    /// What is odd about it.
+    /// Its oddity.
     pub(crate) name: String,
     pub(crate) blob: Vec<u8>,
     pub(crate) media_type: &'static str,

@@ -27,7 +27,7 @@ pub(crate) struct Theirs {
 impl Theirs {
     pub(crate) fn start(version: Version, scratch: &Scratch) -> Self {
         let dir = scratch.dir("c");
-        let containerd = Containerd::start(version, &dir, &dir.join("nobody.sock"));
+        let containerd = Containerd::start(version, &dir, &dir.join("missing.sock"));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let channel = runtime.block_on(async { channel(containerd.socket().to_owned()) });
         Self {

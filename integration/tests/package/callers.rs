@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use layerd_integration::Snapshots;
 use tonic::{Code, Status};
 
-/// What one of them saw.
+/// Observations of one caller.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) what: &'static str,

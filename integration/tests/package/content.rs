@@ -1,4 +1,4 @@
-//! What is in the package.
+//! Content of the package.
 
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};

@@ -32,7 +32,7 @@ fn commands(sentence: &str) -> Vec<&'static str> {
 pub(crate) struct World {
     pub(crate) machine: Machine,
     transcript: Transcript,
-    /// What is below /etc/containerd before layerd comes.
+    /// Files below /etc/containerd before layerd is installed.
     before: BTreeMap<String, String>,
     _scratch: Scratch,
 }
@@ -87,7 +87,7 @@ impl World {
         assert!(said.contains("+imports = "), "the change is shown: {said}");
     }
 
-    /// What the running containerd has.
+    /// True if the running containerd has layerd.
     fn has_layerd(&self) -> bool {
         let plugins = self.machine.run("ctr plugins ls");
         plugins
@@ -195,7 +195,7 @@ fn metrics_stop_nothing(machine: &Machine) {
     );
 }
 
-/// Somebody who never reads how to go back.
+/// Purges the package without the documented steps.
 fn purged_with_the_drop_in(world: &mut World) {
     world.machine.run("mv /root/layerd_OLD.deb /root/target/debian/layerd_0.1.0-1_all.deb; rm -f /root/target/debian/*0.1.1*");
     world.install();

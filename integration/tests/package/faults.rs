@@ -19,7 +19,7 @@ use super::debians::World;
 use super::machine::Machine;
 use table::{BEFORE, Fault, PRELUDE};
 
-/// What is found after `fault`, and after its end; a line of the table of both.
+/// Findings after `fault`, and after its end; a row of the table of both.
 struct Patient<'a> {
     machine: &'a Machine,
     report: String,

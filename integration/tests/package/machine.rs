@@ -13,8 +13,8 @@ use nix::mount::{MsFlags, mount};
 /// Longer than anything here takes, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What becomes the first process, given the top directory and a cgroup. Programs that only look
-/// for /run/systemd/system find it.
+/// Script that starts the first process, given the root directory and a cgroup. Programs that only
+/// look for /run/systemd/system find it.
 const BOOT: &str = r#"
     top=$0 cgroup=$1
     echo $$ >"$cgroup/cgroup.procs"
@@ -103,7 +103,7 @@ impl Machine {
         PathBuf::from(format!("/proc/{}/root{path}", self.first))
     }
 
-    /// What runs a shell's script in it.
+    /// Command that runs a shell script in it.
     pub(crate) fn command(&self, script: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -125,7 +125,7 @@ impl Machine {
         said
     }
 
-    /// Whether a script succeeds, and what it printed.
+    /// Runs a script; true if it succeeds, with its output.
     pub(crate) fn try_run(&self, script: &str) -> (bool, String) {
         let all = self
             .command(&format!("exec 2>&1\n{script}"))

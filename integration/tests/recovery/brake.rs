@@ -115,7 +115,7 @@ fn root_single_snapshots_come_back_by_key_and_id() {
     let mut world = World::new("");
     world.furnish();
     let before = remove_all(&mut world);
-    let missing = world.ctl(&["trash", "restore", "nobody"]);
+    let missing = world.ctl(&["trash", "restore", "missing"]);
     assert_eq!(missing.code, 3, "{missing:?}");
     let orphan = world.ctl(&["trash", "restore", "top"]);
     assert_eq!(orphan.code, 5, "its parent was removed too: {orphan:?}");
@@ -152,7 +152,7 @@ fn root_emptying_asks_on_a_terminal() {
     world.daemon.assert_empty();
 }
 
-/// Runs `trash empty` on a terminal of its own, where somebody types `answer`.
+/// Runs `trash empty` on a terminal of its own and types `answer`.
 fn on_terminal(world: &World, answer: &str) -> Ended {
     let (program, socket) = (programs().join("layerctl"), world.daemon.socket());
     let line = format!(

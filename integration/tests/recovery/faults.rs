@@ -13,10 +13,10 @@ use super::{Ended, World, end, program};
 struct Fault {
     /// Brings it about.
     inject: &'static str,
-    /// What fsck says.
+    /// Problem reported by fsck.
     problem: &'static str,
     remedy: &'static str,
-    /// What is so after the repair; empty if there is none.
+    /// Condition after the repair; empty if there is none.
     repaired: &'static str,
 }
 

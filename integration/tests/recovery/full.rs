@@ -57,7 +57,7 @@ fn survives_a_full_disk(scratch: &Scratch) {
     fill(&file);
     let refused = client.prepare("new", "", &[]).unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
-    assert!(reserve.exists(), "nobody needed it yet");
+    assert!(reserve.exists(), "not needed yet");
     fill(&file);
     remove(&mut client, 0..20);
     daemon.kill9();

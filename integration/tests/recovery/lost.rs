@@ -36,7 +36,7 @@ fn root_a_lost_metadata_folder_comes_back_from_a_backup() {
     loses_and_gets_back("rm -r meta", Some("backup"));
 }
 
-/// Whoever is told to stop ends in order, lost records or not.
+/// Stops in order on request, with lost records too.
 fn stop_and_restart(world: &mut World) {
     world.daemon.stop();
     assert!(!world.daemon.socket().exists());

@@ -8,8 +8,8 @@ use tonic::Code;
 
 use super::{World, layer_dir};
 
-/// What was made after the backup that was put back: a committed layer, one that is being written,
-/// and a volume. Each with the file that tells it.
+/// Snapshots and volumes younger than the restored backup: a committed layer, one that is being
+/// written, and a volume. Each with a file that identifies it.
 struct Younger {
     committed: String,
     open: String,
@@ -128,7 +128,7 @@ fn root_younger_layers_outlive_an_older_backup_of_a_root_in_use() {
     go_back(false, 8);
 }
 
-/// What the records of a backup call removed was taken back after it, and nothing is kept for a while.
+/// Snapshots that a backup has as removed were restored after it, and the trash keeps nothing.
 fn take_back(restore: impl FnOnce(&mut World)) {
     let mut world = World::new("");
     world.furnish();

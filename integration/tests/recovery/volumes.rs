@@ -10,7 +10,7 @@ struct Fault {
     inject: &'static str,
     problem: &'static str,
     remedy: &'static str,
-    /// What is so after the repair; empty if only a person can do it.
+    /// Condition after the repair; empty if only a person can make it.
     repaired: &'static str,
 }
 

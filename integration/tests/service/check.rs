@@ -85,7 +85,7 @@ fn root_check_of_a_bad_configuration_names_the_setting() {
     assert!(said.contains("/nonexistent/layerd.toml"), "{said}");
 }
 
-/// What `check` refuses, a start refuses too, without making anything.
+/// A configuration that `check` refuses is refused by a start too, without making anything.
 #[test]
 fn root_a_bad_configuration_does_not_start() {
     let scratch = Scratch::new();

@@ -12,8 +12,7 @@ use nix::sys::signal::{Signal, kill};
 
 const CLIENTS: usize = 32;
 
-/// What a client knows of its keys: what was acknowledged, and what it had asked for when the
-/// daemon went.
+/// Keys of a client: acknowledged ones, and those requested when the daemon ended.
 #[derive(Debug, Default)]
 struct Known {
     acknowledged: BTreeMap<String, Kind>,
@@ -91,7 +90,7 @@ fn interrupted(daemon: &mut Daemon, end: impl FnOnce(&mut Daemon)) -> Vec<Known>
     })
 }
 
-/// What was acknowledged is there; what was not is there whole, or not at all.
+/// Acknowledged snapshots exist; others exist whole, or not at all.
 fn assert_kept(daemon: &Daemon, known: &[Known]) {
     let mut client = daemon.snapshots();
     let listed = client.list();
@@ -117,7 +116,7 @@ fn assert_kept(daemon: &Daemon, known: &[Known]) {
             there.remove(&format!("{key}/done"));
         }
     }
-    assert!(there.is_empty(), "nobody asked for these: {there:?}");
+    assert!(there.is_empty(), "never requested: {there:?}");
     eprintln!("{acknowledged} acknowledged, {} listed", listed.len());
     assert_whole(daemon, &mut client);
 }

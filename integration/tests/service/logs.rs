@@ -1,4 +1,4 @@
-//! What operators read.
+//! Logs.
 
 use std::process::Command;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What Prometheus reads.
+//! Metrics as Prometheus reads them.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
@@ -24,7 +24,7 @@ fn root_metrics_are_served_where_the_configuration_says() {
     client.prepare("key", "", &[]).unwrap();
     client.commit("name", "key", &[]).unwrap();
     client.view("view", "name", &[]).unwrap();
-    client.stat("nobody").unwrap_err();
+    client.stat("missing").unwrap_err();
 
     let (head, page) = get(&socket, "/metrics");
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");

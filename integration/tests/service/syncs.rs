@@ -60,9 +60,9 @@ impl Watch {
     }
 }
 
-/// Whether a line is the start of a wait for the disk that some call waits for: one that another
-/// thread interrupts takes two lines, of which the second says "resumed"; and sled syncs its log
-/// by itself now and then, for nobody.
+/// True if a line is the start of a wait for the disk on which a call depends. A wait that another
+/// thread interrupts takes two lines, of which the second says "resumed"; and sled's background
+/// thread syncs its log too.
 fn is_wait(line: &str) -> bool {
     let calls = ["fsync(", "fdatasync(", "syncfs(", "sync_file_range("];
     let by_itself = line.contains(" fsync(") && line.contains("meta/db/db");
@@ -99,8 +99,7 @@ fn syncs(daemon: &Daemon, dir: &Path, clients: usize) -> usize {
     watch.end()
 }
 
-/// What `clients` do one after the other costs waits of its own; what they do at one time is
-/// waited for together.
+/// Calls of `clients` one after the other wait one by one; concurrent ones share a wait.
 #[test]
 fn root_prepare_waits_for_the_disk_and_shares_the_wait() {
     // On a file system without a journal each layer made ahead costs a wait of its own.

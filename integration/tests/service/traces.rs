@@ -64,7 +64,7 @@ fn root_a_call_goes_on_in_its_callers_trace() {
     let mut daemon = traced(&scratch, &format!("http://127.0.0.1:{port}"));
     let mut client = daemon.snapshots();
     prepare(&mut client, "ns/1/key", &parent("01")).unwrap();
-    client.stat("ns/1/nobody").unwrap_err();
+    client.stat("ns/1/missing").unwrap_err();
     daemon.stop();
 
     let spans = collector.spans();
@@ -135,7 +135,7 @@ fn root_a_collector_that_is_away_is_not_missed() {
     client.call(async |client| {
         for _ in 0..CALLS {
             let message = StatSnapshotRequest {
-                key: "nobody".into(),
+                key: "missing".into(),
                 ..StatSnapshotRequest::default()
             };
             client.stat(message).await.unwrap_err();

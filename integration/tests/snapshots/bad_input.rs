@@ -231,7 +231,7 @@ fn root_unknown_fields_are_ignored() {
     .unwrap();
 }
 
-/// A Prepare of exactly `size` bytes; what fills it is a field nobody knows.
+/// A Prepare of exactly `size` bytes, filled with an unknown field.
 fn sized(key: &str, size: usize) -> Vec<u8> {
     let key = field(2, key.as_bytes());
     let filler = vec![b'x'; size - key.len() - 5];

@@ -96,9 +96,9 @@ async fn drain(stream: &mut Streaming<ListSnapshotsResponse>, names: &mut BTreeS
     }
 }
 
-/// The list is that of the moment it was asked for, and holds up nobody while it is not read.
+/// A list is that of the moment of the request, and delays no other call while it is not read.
 #[test]
-fn root_a_slow_reader_blocks_nobody() {
+fn root_a_slow_reader_blocks_no_call() {
     let mut world = World::new();
     world.client.committed("base", "").unwrap();
     let start = Instant::now();

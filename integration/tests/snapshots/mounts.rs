@@ -58,7 +58,7 @@ fn names(world: &World) -> Names {
     }
 }
 
-/// What a mount must be, with the options of an id mapping before its own.
+/// Expected mounts, with the options of an id mapping before their own.
 struct Shapes<'s> {
     names: Names,
     maps: &'s [&'s str],

@@ -76,8 +76,8 @@ impl World {
         Image::build(&self.scratch.dir("i"), NAME, layers)
     }
 
-    /// What imports through the diff service, and what through the transfer service, where the
-    /// tests configure that.
+    /// Commands that import through the diff service, and through the transfer service where the tests
+    /// configure that.
     fn imports(&self) -> &[&[&str]] {
         match self.version {
             Version::V2_1 => &[&["--local"], &[]],
@@ -310,7 +310,7 @@ fn a_layerd_that_is_down_is_named(version: Version) {
     world.finish();
 }
 
-/// What was half unpacked is no layer, and a second import makes it whole.
+/// A half-unpacked layer is not committed, and a second import completes it.
 fn a_crash_while_importing_is_made_good(version: Version) {
     let mut world = World::new(version, "");
     let image = world.image(&image::tiny(60));

@@ -175,7 +175,7 @@ fn root_layers_are_made_in_every_form() {
     world.daemon.stop();
 }
 
-/// What overlayfs alone understands is left to containerd's differ, which mounts it.
+/// Layers with redirect_dir are left to containerd's differ, which mounts them.
 #[test]
 fn root_a_directory_that_was_renamed_with_redirect_dir_is_in_the_layer() {
     let world = World::new();

@@ -19,7 +19,7 @@ use super::{daemon, moved};
 
 const ENCRYPTED: &str = "application/vnd.oci.image.layer.v1.tar+encrypted";
 
-/// What stands in for decryption: the processor drops it.
+/// Stand-in for encryption: a prefix that the processor drops.
 const SECRET: &str = "secret:";
 
 /// A stream processor of containerd's.

@@ -105,7 +105,7 @@ fn root_work_ends_when_its_client_goes() {
     daemon.stop();
 }
 
-/// What a client leaves out at the end is no layer, also where all files of it are there.
+/// An incomplete stream is no layer, also where all its files arrived.
 #[test]
 fn root_a_stream_that_breaks_off_is_no_layer() {
     let scratch = Scratch::new();
@@ -136,7 +136,7 @@ fn root_a_removal_and_a_stop_end_the_work() {
         // A client of its own has a runtime of its own, on a thread of its own.
         let remove = move || layerd_integration::Snapshots::connect(&socket).remove("a");
         std::thread::spawn(remove).join().unwrap().unwrap();
-        // Whoever reads is woken by the next piece.
+        // The next piece wakes the reader.
         sender.send(piece(&[0; 1 << 16])).await.unwrap();
         ended(calls).await.unwrap_err()
     });

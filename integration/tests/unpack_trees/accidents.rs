@@ -12,9 +12,9 @@ pub(crate) struct Case {
     /// The base is unpacked in a bind mount, what is above it in overlay mounts.
     pub(crate) layers: Vec<Vec<Member>>,
     pub(crate) form: Form,
-    /// What is looked at in the last layer.
+    /// Compared path in the last layer.
     pub(crate) path: &'static str,
-    /// What is there begins with it; or part of the error.
+    /// Prefix of our result; or part of the error.
     ours: Result<&'static str, &'static str>,
     theirs: Result<&'static str, &'static str>,
 }
@@ -32,8 +32,8 @@ impl Case {
     }
 }
 
-/// Whether containerd refused a layer for a reason that is none, of those that the made-up layers
-/// come upon. The cases below show each.
+/// True if containerd refused a layer without a sound reason, as the random layers provoke it. The
+/// cases below show each.
 pub(crate) fn is_one(theirs: &Said) -> bool {
     let Err(error) = theirs else {
         return false;
@@ -48,14 +48,14 @@ pub(crate) fn is_one(theirs: &Said) -> bool {
         || error == "too many links"
 }
 
-/// Whether we refused a layer for a hard link to a file below, which overlayfs could not show as the
+/// True if we refused a layer for a hard link to a lower file, which overlayfs could not show as the
 /// same file. In a mount containerd makes a copy and links that.
 pub(crate) fn is_refused(ours: &Said) -> bool {
     let text = "a hard link to a file that this layer does not have";
     ours.as_ref().is_err_and(|error| error.contains(text))
 }
 
-/// Whether a difference is one that comes with unpacking a layer before those below it are known:
+/// True for differences of layers unpacked before the lower ones are known:
 /// marks of opaque directories stay in the lowest layer, where they mean nothing; and a directory
 /// that is implied cannot inherit the group of one that gets its set-group-id bit at Commit.
 pub(crate) fn is_early_one(text: &str) -> bool {

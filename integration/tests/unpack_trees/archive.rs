@@ -2,7 +2,7 @@
 
 use layerd_integration::image::tar::{BLOCK, octal, pad, record, seal, text};
 
-/// How numbers, long names and holes are said.
+/// Encoding of numbers, long names and holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// POSIX, with extended headers.
@@ -13,7 +13,7 @@ pub(crate) enum Form {
     Ustar,
 }
 
-/// How a sparse file is said in pax.
+/// Encoding of a sparse file in pax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Map {
     /// A list in the extended header.
@@ -231,7 +231,7 @@ fn put(out: &mut Vec<u8>, head: &mut [u8; BLOCK], content: &[u8]) {
     pad(out, content);
 }
 
-/// What octal digits cannot say, in binary after a byte with its highest bit set.
+/// Writes a number beyond octal digits in binary, after a byte with its highest bit set.
 fn binary(field: &mut [u8], value: u64, most: u64) {
     if value > most {
         field.fill(0);

@@ -1,5 +1,5 @@
-//! Stacks of layers made of everything that layers are seen to hold, and much that nobody writes
-//! on purpose. The same seed makes the same bytes.
+//! Random stacks of layers, with everything that layers are seen to hold and much that no program
+//! writes on purpose. The same seed makes the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ pub(crate) fn stack(seed: u64) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What a layer has made of a path so far, as far as it matters for what may come next.
+/// State of a path in a layer so far, as far as it limits the next entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Made {
     Directory,
@@ -27,7 +27,7 @@ pub(crate) enum Made {
     Gone,
 }
 
-/// What the layers below have made.
+/// State of paths in the lower layers.
 #[derive(Default)]
 pub(crate) struct Below {
     pub(crate) paths: Vec<Vec<u8>>,
@@ -230,7 +230,7 @@ impl<'a> Layer<'a> {
         self.imply_parents(join(&path, b"x"));
     }
 
-    /// Whether nothing was there, in this layer or once below, that is no directory.
+    /// True unless this layer or a lower one had something else than a directory there.
     fn is_directory(&self, path: &[u8]) -> bool {
         let is_made = path.is_empty() || self.made.get(path) == Some(&Made::Directory);
         let is_known = is_made || !self.below.barred.contains(path);

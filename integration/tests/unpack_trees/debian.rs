@@ -95,7 +95,7 @@ fn pack(tree: &Path, blob: &Path) {
     output(tar.arg("--file").arg(blob).arg("-C").arg(tree).arg("."));
 }
 
-/// What a script changes in a stack: the upper directory.
+/// The upper directory with a script's changes in a stack.
 fn changed(ground: &Ground, stack: &[PathBuf], script: &str) -> PathBuf {
     let upper = ground.dir(&format!("upper{}", stack.len()));
     let (work, place) = (ground.dir("work"), ground.dir("changing"));

@@ -39,10 +39,10 @@ pub(crate) fn differences(ours: &Exact, theirs: &Exact) -> Vec<String> {
     paths.into_iter().filter(differs).map(said).collect()
 }
 
-/// Whether two are alike. Directories that no member names have the time of their last change in
-/// what containerd makes, and that of the layer below in ours; and those that a member names keep
-/// the attributes of the one below that the member does not name, which in ours are gone, as in all
-/// that write into an upper directory. A directory that takes the place of one with a member gets
+/// True if two files are alike. Directories without a member have the time of their last change in
+/// containerd's result, and that of the layer below in ours; and those with a member keep
+/// the attributes of the one below that the member does not have, which in ours are gone, as in all
+/// that write into an upper directory. A directory that replaces one with a member gets
 /// that one's times there.
 fn agree(ours: Option<&String>, theirs: Option<&String>) -> bool {
     let (Some(ours), Some(theirs)) = (ours, theirs) else {
@@ -102,7 +102,7 @@ impl Seen {
         if !whiteout {
             text += &format!(" {}", time(meta.mtime(), meta.mtime_nsec()));
         }
-        // Whoever follows a symlink reads it.
+        // Following a symlink sets its access time.
         if !whiteout && !meta.is_dir() && !meta.is_symlink() {
             text += &format!(" read {}", time(meta.atime(), meta.atime_nsec()));
         }

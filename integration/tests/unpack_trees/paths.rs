@@ -59,7 +59,7 @@ impl Layer<'_> {
         Vec::new()
     }
 
-    /// Whether nothing on the way to it is known to be no directory.
+    /// True unless a path above it is known to be no directory.
     pub(crate) fn can_hold(&self, path: &[u8]) -> bool {
         let mut end = path.len();
         loop {

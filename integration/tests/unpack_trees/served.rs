@@ -39,7 +39,7 @@ impl Served {
         let config = dir.join("layerd.toml");
         let text = format!(
             "durability = \"metadata\"\n[overlayfs]\nrebase = {}\n\
-             [containerd]\naddress = \"{root}/nobody\"\nroot = \"{root}\"\n",
+             [containerd]\naddress = \"{root}/missing\"\nroot = \"{root}\"\n",
             mode == Mode::Rebase,
             root = root.display(),
         );
@@ -90,7 +90,7 @@ impl Served {
         directories.into_iter().zip(said).collect()
     }
 
-    /// Whether layers are unpacked before those below them are known.
+    /// True if layers are unpacked before those below them are known.
     pub(crate) fn is_early(&self) -> bool {
         self.mode == Mode::Rebase
     }

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{Ground, upon};
 
-/// What is unpacked, and where.
+/// A layer to unpack, and its directories.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Order<'a> {
     pub(crate) blob: &'a Path,
@@ -27,7 +27,7 @@ pub(crate) struct Order<'a> {
     pub(crate) overlay: bool,
 }
 
-/// What an unpacker says of the blob: diff id and length.
+/// An unpacker's result: diff id and length, or the error.
 pub(crate) type Said = Result<(String, u64), String>;
 
 /// containerd's code, in a program of its own. Ended when dropped.
@@ -142,7 +142,7 @@ fn usage(top: &Path) -> (u64, u64) {
     let mut inodes = BTreeMap::new();
     let mut todo = vec![top.to_owned()];
     while let Some(path) = todo.pop() {
-        let meta = std::fs::symlink_metadata(&path).expect("nobody else is there");
+        let meta = std::fs::symlink_metadata(&path).expect("no other process changes it");
         inodes.insert((meta.dev(), meta.ino()), meta.blocks() * 512);
         if meta.is_dir() {
             let entries = std::fs::read_dir(&path).expect("root reads every directory");

@@ -32,7 +32,7 @@ fn root_du_adds_up() {
     assert_eq!(world.json(&["du", "-n", "1"]).len(), 1);
     let text = world.ctl(&["du", "--limit", "1"]).out;
     assert!(text.contains("1 of 2 shown"), "{text}");
-    // Without the others, the base is nobody else's.
+    // Without the others, the base belongs to this one alone.
     world.client.remove("other").unwrap();
     let alone = &world.json(&["du"])[0];
     assert_eq!(
@@ -74,6 +74,6 @@ fn root_why_tells_who_made_it_and_what_keeps_it() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let missing = world.ctl(&["why", "nobody"]);
+    let missing = world.ctl(&["why", "missing"]);
     assert_eq!(missing.code, 3, "{missing:?}");
 }

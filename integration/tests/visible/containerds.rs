@@ -82,14 +82,14 @@ fn root_each_mistake_about_containerd_is_named() {
     );
 
     // Changed after the start: the one that runs still has the old address.
-    let good = both.edit(&socket, "/run/nobody.sock");
+    let good = both.edit(&socket, "/run/missing.sock");
     let (code, found) = both.doctor(&[]);
     assert_eq!(code, 2);
     let said: Vec<_> = found
         .iter()
         .map(|one| one["found"].as_str().unwrap())
         .collect();
-    let names = format!("names the socket /run/nobody.sock, and layerd serves {socket}");
+    let names = format!("names the socket /run/missing.sock, and layerd serves {socket}");
     assert!(said.iter().any(|text| text.contains(&names)), "{said:#?}");
     assert!(
         said.iter().any(|text| text.contains("containerd calls")),

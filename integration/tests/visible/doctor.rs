@@ -22,7 +22,7 @@ impl World {
         (ended.code, found)
     }
 
-    /// What is not well, besides what never is on a machine of the tests.
+    /// Findings, without those that every machine of the tests has.
     fn troubles(&self, more: &[&str]) -> Vec<Value> {
         let mut found = self.doctor(more).1;
         found.retain(|one| one["severity"] != "ok" && one["severity"] != "info");

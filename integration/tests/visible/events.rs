@@ -1,5 +1,5 @@
-//! `layerctl events` and `volume watch`: what happens is told, to who asked for it, and nobody
-//! waits for who is slow.
+//! `layerctl events` and `volume watch`: each event reaches its subscribers, and a slow one delays no
+//! operation.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -203,7 +203,7 @@ fn root_only_what_was_asked_for_is_told() {
 
 /// The keys are long, so that what the connection holds is soon full.
 #[test]
-fn root_a_watcher_that_is_stopped_holds_nobody_up_and_is_told_what_it_missed() {
+fn root_a_stopped_watcher_delays_no_operation_and_is_told_its_missed_events() {
     let mut world = World::new("");
     let key = "k".repeat(4000);
     world.client.prepare(&key, "", &[]).unwrap();

@@ -124,7 +124,7 @@ fn root_each_difference_is_named_and_mended_as_announced() {
     }
 }
 
-/// What is neither in its place nor in the trash: containerd must be told, and pulls it again.
+/// A layer without a directory, not in the trash either: containerd pulls the image again.
 #[test]
 fn root_an_image_whose_layer_is_gone_can_be_had_again() {
     let both = Both::new(Version::V1_7);

@@ -20,7 +20,7 @@ pub(crate) struct Suite {
     pub(crate) tests: &'static [&'static str],
 }
 
-/// What is run, and how long that may take.
+/// Tests to run, and their time limit.
 pub(crate) struct Form {
     pub(crate) suites: &'static [Suite],
     /// Seconds for one test.
@@ -150,7 +150,7 @@ fn passed(line: &str) -> Option<&str> {
     Some(test.rsplit_once(' ')?.0)
 }
 
-/// Whether a test needs a kernel and is no long one.
+/// True if a test needs a kernel and is no long one.
 fn mounts(name: &str) -> bool {
     let parts = || name.split("::");
     parts().any(|part| part.starts_with("root_"))

@@ -35,7 +35,7 @@ fn xattr(path: &Path, value: &[u8]) {
     rustix::fs::setxattr(path, "user.note", value, flags).unwrap();
 }
 
-/// What the kernel keeps of a file's name: two names of one file have the same.
+/// Inode number: the same for two names of one file.
 fn inode(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     fs::symlink_metadata(path).unwrap().ino()
@@ -61,7 +61,7 @@ impl World {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // Whoever refuses the beginning does not read the end.
+        // A refused archive is not read to its end.
         let _ = child.stdin.take().unwrap().write_all(archive);
         let output = child.wait_with_output().unwrap();
         Ended {

@@ -10,7 +10,7 @@ use super::{World, text};
 
 const OWNER: [&str; 2] = ["--owner", "container:web"];
 
-/// What a call answers, without what only the first one did.
+/// Answer of a call, without the fields that only the first call sets.
 fn settled(mut all: Vec<Value>) -> Vec<Value> {
     for one in &mut all {
         one["created"] = json!(false);
@@ -196,7 +196,7 @@ fn root_a_key_stands_for_one_thing() {
     ];
     world.fail(4, &other);
     assert_eq!(world.names(&[]), ["data"], "a refused one makes nothing");
-    world.fail(6, &["attach", "--owner", "nobody:x", "-v", "data:/data"]);
+    world.fail(6, &["attach", "--owner", "unknown:x", "-v", "data:/data"]);
     world.fail(2, &["attach", "--owner", "container", "-v", "data:/data"]);
     let path = world.json(&["attachments", "--owner", "container:web"]);
     assert_eq!(path.len(), 1);
@@ -250,7 +250,7 @@ fn root_a_busy_mount_is_not_taken_away() {
 }
 
 #[test]
-fn root_a_mount_of_somebody_else_stays_where_it_is() {
+fn root_a_mount_of_another_program_stays_where_it_is() {
     let world = World::new();
     let seen = world.scratch.dir("seen");
     let mut mount = Command::new("mount");

@@ -1,4 +1,4 @@
-//! What it is all for: containers that runc runs on layerd's snapshots, with mounts that
+//! Containers that runc runs on layerd's snapshots, with mounts that
 //! `layerctl oci-apply` put into their bundles.
 
 use std::path::{Path, PathBuf};
@@ -120,7 +120,7 @@ impl Container<'_> {
     }
 }
 
-/// What a container printed, once it is done.
+/// Output of a container, once it has ended.
 fn printed(child: Child) -> String {
     let output = child.wait_with_output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);

@@ -14,7 +14,7 @@ use super::World;
 /// Mounts in one call.
 const AT_ONCE: usize = 250;
 
-/// What the kernel has of the mounts below a directory: numbers, places, options.
+/// The kernel's mounts below a directory: ids, mount points, options.
 fn table(below: &Path) -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let below = below.to_str().unwrap();

@@ -124,7 +124,7 @@ const RECONCILE: [&str; 6] = [
     "pod:x:/gone",
 ];
 
-/// Three attachments of an owner, the second one mounted, and one of somebody else.
+/// Three attachments of an owner, the second one mounted, and one of another owner.
 fn two_owners(world: &World) -> PathBuf {
     let seen = world.scratch.dir("seen");
     let target = format!("/b={}", seen.display());

@@ -18,7 +18,7 @@ fn call<T>(world: &World, calls: impl AsyncFnOnce(&mut VolumesClient<Channel>) -
     })
 }
 
-/// Runs a command on a terminal where somebody types `answer`.
+/// Runs a command on a terminal and types `answer`.
 pub(super) fn on_terminal(world: &World, arguments: &[&str], answer: &str) -> Ended {
     let command = world.command(arguments);
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -87,7 +87,7 @@ fn root_a_plan_is_executed_and_what_changed_is_passed_over() {
 }
 
 #[test]
-fn root_nothing_is_pruned_that_nobody_agreed_to() {
+fn root_nothing_is_pruned_without_consent() {
     let world = World::new();
     world.run(&["volume", "create", "named"]);
     let anonymous = world.run(&["volume", "create"]).trim().to_owned();

@@ -7,7 +7,7 @@ pub(super) struct Fault {
     /// The check that finds it, and a part of what it says.
     pub(super) check: &'static str,
     pub(super) found: &'static str,
-    /// Whether no command can end it, so that doctor has a sentence; `after` then does.
+    /// Set if no command can end it, so that doctor has a sentence; `after` then does.
     pub(super) has_advice: bool,
     /// Brings the machine back to where it was, after the fix.
     pub(super) after: &'static str,
@@ -58,7 +58,7 @@ unit_back() { rm -rf $D; systemctl daemon-reload; systemctl restart layerd.servi
 # conf TABLE KEY VALUE, until conf_back.
 conf() { sed -i "/^\[$1\]/,/^\[/s|^#$2 = .*|$2 = $3|" $C; systemctl restart layerd.service; }
 conf_back() { cp /root/config.toml $C; systemctl restart layerd.service; }
-# What somebody does to the drop-in, and containerd with it.
+# A manual change of the drop-in, and a restart of containerd.
 edit() { sed -i "$1" $K/conf.d/layerd.toml; systemctl restart containerd; }
 edit_back() { rm -rf $K/conf.d $K/config.toml; cp -a /root/containerd/. $K/; systemctl restart containerd; }
 # The writable layer of a snapshot, and the number in its name.
