@@ -38,7 +38,7 @@ pub enum Problem {
     BadExport {
         /// Where it is.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         why: String,
     },
     /// A manifest by which no content can be checked.
@@ -48,7 +48,7 @@ pub enum Problem {
         path: PathBuf,
         /// The snapshot.
         key: Key,
-        /// What is wrong with it.
+        /// The fault.
         why: String,
     },
     /// A layer that does not hold what was unpacked into it.
@@ -58,7 +58,7 @@ pub enum Problem {
         id: LayerId,
         /// Its snapshot.
         key: Key,
-        /// How many.
+        /// Number of files.
         files: u64,
         /// The first of them, and how they differ; safe to print.
         what: String,
@@ -84,8 +84,7 @@ pub enum Problem {
         /// The layer.
         id: LayerId,
     },
-    /// What is left of a layer, or has its number, where layers are deleted, although its snapshot
-    /// was not removed.
+    /// A directory with a layer's id is in the trash, although its snapshot was not removed.
     #[error("there is something of layer {id} in the trash, but its snapshot {key:?} was not removed", key = key.as_str())]
     InTrash {
         /// The layer.
@@ -132,7 +131,7 @@ pub enum Problem {
         id: LayerId,
         /// Its snapshot.
         key: Key,
-        /// What happened.
+        /// The reason.
         why: String,
     },
     /// Of volumes and attachments.
@@ -140,7 +139,7 @@ pub enum Problem {
     Volume(VolumeProblem),
 }
 
-/// What is done about a problem.
+/// Remedy of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
     /// Made good at start, or by `fsck --repair`; nothing can be lost by it.
@@ -154,7 +153,7 @@ pub enum Remedy {
 }
 
 impl Remedy {
-    /// What is done, or is to be done by a person.
+    /// Description of the remedy, or of the action left to a person.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -167,7 +166,7 @@ impl Remedy {
 }
 
 impl Problem {
-    /// What is done about it.
+    /// Its remedy.
     #[must_use]
     pub fn remedy(&self) -> Remedy {
         const AGAIN: &str = "remove what uses it, then pull or create it again";
@@ -211,15 +210,15 @@ impl Problem {
     }
 }
 
-/// What there is to compare. `found` must be read before `claimed`, and that before `view`.
+/// Input of a comparison. `found` must be read before `claimed`, and that before `view`.
 pub(crate) struct Facts<'a> {
     pub(crate) found: &'a [Found],
     /// Layers that are being made.
     pub(crate) claimed: &'a [LayerId],
     pub(crate) view: &'a Records,
-    /// Whether an id may have been handed out.
+    /// True if an id may have been handed out.
     pub(crate) is_issued: &'a dyn Fn(u64) -> bool,
-    /// Whether a layer in its place was written, or mounted to be written.
+    /// True if a layer was written, or mounted writable.
     pub(crate) is_used: &'a dyn Fn(LayerId) -> bool,
 }
 
@@ -251,7 +250,7 @@ pub(crate) fn problems(facts: &Facts<'_>) -> BTreeSet<Problem> {
     found
 }
 
-/// What is wrong with the directories of one id.
+/// The problem with the directories of one id, if there is one.
 fn misplaced(facts: &Facts<'_>, id: LayerId, places: &BTreeSet<Place>) -> Option<Problem> {
     if let Some(record) = facts.view.get(id) {
         let key = record.key.clone();
@@ -271,12 +270,12 @@ fn misplaced(facts: &Facts<'_>, id: LayerId, places: &BTreeSet<Place>) -> Option
     })
 }
 
-/// Whether a layer has a directory of its own: all but views of others.
+/// True if a snapshot has a directory of its own: all but views with a parent.
 pub(crate) fn has_own(record: &Record) -> bool {
     record.kind != Kind::View || record.parent.is_none()
 }
 
-/// What is wrong with one snapshot.
+/// Problems of one snapshot.
 fn unfit(view: &Records, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem> {
     let (id, key) = (record.id, record.key.clone());
     let mut found = Vec::new();

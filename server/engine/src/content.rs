@@ -1,5 +1,5 @@
-//! Whether layers still hold what was unpacked: reads all files of every committed layer that has a
-//! manifest. The only check that reads content, so it is made only when somebody asks for it.
+//! Comparison of committed layers with their file digests. Reads the content of every file, so it
+//! runs on request only.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -23,7 +23,7 @@ const MOST_NAMED: usize = 20;
 /// Bytes of a name that are shown.
 const MOST_SHOWN: usize = 200;
 
-/// What was looked at.
+/// Totals of a comparison.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ContentCounts {
     /// Committed layers that were compared with their manifests.
@@ -36,12 +36,12 @@ pub struct ContentCounts {
     pub bytes: u64,
 }
 
-/// What a check works on.
+/// Input of a comparison.
 struct Layers<'a> {
     view: &'a Records,
     digest_files: &'a DigestFiles,
     open: &'a dyn Fn(Slot) -> Result<OwnedFd, MountError>,
-    /// Whether a layer was not removed meanwhile.
+    /// True unless a layer was removed meanwhile.
     is_there: &'a dyn Fn(LayerId) -> bool,
     progress: &'a dyn Progress,
 }

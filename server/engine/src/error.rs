@@ -13,7 +13,8 @@ use layerd_store::{BadInput, Key, LayerId, Refusal, VolumeName};
 use crate::filter::BadFilter;
 use crate::spec::BadSpec;
 
-/// What a caller can do about an error. The server has one table from these to gRPC codes.
+/// Class of an error by the caller's possible reaction. The server has one table from these to gRPC
+/// codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// There is no such snapshot.
@@ -24,7 +25,7 @@ pub enum ErrorKind {
     Invalid,
     /// The state of things forbids it.
     Refused,
-    /// It is for somebody else to do.
+    /// Not supported here; another implementation may do it.
     Unsupported,
     /// The disk, a quota or a limit of the process is used up.
     Full,
@@ -101,7 +102,7 @@ pub enum Error {
     /// The driver could not do something that concerns no single snapshot.
     #[error("{attempt}")]
     Driver {
-        /// What was attempted.
+        /// The attempted operation.
         attempt: &'static str,
         /// Why it failed.
         #[source]
@@ -143,7 +144,7 @@ pub enum Error {
     Damaged {
         /// The snapshot.
         key: Key,
-        /// What is wrong with it.
+        /// The fault.
         why: String,
     },
     /// No volume has this name.
@@ -164,11 +165,11 @@ pub enum Error {
     Drift {
         /// The volume.
         name: VolumeName,
-        /// What differs.
+        /// The differing field.
         field: String,
-        /// What it is.
+        /// Its value.
         have: String,
-        /// What was asked for.
+        /// The requested value.
         want: String,
     },
     /// A snapshot of a volume was to be written to.
@@ -216,7 +217,7 @@ pub enum Error {
     /// Files could not be copied.
     #[error("{attempt}")]
     Copy {
-        /// What was attempted.
+        /// The attempted operation.
         attempt: &'static str,
         /// Why it failed.
         #[source]
@@ -227,7 +228,7 @@ pub enum Error {
         "asked to work on {what}; layerd works on its own snapshots only, named by their mounts as it answered them"
     )]
     Foreign {
-        /// What it named.
+        /// The named resource.
         what: String,
     },
     /// A layer could not be unpacked.
@@ -244,9 +245,9 @@ pub enum Error {
     TooMuch {
         /// The snapshot. Unless nothing was written, it can only be removed.
         key: Key,
-        /// What is counted.
+        /// The limited quantity.
         bound: Bound,
-        /// How much is allowed.
+        /// The allowed amount.
         limit: u64,
     },
     /// A layer is being unpacked into the snapshot.
@@ -282,7 +283,7 @@ pub enum Error {
     NeedsMount {
         /// The snapshot.
         key: Key,
-        /// What there is.
+        /// The cause.
         #[source]
         cause: layerd_layers::Error,
     },
@@ -292,9 +293,9 @@ pub enum Error {
          `import_keep_percent` keeps {keep_percent} % of it free"
     )]
     NoRoom {
-        /// What is counted, as in "files".
+        /// The counted unit, such as "files".
         what: &'static str,
-        /// How many are allowed.
+        /// The allowed number.
         limit: u64,
         /// The share that stays free.
         keep_percent: u64,
@@ -313,7 +314,7 @@ pub enum Error {
     #[error("{} {:?} does not exist{}", refusal.what, refusal.name,
         if refusal.hint.is_empty() { String::new() } else { format!("; {}", refusal.hint) })]
     SourceMissing {
-        /// What is missing, and how to have it made.
+        /// The missing source, with the option that has it made.
         refusal: crate::spec::Refusal,
     },
     /// Only committed snapshots can be mounted as images.
@@ -327,11 +328,11 @@ pub enum Error {
     AttachmentDrift {
         /// The attachment.
         key: Key,
-        /// What differs.
+        /// The differing field.
         field: &'static str,
-        /// What it is.
+        /// Its value.
         have: String,
-        /// What was asked for.
+        /// The requested value.
         want: String,
     },
     /// Something is mounted already where a mount was to be made.
@@ -356,13 +357,13 @@ pub enum Error {
         path: PathBuf,
         /// The mount point below it.
         inner: PathBuf,
-        /// Whose it is.
+        /// Key of the snapshot.
         key: Key,
     },
-    /// What was asked for cannot be kept.
+    /// The request cannot be honoured.
     #[error("{what} cannot be honoured here")]
     NotHonoured {
-        /// What.
+        /// The part of the request.
         what: &'static str,
     },
     /// A mount could not be made or undone.
@@ -377,7 +378,7 @@ pub enum Error {
         #[source]
         cause: io::Error,
     },
-    /// A prune was to be executed that nobody planned.
+    /// No prune has this plan.
     #[error("there is no prune plan {id:?}, or it is older than ten minutes; plan again")]
     NoPlan {
         /// The id asked for.
@@ -389,7 +390,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What a caller can do about it.
+    /// Its class.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {

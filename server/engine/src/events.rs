@@ -1,12 +1,12 @@
-//! What happens, for those who watch. A watcher is told at once, by who made it happen, so it must
-//! not block; where nobody watches, nothing is even put together.
+//! Events. A watcher is called at once, on the thread of the operation, so it must not block; without
+//! a watcher, no event is built.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use layerd_store::Timestamp;
 
-/// What an event is about.
+/// Topic of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topic {
     /// A snapshot: `prepared`, `viewed`, `committed` (under its new name), `updated`, `removed` or
@@ -48,7 +48,7 @@ impl Topic {
 /// Something that happened.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// What it is about.
+    /// Its topic.
     pub topic: Topic,
     /// One of the words of its topic.
     pub what: &'static str,
@@ -60,26 +60,26 @@ pub struct Event {
     pub amount: Option<Amount>,
 }
 
-/// How far the filling of a volume is.
+/// Progress of filling a volume.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amount {
     /// Names made.
     pub files: u64,
     /// Bytes of content written or shared.
     pub bytes: u64,
-    /// How many names there will be; 0 if that is not known.
+    /// Expected number of names; 0 if unknown.
     pub files_expected: u64,
 }
 
 /// Someone who watches. Called while others wait, so it must not block.
 pub trait Watcher: Send {
-    /// Whether events of this topic are of any use now.
+    /// True if events of this topic have a watcher now.
     fn wants(&self, topic: Topic) -> bool;
 
     /// Takes an event; answers whether it wants more.
     fn tell(&self, event: &Event) -> bool;
 
-    /// Whether it still wants events.
+    /// True while it wants events.
     fn is_open(&self) -> bool;
 }
 

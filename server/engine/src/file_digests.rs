@@ -1,17 +1,17 @@
-//! Where manifests of unpacked layers lie: `<root>/m/<id>`, one for a layer, named as its directory.
+//! The files of digests of unpacked layers: `<root>/m/<id>`, one for a layer, named as its directory.
 //!
-//! A manifest counts only beside the record of a committed snapshot, and goes with its layer:
+//! Such a file counts only beside the record of a committed snapshot, and is deleted with its layer:
 //!
-//! | step    | what happens to the manifest | left by a crash: made good as |
+//! | step    | effect on the file           | left by a crash: made good as |
 //! |---------|------------------------------|-------------------------------|
 //! | Apply   | written beside the layer; if that fails, or the layer held something before, deleted | part of one, or one whose layer others may write to: no record of a committed snapshot, deleted at start |
-//! | Commit  | stays if nobody else can have written to the layer; else deleted, **durable before the record** | one of a snapshot that is active: deleted at start |
+//! | Commit  | stays if no other process can have written to the layer; else deleted, **durable before the record** | one of a snapshot that is active: deleted at start |
 //! | Remove, restore | stays                | |
 //! | reap    | deleted after the layer, before the record is dropped | one without a record: deleted at start |
 //!
-//! So it never says anything of what it was not made of, and nothing waits for it: with
+//! So it always describes the layer that it was made of. No call waits for it: with
 //! [`Durability::Full`](crate::Durability) it is as durable as the layer when Commit answers; else a
-//! power cut may cut it off like any file of the layer, which its own digest shows.
+//! power cut may cut it off like any file of the layer, which its own digest detects.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -28,7 +28,7 @@ use tracing::{debug, warn};
 use crate::check::Problem;
 use crate::{Engine, Error, slot};
 
-/// The folder of manifests.
+/// The folder of digest files.
 #[derive(Debug)]
 pub(crate) struct DigestFiles {
     folder: PathBuf,
@@ -57,7 +57,7 @@ impl DigestFiles {
         self.folder.join(slot(id).to_string())
     }
 
-    /// The manifest of a layer, if there is one.
+    /// The digest file of a layer, if there is one.
     pub(crate) fn find(&self, id: LayerId) -> Result<Option<File>, MountError> {
         let path = self.path(id);
         let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
@@ -81,7 +81,7 @@ impl DigestFiles {
             .map_err(|cause| failed("create", &path, cause))
     }
 
-    /// Deletes a manifest, and answers whether there was one. Not durable.
+    /// Deletes a digest file; true if there was one. Not durable.
     pub(crate) fn remove(&self, id: LayerId) -> Result<bool, MountError> {
         let path = self.path(id);
         match fs::remove_file(&path) {
@@ -97,7 +97,7 @@ impl DigestFiles {
         synced.map_err(|cause| failed("sync", &self.folder, cause))
     }
 
-    /// The layers of which there is one, and what else is in the folder.
+    /// The layers with a digest file, and unknown entries of the folder.
     pub(crate) fn list(&self) -> Result<(Vec<LayerId>, Vec<PathBuf>), MountError> {
         let fail = |cause| failed("read directory", &self.folder, cause);
         let entries = match fs::read_dir(&self.folder) {
@@ -118,7 +118,7 @@ impl DigestFiles {
     }
 }
 
-/// What is in the folder of manifests and is none. What cannot be read is not judged here.
+/// Unknown entries of the folder; none if it cannot be read.
 pub(crate) fn odd(root: &Path) -> Vec<Problem> {
     let (_, strangers) = DigestFiles::of(root).list().unwrap_or_default();
     let strangers = strangers.into_iter();
@@ -126,8 +126,8 @@ pub(crate) fn odd(root: &Path) -> Vec<Problem> {
 }
 
 impl Engine {
-    /// Begins the manifest of a layer, if one is `wanted`, in place of what is there. A layer does
-    /// without one that cannot be written.
+    /// Begins the digest file of a layer, if it is `wanted`; deletes an older one. A failure is logged:
+    /// the layer then has none.
     pub(crate) fn begin_digests(&self, id: LayerId, wanted: bool) -> Option<Writer> {
         let begun = self.digest_files.remove(id).and_then(|_| {
             let made = wanted.then(|| self.digest_files.create(id));
@@ -139,7 +139,7 @@ impl Engine {
         })
     }
 
-    /// Ends the manifest of a layer that is whole, and answers whether it has one now.
+    /// Completes the digest file of a whole layer; true if it has one now.
     pub(crate) fn end_digests(
         &self,
         id: LayerId,
@@ -163,7 +163,7 @@ impl Engine {
         }
     }
 
-    /// Deletes the manifest of a layer that is not whole. If that fails, Commit tries it again.
+    /// Deletes the digest file of an incomplete layer. If that fails, Commit tries again.
     pub(crate) fn drop_digests(&self, id: LayerId) {
         if let Err(cause) = self.digest_files.remove(id) {
             let cause = &cause as &dyn std::error::Error;
@@ -171,8 +171,8 @@ impl Engine {
         }
     }
 
-    /// Has a layer keep its manifest only if that was made when the layer was unpacked, and if the
-    /// layer is `trusted` to hold nothing else.
+    /// Deletes the digest file of a layer, unless it was made by this unpacking and the layer is
+    /// `trusted` to be unchanged since.
     pub(crate) fn keep_digests_if_trusted(
         &self,
         active: &Record,
@@ -195,9 +195,8 @@ impl Engine {
         ))
     }
 
-    /// Deletes what an earlier process left in the folder that counts for nothing. What bears an id
-    /// that was never handed out is left alone, like a layer of that id, and so are those of `kept`,
-    /// layers that no record names.
+    /// Deletes digest files without a committed snapshot. Those with an id that was never handed out are
+    /// left alone, like a layer of that id, and so are those of `kept`, layers without a record.
     pub(crate) fn remove_stray_digests(&self, kept: &BTreeSet<LayerId>) {
         let ids = match self.digest_files.list() {
             Ok((ids, _)) => ids,

@@ -29,7 +29,7 @@ const PATTERN_BYTES: usize = 1024 * 1024;
 /// Characters of a refused filter that its error quotes.
 const QUOTED_CHARS: usize = 120;
 
-/// What a selector looks at.
+/// Field of a selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Field {
     /// The snapshot's key or name.
@@ -127,7 +127,7 @@ impl Filter {
         Ok(Self { alternatives })
     }
 
-    /// Whether any alternative holds. A regular expression costs time linear in the value.
+    /// True if any alternative matches. A regular expression costs time linear in the value.
     pub fn matches(&self, subject: &dyn Fields) -> bool {
         self.alternatives
             .iter()
@@ -247,9 +247,9 @@ pub enum BadFilter {
         filter: String,
         /// Where, in bytes from the start of the filter.
         at: usize,
-        /// What stands there.
+        /// The found token.
         found: String,
-        /// What could stand there.
+        /// The allowed tokens.
         allowed: &'static str,
     },
     /// The filters are too long together.

@@ -1,4 +1,4 @@
-//! What tells whether all is well, for those who look from outside.
+//! Facts for health checks from outside.
 
 use std::time::Duration;
 
@@ -9,19 +9,19 @@ use crate::{Engine, meta_folder};
 /// The state of what a root rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Whether the process before this one was killed, or the power was cut.
+    /// Set if the process before this one was killed, or the power was cut.
     pub ended_uncleanly: bool,
     /// When the newest export of the records was written.
     pub exported: Option<Timestamp>,
-    /// Whether records were changed since.
+    /// Set if records were changed since.
     pub export_is_behind: bool,
     /// Below this nothing new is taken.
     pub low: Room,
     /// Above this it is taken again.
     pub enough: Room,
-    /// Whether room is reserved for removals on a full disk.
+    /// Set if space is reserved for removals on a full disk.
     pub has_reserve: bool,
-    /// How long changes of records have been waiting for the disk.
+    /// Time for which a change of records has been waiting for the disk.
     pub writing_for: Duration,
     /// The latest time in a record; later than now if the clock went back.
     pub newest: Option<Timestamp>,

@@ -10,7 +10,7 @@ use layerd_mounts::volume_dirs::FoundVolumes;
 
 use crate::file_digests::DigestFiles;
 
-/// Of layers, manifests, volumes and mount points. Those of `lost/` are nobody's any more.
+/// Ids of layers, digest files, volumes and mount points, but for those in `lost/`.
 ///
 /// # Errors
 /// [`MountError::Io`] if a directory cannot be read.

@@ -73,21 +73,21 @@ use volumes::{Locks, Pins, Plans};
 /// Settings of an engine.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How long Usage of a writable layer waits for a figure taken after the call, before it
+    /// Limit for Usage of a writable layer to wait for a measurement begun after the call; then it
     /// answers with the last finished one.
     pub usage_patience: Duration,
-    /// What Commit makes durable besides the record.
+    /// Durability of a layer's content at Commit.
     pub durability: Durability,
-    /// How long removed layers are kept.
+    /// Times for which removed layers and volumes are kept, and the mass-removal guard.
     pub trash: TrashOptions,
-    /// Whether snapshots that are prepared as layers of images without a parent may get one when
-    /// they are committed. They are mounted as an overlay then.
+    /// Allows snapshots prepared as layers of images without a parent to get one at Commit. They are
+    /// mounted as an overlay then.
     pub rebase: bool,
-    /// Whether id mappings in labels become mount options; if not, they are refused.
+    /// Turns id mappings in labels into mount options; otherwise they are refused.
     pub id_mapping: bool,
     /// Limits of unpacking.
     pub unpack: UnpackOptions,
-    /// How many layers are made ahead, so that Prepare need not wait for directories.
+    /// Number of layers made ahead, so that Prepare need not wait for directories.
     pub spares: usize,
     /// The socket that layerd is called on. Nothing is mounted over it.
     pub socket: Option<PathBuf>,
@@ -111,7 +111,7 @@ impl Default for Options {
     }
 }
 
-/// What is on stable storage when Commit answers, besides the record.
+/// Content on stable storage when Commit answers, besides the record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
     /// The content of the layer: Commit looks at each of its files and waits for what is dirty.
@@ -227,7 +227,7 @@ impl Engine {
         &self.root
     }
 
-    /// What keeps the layers.
+    /// The storage driver.
     #[must_use]
     pub fn driver(&self) -> &dyn Driver {
         self.driver.as_ref()
@@ -238,7 +238,7 @@ impl Engine {
         self.features.get_or_init(|| self.mounter.features())
     }
 
-    /// Whether the database failed, so that only a restart makes changes possible again.
+    /// True if the last write of the database failed.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.store.has_failed()
@@ -255,7 +255,7 @@ impl Engine {
         self.events.add(watcher);
     }
 
-    /// What Commit makes durable.
+    /// Durability of Commit.
     #[must_use]
     pub fn durability(&self) -> Durability {
         self.options.durability
@@ -283,7 +283,7 @@ impl Engine {
         self.store.probe_disk();
     }
 
-    /// Whether the database hangs, so that only a new process helps.
+    /// True if the database hangs, so that only a new process helps.
     #[must_use]
     pub fn has_hung(&self) -> bool {
         self.store.has_hung()

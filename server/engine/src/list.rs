@@ -1,4 +1,4 @@
-//! What Stat and List answer.
+//! Answers of Stat and List.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ pub struct Listing {
     source: Source,
 }
 
-/// What is left to look at.
+/// Snapshots still to filter.
 #[derive(Debug)]
 enum Source {
     /// Everything with an id above this one.

@@ -33,9 +33,8 @@ const REST: u32 = 3;
 /// Rests between two times that deletions are made durable.
 const RESTS_PER_SYNC: u32 = 4;
 
-/// Leaves the disk to others now and then, during one pass of the reaper. Where a file system has
-/// one journal, whoever waits for it next waits for all the deletions in it; so they are brought to
-/// the disk while there are few.
+/// Pauses during one pass of the reaper. On a file system with one journal, the next sync of any
+/// process waits for all deletions in it; so they are synced while there are few.
 #[derive(Debug)]
 struct Pace<'d> {
     driver: &'d dyn Driver,
@@ -71,7 +70,7 @@ impl<'d> Pace<'d> {
     }
 }
 
-/// What one pass of the reaper did.
+/// Result of one pass of the reaper.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reaped {
     /// Layers deleted.
@@ -83,7 +82,7 @@ pub struct Reaped {
 }
 
 impl Reaped {
-    /// Whether something may be deleted now; notes when it may if that is later.
+    /// True if an entry may be deleted now; otherwise records the time at which it may.
     pub(crate) fn is_now(&mut self, left: Option<Duration>) -> bool {
         if let Some(left) = left.filter(|left| !left.is_zero()) {
             self.next_in = Some(self.next_in.map_or(left, |next| next.min(left)));
@@ -92,7 +91,7 @@ impl Reaped {
     }
 }
 
-/// What the reaper has to do besides the retired records.
+/// Work of the reaper besides removed records.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     /// Directories whose ids were never recorded.
@@ -276,7 +275,7 @@ impl Engine {
             .collect()
     }
 
-    /// Whether there is nothing left for the reaper, now or later.
+    /// True if the reaper has no work, now or later.
     #[must_use]
     pub fn is_reaped(&self) -> bool {
         held(&self.backlog.orphans).is_empty()

@@ -1,4 +1,4 @@
-//! What start-up makes good, and fsck.
+//! Recovery at start, and fsck.
 //!
 //! The order of writes, and what a crash between any two steps leaves behind:
 //!
@@ -15,12 +15,12 @@
 //! | a start that fails | copy of the database; its sync; exchange of the two; sync of the folder; what failed deleted | the database that failed, or the copy, and one of them too many: deleted by the next start |
 //!
 //! "Record" is one transaction of the store, durable when it returns; "journal" is one wait that
-//! all calls of the moment share. So a layer without a record was never handed to anybody, and neither
+//! all calls of the moment share. So a layer without a record was never acknowledged, and neither
 //! it nor its work directory holds anything. One that holds something is younger than the records, as
 //! after a backup of them was put back: it is left alone, and ids are handed out above all that is on
 //! disk (`ids.rs`). Where the records are on the same file system, and it is one with
 //! a journal, both are one wait: see `store/src/wal.rs`. Work directories are never waited for: start-up makes them anew.
-//! Manifests have a table of their own, in `digest_files.rs`.
+//! File digests have a table of their own, in `file_digests.rs`.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -43,13 +43,13 @@ use crate::{Engine, Error, ids, meta_folder, slot};
 /// A problem and what became of it.
 #[derive(Debug, Clone)]
 pub struct Finding {
-    /// What is wrong.
+    /// The problem.
     pub problem: Problem,
-    /// Whether it was made good.
+    /// Set if it was repaired.
     pub repaired: bool,
 }
 
-/// What only layerd may look into.
+/// Folders that are closed to other users.
 const FOLDERS: [&str; 12] = [
     "meta",
     "e",
@@ -66,8 +66,8 @@ const FOLDERS: [&str; 12] = [
 ];
 const FOLDER_MODE: u32 = 0o700;
 
-/// What is wrong with the folders themselves. What cannot be read at all is not judged here: the
-/// store and the driver say so when they open.
+/// Problems of the folders themselves. An unreadable folder is none here: store and driver report it
+/// when they open.
 fn open_folders(root: &Path) -> Vec<Problem> {
     let folders = FOLDERS.into_iter().filter_map(|name| {
         let path = root.join(name);

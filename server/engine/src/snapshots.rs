@@ -21,10 +21,10 @@ use crate::{Durability, Engine, Error, slot};
 const UID_LABEL: &str = "containerd.io/snapshot/uidmapping";
 const GID_LABEL: &str = "containerd.io/snapshot/gidmapping";
 
-/// How to mount a snapshot.
+/// Mounts of a snapshot.
 pub type Mounted = Vec<Mount>;
 
-/// How many snapshots there are, and what they hold.
+/// Numbers of snapshots, and their disk usage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Active snapshots.
@@ -86,7 +86,7 @@ impl Engine {
         Ok(mounts)
     }
 
-    /// What a claimed snapshot will stand on, and how it will be mounted. Makes nothing.
+    /// Plans the layers and mounts of a claimed snapshot. Makes nothing.
     fn plan_new(
         &self,
         create: &Create,
@@ -160,8 +160,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes the layer that is to be committed, so that nobody else commits it or unpacks into it;
-    /// answers it as it is then. `None` if the very same commit was made before.
+    /// Locks the layer of a commit against other commits and unpacking, and returns it as it is then.
+    /// `None` if the same commit is recorded.
     fn take_to_commit(&self, commit: &Commit) -> Result<Option<Taken<'_>>, Error> {
         let check = |view: &Records| self.store.check_commit(view, commit);
         loop {
@@ -213,7 +213,7 @@ impl Engine {
         }
     }
 
-    /// Whether content is durable with the record of a Commit.
+    /// True if content is durable with the record of a Commit.
     pub(crate) fn is_full(&self) -> bool {
         self.options.durability == Durability::Full
     }
@@ -291,7 +291,7 @@ impl Engine {
         Ok(Entry::new(&self.store.records(), record))
     }
 
-    /// Lists the snapshots that match any of `filters`, as of this moment. Blocks nobody, however
+    /// Lists the snapshots that match any of `filters`, as of this moment. Delays no other call, however
     /// slowly the answer is read.
     ///
     /// # Errors
@@ -411,7 +411,7 @@ impl Engine {
             self.driver.create(own, base, needs_work)
         };
         created.map_err(|cause| {
-            // What is there already was made by somebody else.
+            // An existing directory was made by another process.
             if cause.io_kind() != Some(ErrorKind::AlreadyExists) {
                 self.abandon(id);
             }
@@ -437,7 +437,7 @@ pub(crate) fn find<'v>(view: &'v Records, key: &Key) -> Result<&'v Arc<Record>, 
     view.find(key).ok_or_else(|| missing().into())
 }
 
-/// What the mounts of a snapshot that is being made are planned from.
+/// Layers of a new snapshot, to plan its mounts.
 fn new_stack(view: &Records, create: &Create, claim: &Claim, ids: Option<IdMaps>) -> Stack {
     let parents = claim.parent().map(|parent| {
         let below = view.ancestors(parent).map(|layer| slot(layer.id));

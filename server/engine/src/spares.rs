@@ -37,7 +37,7 @@ struct Shared {
     store: Arc<Store>,
     driver: Arc<dyn Driver>,
     root: PathBuf,
-    /// How many are kept ready.
+    /// Number of layers kept ready.
     full: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -48,7 +48,7 @@ struct State {
     ready: Vec<LayerId>,
     /// Being made, or to be taken away because that failed.
     others: Vec<LayerId>,
-    /// Somebody took one, or would have.
+    /// Set once a call took one, or found none.
     wanted: bool,
     ending: bool,
 }
@@ -113,7 +113,7 @@ impl Spares {
     }
 }
 
-/// Takes away what nobody wanted.
+/// Deletes unused layers.
 impl Drop for Spares {
     fn drop(&mut self) {
         self.shared.state().ending = true;
@@ -180,7 +180,7 @@ impl Shared {
         Ok(())
     }
 
-    /// What is there already is not taken away after the failure: it was made by somebody else.
+    /// Makes one layer. After a failure an existing directory stays: another process made it.
     fn make_one(&self) -> Result<(), Error> {
         let id = self.store.fresh_id()?;
         self.state().others.push(id);

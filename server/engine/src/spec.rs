@@ -69,12 +69,12 @@ pub struct ParseRequest {
     pub mount_flags: Vec<String>,
     /// Values of `--tmpfs`.
     pub tmpfs_flags: Vec<String>,
-    /// What a host path that begins with a dot is relative to: the caller's working directory.
-    /// Without it such a path is refused.
+    /// Base of host paths that begin with a dot: the caller's working directory. Without it such a path
+    /// is refused.
     pub base_dir: Option<HostPath>,
 }
 
-/// What the parsers of single flags need to know of the request.
+/// Context of a request for the parsers of single flags.
 #[derive(Debug, Clone, Copy)]
 struct Context<'a> {
     dialect: Dialect,
@@ -131,8 +131,8 @@ fn flags(request: &ParseRequest) -> impl Iterator<Item = (Flag, usize, &str)> {
     })
 }
 
-/// No system call takes a NUL. Other control characters are legal in paths, but nobody means
-/// them, and they falsify what lists and logs show: our dialect takes them in quotes only.
+/// No system call takes a NUL. Other control characters are legal in paths, but hardly intended, and
+/// they falsify lists and logs: our dialect takes them in quotes only.
 fn check_text(flag: Flag, text: &str, context: Context<'_>) -> Result<(), Fault> {
     if text.len() > FLAG_MAX {
         return Err(error::too_long("", text.len(), FLAG_MAX));

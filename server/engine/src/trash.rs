@@ -18,7 +18,7 @@ use crate::{Engine, Error, slot};
 /// A removed snapshot that could be restored.
 #[derive(Debug, Clone)]
 pub struct Removed {
-    /// What it was.
+    /// Its record.
     pub record: std::sync::Arc<Record>,
     /// Name of its parent; empty for none.
     pub parent: String,
@@ -45,8 +45,7 @@ impl Engine {
         self.trash.brake()
     }
 
-    /// Whether nothing is deleted because the records are those of a backup, older than what is on
-    /// disk.
+    /// True if nothing is deleted because the records are those of a backup, older than the directories.
     #[must_use]
     pub fn has_older_records(&self) -> bool {
         self.trash.is_held_for_older()
@@ -137,7 +136,7 @@ impl Engine {
         }
     }
 
-    /// What decides, as of now, whether something may be deleted.
+    /// Inputs, as of now, to the decision about deletions.
     pub(crate) fn trash_look(&self, space_wanted: bool) -> Look {
         Look {
             now: self.store.steady_now(),

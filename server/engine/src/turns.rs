@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Who has a turn.
+/// Locks by key.
 #[derive(Debug)]
 pub(crate) struct Turns<K> {
     taken: Mutex<BTreeSet<K>>,
@@ -51,7 +51,7 @@ impl<K: Ord + Clone> Turns<K> {
 
 #[cfg(test)]
 impl<K: Ord> Turns<K> {
-    /// Whether a turn of this name is under way.
+    /// True if the lock of this key is held.
     pub(crate) fn is_taken(&self, name: &K) -> bool {
         self.taken().contains(name)
     }

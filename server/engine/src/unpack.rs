@@ -1,13 +1,12 @@
-//! Layers of images become the content of snapshots, and back, without a mount.
+//! Unpacks layers of images into snapshots, and makes layers of snapshots, without a mount.
 //!
-//! A client names snapshots by their mounts. Those are only compared with what the driver plans
-//! for a snapshot that is known: no path of a client is ever opened.
+//! A client names snapshots by their mounts. These are only compared with the driver's plan for a
+//! known snapshot: no path of a client is ever opened.
 //!
-//! What unpacking found out (the figure, what is on the disk already) stays in memory, so that
-//! Commit need not look at each file again. It counts only as long as nobody else can have written
-//! to the layer: overlayfs never had it mounted to be written, its top directory is as it was, and
-//! nobody asked for its mounts meanwhile. Else, and after a restart, Commit looks at each file, and
-//! the manifest that unpacking wrote (`digest_files.rs`) is deleted.
+//! Results of unpacking (usage, durability) stay in memory, so that Commit need not walk the layer. They
+//! count only as long as no other process can have written to it: overlayfs never had it mounted
+//! writable, its top directory is unchanged, and no client asked for its mounts meanwhile. Else, and
+//! after a restart, Commit walks the layer, and its file digests (`file_digests.rs`) are deleted.
 
 mod memory;
 mod pack;
@@ -42,11 +41,11 @@ pub(crate) use rebase::has_deferred_parent;
 /// Settings of unpacking.
 #[derive(Debug, Clone, Copy)]
 pub struct UnpackOptions {
-    /// What a layer may ask for.
+    /// Limits for a layer.
     pub limits: Limits,
     /// Threads that write small files, for each layer that is unpacked.
     pub workers: usize,
-    /// Whether layers get a manifest, by which their content can be checked later.
+    /// Writes file digests of layers, with which their content can be checked later.
     pub file_digests: bool,
 }
 
@@ -67,16 +66,16 @@ impl Default for UnpackOptions {
 /// wait for all of them: next to making so many, one more wait is nothing.
 const MANY: u64 = 512;
 
-/// How to unpack one layer.
+/// Options of unpacking one layer.
 #[derive(Clone, Copy)]
 pub struct Unpack<'a> {
-    /// How the blob is compressed.
+    /// Compression of the blob.
     pub compression: Compression,
-    /// What it must be.
+    /// Expected length and digest.
     pub blob: Blob,
     /// Have it on stable storage on return, also with [`Durability::Metadata`](crate::Durability::Metadata).
     pub sync: bool,
-    /// Who watches, and may stop it.
+    /// Receiver of progress, which may cancel.
     pub progress: &'a dyn Progress,
 }
 
@@ -183,8 +182,8 @@ impl Engine {
         Ok(applied)
     }
 
-    /// Takes an active layer to unpack into: from now on it is not committed, and whoever removes
-    /// it ends us.
+    /// Claims an active layer for unpacking: until the claim is dropped it is not committed, and a
+    /// removal cancels the unpacking.
     fn claim(&self, active: &Active) -> Result<(Claim<'_>, Arc<Records>, Arc<Record>), Error> {
         let (id, key) = (active.record.id, active.key());
         let _turn = self.unpacks.turn(id);
@@ -220,7 +219,7 @@ impl Engine {
         self.unpacks.distrust(active.record.id);
     }
 
-    /// What an active layer holds, if that is known from unpacking and still true. With
+    /// Usage of an active layer, if it is known from unpacking and still true. With
     /// [`Durability::Full`](crate::Durability::Full) all its content is on the disk as well, and names wait for the driver's
     /// next barrier.
     ///
@@ -345,7 +344,7 @@ impl Engine {
         }
         let key = record.key.clone();
         match cause {
-            // Whatever failed in what nobody wants any more.
+            // After a cancellation any failure means that the snapshot was removed.
             _ if claim.is_cancelled() => Refusal::Missing { key }.into(),
             _ if self.backlog.is_stopping() => Error::Stopping,
             _ if unpack.progress.cancelled() => Error::Unpack {
@@ -413,7 +412,7 @@ fn foreign<T>(what: String) -> Result<T, Error> {
     Err(Error::Foreign { what })
 }
 
-/// In a bind mount nobody would understand overlayfs' devices, and there is nothing below.
+/// Handling of whiteouts: in a bind mount they would show as devices, and there is no lower layer.
 fn whiteouts(mounts: &[Mount]) -> Whiteouts {
     match mounts {
         [mount] if mount.kind == "overlay" => Whiteouts::Devices(markers(mounts)),
@@ -431,7 +430,7 @@ fn markers(mounts: &[Mount]) -> Markers {
     }
 }
 
-/// A source that fails with the next piece once nobody wants it, however slowly pieces come.
+/// A source that fails with the next piece after a cancellation, however slowly pieces come.
 struct Watched<'a, R> {
     source: R,
     watch: &'a Watch<'a>,
@@ -441,7 +440,7 @@ impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.source.read(buffer)?;
         if self.watch.cancelled() {
-            return Err(io::Error::other("nobody wants it any more"));
+            return Err(io::Error::other("cancelled"));
         }
         Ok(count)
     }

@@ -43,7 +43,7 @@ use create::{check_same, new_volume, top};
 
 /// The one driver there is: a folder of layerd's own.
 const LOCAL: &str = "local";
-/// What a volume is to be like.
+/// Properties of a new volume.
 #[derive(Debug, Clone, Default)]
 pub struct CreateVolume {
     /// Its name; anonymous without one.
@@ -284,8 +284,8 @@ impl Engine {
         Ok(self.volume_entry(volume))
     }
 
-    /// What a volume holds, and when that was measured. Without `exact` the last figure, if there
-    /// is one; else a look at each file.
+    /// Disk usage of a volume, and the time of the measurement. Without `exact` the last measurement, if
+    /// there is one; else it costs one stat(2) a file.
     ///
     /// # Errors
     /// `Missing`; `Internal` if it cannot be read.

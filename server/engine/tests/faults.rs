@@ -19,7 +19,7 @@ use layerd_mounts::Slot;
 use layerd_store::{Kind, LabelChange};
 use nix::errno::Errno;
 
-/// What the calls answered: which keys must be there, as what, and which must not.
+/// Expected snapshots after the calls: keys with their kind, and keys that must not exist.
 type Fates = BTreeMap<&'static str, Option<Kind>>;
 
 fn note(fates: &mut Fates, name: &'static str, after: Option<Kind>, done: Result<(), Error>) {

@@ -259,8 +259,8 @@ impl Subject {
         self.engine = Some(open(self.root.path(), &self.fake));
     }
 
-    /// What is on disk at this moment is all the next engine gets; what the last one does to close
-    /// goes to files that nobody looks at again.
+    /// Crashes: the next engine gets the present state of the disk; the closing writes of the last one
+    /// go to files that are not read again.
     fn crash(&mut self) {
         let copy = tempfile::tempdir().unwrap();
         copy_folder(self.root.path(), copy.path());
@@ -269,7 +269,7 @@ impl Subject {
         self.engine = Some(open(self.root.path(), &self.fake));
     }
 
-    /// What was written to active layers since the last wait for the disk may be gone.
+    /// Cuts the power: writes to active layers since the last sync may be lost.
     fn cut_power(&mut self) {
         let copy = tempfile::tempdir().unwrap();
         copy_folder(self.root.path(), copy.path());
@@ -291,7 +291,7 @@ impl Subject {
         }
     }
 
-    /// What the engine lists is what the model holds, and no id was ever used before.
+    /// Compares the engine's list with the model, and checks that no id was reused.
     fn compare(&mut self) -> Result<(), TestCaseError> {
         let listed = entries(self.engine());
         prop_assert_eq!(listed.len(), self.model.0.len());

@@ -29,7 +29,7 @@ fn unpack(archive: &[u8], dest: &Path, options: &ImportOptions<'_>) -> Result<Im
     import(archive, dir.as_fd(), options)
 }
 
-/// The part of a tree that an archive keeps: no sockets, nor hard links to them.
+/// The part of a tree that an archive keeps: all but sockets.
 fn kept(mut tree: Manifest) -> Manifest {
     tree.retain(|_, seen| seen.kind != Kind::Socket);
     tree

@@ -57,7 +57,7 @@ fn at(place: Place, id: u64) -> Found {
     Found::Slot(place, Slot(id))
 }
 
-/// What is on disk when all is well.
+/// Directories without a problem.
 fn well() -> Vec<Found> {
     vec![
         at(Place::Layer, 1),
@@ -199,7 +199,7 @@ fn what_is_found_becomes_problems() {
 
 /// Nothing that a client was told exists is ever deleted without a person's word.
 #[test]
-fn only_what_nobody_was_told_of_is_deleted() {
+fn only_unacknowledged_directories_are_deleted() {
     for (_, _, problems) in cases() {
         for problem in problems {
             if let Remedy::Safe("delete it") = problem.remedy() {

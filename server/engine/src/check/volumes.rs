@@ -99,16 +99,16 @@ impl VolumeProblem {
     }
 }
 
-/// What there is to compare. Folders must be read before `view`.
+/// Input of a comparison. Folders must be read before `view`.
 pub(crate) struct VolumeFacts<'a> {
     pub(crate) root: &'a Path,
     pub(crate) found: &'a FoundVolumes,
     /// Mount points of attachments with the id that each is named by, if it is.
     pub(crate) mount_points: &'a [(Option<u64>, PathBuf)],
     pub(crate) view: &'a Records,
-    /// Whether an id may have been handed out.
+    /// True if an id may have been handed out.
     pub(crate) is_issued: &'a dyn Fn(u64) -> bool,
-    /// Whether what bears an id may be in the making.
+    /// True if the directory of an id may be in creation.
     pub(crate) is_in_making: &'a dyn Fn(u64) -> bool,
 }
 

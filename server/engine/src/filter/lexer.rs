@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// How a value goes on after its first character: letters, marks, numbers, punctuation and
+/// Characters of a value after its first one: letters, marks, numbers, punctuation and
 /// symbols, but no comma, and not the character that stands for broken UTF-8.
 static VALUE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"\A[[\p{L}\p{M}\p{N}\p{P}\p{S}]--[,\u{FFFD}]]+").expect("constant pattern parses")

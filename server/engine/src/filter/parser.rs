@@ -2,7 +2,7 @@
 
 use super::lexer::{Lexer, Token};
 
-/// How a selector tests its field.
+/// Test of a selector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operator {
     /// No operator: the field is there.

@@ -57,7 +57,7 @@ fn wait_until_ready(engine: &Engine, count: usize) {
 fn layers_made_ahead_are_used_and_no_problem() {
     let (root, fake) = (tempfile::tempdir().unwrap(), Fake::default());
     let engine = engine(root.path(), &fake, 4);
-    assert_eq!(layers(&fake), [], "nobody asked yet");
+    assert_eq!(layers(&fake), [], "none requested yet");
     let mut used = vec![prepare(&engine, "first")];
     wait_until_ready(&engine, 4);
     let ready = layers(&fake);
@@ -93,7 +93,7 @@ fn layers_made_ahead_are_used_and_no_problem() {
     assert_eq!(layers(&fake), used, "the others are taken away at the end");
 }
 
-/// What is recorded is durable; what nobody took is deleted by the next start.
+/// A recorded layer is durable; an unused one is deleted by the next start.
 #[test]
 fn a_power_cut_takes_no_layer_that_was_used() {
     let (root, fake) = (tempfile::tempdir().unwrap(), Fake::default());

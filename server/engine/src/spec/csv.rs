@@ -10,7 +10,7 @@ const QUOTE_IT: &str = "a field that holds one must be quoted as a whole";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Field {
     pub(super) text: String,
-    /// Whether it stood in quotes.
+    /// Set if it stood in quotes.
     pub(super) quoted: bool,
 }
 

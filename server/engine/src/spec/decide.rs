@@ -1,8 +1,8 @@
-//! What happens to a mount whose source does or does not exist.
+//! Decisions about a mount's source, existing or missing.
 
 use super::model::{CreateSource, Kind, MountSpec, OnMissing, Origin, Policy, Volume};
 
-/// What attaching a mount does about its source.
+/// Decision about a mount's source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Mounts what is there.
@@ -13,7 +13,7 @@ pub enum Decision {
     Refuse(Refusal),
 }
 
-/// What is made.
+/// The source to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
     /// A volume with the name that was given.
@@ -35,15 +35,15 @@ pub struct Refusal {
     pub what: &'static str,
     /// The name, path or reference that is missing.
     pub name: String,
-    /// Who decided that it is not made.
+    /// Origin of the policy.
     pub origin: Origin,
-    /// How to write it so that it is.
+    /// The option that has it made.
     pub hint: String,
 }
 
-/// What attaching `spec` is to do, given whether its source exists: the volume of that name, the
-/// path on the host (whatever it is), the committed snapshot. `exists` means nothing for what has
-/// no source: anonymous volumes and tmpfs are always made.
+/// Decides about the source of `spec`: the volume of that name, the path on the host of any type, the
+/// committed snapshot. `exists` is ignored without a source: anonymous volumes and tmpfs are always
+/// made.
 #[must_use]
 pub fn decide(spec: &MountSpec, exists: bool) -> Decision {
     let OnMissing { policy, origin } = &spec.on_missing;

@@ -1,4 +1,4 @@
-//! What is wrong with a flag: which flag, which field of it, which rule, and what would be right.
+//! Errors of flags: the flag, its field, the violated rule, and the allowed values.
 
 use std::fmt;
 
@@ -112,11 +112,11 @@ pub struct BadSpec {
     /// The part at fault: `source`, `target`, `mode`, or the key or word as it was written; empty
     /// where it is the flag as a whole.
     pub field: String,
-    /// What it breaks.
+    /// The violated rule.
     pub rule: Rule,
     /// The same for people: what is wrong, and what is allowed.
     pub detail: String,
-    /// What was perhaps meant.
+    /// Suggestion of a similar valid value.
     pub hint: Option<String>,
 }
 

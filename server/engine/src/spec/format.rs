@@ -46,7 +46,7 @@ impl MountSpec {
         fields.0
     }
 
-    /// What has no source has no policy to speak of.
+    /// Mounts without a source have no policy.
     fn policy_word(&self) -> Option<&'static str> {
         let always = match &self.kind {
             Kind::Tmpfs(_) | Kind::Image(_) => return None,

@@ -78,7 +78,7 @@ impl<'a> Item<'a> {
         if key.is_empty() {
             return Err(Fault::new("", Rule::Empty, "a field has no key"));
         }
-        // Whoever quotes a field in our dialect means its spaces.
+        // A quoted field in our dialect keeps its spaces.
         let meant = context.is_strict() && field.quoted;
         let blank = |value: &str| value.is_empty() || (!meant && value.trim().is_empty());
         if value.is_some_and(blank) {
@@ -96,7 +96,7 @@ impl<'a> Item<'a> {
     }
 }
 
-/// What the fields said so far.
+/// Values of the fields so far.
 struct Draft<'a> {
     context: Context<'a>,
     kind: Type,

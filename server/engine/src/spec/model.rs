@@ -13,20 +13,19 @@ const REFERENCE_MAX: usize = 4096;
 /// One mount of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountSpec {
-    /// What is mounted.
+    /// Kind of the mount.
     pub kind: Kind,
     /// Where the container sees it.
     pub target: Target,
-    /// Whether the container may write.
+    /// Write access of the container.
     pub read_only: ReadOnly,
-    /// What happens if the source does not exist. Anonymous volumes and tmpfs are always made,
-    /// images never.
+    /// Policy for a missing source. Anonymous volumes and tmpfs are always made, images never.
     pub on_missing: OnMissing,
     /// SELinux label to give the content; nothing is relabelled without one.
     pub relabel: Option<Relabel>,
 }
 
-/// What is mounted.
+/// Kind of the mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A volume.
@@ -44,15 +43,15 @@ pub enum Kind {
 pub struct Volume {
     /// Its name; `None` for one that is made for this mount and gets a name then.
     pub name: Option<VolumeName>,
-    /// What of it is mounted; `None` for all. Needs a name.
+    /// Mounted part; `None` for all. Needs a name.
     pub subpath: Option<Subpath>,
-    /// Whether an empty volume gets what the image has at the target.
+    /// Copies the image's content at the target into an empty volume.
     pub copy_up: bool,
-    /// How to make it, if this mount does.
+    /// Properties of the volume, if this mount makes it.
     pub create_with: CreateWith,
 }
 
-/// How to make a volume. Used only when it does not exist yet.
+/// Properties of a volume. Used only when it does not exist yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CreateWith {
     /// The driver; `None` for the default one.
@@ -68,18 +67,18 @@ pub struct CreateWith {
 pub struct Bind {
     /// The path on the host. Symbolic links in it are not resolved yet.
     pub source: HostPath,
-    /// How mounts made later below it spread.
+    /// Propagation of mounts made later below it.
     pub propagation: Propagation,
-    /// Whether the mounts below it come along.
+    /// Binds submounts too.
     pub recursive: bool,
-    /// What to make of a source that is missing; [`CreateSource::None`] exactly if the policy is
+    /// Source to make if it is missing; [`CreateSource::None`] exactly if the policy is
     /// [`Policy::Fail`].
     pub create: CreateSource,
-    /// Whose ids the files seem to have.
+    /// Id mapping of the files.
     pub idmap: Option<IdMap>,
 }
 
-/// What is made of a bind mount's missing source.
+/// Source made for a bind mount if it is missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CreateSource {
     /// Nothing.
@@ -91,7 +90,7 @@ pub enum CreateSource {
     File,
 }
 
-/// How the ids of a bind mount's files are mapped.
+/// Id mapping of a bind mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdMap {
     /// As the container's user namespace maps ids.
@@ -114,7 +113,7 @@ pub struct Tmpfs {
     pub gid: Option<u32>,
     /// Most files it may hold; 0 for no limit, `None` leaves it to the kernel.
     pub inodes: Option<u64>,
-    /// Whether programs on it may run.
+    /// Allows execution of programs.
     pub exec: bool,
     /// Further mount options that differ from the defaults, sorted, at most one of a kind.
     pub more: Vec<String>,
@@ -134,7 +133,7 @@ pub enum TmpfsSize {
 pub struct Image {
     /// Which one.
     pub reference: ImageReference,
-    /// What of it is mounted; `None` for all.
+    /// Mounted part; `None` for all.
     pub subpath: Option<Subpath>,
 }
 
@@ -185,7 +184,7 @@ fn bad_name(field: &str, raw: &str) -> Fault {
     }
 }
 
-/// Whether the container may write.
+/// Write access of the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOnly {
     /// It may.
@@ -198,16 +197,16 @@ pub enum ReadOnly {
     RoRecursiveRequired,
 }
 
-/// What to do if the source is missing, and who said so.
+/// Policy for a missing source, and its origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OnMissing {
-    /// What to do.
+    /// The policy.
     pub policy: Policy,
-    /// Who said so.
+    /// Its origin.
     pub origin: Origin,
 }
 
-/// What to do if the source is missing.
+/// Policy for a missing source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
     /// Make it.
@@ -234,7 +233,7 @@ pub enum Relabel {
     Private,
 }
 
-/// How mounts spread between a bind mount and its source.
+/// Propagation of mounts between a bind mount and its source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Propagation {
     /// Not at all, for this mount.
@@ -276,7 +275,7 @@ impl Propagation {
         }
     }
 
-    /// Whether no mount made later shows on the other side.
+    /// True if no later mount propagates in either direction.
     #[must_use]
     pub fn is_private(self) -> bool {
         matches!(self, Self::Private | Self::Rprivate)

@@ -1,5 +1,5 @@
-//! Paths as text. Cleaning is lexical, as Docker's is: what a path means once symbolic links are
-//! followed is the business of whoever opens it.
+//! Paths as text. Cleaning is lexical, as Docker's is; symbolic links are followed when the path is
+//! opened.
 
 use std::fmt;
 use std::path::Path;
@@ -81,7 +81,7 @@ impl Target {
         below_root(field, raw).map(Self)
     }
 
-    /// How many names the path has: 1 for `/data`.
+    /// Number of components: 1 for `/data`.
     #[must_use]
     pub fn depth(&self) -> usize {
         self.0.matches('/').count()

@@ -16,7 +16,7 @@ pub(super) struct Written<'a> {
     pub(super) source: Source,
 }
 
-/// What a flag says, by how strongly Docker takes it.
+/// Kinds of flags, by precedence in Docker.
 #[derive(Debug)]
 pub(super) enum Source {
     /// `-v DESTINATION`: in Docker as good as a VOLUME of the image, and yields to everything.

@@ -1,4 +1,4 @@
-//! What the parsers take and refuse: the corpus, the table of missing sources, and properties.
+//! Accepted and refused flags: the corpus, the table of missing sources, and properties.
 
 mod corpus;
 mod missing;

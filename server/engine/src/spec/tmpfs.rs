@@ -93,7 +93,7 @@ pub(super) struct Options<'a> {
     context: Context<'a>,
     pub(super) tmpfs: Tmpfs,
     read_only: bool,
-    /// What has no field of its own, by its kind.
+    /// Options without a field of their own, by kind.
     more: BTreeMap<&'static str, String>,
     seen: BTreeSet<&'static str>,
 }

@@ -17,7 +17,7 @@ const UNITS: [(char, u32); 6] = [
     ('e', 60),
 ];
 
-/// What a key that stands alone, or with one of four words, says. Docker took more words once.
+/// Value of a boolean key: none, or one of four words. Older Dockers took more words.
 pub(super) fn boolean(key: &str, value: Option<&str>) -> Result<bool, Fault> {
     match value {
         None | Some("1" | "true") => Ok(true),

@@ -1,13 +1,12 @@
-//! What may be deleted from the trash, and the guard against mass removal.
+//! Deletions from the trash, and the mass-removal guard.
 //!
-//! When an unusual share of all snapshots goes at once, which is what happens when containerd has
-//! lost its own metadata and its collector finds nothing referenced, nothing is deleted until a
-//! person decides. Two rules make that good:
+//! When an unusual share of all snapshots is removed at once, as by containerd's garbage collection
+//! after it lost its metadata, nothing is deleted until a person decides. Two rules make that safe:
 //!
-//! - What the guard counts is there. As long as it could still act on what was removed within its
-//!   window, because the snapshots that are left would make up the number if they were removed as
-//!   well, nothing of that is deleted, however short the time is that removed layers are kept, and
-//!   however full the disk. Where there are fewer, it cannot act, and what is deleted is not counted.
+//! - Removals counted by the guard are still in the trash. As long as the guard could still act on
+//!   removals of its window, because removing the snapshots that are left would reach the number,
+//!   none of these is deleted, however short the trash period and however full the disk. With fewer
+//!   snapshots it cannot act, and deleted ones are not counted.
 //! - Each deletion asks again when it begins: one that was planned before the guard acted stays.
 //!
 //! Ages are taken from a clock that never jumps (`store/src/clock.rs`); the time of day decides
@@ -36,9 +35,9 @@ const OLDER: &str = "the records are those of a backup: what they call removed m
 /// Settings of the trash.
 #[derive(Debug, Clone)]
 pub struct TrashOptions {
-    /// How long a removed layer is kept.
+    /// Time for which a removed layer is kept.
     pub keep: Duration,
-    /// How long a deleted volume is kept.
+    /// Time for which a deleted volume is kept.
     pub keep_volumes: Duration,
     /// Share of the disk, in percent, below which removed layers are deleted before their time.
     pub min_free_percent: u64,
@@ -70,18 +69,18 @@ pub(crate) enum Discarded {
     Volume(VolumeId),
 }
 
-/// What decides whether something may be deleted.
+/// Inputs to the decision about a deletion.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Look {
     /// The present.
     pub(crate) now: SteadyTime,
     /// Snapshots that are there.
     pub(crate) live: usize,
-    /// Whether the disk is so full that layers go before their time.
+    /// Set if the disk is so full that layers are deleted before their time.
     pub(crate) space_wanted: bool,
 }
 
-/// What decides whether the reaper may delete.
+/// Decides which entries the reaper may delete.
 #[derive(Debug)]
 pub(crate) struct Trash {
     options: TrashOptions,
@@ -97,7 +96,8 @@ struct State {
     /// Removals under way: they are in `recent` or among those that are there a moment later.
     pending: usize,
     brake: Option<String>,
-    /// What a person let go, with the time of that removal: it may be restored and removed again.
+    /// Entries released by a person, with the time of their removal: one may be restored and removed
+    /// again.
     emptied: BTreeMap<Discarded, Removal>,
 }
 
@@ -141,7 +141,7 @@ impl Trash {
         PendingRemoval(self)
     }
 
-    /// How long until something may be deleted; `None` while the brake holds it.
+    /// Time until an entry may be deleted; `None` while the guard holds it.
     pub(crate) fn due_in(
         &self,
         what: Discarded,
@@ -188,7 +188,7 @@ impl Trash {
         Some(keep.max(held).saturating_sub(age.unwrap_or_default()))
     }
 
-    /// Whether the guard would act if all that is there were removed now.
+    /// True if the guard would act if all snapshots were removed now.
     fn may_act(&self, state: &mut State, look: &Look) -> bool {
         state.prune(look.now);
         let reach = state.recent.len() + state.pending + look.live;
@@ -214,7 +214,7 @@ impl Trash {
         self.state().brake.clone()
     }
 
-    /// Whether nothing is deleted because the records are older than what is on disk.
+    /// True if nothing is deleted because the records are older than the directories.
     pub(crate) fn is_held_for_older(&self) -> bool {
         self.state().brake.as_deref() == Some(OLDER)
     }

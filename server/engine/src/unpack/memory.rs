@@ -1,4 +1,4 @@
-//! What is known of layers that were unpacked, while layerd runs.
+//! Results of unpacking, kept in memory until Commit.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,22 +32,22 @@ enum State {
     Done(Arc<Found>),
 }
 
-/// What unpacking found.
+/// Results of unpacking one layer.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
-    /// What the layer holds.
+    /// Disk usage of the layer.
     pub(crate) usage: Usage,
-    /// Whether the content of all files is on the disk.
+    /// Set if the content of all files is on the disk.
     pub(crate) durable: bool,
-    /// How the layer was at the end; none if its figure is not known.
+    /// State of the layer at the end; `None` if its usage is unknown.
     pub(crate) stamp: Option<Stamp>,
-    /// Whether the manifest beside it, if there is one, was made by this unpacking.
+    /// Set if this unpacking made its file digests.
     pub(crate) digests: bool,
     /// Directories that were made only because something lies in them, attributes unknown.
     pub(crate) implied: Vec<Vec<u8>>,
     /// Whiteout devices; none if there are too many to list.
     pub(crate) whiteouts: Option<Vec<Vec<u8>>>,
-    /// Whether the archive said what the top directory is.
+    /// Set if the archive has an entry for the root directory.
     pub(crate) top: bool,
 }
 
@@ -81,12 +81,12 @@ impl Unpacks {
         })
     }
 
-    /// Waits until nobody commits a layer, or takes it to unpack into.
+    /// Waits until no other call commits a layer or claims it for unpacking.
     pub(crate) fn turn(&self, id: LayerId) -> Turn<'_, LayerId> {
         self.turns.take(&id)
     }
 
-    /// What is known of a layer; an error if it is not whole.
+    /// Results of a layer; an error if it is incomplete.
     pub(crate) fn found(&self, id: LayerId, key: &Key) -> Result<Option<Arc<Found>>, Error> {
         let layers = self.layers();
         let state = layers.get(&id);
@@ -155,7 +155,7 @@ fn check(state: Option<&State>, key: &Key) -> Result<(), Error> {
 }
 
 impl Claim<'_> {
-    /// Whether the snapshot was removed.
+    /// True if the snapshot was removed.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancel.load(Ordering::Acquire)
     }

@@ -22,14 +22,14 @@ pub struct Changes {
     record: Arc<Record>,
 }
 
-/// How to make a layer.
+/// Options of making a layer.
 #[derive(Clone, Copy)]
 pub struct Pack<'a> {
-    /// How to compress it.
+    /// Compression.
     pub compression: DiffCompression,
     /// Latest time of a file, in seconds since 1970.
     pub source_date_epoch: Option<i64>,
-    /// Who watches, and may stop it.
+    /// Receiver of progress, which may cancel.
     pub progress: &'a dyn Progress,
 }
 
@@ -51,7 +51,7 @@ impl Changes {
 }
 
 impl Engine {
-    /// What a snapshot changes in its parent.
+    /// Changes of a snapshot to its parent.
     ///
     /// # Errors
     /// `Missing`; `Refused` for a view, which changes nothing.
@@ -66,7 +66,7 @@ impl Engine {
         Ok(Changes { record })
     }
 
-    /// What the snapshot that `right` shows changes in what `left` shows, which must be its
+    /// Changes from the snapshot of the mounts `left` to that of `right`, of which it must be the
     /// parent: `right` are the mounts of an active snapshot or of a view of a committed one,
     /// `left` those of a view of its parent, or of an empty view if it has none. Reads memory only.
     ///
@@ -158,8 +158,8 @@ impl Engine {
         }
     }
 
-    /// Whoever mounts the snapshot can make a layer of what overlayfs alone understands; but not of
-    /// one that is id-mapped, whose mount shows other owners than its parent's.
+    /// A differ that mounts the snapshot can make a layer of features that only overlayfs understands;
+    /// but not of an id-mapped one, whose mount shows other owners than its parent's.
     fn not_packed(&self, key: &Key, cause: layerd_layers::Error, mapped: bool) -> Error {
         match cause {
             layerd_layers::Error::Feature { .. } if !mapped => Error::NeedsMount {

@@ -31,7 +31,7 @@ use crate::{Engine, Error, slot};
 const REF: &str = "containerd.io/snapshot.ref";
 
 impl Engine {
-    /// Whether a snapshot may get its parent only when it is committed.
+    /// True if a new snapshot may get its parent at Commit only.
     pub(crate) fn defers_parent(&self, create: &Create) -> bool {
         self.options.rebase
             && create.kind == Kind::Active
@@ -119,18 +119,18 @@ impl Engine {
     }
 }
 
-/// Whether a snapshot stands over an empty directory.
+/// True if an active snapshot is mounted over an empty directory instead of its parent.
 pub(crate) fn has_deferred_parent(record: &Record) -> bool {
     record.has_deferred_parent && record.kind == Kind::Active
 }
 
-/// Whether a layer of an image was prepared while `rebase` was off, and is to get a parent all the
-/// same. It stood in a bind mount, where deletions are carried out and leave no trace.
+/// True if a layer of an image was prepared while `rebase` was off, and is to get a parent all the
+/// same. It was a bind mount, where deletions are executed and leave no trace.
 fn is_bound(active: &Record, commit: &Commit) -> bool {
     active.parent.is_none() && commit.parent.is_some() && active.labels.get(REF).is_some()
 }
 
-/// What a layer will be mounted as by who builds on it.
+/// Layers of the committed snapshot, as a child mounts them.
 fn rebased_stack(view: &Records, active: &Record, parent: &Record) -> Stack {
     let below = view.ancestors(parent).map(|layer| slot(layer.id));
     let parents: Vec<Slot> = std::iter::once(slot(parent.id)).chain(below).collect();

@@ -101,7 +101,7 @@ impl Rig {
         self.engine.apply(&active, source, &PLAIN).map(drop)
     }
 
-    /// What a walk says, also where the engine knows without.
+    /// Usage by a walk, also where the engine has it in memory.
     fn measured(&self, name: &str) -> (u64, u64) {
         let usage = self.driver.usage(self.slot(name), &|| true).unwrap();
         (usage.bytes, usage.inodes)
@@ -112,7 +112,7 @@ impl Rig {
         (usage.bytes, usage.inodes)
     }
 
-    /// Whether Commit would take what unpacking found.
+    /// True if Commit would use the results of unpacking.
     fn is_trusted(&self, active: &str) -> bool {
         let record = self.engine.stat(&key(active)).unwrap().record;
         self.engine.unpacked(&record).unwrap().is_some()
@@ -276,7 +276,7 @@ impl Read for Stuck {
         {
             seen.send(()).unwrap();
             self.go.recv().unwrap();
-            // There is more to come, so that whoever reads asks once more whether to go on.
+            // There is more to come, so that the reader checks for cancellation once more.
             self.start = io::Cursor::new(vec![0; 1 << 20]);
             return self.start.read(buffer);
         }
@@ -296,7 +296,7 @@ fn stuck(start: Vec<u8>) -> (Stuck, Receiver<()>, Sender<()>) {
 }
 
 #[test]
-fn nobody_else_unpacks_or_commits_meanwhile_and_removal_ends_it() {
+fn no_other_call_unpacks_or_commits_meanwhile_and_removal_ends_it() {
     let rig = rig(Durability::Full);
     rig.create("a", Kind::Active, None);
     let whole = rig.layer("f", &[7; 100_000]);
@@ -331,7 +331,7 @@ impl Progress for Cancelled {
 }
 
 #[test]
-fn it_ends_when_nobody_waits_and_when_the_engine_stops() {
+fn it_ends_when_cancelled_and_when_the_engine_stops() {
     let stop = |rig: &Rig, _: &Cancelled| rig.engine.stop();
     let cancel = |_: &Rig, progress: &Cancelled| progress.0.store(true, Ordering::Release);
     for end in [stop as fn(&Rig, &Cancelled), cancel] {

@@ -12,7 +12,7 @@ use tracing::info;
 use super::{CreateVolume, VolumeEntry, new_volume, slot, top};
 use crate::{Engine, Error};
 
-/// What was put into a new volume.
+/// Content of a new volume.
 #[derive(Debug)]
 pub struct Filled {
     /// The volume.
@@ -21,11 +21,11 @@ pub struct Filled {
     pub files: u64,
     /// Bytes of content.
     pub bytes: u64,
-    /// Whether the archive carried a checksum; it was right then.
+    /// Set if the archive had a checksum, which matched.
     pub verified: bool,
 }
 
-/// What an archive may hold.
+/// Limits for an archive.
 struct Room {
     files: u64,
     bytes: u64,
@@ -124,8 +124,8 @@ impl Engine {
         }
     }
 
-    /// What the disk can take without the share that is to stay free. Where the disk does not say,
-    /// it refuses by itself. File systems without a table of inodes have no limit of files.
+    /// Free space and inodes of the disk, without the share that is to stay free. No limit where the
+    /// disk does not report them, nor for inodes on file systems without an inode table.
     fn room(&self) -> Room {
         let Ok(disk) = statvfs(&self.root) else {
             return Room {

@@ -1,4 +1,4 @@
-//! What a new volume is to be like, and whether one that is there is like it.
+//! Properties of a new volume, and their comparison with an existing one.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -123,7 +123,7 @@ pub fn size_asked(volume: &Volume) -> Option<u64> {
     volume.options.get(SIZE)?.parse().ok()
 }
 
-/// Whether a volume was created with `nocopy`: nothing of an image goes into it.
+/// True if a volume was created with `nocopy`: it is not filled from an image.
 #[must_use]
 pub fn is_nocopy(volume: &Volume) -> bool {
     volume

@@ -147,7 +147,7 @@ impl Engine {
         Error::Copy { attempt, cause }
     }
 
-    /// What a failure leaves staged is deleted at the next start.
+    /// Deletes a staged directory; after a failure the next start does.
     pub(crate) fn drop_stage(&self, id: VolumeId) {
         if let Err(left) = self.volume_dirs.drop_stage(slot(id)) {
             tracing::warn!(error = &left as &dyn std::error::Error, %id, "delete what was staged");

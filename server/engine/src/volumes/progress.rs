@@ -1,4 +1,4 @@
-//! How far the filling of a volume is, told to those who watch, and stopped when the daemon stops.
+//! Progress of filling a volume, sent to watchers, and cancellation when the daemon stops.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,7 @@ pub(crate) struct Telling<'a> {
     told: Mutex<Instant>,
 }
 
-/// Tells nobody, but ends with the daemon.
+/// Sends no progress, but cancels when the daemon stops.
 pub(crate) struct UntilStop<'a>(&'a Engine);
 
 impl Engine {
@@ -30,7 +30,7 @@ impl Engine {
         UntilStop(self)
     }
 
-    /// Who tells how far the filling of `volume` is. Names that are not known in advance are 0.
+    /// Sender of the progress of filling `volume`. `files_expected` is 0 if unknown.
     pub(crate) fn telling(&self, volume: &str, files_expected: u64) -> Telling<'_> {
         Telling {
             engine: self,
@@ -47,7 +47,7 @@ impl Progress for Telling<'_> {
     fn advanced(&self, files: u64, bytes: u64) {
         let files = files + self.files.fetch_add(files, Ordering::Relaxed);
         let bytes = bytes + self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // Whoever finds another thread telling leaves it to that one.
+        // Another thread is sending: leave it to that one.
         let Ok(mut told) = self.told.try_lock() else {
             return;
         };

@@ -9,17 +9,17 @@ use layerd_store::{Volume, VolumeId, VolumeName};
 use super::VolumeFilter;
 use crate::{Engine, Error};
 
-/// How long a plan can be executed.
+/// Validity of a plan.
 const VALID: Duration = Duration::from_secs(600);
 /// Plans kept; the oldest gives way.
 const PLANS: usize = 64;
 
-/// What a prune would delete.
+/// Plan of a prune.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// Names it.
     pub id: String,
-    /// What would go.
+    /// Volumes to delete.
     pub candidates: Vec<Candidate>,
 }
 
@@ -38,7 +38,7 @@ pub struct Candidate {
     planned: Arc<Volume>,
 }
 
-/// What became of a candidate.
+/// Outcome for a candidate.
 #[derive(Debug, Clone)]
 pub struct Pruned {
     /// The volume.
@@ -140,7 +140,7 @@ impl Engine {
     }
 }
 
-/// Whether anything but the last figure differs. Times do not tell: the clock may have gone back.
+/// True if anything but the last usage differs. Times do not count: the clock may have gone back.
 fn is_changed(volume: &Volume, planned: &Volume) -> bool {
     let usage = planned.usage;
     *planned

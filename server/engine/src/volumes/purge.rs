@@ -10,7 +10,7 @@ use crate::{Engine, Error};
 /// A volume that was deleted for good.
 #[derive(Debug, Clone)]
 pub struct Purged {
-    /// What it was.
+    /// The purged volume.
     pub volume: VolumeEntry,
     /// Number of volumes that are in the trash then.
     pub left: usize,

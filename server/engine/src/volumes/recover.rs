@@ -1,4 +1,4 @@
-//! What start-up and fsck make good of volumes.
+//! Recovery of volumes at start, and fsck.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,4 +1,4 @@
-//! What the engine's tests share.
+//! Helpers of the engine's tests.
 #![allow(
     dead_code,
     clippy::unwrap_used,

@@ -34,7 +34,7 @@ fn rebase<'a>(layer: &'a File, implied: &'a [Vec<u8>]) -> Rebase<'a> {
     }
 }
 
-/// Removes attributes that directories hand down: these reach files only if set before.
+/// Clears default ACLs and setgid bits, which a directory hands down only to files made later.
 fn tame(dir: &Path) {
     let _ = rustix::fs::removexattr(dir, "system.posix_acl_default");
     let mode = fs::metadata(dir).unwrap().mode();

@@ -196,7 +196,7 @@ impl Draft<'_> {
         }
     }
 
-    /// What says something about a source on the host, where there is none.
+    /// Refuses keys about a source on the host for mounts without one.
     fn refuse_source_keys(&self) -> Result<(), Fault> {
         let said = [
             ("on-missing", self.policy.is_some()),

@@ -14,9 +14,9 @@ pub(super) struct Key {
     pub(super) names: &'static [&'static str],
     /// The type it belongs to, if only one has it.
     pub(super) family: Option<Type>,
-    /// Whether it may stand without a value.
+    /// Allows it without a value.
     pub(super) bare: bool,
-    /// Whether only our dialect has it.
+    /// Set if only our dialect has it.
     pub(super) ours: bool,
     pub(super) take: fn(&mut Draft<'_>, &Item<'_>) -> Result<(), Fault>,
 }

@@ -6,7 +6,7 @@ use super::super::{
 };
 use super::{request, strict};
 
-/// How a flag says what to do: not at all, create, or fail.
+/// Policies of a flag: none, create, or fail.
 const WORDS: [Option<Policy>; 3] = [None, Some(Policy::Create), Some(Policy::Fail)];
 
 fn volume_flag(source: &str, word: Option<Policy>) -> String {
@@ -33,7 +33,7 @@ fn only(dialect: Dialect, flag: &str) -> MountSpec {
     specs.remove(0)
 }
 
-/// What a row must give: `+` created, `-` refused, `.` used; each for no word, create, fail.
+/// Expected results of a row: `+` created, `-` refused, `.` used; each for no policy, create, fail.
 struct Rows {
     dialect: Dialect,
     flag: &'static str,
