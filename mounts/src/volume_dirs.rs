@@ -6,6 +6,7 @@
 //! <root>/volumes/.staging/<slot>/data  content that is being made, or deleted
 //! <root>/volumes/.trash/<slot>         a deleted volume, whole
 //! <root>/volumes/by-name/<name>        links for people
+//! <root>/volumes/.lost                 what was moved out of the way on a disk of its own
 //! ```
 //!
 //! A volume appears by rename, whole, and goes by rename, whatever its size. What is in the staging

@@ -51,13 +51,25 @@ impl Reserved<'_> {
         if self.holds(target, &lineage, is_given_out)? {
             return Ok(Some(format!("lies in layerd's data directory {shown}")));
         }
-        if self.open_root()?.lineage()?.contains(at) {
-            let rule = format!("holds layerd's data directory {shown}, which a mount would hide");
+        self.hidden_by(*at)
+    }
+
+    /// The rule that a mount on a directory or file would break, or breaks that stands there: what it
+    /// hides or shows of the daemon's. To be read after its path.
+    ///
+    /// # Errors
+    /// As for [`rule_broken`](Self::rule_broken).
+    pub fn hidden_by(&self, at: Identity) -> Result<Option<String>, MountError> {
+        if self.open_root()?.lineage()?.contains(&at) {
+            let rule = format!(
+                "holds layerd's data directory {}, which a mount would hide",
+                self.root.display()
+            );
             return Ok(Some(rule));
         }
         if let Some(socket) = self.socket
             && let Ok((found, _)) = self.mounter.open_existing(socket, Symlinks::Follow)
-            && found.lineage()?.contains(at)
+            && found.lineage()?.contains(&at)
         {
             let socket = socket.display();
             let rule = format!("holds layerd's socket {socket}, which a mount would hide");

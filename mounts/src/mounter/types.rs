@@ -93,6 +93,14 @@ impl Handle {
         self.stat.inode
     }
 
+    /// The path that it has now, without symlinks, as seen from this process's root directory.
+    ///
+    /// # Errors
+    /// [`MountError::Io`].
+    pub fn real_path(&self) -> Result<PathBuf, MountError> {
+        super::table::real_path(self)
+    }
+
     /// Device and inode of it and of each directory it lies in, itself first, the root last. Goes
     /// by `..`, so mounts are left upwards as `cd ..` leaves them. One look at each.
     ///

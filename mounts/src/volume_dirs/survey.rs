@@ -15,7 +15,7 @@ use crate::folder::{FLAGS, Folder};
 use crate::slot::Slot;
 
 /// Our folders below `volumes`, and what mkfs puts on a disk of its own that is mounted there.
-const OWN: [&str; 4] = [".staging", ".trash", "by-name", "lost+found"];
+const OWN: [&str; 5] = [".staging", ".trash", "by-name", ".lost", "lost+found"];
 
 impl VolumeDirs {
     /// Lists what is on disk under `root` without changing anything. A root without layerd's folders

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -13,8 +14,8 @@ use super::survey::work_name;
 use crate::driver::{Found, Place};
 
 /// Moves an entry to `<root>/lost/<folder>-<name>`, with a number behind it if that is taken. A
-/// slot in the trash has a directory, a work directory, or both; all of them are moved. Durable on
-/// return.
+/// slot in the trash has a directory, a work directory, or both; all of them are moved. What is on a
+/// disk of its own below `volumes` goes to `volumes/.lost`. Durable on return.
 pub(super) fn set_aside(root: &Path, found: &Found) -> Result<PathBuf, Error> {
     let source = match found {
         Found::Slot(Place::Trash, slot) => {
@@ -37,14 +38,34 @@ pub(super) fn set_aside(root: &Path, found: &Found) -> Result<PathBuf, Error> {
     move_aside(root, source)
 }
 
+/// Folders on which a disk of its own can be mounted, and that know a `.lost` of theirs.
+const OWN_DISKS: [&str; 1] = ["volumes"];
+
+/// By rename, so that it costs nothing and is whole or not at all: where `lost/` is on another file
+/// system, to `.lost` in the folder that is on its own.
 fn move_aside(root: &Path, source: PathBuf) -> Result<PathBuf, Error> {
-    let lost = root.join("lost");
+    match move_into(root, root.join("lost"), &source) {
+        Err(cause) if cause.io_kind() == Some(io::ErrorKind::CrossesDevices) => {
+            let top = source
+                .strip_prefix(root)
+                .ok()
+                .and_then(|path| path.iter().next());
+            match top.filter(|top| OWN_DISKS.iter().any(|own| own == top)) {
+                Some(top) => move_into(root, root.join(top).join(".lost"), &source),
+                None => Err(cause),
+            }
+        }
+        moved => moved,
+    }
+}
+
+fn move_into(root: &Path, lost: PathBuf, source: &Path) -> Result<PathBuf, Error> {
     let made = fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&lost);
     made.map_err(|cause| Error::io("create directory", &lost, cause))?;
-    sync_path(root)?;
+    sync_path(lost.parent().unwrap_or(root))?;
     let folder = source
         .parent()
         .and_then(Path::file_name)
@@ -57,14 +78,14 @@ fn move_aside(root: &Path, source: PathBuf) -> Result<PathBuf, Error> {
     loop {
         match renameat2(
             AT_FDCWD,
-            &source,
+            source,
             AT_FDCWD,
             &target,
             RenameFlags::RENAME_NOREPLACE,
         ) {
             Ok(()) => break,
             Err(nix::Error::EEXIST) => {}
-            Err(cause) => return Err(Error::io("move", &source, cause)),
+            Err(cause) => return Err(Error::io("move", source, cause)),
         }
         number += 1;
         let mut numbered = name.clone();

@@ -268,3 +268,37 @@ fn root_a_layer_that_was_mounted_has_no_stamp() {
     assert_eq!(driver.stamp(Slot(2)).expect("an answer"), None);
     assert!(driver.stamp(Slot(1)).expect("a stamp").is_some());
 }
+
+#[test]
+fn root_what_is_on_a_disk_of_its_own_is_moved_aside_there() {
+    enter_private_mounts();
+    let root = temporary();
+    let driver = open(root.path());
+    let volumes = root.path().join("volumes");
+    fs::create_dir(&volumes).expect("mkdir");
+    let disk = LoopDisk::tmpfs();
+    let bind = nix::mount::MsFlags::MS_BIND;
+    nix::mount::mount(
+        Some(disk.path()),
+        &volumes,
+        None::<&str>,
+        bind,
+        None::<&str>,
+    )
+    .expect("bind");
+    for (path, gone) in [("zz", "volumes-zz"), (".trash/zz", ".trash-zz")] {
+        let source = volumes.join(path);
+        fs::create_dir_all(source.join("data")).expect("mkdir");
+        let moved = driver.set_aside(&Found::Stranger(source.clone()));
+        let moved = moved.expect("it is moved within its file system");
+        assert_eq!(moved, volumes.join(".lost").join(gone));
+        assert!(moved.join("data").is_dir() && !source.exists());
+    }
+    let found = layerd_mounts::VolumeDirs::survey(root.path()).expect("survey");
+    assert_eq!((found.live, found.strangers), (Vec::new(), Vec::new()));
+    let elsewhere = root.path().join("l/odd");
+    fs::write(&elsewhere, "").expect("write");
+    let moved = driver.set_aside(&Found::Stranger(elsewhere)).expect("move");
+    assert_eq!(moved, root.path().join("lost/l-odd"));
+    nix::mount::umount2(&volumes, nix::mount::MntFlags::MNT_DETACH).expect("unmount");
+}

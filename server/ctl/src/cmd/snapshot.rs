@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
         Command::Usage(args) => show::usage(args, daemon, out).await,
         Command::Cleanup(args) => change::cleanup(&args, daemon).await,
         Command::Mount(args) => mount::mount(&args, daemon, out).await,
-        Command::Umount(args) => mount::umount(&args, out),
+        Command::Umount(args) => mount::umount(&args, daemon, out).await,
     }
 }
 

@@ -1,6 +1,8 @@
 //! `layerctl snapshot mount` and `umount`: look into a snapshot. The daemon mounts nothing; this
 //! program does.
 
+mod rules;
+
 use std::path::{Path, PathBuf};
 
 use layerd_mounts::mount::{Unmounted, mount as make, unmount};
@@ -12,6 +14,7 @@ use crate::look;
 use crate::output::Output;
 use crate::snapshot;
 use crate::text::escape;
+use rules::Rules;
 
 /// Mounts an active snapshot or a view, read-only unless told otherwise
 ///
@@ -33,6 +36,8 @@ pub(crate) struct Mount {
 }
 
 /// Unmounts what `mount` mounted
+///
+/// Refuses a mount that shows no snapshot, and one that an attachment has.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Umount {
     /// The directory
@@ -40,7 +45,11 @@ pub(crate) struct Umount {
 }
 
 pub(super) async fn mount(args: &Mount, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
-    let mounts = daemon.connect().await?.mounts(&args.key).await;
+    let mut client = daemon.connect().await?;
+    Rules::ask(&mut client, daemon)
+        .await?
+        .check_mount(&args.dir)?;
+    let mounts = client.mounts(&args.key).await;
     let mounts = mounts.map_err(|error| advise(error, &args.key))?;
     let mounts = if args.rw {
         mounts
@@ -83,8 +92,10 @@ fn planned(mount: snapshot::Mount) -> layerd_mounts::Mount {
     }
 }
 
-pub(super) fn umount(args: &Umount, out: &mut Output) -> Result<(), Error> {
+pub(super) async fn umount(args: &Umount, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let dir: &Path = &args.dir;
+    let rules = Rules::ask(&mut daemon.connect().await?, daemon).await?;
+    rules.check_unmount(dir)?;
     let done = unmount(dir).map_err(|cause| Error::Unmount {
         dir: dir.to_owned(),
         cause: Box::new(cause),
