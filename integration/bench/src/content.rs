@@ -1,4 +1,4 @@
-//! What layers are filled with.
+//! Content of measured layers.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What a program costs its machine: processor time and memory.
+//! Cost of a program: processor time and memory.
 
 use std::time::Duration;
 

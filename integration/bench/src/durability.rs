@@ -1,4 +1,4 @@
-//! What full durability costs: layerd with `durability = "full"` and `"metadata"`, in turn.
+//! Cost of full durability: layerd with `durability = "full"` and `"metadata"`, in turn.
 //!
 //! A round starts each of the two once on a fresh root; the next round starts them in the other
 //! order. Ratios are formed round by round.
@@ -12,7 +12,7 @@ use crate::target::{Running, Target};
 /// Both settings, in the order of the tables.
 const MODES: [&str; 2] = ["full", "metadata"];
 
-/// How much is measured.
+/// Extent of the measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extent {
     pub(crate) rounds: usize,

@@ -1,5 +1,5 @@
-//! Whether Commit and Usage take longer for a layer of many files. The layers are unpacked by layerd
-//! itself, which therefore knows at Commit what they hold.
+//! Times of Commit and Usage by the number of a layer's files. The layers are unpacked by layerd
+//! itself, which therefore knows their usage at Commit.
 
 mod unpack;
 
@@ -14,7 +14,7 @@ use crate::table::{Table, verdict};
 use crate::target::{Running, Target};
 use unpack::Unpacker;
 
-/// What is measured.
+/// Extent of the measurement.
 #[derive(Debug, Args)]
 pub(crate) struct Extent {
     /// File systems, in this order
@@ -33,12 +33,12 @@ pub(crate) struct Extent {
 
 /// Files that are unpacked for one figure: few small layers would show the disk's mood alone.
 const FILES: usize = 50_000;
-/// How often Usage is called for one figure.
+/// Calls of Usage for one figure.
 const USAGES: usize = 20;
-/// How many times as long the largest layer may take.
+/// Allowed ratio of the largest layer's time to the smallest's.
 const GOAL: f64 = 1.5;
 
-/// What is timed of a layer.
+/// Timed calls of a layer.
 const CALLS: [(&str, bool); 5] = [
     ("usage, before commit", false),
     ("commit", true),

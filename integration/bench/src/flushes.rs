@@ -1,6 +1,6 @@
-//! How often layerd waits for the disk: its calls, and what the disk sees of them.
+//! Number of layerd's waits for the disk: its system calls, and the disk's flushes.
 //!
-//! The calls are counted by strace, which stops nothing but those calls; what the disk sees is
+//! The calls are counted by strace, which stops only those calls; the flushes are
 //! counted in a second run without it, because a slower flush gathers a larger batch.
 
 use std::time::Duration;
@@ -46,7 +46,7 @@ const STEPS: [Step; 9] = [
     step("remove again", Op::Remove, false, false),
 ];
 
-/// What one step caused.
+/// Counts of one step.
 #[derive(Debug, Clone)]
 struct Seen {
     /// Calls of each kind of [`COUNTED`].

@@ -34,7 +34,7 @@ pub(crate) struct Work<'a> {
     pub(crate) made: usize,
 }
 
-/// What a run took.
+/// Times of a run.
 #[derive(Debug)]
 pub(crate) struct Load {
     wall: Duration,
@@ -49,7 +49,7 @@ impl Load {
         Self { wall, count, times }
     }
 
-    /// How many calls.
+    /// Number of calls.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
@@ -59,7 +59,7 @@ impl Load {
         count(self.count) / self.wall.as_secs_f64()
     }
 
-    /// What each call took.
+    /// Times of all calls.
     pub(crate) fn into_times(self) -> Times {
         self.times
     }
@@ -175,7 +175,7 @@ impl Caller {
     }
 }
 
-/// Whose turn it is.
+/// The order of turns.
 #[derive(Debug, Clone)]
 struct Turns {
     next: Arc<AtomicUsize>,

@@ -47,14 +47,14 @@ struct Cli {
 enum What {
     /// A restart of layerd that finds many attachments
     Attachments {
-        /// How many
+        /// Number of images
         #[arg(long, default_value_t = 2_000)]
         count: usize,
         /// Restarts
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
-    /// What durability = "full" costs beside "metadata": commits, and unpacking an image
+    /// Cost of durability = "full" beside "metadata": commits, and unpacking an image
     Durability {
         #[command(flatten)]
         on: On,
@@ -64,7 +64,7 @@ enum What {
     },
     /// Commit and Usage of layers with few and with many files
     Flat(flat::Extent),
-    /// How many flushes each operation takes
+    /// Flushes of each operation
     Flushes {
         /// File systems, in this order
         #[arg(long, value_enum, value_delimiter = ',', default_value = "ext4,xfs")]
@@ -180,7 +180,7 @@ fn main() {
     say(&machine());
 }
 
-/// What the figures depend on, and how busy others keep it.
+/// Properties of the machine, and its load by other programs.
 fn machine() -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);

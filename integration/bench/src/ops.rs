@@ -35,7 +35,7 @@ const EACH: usize = 40;
 /// A call that is answered from memory is over before it can be timed well: more of them are made.
 const READS: usize = 8;
 
-/// How much is measured.
+/// Extent of the measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Extent {
     pub(crate) rounds: usize,
@@ -44,7 +44,7 @@ pub(crate) struct Extent {
     pub(crate) calls: usize,
 }
 
-/// What the rounds of one contender showed of one operation.
+/// Results of one contender's rounds for one operation.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     /// Operations a second.

@@ -16,7 +16,7 @@ use crate::stats::{Spread, Times, millis};
 use crate::table::{Table, verdict};
 use crate::target::Target;
 
-/// What is measured.
+/// Extent of the measurement.
 #[derive(Debug, Args)]
 pub(crate) struct Extent {
     /// File systems, in this order
@@ -36,13 +36,13 @@ pub(crate) struct Extent {
     idle_secs: u64,
 }
 
-/// Somebody prepares a snapshot so often: 50 a second.
+/// Interval of concurrent Prepares: 50 a second.
 const EVERY: Duration = Duration::from_millis(20);
 /// Clients that remove, and threads that make files.
 const REMOVERS: usize = 32;
 const MAKERS: usize = 2;
 
-/// What one round showed.
+/// Results of one round.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     /// Times of Prepare, in milliseconds: median and 99th percentile, while idle and meanwhile.

@@ -1,8 +1,8 @@
-//! Whether it matters how many snapshots there are: for calls, for memory and for a start.
+//! Times of calls, memory and time of a start by the number of snapshots.
 //!
 //! Stores of all sizes run side by side on one file system, each with a server of its own that is
-//! idle until it is its turn. A step is made on all of them before the next step, so that what is
-//! compared was measured within a second.
+//! idle until it is its turn. A step is made on all of them before the next step, so that compared
+//! figures were measured within a second.
 
 mod costs;
 mod store;
@@ -18,7 +18,7 @@ use crate::table::{Table, verdict};
 use crate::target::Target;
 use store::Store;
 
-/// What is measured.
+/// Extent of the measurement.
 #[derive(Debug, Args)]
 pub(crate) struct Extent {
     /// File systems, in this order
@@ -59,7 +59,7 @@ const STEPS: [Step; 8] = [
 /// At how many snapshots the goals hold.
 const MANY: usize = 100_000;
 
-/// What the rounds showed of one step on one store.
+/// Results of the rounds of one step on one store.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     /// Operations a second.

@@ -30,7 +30,7 @@ impl Table {
     }
 }
 
-/// What a cell says of a goal.
+/// Text of a cell for a goal.
 pub(crate) fn verdict(goal: impl fmt::Display, is_met: bool) -> String {
     format!("{goal}: {}", if is_met { "met" } else { "missed" })
 }

@@ -1,4 +1,4 @@
-//! What is measured: layerd, and any other snapshotter that serves containerd's protocol.
+//! Measured servers: layerd, and any other snapshotter that serves containerd's protocol.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// What tables call it.
+    /// Its name in tables.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Layerd(durability) => format!("layerd, {durability}"),
@@ -158,7 +158,7 @@ impl Running {
         wait_until("the trash to be emptied", Duration::from_secs(600), empty);
     }
 
-    /// Whether layerd has deleted what was removed, as it says itself.
+    /// True once layerd reports that all removed snapshots are deleted.
     pub(crate) fn is_reaped(&self) -> bool {
         let runtime = Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {

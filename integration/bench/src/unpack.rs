@@ -1,7 +1,7 @@
-//! What unpacking an image takes: containerd's overlayfs, layerd with its own differ, and layerd
+//! Times of unpacking an image: containerd's overlayfs, layerd with its own differ, and layerd
 //! with containerd's, all driven by the same containerd; igzip and tar as a floor.
 //!
-//! What is timed is `ctr snapshots unpack` of an image that is in the content store, from its start
+//! The timed command is `ctr snapshots unpack` of an image in the content store, from its start
 //! to its end: Prepare, Apply and Commit of each layer in turn. containerd's data directory is in
 //! memory; snapshots are on the file system that is measured. Each contender unpacks once a round
 //! into an empty root, with daemons of its own; the next round begins with the next contender.
@@ -22,7 +22,7 @@ use images::Image;
 
 use images::Shape;
 
-/// What is measured.
+/// Extent of the measurement.
 #[derive(Debug, Args)]
 pub(crate) struct Extent {
     /// File systems, in this order

@@ -18,7 +18,7 @@ use crate::place::{Fs, Place};
 
 pub(crate) use attachments::run as run_attachments;
 
-/// How much is measured.
+/// Extent of the measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extent {
     pub(crate) rounds: usize,
@@ -97,7 +97,7 @@ impl Client {
             ..pb::DetachRequest::default()
         };
         let reply = self.runtime.block_on(self.attachments.detach(request));
-        reply.expect("nobody uses them").into_inner().detached.len()
+        reply.expect("they are unused").into_inner().detached.len()
     }
 
     /// All attachments.

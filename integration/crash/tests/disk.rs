@@ -52,7 +52,7 @@ fn overwrite(path: &Path, length: usize, byte: u8) {
     file.write_all_at(&room[start..start + length], 0).unwrap();
 }
 
-/// What `look` finds on the disk after a cut at the end.
+/// Result of `look` on the disk after a cut at the end.
 fn after<T>(recording: &mut Recording, later: Later, seed: u64, look: impl Fn(&Path) -> T) -> T {
     let image = recording.image(&recording.last_cut(later, seed)).unwrap();
     let mounted = image.mount().unwrap();

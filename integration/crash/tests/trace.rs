@@ -92,7 +92,7 @@ fn directory() -> TempDir {
     directory
 }
 
-/// How many of the six steps of the only thread's first round were done.
+/// Number of done steps, of six, in the only thread's first round.
 fn done(directory: &Path) -> usize {
     let own = directory.join("0-0");
     let content = |name| std::fs::read(own.join(name)).ok();

@@ -17,14 +17,14 @@ use crate::target::Running;
 /// Unpacks in a round.
 const REPEATS: usize = 3;
 
-/// What one image took, in ms.
+/// Times for one image, in ms.
 #[derive(Debug, Default)]
 struct Unpacks {
     /// From the first Prepare to the last Commit.
     wall: Vec<f64>,
     /// The Commits alone.
     commits: Vec<f64>,
-    /// Until everything is on the disk, whoever waits for it.
+    /// Until everything is on the disk, whether or not the client waits for it.
     synced: Vec<f64>,
 }
 

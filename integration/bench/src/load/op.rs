@@ -42,7 +42,7 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    /// What tables call it.
+    /// Its name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
@@ -62,10 +62,10 @@ impl Op {
         }
     }
 
-    /// What the peer calls it that makes its calls itself.
+    /// Its name for the peer that makes its calls itself.
     ///
     /// # Panics
-    /// For what that one is never asked to do.
+    /// For operations that are never asked of that one.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
@@ -84,7 +84,7 @@ impl Op {
         }
     }
 
-    /// Whether it changes nothing, so that it can be repeated.
+    /// True if it changes nothing, so that it can be repeated.
     pub(crate) fn is_read(self) -> bool {
         matches!(
             self,

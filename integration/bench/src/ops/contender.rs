@@ -8,7 +8,7 @@ use crate::cost;
 use crate::load::{Caller, Load, Work};
 use crate::target::{Running, Target};
 
-/// Who is measured.
+/// A measured snapshotter.
 #[derive(Debug, Clone)]
 pub(crate) enum Contender {
     /// A server, called through its socket.
@@ -18,7 +18,7 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    /// What tables call it.
+    /// Its name in tables.
     pub(super) fn name(&self) -> String {
         match self {
             Self::Served(target @ Target::Layerd(_)) => target.name(),
@@ -52,7 +52,7 @@ pub(super) enum Started {
     Served {
         running: Running,
         caller: Caller,
-        /// Whether it deletes by itself what was removed.
+        /// Set if it deletes removed snapshots by itself.
         has_trash: bool,
     },
     Inside(Inside),

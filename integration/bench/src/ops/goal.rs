@@ -1,4 +1,4 @@
-//! What was asked of layerd beside its peers.
+//! Goals for layerd relative to its peers.
 
 use super::Contender;
 use crate::load::Op;
@@ -7,7 +7,7 @@ use crate::stats::Spread;
 use crate::table::verdict;
 use crate::target::Target;
 
-/// How many times as many operations layerd must do as a peer.
+/// Required ratio of layerd's operations to a peer's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Goal {
     least: f64,
@@ -38,7 +38,7 @@ impl Goal {
         }
     }
 
-    /// What the table says of it, by the medians of both ratios.
+    /// Text for the table, by the medians of both ratios.
     pub(super) fn verdict(self, by_time: Spread, by_processor: Spread) -> String {
         let is_met = by_time.median() >= self.least
             && (!self.by_processor || by_processor.median() >= self.least);

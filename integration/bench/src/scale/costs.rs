@@ -1,4 +1,4 @@
-//! What many snapshots cost in memory and at a start.
+//! Memory and time of a start with many snapshots.
 
 use std::time::Duration;
 

@@ -50,7 +50,7 @@ impl Store {
         &self.target
     }
 
-    /// How many snapshots it has.
+    /// Number of its snapshots.
     pub(super) fn count(&self) -> usize {
         self.count
     }
@@ -59,7 +59,7 @@ impl Store {
         self.running.pid()
     }
 
-    /// Who calls it, and the parent of what is prepared.
+    /// Its caller, and the parent of prepared snapshots.
     pub(super) fn caller(&mut self) -> (&mut Caller, &str) {
         (&mut self.caller, &self.base)
     }

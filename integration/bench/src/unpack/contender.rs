@@ -24,18 +24,18 @@ fn processor_times(pid: Pid) -> [Duration; 2] {
     [ticks[0] + ticks[1], ticks[2] + ticks[3]].map(|ticks| Duration::from_millis(10 * ticks))
 }
 
-/// What unpacking took.
+/// Times of unpacking.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Took {
     /// Until the client was told that all layers are there.
     pub(crate) wall: Duration,
-    /// Until all of it is on the disk, whoever waits for it.
+    /// Until all of it is on the disk, whether or not the client waits for it.
     pub(crate) synced: Duration,
     /// Processor time of the daemons.
     pub(crate) processor: Duration,
 }
 
-/// Who unpacks.
+/// A measured unpacker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
     /// containerd into its own overlayfs, decompressing with Go's own package.
@@ -75,7 +75,7 @@ impl Contender {
         }
     }
 
-    /// Whether the layers are on the disk when the client is told that they are there.
+    /// "yes" if the layers are on the disk when the client gets its answer.
     pub(crate) fn is_durable(self) -> &'static str {
         match self {
             Self::Layerd("full") | Self::Walking | Self::Together => "yes",
@@ -100,7 +100,7 @@ impl Contender {
         let layerd = self.layerd(dir, &state);
         let socket = layerd
             .as_ref()
-            .map_or_else(|| dir.join("nobody"), Running::socket);
+            .map_or_else(|| dir.join("none"), Running::socket);
         let extra = self.extra(dir, &socket);
         let mut containerd = Containerd::start_with(Version::V2_1, &state, &socket, &extra);
         let pids: Vec<Pid> = [containerd.pid()]
@@ -244,8 +244,8 @@ impl Content {
     pub(crate) fn of(image: &Image) -> Self {
         let memory = Place::new(crate::place::Fs::Tmpfs);
         let state = memory.sub("0");
-        let nobody = state.join("nobody");
-        let mut containerd = Containerd::start(Version::V2_1, &state, &nobody);
+        let none = state.join("none");
+        let mut containerd = Containerd::start(Version::V2_1, &state, &none);
         let archive = memory.sub("archive").join("image.tar");
         let mut tar = Command::new("tar");
         tar.arg("-cf").arg(&archive).arg("-C").arg(&image.dir);

@@ -17,7 +17,7 @@ use crate::content::write_member;
 /// Raise it when what is written here changes.
 const VERSION: u32 = 1;
 
-/// What an image holds.
+/// Content of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Shape {
     /// 5 layers, 46,000 files, about 215 MiB compressed
@@ -120,7 +120,7 @@ impl Image {
         }
     }
 
-    /// What it is, in a few words.
+    /// Its description, in a few words.
     pub(crate) fn about(&self) -> &str {
         &self.about
     }

@@ -43,7 +43,7 @@ pub(super) fn unpack(socket: &Path, image: &Image) {
     }
 }
 
-/// What the layer is called: what its blob is.
+/// Name of the layer: that of its blob.
 fn name(blob: &Path) -> String {
     let name = blob.file_name().expect("blobs have names");
     name.to_string_lossy().into_owned()

@@ -1,4 +1,4 @@
-//! How long a restart takes that finds many attachments, each with a mount.
+//! Time of a restart with many attachments, each with a mount.
 
 use std::time::Instant;
 

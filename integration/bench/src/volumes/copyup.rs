@@ -118,7 +118,7 @@ fn copy(merged: &Path, to: &Path) {
     );
 }
 
-/// What a copy costs until it is on the disk.
+/// Cost of a copy until it is on the disk.
 fn cost(place: &Place, copy: impl FnOnce()) -> Cost {
     place.sync();
     fs::write("/proc/sys/vm/drop_caches", "3").expect("root may");

@@ -91,7 +91,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let cause = std::error::Error::source(&error);
             let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-            // Nobody is left to tell if standard error is closed.
+            // With standard error closed there is no other way to report.
             let _ = writeln!(io::stderr(), "crash-tracer: {error}{cause}");
             ExitCode::FAILURE
         }

@@ -1,4 +1,4 @@
-//! What the tracer's tests trace: threads that each make six state-changing system calls a round.
+//! Workload of the tracer's tests: threads that each make six state-changing system calls a round.
 //!
 //! `crash-workload DIRECTORY THREADS` makes one round for each line on standard input and says
 //! `done` after it. A thread that fails says so and the round goes on.

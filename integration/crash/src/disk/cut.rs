@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::log::Event;
 
-/// What becomes of the writes after the last completed flush: a disk may keep any of them.
+/// Fate of the writes after the last completed flush: a disk may keep any of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Later {
     /// None of them reached the disk.
@@ -34,14 +34,14 @@ impl Later {
 /// One power cut. Printed in a failure, it can be built again from the same recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
-    /// How many events of the log had happened.
+    /// Number of events of the log before the cut.
     pub(crate) position: usize,
     pub(crate) later: Later,
     pub(crate) seed: u64,
 }
 
 impl Cut {
-    /// What becomes of the writes after the last flush.
+    /// Fate of the writes after the last flush.
     #[must_use]
     pub fn later(&self) -> Later {
         self.later

@@ -77,8 +77,8 @@ impl Filesystem {
         Ok(())
     }
 
-    /// What a boot does before it mounts after a power cut: where there is no journal to replay,
-    /// fsck(8) with every repair. The others recover when they are mounted.
+    /// Repairs a file system without a journal as a boot does after a power cut: fsck(8) with every
+    /// repair. The others recover when they are mounted.
     ///
     /// # Errors
     /// [`Error::Program`] if something could not be repaired.

@@ -26,13 +26,13 @@ pub use device::Filesystem;
 pub use image::{Image, Mounted, Recording};
 pub use recorder::{Marker, Recorder};
 
-/// What can go wrong with a recorded disk.
+/// Errors of a recorded disk.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file of the recorder itself could not be read or written.
     #[error("{what} {path}")]
     File {
-        /// What was attempted.
+        /// The attempted operation.
         what: &'static str,
         /// On what.
         path: PathBuf,
@@ -45,15 +45,15 @@ pub enum Error {
     Program {
         /// The command line.
         command: String,
-        /// How it ended.
+        /// Its exit status.
         status: std::process::ExitStatus,
-        /// What it said.
+        /// Its standard error.
         stderr: String,
     },
     /// A mount or its end failed. For an image this means that the file system did not recover.
     #[error("{what} {path}: {cause}")]
     Mount {
-        /// What was attempted.
+        /// The attempted operation.
         what: &'static str,
         /// On what.
         path: PathBuf,

@@ -105,7 +105,7 @@ impl Recorder {
         self.start = self.disk.lock().log.events.len();
     }
 
-    /// How many writes and how many flushes the disk has seen since it was mounted.
+    /// Number of writes and of flushes since the disk was mounted.
     #[must_use]
     pub fn seen(&self) -> (usize, usize) {
         let disk = self.disk.lock();

@@ -41,7 +41,7 @@ impl Disk {
     }
 }
 
-/// The disk, shared between the server and whoever marks and reads the log.
+/// The disk, shared between the server and the readers of the log.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared(pub(crate) Arc<Mutex<Disk>>);
 

@@ -147,7 +147,7 @@ impl Raw {
         Some(paths.into_iter().flatten().collect())
     }
 
-    /// Whether an open may create or empty its file.
+    /// True if an open may create or truncate its file.
     fn makes(&self, number: i64, tracee: Tracee) -> bool {
         let flags = match number {
             libc::SYS_open => self.arguments[1],
@@ -158,7 +158,7 @@ impl Raw {
         flags & u64::from(making.cast_unsigned()) != 0
     }
 
-    /// Whether an ioctl hands something to the kernel. The terminal's and the descriptor's own
+    /// True if an ioctl may change a file. The terminal's and the descriptor's own
     /// ioctls (0x54..) are tried on any file and do nothing to it.
     fn hands_over(&self) -> bool {
         const COPIES_OUT: u64 = 2;

@@ -12,7 +12,7 @@ use super::server::{Answer, Order};
 const PROGRAM: &str = "crash-tracer";
 const POLL: Duration = Duration::from_millis(2);
 
-/// What can go wrong with a tracer.
+/// Errors of a tracer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The program `crash-tracer` was not built beside the test.
@@ -36,7 +36,7 @@ pub enum Error {
     /// The tracer answered something else than it was asked.
     #[error("the tracer answered out of turn")]
     Confused,
-    /// What was waited for did not come.
+    /// The awaited state was not reached in time.
     #[error("waited {0:?} in vain; the tracer says {1:?}")]
     TimedOut(Duration, Box<Status>),
 }

@@ -1,10 +1,10 @@
-//! What a tracer is told and what it answers.
+//! Commands to a tracer, and its answers.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// What a system call does to the disk.
+/// Effect of a system call on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Class {
     /// Makes a name or may make one: open with `O_CREAT` or `O_TRUNC`, mkdir, mknod, link, symlink.
@@ -52,7 +52,7 @@ pub enum Moment {
     After,
 }
 
-/// How often a call fails.
+/// Number of failures of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Times {
     /// The chosen one alone.
@@ -150,7 +150,7 @@ pub struct Call {
     pub result: Option<i64>,
 }
 
-/// How a process ended.
+/// End of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     /// With this exit code.
@@ -166,8 +166,8 @@ pub struct Status {
     pub counted: u64,
     /// The call at which the plan struck first, if it did.
     pub fired: Option<Call>,
-    /// How the process that was attached to ended; none while it runs.
+    /// End of the traced process; `None` while it runs.
     pub end: Option<End>,
-    /// What went wrong with the tracing itself; the counts mean nothing then.
+    /// Error of the tracing itself; the counts mean nothing then.
     pub trouble: Option<String>,
 }

@@ -47,7 +47,7 @@ pub(crate) struct Run<'session> {
     threads: HashSet<Pid>,
     /// Threads that have yet to stop for the first time.
     fresh: HashSet<Pid>,
-    /// Whether the leader waits in `hold` for its tracer.
+    /// Set while the leader waits in `hold` for its tracer.
     held: bool,
 }
 
@@ -252,14 +252,14 @@ fn threads(process: Pid) -> Option<HashSet<Pid>> {
     Some(numbers.map(Pid::from_raw).collect())
 }
 
-/// Whether this process is the thread's tracer.
+/// True if this process is the thread's tracer.
 fn is_ours(thread: Pid) -> bool {
     let own = format!("TracerPid:\t{}", std::process::id());
     fs::read_to_string(format!("/proc/{thread}/status"))
         .is_ok_and(|status| status.lines().any(|line| line == own))
 }
 
-/// Whether the process is this very program, waiting to become another one.
+/// True if the process is this program before its exec.
 fn is_hold(process: Pid) -> bool {
     let program = |name: &str| fs::read_link(Path::new("/proc").join(name).join("exe")).ok();
     program("self").is_some() && program("self") == program(&process.to_string())

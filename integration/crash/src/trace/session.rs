@@ -7,7 +7,7 @@ use super::calls::Raw;
 use super::plan::{Action, Call, End, Moment, Plan, Status, Times};
 use super::tracee::Tracee;
 
-/// What the tracer is to do with a thread that entered or left a system call.
+/// Action on a thread that entered or left a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Let it go on.
@@ -72,7 +72,7 @@ impl Session {
         &self.calls
     }
 
-    /// Whether some thread is inside a call that will be made to fail.
+    /// True if a thread is inside a call that will be made to fail.
     pub(crate) fn is_failing(&self) -> bool {
         self.inside.values().any(|inside| inside.answer.is_some())
     }
@@ -90,7 +90,7 @@ impl Session {
         self.inside.remove(&thread);
     }
 
-    /// Whether the next stop of this thread at a system call is the one on leaving it.
+    /// True if the next stop of this thread at a system call is the exit stop.
     pub(crate) fn is_inside(&self, thread: i32) -> bool {
         self.inside.contains_key(&thread)
     }

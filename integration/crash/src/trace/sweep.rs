@@ -1,11 +1,11 @@
 //! One experiment, repeated with the blow at the first call, the second, and so on.
 
-/// What one experiment came to.
+/// Outcome of one experiment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
     /// The plan struck at the chosen call.
     Struck,
-    /// What was under test finished with fewer calls than that.
+    /// The operation finished with fewer calls.
     Finished,
 }
 

@@ -1,4 +1,4 @@
-//! What /proc tells about a stopped thread: its strings, descriptors and directories.
+//! A stopped thread in /proc: its strings, descriptors and directories.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -13,7 +13,7 @@ use crate::operation::{Operation, commit, labels, prepare, remove, view};
 use crate::process::Layerd;
 use crate::sweep::{EVERY, Outcome, Points, Sweep, describe, ended};
 
-/// What is asked of a daemon while it may die, and what must then be true.
+/// An operation during which the daemon may die, and the conditions afterwards.
 struct Case {
     home: Home,
     operation: Operation,
@@ -45,7 +45,7 @@ impl Case {
         })
     }
 
-    /// Whether the operation was acknowledged, and at which call the daemon was killed.
+    /// True if the operation was acknowledged, with the call at which the daemon was killed.
     fn crash(&self, number: u64, moment: Moment) -> Verdict<(bool, Option<Call>)> {
         self.home.reset();
         let mut layerd = Layerd::start(&self.home.site)?;
@@ -280,7 +280,7 @@ fn recoveries(sweep: &mut Sweep, points: Points, crashes: &[(&str, Operation, u6
     }
 }
 
-/// What is killed first, before its recovery is.
+/// Crashes whose recovery is then killed too.
 fn crashes() -> Vec<(&'static str, Operation, u64, Moment)> {
     vec![
         (

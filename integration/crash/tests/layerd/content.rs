@@ -1,4 +1,4 @@
-//! What layers hold: files of every kind to fill them with, and all of it read back.
+//! Content of layers: files of every type to fill them with, and reading all of it back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
@@ -19,7 +19,7 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    /// Whether there is nothing in it.
+    /// True if it is empty.
     pub(crate) fn is_bare(&self) -> bool {
         self.tree.0.len() == 1
     }

@@ -92,7 +92,7 @@ impl Disk {
         disk.blocks_free() * disk.fragment_size()
     }
 
-    /// Layers, one of them large and used by nobody.
+    /// Makes layers, one of them large and unused.
     fn furnish(&mut self, kept: &mut Kept<'_>) -> Verdict {
         for (name, kib) in [("small", 10), ("large", 40 * 1024)] {
             let key = format!("{name}-active");

@@ -13,7 +13,7 @@ use crate::model::{Content, World, choose, compare};
 use crate::operation::{Operation, commit, labels, prepare, remove, view};
 use crate::process::{Layerd, Site};
 
-/// How long the daemon may take to work again once the cause of its errors is gone.
+/// Limit for the daemon to work again once the cause of its errors is gone.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 
 /// A daemon that is started anew when it ends by itself, as systemd does.
@@ -86,7 +86,7 @@ impl<'s> Kept<'s> {
     }
 }
 
-/// What is refused by the disk, and how.
+/// System calls that fail, with their error.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fault {
     pub(crate) errno: i32,
@@ -95,8 +95,8 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    /// Whether a status tells the client what happened. Where sled hangs or panics over an error,
-    /// nobody learns which one it was, and trying again is the right advice.
+    /// True if a status tells the client the error. Where sled hangs or panics over an error, its kind
+    /// is unknown, and trying again is the right advice.
     pub(crate) fn explains(self, status: &Status) -> bool {
         let code = status.code();
         if status.message().contains("the database hangs or panicked") {
@@ -188,7 +188,7 @@ impl Tally {
     }
 }
 
-/// What may exist after the answer; first, what is to be seen right after it.
+/// States allowed after the answer; first the one visible right after it.
 fn possible(home: &Home, operation: &Operation, answer: &Result<(), Status>) -> Vec<World> {
     let (before, after) = (home.world.clone(), operation.apply(&home.world).unwrap());
     match (answer, operation) {

@@ -21,9 +21,9 @@ use crate::operation::{Operation, commit, prepare, view};
 use crate::power::SIZE;
 use crate::process::{Layerd, Site};
 
-/// How many layers are made ahead, at most, unless the configuration says otherwise.
+/// Default number of layers made ahead, at most.
 const SPARES: usize = 128;
-/// How long the reaper may take for the few layers of a test.
+/// Limit for the reaper with the few layers of a test.
 const REAP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A root with its model, and a copy of both to go back to.
@@ -63,8 +63,8 @@ impl Home {
         }
     }
 
-    /// A root with something of everything: committed layers over each other, one that nobody
-    /// uses, an active snapshot with content, and views.
+    /// A root with something of everything: committed layers over each other, an unused one, an active
+    /// snapshot with content, and views.
     pub(crate) fn furnished() -> Self {
         Self::empty().furnish()
     }

@@ -29,5 +29,5 @@ mod unpack;
 mod volumes;
 mod worker;
 
-/// What a check that can fail answers: why it did.
+/// Result of a check; the error is the reason.
 type Verdict<T = ()> = Result<T, String>;

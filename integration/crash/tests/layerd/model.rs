@@ -1,4 +1,4 @@
-//! What exists, as the test believes and as the daemon says.
+//! State of the snapshots, as the test expects it and as the daemon answers.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,9 +21,9 @@ pub(crate) struct Snap {
     pub(crate) mounts: Option<Vec<Mount>>,
     /// Its own directory, relative to the root, such as `l/3`. Empty for a view with parents.
     pub(crate) own: Option<PathBuf>,
-    /// What is in it.
+    /// Its content.
     pub(crate) layer: Option<Arc<Layer>>,
-    /// Whether the daemon answers nothing but DATA_LOSS for it.
+    /// Set if the daemon answers only DATA_LOSS for it.
     pub(crate) damaged: bool,
 }
 
@@ -35,7 +35,7 @@ impl Snap {
         self.info.kind() == kind
     }
 
-    /// Whether what was found can be this snapshot.
+    /// True if the found snapshot matches this one.
     fn allows(&self, found: &Self) -> bool {
         let times = [
             (&self.info.created_at, &found.info.created_at),
@@ -191,7 +191,7 @@ fn relative(mut mount: Mount, root: &Path) -> Mount {
     mount
 }
 
-/// What is compared besides names, mounts and the rest that the daemon answers.
+/// Compared content, besides names, mounts and the other answers of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
     /// Every layer whose content is known: what is in the page cache outlives the process.

@@ -129,7 +129,7 @@ impl Operation {
             .collect()
     }
 
-    /// What exists after it, or how it is refused.
+    /// State after it, or the code of its refusal.
     pub(crate) fn apply(&self, before: &World) -> Result<World, Code> {
         let mut world = before.clone();
         match self {
@@ -159,7 +159,7 @@ impl Operation {
         Ok(world)
     }
 
-    /// What a second call of the same answers once the first has happened.
+    /// Answer of the same call repeated.
     pub(crate) fn repeated(&self) -> Code {
         match self {
             Prepare { .. } | View { .. } => Code::AlreadyExists,

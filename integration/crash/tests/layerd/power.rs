@@ -17,7 +17,7 @@ use crate::worker::{Stop, Worker};
 pub(crate) const SIZE: u64 = 320 << 20;
 const WORKERS: u64 = 3;
 
-/// What is recorded.
+/// The recorded load.
 #[derive(Debug, Clone, Copy)]
 struct Load {
     disk: Filesystem,

@@ -30,7 +30,7 @@ pub(crate) struct Site {
     pub(crate) boot: Option<PathBuf>,
 }
 
-/// What is removed goes at once, however much it is, so that no test waits for it.
+/// Configuration without a trash period or mass-removal guard, so that no test waits for deletions.
 const CONFIG: &str = "[trash]\nkeep_secs = 0\nbrake_percent = 0\n";
 
 impl Site {
@@ -203,7 +203,7 @@ impl Layerd {
         Ok(())
     }
 
-    /// How it ended, if it did.
+    /// Exit status, once it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }

@@ -63,7 +63,7 @@ fn settle(workers: &mut [Worker], site: &Site, ids: &mut Ids) -> Verdict {
         (worker.world, worker.pending) = (state, None);
     }
     if world.len() != found.len() {
-        return Err(format!("snapshots that nobody made: {:?}", found.keys()));
+        return Err(format!("snapshots that no call made: {:?}", found.keys()));
     }
     check_tidy(&mut client, site, &world)?;
     let made = prepare("extra", "").perform(&mut client);

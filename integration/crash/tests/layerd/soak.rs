@@ -1,7 +1,7 @@
 //! Many clients for a long time, each in a part of the names of its own, with valid and invalid
 //! calls, and a daemon that is ended again and again: nothing may be lost, and nothing may grow.
 //!
-//! The clients share a socket that outlives the daemon, as under systemd, so that whoever connects
+//! The clients share a socket that outlives the daemon, as under systemd, so that a connection made
 //! while it is away is served by the next one. Two thirds of the time it is ended at random
 //! moments, in order or not; for the rest one process serves, whose memory is watched. Now and then
 //! all clients rest, and everything that is there is held against what each of them believes.
@@ -32,10 +32,10 @@ use client::Client;
 use lives::{Keeper, Lives};
 use probe::Figures;
 
-/// How much more memory one process may take at its last rest than at its first: so many KiB, and
-/// so many bytes for each call between. Threads come and go with the load, and what they free is
-/// scattered over malloc's arenas: while heaptrack saw what is allocated stay the same, resident
-/// memory grew by about 100 bytes a call. A request, key or record that a call forgot is larger.
+/// Allowed growth of a process's memory from its first rest to its last: so many KiB, and
+/// so many bytes for each call between. Threads come and go with the load, and their freed memory is
+/// scattered over malloc's arenas: with constant allocations by heaptrack, resident
+/// memory grew by about 100 bytes a call. A leaked request, key or record is larger.
 const GROWTH_KIB: u64 = 16 * 1024;
 const GROWTH_PER_CALL: u64 = 128;
 /// Descriptors more than at start, at most: a scan of the reaper may be under way.
@@ -43,12 +43,12 @@ const DESCRIPTORS_MORE_MAX: usize = 4;
 /// Longest time between two restarts, in milliseconds.
 const PAUSE_MAX: u64 = 3000;
 
-/// What the clients are to do.
+/// Order to the clients.
 const WORK: u8 = 0;
 const REST: u8 = 1;
 const END: u8 = 2;
 
-/// How much is done.
+/// Extent of the run.
 #[derive(Debug)]
 struct Plan {
     time: Duration,
@@ -57,7 +57,7 @@ struct Plan {
     rests: u32,
 }
 
-/// What all threads share.
+/// State shared by all threads.
 struct Soak<'a> {
     site: &'a Site,
     scratch: &'a Path,
@@ -171,7 +171,7 @@ impl<'a> Soak<'a> {
         Ok(figures)
     }
 
-    /// How often each call was answered how.
+    /// Number of answers by call and code.
     fn tally(&self) -> BTreeMap<(&'static str, String), u64> {
         let mut all = BTreeMap::new();
         for client in &self.clients {
@@ -248,7 +248,7 @@ fn print_tally(soak: &Soak<'_>) {
 /// Nothing that one process holds may grow with the calls that it served.
 fn check_growth(idle: &Figures, calm: &[Figures]) -> Verdict {
     let (Some(first), Some(last)) = (calm.first(), calm.last()) else {
-        return Err("nobody rested".into());
+        return Err("no client rested".into());
     };
     let (from, to) = (first.memory, last.memory);
     let calls = last.calls - first.calls;
@@ -270,7 +270,7 @@ fn check_growth(idle: &Figures, calm: &[Figures]) -> Verdict {
     Ok(())
 }
 
-/// What a daemon logs as an error is one, however it was ended.
+/// Fails on any line that a daemon logged as an error, however it was ended.
 fn check_log(site: &Site) -> Verdict {
     let log = std::fs::read(&site.log).unwrap_or_default();
     let log = String::from_utf8_lossy(&log).into_owned();

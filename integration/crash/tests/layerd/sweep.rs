@@ -13,7 +13,7 @@ use crate::process::{LIMIT, Layerd};
 pub(crate) struct Points {
     pub(crate) first: u64,
     pub(crate) step: u64,
-    /// How many times in a row the operation must get through before it counts as tried out:
+    /// Number of successive runs without a crash after which the operation counts as covered:
     /// background threads make the count vary.
     pub(crate) finishes: u32,
 }
@@ -27,7 +27,7 @@ pub(crate) const EVERY: Points = Points {
 /// Bad points after which the others need not be visited.
 const ENOUGH: usize = 30;
 
-/// What happened at one point.
+/// Outcome at one point.
 pub(crate) enum Outcome {
     Struck,
     Finished,

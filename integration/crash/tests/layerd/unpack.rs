@@ -26,7 +26,7 @@ use crate::operation::{commit, prepare, remove};
 use crate::process::{Layerd, Site};
 use crate::sweep::{EVERY, Outcome, Points, Sweep, describe, ended};
 
-/// How long the reaper may take.
+/// Limit for the reaper.
 const REAP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A root with one active snapshot, `a`, and the layer that is to go there.
@@ -196,7 +196,7 @@ fn entries() -> Vec<Entry> {
     ]
 }
 
-/// What is refused by the disk, and how.
+/// System calls that fail, with their error.
 #[derive(Debug, Clone, Copy)]
 struct Fault {
     errno: i32,
@@ -205,7 +205,7 @@ struct Fault {
 }
 
 impl Fault {
-    /// Whether the client learns what happened.
+    /// Checks that the status tells the client the error.
     fn check(self, status: &Status) -> Verdict {
         let wanted = match self.errno {
             libc::ENOSPC => Code::ResourceExhausted,

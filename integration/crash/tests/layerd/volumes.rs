@@ -34,7 +34,7 @@ use state::State;
 /// the trash.
 const RECOVERED: [usize; 4] = [1, 6, 8, 9];
 
-/// What is asked of a daemon while it may die, after what was asked before.
+/// An operation during which the daemon may die, and the operations before it.
 struct Case {
     name: &'static str,
     before: Vec<Action>,
@@ -105,7 +105,7 @@ impl Case {
         Ok(Crash { fired, candidates })
     }
 
-    /// How many calls it takes if it gets through.
+    /// Number of system calls of a complete run.
     fn count(&self, rooms: &Rooms) -> Verdict<u64> {
         rooms.reset();
         let site = &rooms.home.site;
@@ -203,7 +203,7 @@ fn expect(action: &Action, answer: &Result<String, Status>, known: &State) -> Ve
     }
 }
 
-/// What is held cannot be deleted.
+/// Checks that attached volumes cannot be deleted.
 fn refuses_to_delete(client: &mut Client, known: &State) -> Verdict {
     for held in known.held.values() {
         let mut words = held.what.split(' ');

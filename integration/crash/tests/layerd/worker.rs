@@ -39,9 +39,9 @@ impl Chance {
 #[derive(Debug, Clone)]
 pub(crate) struct Worker {
     pub(crate) prefix: String,
-    /// What was acknowledged.
+    /// Acknowledged state.
     pub(crate) world: World,
-    /// What was asked for and never answered.
+    /// A requested operation without an answer.
     pub(crate) pending: Option<Operation>,
     pub(crate) chance: Chance,
     pub(crate) made: u64,
@@ -49,7 +49,7 @@ pub(crate) struct Worker {
     kib: usize,
 }
 
-/// What ends a worker.
+/// End of a worker.
 #[derive(Debug)]
 pub(crate) enum Stop {
     /// A call had no answer, or not the one that it should have: if the daemon was not killed,
@@ -93,7 +93,7 @@ impl Worker {
         Ok(true)
     }
 
-    /// What exists afterwards; none if the call was refused as it should be.
+    /// State afterwards; `None` if the call was refused as expected.
     fn perform(
         &mut self,
         client: &mut Snapshots,

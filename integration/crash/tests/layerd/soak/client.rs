@@ -27,7 +27,7 @@ use crate::worker::Worker;
 /// Attempts to look at something while daemons come and go.
 const LOOKS: u32 = 20;
 
-/// What a daemon never says of a call, however wrong the call is.
+/// Codes that a daemon never answers, however wrong the call is.
 const NEVER: [Code; 4] = [Code::Unknown, Code::Internal, Code::DataLoss, Code::Aborted];
 
 /// Its connections, which are made at the first call and made again when they broke.
@@ -51,9 +51,9 @@ impl Wire {
 
 #[derive(Debug)]
 pub(super) struct Client<'a> {
-    /// What it believes of snapshots.
+    /// Its expectation of snapshots.
     pub(super) worker: Worker,
-    /// What it believes of volumes and attachments.
+    /// Its expectation of volumes and attachments.
     pub(super) desk: Desk,
     /// Snapshots that it began to make or to fill before it hung up: they may be there or not.
     pub(super) abandoned: BTreeSet<String>,
@@ -296,7 +296,7 @@ impl<'a> Client<'a> {
         self.archive[..256].to_vec()
     }
 
-    /// How long it waits for an answer that it does not need.
+    /// Time that it waits for an answer that it does not need.
     pub(super) fn patience(&mut self) -> Duration {
         Duration::from_micros(self.worker.chance.next() % 3000)
     }

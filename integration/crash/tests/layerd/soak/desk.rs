@@ -10,7 +10,7 @@ use crate::Verdict;
 use crate::volumes::client::Client;
 use crate::worker::Chance;
 
-/// What a client has at most.
+/// Volumes of a client, at most.
 const VOLUMES: usize = 4;
 const HELD: usize = 3;
 
@@ -47,7 +47,7 @@ pub(super) struct Held {
     place: String,
 }
 
-/// What there is, as the client believes.
+/// Volumes and attachments, as the client expects them.
 #[derive(Debug)]
 pub(super) struct Desk {
     number: u64,
@@ -86,7 +86,7 @@ impl Desk {
         }
     }
 
-    /// What to do next. Some of it is refused.
+    /// The next action, sometimes one that is refused.
     pub(super) fn next(&mut self, chance: &mut Chance) -> Action {
         let names: Vec<String> = self.volumes.keys().cloned().collect();
         let keys: Vec<String> = self.held.keys().cloned().collect();
@@ -145,7 +145,7 @@ impl Desk {
         Ok(())
     }
 
-    /// Whether it changes something, or how it is refused.
+    /// True if it changes something; the error is the code of its refusal.
     fn wanted(&self, action: &Action) -> Result<bool, Code> {
         match action {
             Create { name } => Ok(!self.volumes.contains_key(name)),

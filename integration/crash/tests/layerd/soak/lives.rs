@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) struct Lives {
     /// Counted up when the earlier one has ended, so what it had begun is over.
     number: AtomicU64,
-    /// Whether no daemon is to be ended for now.
+    /// Set while no daemon is to be ended.
     is_calm: AtomicBool,
 }
 
@@ -35,7 +35,7 @@ impl Lives {
         let begun = Instant::now();
         while self.now() <= number {
             if self.is_calm.load(Ordering::SeqCst) {
-                return Err("although nobody ended the daemon".into());
+                return Err("although the daemon was not ended".into());
             }
             if begun.elapsed() > LIMIT {
                 return Err(format!("and the daemon did not end within {LIMIT:?}"));

@@ -1,4 +1,4 @@
-//! What a process and its root hold, in numbers.
+//! Resources of a process and its root, in numbers.
 
 use std::fmt;
 use std::fs;

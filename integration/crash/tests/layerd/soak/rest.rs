@@ -19,10 +19,10 @@ use crate::volumes::client::Client as Volumes;
 use crate::volumes::disk;
 use crate::volumes::state::{State, observe as observe_volumes};
 
-/// How long calls that were left alone and the reaper may take.
+/// Limit for abandoned calls and the reaper.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// How many records there are.
+/// Numbers of records.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Records {
     pub(super) snapshots: usize,

@@ -11,12 +11,12 @@ use super::client::{Client, Wire};
 use crate::Verdict;
 use crate::operation::prepare;
 
-/// How wide a message is that is too large: more than 16 MiB.
+/// Size of a message that is too large: more than 16 MiB.
 const OVERSIZE: usize = 17 << 20;
 /// Few of them, as they take most of the time.
 const OVERSIZE_ONE_IN: usize = 100;
 
-/// What is wrong, and how it is refused.
+/// An invalid call, and the code of its refusal.
 type Wrong = (
     &'static str,
     Code,

@@ -77,7 +77,7 @@ pub(crate) struct Item {
     pub(crate) more: &'static str,
     /// Where it is to be mounted; empty for nowhere.
     pub(crate) place: String,
-    /// What fills it if it is empty: the snapshot, and its content at the target.
+    /// Source for an empty volume: the snapshot, and its content at the target.
     pub(crate) fill: Option<(String, Arc<Layer>)>,
 }
 
@@ -111,7 +111,7 @@ impl Item {
         }
     }
 
-    /// What exists after each of its steps.
+    /// States after each of its steps.
     fn steps(&self, before: &State) -> Vec<State> {
         let mut states = Vec::new();
         let mut state = before.clone();
@@ -207,7 +207,7 @@ impl Action {
         }
     }
 
-    /// What it answers if this exists.
+    /// Its answer in this state.
     pub(crate) fn answer(&self, state: &State) -> Result<String, Code> {
         let there = |name: &String| state.volumes.contains_key(name);
         let unless = |refused: bool, code| {
@@ -237,7 +237,7 @@ impl Action {
         }
     }
 
-    /// What may exist if it was begun, in order; the last one is what must once it is answered.
+    /// States allowed once it was begun, in order; the last one is required once it is answered.
     pub(crate) fn outcomes(&self, before: &State) -> Vec<State> {
         let mut states = vec![before.clone()];
         match self {
@@ -267,7 +267,7 @@ impl Action {
         states
     }
 
-    /// What may exist besides if it was refused: of what it did step by step, attachments are undone
+    /// Further states allowed if it was refused: of its steps, attachments are undone
     /// and volumes that it made are in the trash, or could not be moved there.
     pub(crate) fn taken_back(&self, before: &State) -> Vec<State> {
         let Attach(_) = self else { return Vec::new() };
@@ -286,12 +286,12 @@ impl Action {
         both.collect()
     }
 
-    /// What exists after it.
+    /// State after it.
     pub(crate) fn apply(&self, before: &State) -> State {
         self.outcomes(before).pop().unwrap_or_default()
     }
 
-    /// Whether what it set off may still go on once it is answered.
+    /// True if its effects may go on after the answer.
     pub(crate) fn is_lasting(&self) -> bool {
         matches!(self, EmptyTrash)
     }

@@ -117,7 +117,7 @@ impl Client {
         self.volumes(async |mut client| client.snapshot(request).await.map(drop))
     }
 
-    /// Plans to delete what nobody named and nothing holds.
+    /// Plans to delete unattached anonymous volumes.
     pub(crate) fn plan_prune(&mut self) -> Answer<String> {
         let request = PlanPruneRequest::default();
         self.volumes(async |mut client| Ok(client.plan_prune(request).await?.into_inner().id))

@@ -1,4 +1,4 @@
-//! What must and what must not be on disk and in the mount table.
+//! Checks of the disk and the mount table.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -64,8 +64,7 @@ impl Case {
         Ok(Some(refused))
     }
 
-    /// What may exist after the answer, and whether that was a refusal, which must say what
-    /// happened.
+    /// States allowed after the answer; true for a refusal, which must tell the error.
     fn possible(
         &self,
         known: &State,

@@ -27,14 +27,14 @@ use crate::process::Layerd;
 #[derive(Debug)]
 pub(crate) struct Rooms {
     pub(crate) home: Home,
-    /// What is there after [`reset`](Self::reset).
+    /// State after [`reset`](Self::reset).
     pub(crate) state: State,
     pub(crate) archive: Arc<Archive>,
     pub(crate) host: Host,
 }
 
 impl Rooms {
-    /// Volumes with and without content, two that nobody named, and two in the trash.
+    /// Volumes with and without content, two anonymous ones, and two in the trash.
     pub(crate) fn furnished(filesystem: Filesystem) -> Self {
         let home = Home::furnished_on(filesystem);
         let layerd = Layerd::start(&home.site).unwrap();
@@ -111,7 +111,7 @@ impl Rooms {
     pub(crate) fn look(&self, client: &mut Client, unsure: Option<&Action>) -> Verdict<State> {
         let root = &self.home.site.root;
         let mut found = observe(client, root)?;
-        // Nobody is told of the mount of what is not attached yet.
+        // The mount of an unacknowledged attachment is not reported.
         for (key, place) in unsure.into_iter().flat_map(Action::places) {
             if let Some(held) = found.held.get_mut(key) {
                 held.target.clone_from(place);

@@ -47,8 +47,8 @@ struct Run {
 }
 
 impl Load {
-    /// Lets the workers work, with a clean stop and a kill in between, and once all volumes that
-    /// nobody named are deleted and all that is deleted goes for good.
+    /// Runs the workers, with a clean stop and a kill in between; once all anonymous volumes
+    /// are deleted, and the trash is emptied.
     fn record(&self) -> Run {
         let scratch = Scratch::new();
         let mut recorder = Recorder::start(self.disk, SIZE).unwrap();
@@ -147,7 +147,7 @@ fn furnished(site: Site, host: std::path::PathBuf) -> (Ground, State) {
     (ground, state)
 }
 
-/// What was written into volumes as users do it is no concern of layerd's.
+/// Syncs the users' writes to volumes, whose durability is not layerd's concern.
 fn sync(site: &Site) {
     rustix::fs::syncfs(fs::File::open(&site.root).unwrap()).unwrap();
 }

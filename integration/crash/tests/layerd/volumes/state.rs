@@ -16,7 +16,7 @@ use crate::content::Layer;
 pub(crate) struct Vol {
     /// `None` until it was seen.
     pub(crate) id: Option<u64>,
-    /// Its name, which nobody can foretell if it is anonymous.
+    /// Its name, unpredictable if it is anonymous.
     pub(crate) name: String,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) options: BTreeMap<String, String>,
@@ -46,7 +46,7 @@ pub(crate) struct Held {
 pub(crate) struct State {
     /// By name; anonymous ones by their label `mark`.
     pub(crate) volumes: BTreeMap<String, Vol>,
-    /// What was deleted, by the name it had.
+    /// Deleted volumes, by their old names.
     pub(crate) trash: BTreeMap<String, Vol>,
     /// By key.
     pub(crate) held: BTreeMap<String, Held>,
@@ -100,7 +100,7 @@ impl Held {
 }
 
 impl State {
-    /// Whether what was found can be this.
+    /// Checks that the found state matches this one.
     pub(crate) fn check(&self, found: &Self) -> Verdict {
         each("volume", &self.volumes, &found.volumes, Vol::difference)?;
         each("deleted", &self.trash, &found.trash, Vol::difference)?;
@@ -214,7 +214,7 @@ fn top_is_as_asked(volume: &pb::Volume, data: &Path) -> Verdict {
     ))
 }
 
-/// What was answered about an attachment.
+/// Attachment by an answer.
 pub(crate) fn held(attachment: pb::Attachment) -> Held {
     let mount = attachment.mount.unwrap_or_default();
     Held {

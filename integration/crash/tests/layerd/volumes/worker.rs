@@ -21,7 +21,7 @@ use crate::worker::Chance;
 /// not, and every combination is a state.
 const TRASH_MAX: usize = 6;
 
-/// What all workers have in common.
+/// State shared by all workers.
 #[derive(Debug)]
 pub(crate) struct Ground {
     pub(crate) site: Site,
@@ -32,7 +32,7 @@ pub(crate) struct Ground {
 /// One client.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    /// Of its names; the one without has all names that are nobody's.
+    /// Prefix of its names; the worker without one has all names without a known prefix.
     prefix: Option<String>,
     /// Whatever was acknowledged.
     pub(crate) known: State,
