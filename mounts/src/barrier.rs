@@ -1,4 +1,4 @@
-//! One wait for the disk that makes everything before it durable, by what the file system is.
+//! The barrier: one wait for the disk that makes all earlier changes durable, by type of file system.
 //!
 //! | file system | the wait | a move between layerd's own folders |
 //! |---|---|---|
@@ -7,15 +7,15 @@
 //! | others, ext4 without a journal among them | syncfs(2) | fsync(2) of both folders at once |
 //!
 //! On xfs, and on ext4 that has a journal, all changes to names, sizes and extents go through one
-//! journal, in order. To have a change of one file committed is to have all earlier changes
-//! committed, whoever made them; so a nameless file of our own is changed and synced. (ext4: jbd2
+//! journal, in order. The commit of a change of one file commits all earlier changes of any
+//! process; so a nameless file of our own is changed and synced. (ext4: jbd2
 //! commits whole transactions; xfs: the log is forced up to the sequence of the inode's change.)
 //! Content is not in the journal: it was written back before.
 //!
 //! Elsewhere no fsync(2) says anything of other files, and symlinks, devices, FIFOs and sockets
 //! cannot be opened to be synced at all. syncfs(2) brings all to the disk, other programs' files on
-//! that file system included. Whoever filled a tree calls it on its own thread: those that share a
-//! wait for records do not wait for that. New directories of layerd's own wait for it too, because
+//! that file system included. A call that filled a tree makes it on its own thread: calls that share
+//! a wait for records do not wait for it. New directories of layerd's own wait for it too, because
 //! an ext4 without a journal uses inodes again whose old names are still on the disk: after a power
 //! cut e2fsck leaves a directory that has two names one of them, and not always the new one.
 //!
@@ -38,7 +38,7 @@ use nix::unistd::{fsync, ftruncate, syncfs};
 use crate::error::Error;
 use crate::folder::FLAGS;
 
-/// What a file system promises of changes that are not synced by themselves.
+/// Guarantee of a file system for changes that are not synced by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     /// One journal has all of them in order; the file system's device.

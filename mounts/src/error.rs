@@ -11,9 +11,9 @@ pub enum Error {
     /// A system call failed.
     #[error("{attempt} {}", path.display())]
     Io {
-        /// What was attempted, as in "create directory".
+        /// The attempted operation, such as "create directory".
         attempt: &'static str,
-        /// What it was attempted on.
+        /// Its file or directory.
         path: PathBuf,
         /// The kernel's answer.
         #[source]
@@ -61,7 +61,7 @@ pub enum Error {
     /// A stack that no mount can express.
     #[error("cannot plan a mount: {problem}")]
     NotAStack {
-        /// What is missing.
+        /// The missing property.
         problem: &'static str,
     },
     /// This machine, file system or configuration cannot hold layers.
@@ -71,9 +71,9 @@ pub enum Error {
         path: PathBuf,
         /// Name of the check that failed.
         check: &'static str,
-        /// What was found.
+        /// The finding.
         problem: String,
-        /// What to change.
+        /// The fix.
         advice: String,
     },
     /// A mount that this program does not know how to make.
@@ -115,8 +115,8 @@ impl Error {
         }
     }
 
-    /// Whether the disk, the inode table, a quota or a limit of this process is used up, so that
-    /// the same call may succeed once somebody made room.
+    /// True if the disk, the inode table, a quota or a limit of this process is exhausted, so that
+    /// the same call may succeed later.
     #[must_use]
     pub fn is_full(&self) -> bool {
         let full = [

@@ -84,7 +84,7 @@ impl FakeMounter {
         table.mounts.values().map(|e| e.mount.clone()).collect()
     }
 
-    /// Pretends that somebody uses a mount, or no longer.
+    /// Marks a mount as used by a process, or as unused.
     pub fn set_busy(&self, id: MountId, busy: bool) {
         if let Some(entry) = self.table().mounts.get_mut(&id) {
             entry.busy = busy;

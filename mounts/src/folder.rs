@@ -14,7 +14,7 @@ use crate::barrier::Barrier;
 use crate::error::Error;
 use crate::sys;
 
-/// How our own directories are opened.
+/// Flags with which layerd's own directories are opened.
 pub const FLAGS: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_NOFOLLOW)
@@ -57,7 +57,7 @@ impl Folder {
         Ok(Self { fd, path })
     }
 
-    /// Whether there is something of a name.
+    /// True if a name exists, whatever its type.
     ///
     /// # Errors
     /// [`Error::Io`].

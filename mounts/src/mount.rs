@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::overlay_options::{data as mount_data, shorten};
 use crate::types::Mount;
 
-/// What an [`unmount`] found.
+/// Result of an [`unmount`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unmounted {
     /// It was mounted and no longer is.

@@ -1,9 +1,9 @@
-//! Attaches volumes, binds, tmpfs and image views, and takes them away again.
+//! Mounts and unmounts volumes, binds, tmpfs and image views.
 //!
-//! Everything goes by descriptor: a path is resolved once, what was found is held open
-//! ([`Handle`]), cloned into a mount that stands nowhere ([`Tree`]), and only then put in place
-//! ([`Attached`]). Between the check and the mount there is no path that somebody could exchange.
-//! A mount is taken away by its number, not by its place: what else stands there stays.
+//! Everything goes by descriptor: a path is resolved once, the file found is held open
+//! ([`Handle`]), cloned into a detached mount ([`Tree`]), and only then attached to its mount point
+//! ([`Attached`]). Between check and mount there is no path that another process could exchange.
+//! A mount is unmounted by its id, not by its path: other mounts on the same path stay.
 
 use std::fmt;
 use std::path::Path;
@@ -63,9 +63,9 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// As `open_source`, but for [`MountError::Missing`]; [`MountError::Dangling`].
     fn open_existing(&self, path: &Path, symlinks: Symlinks) -> Result<(Handle, bool), MountError>;
 
-    /// As `open_source`, but makes what is missing, parents included. Symlinks among what is
-    /// there are followed or not, as `new` says; in what is made, none is, whoever plants it
-    /// meanwhile.
+    /// As `open_source`, but makes missing directories and the file, parents included. Symlinks in
+    /// existing parts of the path are followed as `new` says; in the new parts none is, also if another
+    /// process plants one meanwhile.
     ///
     /// # Errors
     /// As `open_source`; [`MountError::Dangling`], [`MountError::Closed`]. Nothing that was made
@@ -103,16 +103,15 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// recursive read-only mode that was required and cannot be kept; else [`MountError::Io`].
     fn bind(&self, source: &Handle, options: &BindOptions) -> Result<Tree, MountError>;
 
-    /// Checks that the mount `source` lies on can propagate as a bind of it is to, whoever makes
-    /// that bind.
+    /// Checks that the mount of `source` allows the propagation `wanted` for a bind of it, also by
+    /// another process.
     ///
     /// # Errors
     /// [`MountError::NotShared`]; else [`MountError::Io`].
     fn check_propagation(&self, source: &Handle, wanted: Propagation) -> Result<(), MountError>;
 
-    /// Whether a bind that stands shows what binding `source` anew would: the same file or
-    /// directory and, for a recursive one, the same mounts below it. Cost: one look at each mount
-    /// below both.
+    /// True if an existing bind equals a new bind of `source`: the same file or directory and, for a
+    /// recursive one, the same submounts. Costs one query for each submount of both.
     ///
     /// # Errors
     /// [`MountError::Io`].
@@ -191,8 +190,8 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// [`MountError::Io`].
     fn position(&self, found: &Handle) -> Result<Position, MountError>;
 
-    /// Whether a mount that was put on `target` is in this mount namespace. One with a unique number
-    /// may stand elsewhere by now.
+    /// True if a mount that was attached to `target` is in this mount namespace. One with a unique id
+    /// may have been moved.
     ///
     /// # Errors
     /// [`MountError::Io`].
@@ -235,7 +234,7 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// [`MountError::Busy`] while something is mounted below or in use; else [`MountError::Io`].
     fn release_private_root(&self, path: &Path) -> Result<Detached, MountError>;
 
-    /// What this kernel can do, tried anew at each call. Cost: milliseconds.
+    /// Features of this kernel, tried anew at each call. Costs milliseconds.
     fn features(&self) -> Vec<Feature>;
 }
 

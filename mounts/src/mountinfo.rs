@@ -21,15 +21,15 @@ pub struct Entry {
     pub target: PathBuf,
     /// Options of this mount, separated by commas.
     pub options: OsString,
-    /// Whether it is in a peer group (`shared:N`).
+    /// Set if it is in a peer group (`shared:N`).
     pub shared: bool,
-    /// Whether mounts propagate to it from a peer group (`master:N`).
+    /// Set if mounts propagate to it from a peer group (`master:N`).
     pub slave: bool,
-    /// Whether it cannot be bound, so that recursive binds leave it out (`unbindable`).
+    /// Set if it cannot be bound, so that recursive binds leave it out (`unbindable`).
     pub unbindable: bool,
     /// File system type, as in `ext4`.
     pub kind: OsString,
-    /// What is mounted: a device, or any word.
+    /// Source: a device, or any word.
     pub source: OsString,
     /// Options of the file system, separated by commas.
     pub super_options: OsString,

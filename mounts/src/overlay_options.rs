@@ -23,7 +23,7 @@ pub fn shorten(options: &[String], page: usize) -> (Option<PathBuf>, Vec<String>
     }
 }
 
-/// What mount(2) gets as its data: the options that neither are flags nor meant for the client.
+/// Data of mount(2): the options that are neither flags nor meant for the client.
 #[must_use]
 pub fn data(options: &[String]) -> String {
     let kept: Vec<&str> = options

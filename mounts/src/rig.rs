@@ -1,4 +1,4 @@
-//! What tests on the real kernel stand on. Tests only.
+//! Helpers of tests on the real kernel. Tests only.
 //!
 //! All mounts are made in a mount namespace that the test's thread has for itself: they vanish
 //! with the thread, also when it panics or is killed.

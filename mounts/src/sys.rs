@@ -10,10 +10,10 @@ use std::sync::OnceLock;
 
 use nix::errno::Errno;
 
-/// What two names of one file have in common: device, major and minor, and inode.
+/// Identity of a file: device, major and minor, and inode.
 pub type Identity = ((u32, u32), u64);
 
-/// What statx(2) says of one file.
+/// Result of statx(2) for one file.
 #[derive(Debug, Clone, Copy)]
 pub struct Stat {
     /// Type and permission bits.
@@ -39,32 +39,32 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Whether it is a directory.
+    /// True for a directory.
     #[must_use]
     pub fn is_dir(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFDIR
     }
 
-    /// Whether it is a symlink.
+    /// True for a symlink.
     #[must_use]
     pub fn is_symlink(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFLNK
     }
 
-    /// Whether it is a regular file.
+    /// True for a regular file.
     #[must_use]
     pub fn is_file(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFREG
     }
 
-    /// What two names of one file have in common.
+    /// Identity of the file.
     #[must_use]
     pub fn identity(&self) -> Identity {
         (self.device, self.inode)
     }
 
-    /// Whether both were reached through the same mount. Kernels that do not number mounts are
-    /// asked for the device, which cannot tell a bind mount of the same file system.
+    /// True if both were reached through the same mount. On kernels without mount ids in statx the
+    /// device is compared, which does not tell a bind mount of the same file system.
     #[must_use]
     pub fn same_mount(&self, other: &Self) -> bool {
         match (self.mount, other.mount) {
@@ -164,9 +164,9 @@ pub(crate) fn mount_and_file(
     numbered(dir, name, follow, numbers)
 }
 
-/// Whether mounts go by numbers that are not used again before the machine restarts: the kernel
-/// tells them and answers by them (Linux 6.8). Where a seccomp filter lets only a part of these
-/// calls pass, the numbers of the mount table serve throughout. Tried once in a process.
+/// True if the kernel has mount ids that are not reused within a boot, and answers by them
+/// (Linux 6.8). Where a seccomp filter lets only a part of these calls pass, the ids of the mount
+/// table are used throughout. Tried once in a process.
 pub(crate) fn has_unique_ids() -> bool {
     static KNOWN: OnceLock<bool> = OnceLock::new();
     *KNOWN.get_or_init(|| {
@@ -333,7 +333,7 @@ struct RawMountStat {
 /// Room for two paths.
 const MOUNT_TEXT: usize = 16 << 10;
 
-/// What statmount(2) says of one mount.
+/// Result of statmount(2) for one mount.
 #[derive(Debug, Clone)]
 pub(crate) struct MountStat {
     pub(crate) id: u64,
@@ -420,7 +420,7 @@ fn wait_for_the_end(parent: u32) -> ! {
 
 /// Kills and reaps a process of [`start_in_user_namespace`].
 pub(crate) fn reap(pid: libc::pid_t) -> Result<(), Errno> {
-    // SAFETY: takes no pointers. Nobody else reaps this child, so the number is still its own.
+    // SAFETY: takes no pointers. No other code reaps this child, so the pid is still its own.
     Errno::result(unsafe { libc::kill(pid, libc::SIGKILL) })?;
     // SAFETY: a null status is allowed.
     let wait = || unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };

@@ -1,6 +1,6 @@
 //! Walks a directory tree by descriptor, to delete, to measure, to label it or to give it to a group.
 //!
-//! Whoever filled the tree may be hostile and may still be at it. So: no path is resolved twice,
+//! The tree may be hostile and may change meanwhile. So: no path is resolved twice,
 //! no symlink is followed, no mount is entered, and neither depth nor width costs more than
 //! memory: at most 64 directories are open at once, however deep the tree. Below that, the
 //! way back is `..`, and it must lead to the very directory that was left.
@@ -80,7 +80,7 @@ pub fn usage(
     }
 }
 
-/// Whether a directory holds nothing. `shown` is its path, for errors.
+/// True if a directory is empty. `shown` is its path, for errors.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -256,7 +256,7 @@ pub fn settle(parent: BorrowedFd<'_>, name: &CStr, shown: &Path) -> Result<Usage
 struct Settle {
     what: WriteBack,
     shown: PathBuf,
-    /// Whether a file is on its way.
+    /// Set once write-back of a file has begun.
     begun: bool,
     /// Filled by the first walk.
     measure: Measure,

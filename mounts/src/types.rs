@@ -25,7 +25,7 @@ pub struct IdMaps {
 pub struct Mount {
     /// File system type, such as `bind` or `overlay`.
     pub kind: String,
-    /// What to mount.
+    /// Source to mount.
     pub source: String,
     /// Options, one to an element.
     pub options: Vec<String>,

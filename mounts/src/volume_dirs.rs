@@ -9,8 +9,8 @@
 //! <root>/volumes/.lost                 what was moved out of the way on a disk of its own
 //! ```
 //!
-//! A volume appears by rename, whole, and goes by rename, whatever its size. What is in the staging
-//! area is nobody's. Nothing rests on the links: they are made anew at start.
+//! A volume appears by rename, whole, and goes by rename, whatever its size. The staging area may be
+//! deleted at any start. The links are for people only: they are made anew at start.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -85,7 +85,7 @@ pub struct Space {
     pub inodes_free: u64,
 }
 
-/// What is on disk of volumes.
+/// Directories of volumes on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FoundVolumes {
     /// In their place.
@@ -100,7 +100,7 @@ pub struct FoundVolumes {
     pub hollow: Vec<Slot>,
     /// Links for people: the name, and the volume it leads to.
     pub links: BTreeMap<String, Slot>,
-    /// What layerd did not make.
+    /// Unknown entries.
     pub strangers: Vec<PathBuf>,
 }
 
@@ -193,8 +193,8 @@ impl VolumeDirs {
         })
     }
 
-    /// Makes an empty volume that nobody sees yet, and opens its content. What an earlier call
-    /// left there goes first.
+    /// Makes an empty volume in the staging area, and opens its content. Deletes remains of an earlier
+    /// call first.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -228,8 +228,8 @@ impl VolumeDirs {
         self.barrier.filled()
     }
 
-    /// Lets a staged volume appear in its place, marked as new: nobody was told of it yet. Unmarked
-    /// ones without a record are somebody's data. Durable after [`sync`](Self::sync).
+    /// Moves a staged volume to its final path, marked as new: it is not acknowledged yet. Unmarked
+    /// ones without a record are users' data. Durable after [`sync`](Self::sync).
     ///
     /// # Errors
     /// [`Error::Io`]; a volume that is there already is never replaced.
@@ -357,7 +357,7 @@ impl VolumeDirs {
         )
     }
 
-    /// Whether nothing was ever put into a volume.
+    /// True if a volume is empty.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -365,7 +365,7 @@ impl VolumeDirs {
         tree::is_empty(self.open_data(slot)?.as_fd(), &self.data_path(slot))
     }
 
-    /// Whether a volume in the trash is empty; `false` if it is not in the trash.
+    /// True if a volume in the trash is empty; `false` if it is not in the trash.
     ///
     /// # Errors
     /// [`Error::Io`].

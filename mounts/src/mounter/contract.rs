@@ -35,7 +35,7 @@ pub fn check(mounter: &dyn Mounter, scratch: &Path) {
     }
 }
 
-/// Whether the mounter lacks what [`super::UNIQUE_IDS`] names.
+/// True if the mounter lacks the feature [`super::UNIQUE_IDS`].
 fn numbers_come_again(ground: &Ground<'_>) -> bool {
     let features = ground.mounter.features();
     let lacks = |feature: &Feature| feature.name == UNIQUE_IDS && feature.trouble.is_some();
@@ -351,7 +351,7 @@ fn users(ground: &Ground<'_>) {
         assert!(!holders.cut_short, "in a minute all are seen");
         holders.found.len()
     };
-    assert_eq!(users(&[]), 0, "nobody uses it");
+    assert_eq!(users(&[]), 0, "it is unused");
     let attached = ground.attach(&inner, &target);
     assert_eq!(users(&[]), 1, "a mount of what is inside counts");
     assert_eq!(users(&[attached.id]), 0, "unless it is known");

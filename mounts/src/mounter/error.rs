@@ -15,11 +15,11 @@ pub enum MountError {
     /// A system call failed.
     #[error("{attempt} {}{}", path.display(), said(log))]
     Io {
-        /// What was attempted, as in "mount on".
+        /// The attempted operation, such as "mount on".
         attempt: &'static str,
-        /// What it was attempted on.
+        /// Its path.
         path: PathBuf,
-        /// What the kernel said besides; often empty.
+        /// The kernel's message; often empty.
         log: String,
         /// The kernel's answer.
         #[source]
@@ -60,7 +60,7 @@ pub enum MountError {
     Closed {
         /// The directory.
         path: PathBuf,
-        /// What it is that forbids it.
+        /// The reason.
         why: &'static str,
     },
     /// A subpath that leads out of its root.
@@ -76,13 +76,13 @@ pub enum MountError {
     BadPath {
         /// The path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         problem: &'static str,
     },
     /// Directories on the way were renamed again and again meanwhile. The same call may succeed.
     #[error("directories in {} are being renamed; try again", path.display())]
     Raced {
-        /// What was looked up.
+        /// The path.
         path: PathBuf,
     },
     /// The mount is in use.
@@ -90,7 +90,7 @@ pub enum MountError {
     Busy {
         /// Where it is mounted.
         path: PathBuf,
-        /// Who uses it, as far as was found.
+        /// Its users, as far as found.
         holders: Holders,
     },
     /// Something else is mounted on top of or inside what was to be unmounted.
@@ -125,21 +125,21 @@ pub enum MountError {
         path: PathBuf,
         /// The mount to change.
         mount: PathBuf,
-        /// What it is now.
+        /// Its present value.
         actual: &'static str,
-        /// What was asked for.
+        /// The requested value.
         wanted: &'static str,
-        /// What it would have to be.
+        /// The needed value.
         needed: &'static str,
     },
     /// This kernel or file system cannot do it.
     #[error("{what} is not possible on {}; {advice}", path.display())]
     Unsupported {
-        /// What was asked for.
+        /// The requested value.
         what: &'static str,
-        /// What it was asked for on.
+        /// Its path.
         path: PathBuf,
-        /// What to do instead.
+        /// The fix.
         advice: &'static str,
         /// The kernel's answer, where it was asked.
         #[source]
@@ -171,8 +171,8 @@ impl MountError {
         }
     }
 
-    /// Whether memory, inodes, the number of mounts or another limit is used up, so that the same
-    /// call may succeed once somebody made room.
+    /// True if memory, inodes, the number of mounts or another limit is exhausted, so that the same
+    /// call may succeed later.
     #[must_use]
     pub fn is_full(&self) -> bool {
         let full = [

@@ -1,4 +1,4 @@
-//! Who uses a mount or a directory: a search through `/proc`, within a time limit.
+//! Users of a mount or directory: a search through `/proc`, within a time limit.
 
 use std::collections::HashSet;
 use std::ffi::CString;

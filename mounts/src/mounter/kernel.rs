@@ -236,7 +236,7 @@ fn with_last_id(tree: Tree, last_id: MountId) -> Tree {
     }
 }
 
-/// Slaves and peers need somebody to listen to.
+/// Checks that the source's mount is shared, which slave and shared binds need.
 fn check_propagation(source: &Handle, wanted: Propagation) -> Result<(), MountError> {
     let (word, needed) = match wanted {
         Propagation::Private => return Ok(()),

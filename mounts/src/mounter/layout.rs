@@ -53,7 +53,7 @@ pub(super) fn left_out(source: &Handle, options: &BindOptions) -> Result<Vec<Pat
     Ok(inner.collect())
 }
 
-/// What a recursive bind of `source` takes along.
+/// Submounts that a recursive bind of `source` copies.
 pub(super) fn copied(
     source: &Handle,
     options: &BindOptions,
@@ -82,7 +82,7 @@ pub(super) fn copied(
     Ok(all.iter().filter(|entry| !is_out(entry)).cloned().collect())
 }
 
-/// Whether mounts are left out: what propagates between the bind and its source would go at both.
+/// True if submounts are left out: unmounts that propagate between bind and source would reach both.
 fn prunes(options: &BindOptions) -> bool {
     options.recursive && options.propagation == Propagation::Private && !options.without.is_empty()
 }

@@ -54,8 +54,8 @@ fn overlay(mounter: &KernelMounter, mount: &Mount) -> Result<Tree, MountError> {
     new_tree(fd, shown, Propagation::Private, Effective::Recursive)
 }
 
-/// Whether overlayfs takes its lower layers one by one. The interface that older kernels keep for
-/// file systems that do not know fsconfig(2) collects any option without a word, and refuses it
+/// True if overlayfs takes its lower layers one by one. On older kernels the interface for
+/// file systems without fsconfig(2) accepts any option silently, and refuses it
 /// later. Tried once in a process.
 pub(super) fn takes_single_layers() -> bool {
     static KNOWN: OnceLock<bool> = OnceLock::new();

@@ -1,4 +1,5 @@
-//! Paths to descriptors: what is found is what is used, whoever exchanges names meanwhile.
+//! Resolution of paths to descriptors: the file found is the file used, also if another process
+//! exchanges names meanwhile.
 
 use std::ffi::{CString, OsStr};
 use std::fs::Permissions;
@@ -15,7 +16,7 @@ use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 use super::{Handle, Made, MountError, NewSource, Source, Symlinks, Want};
 use crate::sys::{self, Identity};
 
-/// Tries while somebody renames directories. Each takes microseconds; 1,000 exchanges a
+/// Attempts while another process renames directories. Each takes microseconds; 1,000 exchanges a
 /// millisecond were not seen to fail more than a few in a row.
 const TRIES: u32 = 256;
 
@@ -291,7 +292,7 @@ fn make_dir(
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let made = match mkdirat(dir, name, Mode::S_IRWXU) {
         Ok(()) => true,
-        Err(Errno::EEXIST) => false, // somebody was faster; it will do if it is a directory
+        Err(Errno::EEXIST) => false, // made by another process; fine if it is a directory
         Err(cause) => return Err(fail(cause)),
     };
     let fd = openat(dir, name, flags, Mode::empty()).map_err(|cause| match cause {

@@ -78,7 +78,7 @@ impl Reserved<'_> {
         Ok(None)
     }
 
-    /// Whether something is the data root or lies in it, by whatever path it was reached.
+    /// True if a file is the data root or lies in it, by whatever path it was reached.
     ///
     /// # Errors
     /// As for [`rule_broken`](Self::rule_broken).
@@ -128,7 +128,7 @@ impl Reserved<'_> {
     }
 }
 
-/// Whether something lies in `own`, which is `name` in the data root, and is not the content of a
+/// True if a file lies in `own`, which is `name` in the data root, and is not the content of a
 /// volume that was bound by itself.
 fn is_part(at: &Position, own: &Position, name: &Path) -> bool {
     let inner = |path: &Path| {

@@ -52,7 +52,7 @@ pub(super) fn all_below(top: MountId) -> Result<Vec<MountEntry>, MountError> {
     Ok(found)
 }
 
-/// Whether a number will not be used again until the machine restarts. Such numbers rise, too.
+/// True for a mount id that is not reused within a boot. Such ids increase.
 pub(super) fn is_unique(id: MountId) -> bool {
     id >= UNIQUE
 }
@@ -93,8 +93,8 @@ pub(super) fn are_mounted(expected: &[(&Path, Attached)]) -> Result<Vec<bool>, M
     expected.iter().map(stands).collect()
 }
 
-/// Whether what has the number of a mount and stands in its place shows the same file. What is
-/// covered by another mount, there or above, cannot be looked at, and counts as the same.
+/// True if the mount with this id at this mount point shows the same file. One covered by another
+/// mount, there or above, cannot be opened, and counts as the same.
 fn is_same(target: &Path, expected: &Attached) -> Result<bool, MountError> {
     let Ok(top) = path::open_source(target, Symlinks::Refuse) else {
         return Ok(true);
@@ -202,7 +202,7 @@ fn entry(stat: MountStat) -> MountEntry {
     }
 }
 
-/// What all of the mount table says.
+/// All entries of the mount table.
 pub(super) fn old() -> Result<Vec<MountEntry>, MountError> {
     let entries = mountinfo::read()?.into_iter();
     Ok(entries

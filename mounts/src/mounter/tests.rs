@@ -25,7 +25,7 @@ pub(super) struct Ground {
     foreign: Mutex<Vec<PathBuf>>,
 }
 
-/// What the test mounted itself goes here; what the mounter made must be gone by then.
+/// Unmounts the test's own mounts; those of the mounter must be gone by then.
 impl Drop for Ground {
     fn drop(&mut self) {
         let foreign = std::mem::take(&mut *self.foreign.lock().expect("no panic in between"));

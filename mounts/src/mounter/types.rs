@@ -1,4 +1,4 @@
-//! What a [`Mounter`] takes and gives.
+//! Arguments and results of a [`Mounter`].
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,10 +14,10 @@ pub use crate::sys::Identity;
 use crate::sys::{self, Stat};
 use crate::types::IdMaps;
 
-/// Number of a mount, 64 bits, never used again until the machine restarts (Linux 6.8). Older
-/// kernels give numbers below 2^31 that are used again; an [`Attached`] mount is then also told by
-/// where it stands and by device and inode. What somebody mounted of the same source at the same
-/// place after it was gone cannot be told from it there.
+/// Mount id, 64 bits, never reused within a boot (Linux 6.8). Older
+/// kernels give ids below 2^31 that are reused; an [`Attached`] mount is then also identified by
+/// mount point, device and inode. A mount that another process made of the same source at the same
+/// path after it was gone cannot be told from it there.
 pub type MountId = u64;
 
 /// A file or directory, held open so that its path is never looked up again. Holding one inside a
@@ -50,13 +50,13 @@ impl Handle {
         &self.path
     }
 
-    /// Whether it is a directory.
+    /// True for a directory.
     #[must_use]
     pub fn is_dir(&self) -> bool {
         self.stat.is_dir()
     }
 
-    /// Whether it is a symlink; only [`Handle::new`] makes such a one.
+    /// True for a symlink; only [`Handle::new`] makes such a handle.
     #[must_use]
     pub fn is_symlink(&self) -> bool {
         self.stat.is_symlink()
@@ -117,7 +117,7 @@ impl AsFd for Handle {
     }
 }
 
-/// Whether symlinks in the path of a bind source are followed.
+/// Handling of symlinks in the path of a bind source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Symlinks {
     /// As `cd` would; links of procfs into other processes are refused all the same.
@@ -126,7 +126,7 @@ pub enum Symlinks {
     Refuse,
 }
 
-/// What a subpath must be.
+/// Required type of a subpath.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
     /// Anything.
@@ -137,7 +137,7 @@ pub enum Want {
     File,
 }
 
-/// What [`Mounter::create_source`] makes where nothing is.
+/// File or directory that [`Mounter::create_source`] makes if it is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewSource {
     /// An empty file instead of a directory.
@@ -148,7 +148,7 @@ pub struct NewSource {
     pub uid: u32,
     /// Group of all that is made.
     pub gid: u32,
-    /// What to do about symlinks among what is there already.
+    /// Handling of symlinks in existing parts of the path.
     pub symlinks: Symlinks,
 }
 
@@ -163,13 +163,12 @@ impl NewSource {
     };
 }
 
-/// What [`Mounter::create_source`] found or made.
+/// Result of [`Mounter::create_source`].
 #[derive(Debug)]
 pub struct Source {
     /// It, held open. What was there before may be of the other kind: ask [`Handle::is_dir`].
     pub handle: Handle,
-    /// What this call made on the way to it and last of all itself, outermost first; empty if it
-    /// was there.
+    /// Paths that this call made, outermost first, the source last; empty if it existed.
     pub made: Vec<Made>,
 }
 
@@ -184,7 +183,7 @@ pub struct Made {
     pub inode: u64,
 }
 
-/// How read-only a bind is to be.
+/// Requested read-only mode of a bind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ReadOnly {
     /// Writable, unless the source is mounted read-only itself.
@@ -198,7 +197,7 @@ pub enum ReadOnly {
     RecursiveRequired,
 }
 
-/// How read-only a mount really is.
+/// Actual read-only mode of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effective {
     /// It can be written.
@@ -209,7 +208,7 @@ pub enum Effective {
     Recursive,
 }
 
-/// Whether mounts made later on one side show on the other.
+/// Propagation of later mounts between a bind and its source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Propagation {
     /// In neither direction.
@@ -221,7 +220,7 @@ pub enum Propagation {
     Shared,
 }
 
-/// How to bind. The default is a writable, private bind of the one mount.
+/// Options of a bind. The default is a writable, private, non-recursive one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BindOptions {
     /// Take the mounts below the source along. Attributes then go for all of them.
@@ -295,14 +294,14 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// What will be known of it once it stands. The kernel numbers a mount when it makes it, so this
-    /// can be written down before [`Mounter::attach`].
+    /// Identity of the mount once attached. The kernel assigns the id to a detached mount already, so this
+    /// can be recorded before [`Mounter::attach`].
     #[must_use]
     pub fn attached(&self) -> Attached {
         self.attached
     }
 
-    /// How read-only it is, read back from the kernel.
+    /// Read-only mode, read back from the kernel.
     #[must_use]
     pub fn read_only(&self) -> Effective {
         self.read_only
@@ -319,7 +318,7 @@ impl Tree {
         Handle::new(top, shown)
     }
 
-    /// Whether its top is a directory.
+    /// True if its root is a directory.
     ///
     /// # Errors
     /// [`MountError::Io`].
@@ -330,7 +329,7 @@ impl Tree {
     }
 }
 
-/// What is known of a mount that stands: write it down, and give it back to [`Mounter::detach`].
+/// Identity of an attached mount, to be recorded and passed to [`Mounter::detach`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attached {
     /// Number of the top mount.
@@ -345,17 +344,17 @@ pub struct Attached {
     pub inode: u64,
 }
 
-/// How to take a mount away.
+/// Mode of an unmount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DetachMode {
     /// Fail while it is in use.
     Normal,
-    /// Take it out of sight at once; it lives on unseen until nobody uses it any more. Its source
+    /// Detaches it at once (MNT_DETACH); it lives on until its last user is gone. Its source
     /// must not be deleted before that.
     Lazy,
 }
 
-/// What [`Mounter::detach`] found.
+/// Result of [`Mounter::detach`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detached {
     /// It stood there and no longer does.
@@ -377,9 +376,9 @@ pub struct MountEntry {
     pub device: (u32, u32),
     /// The directory of the file system that is seen here.
     pub root: PathBuf,
-    /// How mounts below it propagate; a mount that gives and takes counts as shared.
+    /// Propagation of mounts below it; a mount that is both shared and slave counts as shared.
     pub propagation: Propagation,
-    /// Whether recursive binds leave it out, with all that stands on it.
+    /// Set if recursive binds leave it out, with its submounts.
     pub unbindable: bool,
 }
 
@@ -396,18 +395,18 @@ pub struct Position {
     pub mount: MountId,
 }
 
-/// Somebody who uses a file system.
+/// A process that uses a file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The process, or one of those that share the mount namespace.
     pub pid: u32,
     /// Its name, as in proc_pid_comm(5).
     pub command: String,
-    /// What it holds.
+    /// The used resource.
     pub holds: Holds,
 }
 
-/// What a [`Holder`] holds.
+/// Resource used by a [`Holder`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holds {
     /// Its working directory is inside.
@@ -437,19 +436,19 @@ pub struct Holders {
     pub found: Vec<Holder>,
     /// Processes that this one may not look at, such as process 1 from inside a container.
     pub hidden: Vec<u32>,
-    /// Whether the time ran out before all were looked at.
+    /// Set if the time ran out before the search ended.
     pub cut_short: bool,
 }
 
 impl Holders {
-    /// Whether all processes were looked at; if not, finding none proves nothing.
+    /// True if all processes were searched; otherwise an empty result proves nothing.
     #[must_use]
     pub fn complete(&self) -> bool {
         self.hidden.is_empty() && !self.cut_short
     }
 }
 
-/// What [`Mounter::private_root`] found.
+/// Result of [`Mounter::private_root`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrivateRoot {
     /// It was bound on itself and made private by this call.
@@ -470,14 +469,14 @@ pub struct Feature {
     pub name: &'static str,
     /// First release of Linux that has it, as in "6.8".
     pub since: &'static str,
-    /// What becomes of the work that it serves where it is missing.
+    /// Effect of its absence.
     pub without: Without,
     /// Why it does not work; `None` if it does.
     pub trouble: Option<String>,
 }
 
 impl Feature {
-    /// Whether nothing can be attached without it.
+    /// True if nothing can be attached without it.
     #[must_use]
     pub fn is_needed(&self) -> bool {
         matches!(self.without, Without::Nothing)
@@ -499,13 +498,13 @@ impl fmt::Display for Feature {
     }
 }
 
-/// What becomes of the work that a missing [`Feature`] serves.
+/// Effect of a missing [`Feature`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Without {
     /// Nothing can be attached.
     Nothing,
     /// It is done in another way, which the text describes.
     Otherwise(&'static str),
-    /// What the text describes is refused.
+    /// The described operation is refused.
     Refused(&'static str),
 }

@@ -1,10 +1,10 @@
-//! Takes a mount away, that one and no other.
+//! Unmounts exactly one mount.
 //!
-//! umount2(2) goes by path and takes what is topmost there at that moment. To make sure of the
-//! mount, it is taken in two steps: MNT_EXPIRE marks the topmost, which is then proved to be the
-//! right one with nothing on top of it; the second MNT_EXPIRE takes only what bears the mark. A
-//! mount that was put there in between does not, unless somebody else is about to take that one in
-//! the same way: so this process takes from one place at a time.
+//! umount2(2) goes by path and unmounts the topmost mount of that moment. To make sure of the
+//! mount, it is unmounted in two steps: MNT_EXPIRE marks the topmost, which is then proved to be the
+//! right one with nothing on top of it; the second MNT_EXPIRE unmounts only a marked mount. A
+//! mount attached in between is not marked, unless another caller is unmounting that one in
+//! the same way: so this process unmounts from one path at a time.
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
@@ -26,12 +26,12 @@ use super::{
 };
 use crate::sys::{self, Identity, MountAttributes};
 
-/// Tries while the mount is busy for a moment, as when somebody walks through it.
+/// Attempts while the mount is busy for a moment, as during a path walk by another process.
 const TRIES: u32 = 20;
 const QUICK_TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How long holders are looked for.
+/// Time limit of the search for users.
 const SEARCH: Duration = Duration::from_millis(500);
 
 /// See [`super::Mounter::detach`].
@@ -142,7 +142,7 @@ impl<'a> Place<'a> {
         make_private(top.as_fd(), true).map_err(|cause| self.fail(cause))
     }
 
-    /// What it means that the topmost mount is another one; `None` if that has changed by now.
+    /// Result if the topmost mount is another one; `None` if that has changed by now.
     fn without(&self, expected: MountId) -> Result<Option<Detached>, MountError> {
         let here = self.real_path()?;
         let Some(entry) = table::standing(expected, &here)? else {
@@ -216,9 +216,8 @@ fn covered(entry: &MountEntry, expected: MountId) -> MountError {
     }
 }
 
-/// What was mounted inside later is somebody's own, unless it came from elsewhere by propagation:
-/// then it is still there. Its number need not be higher: it may have been made long before it was
-/// put here.
+/// Refuses submounts that were mounted later, unless they arrived by propagation and so still exist
+/// at their origin. The id of such a one may be lower: it may be older than this mount.
 fn refuse_strangers(below: &[MountEntry], expected: &Attached) -> Result<(), MountError> {
     let later = table::later(below, expected);
     let mut strange = later.filter(|entry| entry.propagation == Propagation::Private);
@@ -260,7 +259,7 @@ fn take(place: &Place<'_>, id: MountId) -> Result<Option<Detached>, MountError> 
         }
         match try_take(place, id)? {
             Ok(()) => return Ok(Some(Detached::Now)),
-            // Somebody looked at it, or it is in use, maybe only for a moment.
+            // It was accessed since, or is in use, maybe only for a moment.
             Err(Errno::EAGAIN | Errno::EBUSY) => std::thread::sleep(PAUSE),
             // It went, and nothing else is mounted there.
             Err(Errno::EINVAL | Errno::ENOENT) => {}
@@ -270,7 +269,7 @@ fn take(place: &Place<'_>, id: MountId) -> Result<Option<Detached>, MountError> 
     Err(place.busy(id))
 }
 
-/// The only one of this process that takes from a place. Nobody waits for another place, whose file
+/// Lock of this process on unmounts from one path. Other paths are not affected, as their file
 /// system may hang.
 struct Turn(Key);
 
@@ -318,8 +317,8 @@ fn try_take(place: &Place<'_>, id: MountId) -> Result<Result<(), Errno>, MountEr
     Ok(answer)
 }
 
-/// The kernel has no two steps for this one; what somebody puts on top between the check and the
-/// call, a few microseconds, would go instead. `None` then, if it was not the mount that went.
+/// A lazy unmount has no two steps; a mount that another process puts on top between the check and
+/// the call, a few microseconds, would go instead. `None` then, if it was not the mount that went.
 fn drop_lazily(place: &Place<'_>, id: MountId) -> Result<Option<Detached>, MountError> {
     if place.top()? != Some(id) {
         return Ok(None);

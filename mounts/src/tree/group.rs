@@ -15,9 +15,9 @@ use super::{FLAGS, fd_path};
 use crate::error::Error;
 use crate::sys::{self, Stat};
 
-/// What the group may do with a directory, and that what is made in it belongs to the group.
+/// Mode bits of a directory: access of the group, and setgid, so that new files belong to the group.
 const DIRECTORY: u32 = 0o2770;
-/// What it may do with any other file.
+/// Mode bits of any other file.
 const FILE: u32 = 0o660;
 
 /// Gives `top` and all below it to `group`, which may read and write it from then on; directories pass

@@ -19,7 +19,7 @@ const KEPT_OPEN: usize = 64;
 /// Longest path written into an error, in bytes.
 const SHOWN: usize = 1024;
 
-/// What becomes of an entry that a visitor was shown.
+/// A visitor's decision about an entry.
 pub(super) enum Next {
     /// Go into it: it is a directory.
     Enter,
@@ -27,9 +27,9 @@ pub(super) enum Next {
     Pass,
 }
 
-/// What a walk does with what it meets.
+/// Actions of a walk.
 pub(super) trait Visitor {
-    /// What it does, for errors.
+    /// Its verb, for errors.
     fn verb(&self) -> &'static str;
 
     /// Looks at an entry. `root` is the directory that holds the top of the tree.
@@ -220,8 +220,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Opens the directory above `left`. If somebody moved `left` elsewhere, the walk must not
-    /// follow: it would act on a tree that nobody asked about.
+    /// Opens the directory above `left`. If another process moved `left` elsewhere, the walk must not
+    /// follow: it would act on another tree.
     fn way_back(&mut self, left: &Frame) -> Result<OwnedFd, Error> {
         let path = self.path(&left.name);
         let fail = |cause: Errno| Error::io("go back up from", &path, cause);

@@ -1,4 +1,4 @@
-//! What there is of volumes, by its names: for the daemon, and for tools while none runs.
+//! Lists directories of volumes by name: for the daemon, and for tools while none runs.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -64,7 +64,7 @@ fn root_another_mount_at_the_same_place_stays() {
 }
 
 #[test]
-fn root_what_somebody_mounted_inside_or_on_top_stays() {
+fn root_a_mount_of_another_process_inside_or_on_top_stays() {
     let ground = Ground::new();
     let source = ground.dir("source");
     ground.dir("source/inside");
@@ -179,7 +179,7 @@ fn root_a_busy_mount_stays_and_its_users_are_named() {
         *pid == std::process::id() && matches!(holds, Holds::File { .. })
     };
     assert!(held.iter().any(ours_too), "{held:?}");
-    assert_eq!(held.len(), 2, "and nobody else: {held:?}");
+    assert_eq!(held.len(), 2, "and no other: {held:?}");
     assert!(target.join("file").exists());
     drop((sleeper, open));
     ground.detach(&target, &ours);
@@ -282,7 +282,7 @@ fn root_a_number_alone_does_not_tell_a_mount() {
         .expect("it is another one");
     assert_eq!(gone, Detached::AlreadyGone);
     ground.detach(&target, &ours);
-    // The lowest free number is given out next, to whoever mounts next.
+    // The next mount gets the lowest free id.
     let next = attached(&ground, &other, &elsewhere);
     let gone = ground
         .mounter
@@ -313,7 +313,7 @@ fn root_both_tables_say_the_same() {
 
 /// Two threads put mounts on one place and take them away again; each must only ever take its own.
 #[test]
-fn root_nobody_takes_the_mount_of_another() {
+fn root_no_call_takes_the_mount_of_another() {
     const ROUNDS: u32 = 500;
     const MEETINGS: u32 = 20;
     let ground = Ground::new();
@@ -333,7 +333,7 @@ fn root_nobody_takes_the_mount_of_another() {
                     }
                     other => {
                         met.store(MEETINGS, Ordering::Relaxed); // the other must not wait
-                        unreachable!("somebody took {}: {other:?}", ours.id);
+                        unreachable!("another call took {}: {other:?}", ours.id);
                     }
                 }
             }

@@ -138,7 +138,10 @@ fn root_the_container_sees_its_own_ids() {
     let seen = inside.run(&["stat", "-c", "%u:%g", &text(&target.join("file"))]);
     assert_eq!(seen, "0:0");
     let seen = inside.run(&["stat", "-c", "%u:%g", &text(&source.join("file"))]);
-    assert_eq!(seen, "65534:65534", "without the mapping it is nobody's");
+    assert_eq!(
+        seen, "65534:65534",
+        "without the mapping it is the overflow id's"
+    );
     inside.run(&["touch", &text(&target.join("made"))]);
     assert_eq!(owner(&source.join("made")), (0, 0));
     drop(inside);

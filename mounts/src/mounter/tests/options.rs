@@ -1,4 +1,4 @@
-//! What every option of a bind and of a tmpfs does.
+//! Effects of all options of a bind and of a tmpfs.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,7 +16,7 @@ use crate::mounter::{
     BindOptions, Effective, MountError, Mounter, Propagation, ReadOnly, TmpfsOptions,
 };
 
-/// Whether a file can be made in a directory.
+/// True if a file can be made in a directory.
 fn writable(dir: &Path) -> bool {
     match fs::write(dir.join("new"), "x") {
         Ok(()) => {

@@ -1,4 +1,4 @@
-//! Somebody exchanges directories for symlinks while they are attached. None may lead out.
+//! Exchanges of directories for symlinks while they are attached. None may lead out.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,7 +40,7 @@ impl Drop for StopOnPanic<'_> {
     }
 }
 
-/// What the attempts came to.
+/// Outcomes of the attempts.
 #[derive(Debug, Default)]
 struct Tally {
     good: u64,
@@ -204,7 +204,7 @@ fn race(ground: Ground, swaps: u64) {
     assert_eq!(left.expect("list"), []);
 }
 
-/// Somebody plants a symlink where a directory is about to be made.
+/// A symlink is planted where a directory is about to be made.
 #[test]
 fn root_nothing_is_made_where_a_planted_symlink_leads() {
     const ROUNDS: u32 = 20_000;
