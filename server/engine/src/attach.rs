@@ -131,7 +131,10 @@ impl Engine {
             .collect::<Result<Vec<_>, _>>()?;
         // Held to the end: another call with one of these keys gets an answer that stays true.
         let keys: BTreeSet<&Key> = mounts.iter().map(|mount| &mount.key).collect();
-        let _turns: Vec<_> = keys.into_iter().map(|key| self.turns.take(key)).collect();
+        let _guards: Vec<_> = keys
+            .into_iter()
+            .map(|key| self.attachment_locks.lock(key))
+            .collect();
         wanted.sort_by_key(|one| one.spec.target.depth());
         let attached = self.attach_all(owner, &wanted);
         let mut done = attached.inspect_err(|_| self.forget_interrupted(&wanted))?;
@@ -295,7 +298,7 @@ impl Engine {
         let from = wanted.request.fill_from.as_ref();
         *filling = self.fill(&wanted.spec, attachment, from)?;
         // Until it is known to be in use, nothing exchanges its content.
-        let _turn = attachment.volume.map(|id| self.volume_locks.hold(id));
+        let _guard = attachment.volume.map(|id| self.volume_locks.hold(id));
         let label = wanted.request.selinux_label.as_deref();
         self.relabel(&wanted.spec, attachment, label)?;
         let made = self.make_mount(&wanted.spec, attachment)?;

@@ -17,8 +17,8 @@ pub mod filter;
 mod gate;
 mod health;
 mod ids;
+mod keyed_lock;
 mod list;
-mod meter;
 mod quarantine;
 mod reap;
 mod recover;
@@ -26,8 +26,8 @@ mod snapshots;
 mod spares;
 pub mod spec;
 mod trash;
-mod turns;
 mod unpack;
+mod usage_scanner;
 mod volumes;
 
 use std::path::{Path, PathBuf};
@@ -61,13 +61,13 @@ pub use volumes::{
 use attach::selinux::Selinux;
 use events::Events;
 use file_digests::DigestFiles;
-use meter::Meter;
+use keyed_lock::KeyedLock;
 use quarantine::Quarantine;
 use reap::Backlog;
 use spares::Spares;
 use trash::Trash;
-use turns::Turns;
 use unpack::Unpacks;
+use usage_scanner::UsageScanner;
 use volumes::{Locks, Pins, Plans};
 
 /// Settings of an engine.
@@ -127,7 +127,7 @@ pub enum Durability {
 pub struct Engine {
     store: Arc<Store>,
     driver: Arc<dyn Driver>,
-    meter: Meter,
+    usage_scanner: UsageScanner,
     spares: Spares,
     backlog: Backlog,
     trash: Trash,
@@ -142,7 +142,7 @@ pub struct Engine {
     selinux: Selinux,
     features: OnceLock<Vec<Feature>>,
     /// One call at a time for an attachment.
-    turns: Turns<Key>,
+    attachment_locks: KeyedLock<Key>,
     volume_locks: Locks,
     /// This boot of the machine: mounts of another one are gone. Where it cannot be told (empty), mounts
     /// are looked up by number alone.
@@ -184,7 +184,7 @@ impl Engine {
         };
         let store = Store::open(&meta_folder(root), options_of_store)?;
         let store = Arc::new(store);
-        let meter = Meter::start(store.clone(), driver.clone())?;
+        let usage_scanner = UsageScanner::start(store.clone(), driver.clone())?;
         trash::hold_if_older(&meta_folder(root), &store)?;
         let trash = Trash::open(
             &meta_folder(root),
@@ -196,7 +196,7 @@ impl Engine {
         let engine = Self {
             store,
             driver,
-            meter,
+            usage_scanner,
             spares,
             backlog: Backlog::default(),
             trash,
@@ -210,7 +210,7 @@ impl Engine {
             mounter: Arc::new(KernelMounter::new()),
             features: OnceLock::new(),
             selinux: Selinux::of_host(),
-            turns: Turns::default(),
+            attachment_locks: KeyedLock::default(),
             volume_locks: Locks::default(),
             boot: layerd_store::boot_id(),
             options,
@@ -293,7 +293,7 @@ impl Engine {
     /// with [`Error::Stopping`] if they wait for such work.
     pub fn stop(&self) {
         self.backlog.stop();
-        self.meter.stop();
+        self.usage_scanner.stop();
     }
 }
 

@@ -17,8 +17,8 @@ use nix::sys::statvfs::statvfs;
 use tracing::{debug, warn};
 
 use crate::events::Topic;
+use crate::keyed_lock::{KeyedGuard, KeyedLock};
 use crate::trash::Discarded;
-use crate::turns::{Turn, Turns};
 use crate::{Engine, slot};
 
 /// Records dropped in one write.
@@ -101,7 +101,7 @@ pub(crate) struct Backlog {
     /// Deletions that failed, and when to try them again.
     failures: Mutex<BTreeMap<LayerId, Failure>>,
     /// One pass at a time.
-    pass: Turns<()>,
+    pass: KeyedLock<()>,
     stopping: AtomicBool,
 }
 
@@ -131,8 +131,8 @@ impl Backlog {
     }
 
     /// Keeps passes of the reaper away.
-    pub(crate) fn hold(&self) -> Turn<'_, ()> {
-        self.pass.take(&())
+    pub(crate) fn hold(&self) -> KeyedGuard<'_, ()> {
+        self.pass.lock(&())
     }
 
     /// Number of threads that wait for a pass to end.
@@ -301,7 +301,7 @@ impl Engine {
             Ok(_) => {
                 debug!(%id, "deleted");
                 self.backlog.note_success(id);
-                self.meter.forget(id);
+                self.usage_scanner.forget(id);
                 self.trash.deleted(Discarded::Layer(id));
                 self.quarantine.forget(id);
                 self.unpacks.forget(id);

@@ -13,8 +13,8 @@ use tracing::{debug, error, warn};
 
 use crate::call_phase::enter;
 use crate::events::Topic;
+use crate::keyed_lock::KeyedGuard;
 use crate::list::{Entry, Listing};
-use crate::turns::Turn;
 use crate::unpack::has_deferred_parent;
 use crate::{Durability, Engine, Error, slot};
 
@@ -43,7 +43,7 @@ pub struct Counts {
 
 /// A layer that is being committed, kept from others.
 struct Taken<'e> {
-    _turn: Turn<'e, LayerId>,
+    _guard: KeyedGuard<'e, LayerId>,
     view: Arc<Records>,
     checked: Checked,
 }
@@ -168,13 +168,13 @@ impl Engine {
             let Some(seen) = check(&self.store.records())? else {
                 return Ok(None);
             };
-            let _turn = self.unpacks.turn(seen.active.id);
+            let _guard = self.unpacks.lock(seen.active.id);
             let view = self.store.records();
             match check(&view)? {
                 None => return Ok(None),
                 Some(checked) if checked.active.id == seen.active.id => {
                     return Ok(Some(Taken {
-                        _turn,
+                        _guard,
                         view,
                         checked,
                     }));
@@ -241,7 +241,7 @@ impl Engine {
     fn after_commit(&self, record: &Record) {
         self.unpacks.forget(record.id);
         if record.usage.is_none() {
-            self.meter.measure(record.id);
+            self.usage_scanner.measure(record.id);
         }
         if let Err(cause) = self.driver.seal(slot(record.id)) {
             warn!(error = &cause as &dyn std::error::Error, id = %record.id, "drop the work directory of a layer");
@@ -319,9 +319,11 @@ impl Engine {
             (_, Some(usage)) => return Ok(usage),
             (Kind::Active, None) => match self.unpacked(record) {
                 Ok(Some(usage)) => return Ok(usage),
-                _ => self.meter.recent(record.id, self.options.usage_patience),
+                _ => self
+                    .usage_scanner
+                    .recent(record.id, self.options.usage_patience),
             },
-            (Kind::Committed, None) => self.meter.exact(record.id),
+            (Kind::Committed, None) => self.usage_scanner.exact(record.id),
         };
         figure.or_else(|cause| {
             // A layer that went meanwhile is no error; its key may be another's by now.
@@ -341,7 +343,7 @@ impl Engine {
         for record in view.iter() {
             let figure = match record.kind {
                 Kind::View => Some(Usage::default()),
-                Kind::Active => self.meter.last(record.id),
+                Kind::Active => self.usage_scanner.last(record.id),
                 Kind::Committed => record.usage,
             };
             match record.kind {

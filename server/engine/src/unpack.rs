@@ -186,7 +186,7 @@ impl Engine {
     /// removal cancels the unpacking.
     fn claim(&self, active: &Active) -> Result<(Claim<'_>, Arc<Records>, Arc<Record>), Error> {
         let (id, key) = (active.record.id, active.key());
-        let _turn = self.unpacks.turn(id);
+        let _guard = self.unpacks.lock(id);
         let claim = self.unpacks.claim(id, key)?;
         // It may have been committed or removed before the claim.
         let view = self.store.records();

@@ -262,7 +262,7 @@ impl Engine {
     ) -> Result<VolumeEntry, Error> {
         let _pass = self.backlog.hold();
         let id = id.map_or_else(|| self.deleted_id(name), Ok)?;
-        let _turn = self.volume_locks.hold(id);
+        let _guard = self.volume_locks.hold(id);
         let is_removed = self.store.records().volumes().get_removed(id).is_some();
         let is_back = is_removed
             && self
@@ -329,7 +329,7 @@ impl Engine {
         request: &CreateVolume,
     ) -> Result<(VolumeEntry, bool), Error> {
         let id = volume.id;
-        let _turn = self.volume_locks.hold(id);
+        let _guard = self.volume_locks.hold(id);
         self.volume_dirs
             .publish(slot(id))
             .map_err(Error::driver("put a volume in its place"))?;

@@ -36,7 +36,7 @@ impl Engine {
 
     /// Undoes this attachment and no later one of its key. Answers whether it was there.
     pub(super) fn detach_one(&self, attachment: &Attachment, lazy: bool) -> Result<bool, Error> {
-        let _turn = self.turns.take(&attachment.key);
+        let _guard = self.attachment_locks.lock(&attachment.key);
         // It may have been mounted anew, or have gone, since it was looked up.
         let view = self.store.records();
         let now = view.volumes().attachment(&attachment.key);

@@ -57,7 +57,7 @@ impl Engine {
         if !volume.copy_up || volume.subpath.is_some() {
             return Ok(Filling::None);
         }
-        let _filling = self.volume_locks.filling.take(&id);
+        let _filling = self.volume_locks.filling.lock(&id);
         let record = match self.check_fillable(id, attachment.id)? {
             Ok(record) => record,
             Err(not) => return Ok(not),
@@ -69,7 +69,7 @@ impl Engine {
             Err(why) => return Ok(Filling::Without(why)),
         };
         // From here on nothing mounts it. What came while the copy was made counts.
-        let _turn = self.volume_locks.hold(id);
+        let _guard = self.volume_locks.hold(id);
         let checked = self.check_source(image, from);
         let checked = checked.and_then(|()| self.check_fillable(id, attachment.id));
         let checked = checked.inspect_err(|_| self.drop_stage(id))?;

@@ -106,7 +106,7 @@ impl Engine {
 
     /// Notes the number of a copy of the mount that is recorded, if one stands at its place instead.
     fn recognise_copy(&self, key: &Key) -> Result<(), Error> {
-        let _turn = self.turns.take(key);
+        let _guard = self.attachment_locks.lock(key);
         let records = self.store.records();
         let Some(there) = records.volumes().attachment(key) else {
             return Ok(());

@@ -8,13 +8,13 @@ use layerd_drivers::Stamp;
 use layerd_store::{Key, LayerId, Usage};
 
 use crate::Error;
-use crate::turns::{Turn, Turns};
+use crate::keyed_lock::{KeyedGuard, KeyedLock};
 
 /// Layers that are being unpacked, or were and are not committed yet.
 #[derive(Debug, Default)]
 pub(crate) struct Unpacks {
     layers: Mutex<HashMap<LayerId, State>>,
-    pub(super) turns: Turns<LayerId>,
+    pub(super) locks: KeyedLock<LayerId>,
     applied: AtomicU64,
     diffed: AtomicU64,
 }
@@ -82,8 +82,8 @@ impl Unpacks {
     }
 
     /// Waits until no other call commits a layer or claims it for unpacking.
-    pub(crate) fn turn(&self, id: LayerId) -> Turn<'_, LayerId> {
-        self.turns.take(&id)
+    pub(crate) fn lock(&self, id: LayerId) -> KeyedGuard<'_, LayerId> {
+        self.locks.lock(&id)
     }
 
     /// Results of a layer; an error if it is incomplete.

@@ -15,23 +15,23 @@ use layerd_store::{Volume, VolumeId, VolumeName};
 use tracing::warn;
 
 use super::{find, slot};
-use crate::turns::{Turn, Turns};
+use crate::keyed_lock::{KeyedGuard, KeyedLock};
 use crate::{Engine, Error};
 
 /// Locks of volumes.
 #[derive(Debug, Default)]
 pub(crate) struct Locks {
-    volumes: Turns<VolumeId>,
+    volumes: KeyedLock<VolumeId>,
     /// One call at a time fills a volume.
-    pub(crate) filling: Turns<VolumeId>,
+    pub(crate) filling: KeyedLock<VolumeId>,
     /// The links for people.
-    links: Turns<()>,
+    links: KeyedLock<()>,
 }
 
 impl Locks {
     /// Waits until no other call changes a volume.
-    pub(crate) fn hold(&self, id: VolumeId) -> Turn<'_, VolumeId> {
-        self.volumes.take(&id)
+    pub(crate) fn hold(&self, id: VolumeId) -> KeyedGuard<'_, VolumeId> {
+        self.volumes.lock(&id)
     }
 
     /// Number of threads that wait.
@@ -45,7 +45,7 @@ impl Locks {
 #[derive(Debug)]
 pub(crate) struct Held<'e> {
     pub(crate) volume: Arc<Volume>,
-    _turn: Turn<'e, VolumeId>,
+    _guard: KeyedGuard<'e, VolumeId>,
 }
 
 impl Engine {
@@ -66,15 +66,15 @@ impl Engine {
 
     /// Holds a volume by its id; `None` if it is not there, or in the trash.
     pub(crate) fn hold_volume_id(&self, id: VolumeId) -> Option<Held<'_>> {
-        let _turn = self.volume_locks.hold(id);
+        let _guard = self.volume_locks.hold(id);
         let volume = self.store.records().volumes().get(id)?.clone();
-        Some(Held { volume, _turn })
+        Some(Held { volume, _guard })
     }
 
     /// Has the link of a name lead to the volume that has the name now, if there is one. Nothing
     /// rests on the links for people.
     pub(super) fn relink(&self, name: &VolumeName) {
-        let _turn = self.volume_locks.links.take(&());
+        let _guard = self.volume_locks.links.lock(&());
         let view = self.store.records();
         let linked = match view.volumes().find(name) {
             Some(volume) => self.volume_dirs.link(name.as_str(), slot(volume.id)),

@@ -22,7 +22,7 @@ impl Engine {
         };
         let mut gone = Vec::new();
         for volume in view.volumes().removed() {
-            let _turn = self.volume_locks.hold(volume.id);
+            let _guard = self.volume_locks.hold(volume.id);
             // The deletion may be under way, and its folder not moved yet.
             let newest = self.store.records();
             let newest = newest.volumes().get_removed(volume.id);

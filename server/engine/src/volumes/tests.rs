@@ -49,7 +49,7 @@ impl World {
 
     fn waiting(&self) -> usize {
         let engine = &self.engine;
-        engine.volume_locks.waiting() + engine.backlog.waiting() + engine.turns.waiting()
+        engine.volume_locks.waiting() + engine.backlog.waiting() + engine.attachment_locks.waiting()
     }
 
     /// Records, folders and links agree.

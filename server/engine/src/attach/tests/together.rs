@@ -54,13 +54,13 @@ fn fails_beside_another(attaches_first: bool) {
         view.volumes().attachment(&key(name)).is_some()
     };
     // The failing call waits for its turn to look whether its first volume is to be filled.
-    let turn = engine.volume_locks.filling.take(&slow);
+    let turn = engine.volume_locks.filling.lock(&slow);
     thread::scope(|scope| {
         let failing = scope.spawn(|| engine.attach(&owner(), &failing));
         wait_for("the intent of the first", || is_there("slow"));
         let other = scope.spawn(|| engine.attach(&owner(), &[volume("shared")]));
         wait_for("the other call", || {
-            other.is_finished() || engine.turns.is_taken(&key("shared"))
+            other.is_finished() || engine.attachment_locks.is_held(&key("shared"))
         });
         drop(turn);
         failing.join().unwrap().unwrap_err();

@@ -71,7 +71,7 @@ fn commits_of_one_layer_at_once_keep_its_file_digests() {
             gate.wait();
             let other = scope.spawn(|| rig.commit("a", second));
             until(&gate, || {
-                rig.engine.unpacks.turns.waiting() == 1 || other.is_finished()
+                rig.engine.unpacks.locks.waiting() == 1 || other.is_finished()
             });
             gate.open();
             one.join().unwrap().unwrap();

@@ -1,7 +1,7 @@
-//! Measures layers, on threads of its own, so that no call walks one.
+//! The usage scanner: measures the disk usage of layers on threads of its own.
 //!
-//! A figure that is asked for is taken by a walk that began after the question: a walk under way
-//! may have passed what was written since. All who ask before a walk begins share it.
+//! A requested usage comes from a walk that began after the request: a walk under way may have passed
+//! files written since. All requests made before a walk begins share it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +15,12 @@ use tracing::warn;
 
 use crate::{Error, slot};
 
-/// Two, so that one huge layer does not hold up the others.
+/// Number of threads: two, so that one huge layer does not delay the others.
 const THREADS: usize = 2;
 
-/// Starts and ends the threads, and takes questions.
+/// The threads and their queue.
 #[derive(Debug)]
-pub(crate) struct Meter {
+pub(crate) struct UsageScanner {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -30,7 +30,7 @@ struct Shared {
     store: Arc<Store>,
     driver: Arc<dyn Driver>,
     queue: Mutex<Queue>,
-    /// Something was put into the queue, or it is over.
+    /// Signalled when the queue grows, and at the end.
     asked: Condvar,
     stopping: AtomicBool,
 }
@@ -40,11 +40,11 @@ struct Queue {
     order: VecDeque<LayerId>,
     /// Walks that have not begun.
     waiting: HashMap<LayerId, Arc<Walk>>,
-    /// Last figure of writable layers.
+    /// Last usage of writable layers.
     last: HashMap<LayerId, Usage>,
 }
 
-/// One walk and who waits for it.
+/// One walk, with its waiting calls.
 #[derive(Debug, Default)]
 struct Walk {
     outcome: Mutex<Option<Outcome>>,
@@ -53,8 +53,8 @@ struct Walk {
 
 type Outcome = Result<Usage, Arc<layerd_mounts::Error>>;
 
-impl Meter {
-    /// Starts the threads; committed layers without a figure are measured first.
+impl UsageScanner {
+    /// Starts the threads. Committed layers without a recorded usage are queued first.
     pub(crate) fn start(store: Arc<Store>, driver: Arc<dyn Driver>) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             store,
@@ -63,37 +63,39 @@ impl Meter {
             asked: Condvar::new(),
             stopping: AtomicBool::new(false),
         });
-        let mut meter = Self {
+        let mut usage_scanner = Self {
             shared,
             threads: Vec::new(),
         };
         for _ in 0..THREADS {
-            let shared = meter.shared.clone();
+            let shared = usage_scanner.shared.clone();
             let thread = thread::Builder::new()
                 .name("meter".into())
                 .spawn(move || shared.run());
-            meter.threads.push(thread.map_err(|cause| Error::Thread {
-                name: "meter",
-                cause,
-            })?);
+            usage_scanner
+                .threads
+                .push(thread.map_err(|cause| Error::Thread {
+                    name: "meter",
+                    cause,
+                })?);
         }
-        let view = meter.shared.store.records();
+        let view = usage_scanner.shared.store.records();
         let unmeasured = |kind, usage: Option<Usage>| kind == Kind::Committed && usage.is_none();
         for record in view
             .iter()
             .filter(|record| unmeasured(record.kind, record.usage))
         {
-            meter.measure(record.id);
+            usage_scanner.measure(record.id);
         }
-        Ok(meter)
+        Ok(usage_scanner)
     }
 
-    /// Has a layer measured, without waiting.
+    /// Queues a layer without waiting.
     pub(crate) fn measure(&self, id: LayerId) {
         self.ask(id);
     }
 
-    /// Waits for a figure taken from now on.
+    /// Waits for a walk that begins from now on. Costs one stat(2) a file.
     pub(crate) fn exact(&self, id: LayerId) -> Result<Usage, Error> {
         let outcome = self
             .ask(id)
@@ -102,7 +104,8 @@ impl Meter {
         outcome.map_err(|cause| measure_error(id, cause))
     }
 
-    /// As [`exact`](Self::exact), but after `patience` the last finished figure will do.
+    /// As [`exact`](Self::exact), but after `patience` the result of the last finished walk is returned, if
+    /// there is one.
     pub(crate) fn recent(&self, id: LayerId, patience: Duration) -> Result<Usage, Error> {
         let walk = self.ask(id);
         if let Some(outcome) = walk.wait(Some(patience)) {
@@ -114,17 +117,17 @@ impl Meter {
         }
     }
 
-    /// The last finished figure of a writable layer.
+    /// Result of the last finished walk of a writable layer.
     pub(crate) fn last(&self, id: LayerId) -> Option<Usage> {
         self.shared.queue().last.get(&id).copied()
     }
 
-    /// Drops what is known of a layer that went.
+    /// Drops the usage and queued walk of a deleted layer.
     pub(crate) fn forget(&self, id: LayerId) {
         self.shared.queue().last.remove(&id);
     }
 
-    /// Ends all walks soon; who waits for one gets [`Error::Stopping`].
+    /// Cancels all walks; calls that wait for one get [`Error::Stopping`].
     pub(crate) fn stop(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         let waiting = std::mem::take(&mut self.shared.queue().waiting);
@@ -151,7 +154,7 @@ impl Meter {
     }
 }
 
-impl Drop for Meter {
+impl Drop for UsageScanner {
     fn drop(&mut self) {
         self.stop();
         for thread in self.threads.drain(..) {
@@ -178,7 +181,7 @@ impl Shared {
         }
     }
 
-    /// Waits for the next walk to begin; none when it is over.
+    /// Waits for the next queued walk; `None` at the end.
     fn next(&self) -> Option<(LayerId, Arc<Walk>)> {
         let mut queue = self.queue();
         loop {
@@ -206,10 +209,10 @@ impl Shared {
             .is_some_and(|record| record.kind == Kind::Committed)
     }
 
-    /// The figure of a layer that was committed when the walk began is final; it is recorded. One
-    /// of a layer that was committed during the walk may lack what was written last, and must not
-    /// take the place of the one that Commit had taken. It is not needed to go on: after a
-    /// failure the layer is measured again at the next start.
+    /// Stores the result of a walk. That of a layer committed before the walk began is final and is
+    /// recorded. That of a layer committed during the walk may miss its last writes, and must not
+    /// replace the one taken by Commit. A failed write of the record is harmless: the layer is measured
+    /// again at the next start.
     fn keep(&self, id: LayerId, usage: Usage, was_final: bool) {
         let view = self.store.records();
         match view.get(id).map(|record| record.kind) {
@@ -241,7 +244,7 @@ impl Walk {
         self.ended.notify_all();
     }
 
-    /// Waits for the end; `None` if it did not come within `patience`.
+    /// Waits for the result; `None` if it did not come within `patience`.
     fn wait(&self, patience: Option<Duration>) -> Option<Outcome> {
         let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         let pending = |outcome: &mut Option<Outcome>| outcome.is_none();
