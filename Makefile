@@ -1,5 +1,5 @@
-# The doors: what a developer types. The work is in cargo and in integration/. Everything that is
-# made lies below target/.
+# Commands of a developer. The work is in cargo and in integration/. Everything that is made lies below
+# target/.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -52,6 +52,10 @@ lint: tools ## Check format, lints, documentation, licences, the crates' arrows 
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --document-private-items --locked
 	@.ci/deny
 	@.ci/words
+
+.PHONY: prepush
+prepush: tools ## Check a push: format, words, and clippy and unit tests of the crates that changed
+	@.ci/prepush
 
 .PHONY: test
 test: as-root machine peers lint build ## Run everything that CI runs (as root); installs what it needs
