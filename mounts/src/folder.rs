@@ -13,6 +13,7 @@ use nix::unistd::{Gid, Uid, fchown, fsync};
 use crate::barrier::Barrier;
 use crate::error::Error;
 use crate::sys;
+use crate::tree::flags;
 
 /// Flags with which layerd's own directories are opened.
 pub const FLAGS: OFlag = OFlag::O_RDONLY
@@ -97,13 +98,15 @@ pub fn move_over(
     }
 }
 
-/// Renames a directory, and answers whether it was there. Never over another one: two directories of
+/// Renames a directory, also an immutable or append-only one, which is no longer that, and answers
+/// whether it was there. Never over another one: two directories of
 /// one name mean that something is badly wrong, and neither may be lost to it.
 ///
 /// # Errors
 /// [`Error::Io`].
 pub fn rename_over(from: &Folder, old: &str, to: &Folder, new: &str) -> Result<bool, Error> {
-    match renameat2(&from.fd, old, &to.fd, new, RenameFlags::RENAME_NOREPLACE) {
+    let rename = || renameat2(&from.fd, old, &to.fd, new, RenameFlags::RENAME_NOREPLACE);
+    match flags::without(from.fd.as_fd(), &c_name(old), rename) {
         Ok(()) => Ok(true),
         Err(Errno::ENOENT) => Ok(false),
         Err(Errno::EEXIST) => Err(Error::io("move to", &to.path.join(new), Errno::EEXIST)),

@@ -23,6 +23,7 @@ use crate::sys::{self, Stat, WriteBack};
 use crate::types::Usage;
 use walk::{Next, Visitor, open, walk};
 
+pub mod flags;
 mod group;
 mod label;
 mod walk;
@@ -33,8 +34,8 @@ pub use label::label;
 /// Directories that are read again in one deletion because they were not empty after all.
 const SECOND_LOOKS: u32 = 1000;
 
-/// Deletes `name` in `parent` and all below it. `shown` is the path of `parent`, for errors. Cost:
-/// one unlink a file. Nothing there is success. `keep_going` is asked before each entry.
+/// Deletes `name` in `parent` and all below it, also what is immutable or append-only. `shown` is
+/// the path of `parent`, for errors. Cost: one unlink a file. Nothing there is success. `keep_going` is asked before each entry.
 ///
 /// # Errors
 /// [`Error::Stopped`] at once when `keep_going` answers false. Otherwise, after everything that
@@ -122,7 +123,8 @@ impl Visitor for Delete {
         if is_dir {
             return Ok(Next::Enter);
         }
-        match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+        let unlink = || unlinkat(dir, name, UnlinkatFlags::NoRemoveDir);
+        match flags::without(dir, name, unlink) {
             Err(Errno::EISDIR) => Ok(Next::Enter), // it was replaced since it was read
             other => other.map(|()| Next::Pass),
         }
@@ -150,7 +152,8 @@ impl Visitor for Delete {
     }
 
     fn left(&mut self, dir: BorrowedFd<'_>, name: &CStr, clean: bool) -> Result<bool, Errno> {
-        match unlinkat(dir, name, UnlinkatFlags::RemoveDir) {
+        let rmdir = || unlinkat(dir, name, UnlinkatFlags::RemoveDir);
+        match flags::without(dir, name, rmdir) {
             Err(Errno::ENOTEMPTY | Errno::EEXIST) if !clean => Ok(false),
             // Deleting while reading may skip entries on some file systems.
             Err(Errno::ENOTEMPTY | Errno::EEXIST) if self.second_looks > 0 => {

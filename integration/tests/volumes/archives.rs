@@ -43,7 +43,7 @@ fn inode(path: &Path) -> u64 {
 
 impl World {
     /// On a small ext4 of its own.
-    fn on_small_disk() -> Self {
+    pub(crate) fn on_small_disk() -> Self {
         let scratch = Scratch::new();
         let disk = scratch.dir("disk");
         let make = "truncate -s 256M image; mkfs.ext4 -q -F -N 20000 image
@@ -72,7 +72,7 @@ impl World {
     }
 
     /// Folders of volumes on disk, staged ones among them.
-    fn volume_folders(&self) -> usize {
+    pub(crate) fn volume_folders(&self) -> usize {
         let volumes = self.daemon.root().join("volumes");
         let count = |dir: &Path| fs::read_dir(dir).map_or(0, Iterator::count);
         let named = ["by-name", ".staging", ".trash"].map(|name| volumes.join(name));

@@ -1,5 +1,6 @@
 //! Removing volumes and taking them back.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use layerd_integration::process::output;
@@ -33,6 +34,25 @@ fn root_a_removed_volume_comes_back_whole() {
     world.crash();
     assert_eq!(Tree::read(&world.path("data")), tree);
     assert_eq!(world.names(&["--deleted"]).len(), 0);
+}
+
+/// Flags that keep root from deleting keep nothing from being given back.
+#[test]
+fn root_immutable_files_are_deleted_with_what_holds_them() {
+    let world = World::on_small_disk();
+    let volume = world.create_with("data", "precious");
+    let mut snapshots = world.daemon.snapshots();
+    let mounts = snapshots.prepare("k", "", &[]).unwrap();
+    let layer = std::path::PathBuf::from(&mounts[0].source);
+    std::fs::write(layer.join("file"), "x").unwrap();
+    for fixed in [layer.join("file"), layer, volume.clone()] {
+        output(Command::new("chattr").arg("+i").arg(fixed));
+    }
+    world.run(&["volume", "rm", "data"]);
+    world.run(&["volume", "purge", "--yes", "data"]);
+    assert_eq!(world.volume_folders(), 0);
+    snapshots.remove("k").unwrap();
+    world.daemon.assert_empty();
 }
 
 #[test]

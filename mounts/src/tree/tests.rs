@@ -9,11 +9,13 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::fcntl::openat;
 use nix::sys::stat::{Mode, mkdirat};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tempfile::TempDir;
 
 use super::walk::FLAGS;
 use super::{delete, settle, usage};
 use crate::error::Error;
+use crate::folder::{Folder, rename_over};
 use crate::mount::unmount;
 use crate::rig::{LoopDisk, enter_private_mounts};
 use crate::types::Usage;
@@ -274,6 +276,9 @@ fn root_what_cannot_be_deleted_keeps_nothing_else() {
         fs::write(at(file), "x").expect("write");
     }
     let guard = Immutable::new(at("top/a/stays"));
+    let mut own = capabilities(None).expect("own capabilities");
+    own.effective -= CapabilitySet::LINUX_IMMUTABLE;
+    set_capabilities(None, own).expect("a thread can give capabilities up");
     let error = delete(fd.as_fd(), c"top", disk.path(), &|| true).expect_err("immutable");
     assert_eq!(error.errno(), Some(Errno::EPERM as i32));
     assert!(error.to_string().ends_with("/top/a/stays"), "{error}");
@@ -284,6 +289,37 @@ fn root_what_cannot_be_deleted_keeps_nothing_else() {
     drop(guard);
     delete(fd.as_fd(), c"top", disk.path(), &|| true).expect("delete");
     assert!(!at("top").exists());
+}
+
+#[test]
+fn root_what_is_immutable_or_append_only_is_moved_and_deleted() {
+    enter_private_mounts();
+    for disk in [LoopDisk::ext4(16), LoopDisk::xfs(&[]), LoopDisk::btrfs()] {
+        let [from, to] =
+            [c"from", c"to"].map(|name| Folder::open(disk.path(), name).expect("a folder"));
+        let at = |name: &str| from.path.join(name);
+        for dir in ["top/fixed/sub", "top/log"] {
+            fs::create_dir_all(at(dir)).expect("mkdir");
+        }
+        for file in [
+            "top/fixed/sub/file",
+            "top/fixed/file",
+            "top/log/file",
+            "top/file",
+        ] {
+            fs::write(at(file), "x").expect("write");
+        }
+        symlink("nowhere", at("top/fixed/link")).expect("symlink");
+        chattr("+a", &at("top/log/file"));
+        chattr("+a", &at("top/log"));
+        for fixed in ["top/file", "top/fixed/sub", "top/fixed", "top"] {
+            chattr("+i", &at(fixed));
+        }
+        let moved = rename_over(&from, "top", &to, "top").expect("rename");
+        assert!(moved && to.path.join("top/file").exists());
+        delete(to.fd.as_fd(), c"top", &to.path, &|| true).expect("delete");
+        assert!(!to.path.join("top").exists());
+    }
 }
 
 #[test]

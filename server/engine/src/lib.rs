@@ -51,7 +51,7 @@ pub use list::{Entry, Listing};
 pub use reap::Reaped;
 pub use recover::{Finding, restore_records, survey};
 pub use snapshots::{Counts, Mounted};
-pub use trash::{Removed, TrashOptions};
+pub use trash::{Discarded, Removed, TrashOptions};
 pub use unpack::{Active, Changes, Pack, Unpack, UnpackOptions};
 pub use volumes::{
     Candidate, CreateVolume, Filled, Plan, Pruned, Purged, Source, VolumeEntry, VolumeFilter,

@@ -99,7 +99,7 @@ pub(crate) struct Backlog {
     /// Work directories of committed layers that could not be dropped.
     spare: Mutex<BTreeSet<LayerId>>,
     /// Deletions that failed, and when to try them again.
-    failures: Mutex<BTreeMap<LayerId, Failure>>,
+    failures: Mutex<BTreeMap<Discarded, Failure>>,
     /// One pass at a time.
     pass: KeyedLock<()>,
     stopping: AtomicBool,
@@ -126,7 +126,8 @@ impl Backlog {
     pub(crate) fn awaited(&self) -> Vec<LayerId> {
         let failures = held(&self.failures).clone();
         let orphans = held(&self.orphans);
-        let awaited = orphans.iter().filter(|id| !failures.contains_key(id));
+        let has_failed = |id: LayerId| failures.contains_key(&Discarded::Layer(id));
+        let awaited = orphans.iter().filter(|id| !has_failed(**id));
         awaited.copied().collect()
     }
 
@@ -145,29 +146,34 @@ impl Backlog {
         self.stopping.load(Ordering::Acquire)
     }
 
-    fn is_due(&self, id: LayerId) -> bool {
+    /// False while something waits after a failed deletion.
+    pub(crate) fn is_due(&self, what: Discarded) -> bool {
         let failures = held(&self.failures);
-        let failure = failures.get(&id);
+        let failure = failures.get(&what);
         failure.is_none_or(|failure| failure.not_before <= Instant::now())
     }
 
-    fn note_failure(&self, id: LayerId, reason: String) {
+    /// Has a failed deletion tried again later.
+    pub(crate) fn note_failure(&self, what: Discarded, cause: &layerd_mounts::Error) {
         let mut failures = held(&self.failures);
         let wait = failures
-            .get(&id)
+            .get(&what)
             .map_or(BACK_OFF, |last| (last.wait * 2).min(BACK_OFF_MAX));
         let not_before = Instant::now() + wait;
         let failure = Failure {
             wait,
             not_before,
-            reason,
+            reason: reason(cause),
         };
-        failures.insert(id, failure);
+        failures.insert(what, failure);
     }
 
-    fn note_success(&self, id: LayerId) {
-        held(&self.failures).remove(&id);
-        held(&self.orphans).remove(&id);
+    /// Forgets what was deleted.
+    pub(crate) fn note_success(&self, what: Discarded) {
+        held(&self.failures).remove(&what);
+        if let Discarded::Layer(id) = what {
+            held(&self.orphans).remove(&id);
+        }
     }
 }
 
@@ -223,7 +229,9 @@ impl Engine {
         }
         let mut orphans = held(&self.backlog.orphans);
         orphans.retain(|id| !self.is_used(*id));
-        let due = orphans.iter().filter(|id| self.backlog.is_due(**id));
+        let due = orphans
+            .iter()
+            .filter(|id| self.backlog.is_due(Discarded::Layer(**id)));
         due.copied().collect()
     }
 
@@ -245,7 +253,7 @@ impl Engine {
         let (look, view) = (self.trash_look(space_wanted), self.store.records());
         let removed = view
             .removed()
-            .filter(|record| self.backlog.is_due(record.id))
+            .filter(|record| self.backlog.is_due(Discarded::Layer(record.id)))
             .filter_map(|record| Some((record.id, record.removed?)));
         let is_due = |(id, removed): &(LayerId, Removal)| {
             let left = self.trash.due_in(Discarded::Layer(*id), *removed, &look);
@@ -265,13 +273,13 @@ impl Engine {
         percent < self.trash.min_free_percent()
     }
 
-    /// Layers whose last deletion failed, and why; they are tried again.
+    /// Layers and volumes whose last deletion failed, and why; they are tried again.
     #[must_use]
-    pub fn failed_deletions(&self) -> Vec<(LayerId, String)> {
+    pub fn failed_deletions(&self) -> Vec<(Discarded, String)> {
         let failures = held(&self.backlog.failures);
         let failures = failures.iter();
         failures
-            .map(|(id, failure)| (*id, failure.reason.clone()))
+            .map(|(what, failure)| (*what, failure.reason.clone()))
             .collect()
     }
 
@@ -300,7 +308,7 @@ impl Engine {
         match deleted {
             Ok(_) => {
                 debug!(%id, "deleted");
-                self.backlog.note_success(id);
+                self.backlog.note_success(Discarded::Layer(id));
                 self.usage_scanner.forget(id);
                 self.trash.deleted(Discarded::Layer(id));
                 self.quarantine.forget(id);
@@ -311,7 +319,7 @@ impl Engine {
             Err(layerd_mounts::Error::Stopped) => false,
             Err(cause) => {
                 warn!(error = &cause as &dyn std::error::Error, %id, "a removed layer cannot be deleted yet");
-                self.backlog.note_failure(id, reason(&cause));
+                self.backlog.note_failure(Discarded::Layer(id), &cause);
                 reaped.failed += 1;
                 false
             }

@@ -8,8 +8,8 @@ mod guard;
 use layerd_store::{LayerId, Record, Removal};
 use tracing::info;
 
-pub use guard::TrashOptions;
-pub(crate) use guard::{Discarded, Look, Trash, hold_if_older, hold_older};
+pub use guard::{Discarded, TrashOptions};
+pub(crate) use guard::{Look, Trash, hold_if_older, hold_older};
 
 use crate::check::has_own;
 use crate::events::Topic;

@@ -1,14 +1,19 @@
 //! Where things go that layerd does not know: kept, out of the way, for a person to look at.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use layerd_mounts::Error;
-use layerd_mounts::folder::sync_path;
+use layerd_mounts::folder::{FLAGS, sync_path};
+use layerd_mounts::tree::flags;
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::sys::stat::Mode;
 
 use super::survey::work_name;
 use crate::driver::{Found, Place};
@@ -76,15 +81,9 @@ fn move_into(root: &Path, lost: PathBuf, source: &Path) -> Result<PathBuf, Error
     let mut target = lost.join(&name);
     let mut number = 0_u32;
     loop {
-        match renameat2(
-            AT_FDCWD,
-            source,
-            AT_FDCWD,
-            &target,
-            RenameFlags::RENAME_NOREPLACE,
-        ) {
+        match rename(source, &target) {
             Ok(()) => break,
-            Err(nix::Error::EEXIST) => {}
+            Err(Errno::EEXIST) => {}
             Err(cause) => return Err(Error::io("move", source, cause)),
         }
         number += 1;
@@ -96,4 +95,18 @@ fn move_into(root: &Path, lost: PathBuf, source: &Path) -> Result<PathBuf, Error
     sync_path(&lost)?;
     sync_path(source.parent().unwrap_or(root))?;
     Ok(target)
+}
+
+/// Renames an entry, also an immutable one, which is no longer that. Replaces nothing.
+fn rename(source: &Path, target: &Path) -> Result<(), Errno> {
+    let (Some(folder), Some(name)) = (source.parent(), source.file_name()) else {
+        return Err(Errno::EINVAL);
+    };
+    let name = CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let folder = nix::fcntl::open(folder, FLAGS, Mode::empty())?;
+    let rename = || {
+        let flags = RenameFlags::RENAME_NOREPLACE;
+        renameat2(&folder, name.as_c_str(), AT_FDCWD, target, flags)
+    };
+    flags::without(folder.as_fd(), &name, rename)
 }

@@ -61,15 +61,18 @@ fn deletions(health: &Health) -> Option<Finding> {
     let failed: Vec<String> = health
         .failed_deletions
         .iter()
-        .map(|failed| format!("layer {}: {}", failed.id, failed.reason))
+        .map(|failed| {
+            let kind = if failed.is_volume { "volume" } else { "layer" };
+            format!("{kind} {}: {}", failed.id, failed.reason)
+        })
         .collect();
     (!failed.is_empty()).then(|| {
         Finding::warning(
             "deletions",
             some_of(&failed),
-            "Removed layers hold their space. Deleting them is tried again, every five minutes at last.",
+            "What was removed holds its space. Deleting them is tried again, every five minutes at last.",
             Remedy::advice(
-                "Remove the cause that is named: unmount what is mounted there, clear `chattr` flags, mend the disk.",
+                "Remove the cause that is named: unmount what is mounted there, mend the disk; for `Operation not permitted`, the unit needs CAP_LINUX_IMMUTABLE.",
             ),
         )
     })

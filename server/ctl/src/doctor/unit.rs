@@ -15,10 +15,11 @@ pub(crate) const ARGUMENTS: [&str; 4] = [
 const ENABLE: &str = "systemctl enable layerd.socket layerd.service";
 const RESTART: &str = "systemctl restart layerd.service";
 /// What deploy/layerd.service says for what each is.
-const CAPABILITIES: [&str; 7] = [
+const CAPABILITIES: [&str; 8] = [
     "cap_sys_admin",
     "cap_dac_override",
     "cap_fowner",
+    "cap_linux_immutable",
     "cap_chown",
     "cap_fsetid",
     "cap_setfcap",
@@ -292,7 +293,7 @@ mod tests {
 
     const WELL: &str = "Id=layerd.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\
                         NRestarts=0\nNeedDaemonReload=no\nMainPID=7\nRestart=always\nWatchdogUSec=1min\n\
-                        CapabilityBoundingSet=cap_chown cap_dac_override cap_fowner cap_fsetid cap_sys_admin cap_mknod \
+                        CapabilityBoundingSet=cap_chown cap_dac_override cap_fowner cap_linux_immutable cap_fsetid cap_sys_admin cap_mknod \
                         cap_setfcap\n\n\
                         Id=layerd.socket\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no\n";
 

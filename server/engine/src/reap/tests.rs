@@ -8,6 +8,7 @@ use layerd_store::{Create, Key, Kind, Labels, LayerId};
 use nix::errno::Errno;
 
 use super::{BACK_OFF, BACK_OFF_MAX, Backlog, Reaped, held};
+use crate::trash::Discarded;
 use crate::{Engine, Options, TrashOptions};
 
 fn engine(root: &std::path::Path, fake: &Fake, trash: TrashOptions) -> Engine {
@@ -46,31 +47,34 @@ fn removed(engine: &Engine, name: &str) -> Slot {
     Slot(id.0)
 }
 
-fn wait_of(backlog: &Backlog, id: LayerId) -> Duration {
-    held(&backlog.failures)[&id].wait
+fn wait_of(backlog: &Backlog, what: Discarded) -> Duration {
+    held(&backlog.failures)[&what].wait
 }
 
 #[test]
 fn each_failure_doubles_the_wait_up_to_five_minutes() {
     let backlog = Backlog::default();
-    let id = LayerId(7);
-    assert!(backlog.is_due(id));
+    let what = Discarded::Layer(LayerId(7));
+    assert!(backlog.is_due(what));
     let mut wanted = BACK_OFF;
     for _ in 0..12 {
         let before = Instant::now();
-        backlog.note_failure(id, "full".to_owned());
-        assert_eq!(wait_of(&backlog, id), wanted);
-        let not_before = held(&backlog.failures)[&id].not_before;
+        backlog.note_failure(what, &layerd_mounts::Error::Stopped);
+        assert_eq!(wait_of(&backlog, what), wanted);
+        let not_before = held(&backlog.failures)[&what].not_before;
         assert!(not_before >= before + wanted);
-        assert!(!backlog.is_due(id));
+        assert!(!backlog.is_due(what));
         wanted = (wanted * 2).min(BACK_OFF_MAX);
     }
-    assert_eq!(wait_of(&backlog, id), BACK_OFF_MAX);
-    assert!(backlog.is_due(LayerId(8)), "others do not wait");
-    backlog.note_success(id);
-    assert!(backlog.is_due(id));
-    backlog.note_failure(id, "full".to_owned());
-    assert_eq!(wait_of(&backlog, id), BACK_OFF, "it starts anew");
+    assert_eq!(wait_of(&backlog, what), BACK_OFF_MAX);
+    assert!(
+        backlog.is_due(Discarded::Layer(LayerId(8))),
+        "others do not wait"
+    );
+    backlog.note_success(what);
+    assert!(backlog.is_due(what));
+    backlog.note_failure(what, &layerd_mounts::Error::Stopped);
+    assert_eq!(wait_of(&backlog, what), BACK_OFF, "it starts anew");
 }
 
 #[test]

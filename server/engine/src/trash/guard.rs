@@ -64,8 +64,10 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 
 /// Something in the trash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Discarded {
+pub enum Discarded {
+    /// The layer of a removed snapshot.
     Layer(LayerId),
+    /// A removed volume.
     Volume(VolumeId),
 }
 

@@ -12,7 +12,7 @@ impl Engine {
     /// Deletes volumes that may be deleted; notes when the next one may.
     pub(crate) fn reap_volumes(&self, reaped: &mut Reaped) {
         let view = self.store.records();
-        let mut may_go = |volume: &Volume| {
+        let may_go = |volume: &Volume, reaped: &mut Reaped| {
             let (what, look) = (Discarded::Volume(volume.id), self.trash_look(false));
             let Some(removed) = volume.removed else {
                 return false;
@@ -21,26 +21,33 @@ impl Engine {
                 && self.trash.begin(what, removed, &look)
         };
         let mut gone = Vec::new();
-        for volume in view.volumes().removed() {
+        let removed = view.volumes().removed();
+        for volume in removed.filter(|one| self.backlog.is_due(Discarded::Volume(one.id))) {
             let _guard = self.volume_locks.hold(volume.id);
             // The deletion may be under way, and its folder not moved yet.
             let newest = self.store.records();
             let newest = newest.volumes().get_removed(volume.id);
-            if !newest.is_some_and(|newest| newest.removed == volume.removed && may_go(newest)) {
+            if !newest
+                .is_some_and(|newest| newest.removed == volume.removed && may_go(newest, reaped))
+            {
                 continue;
             }
+            let what = Discarded::Volume(volume.id);
             let deleted = self.volume_dirs.retire(slot(volume.id));
             match deleted.and_then(|()| {
                 self.volume_dirs
                     .delete(slot(volume.id), &|| !self.backlog.is_stopping())
             }) {
                 Ok(()) => {
-                    self.trash.deleted(Discarded::Volume(volume.id));
+                    self.trash.deleted(what);
+                    self.backlog.note_success(what);
                     gone.push(volume.id);
                 }
                 Err(layerd_mounts::Error::Stopped) => break,
                 Err(cause) => {
-                    warn!(error = &cause as &dyn std::error::Error, id = %volume.id, "a deleted volume cannot be deleted yet")
+                    warn!(error = &cause as &dyn std::error::Error, id = %volume.id, "a deleted volume cannot be deleted yet");
+                    self.backlog.note_failure(what, &cause);
+                    reaped.failed += 1;
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use layerd_engine::{Durability, Engine, Finding, Remedy, Removed};
+use layerd_engine::{Discarded, Durability, Engine, Finding, Remedy, Removed};
 use layerd_proto::layerd::v1::admin_server::Admin;
 use layerd_proto::layerd::v1::{self as pb, InfoRequest, InfoResponse};
 use layerd_store::LayerId;
@@ -237,8 +237,20 @@ fn health(engine: &Engine, disk: Option<Statvfs>, in_force: &InForce) -> pb::Hea
         failed_deletions: engine
             .failed_deletions()
             .into_iter()
-            .map(|(id, reason)| pb::FailedDeletion { id: id.0, reason })
+            .map(|(what, reason)| failed_deletion(what, reason))
             .collect(),
+    }
+}
+
+fn failed_deletion(what: Discarded, reason: String) -> pb::FailedDeletion {
+    let (id, is_volume) = match what {
+        Discarded::Layer(id) => (id.0, false),
+        Discarded::Volume(id) => (id.0, true),
+    };
+    pb::FailedDeletion {
+        id,
+        reason,
+        is_volume,
     }
 }
 

@@ -85,8 +85,9 @@ fn is_short(free: u64, low: u64, enough: u64, health: &Health) -> bool {
 fn deletions(health: &Health) -> Option<String> {
     let first = health.failed_deletions.first()?;
     let count = health.failed_deletions.len();
+    let kind = if first.is_volume { "volume" } else { "layer" };
     Some(format!(
-        "removed layers cannot be deleted and hold their space ({count}, tried again): layer {}: {}",
+        "what was removed cannot be deleted and holds its space ({count}, tried again): {kind} {}: {}",
         first.id, first.reason
     ))
 }
@@ -133,8 +134,11 @@ mod tests {
             }),
             ("no inodes", |_, health| health.inodes_free = 9),
             ("(1, tried again): layer 7: busy", |_, health| {
-                let reason = "busy".into();
-                health.failed_deletions = vec![FailedDeletion { id: 7, reason }];
+                health.failed_deletions = vec![FailedDeletion {
+                    id: 7,
+                    reason: "busy".into(),
+                    is_volume: false,
+                }];
             }),
         ];
         for (wanted, fault) in cases {

@@ -68,6 +68,7 @@ fn every_trouble_is_named_once() {
             health.failed_deletions = vec![FailedDeletion {
                 id: 7,
                 reason: "delete /r/t/7/x: Operation not permitted".to_owned(),
+                is_volume: false,
             }]
         }),
         ("metrics.address", Severity::Warning, |_, health| {
