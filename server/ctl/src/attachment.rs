@@ -62,6 +62,9 @@ pub(crate) struct MountSpec {
     pub(crate) access: String,
     pub(crate) on_missing: String,
     pub(crate) policy_origin: String,
+    /// Whether the dialect asks for a shared label, and not the flag.
+    #[serde(skip)]
+    pub(crate) relabel_by_dialect: bool,
 }
 
 impl From<wire::MountSpec> for MountSpec {
@@ -74,6 +77,7 @@ impl From<wire::MountSpec> for MountSpec {
             access: spec.access,
             on_missing: spec.on_missing,
             policy_origin: spec.policy_origin,
+            relabel_by_dialect: spec.relabel_by_dialect,
         }
     }
 }

@@ -45,7 +45,7 @@ use again::Removed;
 use fill::Filling;
 use source::{Ground, MadeSource, committed};
 
-use crate::spec::{self, Dialect, MountSpec, ParseRequest};
+use crate::spec::{self, Dialect, MountSpec, ParseRequest, Relabel};
 use crate::{Engine, Error};
 
 /// Most mounts in one call.
@@ -64,6 +64,8 @@ pub struct Attach {
     pub fill_from: Option<Key>,
     /// The SELinux label of the container's mounts, for `z` and `Z`.
     pub selinux_label: Option<String>,
+    /// Whether `z` was given by a dialect, and not by a person: nothing is said if it has no effect.
+    pub relabel_by_dialect: bool,
     /// Whether it is to be the only attachment of its volume, as long as it lasts.
     pub exclusive: bool,
 }
@@ -231,7 +233,7 @@ impl Engine {
         let finished = finished.inspect_err(|_| {
             self.forget_intent(&attachment, &made, filling == Filling::Done);
         })?;
-        let entry = self.attached(finished, filling, made.is_some())?;
+        let entry = self.attached(wanted, finished, filling, made.is_some())?;
         Ok(Done {
             entry,
             is_new: true,
@@ -327,7 +329,10 @@ impl Engine {
 
 impl<'r> Wanted<'r> {
     fn parse(request: &'r Attach) -> Result<Self, Error> {
-        let spec = parse(&request.mount)?;
+        let mut spec = parse(&request.mount)?;
+        if request.relabel_by_dialect && spec.relabel == Some(Relabel::Shared) {
+            spec.relabel = Some(Relabel::SharedByDialect);
+        }
         let canonical = spec.to_string();
         if canonical.len() > SPEC_MAX {
             let rule = format!(

@@ -124,6 +124,7 @@ pub(super) async fn send(
         mount: mount.canonical,
         fill_from: fill_from.clone(),
         selinux_label: selinux_label.clone(),
+        relabel_by_dialect: mount.relabel_by_dialect,
     });
     client.attach(what.owner, specs.collect(), filled).await
 }

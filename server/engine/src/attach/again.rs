@@ -212,7 +212,7 @@ impl Engine {
                 self.take_back(made, false, Some(there.id));
             }
         })?;
-        self.attached(finished, filling, false)
+        self.attached(wanted, finished, filling, false)
     }
 
     /// Undoes what interrupted calls left of the attachments of a call that failed. They were
@@ -232,6 +232,7 @@ impl Engine {
     /// Tells of an attachment that came to stand, and describes it.
     pub(super) fn attached(
         &self,
+        wanted: &Wanted<'_>,
         attachment: Arc<Attachment>,
         filling: Filling,
         created: bool,
@@ -246,7 +247,7 @@ impl Engine {
             filled: filling == Filling::Done,
             notes: notes
                 .into_iter()
-                .chain(self.label_note(&entry.spec))
+                .chain(self.label_note(&wanted.spec))
                 .collect(),
             ..entry
         })

@@ -67,8 +67,8 @@ impl Selinux {
                             linux.mountLabel in the bundle";
                 Err(BadInput::new("relabel", rule).into())
             }
-            (Relabel::Shared, Some(told)) => Ok(Some(shared(told))),
-            (Relabel::Shared, None) => {
+            (Relabel::Shared | Relabel::SharedByDialect, Some(told)) => Ok(Some(shared(told))),
+            (Relabel::Shared | Relabel::SharedByDialect, None) => {
                 let file = policy.join("contexts/lxc_contexts");
                 let contexts = fs::read_to_string(&file).unwrap_or_default();
                 let label = value_of(&contexts, "file").ok_or_else(|| {
@@ -107,10 +107,11 @@ impl Engine {
             .map_err(Error::driver("set SELinux labels"))
     }
 
-    /// What becomes of `z` and `Z` where SELinux is off.
+    /// That `z` and `Z` have no effect where SELinux is off; nothing of those that only a dialect gives.
     #[must_use]
     pub fn label_note(&self, spec: &MountSpec) -> Option<String> {
-        let is_off = spec.relabel.is_some() && self.selinux.policy.is_none();
+        let is_said = matches!(spec.relabel, Some(Relabel::Shared | Relabel::Private));
+        let is_off = is_said && self.selinux.policy.is_none();
         is_off.then(|| "nothing is relabelled (z, Z): SELinux is off on this host".to_owned())
     }
 }

@@ -156,6 +156,7 @@ fn mount(name: &str, mount: &str) -> Attach {
         target: None,
         fill_from: None,
         selinux_label: None,
+        relabel_by_dialect: false,
         exclusive: false,
     }
 }

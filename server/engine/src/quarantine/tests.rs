@@ -108,6 +108,7 @@ impl Bench {
             target: fill_from.is_none().then(|| self.target(name)),
             fill_from: fill_from.map(key),
             selinux_label: None,
+            relabel_by_dialect: false,
             exclusive: false,
         };
         self.engine.attach(&owner, &[request]).map(drop)

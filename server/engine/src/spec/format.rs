@@ -64,7 +64,7 @@ impl MountSpec {
 
 fn relabel(relabel: Relabel) -> &'static str {
     match relabel {
-        Relabel::Shared => "shared",
+        Relabel::Shared | Relabel::SharedByDialect => "shared",
         Relabel::Private => "private",
     }
 }

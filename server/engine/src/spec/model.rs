@@ -229,6 +229,8 @@ pub enum Origin {
 pub enum Relabel {
     /// Containers share it (`z`).
     Shared,
+    /// As [`Shared`](Self::Shared), by the rule of a dialect.
+    SharedByDialect,
     /// This container's own (`Z`).
     Private,
 }

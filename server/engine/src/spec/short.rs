@@ -151,7 +151,9 @@ fn named(
         target,
         read_only: mode.read_only(),
         on_missing,
-        relabel: mode.relabel.or(bare_volume.then_some(Relabel::Shared)),
+        relabel: mode
+            .relabel
+            .or(bare_volume.then_some(Relabel::SharedByDialect)),
     }))
 }
 

@@ -133,6 +133,7 @@ fn attach(engine: &Engine) -> Result<(), Error> {
         target: None,
         fill_from: None,
         selinux_label: None,
+        relabel_by_dialect: false,
         exclusive: false,
     };
     engine.attach(&owner, &[request]).map(drop)

@@ -111,6 +111,7 @@ pub(super) fn hold(
         target: None,
         fill_from: None,
         selinux_label: None,
+        relabel_by_dialect: false,
         exclusive: false,
     };
     engine.attach(owner, &[attach]).map(drop)

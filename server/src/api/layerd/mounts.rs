@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use layerd_engine::spec::{self, Decision, Kind, MountSpec, Origin, Policy, ReadOnly};
+use layerd_engine::spec::{self, Decision, Kind, MountSpec, Origin, Policy, ReadOnly, Relabel};
 use layerd_engine::{Attach, AttachmentEntry, Error, Living};
 use layerd_proto::layerd::v1::attachments_server::Attachments;
 use layerd_proto::layerd::v1::mounts_server::Mounts;
@@ -217,6 +217,7 @@ fn mount_spec(spec: &MountSpec) -> pb::MountSpec {
     };
     pb::MountSpec {
         canonical: spec.to_string(),
+        relabel_by_dialect: spec.relabel == Some(Relabel::SharedByDialect),
         r#type: kind.to_owned(),
         source: source.to_owned(),
         target: spec.target.to_string(),
@@ -329,6 +330,7 @@ fn attach(message: pb::AttachSpec) -> Result<Attach, Status> {
         target,
         fill_from,
         selinux_label: (!message.selinux_label.is_empty()).then_some(message.selinux_label),
+        relabel_by_dialect: message.relabel_by_dialect,
         exclusive: false,
     })
 }

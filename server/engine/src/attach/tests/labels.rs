@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::super::selinux::Selinux;
 use super::{Host, mount};
+use crate::spec::{Dialect, ParseRequest, parse};
 use crate::{Attach, ErrorKind};
 
 const CONTAINER: &str = "system_u:object_r:container_file_t:s0:c1,c2";
@@ -131,4 +132,27 @@ fn root_where_selinux_is_off_that_is_told() {
     let one = host.attach(&[volume]).unwrap().remove(0);
     assert!(one.notes[0].contains("SELinux is off"), "{:?}", one.notes);
     assert_eq!(label_of(&host.volume("data")), "");
+    // Docker's grammar gives it to volumes that nothing is said of.
+    let check = |dialect, flag: &str| {
+        let request = ParseRequest {
+            dialect,
+            volume_flags: vec![flag.to_owned()],
+            ..ParseRequest::default()
+        };
+        let spec = parse(&request).unwrap().remove(0);
+        host.engine.label_note(&spec).is_some()
+    };
+    for dialect in [Dialect::Strict, Dialect::Docker] {
+        assert!(check(dialect, "data:/y:z") && check(dialect, "data:/y:Z"));
+        assert!(!check(dialect, "data:/y"));
+    }
+    for by_dialect in [true, false] {
+        let shared = "type=volume,src=data,dst=/y,on-missing=create,relabel=shared";
+        let request = Attach {
+            relabel_by_dialect: by_dialect,
+            ..mount(&format!("shared {by_dialect}"), shared)
+        };
+        let one = host.attach(&[request]).unwrap().remove(0);
+        assert_eq!(one.notes.is_empty(), by_dialect, "{:?}", one.notes);
+    }
 }

@@ -31,6 +31,7 @@ impl Host {
                 target: Some(target.to_owned()),
                 fill_from: None,
                 selinux_label: None,
+                relabel_by_dialect: false,
                 exclusive: false,
             },
             group: None,

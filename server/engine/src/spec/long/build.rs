@@ -52,7 +52,7 @@ impl Draft<'_> {
             target,
             read_only: self.read_only(),
             on_missing: self.on_missing(creates),
-            relabel: self.relabel.or(shared.then_some(Relabel::Shared)),
+            relabel: self.relabel.or(shared.then_some(Relabel::SharedByDialect)),
         })
     }
 

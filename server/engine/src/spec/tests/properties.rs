@@ -214,7 +214,7 @@ fn parse_mount(text: String) -> Result<MountSpec, BadSpec> {
     parse(&request).map(|mut specs| specs.remove(0))
 }
 
-/// The canonical form says a policy that differs from the dialect's.
+/// The canonical form says a policy that differs from the dialect's, and a label that it gives.
 fn explicit(mut spec: MountSpec) -> MountSpec {
     let named = match &spec.kind {
         Kind::Volume(volume) => volume.name.is_some(),
@@ -223,6 +223,9 @@ fn explicit(mut spec: MountSpec) -> MountSpec {
     };
     if named && spec.on_missing.policy == Policy::Create {
         spec.on_missing.origin = Origin::Explicit;
+    }
+    if spec.relabel == Some(Relabel::SharedByDialect) {
+        spec.relabel = Some(Relabel::Shared);
     }
     spec
 }
