@@ -14,7 +14,7 @@ impl Slot {
     /// Stands, as the only parent in a [`Stack`](crate::Stack), for an empty directory: below a
     /// writable layer whose parents are not known yet, so that deletions can be noted in it. No
     /// layer has this number.
-    pub const FLOOR: Self = Self(0);
+    pub const EMPTY_LOWER: Self = Self(0);
 }
 
 impl fmt::Display for Slot {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{Write as _, stdout};
 use std::process::ExitCode;
 
-use layerd_drivers::Overlay;
+use layerd_drivers::factory;
 use layerd_mounts::mounter::{Feature, KernelMounter, Mounter, Without};
 use serde::Serialize;
 
@@ -83,7 +83,7 @@ pub(crate) fn run(settings: &Settings, json: bool) -> ExitCode {
         needed: true,
         ..Looked::well("configuration", "valid")
     }];
-    match Overlay::check(&config.root, &config.overlay) {
+    match factory::check(&config.root, &config.driver) {
         Ok(findings) => all.extend(findings.into_iter().map(Looked::from)),
         Err(error) => all.push(Looked::failed("root", &error)),
     }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use layerd_drivers::factory;
 use layerd_engine::layers::apply;
 use layerd_engine::{Durability, TrashOptions, UnpackOptions};
 use nix::unistd::Gid;
@@ -50,7 +51,7 @@ pub(crate) struct Config {
     pub(crate) root: PathBuf,
     pub(crate) socket: SocketConfig,
     pub(crate) log: LogConfig,
-    pub(crate) overlay: layerd_drivers::Options,
+    pub(crate) driver: factory::Settings,
     pub(crate) engine: layerd_engine::Options,
     /// How often the reaper looks by itself.
     pub(crate) reap_every: Duration,
@@ -149,11 +150,23 @@ impl Config {
         };
         over(&mut raw.root, &settings.root);
         over(&mut raw.socket.path, &settings.socket);
+        if settings.driver.is_some() {
+            raw.driver.clone_from(&settings.driver);
+        }
         raw.log.level = settings.log_level.clone().or(raw.log.level);
         raw.log.format = settings.log_format.or(raw.log.format);
         let mut config = Self::try_from(raw)?;
         config.in_force = InForce::new(&config, settings);
         Ok(config)
+    }
+
+    /// Has the daemon run on another root than the settings say.
+    pub(crate) fn set_root(&mut self, root: &Path) {
+        root.clone_into(&mut self.root);
+        let key = "root".to_owned();
+        self.in_force
+            .settings
+            .insert(key, root.display().to_string());
     }
 }
 
@@ -172,12 +185,23 @@ impl TryFrom<Raw> for Config {
     type Error = ConfigError;
 
     fn try_from(raw: Raw) -> Result<Self, ConfigError> {
-        let root = raw.root.unwrap_or_else(|| ROOT.into());
+        let driver = driver(raw.driver.as_deref())?;
+        let root = match raw.root {
+            Some(root) if !driver.is_persistent() => {
+                let rule = format!("must not be set, since the driver {driver} keeps nothing");
+                return Err(value("root", root.to_string_lossy(), rule));
+            }
+            Some(root) => root,
+            None if driver.is_persistent() => ROOT.into(),
+            // The daemon makes a folder there for the time it runs.
+            None => std::env::temp_dir(),
+        };
         let socket: SocketConfig = raw.socket.try_into()?;
         Ok(Self {
             root: absolute("root", root)?,
             log: raw.log.try_into()?,
-            overlay: layerd_drivers::Options {
+            driver: factory::Settings {
+                kind: driver,
                 mount_options: raw.overlayfs.mount_options.unwrap_or_default(),
             },
             engine: layerd_engine::Options {
@@ -327,6 +351,14 @@ impl TryFrom<&RawUnpack> for UnpackConfig {
             at_once: count("unpack.at_once", raw.at_once, 8, 1..=32)?,
         })
     }
+}
+
+fn driver(name: Option<&str>) -> Result<factory::Kind, ConfigError> {
+    let Some(name) = name else {
+        return Ok(factory::Kind::default());
+    };
+    name.parse()
+        .map_err(|cause: factory::UnknownDriver| value("driver", name, cause.to_string()))
 }
 
 fn limits(raw: &RawUnpack) -> Result<apply::Limits, ConfigError> {

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use layerd_drivers::Overlay;
+use layerd_drivers::{Driver, factory};
 use layerd_engine::{Engine, ErrorKind};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,6 +44,8 @@ const CLOSE_GRACE: Duration = Duration::from_millis(500);
 pub(crate) enum DaemonError {
     #[error("start the runtime")]
     Runtime(#[source] io::Error),
+    #[error("make a temporary directory")]
+    Scratch(#[source] io::Error),
     #[error("prepare the data directory")]
     Driver(#[from] layerd_mounts::Error),
     #[error("open the data directory")]
@@ -60,8 +62,20 @@ pub(crate) enum DaemonError {
     Stuck(Duration),
 }
 
-/// Runs until SIGTERM or SIGINT.
-pub(crate) fn run(config: Config) -> Result<(), DaemonError> {
+/// Runs until SIGTERM or SIGINT. The root of a driver that keeps nothing is a temporary directory.
+pub(crate) fn run(mut config: Config) -> Result<(), DaemonError> {
+    if config.driver.kind.is_persistent() {
+        return run_on(config);
+    }
+    let scratch = tempfile::Builder::new()
+        .prefix("layerd-memory-")
+        .tempdir_in(&config.root)
+        .map_err(DaemonError::Scratch)?;
+    config.set_root(scratch.path());
+    run_on(config)
+}
+
+fn run_on(config: Config) -> Result<(), DaemonError> {
     // One thread for all that does not block, which is little; what blocks has threads of its own. A
     // second one cost a call a third to a half of its processor time, to wake it and hand over.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -179,7 +193,7 @@ async fn open(
     inherited: &mut Inherited,
     docker: &docker::Socket,
 ) -> Result<Option<(Engine, Listener)>, DaemonError> {
-    let driver = Arc::new(Overlay::open(&config.root, &config.overlay)?);
+    let driver = factory::open(&config.root, &config.driver)?;
     let open = || {
         let engine = Engine::open(&config.root, driver.clone(), config.engine.clone())?;
         tell_of_the_kernel(&engine);
@@ -256,7 +270,7 @@ async fn end_peers(tasks: &Tasks) {
 /// back; they are not if the daemon was told to stop before.
 async fn rescue(
     config: &Config,
-    driver: &Arc<Overlay>,
+    driver: &Arc<dyn Driver>,
     tasks: &Tasks,
     (listener, docker): (&Listener, &docker::Socket),
     trouble: layerd_engine::Error,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use layerd_drivers::Overlay;
+use layerd_drivers::{Driver, Survey, factory};
 use layerd_engine::layers::Silent;
 use layerd_engine::{
     ContentCounts, Engine, Error, Problem, restore_records, survey, survey_content,
@@ -26,7 +26,7 @@ pub(crate) fn run(settings: &Settings, repair: bool, content: bool) -> ExitCode 
                 if repair {
                     fix(&config, content)
                 } else {
-                    look(&config.root, content)
+                    look(&config, content)
                 }
             }),
     )
@@ -36,21 +36,22 @@ pub(crate) fn run(settings: &Settings, repair: bool, content: bool) -> ExitCode 
 pub(crate) fn restore(settings: &Settings, from: Option<&Path>) -> ExitCode {
     report(Config::load(settings).map_err(|error| with_causes(&error)).and_then(|config| {
         let driver = open_driver(&config)?;
-        let restored = restore_records(&config.root, &driver, from);
+        let restored = restore_records(&config.root, driver.as_ref(), from);
         let (snapshots, moved) = restored.map_err(|error| with_causes(&error))?;
         print(format_args!("{snapshots} snapshots are back; {moved} layers that the export does not know are in lost/"));
         Ok(true)
     }))
 }
 
-fn look(root: &Path, content: bool) -> Result<bool, String> {
-    let problems = survey(root).map_err(|error| with_causes(&error))?;
+fn look(config: &Config, content: bool) -> Result<bool, String> {
+    let (root, layers) = (&config.root, layers_of(config)?);
+    let problems = survey(root, layers.as_ref()).map_err(|error| with_causes(&error))?;
     for problem in &problems {
         print(line(problem));
     }
     let mut found = problems.len();
     if content {
-        let surveyed = survey_content(root, &Silent, &mut |problem| {
+        let surveyed = survey_content(root, layers.as_ref(), &Silent, &mut |problem| {
             print(line(&problem));
             found += 1;
         });
@@ -73,13 +74,14 @@ fn compared(counts: &ContentCounts) -> String {
 }
 
 fn fix(config: &Config, content: bool) -> Result<bool, String> {
-    let before = match survey(&config.root) {
+    let layers = layers_of(config)?;
+    let before = match survey(&config.root, layers.as_ref()) {
         Ok(problems) => problems,
         Err(error) if is_database(&error) => return fix_database(config, content, &error),
         Err(error) => return Err(with_causes(&error)),
     };
     // Opening makes good what is safe.
-    let driver = Arc::new(open_driver(config)?);
+    let driver = open_driver(config)?;
     let engine = Engine::open(&config.root, driver, config.engine.clone())
         .map_err(|error| with_causes(&error))?;
     engine.fsck(true).map_err(|error| with_causes(&error))?;
@@ -108,7 +110,7 @@ fn fix(config: &Config, content: bool) -> Result<bool, String> {
 fn fix_database(config: &Config, content: bool, trouble: &Error) -> Result<bool, String> {
     let trouble = with_causes(trouble);
     let driver = open_driver(config)?;
-    let restored = restore_records(&config.root, &driver, None);
+    let restored = restore_records(&config.root, driver.as_ref(), None);
     let (snapshots, moved) =
         restored.map_err(|error| format!("{trouble}; {}", with_causes(&error)))?;
     print(format_args!(
@@ -127,8 +129,12 @@ fn is_database(error: &Error) -> bool {
     )
 }
 
-fn open_driver(config: &Config) -> Result<Overlay, String> {
-    Overlay::open(&config.root, &config.overlay).map_err(|error| with_causes(&error))
+fn open_driver(config: &Config) -> Result<Arc<dyn Driver>, String> {
+    factory::open(&config.root, &config.driver).map_err(|error| with_causes(&error))
+}
+
+fn layers_of(config: &Config) -> Result<Box<dyn Survey>, String> {
+    factory::survey(&config.root, config.driver.kind).map_err(|error| with_causes(&error))
 }
 
 fn summary(found: usize, repaired: usize) -> String {

@@ -84,6 +84,9 @@ pub(crate) struct Settings {
     /// Directory that holds all data
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+    /// Storage driver: overlay, native or memory
+    #[arg(long, value_name = "NAME")]
+    driver: Option<String>,
     /// Unix socket to serve on
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,

@@ -1,8 +1,12 @@
-//! The checks every [`Driver`] must pass. Tests only: they panic with the name of the rule.
+//! Rules that every [`Driver`] must keep, whatever its layering and its capabilities. Tests only: they
+//! panic with the name of the rule.
 
 use std::io::ErrorKind;
+use std::os::fd::AsFd as _;
+use std::path::Path;
 
-use layerd_mounts::{Error, Slot};
+use layerd_layers::Layering;
+use layerd_mounts::{Error, Slot, tree};
 
 use crate::driver::{Base, Driver, Found, Place, Stack};
 
@@ -14,14 +18,17 @@ use crate::driver::{Base, Driver, Found, Place, Stack};
 pub fn check(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     assert_eq!(listed(driver), [], "the checks start on an empty driver");
     creation(driver);
-    spares(driver);
+    acknowledging(driver, fill);
+    content(driver, fill);
+    pool(driver);
     measuring(driver, fill);
     filling(driver, fill);
+    freezing(driver, fill);
     trash(driver, fill);
     stopping(driver, fill);
     planning(driver);
     assert!(
-        !driver.describe().is_empty(),
+        !driver.info().facts.is_empty(),
         "a driver says something of itself"
     );
 }
@@ -41,9 +48,39 @@ fn listed(driver: &dyn Driver) -> Vec<(Place, Slot)> {
     slots
 }
 
+/// What a driver lists of layers with these bases, once their making was acknowledged.
+fn expected(driver: &dyn Driver, layers: &[(Slot, Base)]) -> Vec<(Place, Slot)> {
+    let worked = layers.iter().filter(|(_, base)| driver.needs_work(base));
+    let worked = worked.map(|(slot, _)| (Place::Work, *slot));
+    let mut all: Vec<_> = layers
+        .iter()
+        .map(|(slot, _)| (Place::Layer, *slot))
+        .collect();
+    all.extend(worked);
+    all.sort();
+    all
+}
+
+/// Makes a layer as the engine does: durable, then recorded, then mountable.
+fn create(driver: &dyn Driver, slot: Slot, base: &Base) {
+    driver.create(slot, base).expect("create");
+    driver.sync().expect("sync");
+    acknowledge(driver, slot);
+}
+
+fn acknowledge(driver: &dyn Driver, slot: Slot) {
+    let stack = Stack {
+        own: Some(slot),
+        parents: Vec::new(),
+        writable: true,
+        ids: None,
+    };
+    driver.make_mountable(&stack).expect("make mountable");
+}
+
 fn clear(driver: &dyn Driver) {
     for (_, slot) in listed(driver) {
-        driver.retire(slot).expect("retiring works");
+        driver.discard(slot).expect("discarding works");
     }
     driver.sync().expect("syncing works");
     for (_, slot) in listed(driver) {
@@ -54,81 +91,138 @@ fn clear(driver: &dyn Driver) {
 
 fn creation(driver: &dyn Driver) {
     let (one, two, view) = (Slot(1), Slot(2), Slot(3));
-    driver.create(one, Base::Empty, true).expect("create");
-    driver.create(two, Base::On(one), true).expect("create on");
-    driver.create(view, Base::Empty, false).expect("create");
-    driver.sync().expect("sync");
-    driver.sync().expect("sync with nothing to do");
-    let made = [
-        (Place::Layer, one),
-        (Place::Layer, two),
-        (Place::Layer, view),
-        (Place::Work, one),
-        (Place::Work, two),
+    let layers = [
+        (one, Base::empty()),
+        (two, Base::on(one)),
+        (view, Base::empty().read_only()),
     ];
+    for (slot, base) in &layers {
+        create(driver, *slot, base);
+    }
+    driver.sync().expect("sync with nothing to do");
+    let made = expected(driver, &layers);
     assert_eq!(listed(driver), made, "only writable layers are worked on");
-    let again = driver.create(one, Base::Empty, true);
+    let again = driver.create(one, &Base::empty());
     is(&again, ErrorKind::AlreadyExists, "a slot is made once");
-    let orphan = driver.create(Slot(4), Base::On(Slot(999)), true);
-    is(&orphan, ErrorKind::NotFound, "the parent must be there");
+    let missing = driver.create(Slot(4), &Base::on(Slot(999)));
+    is(&missing, ErrorKind::NotFound, "the parent must be there");
+    // Drivers may leave something that a discard takes away.
+    driver.discard(Slot(4)).expect("discard");
+    driver.delete(Slot(4), &|| true).expect("delete");
     assert_eq!(listed(driver), made, "a refusal leaves nothing behind");
-    another_work_directory(driver, &made);
-    driver
-        .ensure_work(one)
-        .expect("a work directory may be there");
-    let missing = driver.ensure_work(Slot(999));
-    is(&missing, ErrorKind::NotFound, "no work without a layer");
+    let Some(work) = driver.work_dirs() else {
+        return clear(driver);
+    };
+    let (needing, base) = (Slot(5), Base::on(one));
+    if driver.needs_work(&base) {
+        another_work_directory(driver, needing, &base);
+        work.restore(two).expect("it may be there");
+        let missing = work.restore(Slot(999));
+        is(&missing, ErrorKind::NotFound, "no work without a layer");
+    }
     assert_eq!(
         listed(driver),
         made,
-        "ensuring what is there changes nothing"
+        "restoring what is there changes nothing"
     );
     clear(driver);
 }
 
-/// Nobody knows whose it is: it is neither used nor in danger of being retired with the layer.
-fn another_work_directory(driver: &dyn Driver, others: &[(Place, Slot)]) {
-    let slot = Slot(5);
-    driver.create(slot, Base::Empty, true).expect("create");
+/// Another owner's work directory is neither used nor in danger of being discarded with the layer.
+fn another_work_directory(driver: &dyn Driver, slot: Slot, base: &Base) {
+    let before = listed(driver);
+    create(driver, slot, base);
     let layer = Found::Slot(Place::Layer, slot);
-    driver.set_aside(&layer).expect("move away");
-    let taken = driver.create(slot, Base::Empty, true);
+    driver.move_to_lost_found(&layer).expect("move away");
+    let taken = driver.create(slot, base);
     is(
         &taken,
         ErrorKind::AlreadyExists,
         "the work directory is another's",
     );
-    let mut left = [others, &[(Place::Work, slot)]].concat();
+    let mut left = [before, vec![(Place::Work, slot)]].concat();
     left.sort();
     assert_eq!(listed(driver), left, "a refusal leaves nothing behind");
-    driver.seal(slot).expect("drop the work directory");
+    let work = driver.work_dirs().expect("it has one");
+    work.remove(slot).expect("drop the work directory");
 }
 
-fn spares(driver: &dyn Driver) {
+/// A layer whose making was not acknowledged is told from one that a client may have written to.
+fn acknowledging(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
+    let (parent, child) = (Slot(51), Slot(52));
+    create(driver, parent, &Base::empty());
+    fill(parent);
+    assert!(
+        !driver.is_unused(parent).expect("look"),
+        "what was written is in use"
+    );
+    assert!(
+        !driver.is_empty(parent).expect("look"),
+        "and holds something"
+    );
+    driver.create(child, &Base::on(parent)).expect("create");
+    driver.sync().expect("sync");
+    assert!(
+        driver.is_unused(child).expect("look"),
+        "its making may still fail"
+    );
+    assert!(
+        driver.is_empty(child).expect("look"),
+        "nothing is lost by it"
+    );
+    driver.discard(child).expect("discard");
+    assert!(driver.is_empty(child).expect("look"), "nor in the trash");
+    assert!(driver.is_unused(Slot(999)).expect("look"), "there is none");
+    clear(driver);
+}
+
+/// The content of a new layer is where the layering says.
+fn content(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
+    let Some(directories) = driver.directories() else {
+        return;
+    };
+    let (parent, child) = (Slot(61), Slot(62));
+    create(driver, parent, &Base::empty());
+    fill(parent);
+    driver.write_back(parent).expect("write back");
+    driver.freeze(parent).expect("freeze");
+    create(driver, child, &Base::on(parent));
+    let open = driver.open_layer(child).expect("open");
+    let is_empty = tree::is_empty(open.as_fd(), Path::new("child")).expect("read");
+    let holds_all = directories.layering() == Layering::Full;
+    assert_eq!(is_empty, !holds_all, "a layer holds what its layering says");
+    fill(child);
+    let after = driver.usage(parent, &|| true).expect("measure").inodes;
+    assert_eq!(after, 2, "the parent stays as it is");
+    clear(driver);
+}
+
+fn pool(driver: &dyn Driver) {
+    let Some(pool) = driver.pool() else {
+        return;
+    };
     let [parent, one, two, left] = [41, 42, 43, 44].map(Slot);
-    let ids = Base::Owned { uid: 7, gid: 8 };
-    driver.create(parent, ids, true).expect("create");
-    for spare in [one, two, left] {
-        driver.create(spare, Base::Empty, true).expect("make ahead");
-        assert!(driver.is_unused(spare).expect("look"), "nobody has it");
+    create(driver, parent, &Base::empty().owned(7, 8));
+    for ahead in [one, two, left] {
+        driver.create(ahead, &Base::deferred()).expect("make ahead");
+        assert!(driver.is_unused(ahead).expect("look"), "it is not taken");
     }
     driver.sync().expect("sync");
-    let missing = driver.take_spare(Slot(999), Base::Empty, true);
+    let missing = pool.take(Slot(999), &Base::empty());
     is(&missing, ErrorKind::NotFound, "it was not made ahead");
-    driver
-        .take_spare(one, Base::On(parent), true)
-        .expect("take");
-    driver.take_spare(two, Base::Empty, false).expect("take");
-    let made = [
-        (Place::Layer, parent),
-        (Place::Layer, one),
-        (Place::Layer, two),
-        (Place::Layer, left),
-        (Place::Work, parent),
-        (Place::Work, one),
-        (Place::Work, left),
-    ];
-    assert_eq!(listed(driver), made, "a view needs no work directory");
+    let (child, view) = (Base::on(parent), Base::empty().read_only());
+    pool.take(one, &child).expect("take");
+    pool.take(two, &view).expect("take");
+    let made = expected(
+        driver,
+        &[
+            (parent, Base::empty()),
+            (one, child),
+            (two, view),
+            (left, Base::deferred()),
+        ],
+    );
+    assert_eq!(listed(driver), made, "what is taken is as if just made");
     clear(driver);
 }
 
@@ -136,52 +230,67 @@ fn measuring(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     let slot = Slot(36);
     let missing = driver.usage(slot, &|| true);
     is(&missing, ErrorKind::NotFound, "nothing cannot be measured");
-    driver.create(slot, Base::Empty, true).expect("create");
+    create(driver, slot, &Base::empty());
     let empty = driver.usage(slot, &|| true).expect("measure");
     assert_eq!(empty.inodes, 1, "the top directory counts");
     fill(slot);
     let filled = driver.usage(slot, &|| true).expect("measure");
     assert_eq!(filled.inodes, 2, "the file counts");
     assert!(filled.bytes >= empty.bytes + 8192, "its blocks count");
+    let written = driver.write_back(slot).expect("write back");
+    assert_eq!(written.inodes, 2, "it is measured on the way to the disk");
     let stopped = driver.usage(slot, &|| false);
     assert!(matches!(stopped, Err(Error::Stopped)), "it can be stopped");
     clear(driver);
 }
 
 fn filling(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
+    let Some(directories) = driver.directories() else {
+        return;
+    };
     let slot = Slot(37);
-    let missing = driver.stamp(slot);
+    let missing = directories.stamp(slot);
     is(&missing, ErrorKind::NotFound, "nothing cannot be filled");
-    driver.create(slot, Base::Empty, true).expect("create");
-    let stamp = || driver.stamp(slot).expect("a stamp");
+    create(driver, slot, &Base::empty());
+    let stamp = || directories.stamp(slot).expect("a stamp");
     let fresh = stamp();
-    assert!(fresh.is_some(), "nobody has mounted it");
+    assert!(fresh.is_some(), "it was never mounted");
     driver.sync().expect("sync");
     assert_eq!(stamp(), fresh, "a stamp stays while nothing changes");
     // Times of files advance with the clock tick.
     std::thread::sleep(std::time::Duration::from_millis(20));
     fill(slot);
     assert_ne!(stamp(), fresh, "a change shows");
+    directories.filled().expect("note what was written");
+    clear(driver);
+}
+
+fn freezing(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
+    let slot = Slot(38);
+    create(driver, slot, &Base::empty());
+    fill(slot);
+    for _ in 0..2 {
+        driver.freeze(slot).expect("freezing may be repeated");
+    }
+    let usage = driver.usage(slot, &|| true).expect("measure");
+    assert_eq!(usage.inodes, 2, "a frozen layer holds what it held");
     clear(driver);
 }
 
 fn trash(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     let (slot, other) = (Slot(1296), Slot(1297));
-    driver.create(slot, Base::Empty, true).expect("create");
-    driver.create(other, Base::Empty, true).expect("create");
+    create(driver, slot, &Base::empty());
+    create(driver, other, &Base::empty());
     fill(slot);
     let before = listed(driver);
     driver.delete(slot, &|| true).expect("delete");
     assert_eq!(listed(driver), before, "what is in use is not deleted");
     assert!(driver.has(slot).expect("look"), "nor moved");
     for _ in 0..2 {
-        driver.retire(slot).expect("retiring may be repeated");
+        driver.discard(slot).expect("discarding may be repeated");
     }
-    let rest = [
-        (Place::Layer, other),
-        (Place::Work, other),
-        (Place::Trash, slot),
-    ];
+    let kept = expected(driver, &[(other, Base::empty())]);
+    let rest = [kept.clone(), vec![(Place::Trash, slot)]].concat();
     assert_eq!(listed(driver), rest, "all of a slot goes to the trash");
     assert!(!driver.has(slot).expect("look"), "not whole any more");
     for _ in 0..2 {
@@ -189,19 +298,19 @@ fn trash(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
             .delete(slot, &|| true)
             .expect("deleting may be repeated");
     }
-    assert_eq!(listed(driver), rest[..2], "the other slot is left alone");
+    assert_eq!(listed(driver), kept, "the other slot is left alone");
     driver
-        .retire(Slot(999))
-        .expect("there may be nothing to retire");
+        .discard(Slot(999))
+        .expect("there may be nothing to discard");
     assert!(!driver.has(Slot(999)).expect("look"), "there never was one");
     clear(driver);
 }
 
 fn stopping(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     let slot = Slot(7);
-    driver.create(slot, Base::Empty, true).expect("create");
+    create(driver, slot, &Base::empty());
     fill(slot);
-    driver.retire(slot).expect("retire");
+    driver.discard(slot).expect("discard");
     let stopped = driver.delete(slot, &|| false);
     assert!(matches!(stopped, Err(Error::Stopped)), "it can be stopped");
     assert_eq!(
@@ -216,19 +325,30 @@ fn stopping(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
 fn planning(driver: &dyn Driver) {
     let stack = |own, parents: u64, writable| Stack {
         own,
-        parents: (0..parents).map(Slot).collect(),
+        parents: (1..=parents).map(Slot).collect(),
         writable,
         ids: None,
     };
-    let one = driver
-        .plan(&stack(Some(Slot(1000)), 1, true))
-        .expect("plan");
-    assert_eq!(one.len(), 1, "clients such as BuildKit take one mount only");
-    let again = driver
-        .plan(&stack(Some(Slot(1000)), 1, true))
-        .expect("plan");
-    assert_eq!(one, again, "a plan does not change");
-    assert_eq!(driver.top_of(&one[0]), Some(Slot(1000)), "a plan is read");
+    for (stack, top) in [
+        (stack(Some(Slot(1000)), 1, true), Slot(1000)),
+        (stack(Some(Slot(1000)), 0, true), Slot(1000)),
+        (stack(Some(Slot(1000)), 0, false), Slot(1000)),
+        (stack(None, 1, false), Slot(1)),
+        (stack(None, 3, false), Slot(1)),
+    ] {
+        let plan = driver.plan(&stack).expect("plan");
+        assert_eq!(
+            plan.len(),
+            1,
+            "clients such as BuildKit take one mount only"
+        );
+        assert_eq!(
+            plan,
+            driver.plan(&stack).expect("plan"),
+            "a plan does not change"
+        );
+        assert_eq!(driver.top_of(&plan[0]), Some(top), "a plan is read");
+    }
     for bad in [stack(None, 0, false), stack(None, 3, true)] {
         let refused = matches!(driver.plan(&bad), Err(Error::NotAStack { .. }));
         assert!(refused, "{bad:?} is no stack");
@@ -245,26 +365,30 @@ fn is<T: std::fmt::Debug>(result: &Result<T, Error>, kind: ErrorKind, rule: &str
 mod tests {
     use std::path::Path;
 
-    use super::check;
-    use crate::fake::Fake;
-    use crate::overlay::{Options, Overlay};
     use layerd_mounts::rig::{LoopDisk, enter_private_mounts};
+
+    use super::check;
+    use crate::memory::Memory;
+    use crate::overlay::{Options, Overlay};
+
+    /// Writes a file straight into the directory of a layer.
+    fn put(folder: &Path) {
+        let file = folder.join("file");
+        std::fs::write(&file, [7; 8192]).expect("write");
+        // btrfs counts blocks only once they are written.
+        let file = std::fs::File::open(file).expect("open");
+        file.sync_all().expect("sync");
+    }
 
     fn check_overlay(root: &Path) {
         let driver = Overlay::open(root, &Options::default()).expect("open");
-        check(&driver, &|slot| {
-            let file = driver.layer_path(slot).join("file");
-            std::fs::write(&file, [7; 8192]).expect("write");
-            // btrfs counts blocks only once they are written.
-            let file = std::fs::File::open(file).expect("open");
-            file.sync_all().expect("sync");
-        });
+        check(&driver, &|slot| put(&driver.layer_path(slot)));
     }
 
     #[test]
-    fn fake_keeps_the_contract() {
-        let fake = Fake::new();
-        check(&fake, &|slot| fake.fill(slot, 8192));
+    fn memory_keeps_the_contract() {
+        let memory = Memory::new();
+        check(&memory, &|slot| memory.fill(slot, 8192));
     }
 
     #[test]

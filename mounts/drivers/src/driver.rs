@@ -1,28 +1,91 @@
-//! The contract between the engine and what keeps layers on disk.
+//! The contract between the engine and a storage driver.
+//!
+//! A driver has a core that every engine call rests on ([`Driver`]), and capabilities that the engine
+//! asks for before it uses them: a capability that a driver lacks is answered with `None`, and the
+//! engine goes another way or refuses the call. What needs no running driver is in [`Survey`].
 
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use layerd_layers::Layering;
 use layerd_mounts::{Error, IdMaps, Mount, Slot, Usage};
 
-/// What a new layer starts from.
+/// Content that a new layer starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Base {
-    /// Nothing; the top directory belongs to root.
+pub enum Content {
+    /// None, and nothing will lie below.
     Empty,
-    /// The layer below, whose top directory's owner, group and mode are taken over.
-    On(Slot),
-    /// As `On` or `Empty`, but the top directory belongs to these ids of the host.
-    Owned {
-        /// Owner.
-        uid: u32,
-        /// Group.
-        gid: u32,
-    },
+    /// None yet: the parent becomes known when the layer is committed. Only for drivers with
+    /// [`Features::deferred_parents`], and for layers made ahead.
+    Deferred,
+    /// Everything that this committed layer shows.
+    Of(Slot),
 }
 
-/// What is to be mounted: a layer of its own, if any, over its parents, nearest first.
+/// Ids of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// Start of a new layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    /// What it shows at first.
+    pub content: Content,
+    /// Owner of the top directory; `None` for that of the content, or else layerd's own.
+    pub owner: Option<Owner>,
+    /// Whether it will be written; a view is not.
+    pub writable: bool,
+}
+
+impl Base {
+    /// A writable layer with nothing below.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::of(Content::Empty)
+    }
+
+    /// A writable layer whose parent is not known yet.
+    #[must_use]
+    pub fn deferred() -> Self {
+        Self::of(Content::Deferred)
+    }
+
+    /// A writable layer that starts as `parent`.
+    #[must_use]
+    pub fn on(parent: Slot) -> Self {
+        Self::of(Content::Of(parent))
+    }
+
+    /// The same, not to be written.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.writable = false;
+        self
+    }
+
+    /// The same, with a top directory that belongs to these ids of the host.
+    #[must_use]
+    pub fn owned(mut self, uid: u32, gid: u32) -> Self {
+        self.owner = Some(Owner { uid, gid });
+        self
+    }
+
+    fn of(content: Content) -> Self {
+        Self {
+            content,
+            owner: None,
+            writable: true,
+        }
+    }
+}
+
+/// A layer of its own, if any, over its parents, nearest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stack {
     /// The writable layer; for a view without parents its empty one; for other views none.
@@ -35,175 +98,57 @@ pub struct Stack {
     pub ids: Option<IdMaps>,
 }
 
-/// Tells whether a layer's top directory is still the same, unchanged.
+/// State of a layer's top directory; equal as long as nothing is made, renamed or removed in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     pub(crate) inode: u64,
     pub(crate) changed: (i64, u32),
 }
 
-/// Where a slot was found on disk.
+/// Folder of a driver in which something of a slot was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// Among the layers.
     Layer,
-    /// Among the work directories.
+    /// Beside the layers: what is kept only while a layer is made or written, such as overlayfs's
+    /// work directory.
     Work,
     /// In the trash: its deletion has begun.
     Trash,
 }
 
-/// One entry of a driver's directories.
+/// One entry of a driver's folders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// A directory the driver could have made.
+    /// Something the driver could have made.
     Slot(Place, Slot),
     /// Anything else; reported, never touched.
     Stranger(PathBuf),
 }
 
-/// Keeps layers on disk. Every call blocks; every call may be repeated.
-pub trait Driver: Send + Sync + fmt::Debug {
-    /// Name as containerd's users know it, such as `overlayfs`.
-    fn name(&self) -> &'static str;
+/// Facts about a running driver.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Info {
+    /// Type of the file system that holds the layers, such as `ext4`; empty if not known.
+    pub backing_filesystem: String,
+    /// Name and value of each further fact, for people, in order of display.
+    pub facts: Vec<(String, String)>,
+}
 
-    /// Makes the directories of a writable layer (or of a view without parents). Not durable
-    /// before [`sync`](Driver::sync). A directory that is already there is an error: slots are
-    /// never used twice.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; nothing stays behind that [`retire`](Driver::retire) would not take away.
-    /// `AlreadyExists` if a directory of the slot is there, which must not be retired: this call
-    /// did not make it, and what it made is gone.
-    fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error>;
+/// Properties that need no code of their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Features {
+    /// A layer may be made and filled before its parent is known ([`Content::Deferred`]).
+    pub deferred_parents: bool,
+    /// [`Stack::ids`] become options of the planned mount.
+    pub id_mapping: bool,
+}
 
-    /// As [`create`](Driver::create), of a writable layer that `create` made ahead with
-    /// [`Base::Empty`] and that is durable already. Cost: two looks, unless its owner is not
-    /// layerd's own.
-    ///
-    /// # Errors
-    /// As for `create`; `NotFound` if there is no such layer.
-    fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), Error>;
-
-    /// Brings the content of a layer to the disk and measures it on the way. Durable only after the
-    /// next [`sync`](Driver::sync). Cost: two looks at each file, or one where none holds anything,
-    /// and the time to write what is dirty; no other files are waited for, except where there is no
-    /// one [`journal`](Driver::journal), as by [`filled`](Driver::filled).
-    ///
-    /// # Errors
-    /// [`Error::Lost`] if content could not be written: the kernel has dropped it, and a second
-    /// try would wrongly succeed. [`Error::Io`] otherwise.
-    fn settle(&self, slot: Slot) -> Result<Usage, Error>;
-
-    /// Makes all that `create`, `settle`, `filled` and `retire` did to layers before this call
-    /// durable. One wait for the disk, however many slots there are; none if nothing was done. Work
-    /// directories may still be lost with the power: see [`ensure_work`](Driver::ensure_work).
-    ///
-    /// # Errors
-    /// [`Error::Io`]: nothing may be assumed durable.
-    fn sync(&self) -> Result<(), Error>;
-
-    /// The file system, by its device number as in stat(2), that has one journal for everything: of
-    /// which a later change of any file, once durable, makes durable all that
-    /// [`sync`](Driver::sync) would. None where `sync` is needed.
-    fn journal(&self) -> Option<u64>;
-
-    /// Drops the work directory of a layer that will not be written any more. Nothing there is
-    /// success.
-    ///
-    /// # Errors
-    /// As for [`delete`](Driver::delete).
-    fn seal(&self, slot: Slot) -> Result<(), Error>;
-
-    /// Moves an entry of the driver's folders that is not layerd's, or not known any more, to
-    /// `<root>/lost`, where nothing looks at it. Durable on return.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    fn set_aside(&self, found: &Found) -> Result<PathBuf, Error>;
-
-    /// Makes the work directory of a writable layer anew if it is missing, as after a power cut.
-    /// One that is there stays as it is. Not durable.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; `NotFound` if the layer itself is missing.
-    fn ensure_work(&self, slot: Slot) -> Result<(), Error>;
-
-    /// Lists the mounts of a stack. Does no I/O.
-    ///
-    /// # Errors
-    /// [`Error::TooLong`] or [`Error::TooDeep`] if the kernel could not take it;
-    /// [`Error::NotAStack`] if there is nothing to mount or nothing to write to.
-    fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error>;
-
-    /// Whether the layer is in its place, whole: its deletion has not begun.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    fn has(&self, slot: Slot) -> Result<bool, Error>;
-
-    /// Whether nothing was ever written to a layer in its place, and nothing was mounted to write to
-    /// it: neither its directory nor its work directory holds anything, or there is none.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    fn is_unused(&self, slot: Slot) -> Result<bool, Error>;
-
-    /// Moves a layer and its work directory into the trash, by rename, to be deleted: there is no
-    /// way back. Absent ones are passed over, so that a repeated call succeeds and a half-retired
-    /// slot is completed. Something that is mounted from the layer stays mounted. Durable after
-    /// [`sync`](Driver::sync).
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    fn retire(&self, slot: Slot) -> Result<(), Error>;
-
-    /// Deletes a slot from the trash: by directory descriptor, never across a mount, never
-    /// through a symlink. Cost: one unlink a file. `keep_going` is asked between files and ends
-    /// the work early with [`Error::Stopped`] when it answers false; a later call goes on. A slot
-    /// that is not in the trash is deleted already. Not durable: after a power cut some of it may
-    /// be back in the trash.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] if something is mounted inside, else [`Error::Io`] with the first failure;
-    /// both after everything that could be deleted is.
-    fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error>;
-
-    /// Measures a layer by walking it, one stat a file; files that vanish meanwhile are passed
-    /// over. Each inode counts once.
-    ///
-    /// # Errors
-    /// [`Error::Io`], `NotFound` if there is no such layer; [`Error::Stopped`] as for `delete`.
-    fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error>;
-
-    /// Reads from a mount, as [`plan`](Driver::plan) writes them, which layer it shows on top: the
-    /// writable one, or the nearest parent. Text only; whether the mount is what is planned for
-    /// that layer is for the caller to compare.
-    fn top_of(&self, mount: &Mount) -> Option<Slot>;
-
-    /// Takes note that a writable layer was written through [`open_layer`](Driver::open_layer) and
-    /// that the content of its files is on the disk, so that the next [`sync`](Driver::sync) makes
-    /// the rest durable. Where the file system has no one [`journal`](Driver::journal), all of it is
-    /// durable on return, and other programs' files on the file system are waited for.
-    ///
-    /// # Errors
-    /// [`Error::Io`]: nothing may be assumed durable.
-    fn filled(&self) -> Result<(), Error>;
-
-    /// Answers what tells whether others have written a layer: `None` if overlayfs ever had it
-    /// mounted to be written, else a stamp that a later call repeats while nothing is made, renamed
-    /// or removed in the top directory. Cost: two looks.
-    ///
-    /// # Errors
-    /// [`Error::Io`], `NotFound` if there is no such layer.
-    fn stamp(&self, slot: Slot) -> Result<Option<Stamp>, Error>;
-
-    /// Opens the top directory of a layer, to read it, or to fill one that nobody has mounted
-    /// (see [`filled`](Driver::filled)).
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error>;
+/// Layers of one root, looked at without changing anything: by a running driver, and by tools while
+/// none runs. A root without the driver's folders holds nothing.
+pub trait Survey: Send + Sync + fmt::Debug {
+    /// Names of the driver's folders below the root, all of mode 0700.
+    fn folders(&self) -> &'static [&'static str];
 
     /// Lists what is on disk, in no order, each place of a slot once. Cost: one read of each of
     /// the driver's own directories; layers are not entered.
@@ -212,6 +157,216 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// [`Error::Io`].
     fn list(&self) -> Result<Vec<Found>, Error>;
 
-    /// Facts for people: file system, kernel features and options in use.
-    fn describe(&self) -> Vec<(String, String)>;
+    /// Whether a layer with this base has something in [`Place::Work`] until it is committed.
+    fn needs_work(&self, base: &Base) -> bool {
+        let _ = base;
+        false
+    }
+
+    /// Whether nothing was ever written to a layer in its place by a client, and nothing was mounted
+    /// to write to it; also if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn is_unused(&self, slot: Slot) -> Result<bool, Error>;
+
+    /// As [`is_unused`](Self::is_unused), and nothing of it is left in the trash either.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn is_empty(&self, slot: Slot) -> Result<bool, Error>;
+
+    /// Opens the top directory of a layer: to read it, or to fill one that has never been mounted
+    /// (see [`Directories::filled`]). Of drivers with [`Driver::directories`].
+    ///
+    /// # Errors
+    /// [`Error::Io`], `NotFound` if there is no such layer; `Unsupported` if layers are no
+    /// directories.
+    fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error>;
+}
+
+/// Keeps layers on disk. Every call blocks; every call may be repeated.
+pub trait Driver: Survey {
+    /// Name as users know it, such as `overlayfs`.
+    fn name(&self) -> &'static str;
+
+    /// Facts about the driver, its file system and the options in use.
+    fn info(&self) -> Info;
+
+    /// Properties of the driver.
+    fn features(&self) -> Features {
+        Features::default()
+    }
+
+    /// Makes a layer. Not durable before [`sync`](Self::sync). A slot that is there already is an
+    /// error: slots are never used twice. Cost: two directories, or with [`Layering::Full`] a copy
+    /// of the content.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; nothing stays behind that [`discard`](Self::discard) would not take away.
+    /// `AlreadyExists` if something of the slot is there, which must not be discarded: this call
+    /// did not make it, and what it made is gone. `NotFound` if the content is missing.
+    fn create(&self, slot: Slot, base: &Base) -> Result<(), Error>;
+
+    /// Brings the content of a layer to the disk and measures it on the way. Durable only after the
+    /// next [`sync`](Self::sync). Cost: two looks at each file, or one where none holds anything,
+    /// and the time to write what is dirty; no other files are waited for, except where there is no
+    /// [`shared_journal_device`](Self::shared_journal_device).
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if content could not be written: the kernel has dropped it, and a second
+    /// try would wrongly succeed. [`Error::Io`] otherwise.
+    fn write_back(&self, slot: Slot) -> Result<Usage, Error>;
+
+    /// Finishes a writable layer, before its record is committed. Its content does not change
+    /// afterwards, as far as the driver can prevent that: directories cannot be taken from a client
+    /// that has them mounted. Not durable before [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the layer stays writable.
+    fn freeze(&self, slot: Slot) -> Result<(), Error> {
+        let _ = slot;
+        Ok(())
+    }
+
+    /// Makes what a planned mount refers to mountable, after the record of a new layer is durable and
+    /// before its mounts are answered, each time: devices are activated, images mounted. Undone by
+    /// [`discard`](Self::discard).
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn make_mountable(&self, stack: &Stack) -> Result<(), Error> {
+        let _ = stack;
+        Ok(())
+    }
+
+    /// Lists the mounts of a stack. Does no I/O; the same stack always gives the same mounts.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] or [`Error::TooDeep`] if the kernel could not take it;
+    /// [`Error::NotAStack`] if there is nothing to mount or nothing to write to, or if it asks for a
+    /// feature that the driver lacks.
+    fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error>;
+
+    /// Reads from a mount, as [`plan`](Self::plan) writes them, which layer it shows on top: the
+    /// writable one, or the nearest parent. Text only; whether the mount is what is planned for
+    /// that layer is for the caller to compare.
+    fn top_of(&self, mount: &Mount) -> Option<Slot>;
+
+    /// Whether the layer is in its place, whole: its deletion has not begun.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn has(&self, slot: Slot) -> Result<bool, Error>;
+
+    /// Measures a layer by walking it, one stat a file; files that vanish meanwhile are passed
+    /// over. Each inode counts once. With [`Layering::Full`] the content it started from counts too.
+    ///
+    /// # Errors
+    /// [`Error::Io`], `NotFound` if there is no such layer; [`Error::Stopped`] as for `delete`.
+    fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error>;
+
+    /// First step of a removal: moves a layer into the trash, to be deleted; there is no way back.
+    /// What is absent is passed over, so that a repeated call succeeds and an interrupted one is
+    /// completed. Something that is mounted from the layer stays mounted. Durable after
+    /// [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn discard(&self, slot: Slot) -> Result<(), Error>;
+
+    /// Second step: deletes a slot from the trash, never across a mount, never through a symlink.
+    /// Cost: one unlink a file. `keep_going` is asked between files and ends the work early with
+    /// [`Error::Stopped`] when it answers false; a later call goes on. A slot that is not in the
+    /// trash is deleted already. Not durable: after a power cut some of it may be back in the trash.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if something is mounted inside, else [`Error::Io`] with the first failure;
+    /// both after everything that could be deleted is.
+    fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error>;
+
+    /// Makes all that was done to layers before this call durable. One wait for the disk, however
+    /// many slots there are; none if nothing was done. What is kept in [`Place::Work`] may still be
+    /// lost with the power: see [`WorkDirs::restore`].
+    ///
+    /// # Errors
+    /// [`Error::Io`]: nothing may be assumed durable.
+    fn sync(&self) -> Result<(), Error>;
+
+    /// Moves an entry of the driver's folders that is not layerd's, or not known any more, to
+    /// `<root>/lost`, where nothing looks at it. Durable on return.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn move_to_lost_found(&self, found: &Found) -> Result<PathBuf, Error>;
+
+    /// Capability: layers made ahead.
+    fn pool(&self) -> Option<&dyn LayerPool> {
+        None
+    }
+
+    /// Capability: directories that one may open.
+    fn directories(&self) -> Option<&dyn Directories> {
+        None
+    }
+
+    /// Capability: something beside a layer, kept only while it is made or written.
+    fn work_dirs(&self) -> Option<&dyn WorkDirs> {
+        None
+    }
+
+    /// Capability: the file system, by its device number as in stat(2), that has one journal for
+    /// everything: of which a later change of any file, once durable, makes durable all that
+    /// [`sync`](Self::sync) would. `None` where `sync` is needed.
+    fn shared_journal_device(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Layers made ahead by [`Driver::create`] with [`Base::deferred`], and made durable.
+pub trait LayerPool {
+    /// Turns such a layer into the one that `create` would have made. Cost: two looks, unless its
+    /// owner is not layerd's own.
+    ///
+    /// # Errors
+    /// As for `create`; `NotFound` if there is no such layer.
+    fn take(&self, slot: Slot, base: &Base) -> Result<(), Error>;
+}
+
+/// Layers that are directories.
+pub trait Directories {
+    /// What the directory of a layer holds.
+    fn layering(&self) -> Layering;
+
+    /// Takes note that a writable layer was written through [`Survey::open_layer`] and that the
+    /// content of its files is on the disk, so that the next [`Driver::sync`] makes the rest durable.
+    /// Where there is no [`Driver::shared_journal_device`], all of it is durable on return, and other
+    /// programs' files on the file system are waited for.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: nothing may be assumed durable.
+    fn filled(&self) -> Result<(), Error>;
+
+    /// State of a layer by which a later write of others is noticed: `None` if it was mounted to be
+    /// written before, as far as that leaves a trace. Cost: two looks.
+    ///
+    /// # Errors
+    /// [`Error::Io`], `NotFound` if there is no such layer.
+    fn stamp(&self, slot: Slot) -> Result<Option<Stamp>, Error>;
+}
+
+/// What is kept in [`Place::Work`].
+pub trait WorkDirs {
+    /// Makes it anew if it is missing, as after a power cut. One that is there stays as it is. Not
+    /// durable.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; `NotFound` if the layer itself is missing.
+    fn restore(&self, slot: Slot) -> Result<(), Error>;
+
+    /// Drops it. Nothing there is success.
+    ///
+    /// # Errors
+    /// As for [`Driver::delete`].
+    fn remove(&self, slot: Slot) -> Result<(), Error>;
 }

@@ -220,6 +220,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) is_issued: &'a dyn Fn(u64) -> bool,
     /// True if a layer was written, or mounted writable.
     pub(crate) is_used: &'a dyn Fn(LayerId) -> bool,
+    /// Whether the driver keeps something beside the layer of a snapshot.
+    pub(crate) needs_work: &'a dyn Fn(&Record) -> bool,
 }
 
 /// Finds what is not as it should be.
@@ -242,7 +244,7 @@ pub(crate) fn problems(facts: &Facts<'_>) -> BTreeSet<Problem> {
     let nowhere = BTreeSet::new();
     for record in facts.view.iter() {
         found.extend(unfit(
-            facts.view,
+            facts,
             record,
             places.get(&record.id).unwrap_or(&nowhere),
         ));
@@ -276,7 +278,8 @@ pub(crate) fn has_own(record: &Record) -> bool {
 }
 
 /// Problems of one snapshot.
-fn unfit(view: &Records, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem> {
+fn unfit(facts: &Facts<'_>, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem> {
+    let view = facts.view;
     let (id, key) = (record.id, record.key.clone());
     let mut found = Vec::new();
     if let Some(why) = record.quarantine.clone() {
@@ -294,9 +297,7 @@ fn unfit(view: &Records, record: &Record, places: &BTreeSet<Place>) -> Vec<Probl
         found.push(Problem::NoDirectory { id, key });
         return found;
     }
-    let needs_work =
-        record.kind == Kind::Active && (record.parent.is_some() || record.has_deferred_parent);
-    match (needs_work, places.contains(&Place::Work)) {
+    match ((facts.needs_work)(record), places.contains(&Place::Work)) {
         (true, false) => found.push(Problem::NoWorkDirectory { id, key }),
         (false, true) => found.push(Problem::SpareWorkDirectory { id, key }),
         _ => {}

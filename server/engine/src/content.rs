@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use layerd_drivers::Overlay;
+use layerd_drivers::Survey;
 use layerd_layers::Progress;
 use layerd_layers::file_digests::{Checked, check};
 use layerd_mounts::{Error as MountError, Slot};
@@ -53,6 +53,7 @@ struct Layers<'a> {
 /// As [`survey`](crate::survey), and as [`Engine::check_content`].
 pub fn survey_content(
     root: &Path,
+    drivers_layers: &dyn Survey,
     progress: &dyn Progress,
     each: &mut dyn FnMut(Problem),
 ) -> Result<ContentCounts, Error> {
@@ -60,7 +61,7 @@ pub fn survey_content(
     let layers = Layers {
         view: &view,
         digest_files: &DigestFiles::of(root),
-        open: &|slot| Overlay::open_layer_of(root, slot),
+        open: &|slot| drivers_layers.open_layer(slot),
         is_there: &|_| true,
         progress,
     };

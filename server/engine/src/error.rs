@@ -57,6 +57,14 @@ pub enum Error {
         "the labels ask for id mappings, which `id_mapping = false` in layerd's configuration refuses"
     )]
     MappingOff,
+    /// The call needs a capability of storage drivers that the one of this root does not have.
+    #[error("the driver {driver} has no {what}, which the call needs")]
+    Lacking {
+        /// Name of the driver.
+        driver: &'static str,
+        /// The capability.
+        what: &'static str,
+    },
     /// Committed snapshots cannot be mounted themselves.
     #[error("snapshot {key:?} is committed; prepare or view a snapshot on top of it to mount it", key = key.as_str())]
     NotMountable {
@@ -416,7 +424,9 @@ impl Error {
             Self::Copy { cause, .. } | Self::Unpack { cause, .. } | Self::Pack { cause, .. } => {
                 copy_kind(cause)
             }
-            Self::Foreign { .. } | Self::NeedsMount { .. } => ErrorKind::Unsupported,
+            Self::Foreign { .. } | Self::NeedsMount { .. } | Self::Lacking { .. } => {
+                ErrorKind::Unsupported
+            }
             Self::BeingUnpacked { .. } | Self::HalfUnpacked { .. } | Self::NotRebased { .. } => {
                 ErrorKind::Refused
             }

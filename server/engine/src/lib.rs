@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use layerd_drivers::Driver;
+use layerd_drivers::{Directories, Driver};
 use layerd_mounts::mounter::{Feature, KernelMounter, Mounter};
 use layerd_mounts::{Slot, VolumeDirs};
 use layerd_store::{Key, LayerId, Store, call_phase};
@@ -176,7 +176,7 @@ impl Engine {
                 .and_then(|()| volumes.sync())
                 .map_err(|cause| Arc::new(cause) as _)
         };
-        let journal = driver.journal();
+        let journal = driver.shared_journal_device();
         let options_of_store = layerd_store::Options {
             barrier: Box::new(barrier),
             shared_journal_device: journal.filter(|_| journal == volume_dirs.journal()),
@@ -231,6 +231,25 @@ impl Engine {
     #[must_use]
     pub fn driver(&self) -> &dyn Driver {
         self.driver.as_ref()
+    }
+
+    /// Refusal of a call that needs a capability which the driver does not have.
+    pub(crate) fn lacks(&self, what: &'static str) -> Error {
+        let driver = self.driver.name();
+        Error::Lacking { driver, what }
+    }
+
+    /// Directories of layers, if the driver keeps such.
+    pub(crate) fn directories(&self) -> Result<&dyn Directories, Error> {
+        let directories = self.driver.directories();
+        directories.ok_or_else(|| self.lacks("directories of layers"))
+    }
+
+    /// Drops what the driver kept beside a layer while it was written.
+    pub(crate) fn drop_work(&self, id: LayerId) -> Result<(), layerd_mounts::Error> {
+        self.driver
+            .work_dirs()
+            .map_or(Ok(()), |work| work.remove(slot(id)))
     }
 
     /// Features of the kernel that attachments use. Tried at the first call, in milliseconds.

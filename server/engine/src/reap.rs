@@ -61,7 +61,9 @@ impl<'d> Pace<'d> {
             return;
         }
         self.rests.set(self.rests.get() + 1);
-        if self.rests.get().is_multiple_of(RESTS_PER_SYNC) && self.driver.journal().is_some() {
+        if self.rests.get().is_multiple_of(RESTS_PER_SYNC)
+            && self.driver.shared_journal_device().is_some()
+        {
             // Nothing rests on it; who needs it waits again, and is told what is wrong.
             let _ = self.driver.sync();
         }
@@ -238,7 +240,7 @@ impl Engine {
     fn drop_spare(&self, reaped: &mut Reaped) {
         let spare = held(&self.backlog.spare).clone();
         for id in spare {
-            match self.driver.seal(slot(id)) {
+            match self.drop_work(id) {
                 Ok(()) => drop(held(&self.backlog.spare).remove(&id)),
                 Err(cause) => {
                     warn!(error = &cause as &dyn std::error::Error, %id, "drop the work directory of a layer");
@@ -302,7 +304,7 @@ impl Engine {
         let slot = slot(id);
         let deleted = self
             .driver
-            .retire(slot)
+            .discard(slot)
             .and_then(|()| self.driver.delete(slot, &keep_going))
             .and_then(|()| self.digest_files.remove(id));
         match deleted {

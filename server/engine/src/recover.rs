@@ -28,14 +28,15 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use layerd_drivers::{Driver as _, Found, Overlay, Place};
+use layerd_drivers::{Driver, Found, Place, Survey};
 use layerd_mounts::volume_dirs::FoundVolumes;
 use layerd_mounts::{Slot, VolumeDirs};
-use layerd_store::{Export, LayerId, Store};
+use layerd_store::{Export, LayerId, Record, Store};
 use tracing::{error, info, warn};
 
 use crate::check::{Facts, Problem, Remedy, problems};
 use crate::file_digests::odd;
+use crate::snapshots::base_of;
 use crate::trash::hold_older;
 use crate::volumes::survey_volumes;
 use crate::{Engine, Error, ids, meta_folder, slot};
@@ -49,13 +50,9 @@ pub struct Finding {
     pub repaired: bool,
 }
 
-/// Folders that are closed to other users.
-const FOLDERS: [&str; 12] = [
+/// Folders that are closed to other users, besides those of the driver.
+const FOLDERS: [&str; 8] = [
     "meta",
-    "e",
-    "l",
-    "w",
-    "t",
     "m",
     "lost",
     "mnt",
@@ -68,8 +65,9 @@ const FOLDER_MODE: u32 = 0o700;
 
 /// Problems of the folders themselves. An unreadable folder is none here: store and driver report it
 /// when they open.
-fn open_folders(root: &Path) -> Vec<Problem> {
-    let folders = FOLDERS.into_iter().filter_map(|name| {
+fn open_folders(root: &Path, of_driver: &[&str]) -> Vec<Problem> {
+    let all = FOLDERS.iter().chain(of_driver);
+    let folders = all.filter_map(|name| {
         let path = root.join(name);
         let found = fs::symlink_metadata(&path).ok()?;
         let mode = found.permissions().mode() & 0o7777;
@@ -137,7 +135,7 @@ pub(crate) fn refuse_lost_records(
 /// [`Error::NoExport`] if there is none; [`Error::Store`], [`Error::Driver`].
 pub fn restore_records(
     root: &Path,
-    driver: &Overlay,
+    driver: &dyn Driver,
     file: Option<&Path>,
 ) -> Result<(usize, usize), Error> {
     let meta = meta_folder(root);
@@ -151,7 +149,7 @@ pub fn restore_records(
     let volumes = VolumeDirs::survey(root).map_err(Error::driver("list the volumes"))?;
     let taken = ids::taken(root, &found, &volumes);
     let taken = taken.map_err(Error::driver("look for ids on the disk"))?;
-    let moved = move_unknown_layers(root, driver, &export, &found)?;
+    let moved = move_unknown_layers(driver, &export, &found)?;
     keep_unknown_volumes(root, &export, &volumes)?;
     let was_removed = export.records().any(|record| record.removed.is_some());
     if was_removed || export.volumes().any(|volume| volume.removed.is_some()) {
@@ -165,8 +163,7 @@ pub fn restore_records(
 /// Moves layers that hold something and that an export does not know to `lost/`, durably. Answers how
 /// many.
 fn move_unknown_layers(
-    root: &Path,
-    driver: &Overlay,
+    driver: &dyn Driver,
     export: &Export,
     found: &[Found],
 ) -> Result<usize, Error> {
@@ -179,9 +176,9 @@ fn move_unknown_layers(
         let id = LayerId(*id);
         // The next start deletes what holds nothing. All directories of a layer go, also those that
         // are left when the first is gone.
-        if !known.contains(&id) && (moved.contains(&id) || !is_empty(root, id)?) {
+        if !known.contains(&id) && (moved.contains(&id) || !is_empty(driver, id)?) {
             moved.insert(id);
-            let set_aside = driver.set_aside(entry);
+            let set_aside = driver.move_to_lost_found(entry);
             set_aside.map_err(Error::driver("move a layer to lost/"))?;
         }
     }
@@ -212,8 +209,8 @@ fn keep_unknown_volumes(root: &Path, export: &Export, found: &FoundVolumes) -> R
 /// # Errors
 /// [`Error::Store`] if the database is damaged or in use, [`Error::Unrecorded`] if there is none
 /// although there are layers, [`Error::Driver`] if the disk cannot be read.
-pub fn survey(root: &Path) -> Result<Vec<Problem>, Error> {
-    let found = Overlay::survey(root).map_err(Error::driver("list the layers"))?;
+pub fn survey(root: &Path, layers: &dyn Survey) -> Result<Vec<Problem>, Error> {
+    let found = layers.list().map_err(Error::driver("list the layers"))?;
     let volumes = VolumeDirs::survey(root).map_err(Error::driver("list the volumes"))?;
     refuse_lost_records(root, &found, &volumes)?;
     let (view, ids_below) = Store::inspect(&meta_folder(root))?;
@@ -224,18 +221,19 @@ pub fn survey(root: &Path) -> Result<Vec<Problem>, Error> {
         view: &view,
         is_issued: &is_issued,
         // Where this cannot be told, it is.
-        is_used: &|id| !Overlay::is_unused_in(root, slot(id)).unwrap_or(false),
+        is_used: &|id| !layers.is_unused(slot(id)).unwrap_or(false),
+        needs_work: &|record| needs_work(layers, record),
     };
     let mut all = problems(&facts);
     all.extend(survey_volumes(root, &view, &is_issued)?);
-    all.extend(open_folders(root));
+    all.extend(open_folders(root, layers.folders()));
     all.extend(odd(root));
     all.extend(bad_exports(&meta_folder(root)));
     let mut kept = Vec::new();
     for problem in all {
         // Made ahead, and deleted by the next start.
         if let Problem::Abandoned { id } = problem
-            && is_empty(root, id)?
+            && is_empty(layers, id)?
         {
             continue;
         }
@@ -244,8 +242,14 @@ pub fn survey(root: &Path) -> Result<Vec<Problem>, Error> {
     Ok(kept)
 }
 
-fn is_empty(root: &Path, id: LayerId) -> Result<bool, Error> {
-    Overlay::is_empty(root, slot(id)).map_err(Error::driver("look into a layer"))
+fn is_empty(layers: &(impl Survey + ?Sized), id: LayerId) -> Result<bool, Error> {
+    let is_empty = layers.is_empty(slot(id));
+    is_empty.map_err(Error::driver("look into a layer"))
+}
+
+/// Whether the driver keeps something beside the layer of a snapshot.
+fn needs_work(layers: &(impl Survey + ?Sized), record: &Record) -> bool {
+    layers.needs_work(&base_of(record))
 }
 
 impl Engine {
@@ -260,6 +264,7 @@ impl Engine {
             view: &self.store.records(),
             is_issued: &|id| self.store.is_issued(id),
             is_used: &|id| self.is_used(id),
+            needs_work: &|record| needs_work(self.driver.as_ref(), record),
         });
         let kept: BTreeSet<_> = problems.iter().filter_map(Problem::unrecorded).collect();
         let is_abandoned = |problem: &&Problem| matches!(problem, Problem::Abandoned { .. });
@@ -267,7 +272,9 @@ impl Engine {
             0 => {}
             layers => info!(layers, "layers that no snapshot was made of are deleted"),
         }
-        let others = open_folders(&self.root).into_iter().chain(odd(&self.root));
+        let others = open_folders(&self.root, self.driver.folders())
+            .into_iter()
+            .chain(odd(&self.root));
         for problem in problems.into_iter().chain(others) {
             match problem.remedy() {
                 // What cannot be made good is logged, and found again by fsck.
@@ -324,9 +331,10 @@ impl Engine {
             view: &view,
             is_issued: &|id| self.store.is_issued(id),
             is_used: &|id| self.is_used(id),
+            needs_work: &|record| needs_work(self.driver.as_ref(), record),
         });
         all.extend(self.look_at_volumes()?);
-        all.extend(open_folders(&self.root));
+        all.extend(open_folders(&self.root, self.driver.folders()));
         all.extend(odd(&self.root));
         all.extend(bad_exports(&meta_folder(&self.root)));
         // A snapshot made since the directories were read seems to lack its own.
@@ -360,14 +368,14 @@ impl Engine {
             | Problem::BadExport { path, .. }
             | Problem::BadFileDigests { path, .. } => {
                 let stranger = Found::Stranger(path.clone());
-                self.driver.set_aside(&stranger).map(Some)
+                self.driver.move_to_lost_found(&stranger).map(Some)
             }
             Problem::UnknownLayer { id, .. } | Problem::Unrecorded { id } => {
                 self.set_layer_aside(*id)
             }
             Problem::InTrash { id, .. } => {
                 let trash = Found::Slot(Place::Trash, slot(*id));
-                self.driver.set_aside(&trash).map(Some)
+                self.driver.move_to_lost_found(&trash).map(Some)
             }
             Problem::Volume(problem) => self.set_volume_aside(problem),
             _ => return false,
@@ -392,7 +400,10 @@ impl Engine {
     fn set_layer_aside(&self, id: LayerId) -> Result<Option<PathBuf>, layerd_mounts::Error> {
         let mut last = None;
         for place in [Place::Work, Place::Trash, Place::Layer] {
-            match self.driver.set_aside(&Found::Slot(place, slot(id))) {
+            match self
+                .driver
+                .move_to_lost_found(&Found::Slot(place, slot(id)))
+            {
                 Ok(target) => last = Some(target),
                 Err(cause) if cause.io_kind() == Some(io::ErrorKind::NotFound) => {}
                 Err(cause) => return Err(cause),
@@ -408,8 +419,11 @@ impl Engine {
                 self.abandon(*id);
                 return true;
             }
-            Problem::NoWorkDirectory { id, .. } => self.driver.ensure_work(slot(*id)),
-            Problem::SpareWorkDirectory { id, .. } => self.driver.seal(slot(*id)),
+            Problem::NoWorkDirectory { id, .. } => self
+                .driver
+                .work_dirs()
+                .map_or(Ok(()), |work| work.restore(slot(*id))),
+            Problem::SpareWorkDirectory { id, .. } => self.drop_work(*id),
             Problem::Volume(problem) => self.make_volume_good(problem),
             Problem::FolderMode { path, .. } => {
                 let made = fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE));

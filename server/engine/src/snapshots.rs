@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use layerd_drivers::{Base, Stack};
+use layerd_drivers::{Base, Content, Owner, Stack};
 use layerd_mounts::{IdMaps, Mount, Slot};
 use layerd_store::{
     BadInput, Checked, Claim, Commit, Create, Key, Kind, LabelChange, Labels, LayerId, Record,
@@ -77,6 +77,7 @@ impl Engine {
         let (id, waits) = (claim.id(), stack.own.is_some() && !spare);
         let recorded = self.store.record(claim, waits);
         let record = recorded.inspect_err(|_| self.abandon(id))?;
+        self.make_mountable(&create.key, &stack)?;
         debug!(key = record.key.as_str(), %id, kind = record.kind.as_str(), "created");
         let what = match record.kind {
             Kind::View => "viewed",
@@ -100,13 +101,14 @@ impl Engine {
         }
         let mut stack = new_stack(&view, create, claim, ids);
         if has_deferred_parent {
-            stack.parents.push(Slot::FLOOR);
+            stack.parents.push(Slot::EMPTY_LOWER);
         }
         let mounts = self.plan(&create.key, &stack)?;
         Ok((stack, mounts))
     }
 
-    /// Answers how to mount a snapshot: always the same. Reads memory only.
+    /// Answers how to mount a snapshot: always the same. Reads memory only, but for what the driver has
+    /// to make mountable: nothing with overlayfs.
     ///
     /// # Errors
     /// `Missing`; `Refused` if it is committed.
@@ -119,7 +121,18 @@ impl Engine {
         self.quarantine.check_stack(&view, record)?;
         self.unpacks.distrust(record.id);
         let stack = stack(&view, record, self.mappings(&record.labels)?);
-        self.plan(key, &stack)
+        let mounts = self.plan(key, &stack)?;
+        self.make_mountable(key, &stack)?;
+        Ok(mounts)
+    }
+
+    /// Has the driver make ready what mounts that are about to be answered refer to.
+    pub(crate) fn make_mountable(&self, key: &Key, stack: &Stack) -> Result<(), Error> {
+        let ready = self.driver.make_mountable(stack);
+        ready.map_err(|cause| Error::Plan {
+            key: key.clone(),
+            cause,
+        })
     }
 
     /// Turns an active snapshot into a committed one; a repeated call answers success.
@@ -149,7 +162,8 @@ impl Engine {
         let taken = self.take_to_commit(&commit)?;
         if let Some(Taken { view, checked, .. }) = &taken {
             let prepared = self.prepare_commit(view, &checked.active, &commit);
-            commit.usage = prepared.map_err(|cause| self.unless_removed(&checked.active, cause))?;
+            let frozen = prepared.and_then(|usage| self.freeze(&checked.active).map(|()| usage));
+            commit.usage = frozen.map_err(|cause| self.unless_removed(&checked.active, cause))?;
         }
         let checked = taken.as_ref().map(|taken| taken.checked.clone());
         let record = self.store.commit(commit, checked, self.is_full())?;
@@ -197,9 +211,16 @@ impl Engine {
         self.keep_digests_if_trusted(active, usage.is_some())?;
         let usage = self.rebase_onto_parent(view, active, commit, usage)?;
         match usage {
-            None if self.is_full() => self.settle(active).map(Some),
+            None if self.is_full() => self.write_back(active).map(Some),
             usage => Ok(usage),
         }
+    }
+
+    /// Has the driver finish a layer whose content is complete.
+    fn freeze(&self, active: &Record) -> Result<(), Error> {
+        let id = active.id;
+        let frozen = self.driver.freeze(slot(id));
+        frozen.map_err(|cause| Error::Settle { id, cause })
     }
 
     /// A layer that was removed during a call may be gone from the disk, which is no fault.
@@ -218,11 +239,11 @@ impl Engine {
         self.options.durability == Durability::Full
     }
 
-    fn settle(&self, active: &Record) -> Result<Usage, Error> {
+    fn write_back(&self, active: &Record) -> Result<Usage, Error> {
         let id = active.id;
         enter("writing the content of the layer to the disk");
-        let settled = self.driver.settle(slot(id));
-        let usage = settled.map_err(|cause| {
+        let written = self.driver.write_back(slot(id));
+        let usage = written.map_err(|cause| {
             if matches!(cause, layerd_mounts::Error::Lost { .. }) {
                 self.bar(
                     id,
@@ -243,7 +264,7 @@ impl Engine {
         if record.usage.is_none() {
             self.usage_scanner.measure(record.id);
         }
-        if let Err(cause) = self.driver.seal(slot(record.id)) {
+        if let Err(cause) = self.drop_work(record.id) {
             warn!(error = &cause as &dyn std::error::Error, id = %record.id, "drop the work directory of a layer");
             self.backlog.note_spare(record.id);
         }
@@ -373,6 +394,9 @@ impl Engine {
         if !self.options.id_mapping {
             return Err(Error::MappingOff);
         }
+        if !self.driver.features().id_mapping {
+            return Err(self.lacks("id mappings"));
+        }
         if ids.root().is_none() {
             let rule = "must map id 0 of the container, to which the layer's top directory belongs";
             return Err(BadInput::new("labels uidmapping and gidmapping", rule).into());
@@ -399,18 +423,11 @@ impl Engine {
         let (id, Some(own)) = (claim.id(), stack.own) else {
             return Ok(());
         };
-        let owner = stack.ids.as_ref().and_then(IdMaps::root);
-        let base = match (owner, stack.parents.first()) {
-            (Some((uid, gid)), _) => Base::Owned { uid, gid },
-            (None, None | Some(&Slot::FLOOR)) => Base::Empty,
-            (None, Some(parent)) => Base::On(*parent),
-        };
-        let needs_work = stack.writable && !stack.parents.is_empty();
+        let base = base(stack);
         enter("making the directories of the layer");
-        let created = if spare {
-            self.driver.take_spare(own, base, needs_work)
-        } else {
-            self.driver.create(own, base, needs_work)
+        let created = match self.driver.pool().filter(|_| spare) {
+            Some(pool) => pool.take(own, &base),
+            None => self.driver.create(own, &base),
         };
         created.map_err(|cause| {
             // An existing directory was made by another process.
@@ -431,6 +448,35 @@ impl Engine {
             self.quarantine
                 .set(parent.id, "its directory is missing".to_owned());
         }
+    }
+}
+
+/// Start of the layer that a stack has of its own.
+fn base(stack: &Stack) -> Base {
+    let owner = stack.ids.as_ref().and_then(IdMaps::root);
+    let content = match stack.parents.first() {
+        None => Content::Empty,
+        Some(&Slot::EMPTY_LOWER) => Content::Deferred,
+        Some(parent) => Content::Of(*parent),
+    };
+    Base {
+        content,
+        owner: owner.map(|(uid, gid)| Owner { uid, gid }),
+        writable: stack.writable,
+    }
+}
+
+/// Start of a snapshot's layer, as far as its record tells.
+pub(crate) fn base_of(record: &Record) -> Base {
+    let content = match record.parent {
+        Some(parent) => Content::Of(slot(parent)),
+        None if record.has_deferred_parent => Content::Deferred,
+        None => Content::Empty,
+    };
+    Base {
+        content,
+        owner: None,
+        writable: record.kind == Kind::Active,
     }
 }
 
@@ -458,7 +504,7 @@ fn new_stack(view: &Records, create: &Create, claim: &Claim, ids: Option<IdMaps>
 pub(crate) fn stack(view: &Records, record: &Record, ids: Option<IdMaps>) -> Stack {
     let below = view.ancestors(record).map(|layer| slot(layer.id));
     let parents: Vec<_> = has_deferred_parent(record)
-        .then_some(Slot::FLOOR)
+        .then_some(Slot::EMPTY_LOWER)
         .into_iter()
         .chain(below)
         .collect();

@@ -54,7 +54,7 @@ struct State {
 }
 
 impl Spares {
-    /// Starts the thread, unless none are to be kept.
+    /// Starts the thread, unless none are to be kept or the driver has no layer pool.
     pub(crate) fn start(
         store: Arc<Store>,
         driver: Arc<dyn Driver>,
@@ -73,7 +73,7 @@ impl Spares {
             shared: shared.clone(),
             thread: None,
         };
-        if full > 0 {
+        if full > 0 && shared.driver.pool().is_some() {
             let thread = thread::Builder::new().name("spares".into());
             let thread = thread.spawn(move || shared.run());
             let name = "spares";
@@ -184,7 +184,7 @@ impl Shared {
     fn make_one(&self) -> Result<(), Error> {
         let id = self.store.fresh_id()?;
         self.state().others.push(id);
-        let made = self.driver.create(slot(id), Base::Empty, true);
+        let made = self.driver.create(slot(id), &Base::deferred());
         made.map_err(|cause| {
             if cause.io_kind() == Some(io::ErrorKind::AlreadyExists) {
                 self.state().others.retain(|other| *other != id);
@@ -214,7 +214,7 @@ impl Shared {
 
     fn take_away(&self, id: LayerId) -> Result<(), layerd_mounts::Error> {
         let slot = slot(id);
-        self.driver.retire(slot)?;
+        self.driver.discard(slot)?;
         self.driver.delete(slot, &|| true)
     }
 

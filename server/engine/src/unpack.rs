@@ -18,12 +18,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use layerd_drivers::Stack;
 use layerd_layers::apply::{
     self, Applied, Blob, Compression, DigestSink, Limits, Target, Whiteouts,
 };
-use layerd_layers::copy::Markers;
 use layerd_layers::file_digests::Writer;
-use layerd_layers::{Durable, Progress};
+use layerd_layers::{Durable, Layering, Progress};
 use layerd_mounts::{Mount, tree};
 use layerd_store::{Key, Kind, LayerId, Record, Records, Refusal, Usage};
 use metrics::{counter, histogram};
@@ -205,11 +205,16 @@ impl Engine {
 
     fn open_target(&self, view: &Records, record: &Record) -> Result<Layers, Error> {
         self.quarantine.check_stack(view, record)?;
-        let mounts = self.plan(&record.key, &stack(view, record, None))?;
-        let open = self.open_layers(view, record)?;
+        let stack = stack(view, record, None);
+        self.plan(&record.key, &stack)?;
+        let layering = self.directories()?.layering();
+        let mut open = self.open_layers(view, record)?;
+        if layering == Layering::Full {
+            open.truncate(1);
+        }
         Ok(Layers {
             was_empty: self.is_empty(record.id, &open[0])?,
-            whiteouts: whiteouts(&mounts),
+            whiteouts: whiteouts(layering, &stack),
             open,
         })
     }
@@ -229,7 +234,7 @@ impl Engine {
         let found = self.unpacks.found(active.id, &active.key)?;
         let found = found.filter(|found| found.durable || !self.is_full());
         let Some(found) = found else { return Ok(None) };
-        let stamp = self.driver.stamp(slot(active.id));
+        let stamp = self.directories()?.stamp(slot(active.id));
         let stamp = stamp.map_err(Error::driver("look at a layer"))?;
         let trusted = stamp.is_some() && stamp == found.stamp;
         debug!(key = active.key.as_str(), id = %active.id, trusted, "unpacked before");
@@ -287,7 +292,7 @@ impl Engine {
 
     /// Has the driver bring what was made in a layer to the disk with its next barrier, or now.
     fn note_filled(&self) -> Result<(), Error> {
-        let noted = self.driver.filled();
+        let noted = self.directories()?.filled();
         noted.map_err(Error::driver("bring a layer to the disk"))
     }
 
@@ -301,7 +306,7 @@ impl Engine {
         was_empty: bool,
         digests: bool,
     ) -> Result<(), Error> {
-        let stamp = self.driver.stamp(slot(record.id));
+        let stamp = self.directories()?.stamp(slot(record.id));
         let stamp = stamp.map_err(Error::driver("look at a layer"))?;
         if self.wanted(unpack) != Durable::No {
             self.note_filled()?;
@@ -361,11 +366,21 @@ impl Engine {
         empty.map_err(Error::driver("look into a layer"))
     }
 
-    /// The directories of a snapshot's layers, topmost first: its own and those below.
-    fn open_layers(&self, view: &Records, record: &Record) -> Result<Vec<OwnedFd>, Error> {
+    /// The directories that say what a snapshot holds and what it changes, topmost first: its own and
+    /// all below; of whole trees its own and the nearest below.
+    pub(crate) fn open_layers(
+        &self,
+        view: &Records,
+        record: &Record,
+    ) -> Result<Vec<OwnedFd>, Error> {
+        let most = match self.directories()?.layering() {
+            Layering::Diff(_) => usize::MAX,
+            Layering::Full => 2,
+        };
         let below = view.ancestors(record).map(|layer| layer.id);
         let opened = std::iter::once(record.id)
             .chain(below)
+            .take(most)
             .map(|id| self.driver.open_layer(slot(id)));
         let opened = opened.collect::<Result<_, _>>();
         opened.map_err(Error::driver("open a layer"))
@@ -412,21 +427,12 @@ fn foreign<T>(what: String) -> Result<T, Error> {
     Err(Error::Foreign { what })
 }
 
-/// Handling of whiteouts: in a bind mount they would show as devices, and there is no lower layer.
-fn whiteouts(mounts: &[Mount]) -> Whiteouts {
-    match mounts {
-        [mount] if mount.kind == "overlay" => Whiteouts::Devices(markers(mounts)),
-        _ => Whiteouts::Delete,
-    }
-}
-
-/// Where overlayfs looks for its notes in layers that are mounted so.
-fn markers(mounts: &[Mount]) -> Markers {
-    let mut options = mounts.iter().flat_map(|mount| &mount.options);
-    if options.any(|option| option == "userxattr") {
-        Markers::User
-    } else {
-        Markers::Trusted
+/// How deletions are noted in a layer: as marks for those below it, if there are any; in a whole tree,
+/// and where nothing is below, they are executed.
+fn whiteouts(layering: Layering, stack: &Stack) -> Whiteouts {
+    match layering {
+        Layering::Diff(markers) if !stack.parents.is_empty() => Whiteouts::Devices(markers),
+        Layering::Diff(_) | Layering::Full => Whiteouts::Delete,
     }
 }
 

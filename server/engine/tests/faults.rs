@@ -12,8 +12,8 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{commit, create, entries, key, labels, open};
-use layerd_drivers::fake::Fake;
-use layerd_drivers::{Driver as _, Found, Place};
+use layerd_drivers::Memory;
+use layerd_drivers::{Found, Place, Survey as _};
 use layerd_engine::{Engine, Error, ErrorKind};
 use layerd_mounts::Slot;
 use layerd_store::{Kind, LabelChange};
@@ -65,7 +65,7 @@ fn work(engine: &Engine) -> Fates {
 }
 
 /// Records and directories agree, one to one.
-fn assert_whole(engine: &Engine, fake: &Fake) {
+fn assert_whole(engine: &Engine, fake: &Memory) {
     let found = fake.list().unwrap();
     let at = |place: Place| {
         let slots = found.iter().filter_map(move |entry| match entry {
@@ -111,9 +111,9 @@ fn assert_as_answered(engine: &Engine, fates: &Fates) {
 }
 
 /// Answers whether the failure came before the end of the work.
-fn run(step: u64, fail: impl Fn(&Fake, u64), power_is_cut: bool) -> bool {
+fn run(step: u64, fail: impl Fn(&Memory, u64), power_is_cut: bool) -> bool {
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::new();
+    let fake = Memory::new();
     let engine = open(dir.path(), &fake);
     create(&engine, Kind::Active, "first", None).unwrap();
     commit(&engine, "base", "first").unwrap();
@@ -135,7 +135,7 @@ fn run(step: u64, fail: impl Fn(&Fake, u64), power_is_cut: bool) -> bool {
     was_reached
 }
 
-fn at_every_step(fail: impl Fn(&Fake, u64), power_is_cut: bool) {
+fn at_every_step(fail: impl Fn(&Memory, u64), power_is_cut: bool) {
     let steps = (1..)
         .take_while(|step| run(*step, &fail, power_is_cut))
         .count();

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use common::{commit_onto, create, entries, key, labels, open};
-use layerd_drivers::fake::Fake;
+use layerd_drivers::Memory;
 use layerd_engine::{Engine, Error, ErrorKind};
 use layerd_mounts::Slot;
 use layerd_store::{Kind, LabelChange};
@@ -175,7 +175,7 @@ impl Model {
 /// The engine, its disk, and every id seen so far with the name it was first seen under.
 struct Subject {
     root: TempDir,
-    fake: Fake,
+    fake: Memory,
     engine: Option<Engine>,
     model: Model,
     seen: BTreeSet<u64>,
@@ -185,7 +185,7 @@ struct Subject {
 impl Subject {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let fake = Fake::new();
+        let fake = Memory::new();
         let engine = Some(open(root.path(), &fake));
         Self {
             root,
@@ -355,7 +355,7 @@ proptest! {
         }
         subject.apply(&Op::Reap)?;
         subject.compare()?;
-        use layerd_drivers::Driver as _;
+        use layerd_drivers::Survey as _;
         prop_assert_eq!(subject.fake.list().unwrap(), []);
     }
 }

@@ -213,6 +213,7 @@ mod tests {
         let settings = crate::Settings {
             config: Some(path),
             root: None,
+            driver: None,
             socket: None,
             log_level: None,
             log_format: None,

@@ -26,6 +26,7 @@ impl InForce {
     pub(crate) fn new(config: &Config, settings: &Settings) -> Self {
         let given = [
             ("root", settings.root.is_some()),
+            ("driver", settings.driver.is_some()),
             ("socket.path", settings.socket.is_some()),
             ("log.level", settings.log_level.is_some()),
             ("log.format", settings.log_format.is_some()),
@@ -53,7 +54,7 @@ pub(super) fn all(config: &Config) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn daemon(config: &Config) -> [(&'static str, String); 12] {
+fn daemon(config: &Config) -> [(&'static str, String); 13] {
     let socket = &config.socket;
     let metrics = match &config.metrics {
         None => String::new(),
@@ -63,6 +64,7 @@ fn daemon(config: &Config) -> [(&'static str, String); 12] {
     let group = socket.group.map(|group| group.to_string());
     [
         ("root", config.root.display().to_string()),
+        ("driver", config.driver.kind.to_string()),
         ("stop_timeout_secs", seconds(config.stop_timeout)),
         ("socket.path", socket.path.display().to_string()),
         ("socket.mode", format!("{:04o}", socket.mode)),
@@ -81,7 +83,7 @@ fn daemon(config: &Config) -> [(&'static str, String); 12] {
         ("reaper.every_secs", seconds(config.reap_every)),
         (
             "overlayfs.mount_options",
-            config.overlay.mount_options.join(","),
+            config.driver.mount_options.join(","),
         ),
     ]
 }

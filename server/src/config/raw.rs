@@ -17,7 +17,8 @@ pub(super) struct Raw {
     pub(super) limits: RawLimits,
     pub(super) metrics: RawMetrics,
     pub(super) tracing: RawTracing,
-    pub(super) overlayfs: RawOverlay,
+    pub(super) driver: Option<String>,
+    pub(super) overlayfs: RawOverlayfs,
     pub(super) usage: RawUsage,
     pub(super) containerd: RawContainerd,
     pub(super) docker: RawDocker,
@@ -61,7 +62,7 @@ pub(super) struct RawLog {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawOverlay {
+pub(super) struct RawOverlayfs {
     pub(super) mount_options: Option<Vec<String>>,
     pub(super) id_mapping: Option<bool>,
     pub(super) rebase: Option<bool>,

@@ -36,7 +36,7 @@ impl Ground {
     /// Makes a layer with one file.
     fn layer(&self, slot: u64, name: &str, content: &str) {
         self.driver
-            .create(Slot(slot), Base::Empty, true)
+            .create(Slot(slot), &Base::deferred())
             .expect("create");
         fs::write(self.driver.layer_path(Slot(slot)).join(name), content).expect("write");
     }
@@ -53,7 +53,7 @@ fn root_overlay_hides_a_deleted_file() {
     ground.layer(1, "motd", "hi");
     ground
         .driver
-        .create(Slot(2), Base::On(Slot(1)), true)
+        .create(Slot(2), &Base::on(Slot(1)))
         .expect("create");
     let seen = ground.see(&stack(Some(2), &[1], true));
     assert_eq!(fs::read(seen.path("motd")).expect("read"), b"hi");
@@ -71,7 +71,7 @@ fn root_what_is_written_lands_in_the_own_layer() {
     ground.layer(1, "below", "1");
     ground
         .driver
-        .create(Slot(2), Base::On(Slot(1)), true)
+        .create(Slot(2), &Base::on(Slot(1)))
         .expect("create");
     for (own, parents) in [(1, &[][..]), (2, &[1])] {
         let seen = ground.see(&stack(Some(own), parents, true));
@@ -88,7 +88,7 @@ fn root_views_cannot_be_written() {
     ground.layer(2, "two", "2");
     ground
         .driver
-        .create(Slot(3), Base::Empty, false)
+        .create(Slot(3), &Base::empty())
         .expect("create");
     let views = [
         stack(Some(3), &[], false),
@@ -108,11 +108,11 @@ fn root_a_renamed_slot_stays_mounted_and_is_busy_only_inside() {
     ground.layer(1, "one", "1");
     ground
         .driver
-        .create(Slot(2), Base::On(Slot(1)), true)
+        .create(Slot(2), &Base::on(Slot(1)))
         .expect("create");
     let seen = ground.see(&stack(Some(2), &[1], true));
     fs::write(seen.path("new"), "new").expect("write");
-    ground.driver.retire(Slot(2)).expect("retire");
+    ground.driver.discard(Slot(2)).expect("discard");
     assert_eq!(fs::read(seen.path("new")).expect("read"), b"new");
     drop(seen);
     ground
@@ -139,7 +139,7 @@ fn root_five_hundred_layers_really_mount() {
     assert!(shared.is_some(), "they fit only when shortened");
     ground
         .driver
-        .create(Slot(1), Base::On(Slot(slot(0))), true)
+        .create(Slot(1), &Base::on(Slot(slot(0))))
         .expect("create");
     for stack in [stack(None, &parents, false), stack(Some(1), &parents, true)] {
         let seen = ground.see(&stack);

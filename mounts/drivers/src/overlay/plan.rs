@@ -59,7 +59,7 @@ impl Layout {
     #[must_use]
     pub fn layer(&self, slot: Slot) -> String {
         match slot {
-            Slot::FLOOR => format!("{}/e", self.root),
+            Slot::EMPTY_LOWER => format!("{}/e", self.root),
             slot => format!("{}/l/{slot}", self.root),
         }
     }
@@ -68,6 +68,12 @@ impl Layout {
     #[must_use]
     pub fn work(&self, slot: Slot) -> String {
         format!("{}/w/{slot}", self.root)
+    }
+
+    /// Whether overlayfs keeps its notes in attributes of users (`userxattr`).
+    #[must_use]
+    pub fn uses_user_attributes(&self) -> bool {
+        self.options.iter().any(|option| option == "userxattr")
     }
 
     /// Options that every overlay mount gets.

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 
 use super::{Options, Overlay};
-use crate::driver::{Base, Driver, Found, Place, Stack};
+use crate::driver::{Base, Directories, Driver, Found, Place, Stack, Survey, WorkDirs};
 
 fn open(root: &Path) -> Overlay {
     Overlay::open(root, &Options::default()).expect("a temporary directory holds layers")
@@ -40,7 +40,7 @@ fn the_folders_are_closed_to_others() {
 fn what_is_there_is_found_again() {
     let root = temporary();
     open(root.path())
-        .create(Slot(5), Base::Empty, true)
+        .create(Slot(5), &Base::deferred())
         .expect("create");
     let found = open(root.path()).list().expect("list");
     let expected = [
@@ -78,7 +78,7 @@ fn modes_do_not_depend_on_the_umask() {
                 umask(Mode::from_bits_truncate(mask));
                 let driver = open(&root.path().join("root"));
                 driver
-                    .create(Slot(slot), Base::Empty, true)
+                    .create(Slot(slot), &Base::deferred())
                     .expect("create");
             };
             scope.spawn(act).join().expect("no panic");
@@ -92,18 +92,13 @@ fn modes_do_not_depend_on_the_umask() {
 fn root_owner_group_and_mode_come_from_the_parent() {
     let root = temporary();
     let driver = open(root.path());
-    let owned = Base::Owned {
-        uid: 100_000,
-        gid: 200_000,
-    };
+    let owned = Base::deferred().owned(100_000, 200_000);
     driver
-        .create(Slot(1), owned, true)
+        .create(Slot(1), &owned)
         .expect("this test needs root");
     let parent = driver.layer_path(Slot(1));
     fs::set_permissions(&parent, fs::Permissions::from_mode(0o1777)).expect("chmod");
-    driver
-        .create(Slot(2), Base::On(Slot(1)), true)
-        .expect("create");
+    driver.create(Slot(2), &Base::on(Slot(1))).expect("create");
     let made = fs::metadata(driver.layer_path(Slot(2))).expect("made");
     assert_eq!((made.uid(), made.gid()), (100_000, 200_000));
     assert_eq!(made.mode() & 0o7777, 0o1777);
@@ -114,9 +109,9 @@ fn a_half_retired_slot_is_completed() {
     let root = temporary();
     let driver = open(root.path());
     let at = |name: &str| root.path().join(name);
-    driver.create(Slot(1), Base::Empty, true).expect("create");
+    driver.create(Slot(1), &Base::deferred()).expect("create");
     fs::rename(at("l/1"), at("t/1")).expect("as if the power went here");
-    driver.retire(Slot(1)).expect("retire");
+    driver.discard(Slot(1)).expect("discard");
     assert_eq!(
         driver.list().expect("list"),
         [Found::Slot(Place::Trash, Slot(1))]
@@ -131,7 +126,7 @@ fn of_two_directories_with_one_number_none_is_lost() {
     for place in ["l/1", "t/1"] {
         fs::create_dir(root.path().join(place)).expect("mkdir");
     }
-    let error = driver.retire(Slot(1)).expect_err("both are there");
+    let error = driver.discard(Slot(1)).expect_err("both are there");
     assert_eq!(error.errno(), Some(Errno::EEXIST as i32));
     assert!(root.path().join("l/1").exists() && root.path().join("t/1").exists());
 }
@@ -141,11 +136,11 @@ fn half_of_a_layer_is_not_taken_for_one() {
     let root = temporary();
     let driver = open(root.path());
     let at = |name: &str| root.path().join(name);
-    driver.create(Slot(1), Base::Empty, true).expect("create");
+    driver.create(Slot(1), &Base::deferred()).expect("create");
     for name in ["l/1/a", "l/1/b", "l/1/c"] {
         fs::write(at(name), name).expect("write");
     }
-    driver.retire(Slot(1)).expect("retire");
+    driver.discard(Slot(1)).expect("discard");
     let left = std::cell::Cell::new(4);
     let stopped = driver.delete(Slot(1), &|| left.replace(left.get() - 1) > 1);
     assert!(matches!(stopped, Err(crate::Error::Stopped)), "{stopped:?}");
@@ -154,7 +149,7 @@ fn half_of_a_layer_is_not_taken_for_one() {
     let found = || driver.list().expect("list");
     assert_eq!(found(), [Found::Slot(Place::Trash, Slot(1))]);
     assert!(!driver.has(Slot(1)).expect("look"));
-    driver.retire(Slot(1)).expect("retire");
+    driver.discard(Slot(1)).expect("discard");
     driver.delete(Slot(1), &|| true).expect("delete");
     assert_eq!(found(), []);
 }
@@ -163,10 +158,10 @@ fn half_of_a_layer_is_not_taken_for_one() {
 fn a_lost_work_directory_is_made_anew() {
     let root = temporary();
     let driver = open(root.path());
-    driver.create(Slot(1), Base::Empty, true).expect("create");
+    driver.create(Slot(1), &Base::deferred()).expect("create");
     let work = root.path().join("w/1");
     fs::remove_dir(&work).expect("as if the power went here");
-    driver.ensure_work(Slot(1)).expect("ensure");
+    driver.restore(Slot(1)).expect("ensure");
     assert_eq!(mode(&work), 0o700);
 }
 
@@ -174,7 +169,7 @@ fn a_lost_work_directory_is_made_anew() {
 fn strangers_are_reported_and_left_alone() {
     let root = temporary();
     let driver = open(root.path());
-    driver.create(Slot(1), Base::Empty, false).expect("create");
+    driver.create(Slot(1), &Base::empty()).expect("create");
     let strangers = [
         "l/01", "l/1.w", "l/A", "l/file", "l/zlink", "t/1.y", "t/x.w.w", "w/new-1",
     ];
@@ -218,7 +213,7 @@ fn what_is_open_survives_a_renamed_root() {
     let dir = temporary();
     let driver = open(&dir.path().join("root"));
     fs::rename(dir.path().join("root"), dir.path().join("moved")).expect("rename");
-    driver.create(Slot(1), Base::Empty, true).expect("create");
+    driver.create(Slot(1), &Base::deferred()).expect("create");
     assert!(dir.path().join("moved/l/1").exists());
 }
 
@@ -227,18 +222,18 @@ fn root_a_full_disk_is_told_apart_and_room_comes_back() {
     enter_private_mounts();
     let disk = LoopDisk::ext4(4);
     let driver = open(disk.path());
-    let full = (0..100_000).find_map(|n| driver.create(Slot(n), Base::Empty, true).err());
+    let full = (0..100_000).find_map(|n| driver.create(Slot(n), &Base::deferred()).err());
     let full = full.expect("four mebibytes do not hold so many");
     assert!(full.is_full(), "{full:?}");
     for found in driver.list().expect("list") {
         if let Found::Slot(_, slot) = found {
-            driver.retire(slot).expect("a rename needs no room");
+            driver.discard(slot).expect("a rename needs no room");
             driver.delete(slot, &|| true).expect("delete");
         }
     }
     driver.sync().expect("sync");
     driver
-        .create(Slot(200_000), Base::Empty, true)
+        .create(Slot(200_000), &Base::deferred())
         .expect("there is room again");
 }
 
@@ -249,10 +244,8 @@ fn root_a_layer_that_was_mounted_has_no_stamp() {
     enter_private_mounts();
     let disk = LoopDisk::ext4(16);
     let driver = open(disk.path());
-    driver.create(Slot(1), Base::Empty, true).expect("create");
-    driver
-        .create(Slot(2), Base::On(Slot(1)), true)
-        .expect("create");
+    driver.create(Slot(1), &Base::deferred()).expect("create");
+    driver.create(Slot(2), &Base::on(Slot(1))).expect("create");
     let stack = Stack {
         own: Some(Slot(2)),
         parents: vec![Slot(1)],
@@ -289,7 +282,7 @@ fn root_what_is_on_a_disk_of_its_own_is_moved_aside_there() {
     for (path, gone) in [("zz", "volumes-zz"), (".trash/zz", ".trash-zz")] {
         let source = volumes.join(path);
         fs::create_dir_all(source.join("data")).expect("mkdir");
-        let moved = driver.set_aside(&Found::Stranger(source.clone()));
+        let moved = driver.move_to_lost_found(&Found::Stranger(source.clone()));
         let moved = moved.expect("it is moved within its file system");
         assert_eq!(moved, volumes.join(".lost").join(gone));
         assert!(moved.join("data").is_dir() && !source.exists());
@@ -298,7 +291,9 @@ fn root_what_is_on_a_disk_of_its_own_is_moved_aside_there() {
     assert_eq!((found.live, found.strangers), (Vec::new(), Vec::new()));
     let elsewhere = root.path().join("l/odd");
     fs::write(&elsewhere, "").expect("write");
-    let moved = driver.set_aside(&Found::Stranger(elsewhere)).expect("move");
+    let moved = driver
+        .move_to_lost_found(&Found::Stranger(elsewhere))
+        .expect("move");
     assert_eq!(moved, root.path().join("lost/l-odd"));
     nix::mount::umount2(&volumes, nix::mount::MntFlags::MNT_DETACH).expect("unmount");
 }

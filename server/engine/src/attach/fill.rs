@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use layerd_layers::Durable;
-use layerd_layers::copy::{self, Markers, copy_tree};
+use layerd_layers::copy::{self, copy_tree};
+use layerd_layers::{Durable, Layering};
 use layerd_mounts::volume_dirs::Top;
 use layerd_store::{
     AttachState, Attachment, AttachmentId, Key, LayerId, Refusal, Volume, VolumeId, VolumeName,
@@ -143,7 +143,7 @@ impl Engine {
         inside: &str,
     ) -> Result<Result<u64, String>, Error> {
         self.check_source(image, from)?;
-        let markers = self.markers(image)?;
+        let markers = self.directories()?.layering().markers().unwrap_or_default();
         let layers = self.layers_of(image)?;
         let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
         let staged = self
@@ -180,25 +180,15 @@ impl Engine {
         Ok(Err(without))
     }
 
-    /// Where the mounts of a committed snapshot look for overlayfs' notes.
-    fn markers(&self, image: LayerId) -> Result<Markers, Error> {
-        let plan = self.image_plan(image)?;
-        let mut options = plan.iter().flat_map(|mount| &mount.options);
-        Ok(match options.any(|option| option == "userxattr") {
-            true => Markers::User,
-            false => Markers::Trusted,
-        })
-    }
-
-    /// The directories of a committed snapshot's layers, topmost first.
+    /// The directories that hold what a committed snapshot shows, topmost first.
     fn layers_of(&self, image: LayerId) -> Result<Vec<OwnedFd>, Error> {
         let view = self.store.records();
         let record = view.get(image).ok_or(Refusal::LayerGone { id: image })?;
-        let all = std::iter::once(record).chain(view.ancestors(record));
-        let opened = all.map(|layer| self.driver.open_layer(crate::slot(layer.id)));
-        opened
-            .collect::<Result<_, _>>()
-            .map_err(Error::driver("open a layer"))
+        let mut layers = self.open_layers(&view, record)?;
+        if self.directories()?.layering() == Layering::Full {
+            layers.truncate(1);
+        }
+        Ok(layers)
     }
 }
 

@@ -373,9 +373,10 @@ impl Engine {
             writable: false,
             ids: None,
         };
-        self.driver
-            .plan(&stack)
-            .map_err(Error::driver("plan the mount of an image"))
+        let planned = self.driver.plan(&stack);
+        let planned = planned.map_err(Error::driver("plan the mount of an image"))?;
+        self.make_mountable(&record.key, &stack)?;
+        Ok(planned)
     }
 
     /// A file or folder of an image. Before Linux 6.15 the kernel clones only out of what stands

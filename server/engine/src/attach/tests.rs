@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use layerd_drivers::fake::Fake;
+use layerd_drivers::Memory;
 use layerd_mounts::mounter::{KernelMounter, Mounter};
 use layerd_mounts::rig::{LoopDisk, enter_private_mounts};
 use layerd_store::{Commit, Create, Key, Kind, Labels, Owner};
@@ -115,7 +115,7 @@ impl Drop for Host {
 fn open(disk: &Path, options: Options) -> Engine {
     let root = disk.join("root");
     fs::create_dir_all(&root).unwrap();
-    Engine::open(&root, Arc::new(Fake::default()), options).unwrap()
+    Engine::open(&root, Arc::new(Memory::default()), options).unwrap()
 }
 
 fn mount_with(source: &Path, target: &Path, kind: Option<&str>, flags: MsFlags) {

@@ -1,11 +1,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use layerd_drivers::{Found, Place};
+use layerd_drivers::{Found, Memory, Place, Survey as _};
 use layerd_mounts::Slot;
 use layerd_store::{Commit, Create, Key, Kind, Labels, LayerId, Options, Records, Store};
 
 use super::{Facts, Problem, Remedy, problems};
+use crate::snapshots::base_of;
 
 /// `base` is 1 and committed; `active` is 2, on it; `view` is 3, on it; `bare` is 4, active;
 /// `empty` is 5, a view of nothing; 6 is retired; 7 is being made.
@@ -185,12 +186,14 @@ fn what_is_found_becomes_problems() {
         let mut found = well();
         found.retain(|entry| !missing.iter().any(|(place, id)| *entry == at(*place, *id)));
         found.extend(besides.clone());
+        let memory = Memory::new();
         let facts = Facts {
             found: &found,
             claimed: &[LayerId(7)],
             view: &view,
             is_issued: &|id| id < 10,
             is_used: &|_| false,
+            needs_work: &|record| memory.needs_work(&base_of(record)),
         };
         let seen: Vec<_> = problems(&facts).into_iter().collect();
         assert_eq!(seen, wanted, "without {missing:?}, with {besides:?}");
@@ -237,12 +240,14 @@ fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
     let claim = store.claim(create).unwrap().with_deferred_parent();
     store.record(claim, true).unwrap();
     let look = |found: &[Found]| {
+        let memory = Memory::new();
         let facts = Facts {
             found,
             claimed: &[],
             view: &store.records(),
             is_issued: &|id| id < 2,
             is_used: &|_| false,
+            needs_work: &|record| memory.needs_work(&base_of(record)),
         };
         problems(&facts).into_iter().collect::<Vec<_>>()
     };

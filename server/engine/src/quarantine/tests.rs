@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use layerd_drivers::Overlay;
-use layerd_drivers::fake::FakeMounter;
 use layerd_layers::apply::{Blob, Compression};
 use layerd_layers::archive::{ExportOptions, export};
 use layerd_layers::diff::DiffCompression;
 use layerd_layers::{Progress, Silent};
+use layerd_mounts::fake::FakeMounter;
 use layerd_store::{Commit, Create, Key, Kind, Labels, LayerId, Owner};
 
 use crate::{Attach, Engine, Error, ErrorKind, Options, Pack, Unpack};

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use layerd_drivers::fake::Fake;
-use layerd_drivers::{Driver as _, Found, Place};
+use layerd_drivers::Memory;
+use layerd_drivers::{Found, Place, Survey as _};
 use layerd_mounts::Slot;
 use layerd_store::{Create, Key, Kind, Labels, LayerId};
 use nix::errno::Errno;
@@ -11,7 +11,7 @@ use super::{BACK_OFF, BACK_OFF_MAX, Backlog, Reaped, held};
 use crate::trash::Discarded;
 use crate::{Engine, Options, TrashOptions};
 
-fn engine(root: &std::path::Path, fake: &Fake, trash: TrashOptions) -> Engine {
+fn engine(root: &std::path::Path, fake: &Memory, trash: TrashOptions) -> Engine {
     let options = Options {
         trash,
         ..Options::default()
@@ -80,7 +80,7 @@ fn each_failure_doubles_the_wait_up_to_five_minutes() {
 #[test]
 fn a_layer_that_cannot_be_deleted_holds_up_no_other() {
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::new();
+    let fake = Memory::new();
     let engine = engine(dir.path(), &fake, at_once());
     let stuck = removed(&engine, "stuck");
     removed(&engine, "other");
@@ -101,7 +101,7 @@ fn a_layer_that_cannot_be_deleted_holds_up_no_other() {
 #[test]
 fn a_restart_tries_at_once_what_had_failed() {
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::new();
+    let fake = Memory::new();
     let first = engine(dir.path(), &fake, at_once());
     removed(&first, "k");
     fake.fail_from(1, Errno::EIO);
@@ -116,7 +116,7 @@ fn a_restart_tries_at_once_what_had_failed() {
 #[test]
 fn a_removed_layer_is_kept_for_its_time() {
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::new();
+    let fake = Memory::new();
     let trash = TrashOptions {
         keep: Duration::from_millis(300),
         min_free_percent: 0,
@@ -137,7 +137,7 @@ fn a_removed_layer_is_kept_for_its_time() {
 #[test]
 fn after_stop_nothing_is_deleted() {
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::new();
+    let fake = Memory::new();
     let engine = engine(dir.path(), &fake, at_once());
     let slot = removed(&engine, "k");
     engine.stop();
@@ -148,7 +148,7 @@ fn after_stop_nothing_is_deleted() {
 #[test]
 fn all_that_the_guard_counts_is_there_when_it_acts() {
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::new();
+    let fake = Memory::new();
     let trash = TrashOptions {
         keep: Duration::ZERO,
         min_free_percent: 100, // space is wanted all the time
@@ -183,7 +183,7 @@ fn all_that_the_guard_counts_is_there_when_it_acts() {
 #[test]
 fn fewer_than_the_guard_wants_are_deleted_in_their_time() {
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::new();
+    let fake = Memory::new();
     let trash = TrashOptions {
         brake_min: 20,
         ..at_once()
@@ -208,7 +208,7 @@ fn rebooted(root: &std::path::Path, change: impl FnOnce(u64) -> u64) {
 fn a_removed_layer_is_kept_for_its_time_through_reboots_and_lost_clocks() {
     const HOUR: u64 = 3600 * 1_000_000_000;
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::new();
+    let fake = Memory::new();
     let trash = TrashOptions {
         keep: Duration::from_nanos(10 * HOUR),
         min_free_percent: 0,

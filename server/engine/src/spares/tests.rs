@@ -1,8 +1,8 @@
 use std::path::Path;
 use std::thread::sleep;
 
-use layerd_drivers::fake::Fake;
-use layerd_drivers::{Found, Place};
+use layerd_drivers::Memory;
+use layerd_drivers::{Found, Place, Survey as _};
 use layerd_mounts::Slot;
 use layerd_store::{Key, Kind, Labels};
 use nix::errno::Errno;
@@ -12,7 +12,7 @@ use crate::{Engine, Options};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn engine(root: &Path, fake: &Fake, spares: usize) -> Engine {
+fn engine(root: &Path, fake: &Memory, spares: usize) -> Engine {
     let options = Options {
         spares,
         ..Options::default()
@@ -32,7 +32,7 @@ fn prepare(engine: &Engine, name: &str) -> Slot {
     slot(engine.stat(&key).unwrap().record.id)
 }
 
-fn layers(fake: &Fake) -> Vec<Slot> {
+fn layers(fake: &Memory) -> Vec<Slot> {
     let layer = |entry| match entry {
         Found::Slot(Place::Layer, slot) => Some(slot),
         _ => None,
@@ -55,7 +55,7 @@ fn wait_until_ready(engine: &Engine, count: usize) {
 
 #[test]
 fn layers_made_ahead_are_used_and_no_problem() {
-    let (root, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let (root, fake) = (tempfile::tempdir().unwrap(), Memory::default());
     let engine = engine(root.path(), &fake, 4);
     assert_eq!(layers(&fake), [], "none requested yet");
     let mut used = vec![prepare(&engine, "first")];
@@ -96,7 +96,7 @@ fn layers_made_ahead_are_used_and_no_problem() {
 /// A recorded layer is durable; an unused one is deleted by the next start.
 #[test]
 fn a_power_cut_takes_no_layer_that_was_used() {
-    let (root, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let (root, fake) = (tempfile::tempdir().unwrap(), Memory::default());
     let engine = engine(root.path(), &fake, 4);
     prepare(&engine, "first");
     wait_until_ready(&engine, 4);
@@ -120,7 +120,7 @@ fn a_power_cut_takes_no_layer_that_was_used() {
 
 #[test]
 fn what_fails_is_taken_away_and_prepare_makes_its_own() {
-    let (root, fake) = (tempfile::tempdir().unwrap(), Fake::default());
+    let (root, fake) = (tempfile::tempdir().unwrap(), Memory::default());
     let engine = engine(root.path(), &fake, 4);
     // The first step makes the layer of the call, the fourth fails the third spare one.
     fake.fail_from(4, Errno::ENOSPC);

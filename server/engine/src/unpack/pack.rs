@@ -5,13 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use layerd_drivers::Stack;
+use layerd_layers::Progress;
 use layerd_layers::diff::{self, DiffCompression, DiffOptions, Diffed, IdRange, IdRanges};
-use layerd_layers::{Layering, Progress};
 use layerd_mounts::{IdMap, IdMaps, Mount};
 use layerd_store::{Key, Kind, LayerId, Record, Records, Refusal};
 use tracing::{debug, warn};
 
-use super::{Watch, foreign, markers, quoted};
+use super::{Watch, foreign, quoted};
 use crate::events::Topic;
 use crate::snapshots::{find, stack};
 use crate::{Engine, Error, slot};
@@ -126,7 +126,7 @@ impl Engine {
         let options = DiffOptions {
             compression: pack.compression,
             source_date_epoch: pack.source_date_epoch,
-            layering: Layering::Diff(markers(&self.plan(&record.key, &top(&view, record))?)),
+            layering: self.directories()?.layering(),
             ids: ids.as_ref(),
             progress: &Watch {
                 engine: self,

@@ -17,14 +17,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use layerd_drivers::Stack;
+use layerd_layers::Layering;
 use layerd_layers::apply::{Rebase, delete_whiteouts, inherit};
 use layerd_mounts::Slot;
 use layerd_store::{Commit, Create, Kind, Record, Records, Usage};
 use tracing::debug;
 
-use super::markers;
 use super::memory::Found;
-use crate::snapshots::{find, stack};
+use crate::snapshots::find;
 use crate::{Engine, Error, slot};
 
 /// Says that what is prepared is to be the layer of an image.
@@ -34,6 +34,7 @@ impl Engine {
     /// True if a new snapshot may get its parent at Commit only.
     pub(crate) fn defers_parent(&self, create: &Create) -> bool {
         self.options.rebase
+            && self.driver.features().deferred_parents
             && create.kind == Kind::Active
             && create.parent.is_none()
             && create.labels.get(REF).is_some()
@@ -84,11 +85,15 @@ impl Engine {
         found: &Found,
         usage: Option<Usage>,
     ) -> Result<Option<Usage>, Error> {
+        // Of whole trees none has a deferred parent.
+        let Layering::Diff(markers) = self.directories()?.layering() else {
+            return Err(self.lacks("deferred parents"));
+        };
         let layer = self.driver.open_layer(slot(active.id));
         let layer = layer.map_err(Error::driver("open a layer"))?;
         let rebase = Rebase {
             layer: layer.as_fd(),
-            markers: markers(&self.plan(&active.key, &stack(view, active, None))?),
+            markers,
             implied: &found.implied,
             whiteouts: found.whiteouts.as_deref(),
             top: found.top,

@@ -4,8 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use layerd_drivers::fake::Fake;
-use layerd_drivers::{Base, Driver, Found, Stack, Stamp};
+use layerd_drivers::{Base, Driver, Found, Info, Memory, Stack, Survey, WorkDirs};
 use layerd_mounts::{Error as MountError, Mount, Slot, Usage};
 use layerd_store::{Commit, Create, Key, Kind, Labels};
 
@@ -15,7 +14,7 @@ use crate::{Durability, Engine, ErrorKind, Options};
 /// they are let go.
 #[derive(Debug)]
 struct Slow {
-    fake: Fake,
+    fake: Memory,
     gate: Mutex<Option<Gate>>,
 }
 
@@ -25,33 +24,39 @@ struct Gate {
     go: Receiver<()>,
 }
 
+impl Survey for Slow {
+    fn folders(&self) -> &'static [&'static str] {
+        self.fake.folders()
+    }
+    fn list(&self) -> Result<Vec<Found>, MountError> {
+        self.fake.list()
+    }
+    fn needs_work(&self, base: &Base) -> bool {
+        self.fake.needs_work(base)
+    }
+    fn is_unused(&self, slot: Slot) -> Result<bool, MountError> {
+        self.fake.is_unused(slot)
+    }
+    fn is_empty(&self, slot: Slot) -> Result<bool, MountError> {
+        self.fake.is_empty(slot)
+    }
+    fn open_layer(&self, slot: Slot) -> Result<std::os::fd::OwnedFd, MountError> {
+        self.fake.open_layer(slot)
+    }
+}
+
 impl Driver for Slow {
     fn name(&self) -> &'static str {
         "slow"
     }
-    fn create(&self, slot: Slot, base: Base, writable: bool) -> Result<(), MountError> {
-        self.fake.create(slot, base, writable)
+    fn info(&self) -> Info {
+        self.fake.info()
     }
-    fn take_spare(&self, slot: Slot, base: Base, writable: bool) -> Result<(), MountError> {
-        self.fake.take_spare(slot, base, writable)
+    fn create(&self, slot: Slot, base: &Base) -> Result<(), MountError> {
+        self.fake.create(slot, base)
     }
-    fn settle(&self, slot: Slot) -> Result<Usage, MountError> {
-        self.fake.settle(slot)
-    }
-    fn sync(&self) -> Result<(), MountError> {
-        self.fake.sync()
-    }
-    fn journal(&self) -> Option<u64> {
-        self.fake.journal()
-    }
-    fn seal(&self, slot: Slot) -> Result<(), MountError> {
-        self.fake.seal(slot)
-    }
-    fn set_aside(&self, found: &Found) -> Result<PathBuf, MountError> {
-        self.fake.set_aside(found)
-    }
-    fn ensure_work(&self, slot: Slot) -> Result<(), MountError> {
-        self.fake.ensure_work(slot)
+    fn write_back(&self, slot: Slot) -> Result<Usage, MountError> {
+        self.fake.write_back(slot)
     }
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, MountError> {
         self.fake.plan(stack)
@@ -59,27 +64,8 @@ impl Driver for Slow {
     fn top_of(&self, mount: &Mount) -> Option<Slot> {
         self.fake.top_of(mount)
     }
-    fn filled(&self) -> Result<(), MountError> {
-        self.fake.filled()
-    }
-
-    fn stamp(&self, slot: Slot) -> Result<Option<Stamp>, MountError> {
-        self.fake.stamp(slot)
-    }
-    fn open_layer(&self, slot: Slot) -> Result<std::os::fd::OwnedFd, MountError> {
-        self.fake.open_layer(slot)
-    }
-    fn is_unused(&self, slot: Slot) -> Result<bool, MountError> {
-        self.fake.is_unused(slot)
-    }
-    fn retire(&self, slot: Slot) -> Result<(), MountError> {
-        self.fake.retire(slot)
-    }
     fn has(&self, slot: Slot) -> Result<bool, MountError> {
         self.fake.has(slot)
-    }
-    fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), MountError> {
-        self.fake.delete(slot, keep_going)
     }
     fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, MountError> {
         let figure = self.fake.usage(slot, keep_going);
@@ -94,11 +80,20 @@ impl Driver for Slow {
         }
         figure
     }
-    fn list(&self) -> Result<Vec<Found>, MountError> {
-        self.fake.list()
+    fn discard(&self, slot: Slot) -> Result<(), MountError> {
+        self.fake.discard(slot)
     }
-    fn describe(&self) -> Vec<(String, String)> {
-        self.fake.describe()
+    fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), MountError> {
+        self.fake.delete(slot, keep_going)
+    }
+    fn sync(&self) -> Result<(), MountError> {
+        self.fake.sync()
+    }
+    fn move_to_lost_found(&self, found: &Found) -> Result<PathBuf, MountError> {
+        self.fake.move_to_lost_found(found)
+    }
+    fn work_dirs(&self) -> Option<&dyn WorkDirs> {
+        self.fake.work_dirs()
     }
 }
 
@@ -115,7 +110,7 @@ fn rig(root: &Path, durability: Durability) -> Rig {
     let (seen_sender, seen) = channel();
     let (go, go_receiver) = channel();
     let driver = Arc::new(Slow {
-        fake: Fake::new(),
+        fake: Memory::new(),
         gate: Mutex::new(None),
     });
     let options = Options {

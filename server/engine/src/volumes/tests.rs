@@ -6,7 +6,8 @@ use std::fs;
 use std::sync::{Arc, Mutex};
 use std::thread::scope;
 
-use layerd_drivers::fake::{Fake, FakeMounter};
+use layerd_drivers::Memory;
+use layerd_mounts::fake::FakeMounter;
 use layerd_store::{Key, Owner, VolumeName};
 
 use super::{CreateVolume, slot};
@@ -38,7 +39,7 @@ impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut engine =
-            Engine::open(dir.path(), Arc::new(Fake::new()), Options::default()).unwrap();
+            Engine::open(dir.path(), Arc::new(Memory::new()), Options::default()).unwrap();
         engine.mounter = Arc::new(FakeMounter::new());
         for volume in [THERE, TRASHED] {
             engine.create_volume(&named(volume)).unwrap();

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use layerd_drivers::fake::Fake;
+use layerd_drivers::Memory;
 use layerd_engine::{Engine, Entry, Error, Options, TrashOptions};
 use layerd_store::{Commit, Create, Key, Kind, Labels};
 
@@ -27,7 +27,7 @@ pub(crate) fn options() -> Options {
     }
 }
 
-pub(crate) fn open(root: &Path, fake: &Fake) -> Engine {
+pub(crate) fn open(root: &Path, fake: &Memory) -> Engine {
     Engine::open(root, Arc::new(fake.clone()), options()).unwrap()
 }
 

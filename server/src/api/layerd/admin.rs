@@ -164,17 +164,14 @@ fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoRespons
     let (layers_unpacked, layers_packed) = engine.layers_moved();
     let disk = statvfs(engine.root()).ok();
     let bytes = |blocks: u64, size: u64| blocks.saturating_mul(size);
-    let facts = engine.driver().describe();
-    // The finding reads "ext4, DEVICE on MOUNT POINT".
-    let backing = facts.iter().find(|(name, _)| name == "file system");
-    let backing = backing.and_then(|(_, detail)| detail.split(',').next());
+    let driver = engine.driver().info();
     let mut info = InfoResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         root: engine.root().display().to_string(),
         driver: engine.driver().name().to_owned(),
-        backing_filesystem: backing.unwrap_or_default().to_owned(),
+        backing_filesystem: driver.backing_filesystem,
         kernel: kernel_release(),
-        features: features(engine, &facts),
+        features: features(engine, &driver.facts),
         active: counts.active,
         views: counts.views,
         committed: counts.committed,

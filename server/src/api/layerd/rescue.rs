@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use layerd_drivers::Overlay;
+use layerd_drivers::Driver;
 use layerd_engine::{Error, restore_records};
 use layerd_proto::layerd::v1::admin_server::{Admin, AdminServer};
 use layerd_proto::layerd::v1::{self as pb, InfoRequest, InfoResponse};
@@ -36,7 +36,7 @@ const UPLOAD_MAX: usize = 1024 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Rescue {
     pub(crate) root: PathBuf,
-    pub(crate) driver: Arc<Overlay>,
+    pub(crate) driver: Arc<dyn Driver>,
     pub(crate) tasks: Tasks,
     /// What is wrong, and what to do about it.
     pub(crate) trouble: String,
@@ -128,7 +128,7 @@ impl Admin for Rescue {
         let (root, driver) = (self.root.clone(), self.driver.clone());
         let restored = self.tasks.call(move || {
             let file = upload.as_ref().map(NamedTempFile::path);
-            restore_records(&root, &driver, file)
+            restore_records(&root, driver.as_ref(), file)
         });
         let restored = restored.await.map_err(|lost| status::lost(&lost))?;
         let (snapshots, set_aside) = restored.map_err(|error| match error {

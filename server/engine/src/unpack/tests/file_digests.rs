@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use layerd_drivers::Overlay;
 use layerd_layers::Silent;
 use layerd_store::{Commit, Create, Kind, Labels};
 
@@ -100,7 +101,10 @@ fn a_layer_that_is_not_what_was_unpacked_is_named_and_barred_on_request() {
     let Rig { engine, dir, .. } = rig;
     drop(engine);
     let mut offline = Vec::new();
-    let surveyed = survey_content(&root, &Silent, &mut |problem| offline.push(problem));
+    let layers = Overlay::survey(&root);
+    let surveyed = survey_content(&root, &layers, &Silent, &mut |problem| {
+        offline.push(problem)
+    });
     assert_eq!((surveyed.unwrap(), offline.len()), (counts(2, 1), 1));
     assert_eq!(offline[0].to_string(), said);
     drop(dir);

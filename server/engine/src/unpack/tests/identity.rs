@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 use std::thread::scope;
 
-use layerd_drivers::fake::Hooked;
+use layerd_drivers::Hooked;
 use layerd_store::Kind;
 
 use super::{Rig, key, rig, rig_on, stuck};
@@ -31,7 +31,7 @@ fn gated(step: &'static str) -> (Rig, impl Fn() -> Arc<Gate>) {
 
 #[test]
 fn a_commit_is_of_the_layer_it_brought_to_the_disk() {
-    let (rig, arm) = gated("settle");
+    let (rig, arm) = gated("write_back");
     rig.create("a", Kind::Active, None);
     fs::write(rig.path("a").join("old"), [1; 50_000]).unwrap();
     let whole = rig.layer("f", &[7; 100_000]);

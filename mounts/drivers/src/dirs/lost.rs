@@ -21,7 +21,7 @@ use crate::driver::{Found, Place};
 /// Moves an entry to `<root>/lost/<folder>-<name>`, with a number behind it if that is taken. A
 /// slot in the trash has a directory, a work directory, or both; all of them are moved. What is on a
 /// disk of its own below `volumes` goes to `volumes/.lost`. Durable on return.
-pub(super) fn set_aside(root: &Path, found: &Found) -> Result<PathBuf, Error> {
+pub(super) fn move_to_lost_found(root: &Path, found: &Found) -> Result<PathBuf, Error> {
     let source = match found {
         Found::Slot(Place::Trash, slot) => {
             let folder = root.join("t");

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::PathBuf;
 
 use layerd_mounts::folder::{FLAGS, Folder};
 use layerd_mounts::{Error, Slot, tree};
@@ -12,76 +12,65 @@ use nix::errno::Errno;
 use nix::fcntl::openat;
 use nix::sys::stat::Mode;
 
-use super::Overlay;
 use crate::driver::{Found, Place};
 
-/// Our folders, and what may be in each.
-pub(super) const PLACES: [(Option<Place>, &str); 4] = [
-    (Some(Place::Layer), "l"),
-    (Some(Place::Work), "w"),
-    (Some(Place::Trash), "t"),
-    (None, "e"),
-];
+/// Our folders, and what is in each.
+pub(super) const PLACES: [(Place, &str); 3] =
+    [(Place::Layer, "l"), (Place::Work, "w"), (Place::Trash, "t")];
 
-impl Overlay {
-    /// Lists what is on disk under `root` without changing anything. A root without layerd's
-    /// folders holds nothing.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn survey(root: &Path) -> Result<Vec<Found>, Error> {
+/// The folders of a root that no daemon serves, opened for each call and never changed.
+#[derive(Debug, Clone)]
+pub(crate) struct Offline {
+    pub(crate) root: PathBuf,
+    /// A further folder, in which nothing belongs.
+    pub(crate) empty: Option<&'static str>,
+}
+
+impl Offline {
+    pub(crate) fn list(&self) -> Result<Vec<Found>, Error> {
         let mut found = Vec::new();
-        for (place, name) in PLACES {
-            let path = root.join(name);
-            match nix::fcntl::open(&path, FLAGS, Mode::empty()) {
-                Ok(fd) => list_folder(place, &Folder { fd, path }, &mut found)?,
-                Err(Errno::ENOENT) => {}
-                Err(cause) => return Err(Error::io("open directory", &path, cause)),
+        let places = PLACES.map(|(place, name)| (Some(place), name));
+        let empty = self.empty.map(|name| (None, name));
+        for (place, name) in places.into_iter().chain(empty) {
+            if let Some(folder) = self.folder(name)? {
+                list_folder(place, &folder, &mut found)?;
             }
         }
         Ok(found)
     }
 
-    /// Opens the top directory of a layer under `root` to read it, without changing anything.
-    ///
-    /// # Errors
-    /// [`Error::Io`], `NotFound` if there is no such layer.
-    pub fn open_layer_of(root: &Path, slot: Slot) -> Result<OwnedFd, Error> {
-        let path = root.join("l").join(slot.to_string());
+    pub(crate) fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
+        let path = self.root.join("l").join(slot.to_string());
         let opened = nix::fcntl::open(&path, FLAGS, Mode::empty());
         opened.map_err(|cause| Error::io("open directory", &path, cause))
     }
 
-    /// As [`Driver::is_unused`](crate::Driver::is_unused), without changing anything.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn is_unused_in(root: &Path, slot: Slot) -> Result<bool, Error> {
-        is_empty(root, &["l", "w"], slot)
+    /// Whether nothing is in the directory of a slot in any of `folders`.
+    pub(crate) fn hold_nothing(&self, folders: &[&str], slot: Slot) -> Result<bool, Error> {
+        for name in folders {
+            if let Some(folder) = self.folder(name)?
+                && !holds_nothing(&folder, slot)?
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
-    /// Whether no directory of a layer under `root` holds anything, in its place or in the trash:
-    /// one that was made ahead, say.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn is_empty(root: &Path, slot: Slot) -> Result<bool, Error> {
-        is_empty(root, &["l", "w", "t"], slot)
+    /// Whether a folder has something of a name.
+    pub(crate) fn has(&self, folder: &str, name: &str) -> Result<bool, Error> {
+        self.folder(folder)?
+            .map_or(Ok(false), |folder| folder.has(name))
     }
-}
 
-fn is_empty(root: &Path, folders: &[&str], slot: Slot) -> Result<bool, Error> {
-    for path in folders.iter().map(|name| root.join(name)) {
-        let is_empty = match nix::fcntl::open(&path, FLAGS, Mode::empty()) {
-            Ok(fd) => holds_nothing(&Folder { fd, path }, slot)?,
-            Err(Errno::ENOENT) => true,
-            Err(cause) => return Err(Error::io("open directory", &path, cause)),
-        };
-        if !is_empty {
-            return Ok(false);
+    fn folder(&self, name: &str) -> Result<Option<Folder>, Error> {
+        let path = self.root.join(name);
+        match nix::fcntl::open(&path, FLAGS, Mode::empty()) {
+            Ok(fd) => Ok(Some(Folder { fd, path })),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(cause) => Err(Error::io("open directory", &path, cause)),
         }
     }
-    Ok(true)
 }
 
 /// Whether the directory of a slot in a folder is empty or missing.

@@ -1,0 +1,282 @@
+//! The one place that knows which drivers there are: the daemon, `layerd check` and `layerd fsck` all
+//! come here.
+//!
+//! A root belongs to one driver. Its name stands in `<root>/meta/driver`; a root that holds layers but
+//! no such file is older than the file, and overlayfs's.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use layerd_mounts::Error;
+use layerd_mounts::folder::sync_path;
+
+use crate::driver::{Driver, Survey};
+use crate::finding::Finding;
+use crate::memory::Memory;
+use crate::native::Native;
+use crate::overlay::{Options, Overlay};
+
+/// Drivers that there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Directories with changes, stacked by overlayfs.
+    #[default]
+    Overlay,
+    /// Whole trees, shown by bind mounts.
+    Native,
+    /// Nothing on the disk, nothing to mount: for authors of clients.
+    Memory,
+}
+
+impl Kind {
+    /// All of them, the default first.
+    pub const ALL: [Self; 3] = [Self::Overlay, Self::Native, Self::Memory];
+
+    /// Name in configurations, and on the disk.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Overlay => "overlay",
+            Self::Native => "native",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// Whether layers outlive the daemon, so that it may have a root that is there to stay.
+    #[must_use]
+    pub fn is_persistent(self) -> bool {
+        self != Self::Memory
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// A name that is no driver's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there is no such driver; there are overlay, native and memory")]
+pub struct UnknownDriver;
+
+impl FromStr for Kind {
+    type Err = UnknownDriver;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDriver> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|kind| kind.name() == name).ok_or(UnknownDriver)
+    }
+}
+
+/// Settings of a driver.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Which one.
+    pub kind: Kind,
+    /// Further options for the mounts of [`Kind::Overlay`], one to an element.
+    pub mount_options: Vec<String>,
+}
+
+impl Settings {
+    fn options(&self) -> Options {
+        Options {
+            mount_options: self.mount_options.clone(),
+        }
+    }
+}
+
+/// Opens the driver of a root, which is made if it is missing and belongs to the driver from then on.
+/// Durable on return.
+///
+/// # Errors
+/// [`Error::Unsuitable`] says what to change: also if the root belongs to another driver, in which
+/// case nothing is changed. [`Error::Io`].
+pub fn open(root: &Path, settings: &Settings) -> Result<Arc<dyn Driver>, Error> {
+    refuse_other(root, settings.kind)?;
+    let driver: Arc<dyn Driver> = match settings.kind {
+        Kind::Overlay => Arc::new(Overlay::open(root, &settings.options())?),
+        Kind::Native => {
+            // Before there is anything that would be taken for overlayfs's.
+            record(root, settings.kind)?;
+            Arc::new(Native::open(root)?)
+        }
+        Kind::Memory => return Ok(Arc::new(Memory::new())),
+    };
+    record(root, settings.kind)?;
+    Ok(driver)
+}
+
+/// Checks a root as [`open`] does, but goes on after a failure, and records nothing.
+///
+/// # Errors
+/// As [`open`], if the root cannot be used at all.
+pub fn check(root: &Path, settings: &Settings) -> Result<Vec<Finding>, Error> {
+    refuse_other(root, settings.kind)?;
+    let mut findings = vec![Finding::good("driver", settings.kind.name())];
+    findings.extend(match settings.kind {
+        Kind::Overlay => Overlay::check(root, &settings.options())?,
+        Kind::Native => Native::check(root)?,
+        Kind::Memory => Vec::new(),
+    });
+    Ok(findings)
+}
+
+/// Layers of a root that no daemon serves, looked at without changing anything.
+///
+/// # Errors
+/// [`Error::Unsuitable`] if the root belongs to another driver, or if the driver keeps nothing on the
+/// disk; [`Error::Io`].
+pub fn survey(root: &Path, kind: Kind) -> Result<Box<dyn Survey>, Error> {
+    refuse_other(root, kind)?;
+    match kind {
+        Kind::Overlay => Ok(Box::new(Overlay::survey(root))),
+        Kind::Native => Ok(Box::new(Native::survey(root))),
+        Kind::Memory => Err(unsuitable(
+            root,
+            "the driver memory keeps nothing on the disk".to_owned(),
+            "name the driver of the root in the setting `driver`".to_owned(),
+        )),
+    }
+}
+
+/// The name of the driver that a root belongs to; `None` if it is to be had.
+fn owner(root: &Path) -> Result<Option<String>, Error> {
+    let path = file(root);
+    match fs::read_to_string(&path) {
+        Ok(text) => return Ok(Some(text.trim().to_owned())),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+        Err(cause) => return Err(Error::io("read", &path, cause)),
+    }
+    let is_old = root.join("l").exists() || root.join("meta/format").exists();
+    Ok(is_old.then(|| Kind::Overlay.name().to_owned()))
+}
+
+fn refuse_other(root: &Path, kind: Kind) -> Result<(), Error> {
+    if !kind.is_persistent() {
+        return Ok(());
+    }
+    match owner(root)? {
+        Some(owner) if owner != kind.name() => Err(unsuitable(
+            root,
+            format!("it belongs to the driver {owner:?}, and the setting is {kind}"),
+            format!("set `driver = {owner:?}`, or choose another root"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn unsuitable(root: &Path, problem: String, advice: String) -> Error {
+    Error::Unsuitable {
+        path: root.to_owned(),
+        check: "driver",
+        problem,
+        advice,
+    }
+}
+
+/// Notes whose a root is, durably. Writes nothing if that stands there already.
+fn record(root: &Path, kind: Kind) -> Result<(), Error> {
+    let (path, meta) = (file(root), root.join("meta"));
+    if path.exists() {
+        return Ok(());
+    }
+    let mut private = fs::DirBuilder::new();
+    private
+        .recursive(true)
+        .mode(0o700)
+        .create(&meta)
+        .map_err(|cause| Error::io("create directory", &meta, cause))?;
+    let temporary = meta.join("driver.new");
+    let write = || {
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        writeln!(file, "{kind}")?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)
+    };
+    write().map_err(|cause| Error::io("write", &path, cause))?;
+    sync_path(&meta)?;
+    sync_path(root)
+}
+
+fn file(root: &Path) -> PathBuf {
+    root.join("meta/driver")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::{Kind, Settings, check, open, survey};
+
+    fn settings(kind: Kind) -> Settings {
+        Settings {
+            kind,
+            ..Settings::default()
+        }
+    }
+
+    fn refused<T>(outcome: Result<T, layerd_mounts::Error>, says: &str) {
+        let error = outcome.err().expect("it belongs to another").to_string();
+        assert!(error.contains(says), "{error}");
+    }
+
+    fn belongs_to(root: &Path, owner: Kind, other: Kind) {
+        let says = format!("belongs to the driver \"{owner}\", and the setting is {other}");
+        let before = fs::read(root.join("meta/driver")).ok();
+        refused(open(root, &settings(other)), &says);
+        refused(check(root, &settings(other)), &says);
+        refused(survey(root, other), &says);
+        assert_eq!(fs::read(root.join("meta/driver")).ok(), before);
+        survey(root, owner).expect("its own driver reads it");
+    }
+
+    #[test]
+    fn every_driver_has_one_name() {
+        for kind in Kind::ALL {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+        assert!("aufs".parse::<Kind>().is_err());
+    }
+
+    #[test]
+    fn a_root_belongs_to_one_driver() {
+        for (owner, other) in [(Kind::Overlay, Kind::Native), (Kind::Native, Kind::Overlay)] {
+            let root = tempfile::tempdir().expect("a temporary directory");
+            drop(open(root.path(), &settings(owner)).expect("open"));
+            belongs_to(root.path(), owner, other);
+            drop(open(root.path(), &settings(owner)).expect("open again"));
+        }
+    }
+
+    /// Older versions did not write down whose it was.
+    #[test]
+    fn an_old_root_is_overlays() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        drop(open(root.path(), &settings(Kind::Overlay)).expect("open"));
+        fs::remove_file(root.path().join("meta/driver")).expect("as before");
+        belongs_to(root.path(), Kind::Overlay, Kind::Native);
+        drop(open(root.path(), &settings(Kind::Overlay)).expect("open"));
+        let noted = fs::read_to_string(root.path().join("meta/driver")).expect("noted");
+        assert_eq!(noted, "overlay\n");
+    }
+
+    #[test]
+    fn a_driver_of_the_future_is_named() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(root.path().join("meta")).expect("a directory");
+        fs::write(root.path().join("meta/driver"), "zfs\n").expect("write");
+        refused(open(root.path(), &settings(Kind::Native)), "\"zfs\"");
+    }
+}

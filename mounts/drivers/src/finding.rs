@@ -1,0 +1,108 @@
+//! Checks of a root and of the machine, for drivers.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use layerd_mounts::{Error, mountinfo, sys};
+use nix::errno::Errno;
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at.
+    pub name: &'static str,
+    /// Whether all is well with it.
+    pub ok: bool,
+    /// Whether layers cannot be kept unless it is.
+    pub needed: bool,
+    /// What was found.
+    pub detail: String,
+    /// What to change; empty if nothing.
+    pub advice: String,
+}
+
+impl Finding {
+    pub(crate) fn good(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            ok: true,
+            needed: true,
+            detail: detail.into(),
+            advice: String::new(),
+        }
+    }
+
+    pub(crate) fn bad(
+        name: &'static str,
+        detail: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self {
+            name,
+            ok: false,
+            needed: true,
+            detail: detail.into(),
+            advice: advice.into(),
+        }
+    }
+
+    /// The same, but layers can be kept all the same.
+    pub(crate) fn tolerable(mut self) -> Self {
+        self.needed = false;
+        self
+    }
+
+    /// Whether layers cannot be kept because of it.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        self.needed && !self.ok
+    }
+
+    pub(crate) fn to_error(&self, root: &Path) -> Error {
+        Error::Unsuitable {
+            path: root.to_owned(),
+            check: self.name,
+            problem: self.detail.clone(),
+            advice: self.advice.clone(),
+        }
+    }
+}
+
+/// Type of a file system, such as `ext4`; empty if not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct FileSystem(pub(crate) String);
+
+/// File system that holds `root`. Nothing is decided by it but a warning.
+pub(crate) fn file_system(root: &Path) -> Result<(Finding, FileSystem), Error> {
+    const NAME: &str = "file system";
+    let dir = open(root)?;
+    let fail = |cause: Errno| Error::io("look at", root, cause);
+    let id = sys::stat(dir.as_fd(), c"").map_err(fail)?.mount;
+    let table = mountinfo::read()?;
+    let entry = match id {
+        Some(id) => table.iter().find(|entry| entry.id == id),
+        None => containing(&table, root),
+    };
+    let Some(entry) = entry else {
+        let unknown = Finding::good(NAME, "not in the mount table");
+        return Ok((unknown, FileSystem(String::new())));
+    };
+    let kind = entry.kind.to_string_lossy();
+    let source = entry.source.to_string_lossy();
+    let detail = format!("{kind}, {source} on {}", entry.target.display());
+    if ["tmpfs", "ramfs"].contains(&&*kind) {
+        let advice = "put the root on a disk if layers are to outlive a reboot";
+        let finding = Finding::bad(NAME, detail, advice).tolerable();
+        return Ok((finding, FileSystem(kind.into_owned())));
+    }
+    Ok((Finding::good(NAME, detail), FileSystem(kind.into_owned())))
+}
+
+fn containing<'a>(table: &'a [mountinfo::Entry], path: &Path) -> Option<&'a mountinfo::Entry> {
+    let holders = table.iter().filter(|entry| path.starts_with(&entry.target));
+    holders.max_by_key(|entry| entry.target.as_os_str().len())
+}
+
+pub(crate) fn open(root: &Path) -> Result<std::fs::File, Error> {
+    std::fs::File::open(root).map_err(|cause| Error::io("open directory", root, cause))
+}
