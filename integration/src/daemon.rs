@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use layerd_proto::containerd::services::snapshots::v1::Kind;
 use nix::sys::signal::Signal;
 
-use crate::process::Server;
+use crate::process::{Server, WAIT_LIMIT};
 use crate::scratch::profile;
 use crate::snapshots::Snapshots;
 
 /// Limit for a stop: longer than the daemon's own deadline.
-const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// The built layerd on a root of its own.
 #[derive(Debug)]
@@ -97,7 +96,7 @@ impl Daemon {
     /// # Panics
     /// With its log, otherwise.
     pub fn stop(&mut self) {
-        let status = self.server.end(Signal::SIGTERM, STOP_LIMIT);
+        let status = self.server.end(Signal::SIGTERM, WAIT_LIMIT);
         assert!(
             status.success(),
             "layerd: {status}; log:\n{}",
@@ -125,7 +124,7 @@ impl Daemon {
     /// directory, once the reaper has.
     ///
     /// # Panics
-    /// With what is left after 15 seconds.
+    /// With what is left after [`WAIT_LIMIT`].
     pub fn assert_empty(&self) {
         let mut client = self.snapshots();
         let start = Instant::now();
@@ -134,10 +133,7 @@ impl Daemon {
             if left.0.is_empty() && left.1.is_empty() {
                 break;
             }
-            assert!(
-                start.elapsed() < Duration::from_secs(15),
-                "left behind: {left:#?}"
-            );
+            assert!(start.elapsed() < WAIT_LIMIT, "left behind: {left:#?}");
             thread::sleep(Duration::from_millis(50));
         }
         let problems = self.problems();

@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// Longest wait for what must happen. Generous: an emulated or loaded machine takes ten times as long,
+/// and what never happens fails a test all the same.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(100);
+
 /// Runs a command to its end and returns what it wrote to standard output.
 ///
 /// # Panics
@@ -90,7 +94,7 @@ impl Server {
         while std::os::unix::net::UnixStream::connect(socket).is_err() {
             let ended = self.child.try_wait().expect("the child is ours");
             assert!(
-                ended.is_none() && start.elapsed() < Duration::from_secs(30),
+                ended.is_none() && start.elapsed() < WAIT_LIMIT,
                 "no answer on {} ({ended:?}); log:\n{}",
                 socket.display(),
                 self.log()

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::{peer, search_path};
 use crate::image::architecture;
-use crate::process::{Server, output, wait_until};
+use crate::process::{Server, WAIT_LIMIT, output, wait_until};
 use crate::tree::Tree;
 
 /// One for all tests, because runc leaves its control group behind, empty.
@@ -148,7 +148,7 @@ impl Containerd {
     /// # Panics
     /// If it does not end within 30 seconds.
     pub fn stop(&mut self) {
-        self.server.end(Signal::SIGTERM, Duration::from_secs(30));
+        self.server.end(Signal::SIGTERM, WAIT_LIMIT);
     }
 
     /// Ends it and starts it again.
@@ -227,7 +227,7 @@ impl Containerd {
     /// If that takes over 10 seconds.
     pub fn wait_for_snapshotter(&self) {
         let prepare = ["snapshots", "--snapshotter", "layerd", "prepare", "ping"];
-        wait_until("containerd to dial layerd", Duration::from_secs(10), || {
+        wait_until("containerd to dial layerd", WAIT_LIMIT, || {
             self.try_ctr(&prepare).status.success()
         });
         self.snapshots(&["rm", "ping"]);

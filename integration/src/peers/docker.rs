@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{Containerd, Version, peer, search_path};
-use crate::process::{Server, output};
+use crate::process::{Server, WAIT_LIMIT, output};
 
 /// A dockerd and its containerd.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ impl Docker {
     /// # Panics
     /// If it does not end within 30 seconds.
     pub fn stop(&mut self) {
-        self.server.end(Signal::SIGTERM, Duration::from_secs(30));
+        self.server.end(Signal::SIGTERM, WAIT_LIMIT);
     }
 
     /// Ends dockerd and starts it again; its containerd stays.
