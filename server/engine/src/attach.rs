@@ -1,15 +1,14 @@
-//! Attachments: what holds a volume, a host path, a tmpfs or an image for somebody, and the mounts
-//! that layerd makes for it.
+//! Attachments: an owner's hold on a volume, a host path, a tmpfs or an image, and the mounts that
+//! layerd makes for it.
 //!
-//! Order of writes: the intent is recorded before anything is mounted, and from then on what it holds
-//! cannot be removed; the number of the mount is recorded before the mount is put in place; the
-//! record is dropped after the mount is gone. So a mount of layerd's always has its number on the
-//! disk, and what stands at a target under another number is left alone, by Detach and by the
-//! repeated Attach. After a crash before the mount was put in place, the attachment is shown as
-//! waiting, as one whose mount was taken away; after a restart of the machine all are, as the
-//! numbers are those of one boot.
+//! Order of writes: the intent is recorded before anything is mounted, and from then on its volume
+//! or layer cannot be removed; the id of the mount is recorded before the mount is attached to its
+//! target; the record is dropped after the unmount. So the id of a mount of layerd's is always on the
+//! disk, and mounts with another id at a target are left alone, by Detach and by the repeated
+//! Attach. After a crash before the mount was attached, the attachment is shown as waiting, as after
+//! an unmount by another process; after a reboot all are, as the ids are those of one boot.
 //!
-//! layerd unmounts nothing on its own account: neither at start nor when an owner is silent.
+//! layerd never unmounts unasked: neither at start nor when an owner is silent.
 
 mod again;
 mod current;
@@ -56,7 +55,7 @@ const MOUNTS_MAX: usize = 256;
 pub struct Attach {
     /// The owner's name for it.
     pub key: Key,
-    /// What, as a value of `--mount` in the strict dialect.
+    /// The mount, as a value of `--mount` in the strict dialect.
     pub mount: String,
     /// Where layerd is to mount it; nowhere if it is left to the runtime.
     pub target: Option<PathBuf>,
@@ -64,9 +63,9 @@ pub struct Attach {
     pub fill_from: Option<Key>,
     /// The SELinux label of the container's mounts, for `z` and `Z`.
     pub selinux_label: Option<String>,
-    /// Whether `z` was given by a dialect, and not by a person: nothing is said if it has no effect.
+    /// Set if a dialect implies `z`: without SELinux no note is given then.
     pub relabel_by_dialect: bool,
-    /// Whether it is to be the only attachment of its volume, as long as it lasts.
+    /// Excludes other attachments of its volume, as long as it lasts.
     pub exclusive: bool,
 }
 
@@ -75,21 +74,21 @@ pub struct Attach {
 pub struct AttachmentEntry {
     /// Its record.
     pub attachment: Arc<Attachment>,
-    /// What was asked for.
+    /// The request.
     pub spec: MountSpec,
     /// The name that its volume has now.
     pub volume: Option<VolumeName>,
-    /// How far it is, now; waiting if its mount is gone.
+    /// Its present state; waiting if its mount is gone.
     pub state: AttachState,
     /// For an OCI runtime.
     pub oci: Vec<OciMount>,
-    /// Whether this call attached it.
+    /// Set if this call attached it.
     pub is_new: bool,
-    /// Whether this call made the volume or host path.
+    /// Set if this call made the volume or host path.
     pub created: bool,
-    /// Whether this call filled the volume.
+    /// Set if this call filled the volume.
     pub filled: bool,
-    /// What this call could not do and goes without, a sentence each.
+    /// Omitted steps, a sentence each.
     pub notes: Vec<String>,
 }
 
@@ -106,7 +105,7 @@ struct Wanted<'r> {
 /// One mount of a call that came to stand, or stood.
 struct Done {
     entry: AttachmentEntry,
-    /// Whether it was acknowledged to no caller before this one.
+    /// Set unless an earlier call was acknowledged.
     is_new: bool,
     /// The source, as far as this call made it.
     made: MadeSource,

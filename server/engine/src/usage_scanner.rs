@@ -104,7 +104,7 @@ impl UsageScanner {
         outcome.map_err(|cause| measure_error(id, cause))
     }
 
-    /// As [`exact`](Self::exact), but after `patience` the result of the last finished walk is returned, if
+    /// As [`exact`](Self::exact), but after `patience` returns the result of the last finished walk, if
     /// there is one.
     pub(crate) fn recent(&self, id: LayerId, patience: Duration) -> Result<Usage, Error> {
         let walk = self.ask(id);
@@ -122,7 +122,7 @@ impl UsageScanner {
         self.shared.queue().last.get(&id).copied()
     }
 
-    /// Drops the usage and queued walk of a deleted layer.
+    /// Drops the last usage of a deleted layer.
     pub(crate) fn forget(&self, id: LayerId) {
         self.shared.queue().last.remove(&id);
     }

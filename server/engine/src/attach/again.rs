@@ -28,7 +28,7 @@ pub(super) struct Removed {
     attachment: Arc<Attachment>,
     /// The mount, out of sight; `None` if there was none.
     kept: Option<Tree>,
-    /// Whether it showed its source, and only went because of what it stood in.
+    /// Set if it showed its source, and was unmounted only with the mount that contained it.
     is_current: bool,
 }
 

@@ -57,7 +57,7 @@ impl Engine {
         }
     }
 
-    /// Whether a mount shows what mounting its source anew would.
+    /// True if a mount equals a new mount of its source.
     pub(super) fn is_current(
         &self,
         spec: &MountSpec,
@@ -79,7 +79,7 @@ impl Engine {
         Ok(self.mounter.is_current(mount, &source, &options)?)
     }
 
-    /// How a bind is made, but for its id mappings.
+    /// Options of a bind, without its id mappings.
     pub(super) fn bind_options(&self, spec: &MountSpec, bind: &Bind) -> BindOptions {
         let without = match bind.propagation.is_private() && bind.recursive {
             true => self.own_mounts_below(bind.source.as_path()),
@@ -106,7 +106,7 @@ impl Engine {
             .filter(|mount| mount.boot == self.boot && Path::new(&mount.target).starts_with(&real))
             .map(|mount| (Path::new(&mount.target), as_recorded(mount)))
             .collect();
-        // What got the number of one that is gone is somebody's own.
+        // A mount with a reused id is not layerd's.
         let stands = self.mounter.are_mounted(&below).unwrap_or_default();
         let below = below.iter().zip(stands).filter(|(_, stands)| *stands);
         below.map(|((_, mount), _)| mount.id).collect()

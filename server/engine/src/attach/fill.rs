@@ -20,7 +20,7 @@ use crate::spec::{Kind, MountSpec};
 use crate::volumes::{is_nocopy, slot};
 use crate::{Engine, Error};
 
-/// What became of the wish to fill a volume.
+/// Outcome of filling a volume.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Filling {
     /// It was not to be filled, or holds something.
@@ -122,8 +122,8 @@ impl Engine {
         }
     }
 
-    /// Whether content may be put into a volume: nothing was put into it before, it is no snapshot, it
-    /// was not created with `nocopy`, and it is empty.
+    /// True if a volume may be filled: it was not filled before, is no snapshot, was not created with
+    /// `nocopy`, and is empty.
     pub(super) fn is_to_be_filled(&self, volume: &Volume) -> Result<bool, Error> {
         let is_closed = volume.snapshot_of.is_some() || is_nocopy(volume);
         if !volume.filled_from.is_empty() || is_closed {

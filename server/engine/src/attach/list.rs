@@ -49,7 +49,7 @@ impl Engine {
         self.store.records().volumes().attachments().count()
     }
 
-    /// Whether the mount of each attachment stands. One that needs none counts as standing.
+    /// For each attachment, true if its mount exists or it needs none.
     fn stand(&self, attachments: &[Arc<Attachment>]) -> Result<Vec<bool>, Error> {
         let mounts = attachments.iter().filter_map(|one| one.mount.as_ref());
         let recorded: Vec<_> = mounts

@@ -24,7 +24,7 @@ use crate::{Engine, Error};
 pub(super) struct MadeMount {
     pub(super) tree: Tree,
     pub(super) target: Handle,
-    /// What is recorded of it.
+    /// Its record.
     pub(super) at: MountedAt,
 }
 
@@ -39,7 +39,7 @@ impl Engine {
             self.source(spec, attachment.volume)?;
             return Ok(None);
         };
-        // Made first, it has the lower number: whoever unmounts by the mount table meets it last.
+        // Made first, it has the lower id: a program that unmounts by the mount table meets it last.
         if attachment.target.is_none() {
             self.private_folder()?;
         }
@@ -90,8 +90,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether an attachment is acknowledged and its mount, if it has one, is there and shows what
-    /// mounting its source anew would.
+    /// True if an attachment is acknowledged and its mount, if it has one, equals a new mount of its
+    /// source.
     pub(super) fn is_as_asked(
         &self,
         spec: &MountSpec,
@@ -169,8 +169,8 @@ impl Engine {
         Ok(source.made)
     }
 
-    /// Where it is to be mounted, if anywhere. A runtime gets a path of layerd's own wherever
-    /// somebody could turn the real one elsewhere before the runtime mounts it.
+    /// Mount point, if it is to be mounted. A runtime gets a path of layerd's own wherever
+    /// another process could exchange the source before the runtime mounts it.
     fn place(&self, spec: &MountSpec, attachment: &Attachment) -> Option<PathBuf> {
         if let Some(target) = &attachment.target {
             return Some(PathBuf::from(target));
@@ -269,7 +269,7 @@ impl Engine {
         }
     }
 
-    /// What is mounted, opened; `None` for what is made by mounting it.
+    /// The opened source; `None` for mounts without one.
     pub(super) fn source(
         &self,
         spec: &MountSpec,
@@ -361,7 +361,7 @@ impl Engine {
         }
     }
 
-    /// How a committed layer and those below it are mounted to be looked at.
+    /// Read-only mounts of a committed layer and those below it.
     pub(super) fn image_plan(&self, layer: LayerId) -> Result<Vec<Mount>, Error> {
         let view = self.store.records();
         let record = view.get(layer).ok_or(Refusal::LayerGone { id: layer })?;

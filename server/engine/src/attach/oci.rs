@@ -13,7 +13,7 @@ pub struct OciMount {
     pub destination: String,
     /// `bind` or `tmpfs`.
     pub kind: String,
-    /// What.
+    /// Its source.
     pub source: String,
     /// Options in the words of the specification.
     pub options: Vec<String>,
@@ -82,8 +82,8 @@ impl Engine {
     }
 }
 
-/// Whether a runtime that knows how is to make the mounts below read-only, too. What propagates later
-/// is as writable as at its origin, so nothing of the kind is asked of binds that propagate.
+/// True if a runtime is asked to make submounts read-only too, where it can. Mounts that propagate
+/// later are as writable as at their origin, so it is not asked for binds that propagate.
 fn is_recursive_if_possible(spec: &MountSpec, bind: &Bind) -> bool {
     spec.read_only == ReadOnly::RoRecursiveIfPossible
         && bind.recursive

@@ -6,7 +6,7 @@ use layerd_mounts::{IdMap, IdMaps};
 use crate::Error;
 use crate::spec::{self, Bind, Made, Tmpfs, TmpfsSize};
 
-/// How a missing source of a bind is made.
+/// Properties of a bind's missing source.
 pub(super) fn new_source(made: Made) -> NewSource {
     NewSource {
         file: made == Made::File,
@@ -63,7 +63,7 @@ fn user_numbers(user: &str) -> Option<(u32, u32)> {
     }
 }
 
-/// What only a runtime can pass on to mount(8) cannot be honoured here.
+/// Options of a tmpfs. Those that only a runtime can pass to mount(8) are refused.
 pub(super) fn tmpfs_options(
     tmpfs: &Tmpfs,
     read_only: spec::ReadOnly,

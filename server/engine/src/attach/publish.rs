@@ -88,7 +88,7 @@ impl Engine {
         self.remove_mount_point(&path)
     }
 
-    /// Whether a volume is mounted at a path of the attachment with this key.
+    /// True if a volume is mounted at a path of the attachment with this key.
     ///
     /// # Errors
     /// [`Error::Mount`] if that cannot be found out.
@@ -131,7 +131,7 @@ impl Engine {
         Ok(())
     }
 
-    /// What stands at the place of a mount, if it shows the same directory.
+    /// The mount at a mount point, if it shows the same directory.
     fn copy_of(&self, mount: &MountedAt) -> Result<Option<Attached>, Error> {
         let standing = self.standing_at(Path::new(&mount.target))?;
         let same = (mount.device, mount.inode);
@@ -171,14 +171,14 @@ impl Engine {
         self.refuse_occupied(path)
     }
 
-    /// Whether an attachment of another key is recorded at a path.
+    /// True if an attachment of another key is recorded at a path.
     fn is_held_there(&self, path: &Path) -> bool {
         let records = self.store.records();
         let mut all = records.volumes().attachments();
         all.any(|one| one.target.as_deref().map(Path::new) == Some(path))
     }
 
-    /// Whether this is the content of a volume, also of one in the trash.
+    /// True for the content of a volume, also of one in the trash.
     fn is_volume(&self, wanted: Identity) -> bool {
         let records = self.store.records();
         let live = records.volumes().iter().map(|volume| volume.id);

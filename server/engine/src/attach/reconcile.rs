@@ -5,7 +5,7 @@ use layerd_store::{Attachment, Key, Owner};
 use super::detach::inner_first;
 use crate::Engine;
 
-/// What there still is.
+/// Owners that still exist.
 #[derive(Debug, Clone)]
 pub enum Living {
     /// Of all owners of a kind, those with these ids.
@@ -24,10 +24,10 @@ pub enum Living {
     },
 }
 
-/// What became of attachments, or would.
+/// Outcome for attachments, or planned outcome.
 #[derive(Debug, Clone, Default)]
 pub struct Reconciled {
-    /// They are still there for somebody.
+    /// Attachments whose owner still exists.
     pub kept: Vec<Key>,
     /// They were let go, or would be.
     pub released: Vec<Key>,
@@ -72,7 +72,7 @@ impl Engine {
 }
 
 impl Living {
-    /// Whether an attachment is still there for somebody; `None` if this says nothing of it.
+    /// True if the owner of an attachment still exists; `None` for owners that are not covered.
     fn has(&self, attachment: &Attachment) -> Option<bool> {
         let owner = &attachment.owner;
         match self {

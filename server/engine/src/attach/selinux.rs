@@ -107,7 +107,7 @@ impl Engine {
             .map_err(Error::driver("set SELinux labels"))
     }
 
-    /// That `z` and `Z` have no effect where SELinux is off; nothing of those that only a dialect gives.
+    /// Note about explicit `z` and `Z` where SELinux is off; none for those that a dialect implies.
     #[must_use]
     pub fn label_note(&self, spec: &MountSpec) -> Option<String> {
         let is_said = matches!(spec.relabel, Some(Relabel::Shared | Relabel::Private));

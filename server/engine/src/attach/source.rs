@@ -15,7 +15,7 @@ use crate::spec::{self, Bind, Decision, Image, Kind, Made, MountSpec, ReadOnly};
 use crate::volumes::{CreateVolume, check_asked, check_settings};
 use crate::{Engine, Error};
 
-/// What was found or made to attach.
+/// The source of an attachment, found or made.
 #[derive(Debug, Default)]
 pub(super) struct Ground {
     pub(super) volume: Option<VolumeId>,
@@ -23,7 +23,7 @@ pub(super) struct Ground {
     pub(super) made: MadeSource,
 }
 
-/// What a call made because it was missing, by identity, so that it can be taken back.
+/// Paths and volume that a call made, by identity, so that they can be removed again.
 #[derive(Debug, Default)]
 pub(super) struct MadeSource {
     volume: Option<VolumeId>,
@@ -32,7 +32,7 @@ pub(super) struct MadeSource {
 }
 
 impl MadeSource {
-    /// Whether anything was made.
+    /// True if anything was made.
     pub(super) fn is_some(&self) -> bool {
         self.volume.is_some() || !self.paths.is_empty()
     }
@@ -74,15 +74,15 @@ impl MadeSource {
 /// The source of a mount as it was found.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// What attaching does about it.
+    /// Decision about it.
     pub(super) decision: Decision,
-    /// Whether a directory is mounted, not a file.
+    /// Set for a directory, unset for a file.
     pub(super) is_dir: bool,
 }
 
 impl Engine {
-    /// What attaching a specification would do now. Changes nothing. Costs as much as opening and
-    /// cloning the source.
+    /// Effect that attaching a specification would have now. Changes nothing. Costs as much as opening
+    /// and cloning the source.
     ///
     /// # Errors
     /// Those that [`attach`](Self::attach) would answer, if it would for this mount alone.
@@ -144,8 +144,8 @@ impl Engine {
         Ok(Found { decision, is_dir })
     }
 
-    /// What is done about the source, by its existence alone. An unfit driver, option or label and
-    /// a volume that differs from what was asked for are refused here.
+    /// Decides about the source by its existence alone. An unfit driver, option or label and
+    /// a volume that differs from the request are refused here.
     fn decide(&self, view: &Records, spec: &MountSpec) -> Result<Decision, Error> {
         let exists = match &spec.kind {
             Kind::Volume(volume) => {

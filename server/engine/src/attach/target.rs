@@ -49,7 +49,7 @@ impl Engine {
         }
     }
 
-    /// Whether a mount is one that stands for an attachment, or came along with it.
+    /// True if a mount is that of an attachment, or a submount that came along with it.
     pub(super) fn is_given_out(&self, id: MountId) -> bool {
         let records = self.store.records();
         let mut mounts = records
@@ -93,7 +93,7 @@ impl Engine {
         Ok(None)
     }
 
-    /// Whether a target was reached through the mount of an attachment.
+    /// True if a target was reached through the mount of an attachment.
     fn is_mount_of(&self, attachment: &Attachment, target: &Handle) -> bool {
         let mount = attachment.mount.as_ref();
         mount.is_some_and(|mount| {
@@ -139,7 +139,7 @@ pub(super) fn clean(target: &Path) -> Result<PathBuf, Error> {
     Ok(text.as_path().to_owned())
 }
 
-/// Whether a path lies strictly inside one of `outer`.
+/// True if a path lies strictly inside one of `outer`.
 pub(super) fn lies_inside<'p>(path: &Path, mut outer: impl Iterator<Item = &'p Path>) -> bool {
     outer.any(|outer| path != outer && path.starts_with(outer))
 }

@@ -102,7 +102,7 @@ impl Host {
     }
 }
 
-/// What a test mounted itself goes, too: the disk must be free.
+/// Unmounts the test's own mounts too: the disk must be free.
 impl Drop for Host {
     fn drop(&mut self) {
         let all = KernelMounter::new().mounts_below(self.disk.path());

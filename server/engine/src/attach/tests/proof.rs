@@ -1,4 +1,4 @@
-//! What stands at a target and was not mounted by layerd, or cannot be proved to have been.
+//! Mounts at a target that layerd did not make, or cannot prove to have made.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::Error;
 
 const NONE: [PathBuf; 0] = [];
 
-/// How far an attach came before the daemon was killed.
+/// Step of an attach at which the daemon was killed.
 enum Crash {
     BeforeTheMount,
     AfterTheMount,

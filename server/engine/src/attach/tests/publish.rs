@@ -123,7 +123,7 @@ fn root_what_no_record_tells_of_goes_if_it_is_a_volume_and_stays_otherwise() {
     assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
     assert_eq!(host.count(&target), 1);
     umount2(&target, MntFlags::UMOUNT_NOFOLLOW).unwrap();
-    fs::write(target.join("file"), "somebody's").unwrap();
+    fs::write(target.join("file"), "a user's").unwrap();
     let refused = host.unpublish(&target).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
     assert!(target.join("file").exists(), "nothing is deleted");

@@ -1,4 +1,4 @@
-//! What a failed call made is gone, and nothing else.
+//! A failed call removes the things it made, and no others.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
