@@ -4,13 +4,13 @@ use std::io::{self, IsTerminal, Write};
 
 use crate::error::Error;
 
-/// What is asked for, and what to say where nobody agreed.
+/// A question before a change, with the texts for a refusal.
 pub(crate) struct Ask {
     /// Completes "cannot ...".
     pub(crate) what: &'static str,
-    /// What to do where nobody can be asked.
+    /// Advice where standard input is no terminal.
     pub(crate) unasked: &'static str,
-    /// What is so after a no.
+    /// Text after a no.
     pub(crate) declined: &'static str,
 }
 
@@ -26,7 +26,7 @@ impl Ask {
     /// Asks likewise; answers whether it was a yes.
     pub(crate) fn is_confirmed(&self, question: &str) -> Result<bool, Error> {
         if !io::stdin().is_terminal() {
-            let why = "nobody can be asked, as standard input is no terminal";
+            let why = "confirmation is needed, and standard input is no terminal";
             return Err(self.refused(why, self.unasked));
         }
         let failed = |cause| Error::Io {

@@ -6,7 +6,7 @@ use std::fmt;
 use layerd_proto::layerd::v1 as wire;
 use serde::Serialize;
 
-/// Who attaches: `KIND:ID`.
+/// Owner of an attachment: `KIND:ID`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owner {
     kind: String,
@@ -50,7 +50,7 @@ impl From<wire::Owner> for Owner {
     }
 }
 
-/// What a mount flag means.
+/// Meaning of a mount flag.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct MountSpec {
     /// A value of `--mount` that parses to the same.
@@ -118,10 +118,10 @@ pub(crate) struct Attachment {
     pub(crate) effective_access: String,
     pub(crate) created: bool,
     pub(crate) filled: bool,
-    /// What the call could not do and goes without, a sentence each.
+    /// Omitted steps, a sentence each.
     pub(crate) notes: Vec<String>,
     pub(crate) created_at: String,
-    /// Whether this call attached it.
+    /// Set if this call attached it.
     #[serde(skip)]
     pub(crate) is_new: bool,
 }

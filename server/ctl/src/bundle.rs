@@ -99,7 +99,8 @@ impl Bundle {
     }
 }
 
-/// What `splice` relies on: an object, whose mounts are an array and whose linux is an object.
+/// Checks the preconditions of `splice`: an object, whose mounts are an array and whose linux is an
+/// object.
 fn check(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     let config: Map<String, Value> =
         serde_json::from_slice(bytes).map_err(|cause| cause.to_string())?;

@@ -1,4 +1,4 @@
-//! What can be said on the command line. The help texts here are also the man pages.
+//! The command line. The help texts here are also the man pages.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,7 +50,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true)]
     pub(crate) no_color: bool,
 
-    /// How long to wait for each answer, such as 500ms, 30s or 2m; 0 waits forever
+    /// Limit for each answer, such as 500ms, 30s or 2m; 0 waits forever
     #[arg(
         long,
         global = true,
@@ -116,8 +116,8 @@ Exit codes:
   3   no such snapshot or volume, or what a mount wants is missing and not to be created
   4   the key or name is taken, or is there with other settings
   5   refused in the present state: the snapshot has children, is committed, is not active, a
-      file is there or was edited by somebody else, the records are sound, the volume is in use,
-      or nobody said yes
+      file exists or was edited since, the records are sound, the volume is in use,
+      or it was not confirmed
   6   an argument or filter breaks a rule
   7   the daemon cannot be reached, is stopping, or has lost its records and waits for
       `layerctl restore`

@@ -37,7 +37,7 @@ use crate::error::{Error, Peer};
 use crate::snapshot::{Mount, Snapshot, Usage};
 use crate::text::filter_value;
 
-/// What containerd's servers accept, too: a hundred snapshots with full labels in one message.
+/// Largest message, as containerd's servers accept: a hundred snapshots with full labels.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// As large as a piece of a backup may be.
 const CHUNK: usize = 64 * 1024;
@@ -83,7 +83,7 @@ impl Client {
         answer("ask layerd about itself", self.timeout, call).await
     }
 
-    /// What is in the trash, oldest first.
+    /// Entries of the trash, oldest first.
     pub(crate) async fn trash(&mut self) -> Result<Vec<admin::Removed>, Error> {
         let what = "list the trash";
         let call = self.admin.list_trash(admin::ListTrashRequest {});

@@ -48,7 +48,7 @@ impl Version {
         Self::parse(word)
     }
 
-    /// Whether it is this release or a later one.
+    /// True for this release or a later one.
     pub(crate) fn since(self, major: u32, minor: u32, patch: u32) -> bool {
         let own = self.patch.unwrap_or(u32::MAX);
         (self.major, self.minor, own) >= (major, minor, patch)
@@ -120,7 +120,7 @@ pub(crate) struct BackendKey<'a> {
 }
 
 impl<'a> BackendKey<'a> {
-    /// None for a name that is not of this form: somebody else's.
+    /// `None` for a name of another form, as other clients use.
     pub(crate) fn parse(name: &'a str) -> Option<Self> {
         let (namespace, rest) = name.split_once('/')?;
         let (number, client_key) = rest.split_once('/')?;

@@ -1,5 +1,4 @@
-//! What `layerctl doctor` finds: facts come in, findings come out. Gathering the facts is the
-//! command's part.
+//! Findings of `layerctl doctor`, as pure functions of facts. The command gathers the facts.
 
 pub(crate) mod containerd;
 pub(crate) mod daemon;
@@ -12,7 +11,7 @@ pub(crate) mod volumes;
 
 use serde::Serialize;
 
-/// How much a finding matters.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
@@ -37,7 +36,7 @@ impl Severity {
     }
 }
 
-/// What is to be done about a finding: a command or a sentence, never both.
+/// Remedy of a finding: a command or a sentence, never both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Remedy {
     /// A command for a shell after which the finding is gone. It deletes nothing, and containers go
@@ -45,7 +44,7 @@ pub(crate) enum Remedy {
     Safe(String),
     /// The same, for a person to decide on: it gives something up.
     Fix(String),
-    /// What a person does where no command can.
+    /// An action for a person, where no command can fix it.
     Advice(String),
 }
 
@@ -67,16 +66,16 @@ impl Remedy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     pub(crate) severity: Severity,
-    /// What was looked at; the same word in every release.
+    /// Name of the check; the same in every release.
     pub(crate) check: String,
     pub(crate) found: String,
-    /// What follows from it; empty if nothing.
+    /// Its impact; empty without one.
     pub(crate) impact: String,
     /// The command after which it is gone; empty if there is none.
     pub(crate) fix: String,
-    /// Whether `--fix` may run it.
+    /// Set if `--fix` may run it.
     pub(crate) safe: bool,
-    /// What a person can do; empty if nothing is to be done, or if there is a command.
+    /// An action for a person; empty without one, or if there is a command.
     pub(crate) advice: String,
 }
 
@@ -131,7 +130,7 @@ impl Finding {
         }
     }
 
-    /// Whether something is to be done.
+    /// True if it needs an action.
     pub(crate) fn is_trouble(&self) -> bool {
         self.severity >= Severity::Warning
     }

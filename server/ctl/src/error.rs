@@ -1,4 +1,4 @@
-//! What can go wrong, how it ends the program, and what to do about it.
+//! Errors, their exit codes and hints.
 
 use std::fmt;
 use std::io;
@@ -33,7 +33,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Who is talked to.
+/// Peer of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
     Layerd,
@@ -156,7 +156,7 @@ impl Error {
         escape_message(&self.to_string())
     }
 
-    /// What the reader can do, where there is something to say.
+    /// Hint for the reader, where there is one.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Unreachable { peer, cause, .. } => Some(unreachable_hint(*peer, cause.kind())),
@@ -247,7 +247,7 @@ fn unreachable_hint(peer: Peer, kind: io::ErrorKind) -> String {
     }
 }
 
-/// What the daemon's message does not say itself.
+/// Hint beyond the daemon's message.
 fn call_hint(status: &Status) -> Option<&'static str> {
     if status.message().contains("`layerctl ") || status.message().contains("`layerd ") {
         return None;

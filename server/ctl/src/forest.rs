@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-/// What the layout needs to know of a snapshot.
+/// A snapshot, as far as the layout needs it.
 pub(crate) trait Member {
     fn name(&self) -> &str;
     fn parent(&self) -> &str;
@@ -33,7 +33,7 @@ pub(crate) enum Line {
 pub(crate) struct Place {
     /// Steps to the right.
     pub(crate) column: usize,
-    /// Whether the column starts here. If not, the parent is the nearest one above in it.
+    /// Set if the column starts here. Otherwise the parent is the nearest one above in it.
     pub(crate) start: bool,
     /// Ancestors among the input.
     pub(crate) depth: usize,
@@ -205,7 +205,7 @@ fn weights(count: usize, order: &[usize], children: &[Vec<usize>]) -> Vec<usize>
     weights
 }
 
-/// What stands before a snapshot's name.
+/// Prefix of a snapshot's name.
 pub(crate) fn prefix(place: Place) -> String {
     match (place.column, place.start) {
         (0, true) => "● ".to_owned(),
@@ -214,7 +214,7 @@ pub(crate) fn prefix(place: Place) -> String {
     }
 }
 
-/// What stands before the note on a folded stretch.
+/// Prefix of the note on a folded stretch.
 pub(crate) fn folded_prefix(column: usize) -> String {
     format!("{}⋮ ", "│  ".repeat(column))
 }

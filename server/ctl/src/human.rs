@@ -35,7 +35,7 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
-/// How long ago, in the largest unit that says enough: `45s`, `12m`, `30h`, `9d`, `3y`. Times
+/// Age in the largest sufficient unit: `45s`, `12m`, `30h`, `9d`, `3y`. Times
 /// before 1971 are no times: containerd writes those where it has none.
 pub(crate) fn age(then: i64, now: i64) -> String {
     const YEAR: i64 = 365 * 86400;

@@ -1,4 +1,4 @@
-//! Turns mounts for a container into mounts for somebody who only wants to look.
+//! Turns a container's mounts into read-only ones for inspection.
 //!
 //! A container may be using the snapshot. A second overlay mount with the same writable directory
 //! is undefined to the kernel, so the writable directory becomes one more read-only layer.

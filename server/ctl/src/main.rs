@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     drop(out);
     match result {
         Ok(()) => Exit::Done.into(),
-        // Whoever read our output has seen enough, as `head` does.
+        // The reader of our output closed it, as `head` does.
         Err(Error::Output(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
         Err(error) => {
             report(&error, !plain && io::stderr().is_terminal());
@@ -56,8 +56,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says what was attempted, why it failed and what to do. Nobody is left to tell if standard
-/// error is gone.
+/// Prints the attempt, its error and a hint. A failure of standard error is ignored.
 fn report(error: &Error, colour: bool) {
     let mut text = String::new();
     let (start, end) = if colour {

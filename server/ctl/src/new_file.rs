@@ -64,7 +64,7 @@ impl NewFile {
     }
 }
 
-/// Standard output is no place for what is not text if somebody looks at it.
+/// Refuses to write binary data to a terminal.
 pub(crate) fn refuse_terminal(what: &str) -> Result<(), Error> {
     if !io::stdout().is_terminal() {
         return Ok(());

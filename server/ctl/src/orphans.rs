@@ -1,6 +1,7 @@
-//! What layerd has and containerd does not, and the reverse. Pure: two looks at each come in.
+//! Snapshots that layerd has and containerd does not, and the reverse, as a pure function of two lists
+//! of each.
 //!
-//! Nobody stops meanwhile, so a difference counts only if it is there before and after. A snapshot
+//! Both go on meanwhile, so a difference counts only if it is in both lists. A snapshot
 //! reaches layerd before containerd's own records, hence none is judged before it has some age.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,12 +13,12 @@ use crate::containerd::BackendKey;
 use crate::doctor::quoted;
 use crate::snapshot::Snapshot;
 
-/// What is wrong with one.
+/// State of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum State {
     /// containerd made it and has forgotten it.
     Orphan,
-    /// Somebody else made it. containerd's collector does not know that, and takes it.
+    /// Made by another client. containerd's garbage collection removes it all the same.
     Foreign,
     /// containerd needs it, and layerd does not have it.
     Missing,
@@ -41,33 +42,33 @@ pub(crate) struct Difference {
     pub(crate) key: String,
     /// containerd's namespace; empty for what is not its own.
     pub(crate) namespace: String,
-    /// What containerd's clients call it; empty likewise.
+    /// Its key for containerd's clients; empty likewise.
     pub(crate) client_key: String,
     /// The snapshot, unless it is missing.
     pub(crate) snapshot: Option<Snapshot>,
-    /// What needs it, if it is missing.
+    /// Users of a missing snapshot.
     pub(crate) needed_by: Vec<Holder>,
     /// Number by which layerd's trash has it, if it is missing and was removed.
     pub(crate) in_trash: Option<u64>,
-    /// Whether nothing but other orphans stands on it.
+    /// Set if only other orphans are its children.
     pub(crate) is_free: bool,
     /// The command that ends the difference; empty if `advice` says what does.
     pub(crate) fix: String,
     pub(crate) advice: String,
 }
 
-/// What was seen, in the order of the fields.
+/// Observations, made in the order of the fields.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// In layerd, before containerd was asked.
     pub(crate) before: Vec<Snapshot>,
     /// In containerd: namespace and key.
     pub(crate) known: BTreeSet<(String, String)>,
-    /// What containerd needs, at first.
+    /// References of containerd, first reading.
     pub(crate) needed: Vec<Reference>,
     /// In layerd, afterwards.
     pub(crate) after: Vec<Snapshot>,
-    /// What containerd needs, at last.
+    /// References of containerd, last reading.
     pub(crate) still_needed: Vec<Reference>,
     /// In layerd's trash.
     pub(crate) trash: Vec<Removed>,
@@ -133,7 +134,7 @@ fn is_known(
     })
 }
 
-/// How many layers are below each.
+/// Number of layers below each.
 fn depths(snapshots: &[Snapshot]) -> BTreeMap<&str, usize> {
     let parents: BTreeMap<&str, &str> = snapshots
         .iter()

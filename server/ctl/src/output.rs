@@ -29,7 +29,7 @@ impl Output {
         writeln!(self.out, "{line}").map_err(Error::Output)
     }
 
-    /// What happens meanwhile, on standard error: the output stays clean.
+    /// Prints a line of progress on standard error: the output stays clean.
     pub(crate) fn progress(&mut self, line: &str) -> Result<(), Error> {
         self.flush()?;
         writeln!(std::io::stderr(), "{line}").map_err(Error::Output)

@@ -1,4 +1,4 @@
-//! A file that this program owns until somebody else edits it.
+//! A managed file: this program replaces it until another program or a person edits it.
 //!
 //! The first line carries a checksum of the others. A file without it, or with a wrong one, is a
 //! person's work and is neither replaced nor removed.
@@ -12,18 +12,18 @@ use xxhash_rust::xxh3::xxh3_64;
 const MARK: &str =
     "# Written by `layerctl setup`; do not edit, it would no longer be updated. Checksum: ";
 
-/// Whose a file is.
+/// Owner of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// There is no file.
-    Nobody,
+    Absent,
     /// This program's; what it wrote.
     Us(String),
     /// A person's, or edited by one.
-    Somebody(String),
+    Foreign(String),
 }
 
-/// What a change did.
+/// Outcome of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Done {
     /// The file is as wanted now.
@@ -37,18 +37,18 @@ pub(crate) fn sealed(body: &str) -> String {
     format!("{MARK}{:016x}\n{body}", xxh3_64(body.as_bytes()))
 }
 
-/// Whose the file at `path` is.
+/// Owner of the file at `path`.
 pub(crate) fn owner(path: &Path) -> io::Result<Owner> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Owner::Nobody),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Owner::Absent),
         Err(cause) => return Err(cause),
     };
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let body = text.split_once('\n').map(|(_, body)| body);
     Ok(match body {
         Some(body) if sealed(body) == text => Owner::Us(text),
-        _ => Owner::Somebody(text),
+        _ => Owner::Foreign(text),
     })
 }
 
@@ -87,7 +87,7 @@ mod tests {
     fn a_file_is_ours_until_it_is_edited() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("conf.d/layerd.toml");
-        assert_eq!(owner(&path).unwrap(), Owner::Nobody);
+        assert_eq!(owner(&path).unwrap(), Owner::Absent);
         let text = sealed("a = 1\n");
         replace(&path, text.as_bytes()).unwrap();
         assert_eq!(owner(&path).unwrap(), Owner::Us(text.clone()));
@@ -97,10 +97,10 @@ mod tests {
             String::new(),
         ] {
             fs::write(&path, &edited).unwrap();
-            assert_eq!(owner(&path).unwrap(), Owner::Somebody(edited));
+            assert_eq!(owner(&path).unwrap(), Owner::Foreign(edited));
         }
         fs::write(&path, b"\xff\n\xff").unwrap();
-        assert!(matches!(owner(&path).unwrap(), Owner::Somebody(_)));
+        assert!(matches!(owner(&path).unwrap(), Owner::Foreign(_)));
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         remove(&path).unwrap();
-        assert_eq!(owner(&path).unwrap(), Owner::Nobody);
+        assert_eq!(owner(&path).unwrap(), Owner::Absent);
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! How far long work is: a line on standard error, if that is a terminal.
+//! Progress of long work: a line on standard error, if that is a terminal.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use crate::human;
 
-/// How often the line is drawn anew.
+/// Interval of redrawing the line.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// Characters of a full bar.
 const BAR: u64 = 24;
@@ -13,7 +13,7 @@ const BAR: u64 = 24;
 /// The line. It is gone when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    /// What is being done, as in "exporting data"; safe to print.
+    /// Name of the work, such as "exporting data"; safe to print.
     what: String,
     drawn: Option<Instant>,
     is_shown: bool,
@@ -49,7 +49,7 @@ impl Progress {
         let recently = |drawn: Instant| drawn.elapsed() < DRAW_EVERY;
         if self.is_shown && !self.drawn.is_some_and(recently) {
             let line = line(&self.what, done, all, amount);
-            // Whoever cannot see it misses nothing.
+            // Progress that cannot be shown is no error.
             let _ = write!(io::stderr(), "\r\x1b[K{line}");
             self.drawn = Some(Instant::now());
         }
@@ -62,7 +62,7 @@ impl Drop for Progress {
     }
 }
 
-/// What was expected may be less than what comes: the bar is full then.
+/// The line. The bar is full if more comes than was expected.
 fn line(what: &str, done: u64, all: Option<u64>, amount: &str) -> String {
     let Some(all) = all.filter(|all| *all > 0) else {
         return format!("{what}: {amount}");

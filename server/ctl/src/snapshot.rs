@@ -78,7 +78,7 @@ impl From<Info> for Snapshot {
     }
 }
 
-/// What a snapshot itself holds on disk.
+/// Disk usage of a snapshot itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Usage {
     pub(crate) bytes: u64,

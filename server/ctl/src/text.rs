@@ -41,7 +41,7 @@ pub(crate) fn escape_json(json: &str) -> String {
     safe
 }
 
-/// Whether the standard library would print it as it is.
+/// True if the standard library would print it unescaped.
 fn is_visible(char: char) -> bool {
     !char.is_ascii() && char.escape_debug().count() == 1
 }

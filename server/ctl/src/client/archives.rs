@@ -18,7 +18,7 @@ use crate::volume::Volume;
 /// Pieces that are read before they are sent.
 const PIECES_WAITING: usize = 4;
 
-/// What came of an export; its checksum was compared with what arrived.
+/// Result of an export, whose checksum was verified.
 #[derive(Debug)]
 pub(crate) struct Exported {
     pub(crate) bytes: u64,

@@ -38,7 +38,7 @@ pub(crate) struct Reference {
     pub(crate) holder: Holder,
 }
 
-/// What needs it.
+/// User of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Holder {
     /// Its id.
@@ -104,7 +104,7 @@ impl Containerd {
         Ok(all)
     }
 
-    /// What in a namespace needs snapshots, in no order.
+    /// References to snapshots in a namespace, in no order.
     pub(crate) async fn references(
         &self,
         namespace: &str,

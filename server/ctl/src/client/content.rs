@@ -5,7 +5,7 @@ use layerd_proto::layerd::v1 as wire;
 use super::{Client, answer, failed, within};
 use crate::error::Error;
 
-/// What a whole comparison said.
+/// Result of a whole comparison.
 #[derive(Debug)]
 pub(crate) struct Compared {
     pub(crate) findings: Vec<wire::Finding>,

@@ -1,4 +1,4 @@
-//! Calls that go on until somebody has seen enough.
+//! Streaming calls without an end.
 
 use std::error::Error as _;
 
@@ -9,7 +9,7 @@ use tonic::{Status, Streaming};
 use super::{Client, answer, failed};
 use crate::error::Error;
 
-/// What happens, as it happens.
+/// A stream of events.
 pub(crate) struct Watch<T> {
     stream: Streaming<T>,
     what: &'static str,

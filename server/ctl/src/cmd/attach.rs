@@ -30,10 +30,10 @@ pub(crate) struct Attach {
     targets: Vec<(String, String)>,
 }
 
-/// What to attach, for whom, under which keys.
+/// Mounts to attach, with owner and keys.
 #[derive(Debug, clap::Args)]
 pub(super) struct What {
-    /// Who attaches: container, pod, build, person or plugin, and its identity
+    /// Owner: container, pod, build, person or plugin, and its identity
     #[arg(long, value_name = "KIND:ID", value_parser = Owner::parse)]
     owner: Owner,
 

@@ -13,11 +13,11 @@ use crate::output::Output;
 use crate::table::{Cell, Colour, Table};
 use crate::text::{escape, shorten};
 
-/// Lists what is attached, oldest first
+/// Lists attachments, oldest first
 ///
-/// `waiting` stands for a mount that is gone, because the machine was restarted or somebody
-/// unmounted it: attach it again, under the same key. ACCESS is what the kernel has where layerd
-/// mounted it, and what was asked for elsewhere.
+/// `waiting` stands for a mount that is gone, after a reboot or an unmount by another program:
+/// attach it again, under the same key. ACCESS is read from the kernel for mounts of layerd, and the
+/// requested access for others.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only what this owner has

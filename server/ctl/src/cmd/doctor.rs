@@ -40,7 +40,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", default_value = main_file::MAIN)]
     containerd_config: PathBuf,
 
-    /// What containerd's configuration calls layerd
+    /// Name of layerd in containerd's configuration
     #[arg(long, value_name = "NAME", default_value = "layerd")]
     snapshotter: String,
 
@@ -112,7 +112,7 @@ fn mend(findings: &[Finding], is_agreed: bool, out: &mut Output) -> Result<bool,
     Ok(!done.is_empty())
 }
 
-/// What is to be done, the worst first; then all that was looked at, a line each.
+/// Prints findings with a remedy, the worst first; then all others, a line each.
 fn show(findings: &[Finding], is_quiet: bool, out: &mut Output) -> Result<(), Error> {
     for finding in findings.iter().filter(|one| one.severity > Severity::Ok) {
         explain(finding, out)?;

@@ -36,7 +36,7 @@ pub(super) async fn largest(client: &mut Client) -> Result<Vec<(String, u64)>, E
     Ok(held)
 }
 
-/// What a snapshot that nothing builds on holds.
+/// Disk usage of a snapshot without children.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Holder {
     name: String,

@@ -9,11 +9,12 @@ use crate::error::Error;
 use crate::output::Output;
 use crate::text::escape;
 
-/// Shows what happens, as it happens, until it is interrupted
+/// Shows events until it is interrupted
 ///
 /// Snapshots that are prepared, viewed, committed, updated, removed or restored; layers that are
-/// unpacked into them or packed from them; volumes and attachments; and the trash, with its brake.
-/// What happens faster than it can be shown is counted: nobody waits for a watcher.
+/// unpacked into them or made from them; volumes and attachments; and the trash, with its
+/// mass-removal guard. Events that come faster than they can be shown are counted: a watcher delays
+/// no operation.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Show only these; may be repeated
@@ -76,7 +77,7 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
             return Ok(());
         };
         show(&event, out)?;
-        // Whoever reads our output wants it now.
+        // Each event is shown at once.
         out.flush()?;
         shown += 1;
     }

@@ -133,7 +133,7 @@ fn state(finding: &Finding) -> &'static str {
     }
 }
 
-/// What to do about those that are left.
+/// Advice about the findings that are left.
 fn hint(findings: &[Finding], repair: bool) -> String {
     let left = || findings.iter().filter(|finding| !finding.repaired);
     let mut advice = Vec::new();

@@ -45,7 +45,7 @@ struct Apply {
     #[arg(default_value = "-")]
     file: PathBuf,
 
-    /// What FILE must be: sha256: and 64 hexadecimal digits
+    /// Expected digest of FILE: sha256: and 64 hexadecimal digits
     #[arg(long, value_name = "DIGEST", default_value = "")]
     digest: String,
 }
@@ -67,7 +67,7 @@ struct Diff {
     #[arg(short, long)]
     force: bool,
 
-    /// How to compress it
+    /// Compression of the layer
     #[arg(long, value_enum, value_name = "HOW", default_value = "gzip")]
     compression: Compression,
 

@@ -13,11 +13,11 @@ use crate::output::Output;
 use crate::table::{Cell, Colour, Table};
 use crate::text::escape;
 
-/// Explains mount flags: what they mean, and what they would do
+/// Explains mount flags: their meaning and their effect
 ///
-/// Whose the data is decides the type:
+/// The owner of the data decides the type:
 ///
-///   volume   the application's data, kept by layerd under a name, shared by whoever mounts it
+///   volume   the application's data, kept by layerd under a name, shared by all that mount it
 ///              -v data:/var/lib/db            creates the volume if it is missing
 ///              --mount type=volume,src=data,dst=/var/lib/db
 ///                                             fails if it is missing: no typing error makes an
@@ -72,7 +72,7 @@ pub(super) struct Flags {
     #[command(flatten)]
     mounts: Mounts,
 
-    /// Whose rules apply: layerd's own, or Docker's exactly
+    /// Rules to apply: layerd's own, or Docker's exactly
     #[arg(long, value_enum, value_name = "WHOSE", default_value = "strict")]
     dialect: Dialect,
 

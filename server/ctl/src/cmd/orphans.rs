@@ -17,17 +17,17 @@ use crate::text::escape;
 
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
 
-/// Shows what layerd has and containerd does not know, and what containerd needs and layerd lacks
+/// Shows snapshots that layerd has and containerd does not know, and those containerd needs and layerd lacks
 ///
 /// Orphans are snapshots that containerd made and has forgotten, as after a crash or the loss of
-/// its metadata. Its collector takes them the next time that something is removed. Foreign ones
-/// were made by somebody else, such as `layerctl snapshot prepare`; the collector takes them, too.
-/// Missing ones are what a container or an image in containerd needs: it does not notice by itself, and pulls and starts fail until it is told. Once it is told that an image's layer is
-/// gone, its collector takes the layers below, too: a pull that meets it and answers that a parent
-/// snapshot does not exist succeeds when it is repeated.
+/// its metadata. Its garbage collection removes them the next time that something is removed. Foreign
+/// ones were made by another client, such as `layerctl snapshot prepare`; they are collected, too.
+/// Missing ones are needed by a container or an image in containerd: pulls and starts fail until it
+/// is told. Once it is told that an image's layer is gone, it collects the layers below, too: a pull
+/// that meets this and answers that a parent snapshot does not exist succeeds when it is repeated.
 ///
-/// Changes nothing, and says for each what to do. Where several containerds use one layerd, what
-/// the others have looks like an orphan: do not remove it.
+/// Changes nothing, and names the fix for each. Where several containerds use one layerd, snapshots
+/// of the others look like orphans: do not remove them.
 ///
 /// Exits with 0 if there is no difference, with 11 if there is one.
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", value_parser = crate::cli::parse_address)]
     containerd_address: Option<PathBuf>,
 
-    /// What containerd's configuration calls layerd
+    /// Name of layerd in containerd's configuration
     #[arg(long, value_name = "NAME", default_value = "layerd")]
     snapshotter: String,
 
@@ -127,7 +127,7 @@ async fn needed(
     Ok(all)
 }
 
-/// What each holds on disk. Those that are gone by now are left out.
+/// Disk usage of each. Those that are gone by now are left out.
 async fn measured(
     client: &mut Client,
     found: Vec<Difference>,

@@ -27,7 +27,7 @@ pub(crate) struct Args {
     file: Option<PathBuf>,
 }
 
-/// How often layerd is asked whether it serves again.
+/// Interval of asking layerd until it serves again.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Serialize)]
@@ -76,7 +76,7 @@ async fn wait_until_served(daemon: &Daemon) -> Result<(), Error> {
     }
 }
 
-/// What a connection says that ends while it is asked.
+/// True for the status of a connection that ends during a call.
 fn is_closing(status: &Status) -> bool {
     matches!(
         status.code(),
@@ -94,7 +94,7 @@ fn advise(error: Error, has_file: bool) -> Error {
             what,
             why,
             hint: "Name one that `layerctl backup` wrote: layerctl restore FILE. Without any, the \
-                   layers stay where they are, but nobody knows their names."
+                   layers stay where they are, but their names are lost."
                 .to_owned(),
         },
         Code::InvalidArgument if has_file => Error::Invalid {
@@ -109,8 +109,7 @@ fn advise(error: Error, has_file: bool) -> Error {
     }
 }
 
-/// Reads all of it before anything is sent. Nothing at all would mean "the newest export" to the
-/// daemon, which is not what somebody who named a file wants.
+/// Reads the whole file before anything is sent: an empty stream would select the newest export.
 fn read(file: &Path) -> Result<Vec<u8>, Error> {
     let what = || format!("read the backup {}", file.display());
     let bytes = if file == Path::new("-") {

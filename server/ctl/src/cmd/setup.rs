@@ -36,7 +36,7 @@ enum Command {
 /// Prints, writes or removes the drop-in that makes layerd a snapshotter of containerd
 ///
 /// Without --write it is printed. With --write it is put into containerd's directory of drop-ins,
-/// unless somebody edited the file that is there. If containerd would not read it there, config.toml
+/// unless the existing file was edited. If containerd would not read it there, config.toml
 /// gets a line that imports the directory: containerd has to accept the new file first, the change
 /// is shown, and the old file stays beside it as config.toml.before-layerd. Where there is no
 /// config.toml, one is made. --remove undoes all of it. containerd must be restarted to notice a
@@ -217,19 +217,19 @@ fn read_main(path: &Path) -> Result<Option<String>, Error> {
 fn write(path: &Path, text: &str) -> Result<Done, Error> {
     match owned::owner(path).map_err(|cause| failed("read", path, cause))? {
         Owner::Us(old) if old == text => return Ok(Done::Already),
-        Owner::Us(_) | Owner::Nobody => {}
-        Owner::Somebody(old) => return Err(edited("write", path, &owned::difference(&old, text))),
+        Owner::Us(_) | Owner::Absent => {}
+        Owner::Foreign(old) => return Err(edited("write", path, &owned::difference(&old, text))),
     }
     atomic_file::replace(path, text.as_bytes()).map_err(|cause| failed("write", path, cause))?;
     Ok(Done::Now)
 }
 
-/// Takes the drop-in away first: a config.toml that imports nothing harms nobody.
+/// Removes the drop-in first: a config.toml that imports nothing is harmless.
 fn remove(path: &Path, main: &Path, out: &mut Output) -> Result<(), Error> {
     let name = escape(&path.display().to_string());
     let removed = match owned::owner(path).map_err(|cause| failed("read", path, cause))? {
-        Owner::Nobody => false,
-        Owner::Somebody(_) => return Err(edited("remove", path, "")),
+        Owner::Absent => false,
+        Owner::Foreign(_) => return Err(edited("remove", path, "")),
         Owner::Us(_) => true,
     };
     if removed {
@@ -263,7 +263,7 @@ fn edited(attempt: &str, path: &Path, difference: &str) -> Error {
     };
     Error::Refused {
         what: format!("{attempt} {}", path.display()),
-        why: "somebody else wrote or edited it".to_owned(),
+        why: "it was written or edited by another program".to_owned(),
         hint: format!(
             "Move it away and try again, or keep it and change it by hand.{would}{}",
             lines.join("\n")

@@ -21,17 +21,17 @@ use crate::volume::Volume;
 /// Keeps data that outlives containers
 ///
 /// A volume is a folder that layerd keeps, with a name of its own. What containers write there
-/// stays when they and their images are gone, until somebody removes the volume; and a removed
+/// stays when they and their images are gone, until the volume is removed; and a removed
 /// volume stays in the trash for a week (trash.keep_volumes_secs), from where `volume undelete` takes it back whole.
 ///
-/// Choose by whose the data is:
+/// Choose by the owner of the data:
 ///
 ///   a volume      the application's: databases, uploads, caches that are dear. layerd knows who
 ///                 uses it, refuses to remove it meanwhile, measures, copies and snapshots it
 ///   a bind mount  the host's: a folder that exists anyway and that others edit, such as source
 ///                 code or /etc/ssl. layerd keeps nothing of it and never deletes it; its path
 ///                 and its owners are the same inside and outside
-///   tmpfs         nobody's: secrets, scratch files, sockets. It is memory, each container has its
+///   tmpfs         transient: secrets, scratch files, sockets. It is memory, each container has its
 ///                 own, and all is gone when the container ends. Give it a size
 ///
 /// `volume export` and `import` move a volume to another machine as a tar archive.

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     key: String,
 }
 
-/// What there is to say of a snapshot.
+/// Reasons for a snapshot's existence and size.
 #[derive(Debug, Serialize)]
 struct Reasons {
     name: String,
@@ -117,9 +117,8 @@ impl Reasons {
             (Some(namespace), Some(key)) => lines.push(format!(
                 "containerd made it in its namespace {namespace}, where it is called {key}."
             )),
-            _ => {
-                lines.push("Its key is not of containerd's form: somebody else made it.".to_owned())
-            }
+            _ => lines
+                .push("Its key is not of containerd's form: another client made it.".to_owned()),
         }
         if let Some(layer) = &self.unpacks {
             let done = self.kind == Kind::Committed;
@@ -207,7 +206,7 @@ mod tests {
             text.contains("A writable layer, made 3h ago, 2.00KiB of its own, on top of 2 layers."),
             "{text}"
         );
-        assert!(text.contains("somebody else made it"), "{text}");
+        assert!(text.contains("another client made it"), "{text}");
         assert!(text.contains("It goes when"), "{text}");
     }
 }

@@ -6,7 +6,7 @@
 
 use super::{Schema, Version};
 
-/// What layerd's diff service is called: a proxy has one type, and `layerd` is the snapshotter.
+/// Name of layerd's diff service: a proxy has one type, and `layerd` is the snapshotter.
 pub(crate) const DIFFER: &str = "layerd-diff";
 /// containerd's own differ.
 const WALKING: &str = "walking";
@@ -59,7 +59,7 @@ impl DropIn {
         Ok(())
     }
 
-    /// What goes wrong with these options at times, though the release takes them.
+    /// Warning about these options, where the release accepts them but has a fault.
     pub(crate) fn warning(&self) -> Option<String> {
         (self.parallel && !self.version.since(2, 4, 0)).then(|| {
             format!(

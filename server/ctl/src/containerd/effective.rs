@@ -1,5 +1,5 @@
-//! What containerd's files say together of layerd: config.toml and what it imports. As containerd
-//! merges them: proxies by their name, a plugin's list as a whole, the last file first.
+//! Effective configuration of layerd in containerd: config.toml and its imports, merged as containerd
+//! does: proxies by their name, a plugin's list as a whole, the last file first.
 
 use std::collections::BTreeMap;
 use std::fs;

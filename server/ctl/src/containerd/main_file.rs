@@ -22,7 +22,7 @@ struct Raw {
     imports: Vec<String>,
 }
 
-/// What config.toml says.
+/// Content of config.toml.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MainFile {
     pub(crate) schema: Schema,
@@ -43,7 +43,7 @@ impl MainFile {
         })
     }
 
-    /// Whether containerd would read `drop_in`. Stars stand for parts of names, as in a shell.
+    /// True if containerd would read `drop_in`. Stars stand for parts of names, as in a shell.
     pub(crate) fn imports(&self, own_path: &Path, drop_in: &Path) -> bool {
         let base = own_path.parent().unwrap_or(Path::new("/"));
         self.imports

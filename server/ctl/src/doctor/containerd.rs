@@ -128,7 +128,7 @@ impl Facts<'_> {
         )
     }
 
-    /// What the running containerd has of it.
+    /// Finding about the proxy in the running containerd.
     fn loaded(&self, proxy: &Proxy) -> Option<Finding> {
         const CHECK: &str = "containerd's plugin";
         let restart = || Remedy::safe(RESTART);
@@ -258,7 +258,7 @@ impl Facts<'_> {
             return Some(Finding::warning(
                 CHECK,
                 format!("the entry for {} names no differ", self.name),
-                "Before 2.1.2 the first differ there is unpacks, whoever that is.",
+                "Before 2.1.2 the first available differ unpacks, whichever it is.",
                 self.setup(),
             ));
         }
@@ -272,7 +272,7 @@ impl Facts<'_> {
         self.settings.get(key).is_some_and(|given| given == value)
     }
 
-    /// What writes the drop-in anew, with the options that it has now where they can stay. containerd
+    /// Command that writes the drop-in anew, with its present options where they can stay. containerd
     /// is restarted only if that worked.
     fn setup(&self) -> Remedy {
         let aside = self.edited.map(|path| {
@@ -354,7 +354,7 @@ fn has_snapshotter(running: &Running) -> bool {
     snapshotter(running).is_some()
 }
 
-/// Whether two paths are of one socket.
+/// True if two paths are of one socket.
 fn is_same(address: &str, socket: &Path) -> bool {
     let address = Path::new(address.strip_prefix("unix://").unwrap_or(address));
     let file = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
@@ -377,7 +377,7 @@ fn release(running: &Running, version: &Result<Version, String>) -> Finding {
     }
 }
 
-/// What containerd may not be told that layerd can.
+/// Findings about capabilities of layerd that containerd is not told.
 fn capabilities(facts: &Facts<'_>, proxy: &Proxy, version: Option<Version>) -> Vec<Finding> {
     let has = |name: &str| proxy.capabilities.iter().any(|one| one == name);
     let before =

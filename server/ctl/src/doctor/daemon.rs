@@ -34,7 +34,7 @@ pub(crate) fn version(info: &InfoResponse, own: &str) -> Finding {
     )
 }
 
-/// Who holds the disk: the largest first, with what they hold.
+/// Users of the disk with their usage in bytes, the largest first.
 pub(crate) type Holders = [(String, u64)];
 
 /// All that the daemon says of itself; `now` in seconds since 1970.
@@ -142,7 +142,7 @@ fn database(health: &Health) -> Finding {
 fn last_stop(health: &Health) -> Finding {
     const CHECK: &str = "last stop";
     if health.ended_uncleanly {
-        let means = "The start checked everything. If nobody killed layerd, `journalctl -u layerd` says why it ended.";
+        let means = "The start checked everything. Unless it was killed on purpose, `journalctl -u layerd` says why it ended.";
         return Finding::info(CHECK, "layerd was killed, or the power was cut", means);
     }
     Finding::ok(CHECK, "orderly")
@@ -217,7 +217,7 @@ fn inodes(info: &InfoResponse, health: &Health, holders: &Holders) -> Finding {
 /// Free share of the inodes, in percent, that is too small. Deleting early brings few back.
 const FEW_INODES: u64 = 5;
 
-/// What a disk has of something, with words for the figures.
+/// Free and total amount of a resource of a disk, with words for the figures.
 struct Space {
     check: &'static str,
     shown: String,
@@ -256,7 +256,7 @@ impl Space {
     }
 }
 
-/// How to make room: what is removed already goes first.
+/// Remedy for a full disk: the trash is emptied first.
 fn room(info: &InfoResponse, health: &Health, holders: &Holders) -> Remedy {
     if info.trash > 0 && health.brake.is_empty() && health.failed_deletions.is_empty() {
         return Remedy::fix("layerctl trash empty --yes");

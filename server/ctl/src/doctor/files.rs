@@ -50,7 +50,7 @@ fn read_only<'a>(path: &Path, table: &'a [Entry]) -> Option<&'a Path> {
     (is_ro(&mount.options) || is_ro(&mount.super_options)).then_some(mount.target.as_path())
 }
 
-/// Who can change what layerd or containerd is told.
+/// Findings about write access to the configuration of layerd or containerd.
 pub(crate) fn configuration(files: &[&Path]) -> Vec<Finding> {
     const CHECK: &str = "configuration files";
     const IMPACT: &str = "Who can change it decides where layers are kept, and who serves them.";
@@ -61,7 +61,7 @@ pub(crate) fn configuration(files: &[&Path]) -> Vec<Finding> {
     or_well(CHECK, all.collect(), "root's alone to change")
 }
 
-/// Who can connect can do all that root can do to layers.
+/// Findings about access to the socket, which gives root's rights over layers.
 pub(crate) fn socket(socket: &Path) -> Vec<Finding> {
     const CHECK: &str = "socket";
     const IMPACT: &str = "Who can connect can read and delete every layer.";
@@ -78,7 +78,7 @@ pub(crate) fn socket(socket: &Path) -> Vec<Finding> {
     )
 }
 
-/// What is root's, with none of the `closed` permission bits.
+/// Finding for a file that is not root's, or has one of the `closed` permission bits.
 fn access(
     check: &str,
     path: &Path,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{Finding, Remedy};
 
-/// What `layerd check --json` prints.
+/// Output of `layerd check --json`.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
     looked: Vec<Looked>,
@@ -22,7 +22,7 @@ struct Looked {
     needed: bool,
     found: String,
     advice: String,
-    /// Whether the configuration asks for it. Older daemons do not say.
+    /// Set if the configuration asks for it. Older daemons do not report it.
     #[serde(default)]
     wanted: bool,
     /// A command for a shell; empty for none.
@@ -124,7 +124,7 @@ fn configuration(looked: &Looked, file: Option<&str>) -> Finding {
     )
 }
 
-/// Whether the daemon works with what its file says now.
+/// Finding for a daemon whose effective configuration differs from its file.
 pub(crate) fn in_force(file: &BTreeMap<String, String>, health: &Health) -> Finding {
     const CHECK: &str = "configuration in force";
     let keys = file.keys().chain(health.settings.keys());

@@ -1,5 +1,4 @@
-//! The mount table against what layerd knows: mounts that nobody will unmount, and attachments
-//! without one.
+//! The mount table against layerd's attachments: leaked mounts, and attachments without a mount.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -13,9 +12,9 @@ use crate::attachment::Attachment;
 
 const CHECK: &str = "mounts";
 
-/// What stands below `<root>/mnt` without an attachment. The attachments must have been read after
+/// Mounts below `<root>/mnt` without an attachment. The attachments must have been read after
 /// the table: an attachment is recorded before it is mounted and dropped after it is unmounted.
-/// What is new or gone by the second table was on its way.
+/// Mounts new or gone in the second table are ignored.
 pub(crate) fn leaked(
     before: &[Entry],
     attachments: &[Attachment],
@@ -61,11 +60,11 @@ pub(crate) fn waiting(attachments: &[Attachment]) -> Option<Finding> {
     })
 }
 
-/// What is known of layers and of who uses their mounts.
+/// Facts about layers and the users of their mounts.
 pub(crate) struct Layers<'a> {
     /// The data directory.
     pub(crate) root: &'a Path,
-    /// Whether a directory is that of a snapshot.
+    /// True for the directory of a snapshot.
     pub(crate) is_layer: &'a dyn Fn(&Path) -> bool,
     /// Number of a removed layer that can be restored, by its directory.
     pub(crate) removed: &'a BTreeMap<PathBuf, u64>,

@@ -1,4 +1,4 @@
-//! What containerd and layerd know of each other, as `layerctl orphans` finds it.
+//! References between containerd and layerd, as `layerctl orphans` finds them.
 
 use super::{Finding, Remedy, quoted, some_of};
 use crate::orphans::{Difference, State};

@@ -14,7 +14,7 @@ pub(crate) const ARGUMENTS: [&str; 4] = [
 ];
 const ENABLE: &str = "systemctl enable layerd.socket layerd.service";
 const RESTART: &str = "systemctl restart layerd.service";
-/// What deploy/layerd.service says for what each is.
+/// Capabilities in deploy/layerd.service, which explains each.
 const CAPABILITIES: [&str; 8] = [
     "cap_sys_admin",
     "cap_dac_override",
@@ -53,9 +53,9 @@ const OWN_MOUNTS: [&str; 18] = [
 /// The daemon's process; none of it is known while it does not run.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Process {
-    /// Whether its mounts are the first process's.
+    /// Set if its mount namespace differs from the first process's.
     pub(crate) has_own_mounts: bool,
-    /// Whether the program that it runs was replaced.
+    /// Set if the program that it runs was replaced.
     pub(crate) is_replaced: bool,
     /// Descriptors that it may have.
     pub(crate) descriptors: Option<u64>,
@@ -387,7 +387,7 @@ mod tests {
         }
     }
 
-    /// What the unit gives is what is missed when it is taken away.
+    /// Each capability of the unit is missed when it is taken away.
     #[test]
     fn the_capabilities_are_the_unit_s() {
         let unit = include_str!("../../../../deploy/layerd.service");

@@ -9,12 +9,12 @@ use crate::output::Output;
 use crate::table::{Cell, Table};
 use crate::text::escape;
 
-/// Lets go of what an owner no longer has
+/// Detaches attachments that an owner no longer has
 ///
-/// Name with --owner who it is about, and the keys of all that this owner still has: what else is
-/// attached for it is detached. Without --execute nothing is changed, and the plan is shown. For
-/// supervisors after a crash of theirs: layerd itself unmounts nothing that nobody asked for.
-/// `layerctl detach --owner KIND:ID` lets go of everything.
+/// Name the owner with --owner, and the keys of all attachments that it still has: its others are
+/// detached. Without --execute nothing is changed, and the plan is shown. For supervisors after a
+/// crash of theirs: layerd never unmounts unasked. `layerctl detach --owner KIND:ID` detaches
+/// everything.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Keys that the owner still has

@@ -121,7 +121,7 @@ fn kernel() -> Finding {
     Finding::ok("kernel", format!("Linux {}", release.unwrap_or_default()))
 }
 
-/// What a daemon that answers knows.
+/// Facts from a daemon that answers.
 async fn ask_more(client: &mut Client, info: &InfoResponse, now: i64) -> Vec<Finding> {
     let mut found = judge::findings(info, &[], now);
     // Without records there is nothing more to ask.
@@ -190,7 +190,7 @@ fn running() -> BTreeSet<(u32, u32)> {
         .collect()
 }
 
-/// Who may change what layerd rests on.
+/// Findings about the owners and modes of files on which layerd depends.
 fn look_at_files(own: &[Option<&Path>], socket: &Path, settings: &Settings) -> Vec<Finding> {
     let table = mountinfo::read().unwrap_or_default();
     let mut found = Vec::new();

@@ -15,7 +15,7 @@ use crate::output::Output;
 use crate::owned::{self, Owner};
 use crate::text::escape;
 
-/// What is left to do so that containerd reads the drop-in.
+/// Change that is needed so that containerd reads the drop-in.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Nothing,
@@ -45,7 +45,7 @@ impl Change {
         }))
     }
 
-    /// What `--write` does or did to `main`, as lines of a patch; empty for nothing.
+    /// Change of `main` by `--write`, as lines of a patch; empty without one.
     pub(super) fn patch(&self) -> String {
         match self {
             Self::Nothing => String::new(),
@@ -129,16 +129,16 @@ fn try_out(text: &str, main: &Path) -> Result<(), Error> {
     })
 }
 
-/// Takes back what [`Change::apply`] did, unless somebody relies on it by now. What a person
-/// changed meanwhile stays.
+/// Undoes [`Change::apply`], unless other drop-ins rely on it by now. Manual changes made meanwhile
+/// stay.
 pub(super) fn undo(main: &Path, drop_in: &Path, out: &mut Output) -> Result<(), Error> {
     let kept = import::backup(main);
     let owner = owned::owner(main).map_err(|cause| failed("read", main, cause))?;
     let is_edited = fs::symlink_metadata(&kept).is_ok();
     let (is_made, text) = match owner {
-        Owner::Nobody => return Ok(()),
+        Owner::Absent => return Ok(()),
         Owner::Us(text) => (true, text),
-        Owner::Somebody(text) => (false, text),
+        Owner::Foreign(text) => (false, text),
     };
     if !is_made && !is_edited {
         return Ok(());
@@ -172,7 +172,7 @@ fn restore(main: &Path, kept: &Path, text: &str, drop_in: &Path) -> Result<(), E
     owned::remove(kept).map_err(|cause| failed("remove", kept, cause))
 }
 
-/// Whether there are other drop-ins than ours.
+/// True if there are other drop-ins than ours.
 fn has_neighbours(drop_in: &Path) -> bool {
     let dir = drop_in.parent().unwrap_or(drop_in);
     let listed = fs::read_dir(dir).into_iter().flatten().flatten();

@@ -39,7 +39,7 @@ pub(super) struct Settings {
     #[arg(long = "opt", value_name = "KEY=VALUE", value_parser = parse_label)]
     options: Vec<(String, String)>,
 
-    /// What keeps it
+    /// Volume driver
     #[arg(short, long, default_value = "local")]
     driver: String,
 }

@@ -83,7 +83,7 @@ fn request(filters: Vec<Filter>, deleted: bool) -> Result<ListVolumesRequest, Er
     Ok(request)
 }
 
-/// Whether there was something before.
+/// Sets a field; true if it was set before.
 fn put(field: &mut String, value: String) -> bool {
     !std::mem::replace(field, value).is_empty()
 }

@@ -11,11 +11,11 @@ use crate::output::Output;
 use crate::table::{Cell, Table};
 use crate::text::escape;
 
-/// Removes volumes that nothing uses, after showing which
+/// Removes unused volumes, after showing them
 ///
-/// Prints the plan, asks, and then removes what the plan lists and nothing else: a volume that
-/// came into use or changed since is passed over, and said. What it removes is in the trash, as
-/// after `volume rm`. Volumes that somebody gave a name stay unless --all is said.
+/// Prints the plan, asks, and then removes the volumes of the plan and no others: one that came into
+/// use or changed since is skipped and listed. Removed volumes are in the trash, as after `volume rm`.
+/// Named volumes stay unless --all is given.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Also volumes with a name; otherwise anonymous ones only

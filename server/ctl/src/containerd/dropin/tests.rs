@@ -17,7 +17,7 @@ fn drop_in(version: &str) -> DropIn {
     }
 }
 
-/// What containerd would read.
+/// The drop-in as containerd would parse it.
 fn parsed(drop_in: &DropIn) -> Table {
     drop_in.check().unwrap();
     let text = drop_in.render();

@@ -106,7 +106,7 @@ fn without_a_running_containerd_its_files_are_judged() {
 
 type Change = fn(&mut World);
 
-/// What is said after each change.
+/// Finding after each change.
 const MISTAKES: [(&str, Severity, Change); 16] = [
     ("do not name layerd", Severity::Error, |world| {
         world.files.proxies.clear();

@@ -143,7 +143,7 @@ fn a_file_system_without_a_table_of_inodes_lacks_none() {
     assert_eq!(findings(&info, &[], NOW)[4].severity, Severity::Ok);
 }
 
-/// What is removed already goes first; then those who hold the most are named.
+/// The trash is emptied first; then the largest users are named.
 #[test]
 fn a_full_disk_says_what_makes_room() {
     let full = |trash: u64| InfoResponse {

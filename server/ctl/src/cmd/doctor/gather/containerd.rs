@@ -69,7 +69,7 @@ fn unreachable(error: &Error) -> Finding {
     Finding::error("containerd", error.to_string(), impact, remedy)
 }
 
-/// What it is told of layerd.
+/// Its configuration of layerd.
 async fn files(
     args: &Args,
     daemon: &Daemon,
@@ -113,7 +113,7 @@ async fn installed(limit: Duration) -> Option<Version> {
 }
 
 fn is_edited(path: &Path) -> bool {
-    matches!(owned::owner(path), Ok(Owner::Somebody(_)))
+    matches!(owned::owner(path), Ok(Owner::Foreign(_)))
 }
 
 fn unreadable(why: &Unreadable, drop_in: Option<&Path>) -> Finding {
@@ -143,7 +143,7 @@ fn one_line(text: &str) -> String {
     lines.collect::<Vec<_>>().join(": ")
 }
 
-/// What each side has and the other lacks. Costs two lists of both.
+/// Snapshots that one side has and the other lacks. Costs two lists of both.
 async fn compare(
     client: &mut Client,
     containerd: &Containerd,

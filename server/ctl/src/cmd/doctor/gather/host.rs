@@ -24,7 +24,7 @@ pub(super) fn file(args: &Args, health: Option<&Health>) -> Option<PathBuf> {
     named.filter(|file| !file.as_os_str().is_empty())
 }
 
-/// What `layerd check` says, with what the daemon's command line overrides.
+/// Result of `layerd check`, with the overrides of the daemon's command line.
 pub(super) async fn check(
     file: Option<&Path>,
     health: Option<&Health>,
@@ -107,12 +107,12 @@ pub(super) async fn units(limit: Duration) -> Vec<Finding> {
     unit::findings(&output, &process)
 }
 
-/// Whether systemd runs this host, as sd_booted(3) tells.
+/// True if systemd runs this host, as by sd_booted(3).
 pub(super) fn is_booted() -> bool {
     Path::new("/run/systemd/system").exists()
 }
 
-/// What cannot be seen of a process counts as well.
+/// Facts about a process; unreadable ones count as sound.
 fn process(pid: u32) -> Process {
     let link = |of: &str, name: &str| fs::read_link(format!("/proc/{of}/{name}")).ok();
     let pid = pid.to_string();
