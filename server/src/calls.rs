@@ -36,7 +36,7 @@ impl Call {
         OF_THIS_TASK.scope(self, task).await
     }
 
-    /// What it does.
+    /// Its phase.
     pub(crate) fn phase(&self) -> &Arc<CallPhase> {
         &self.phase
     }
@@ -75,7 +75,7 @@ pub(crate) struct Slow {
     pub(crate) method: &'static str,
     /// Since it was let in.
     pub(crate) running: Duration,
-    /// What it does, and for how long.
+    /// Its phase, and the time spent in it.
     pub(crate) doing: (&'static str, Duration),
 }
 

@@ -19,12 +19,12 @@ use crate::{Settings, with_causes};
 struct Looked {
     check: &'static str,
     ok: bool,
-    /// Whether layerd cannot run unless it is well.
+    /// Set if layerd cannot run without it.
     needed: bool,
-    /// Whether something that the configuration asks for does not work unless it is well.
+    /// Set if the configuration asks for a feature that does not work without it.
     wanted: bool,
     found: String,
-    /// What to change, for people; empty if nothing.
+    /// The fix, for people; empty without one.
     advice: String,
     /// A command for a shell that changes it; empty if there is none.
     fix: String,

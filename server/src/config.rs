@@ -53,19 +53,19 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
     pub(crate) driver: factory::Settings,
     pub(crate) engine: layerd_engine::Options,
-    /// How often the reaper looks by itself.
+    /// Interval of the reaper's own passes.
     pub(crate) reap_every: Duration,
     /// Where layers come from and go to.
     pub(crate) content: ContentConfig,
     pub(crate) unpack: UnpackConfig,
-    /// How long calls may take.
+    /// Limits for calls.
     pub(crate) limits: Limits,
     /// Where metrics are served, if anywhere.
     pub(crate) metrics: Option<metrics::Address>,
     /// Where traces go, if anywhere.
     pub(crate) tracing: TracingConfig,
     pub(crate) docker: DockerConfig,
-    /// How long a stop waits for calls to finish.
+    /// Limit for calls to finish during a stop.
     pub(crate) stop_timeout: Duration,
     /// All of this in the words of the file.
     pub(crate) in_force: InForce,
@@ -92,7 +92,7 @@ pub(crate) struct DockerConfig {
 
 #[derive(Debug, Clone)]
 pub(crate) struct UnpackConfig {
-    /// Whether layerd unpacks and packs layers for containerd.
+    /// Enables containerd's diff service.
     pub(crate) enabled: bool,
     /// Layers at a time.
     pub(crate) at_once: usize,
@@ -105,7 +105,7 @@ pub(crate) struct LogConfig {
     pub(crate) format: LogFormat,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {

@@ -1,9 +1,9 @@
 //! containerd's content store, as layerd uses it: layers come from it and go to it.
 //!
 //! A blob is read straight from containerd's directory where layerd can: a file is opened by a
-//! checked digest in a folder that the configuration names, never by a path of a client, and what
-//! is in it is held to the digest by whoever unpacks it. Else it is streamed through the service,
-//! as everything that is written is. Namespace and lease are those of the call that is served.
+//! checked digest in a folder that the configuration names, never by a path of a client, and its
+//! content is verified while it is unpacked. Else it is streamed through the service,
+//! as are all writes. Namespace and lease are those of the served call.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -48,7 +48,7 @@ const BLOBS: &str = "io.containerd.content.v1.content/blobs/sha256";
 /// Metadata of calls.
 pub(crate) const NAMESPACE: &str = "containerd-namespace";
 const LEASE: &str = "containerd-lease";
-/// How long a new blob is kept for somebody to use it.
+/// Seconds for which a lease keeps a new blob.
 const LEASED_SECS: i64 = 3600;
 /// Label of a blob: digest of the archive before compression.
 const UNCOMPRESSED: &str = "containerd.io/uncompressed";
@@ -77,8 +77,8 @@ pub(crate) struct Content {
 pub(crate) struct Caller(MetadataMap);
 
 impl Caller {
-    /// Who made a request that concerns a snapshot. Where containerd does not say (1.7), the
-    /// namespace is how the snapshot's key begins.
+    /// Namespace and lease of a request about a snapshot. Where containerd does not send them (1.7), the
+    /// namespace is the prefix of the snapshot's key.
     pub(crate) fn of(metadata: &MetadataMap, key: &Key) -> Self {
         let mut caller = Self::default();
         for name in [NAMESPACE, LEASE] {
@@ -397,7 +397,7 @@ impl Drop for Left {
     }
 }
 
-/// What is gone already was dropped by containerd itself.
+/// Logs a failed drop; one that is gone already was dropped by containerd itself.
 fn gone(dropped: Result<(), Status>) {
     if let Err(status) = dropped
         && status.code() != Code::NotFound

@@ -30,13 +30,13 @@ use crate::tasks::Tasks;
 use crate::traces::Traces;
 use crate::{api, metrics, notify, with_causes};
 
-/// How often the daemon looks at itself if systemd does not ask for it more often.
+/// Interval of health checks, unless systemd's watchdog needs a shorter one.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// After this time a writer that does not answer is logged.
 const WRITER_SLOW: Duration = Duration::from_secs(10);
-/// How long after a stop peers may take to read or to send what a call waits for.
+/// Time after a stop for peers to read or to send data for which a call waits.
 const PEER_GRACE: Duration = Duration::from_secs(1);
-/// How long clients get to read their last replies and to close, once all calls have ended.
+/// Time for clients to read their last replies and to close, once all calls have ended.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
 /// Why the daemon ended.

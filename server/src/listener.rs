@@ -24,8 +24,8 @@ mod inherited;
 pub(crate) use authority::Connection;
 pub(crate) use inherited::Inherited;
 
-/// How long a client that has connected may take to send the call for which it did. If it is told to
-/// close before that, it has to be one that tries again.
+/// Time for a connected client to send its first call. If it is told to close before that, it has to
+/// be one that tries again.
 const FIRST_CALL: Duration = Duration::from_millis(500);
 
 /// Why there is no socket to serve on.

@@ -87,7 +87,7 @@ pub(crate) fn complain(error: &dyn std::error::Error) {
     eprintln!("{prefix}layerd: {}", with_causes(error));
 }
 
-/// Whether standard error is a stream of systemd's journal, as `JOURNAL_STREAM` says (systemd.exec(5)).
+/// True if standard error is a stream of systemd's journal, by `JOURNAL_STREAM` (systemd.exec(5)).
 #[allow(
     clippy::disallowed_methods,
     reason = "what systemd says of this process is no setting"

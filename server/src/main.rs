@@ -90,10 +90,10 @@ pub(crate) struct Settings {
     /// Unix socket to serve on
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// What to log: error, warn, info, debug, trace, or a filter such as info,layerd_store=debug
+    /// Log level: error, warn, info, debug, trace, or a filter such as info,layerd_store=debug
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// How to log
+    /// Log format
     #[arg(long, value_name = "FORMAT", value_enum)]
     log_format: Option<LogFormat>,
 }

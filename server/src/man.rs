@@ -1,4 +1,4 @@
-//! `layerd man DIR`: the man pages, for whoever makes a package. Not shown in the help.
+//! `layerd man DIR`: the man pages, for packagers. Not shown in the help.
 //!
 //! layerd(8) and its commands come from the command line's definition, layerd-config(5) from the
 //! sample configuration, so neither can say other things than those.

@@ -1,8 +1,8 @@
 //! Metrics for Prometheus, of layerd and (`process_*`) of its process.
 //!
-//! Off unless `metrics.address` is set. What happens is counted where it happens, through the
-//! `metrics` facade, which costs next to nothing while nobody listens; what there is (snapshots,
-//! volumes, space) is looked up when somebody asks.
+//! Off unless `metrics.address` is set. Events are counted where they happen, through the
+//! `metrics` facade, which costs next to nothing without a recorder; gauges (snapshots,
+//! volumes, space) are read at each scrape.
 
 mod names;
 
@@ -42,7 +42,7 @@ const SECONDS: [f64; 16] = [
 ];
 /// Bounds of histograms of counts.
 const COUNTS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
-/// How often the histograms' samples are gathered, so that they take no memory when nobody asks.
+/// Interval of gathering the histograms' samples, which bounds their memory between scrapes.
 const GATHER_EVERY: Duration = Duration::from_secs(5);
 /// Pause after an address could not be had.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ const KEY: &str = "metrics.address";
 /// Where metrics are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Address {
-    /// TCP: whoever can reach it may read it.
+    /// TCP: every client that can reach it may read it.
     Tcp(SocketAddr),
     /// A unix socket, for root alone.
     Unix(PathBuf),
@@ -204,7 +204,7 @@ pub(crate) fn rpc(service: &'static str, method: &'static str, code: Code, took:
     histogram!("layerd_rpc_seconds", &labels).record(took);
 }
 
-/// What a code is called in a label: as in tonic, without the price of formatting it for each call.
+/// Label of a code: as in tonic, without the cost of formatting it for each call.
 fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "Ok",

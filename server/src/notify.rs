@@ -1,4 +1,4 @@
-//! What systemd is told: readiness, stopping, and that we are alive (sd_notify(3)).
+//! Notifications to systemd: readiness, stopping, and the watchdog (sd_notify(3)).
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(crate) fn alive() {
     send(&[NotifyState::Watchdog]);
 }
 
-/// How often [`alive`] must be said at least; `None` if nobody watches.
+/// Longest interval between calls of [`alive`]; `None` without a watchdog.
 pub(crate) fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }

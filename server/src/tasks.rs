@@ -1,7 +1,6 @@
 //! Every task has an owner: the only file that may spawn.
 //!
-//! Work that was begun ends, whoever waits for it: a client that hangs up drops its handler, not
-//! the call.
+//! Begun work runs to its end: a client that hangs up drops its handler, not the call.
 
 use std::future::Future;
 
@@ -69,7 +68,7 @@ impl Tasks {
         self.stop.cancel();
     }
 
-    /// What says that tasks are to end.
+    /// Token that is cancelled when tasks are to end.
     pub(crate) fn stopping(&self) -> CancellationToken {
         self.stop.clone()
     }

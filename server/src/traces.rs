@@ -32,7 +32,7 @@ use crate::with_causes;
 
 pub(crate) use export::{Endpoint, Flush};
 
-/// What stands in a span where a call's service and method are not known.
+/// Service and method in a span of an unknown call.
 const OTHER: &str = "other";
 /// The setting that asks for traces.
 const KEY: &str = "tracing.endpoint";
@@ -44,7 +44,7 @@ pub(crate) struct TracingConfig {
     pub(crate) endpoint: Option<Endpoint>,
     /// Share of the calls that are traced among those whose caller does not say; from 0 to 1.
     pub(crate) sampling_ratio: f64,
-    /// Who layerd is in the traces.
+    /// Service name of layerd in the traces.
     pub(crate) service_name: String,
 }
 
@@ -150,7 +150,7 @@ struct Traced {
     context: Context,
     tracer: SdkTracer,
     clock: Clock,
-    /// Whether its caller said for which namespace it is.
+    /// Set if its caller sent a namespace.
     has_namespace: bool,
 }
 
@@ -165,7 +165,7 @@ impl Trace {
         OF_THIS_TASK.scope(self, handler).await
     }
 
-    /// What hears of the stages of the call's work.
+    /// Observer of the call's phases.
     pub(crate) fn observer(self) -> Arc<dyn PhaseObserver> {
         self.0
     }

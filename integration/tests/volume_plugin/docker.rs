@@ -122,7 +122,7 @@ fn root_compose_makes_and_removes_volumes() {
     assert_eq!(world.plugin().names(), Vec::<String>::new());
 }
 
-/// What Docker no longer has, nothing holds; and what it has is held, whatever was missed.
+/// Holders are removed with Docker's containers, and made for existing ones, whatever was missed.
 #[test]
 fn root_holders_are_those_of_docker_s_list() {
     let mut world = World::new();

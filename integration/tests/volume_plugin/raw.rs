@@ -275,7 +275,7 @@ fn root_options_do_what_they_say_and_no_more() {
     assert!(status.contains("volume-nocopy"), "{status}");
 }
 
-/// What one of them makes, the others see, hold and do not delete.
+/// A volume made through one API is visible through the others, which can hold but not delete it.
 #[test]
 fn root_all_ways_lead_to_the_same_volumes() {
     let world = World::new();
@@ -300,7 +300,7 @@ fn root_all_ways_lead_to_the_same_volumes() {
     assert_eq!(plugin.names(), Vec::<String>::new());
 }
 
-/// What was answered is on the disk, and an id that was lost can be let go.
+/// Acknowledged changes are durable, and a lost id can be released.
 #[test]
 fn root_answers_outlive_a_crash() {
     let mut world = World::new();

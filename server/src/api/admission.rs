@@ -67,7 +67,7 @@ enum AtDeadline {
     IsCancelled(&'static str),
 }
 
-/// What a layer leaves that was not unpacked to its end.
+/// Hint about a partly unpacked layer.
 const PART_OF_A_LAYER: &str =
     "the snapshot may hold part of the layer: remove it, prepare it anew and apply the layer again";
 

@@ -1,4 +1,4 @@
-//! How long calls take and how they end, for the metrics and the traces.
+//! Durations and codes of calls, for the metrics and the traces.
 //!
 //! A call ends when the last of its answer has been handed over: the code of a stream, and of
 //! every call that succeeds, stands in its trailers.
@@ -120,7 +120,7 @@ impl Drop for Timer {
     }
 }
 
-/// What a call is, by the path of its request.
+/// Service and method of a call, by the path of its request.
 fn names(path: &str) -> (&'static str, &'static str) {
     static KNOWN: LazyLock<BTreeMap<String, (&'static str, &'static str)>> = LazyLock::new(known);
     KNOWN.get(path).copied().unwrap_or(("other", "other"))

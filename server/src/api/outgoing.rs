@@ -98,7 +98,7 @@ impl<M> Outlet<M> {
         self.messages.closed().await;
     }
 
-    /// Whether nothing that is sent would be read.
+    /// True once the client has gone or the stream was ended.
     pub(crate) fn is_closed(&self) -> bool {
         self.messages.is_closed() || self.end.is_cancelled()
     }

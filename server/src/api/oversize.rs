@@ -1,4 +1,4 @@
-//! What the server answers to a message beyond its limit.
+//! Answer to a message beyond the size limit.
 
 use std::future::Future;
 use std::pin::Pin;

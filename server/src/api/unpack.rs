@@ -1,5 +1,5 @@
-//! What unpacking for containerd and for people have in common: so many layers at once, and an
-//! end soon after the client has gone.
+//! Unpacking for containerd and for layerctl: a limit of concurrent layers, and cancellation soon after
+//! the client has gone.
 
 use std::future::Future;
 use std::io::Read;
@@ -19,7 +19,7 @@ use super::{Parts, status};
 use crate::tasks::Lost;
 use crate::traces;
 
-/// What is to be unpacked.
+/// A layer to unpack.
 #[derive(Debug)]
 pub(crate) struct Layer {
     pub(crate) active: Active,
@@ -71,7 +71,7 @@ impl Unpacker {
             engine.apply(&layer.active, source, &unpack)
         });
         let stop = self.parts.tasks.stopping();
-        // Before the feed is dropped: that the source then fails is nobody's mistake.
+        // Before the feed is dropped: the source then fails, which is no error.
         let stop = async {
             stop.cancelled().await;
             hangup.0.end();
@@ -114,7 +114,7 @@ impl Unpacker {
     }
 }
 
-/// Whether anybody still waits for it.
+/// True while the client waits for the call.
 #[derive(Debug, Clone, Default)]
 struct Wanted(Arc<AtomicBool>);
 

@@ -56,7 +56,7 @@ pub(crate) fn update_key(message: &pb::UpdateSnapshotRequest) -> Result<Key, Sta
     key("info.name", &info.name)
 }
 
-/// What to change about its labels.
+/// Changes of its labels.
 pub(crate) fn label_changes(
     message: pb::UpdateSnapshotRequest,
 ) -> Result<Vec<LabelChange>, Status> {

@@ -1,4 +1,4 @@
-//! Whether metrics can be served where `metrics.address` says.
+//! Check that metrics can be served at `metrics.address`.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::metrics::Address;
 
 const CHECK: &str = "metrics";
-/// How long whoever has the port may take to answer.
+/// Limit for an answer from the user of the port.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// None if there is nothing to serve, or a unix socket, which is made at any time.
@@ -29,7 +29,7 @@ pub(super) fn look(config: &Config) -> Option<Looked> {
     })
 }
 
-/// Whether a layerd that runs answers there.
+/// True if a running layerd answers there.
 fn is_ours(address: SocketAddr) -> io::Result<bool> {
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;

@@ -11,7 +11,7 @@ use crate::traces::Endpoint;
 
 const CHECK: &str = "unit";
 const PROPERTIES: &str = "LoadState,ExecStart,RestrictAddressFamilies,IPAddressAllow,IPAddressDeny,TimeoutStopUSec,RequiresMountsFor";
-/// What closing the database may take beyond `stop_timeout_secs`.
+/// Time for closing the database beyond `stop_timeout_secs`.
 const CLOSE: Duration = Duration::from_secs(10);
 
 /// Compares the configuration with layerd.service, if that starts layerd with this `file`.
@@ -159,7 +159,7 @@ fn shell_word(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// What `systemctl show` prints.
+/// Output of `systemctl show`.
 struct Unit(String);
 
 impl Unit {

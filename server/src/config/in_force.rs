@@ -11,7 +11,7 @@ use crate::Settings;
 use crate::metrics::Address;
 use crate::traces::TracingConfig;
 
-/// What a daemon was told, in the words of the configuration file.
+/// Effective configuration of a daemon, by the keys of the configuration file.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct InForce {
     /// Every key with its value, the default where nothing else was said: "trash.keep_secs".

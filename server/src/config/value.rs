@@ -9,7 +9,7 @@ use nix::unistd::{Gid, Group};
 use super::ConfigError;
 use crate::{metrics, traces};
 
-/// A bare level is layerd's own; what its libraries say at debug helps nobody.
+/// Log filter of a bare level, which applies to layerd's own crates; libraries stay at warn.
 pub(super) fn directives(level: &str) -> String {
     if level.chars().all(char::is_alphanumeric) {
         return format!("warn,layerd={level}");

@@ -15,7 +15,7 @@ pub(super) const ERROR: &str = "<3>";
 #[derive(Debug)]
 pub(super) struct Line<F> {
     inner: F,
-    /// Whether the level comes first as systemd's journal reads it.
+    /// Begins lines with the priority that systemd's journal reads.
     has_priority: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Sends spans to the collector.
 //!
-//! Nobody waits for it: a span that finds the queue full is dropped and counted. What could not be
-//! sent is tried again while the queue fills, so a collector that is restarted misses nothing.
+//! No call waits for it: with a full queue a span is dropped and counted. A failed message is
+//! sent again while the queue fills, so a collector that is restarted misses nothing.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -32,15 +32,15 @@ use crate::with_causes;
 const QUEUE: usize = 4096;
 /// Spans in one message, at most: far below what a collector takes (4 MiB).
 const BATCH: usize = 512;
-/// How long spans are gathered for a message.
+/// Time for which spans are gathered for a message.
 const GATHER: Duration = Duration::from_secs(1);
-/// How long one attempt to send may take.
+/// Limit for one attempt to send.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 /// Pause after an attempt that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
-/// How often it is logged, at most, that traces cannot be sent.
+/// Least interval between warnings that traces cannot be sent.
 const WARN_EVERY: Duration = Duration::from_secs(60);
-/// How long a stop waits for what is left to be sent.
+/// Limit for sending the rest during a stop.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// A collector's receiver of OTLP over gRPC.
@@ -157,14 +157,14 @@ pub(crate) struct Exporter {
     endpoint: Endpoint,
     resource: ResourceAttributesWithSchema,
     waiting: mpsc::Receiver<SpanData>,
-    /// What is being sent.
+    /// Spans being sent.
     batch: Vec<SpanData>,
     trouble: Trouble,
     failures: Failures,
 }
 
 impl Exporter {
-    /// Sends until it is told to stop, and then hands itself to whoever flushes.
+    /// Sends until it is told to stop, and then passes itself to the flush.
     async fn run(mut self, stop: CancellationToken, done: oneshot::Sender<Self>) {
         info!(endpoint = %self.endpoint, "sending traces");
         loop {
@@ -173,7 +173,7 @@ impl Exporter {
                 () = self.round() => {}
             }
         }
-        // Nobody is there to take it only when nobody wants it flushed.
+        // The receiver is gone only if there is no flush.
         drop(done.send(self));
     }
 
@@ -243,7 +243,7 @@ impl Exporter {
     }
 }
 
-/// Whether sending the same again gives the same answer.
+/// True if a repeated send would get the same answer.
 fn is_final(code: Code) -> bool {
     matches!(
         code,
@@ -260,7 +260,7 @@ fn is_final(code: Code) -> bool {
 #[derive(Debug, Default)]
 struct Trouble {
     last: Option<Instant>,
-    /// Whether it was said since it last worked.
+    /// Set if a warning was logged since the last success.
     was_told: bool,
 }
 

@@ -34,11 +34,11 @@ pub(crate) struct Service {
     unpacker: Unpacker,
     content: Content,
     elsewhere: Elsewhere,
-    /// Whether layerd unpacks at all.
+    /// Enables unpacking.
     enabled: bool,
 }
 
-/// What becomes of a layer.
+/// Handling of a layer.
 enum Accepted {
     /// It is unpacked here.
     Ours(Active, Compression),
@@ -203,7 +203,7 @@ impl Service {
     }
 }
 
-/// What is found out while a layer is made is left to the next differ as well; but not if that one
+/// Passes UNIMPLEMENTED on, so that the next differ tries; but answers FAILED_PRECONDITION if that one
 /// would write to the ingestion of the same name, which is being dropped meanwhile.
 fn for_others(status: Status, is_named: bool) -> Status {
     match status.code() {
@@ -220,8 +220,8 @@ fn declined(status: Status) -> Status {
     status
 }
 
-/// How layers of a media type are compressed, as containerd takes it: where a type says that they
-/// are, the first bytes say how; a type of Docker's that says nothing may be wrong.
+/// Compression by media type, as containerd interprets it: for compressed types the first bytes
+/// decide; Docker's type without a suffix may be wrong.
 fn compression(media_type: &str) -> Option<Compression> {
     match media_type {
         TAR | "application/vnd.oci.image.layer.nondistributable.v1.tar" => Some(Compression::None),
@@ -238,7 +238,7 @@ fn compression(media_type: &str) -> Option<Compression> {
     }
 }
 
-/// How a layer is to be compressed; gzip if nothing is said.
+/// Media type and compression of a new layer; gzip by default.
 fn diff_compression(media_type: &str) -> Result<(&'static str, DiffCompression), Status> {
     match media_type {
         TAR => Ok((TAR, DiffCompression::None)),

@@ -73,7 +73,7 @@ pub(super) struct Mount {
     /// Path in the container.
     #[serde(default)]
     pub(super) destination: String,
-    /// Whether the container may write.
+    /// Set if the container may write.
     #[serde(default, rename = "RW")]
     pub(super) is_writable: bool,
 }
@@ -88,7 +88,7 @@ impl Container {
 }
 
 impl Mount {
-    /// Whether it is a volume of a plugin.
+    /// True for a volume of a plugin.
     pub(super) fn is_of_plugin(&self) -> bool {
         self.kind == "volume" && self.driver != "local"
     }
@@ -146,7 +146,7 @@ fn body_error(cause: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-/// Whether a process of the name `dockerd` runs.
+/// True if a process of the name `dockerd` runs.
 fn is_running() -> bool {
     let Ok(all) = fs::read_dir("/proc") else {
         return false;

@@ -17,7 +17,7 @@ use crate::api::wire::timestamp;
 /// Kind of the owners of these attachments.
 const OWNER: &str = "plugin";
 
-/// What holds a volume, as its key tells it.
+/// Holder of a volume, by the attachment's key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Holder {
     /// A Mount without its Unmount.

@@ -64,7 +64,7 @@ impl Method {
         path.rsplit_once('.').map_or(path, |(_, name)| name)
     }
 
-    /// Whether the answer depends on nothing.
+    /// True if the answer is constant.
     pub(super) fn is_constant(self) -> bool {
         matches!(self, Self::Activate | Self::Capabilities)
     }
@@ -236,7 +236,7 @@ fn list(door: &Door) -> Value {
     json!({ "Volumes": all })
 }
 
-/// What `docker volume inspect` shows beside the protocol's own fields.
+/// Status fields of `docker volume inspect`, beside the protocol's own fields.
 fn status(door: &Door, entry: &VolumeEntry) -> Value {
     let volume = &entry.volume;
     let holders = door.parts.engine.attachment_records(Some(volume.id));

@@ -22,7 +22,7 @@ use super::dockerd::Container;
 use super::holders::{self, Holder};
 use crate::with_causes;
 
-/// How often dockerd is asked while something is held for it.
+/// Interval of asking dockerd while something is held for it.
 const EVERY: Duration = Duration::from_secs(10);
 /// Pause after a call, in which the container of a mount comes to be listed.
 const SOON: Duration = Duration::from_millis(300);
@@ -68,7 +68,7 @@ pub(super) async fn volume(door: &Door, id: VolumeId, grace: Duration) {
     compare(door, Some(id), grace).await;
 }
 
-/// Whether a container of dockerd's list holds a volume.
+/// True if a container of dockerd's list holds a volume.
 pub(super) fn has_container(engine: &Engine, id: VolumeId) -> bool {
     let records = engine.attachment_records(Some(id));
     let mut holders = records.iter().filter_map(|one| Holder::of(one));

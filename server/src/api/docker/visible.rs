@@ -1,5 +1,5 @@
-//! Whether the program that asks for a mount sees the folder of a volume: one in a mount namespace of its
-//! own may have another directory at that path, or none, and would fill that one.
+//! Visibility of a volume's folder to the program that asks for a mount: in a mount namespace of its
+//! own it may have another directory at that path, or none, and would fill that one.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -198,7 +198,7 @@ fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoRespons
     info
 }
 
-/// What the driver says of itself, then what it says of the kernel.
+/// Properties of the driver, then features of the kernel.
 fn features(engine: &Engine, facts: &[(String, String)]) -> Vec<pb::Feature> {
     let kernel = engine.kernel_features().iter();
     let kernel = kernel.map(|feature| (feature.name.to_owned(), feature.to_string()));

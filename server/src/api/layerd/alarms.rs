@@ -76,7 +76,7 @@ fn inodes(health: &Health) -> Option<String> {
     })
 }
 
-/// Whether nothing new is taken. The reserve is given free on a full disk, and made again when
+/// True if no new record is taken. The reserve is released on a full disk, and allocated again when
 /// there is enough.
 fn is_short(free: u64, low: u64, enough: u64, health: &Health) -> bool {
     free < low || (!health.has_reserve && free < enough)

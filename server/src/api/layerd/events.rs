@@ -1,8 +1,7 @@
-//! Passes on what happens to those who watch.
+//! Streams events to watchers.
 //!
-//! One ring holds the latest events for all of them, so that whoever makes something happen pays
-//! for one entry, however many watch and however slowly they read. Who falls behind finds out how
-//! much was overwritten meanwhile.
+//! One ring buffer holds the latest events for all of them, so that an operation pays for one entry,
+//! whatever the number and speed of watchers. A slow watcher is told the number of overwritten events.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ const RING: usize = 1024;
 /// Readers at a time.
 const WATCHERS_MAX: usize = 64;
 
-/// What a reader gets.
+/// Stream of a reader.
 pub(super) type Watched = Pin<Box<dyn Stream<Item = Result<EventsResponse, Status>> + Send>>;
 
 /// The ring, and the places of its readers.
@@ -55,7 +54,7 @@ impl Ring {
     }
 }
 
-/// What of the ring a reader is told, which keeps its place until it goes.
+/// Events of the ring for a reader, which holds its permit until it ends.
 fn told(
     events: BroadcastStream<Arc<Event>>,
     wanted: Wanted,
@@ -82,8 +81,8 @@ impl Watcher for Writer {
     }
 
     fn tell(&self, event: &Event) -> bool {
-        // How far copies are is for those who wait for them. An event that nobody is there for any
-        // more is lost on nobody.
+        // Progress of copies is sent on request only. Sending fails only without any reader,
+        // which is no error.
         if event.amount.is_none() {
             let _ = self.0.send(Arc::new(event.clone()));
         }
@@ -95,7 +94,7 @@ impl Watcher for Writer {
     }
 }
 
-/// What a reader asked for.
+/// Request of a reader.
 struct Wanted {
     topics: Vec<Topic>,
     prefix: String,
@@ -169,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn readers_get_what_they_asked_for() {
         let (ring, writer) = ring();
-        assert!(!writer.wants(Topic::Snapshot), "nobody reads");
+        assert!(!writer.wants(Topic::Snapshot), "no reader");
         let mut stream = ring.watch(request(&["snapshot", "trash"], "a/")).unwrap();
         assert!(writer.wants(Topic::Snapshot));
         for (topic, subject) in [

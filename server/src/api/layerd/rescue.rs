@@ -1,6 +1,6 @@
-//! What is served while the records are lost or damaged: the way to get them back.
+//! Calls served while the records are lost or damaged: those that restore them.
 //!
-//! Every other call is answered with UNAVAILABLE and what to do, so that clients wait instead of
+//! Every other call is answered with UNAVAILABLE and the fix, so that clients wait instead of
 //! taking an empty store for the truth.
 
 use std::future::{Future, ready};
@@ -32,13 +32,13 @@ use crate::tasks::Tasks;
 /// Largest export that is taken over the wire.
 const UPLOAD_MAX: usize = 1024 * 1024 * 1024;
 
-/// What the rescue works with.
+/// State of the rescue.
 #[derive(Debug, Clone)]
 pub(crate) struct Rescue {
     pub(crate) root: PathBuf,
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) tasks: Tasks,
-    /// What is wrong, and what to do about it.
+    /// The error, with its fix.
     pub(crate) trouble: String,
     /// Cancelled when the records are back.
     pub(crate) done: CancellationToken,

@@ -313,7 +313,7 @@ impl Volumes for Service {
 /// Passes events on to a client, unless it is behind.
 struct Sender {
     events: mpsc::Sender<Result<pb::VolumeEvent, Status>>,
-    /// Whether it wants to know how far copies are, too.
+    /// Set to receive progress of copies, too.
     progress: bool,
 }
 

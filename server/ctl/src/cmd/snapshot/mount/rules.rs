@@ -140,7 +140,7 @@ impl Rules {
         Ok(Some(Broken::new(why, BY_HAND)))
     }
 
-    /// Whether what is mounted shows layers of the daemon's: an overlay of them, or one by itself.
+    /// True if a mount shows layers of the daemon's: an overlay of them, or a bind of one.
     fn is_snapshot(&self, top: &Handle) -> Result<bool, MountError> {
         let layers = self.root.join("l");
         let own = self.mounter.position(&self.open(&layers)?)?;
@@ -154,7 +154,7 @@ impl Rules {
         Ok(here.any(|one| has_layers(&one.super_options, &layers)))
     }
 
-    /// Whether the top of a mount was opened, and not what is in it.
+    /// True if the handle is the root of a mount, not a file in it.
     fn stands_at(&self, top: &Handle) -> Result<bool, MountError> {
         let real = top.real_path()?;
         let Some(above) = real.parent() else {
@@ -180,8 +180,8 @@ impl Rules {
 const ELSEWHERE: &str = "Mount it elsewhere.";
 const BY_HAND: &str = "`umount` takes away what you are sure of.";
 
-/// Whether an overlay writes to a layer of the daemon's, or is one of its layers and nothing to write
-/// to. Options near the size of a page name lower directories by their numbers alone.
+/// True if an overlay writes to a layer of the daemon's, or consists of its layers without an upper
+/// directory. Options near the size of a page name lower directories by their numbers alone.
 fn has_layers(options: &OsStr, layers: &Path) -> bool {
     let value = |name: &[u8]| {
         let mut all = options.as_bytes().split(|byte| *byte == b',');
