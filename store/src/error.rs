@@ -117,9 +117,9 @@ pub enum Refusal {
     HeldExclusively {
         /// The volume.
         name: VolumeName,
-        /// Whether the attachment asked for is the one that allows no other.
+        /// Set if the requested attachment is the exclusive one.
         wanted: bool,
-        /// Who holds the volume.
+        /// Holder of the volume.
         owner: Owner,
         /// The key of that attachment.
         key: Key,

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 const STEP: Duration = Duration::from_secs(1);
 /// Pause between two probes.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often a wait for the disk is logged.
+/// Interval of logging a wait for the disk.
 const WARN_EVERY: Duration = Duration::from_secs(30);
 
 /// Makes a write to the disk durable; an error is an answer, too.

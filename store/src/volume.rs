@@ -223,7 +223,7 @@ pub struct Attachment {
     pub spec: String,
     /// Requested mount point; `None` if the runtime mounts it.
     pub target: Option<String>,
-    /// Whether it is to be the only attachment of its volume.
+    /// Excludes other attachments of its volume.
     pub exclusive: bool,
     /// Its state.
     pub state: AttachState,
@@ -231,7 +231,7 @@ pub struct Attachment {
     pub mount: Option<MountedAt>,
     /// When it was first attached.
     pub created: Timestamp,
-    /// What was made for it, while it is [`Preparing`](AttachState::Preparing).
+    /// Paths and volume made for it, while it is [`Preparing`](AttachState::Preparing).
     pub made: MadeSource,
 }
 

@@ -33,7 +33,7 @@ pub fn check(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     );
 }
 
-/// What is listed, in order.
+/// Listed directories, in order.
 ///
 /// # Panics
 /// If listing fails, or lists something the driver cannot have made.
@@ -48,7 +48,7 @@ fn listed(driver: &dyn Driver) -> Vec<(Place, Slot)> {
     slots
 }
 
-/// What a driver lists of layers with these bases, once their making was acknowledged.
+/// Directories that a driver must list for acknowledged layers with these bases.
 fn expected(driver: &dyn Driver, layers: &[(Slot, Base)]) -> Vec<(Place, Slot)> {
     let worked = layers.iter().filter(|(_, base)| driver.needs_work(base));
     let worked = worked.map(|(slot, _)| (Place::Work, *slot));

@@ -198,17 +198,17 @@ impl LayerDirs {
         list_folder(None, folder, found)
     }
 
-    /// Whether neither the directory of a layer nor what is beside it holds anything.
+    /// True if the directory of a layer and those beside it are empty or missing.
     pub(crate) fn holds_nothing(&self, slot: Slot) -> Result<bool, Error> {
         Ok(holds_nothing(&self.layers, slot)? && holds_nothing(&self.work, slot)?)
     }
 
-    /// Whether the directory of a slot in the trash holds nothing.
+    /// True if the directory of a slot in the trash is empty or missing.
     pub(crate) fn trash_holds_nothing(&self, slot: Slot) -> Result<bool, Error> {
         holds_nothing(&self.trash, slot)
     }
 
-    /// How [`sync`](crate::Driver::sync) does its work, as a fact for people.
+    /// Method of [`sync`](crate::Driver::sync), as a fact for people.
     pub(crate) fn durability(&self) -> (String, String) {
         let synced = match self.barrier.journal() {
             Some(_) => "all files at once, by the journal of the file system",
@@ -237,7 +237,7 @@ pub(crate) fn prepare_root(root: &Path) -> Result<PathBuf, Error> {
             holder
         })?;
     }
-    // The client's mounts must not hang on a symlink that somebody turns elsewhere.
+    // The client's mounts must not depend on a symlink that may be changed.
     root.canonicalize()
         .map_err(|cause| Error::io("resolve", root, cause))
 }

@@ -35,11 +35,11 @@ pub struct Owner {
 /// Start of a new layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Base {
-    /// What it shows at first.
+    /// Its initial content.
     pub content: Content,
     /// Owner of the top directory; `None` for that of the content, or else layerd's own.
     pub owner: Option<Owner>,
-    /// Whether it will be written; a view is not.
+    /// Set for a writable layer, unset for a view.
     pub writable: bool,
 }
 
@@ -92,7 +92,7 @@ pub struct Stack {
     pub own: Option<Slot>,
     /// Committed layers below, nearest parent first.
     pub parents: Vec<Slot>,
-    /// Whether the result may be written.
+    /// Set if the mount is writable.
     pub writable: bool,
     /// Mappings to hand to the client as mount options.
     pub ids: Option<IdMaps>,
@@ -157,14 +157,13 @@ pub trait Survey: Send + Sync + fmt::Debug {
     /// [`Error::Io`].
     fn list(&self) -> Result<Vec<Found>, Error>;
 
-    /// Whether a layer with this base has something in [`Place::Work`] until it is committed.
+    /// True if a layer with this base has an entry in [`Place::Work`] until it is committed.
     fn needs_work(&self, base: &Base) -> bool {
         let _ = base;
         false
     }
 
-    /// Whether nothing was ever written to a layer in its place by a client, and nothing was mounted
-    /// to write to it; also if there is none.
+    /// True if no client ever wrote to a layer or mounted it writable; also if there is none.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -253,7 +252,7 @@ pub trait Driver: Survey {
     /// that layer is for the caller to compare.
     fn top_of(&self, mount: &Mount) -> Option<Slot>;
 
-    /// Whether the layer is in its place, whole: its deletion has not begun.
+    /// True if the layer exists and its deletion has not begun.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -335,7 +334,7 @@ pub trait LayerPool {
 
 /// Layers that are directories.
 pub trait Directories {
-    /// What the directory of a layer holds.
+    /// Content of a layer's directory.
     fn layering(&self) -> Layering;
 
     /// Takes note that a writable layer was written through [`Survey::open_layer`] and that the
@@ -355,7 +354,7 @@ pub trait Directories {
     fn stamp(&self, slot: Slot) -> Result<Option<Stamp>, Error>;
 }
 
-/// What is kept in [`Place::Work`].
+/// Directories in [`Place::Work`].
 pub trait WorkDirs {
     /// Makes it anew if it is missing, as after a power cut. One that is there stays as it is. Not
     /// durable.

@@ -47,7 +47,7 @@ impl Kind {
         }
     }
 
-    /// Whether layers outlive the daemon, so that it may have a root that is there to stay.
+    /// True if layers outlive the daemon, so that its root may be persistent.
     #[must_use]
     pub fn is_persistent(self) -> bool {
         self != Self::Memory

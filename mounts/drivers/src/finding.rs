@@ -9,15 +9,15 @@ use nix::errno::Errno;
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What was looked at.
+    /// Name of the check.
     pub name: &'static str,
-    /// Whether all is well with it.
+    /// Set if the check passed.
     pub ok: bool,
-    /// Whether layers cannot be kept unless it is.
+    /// Set if layers cannot be kept without it.
     pub needed: bool,
-    /// What was found.
+    /// The finding.
     pub detail: String,
-    /// What to change; empty if nothing.
+    /// The fix; empty without one.
     pub advice: String,
 }
 
@@ -52,7 +52,7 @@ impl Finding {
         self
     }
 
-    /// Whether layers cannot be kept because of it.
+    /// True if layers cannot be kept because of it.
     #[must_use]
     pub fn refuses(&self) -> bool {
         self.needed && !self.ok

@@ -66,7 +66,7 @@ pub struct Layer {
     pub uid: u32,
     /// Group of the top directory.
     pub gid: u32,
-    /// What it holds.
+    /// Its disk usage.
     pub usage: Usage,
 }
 

@@ -62,7 +62,7 @@ pub(crate) struct MountSpec {
     pub(crate) access: String,
     pub(crate) on_missing: String,
     pub(crate) policy_origin: String,
-    /// Whether the dialect asks for a shared label, and not the flag.
+    /// Set if the dialect, not the flag, asks for a shared label.
     #[serde(skip)]
     pub(crate) relabel_by_dialect: bool,
 }

@@ -220,7 +220,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) is_issued: &'a dyn Fn(u64) -> bool,
     /// True if a layer was written, or mounted writable.
     pub(crate) is_used: &'a dyn Fn(LayerId) -> bool,
-    /// Whether the driver keeps something beside the layer of a snapshot.
+    /// True if the driver keeps directories beside the layer of a snapshot.
     pub(crate) needs_work: &'a dyn Fn(&Record) -> bool,
 }
 

@@ -247,7 +247,7 @@ fn is_empty(layers: &(impl Survey + ?Sized), id: LayerId) -> Result<bool, Error>
     is_empty.map_err(Error::driver("look into a layer"))
 }
 
-/// Whether the driver keeps something beside the layer of a snapshot.
+/// True if the driver keeps directories beside the layer of a snapshot.
 fn needs_work(layers: &(impl Survey + ?Sized), record: &Record) -> bool {
     layers.needs_work(&base_of(record))
 }

@@ -427,8 +427,8 @@ fn foreign<T>(what: String) -> Result<T, Error> {
     Err(Error::Foreign { what })
 }
 
-/// How deletions are noted in a layer: as marks for those below it, if there are any; in a whole tree,
-/// and where nothing is below, they are executed.
+/// Handling of whiteouts: kept as marks for the layers below; executed in a whole tree and in a layer
+/// without a parent.
 fn whiteouts(layering: Layering, stack: &Stack) -> Whiteouts {
     match layering {
         Layering::Diff(markers) if !stack.parents.is_empty() => Whiteouts::Devices(markers),

@@ -1,4 +1,4 @@
-//! What is below a root, by its names: for a running driver, and for tools while none runs.
+//! Lists directories below a root by name: for a running driver, and for tools while none runs.
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -45,7 +45,7 @@ impl Offline {
         opened.map_err(|cause| Error::io("open directory", &path, cause))
     }
 
-    /// Whether nothing is in the directory of a slot in any of `folders`.
+    /// True if the directory of a slot is empty or missing in all of `folders`.
     pub(crate) fn hold_nothing(&self, folders: &[&str], slot: Slot) -> Result<bool, Error> {
         for name in folders {
             if let Some(folder) = self.folder(name)?
@@ -57,7 +57,7 @@ impl Offline {
         Ok(true)
     }
 
-    /// Whether a folder has something of a name.
+    /// True if a folder has an entry of this name, whatever its type.
     pub(crate) fn has(&self, folder: &str, name: &str) -> Result<bool, Error> {
         self.folder(folder)?
             .map_or(Ok(false), |folder| folder.has(name))
@@ -73,7 +73,7 @@ impl Offline {
     }
 }
 
-/// Whether the directory of a slot in a folder is empty or missing.
+/// True if the directory of a slot in a folder is empty or missing.
 pub(super) fn holds_nothing(folder: &Folder, slot: Slot) -> Result<bool, Error> {
     let name = slot.to_string();
     let path = folder.path.join(&name);

@@ -1,4 +1,4 @@
-//! Whether files of a directory can share blocks.
+//! Check that files of a directory can share blocks (reflink).
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;

@@ -70,7 +70,7 @@ impl Layout {
         format!("{}/w/{slot}", self.root)
     }
 
-    /// Whether overlayfs keeps its notes in attributes of users (`userxattr`).
+    /// True if overlayfs keeps its attributes in `user.overlay.*` (`userxattr`).
     #[must_use]
     pub fn uses_user_attributes(&self) -> bool {
         self.options.iter().any(|option| option == "userxattr")

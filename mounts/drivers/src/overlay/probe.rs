@@ -14,7 +14,7 @@ use crate::overlay::plan::Layout;
 
 mod trial;
 
-/// What came out.
+/// Result of the checks.
 #[derive(Debug)]
 pub(crate) struct Checked {
     pub(crate) layout: Layout,

@@ -237,8 +237,7 @@ fn root_a_full_disk_is_told_apart_and_room_comes_back() {
         .expect("there is room again");
 }
 
-/// Whoever mounts an upper directory may write it behind everybody's back, also after the mount
-/// is gone again.
+/// A process that mounted an upper directory may write to it unnoticed, also after the mount is gone.
 #[test]
 fn root_a_layer_that_was_mounted_has_no_stamp() {
     enter_private_mounts();

@@ -140,7 +140,7 @@ enum Trouble {
 
 const NAME: &str = "overlay mount";
 
-/// What is found if the disk is too full to try anything.
+/// Finding for a disk that is too full for a trial.
 pub(super) fn no_room(cause: &dyn std::fmt::Display) -> Finding {
     let advice = "remove layers, or make room on the disk";
     Finding::bad(NAME, format!("not tried: {cause}"), advice).tolerable()
