@@ -309,3 +309,22 @@ fn formats_are_those_of_the_code() {
         }
     }
 }
+
+#[test]
+fn no_paragraph_begins_with_a_question_word() {
+    let mut found = Vec::new();
+    for path in documents() {
+        let text = text(&path);
+        let mut after_blank = true;
+        for (number, line) in prose(&text) {
+            let start = line.trim_start_matches(['#', '-', '*', ' ']);
+            let word = start.split([' ', ',', '\'']).next().unwrap_or_default();
+            let is_start = after_blank || line.starts_with(['#', '-']);
+            if is_start && ["What", "Who", "Whose", "Whether", "How", "That"].contains(&word) {
+                found.push(format!("{path}:{number}: {line}"));
+            }
+            after_blank = line.is_empty();
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
