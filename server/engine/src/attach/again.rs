@@ -110,11 +110,12 @@ impl Engine {
     /// Puts back, after a failed call, the mounts that it took away; those that it made in their place
     /// go.
     pub(super) fn put_back(&self, mut removed: Vec<Removed>) {
-        for one in &mut removed {
-            if let Err(cause) = self.remove_anew(one) {
-                not_put_back(&one.attachment, &cause);
-            }
-        }
+        // What cannot go stays, and stays recorded.
+        removed.retain_mut(|one| {
+            let gone = self.remove_anew(one);
+            gone.inspect_err(|cause| not_put_back(&one.attachment, cause))
+                .is_ok()
+        });
         for one in removed.iter_mut().rev() {
             match self.put_back_one(&one.attachment, &mut one.kept) {
                 Ok(Some(_)) => {}

@@ -302,6 +302,23 @@ impl Engine {
         Ok(made)
     }
 
+    /// True for a directory or file of the host that is the source of an attachment other than `own`,
+    /// or lies above one.
+    fn is_bound(&self, made: &MadePath, own: Option<AttachmentId>) -> bool {
+        let records = self.store.records();
+        let all = records.volumes().attachments();
+        let mut others = all.filter(|one| Some(one.id) != own);
+        others.any(|one| match super::parse(&one.spec).map(|spec| spec.kind) {
+            Ok(Kind::Bind(bind)) => {
+                let path = bind.source.as_path();
+                let found = self.mounter.open_source(path, Symlinks::Follow);
+                let lineage = found.and_then(|found| found.lineage()).unwrap_or_default();
+                path.starts_with(&made.path) || lineage.contains(&(made.device, made.inode))
+            }
+            _ => false,
+        })
+    }
+
     /// Takes back what a failed call made, unless it is in use or holds something by now: a volume
     /// goes for good, or into the trash if the call filled it; directories and files of the host
     /// are removed, unless another attachment than `own` binds them.
@@ -311,21 +328,9 @@ impl Engine {
         {
             warn!(error = &cause as &dyn std::error::Error, %id, "remove the volume that a failed call made");
         }
-        let is_held = |made: &MadePath| {
-            let view = self.store.records();
-            let mut others = view
-                .volumes()
-                .attachments()
-                .filter(|one| Some(one.id) != own);
-            others.any(|one| match super::parse(&one.spec).map(|spec| spec.kind) {
-                Ok(Kind::Bind(bind)) => Path::new(bind.source.as_str()).starts_with(&made.path),
-                _ => false,
-            })
-        };
-        if made.paths.last().is_none_or(is_held) {
-            return;
-        }
-        if let Err(cause) = self.mounter.remove_made(&made.paths) {
+        let held = made.paths.iter().rposition(|path| self.is_bound(path, own));
+        let free = held.map_or(0, |held| held + 1);
+        if let Err(cause) = self.mounter.remove_made(&made.paths[free..]) {
             warn!(
                 error = &cause as &dyn std::error::Error,
                 "remove what a failed call made on the host"

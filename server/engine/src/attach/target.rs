@@ -49,7 +49,8 @@ impl Engine {
         }
     }
 
-    /// True if a mount is that of an attachment, or a submount that came along with it.
+    /// True for the mount of an attachment. A submount that came along was checked by nothing, and may
+    /// show the data root.
     pub(super) fn is_given_out(&self, id: MountId) -> bool {
         let records = self.store.records();
         let mut mounts = records
@@ -57,7 +58,7 @@ impl Engine {
             .attachments()
             .filter_map(|one| one.mount.as_ref());
         mounts.any(|mount| {
-            let is_it = (mount.unique_id..=mount.last_id).contains(&id);
+            let is_it = mount.unique_id == id;
             let stands = || {
                 let target = Path::new(&mount.target);
                 self.mounter.is_mounted(target, &as_recorded(mount))

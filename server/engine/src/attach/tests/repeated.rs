@@ -154,3 +154,24 @@ fn root_a_failed_repeat_keeps_what_is_used_by_now() {
     host.attach(&[request]).unwrap();
     assert_eq!(host.keys(), ["volume"]);
 }
+
+#[test]
+fn root_a_mount_that_is_in_use_by_then_stays_known() {
+    let host = Host::new();
+    let (source, target) = (host.dir("source"), host.dir("target"));
+    let request = bind_at("one", &source, &target);
+    host.attach(std::slice::from_ref(&request)).unwrap();
+    fs::rename(&source, host.disk.path().join("old")).unwrap();
+    host.dir("source");
+    let wanted = [Wanted::parse(&request).unwrap()];
+    let mut removed = host.engine.unmount_stale(&wanted).unwrap();
+    host.engine
+        .attach_one(&owner(), &wanted[0], &mut removed)
+        .unwrap();
+    let user = fs::File::open(&target).unwrap();
+    host.engine.put_back(removed);
+    assert_eq!(host.states(), [("one".to_owned(), AttachState::Attached)]);
+    drop(user);
+    host.engine.detach(&[key("one")], false).unwrap();
+    assert_eq!(host.mounts().len(), 0, "none is left behind");
+}

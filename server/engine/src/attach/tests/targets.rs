@@ -74,6 +74,19 @@ fn root_targets_that_hide_layerd_s_own_files_are_refused() {
     for alias in host.aliases() {
         host.refuses(&alias, "lies in layerd's data directory");
     }
+    // A bind of the host takes the aliases along, and its own mount is an attachment's.
+    let whole = host.dir("beside/whole");
+    let everything = Attach {
+        target: Some(whole.clone()),
+        ..mount("whole", &format!("type=bind,src={},dst=/x", disk.display()))
+    };
+    host.attach(&[everything]).unwrap();
+    for alias in ["alias-0", "alias-1/sub", "alias-5"] {
+        let error = host.attach(&[volume_at("new", "/x", &whole.join(alias))]);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("lies in layerd's data directory"), "{error}");
+    }
+    host.engine.detach(&[super::key("whole")], false).unwrap();
     let beside = disk.join("beside");
     host.attach(&[volume_at("good", "/x", &beside)]).unwrap();
     let inside = host.dir("run/layerd/inside");

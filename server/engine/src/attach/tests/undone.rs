@@ -154,4 +154,18 @@ fn root_a_path_of_the_host_that_is_used_meanwhile_stays() {
         drop(host.attach(&[bind("other", &path)]).unwrap())
     });
     assert!(path.exists(), "held by another attachment");
+    host.engine.detach(&[key("other")], false).unwrap();
+    fs::remove_dir(&path).unwrap();
+    fs::remove_dir(&parent).unwrap();
+    let link = host.disk.path().join("link");
+    std::os::unix::fs::symlink(&parent, &link).unwrap();
+    for above in [&parent, &link] {
+        taken_back(&host, &new, false, || {
+            drop(host.attach(&[bind("other", above)]).unwrap())
+        });
+        assert!(!path.exists(), "it is free");
+        assert!(parent.exists(), "held by way of {}", above.display());
+        host.engine.detach(&[key("other")], false).unwrap();
+        fs::remove_dir(&parent).unwrap();
+    }
 }
