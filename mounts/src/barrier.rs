@@ -230,7 +230,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
-    use crate::rig::{LoopDisk, enter_private_mounts};
+    use crate::test_support::{LoopDisk, enter_private_mounts};
 
     #[test]
     fn root_one_wait_covers_all_only_where_there_is_a_journal() {

@@ -26,4 +26,4 @@ pub use volume_dirs::{Space, VolumeDirs};
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 #[cfg(any(test, feature = "fake"))]
-pub mod rig;
+pub mod test_support;

@@ -238,25 +238,25 @@ impl Visitor for Measure {
 ///
 /// # Errors
 /// [`Error::Lost`] if content could not be written; [`Error::Io`] for the first other failure.
-pub fn settle(parent: BorrowedFd<'_>, name: &CStr, shown: &Path) -> Result<Usage, Error> {
+pub fn write_back(parent: BorrowedFd<'_>, name: &CStr, shown: &Path) -> Result<Usage, Error> {
     let path = shown.join(OsStr::from_bytes(name.to_bytes()));
     sys::stat(parent, name).map_err(|cause| Error::io("write back", &path, cause))?;
-    let mut settle = Settle {
+    let mut write_back = WriteBackWalk {
         what: WriteBack::Start,
         shown: path,
         begun: false,
         measure: Measure::default(),
         failed: None,
     };
-    settle.walk(parent, name, shown)?;
-    if settle.begun {
-        settle.what = WriteBack::Finish;
-        settle.walk(parent, name, shown)?;
+    write_back.walk(parent, name, shown)?;
+    if write_back.begun {
+        write_back.what = WriteBack::Finish;
+        write_back.walk(parent, name, shown)?;
     }
-    Ok(settle.measure.total)
+    Ok(write_back.measure.total)
 }
 
-struct Settle {
+struct WriteBackWalk {
     what: WriteBack,
     shown: PathBuf,
     /// Set once write-back of a file has begun.
@@ -266,7 +266,7 @@ struct Settle {
     failed: Option<Error>,
 }
 
-impl Settle {
+impl WriteBackWalk {
     fn walk(&mut self, parent: BorrowedFd<'_>, name: &CStr, shown: &Path) -> Result<(), Error> {
         walk(parent, name, shown, self, &|| true)?;
         self.failed.take().map_or(Ok(()), Err)
@@ -288,7 +288,7 @@ impl Settle {
     }
 }
 
-impl Visitor for Settle {
+impl Visitor for WriteBackWalk {
     fn verb(&self) -> &'static str {
         "write back"
     }

@@ -243,13 +243,13 @@ impl VolumeDirs {
         move_over(&self.barrier, from, name, to, name)
     }
 
-    /// Takes the mark off a volume whose record is durable. None there is success. Not waited for:
-    /// with a record, the mark means nothing.
+    /// Removes the marker of a new volume, whose record must be durable. A missing one is success. Not
+    /// durable: with a record, the marker means nothing.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn settle(&self, slot: Slot) -> Result<(), Error> {
-        self.step("settle", slot);
+    pub fn clear_marker(&self, slot: Slot) -> Result<(), Error> {
+        self.step("clear marker", slot);
         let holder = open_holder(&self.live, slot)?;
         match unlinkat(&holder, NEW, UnlinkatFlags::NoRemoveDir) {
             Ok(()) => self.barrier.removed(holder.as_fd(), &self.new_path(slot)),

@@ -365,7 +365,7 @@ fn is<T: std::fmt::Debug>(result: &Result<T, Error>, kind: ErrorKind, rule: &str
 mod tests {
     use std::path::Path;
 
-    use layerd_mounts::rig::{LoopDisk, enter_private_mounts};
+    use layerd_mounts::test_support::{LoopDisk, enter_private_mounts};
 
     use super::check;
     use crate::memory::Memory;

@@ -115,7 +115,7 @@ impl LayerDirs {
     pub(crate) fn write_back(&self, slot: Slot) -> Result<Usage, Error> {
         let layers = &self.layers;
         let name = c_name(&slot.to_string());
-        let usage = tree::settle(layers.fd.as_fd(), &name, &layers.path);
+        let usage = tree::write_back(layers.fd.as_fd(), &name, &layers.path);
         let filled = self.barrier.filled();
         usage.and_then(|usage| filled.map(|()| usage))
     }

@@ -133,7 +133,7 @@ impl Mounter for KernelMounter {
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
         );
         moved.map_err(|cause| refused(target, cause))?;
-        let placed = settle(&tree, target.path()).and_then(|()| unmount::prune(&tree));
+        let placed = set_propagation(&tree, target.path()).and_then(|()| unmount::prune(&tree));
         placed.inspect_err(|_| unmount::undo(tree.fd.as_fd(), target.path()))?;
         Ok(tree.attached)
     }
@@ -376,8 +376,9 @@ pub(super) fn propagation_word(propagation: Propagation) -> u64 {
     flag.bits()
 }
 
-/// The kernel makes shared what is put on a shared mount, whatever it was before.
-fn settle(tree: &Tree, target: &Path) -> Result<(), MountError> {
+/// Sets the requested propagation again: the kernel makes a mount shared when it is attached to a
+/// shared one.
+fn set_propagation(tree: &Tree, target: &Path) -> Result<(), MountError> {
     if tree.propagation != Propagation::Shared {
         let attributes = MountAttributes {
             propagation: propagation_word(tree.propagation),

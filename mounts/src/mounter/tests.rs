@@ -9,7 +9,7 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use super::{
     Attached, BindOptions, DetachMode, Detached, Handle, KernelMounter, Mounter, Symlinks, Tree,
 };
-use crate::rig::{LoopDisk, enter_private_mounts};
+use crate::test_support::{LoopDisk, enter_private_mounts};
 
 mod ancestors;
 mod going;

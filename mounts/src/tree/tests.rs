@@ -13,11 +13,11 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tempfile::TempDir;
 
 use super::walk::FLAGS;
-use super::{delete, settle, usage};
+use super::{delete, usage, write_back};
 use crate::error::Error;
 use crate::folder::{Folder, rename_over};
 use crate::mount::unmount;
-use crate::rig::{LoopDisk, enter_private_mounts};
+use crate::test_support::{LoopDisk, enter_private_mounts};
 use crate::types::Usage;
 
 /// A directory that holds a tree named `top`.
@@ -50,8 +50,8 @@ impl Ground {
         usage(self.fd.as_fd(), c"top", self.dir.path(), keep_going)
     }
 
-    fn settle(&self) -> Usage {
-        settle(self.fd.as_fd(), c"top", self.dir.path()).expect("settle")
+    fn write_back(&self) -> Usage {
+        write_back(self.fd.as_fd(), c"top", self.dir.path()).expect("write back")
     }
 
     /// Nests `depth` directories with the longest names there are.
@@ -208,7 +208,7 @@ fn usage_is_what_du_says() {
     };
     assert_eq!(ground.usage(&|| true).expect("usage"), expected);
     assert_eq!(expected.inodes, 8);
-    assert_eq!(ground.settle(), expected);
+    assert_eq!(ground.write_back(), expected);
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn root_mounts_are_not_entered() {
 
     let used = ground.usage(&|| true).expect("usage");
     assert_eq!(used.inodes, 3, "top, goes and its file");
-    assert_eq!(ground.settle(), used);
+    assert_eq!(ground.write_back(), used);
     let error = ground.delete().expect_err("busy");
     assert!(matches!(error, Error::Busy { .. }), "{error}");
     for kept in [

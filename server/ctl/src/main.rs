@@ -1,27 +1,27 @@
 //! `layerctl`, the command line of layerd: asks the daemon over its socket, never opens its
 //! files. Output for people by default, JSON lines for programs, exit codes for scripts.
 
-mod ask;
 mod atomic_file;
 mod attachment;
 mod bundle;
 mod cli;
 mod client;
 mod cmd;
+mod confirm;
 mod containerd;
 mod doctor;
 mod error;
-mod forest;
 mod human;
-mod look;
-mod new_file;
+mod managed_file;
 mod orphans;
 mod output;
-mod owned;
+mod output_file;
 mod progress;
+mod readonly;
 mod snapshot;
 mod table;
 mod text;
+mod tree_layout;
 mod volume;
 
 use std::io::{self, IsTerminal, Write};

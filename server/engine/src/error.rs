@@ -82,7 +82,7 @@ pub enum Error {
     },
     /// The content of a layer could not be brought to the disk.
     #[error("bring layer {id} to the disk")]
-    Settle {
+    WriteBack {
         /// The layer.
         id: LayerId,
         /// Why it failed.
@@ -409,7 +409,7 @@ impl Error {
             Self::NotMountable { .. } | Self::MappingOff => ErrorKind::Refused,
             Self::Create { cause, .. }
             | Self::Driver { cause, .. }
-            | Self::Settle { cause, .. } => driver_kind(cause),
+            | Self::WriteBack { cause, .. } => driver_kind(cause),
             Self::Measure { cause, .. } => driver_kind(cause),
             Self::Plan { .. } => ErrorKind::Refused,
             Self::Thread { .. } | Self::NoRoom { .. } => ErrorKind::Full,

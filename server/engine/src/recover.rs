@@ -194,7 +194,7 @@ fn keep_unknown_volumes(root: &Path, export: &Export, found: &FoundVolumes) -> R
     for slot in unknown {
         let kept = dirs.is_empty(*slot).and_then(|is_empty| match is_empty {
             true => Ok(()),
-            false => dirs.settle(*slot),
+            false => dirs.clear_marker(*slot),
         });
         kept.map_err(Error::driver("keep a volume that the export does not know"))?;
     }

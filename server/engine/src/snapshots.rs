@@ -220,7 +220,7 @@ impl Engine {
     fn freeze(&self, active: &Record) -> Result<(), Error> {
         let id = active.id;
         let frozen = self.driver.freeze(slot(id));
-        frozen.map_err(|cause| Error::Settle { id, cause })
+        frozen.map_err(|cause| Error::WriteBack { id, cause })
     }
 
     /// A layer that was removed during a call may be gone from the disk, which is no fault.
@@ -250,7 +250,7 @@ impl Engine {
                     format!("its content was lost on the way to the disk: {cause}"),
                 );
             }
-            Error::Settle { id, cause }
+            Error::WriteBack { id, cause }
         })?;
         Ok(Usage {
             bytes: usage.bytes,

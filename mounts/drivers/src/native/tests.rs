@@ -2,7 +2,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
-use layerd_mounts::rig::{LoopDisk, Mounted, enter_private_mounts};
+use layerd_mounts::test_support::{LoopDisk, Mounted, enter_private_mounts};
 use layerd_mounts::{Error, IdMaps, Slot};
 
 use super::Native;

@@ -3,7 +3,7 @@ use std::io::ErrorKind;
 
 use layerd_mounts::mount::{Unmounted, mount, page_size, unmount};
 use layerd_mounts::overlay_options::MAX_LOWERS;
-use layerd_mounts::rig::{LoopDisk, Mounted, enter_private_mounts};
+use layerd_mounts::test_support::{LoopDisk, Mounted, enter_private_mounts};
 use layerd_mounts::{Error, Mount, Slot};
 
 use crate::driver::{Base, Driver, Stack};

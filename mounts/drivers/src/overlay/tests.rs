@@ -3,7 +3,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use layerd_mounts::Slot;
-use layerd_mounts::rig::{LoopDisk, Mounted, enter_private_mounts};
+use layerd_mounts::test_support::{LoopDisk, Mounted, enter_private_mounts};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};

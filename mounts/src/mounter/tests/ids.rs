@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Ground;
 use crate::mounter::{BindOptions, KernelMounter, MountError, Mounter};
-use crate::rig::{LoopDisk, enter_private_mounts};
+use crate::test_support::{LoopDisk, enter_private_mounts};
 use crate::types::{IdMaps, Mount};
 
 fn shifted() -> BindOptions {

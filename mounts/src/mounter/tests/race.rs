@@ -12,7 +12,7 @@ use super::Ground;
 use crate::mounter::{
     BindOptions, DetachMode, Detached, Handle, MountError, Mounter, NewSource, Symlinks, Want,
 };
-use crate::rig::{LoopDisk, enter_private_mounts};
+use crate::test_support::{LoopDisk, enter_private_mounts};
 
 /// Tells the good directories from the rest.
 struct Field {

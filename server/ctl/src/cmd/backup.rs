@@ -8,8 +8,8 @@ use super::Daemon;
 use crate::client::Client;
 use crate::error::Error;
 use crate::human;
-use crate::new_file::{NewFile, refuse_terminal};
 use crate::output::Output;
+use crate::output_file::{OutputFile, refuse_terminal};
 use crate::progress::Progress;
 use crate::text::escape;
 
@@ -41,7 +41,7 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
         let mut client = daemon.connect().await?;
         return client.backup(|piece| out.raw(piece)).await;
     }
-    let target = NewFile::create(&args.file, args.force)?;
+    let target = OutputFile::create(&args.file, args.force)?;
     let mut client = daemon.connect().await?;
     let bytes = to_file(&mut client, target).await?;
     let file = args.file.to_string_lossy();
@@ -51,7 +51,7 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
     out.line(&format!("{}: {}", escape(&file), human::size(bytes)))
 }
 
-async fn to_file(client: &mut Client, mut target: NewFile) -> Result<u64, Error> {
+async fn to_file(client: &mut Client, mut target: OutputFile) -> Result<u64, Error> {
     let mut progress = Progress::new("receiving the backup".to_owned());
     let mut bytes = 0;
     let received = client.backup(|piece| {

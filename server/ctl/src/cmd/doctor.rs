@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command as Process;
 
 use super::Daemon;
-use crate::ask::Ask;
+use crate::confirm::Confirmation;
 use crate::containerd::main_file;
 use crate::doctor::{Finding, Severity};
 use crate::error::{Error, Exit};
@@ -78,7 +78,7 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
 /// Runs what is safe; answers whether something was run. One that fails does not keep the others
 /// from being tried; what is left is found by the second look.
 fn mend(findings: &[Finding], is_agreed: bool, out: &mut Output) -> Result<bool, Error> {
-    const ASK: Ask = Ask {
+    const ASK: Confirmation = Confirmation {
         what: "run a fix",
         unasked: "Say --yes if all may be run.",
         declined: "It was left out.",

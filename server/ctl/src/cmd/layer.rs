@@ -11,8 +11,8 @@ use super::volume::archive::{aside, open};
 use crate::client::Client;
 use crate::error::Error;
 use crate::human;
-use crate::new_file::{NewFile, refuse_terminal};
 use crate::output::Output;
+use crate::output_file::{OutputFile, refuse_terminal};
 use crate::progress::Progress;
 use crate::text::escape;
 
@@ -143,7 +143,7 @@ async fn diff(args: Diff, daemon: &Daemon, out: &mut Output) -> Result<(), Error
     if to_output {
         refuse_terminal("write the layer")?;
     }
-    let target = (!to_output).then(|| NewFile::create(&args.file, args.force));
+    let target = (!to_output).then(|| OutputFile::create(&args.file, args.force));
     let target = target.transpose()?;
     let mut client = daemon.connect().await?;
     let made = receive(&mut client, &args, target, out).await?;
@@ -181,7 +181,7 @@ async fn diff(args: Diff, daemon: &Daemon, out: &mut Output) -> Result<(), Error
 async fn receive(
     client: &mut Client,
     args: &Diff,
-    mut target: Option<NewFile>,
+    mut target: Option<OutputFile>,
     out: &mut Output,
 ) -> Result<wire::DiffedLayer, Error> {
     let mut progress = Progress::new(format!("making a layer of {}", escape(&args.key)));
@@ -206,6 +206,6 @@ async fn receive(
     });
     let made = made.await?;
     progress.end();
-    target.map_or(Ok(()), NewFile::appear)?;
+    target.map_or(Ok(()), OutputFile::appear)?;
     Ok(made)
 }

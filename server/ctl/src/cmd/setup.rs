@@ -17,8 +17,8 @@ use crate::containerd::dropin::{DropIn, host_platform};
 use crate::containerd::main_file::{self, MainFile};
 use crate::containerd::{Schema, Version};
 use crate::error::Error;
+use crate::managed_file::{self, Done, Owner};
 use crate::output::Output;
-use crate::owned::{self, Done, Owner};
 use crate::text::escape;
 
 /// Configures other programs to use layerd
@@ -117,7 +117,7 @@ pub(crate) fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), E
     if let Some(warning) = drop_in.warning() {
         out.progress(&format!("layerctl: warning: {warning}"))?;
     }
-    let drop_in = owned::sealed(&drop_in.render());
+    let drop_in = managed_file::sealed(&drop_in.render());
     if !args.write {
         out.raw(drop_in.as_bytes())?;
         return announce(&change, &args.config);
@@ -215,10 +215,12 @@ fn read_main(path: &Path) -> Result<Option<String>, Error> {
 }
 
 fn write(path: &Path, text: &str) -> Result<Done, Error> {
-    match owned::owner(path).map_err(|cause| failed("read", path, cause))? {
+    match managed_file::owner(path).map_err(|cause| failed("read", path, cause))? {
         Owner::Us(old) if old == text => return Ok(Done::Already),
         Owner::Us(_) | Owner::Absent => {}
-        Owner::Foreign(old) => return Err(edited("write", path, &owned::difference(&old, text))),
+        Owner::Foreign(old) => {
+            return Err(edited("write", path, &managed_file::difference(&old, text)));
+        }
     }
     atomic_file::replace(path, text.as_bytes()).map_err(|cause| failed("write", path, cause))?;
     Ok(Done::Now)
@@ -227,13 +229,13 @@ fn write(path: &Path, text: &str) -> Result<Done, Error> {
 /// Removes the drop-in first: a config.toml that imports nothing is harmless.
 fn remove(path: &Path, main: &Path, out: &mut Output) -> Result<(), Error> {
     let name = escape(&path.display().to_string());
-    let removed = match owned::owner(path).map_err(|cause| failed("read", path, cause))? {
+    let removed = match managed_file::owner(path).map_err(|cause| failed("read", path, cause))? {
         Owner::Absent => false,
         Owner::Foreign(_) => return Err(edited("remove", path, "")),
         Owner::Us(_) => true,
     };
     if removed {
-        owned::remove(path).map_err(|cause| failed("remove", path, cause))?;
+        managed_file::remove(path).map_err(|cause| failed("remove", path, cause))?;
         out.line(&format!("Removed {name}"))?;
     } else {
         out.line(&format!("There is no {name}"))?;

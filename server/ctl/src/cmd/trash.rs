@@ -5,7 +5,7 @@ use layerd_proto::layerd::v1::{Removed, Restored};
 use serde::Serialize;
 
 use super::Daemon;
-use crate::ask::Ask;
+use crate::confirm::Confirmation;
 use crate::error::{Error, all_or};
 use crate::human;
 use crate::output::Output;
@@ -70,7 +70,7 @@ struct Empty {
     yes: bool,
 }
 
-const QUESTION: Ask = Ask {
+const QUESTION: Confirmation = Confirmation {
     what: "empty the trash",
     unasked: "Say --yes if everything in the trash may be deleted; `layerctl trash ls` shows it.",
     declined: "Nothing was changed; `layerctl trash restore` takes removed snapshots back.",

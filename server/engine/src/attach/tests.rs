@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use layerd_drivers::Memory;
 use layerd_mounts::mounter::{KernelMounter, Mounter};
-use layerd_mounts::rig::{LoopDisk, enter_private_mounts};
+use layerd_mounts::test_support::{LoopDisk, enter_private_mounts};
 use layerd_store::{Commit, Create, Key, Kind, Labels, Owner};
 use nix::mount::{MntFlags, MsFlags};
 

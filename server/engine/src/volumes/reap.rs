@@ -68,7 +68,7 @@ impl Engine {
 
     /// Start-up tries again.
     pub(crate) fn settle_volume(&self, id: VolumeId) {
-        if let Err(cause) = self.volume_dirs.settle(slot(id)) {
+        if let Err(cause) = self.volume_dirs.clear_marker(slot(id)) {
             warn!(error = &cause as &dyn std::error::Error, %id, "take the mark off a new volume");
         }
     }

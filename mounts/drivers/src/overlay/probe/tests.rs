@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 
-use layerd_mounts::rig::{LoopDisk, Mounted, enter_private_mounts};
+use layerd_mounts::test_support::{LoopDisk, Mounted, enter_private_mounts};
 use layerd_mounts::{Error, Mount};
 
 use super::{Finding, complete, is_whole};

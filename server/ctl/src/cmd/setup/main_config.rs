@@ -11,8 +11,8 @@ use super::{failed, told_lines};
 use crate::atomic_file;
 use crate::containerd::{Version, import};
 use crate::error::Error;
+use crate::managed_file::{self, Owner};
 use crate::output::Output;
-use crate::owned::{self, Owner};
 use crate::text::escape;
 
 /// Change that is needed so that containerd reads the drop-in.
@@ -36,7 +36,9 @@ impl Change {
         drop_in: &Path,
     ) -> Result<Self, Error> {
         let Some(old) = text else {
-            return Ok(Self::Make(owned::sealed(&import::made(version, drop_in))));
+            return Ok(Self::Make(managed_file::sealed(&import::made(
+                version, drop_in,
+            ))));
         };
         let new = import::added(old, main, drop_in).map_err(|why| unreadable(main, why))?;
         Ok(new.map_or(Self::Nothing, |new| Self::Edit {
@@ -49,8 +51,8 @@ impl Change {
     pub(super) fn patch(&self) -> String {
         match self {
             Self::Nothing => String::new(),
-            Self::Make(new) => owned::difference("", new),
-            Self::Edit { old, new } => owned::difference(old, new),
+            Self::Make(new) => managed_file::difference("", new),
+            Self::Edit { old, new } => managed_file::difference(old, new),
         }
     }
 
@@ -133,7 +135,7 @@ fn try_out(text: &str, main: &Path) -> Result<(), Error> {
 /// stay.
 pub(super) fn undo(main: &Path, drop_in: &Path, out: &mut Output) -> Result<(), Error> {
     let kept = import::backup(main);
-    let owner = owned::owner(main).map_err(|cause| failed("read", main, cause))?;
+    let owner = managed_file::owner(main).map_err(|cause| failed("read", main, cause))?;
     let is_edited = fs::symlink_metadata(&kept).is_ok();
     let (is_made, text) = match owner {
         Owner::Absent => return Ok(()),
@@ -152,7 +154,7 @@ pub(super) fn undo(main: &Path, drop_in: &Path, out: &mut Output) -> Result<(), 
         ));
     }
     if is_made {
-        owned::remove(main).map_err(|cause| failed("remove", main, cause))?;
+        managed_file::remove(main).map_err(|cause| failed("remove", main, cause))?;
         return out.line(&format!("Removed {name}, which layerctl had made"));
     }
     restore(main, &kept, &text, drop_in)?;
@@ -169,7 +171,7 @@ fn restore(main: &Path, kept: &Path, text: &str, drop_in: &Path) -> Result<(), E
     if let Some(new) = new {
         atomic_file::replace(main, new.as_bytes()).map_err(|cause| failed("write", main, cause))?;
     }
-    owned::remove(kept).map_err(|cause| failed("remove", kept, cause))
+    managed_file::remove(kept).map_err(|cause| failed("remove", kept, cause))
 }
 
 /// True if there are other drop-ins than ours.

@@ -10,8 +10,8 @@ use layerd_mounts::mount::{Unmounted, mount as make, unmount};
 use super::show::advise;
 use crate::cmd::Daemon;
 use crate::error::Error;
-use crate::look;
 use crate::output::Output;
+use crate::readonly;
 use crate::snapshot;
 use crate::text::escape;
 use rules::Rules;
@@ -54,7 +54,7 @@ pub(super) async fn mount(args: &Mount, daemon: &Daemon, out: &mut Output) -> Re
     let mounts = if args.rw {
         mounts
     } else {
-        look::read_only(mounts)
+        readonly::read_only(mounts)
     };
     check(&args.key, &mounts)?;
     let plan: Vec<_> = mounts.into_iter().map(planned).collect();

@@ -5,12 +5,12 @@ use serde::Serialize;
 use super::list::{Choice, size};
 use crate::cmd::Daemon;
 use crate::error::Error;
-use crate::forest::{self, Line, Member};
 use crate::human;
 use crate::output::Output;
 use crate::snapshot::{Snapshot, Usage};
 use crate::table::{Cell, Colour, Table};
 use crate::text::escape;
+use crate::tree_layout::{self, Line, Member};
 
 /// Shows snapshots below the layers they build on
 ///
@@ -63,11 +63,15 @@ pub(super) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
     } else {
         client.measure(found).await?
     };
-    let lines = forest::layout(&members);
+    let lines = tree_layout::layout(&members);
     if out.json {
         return json(&members, &lines, out);
     }
-    let lines = if args.all { lines } else { forest::fold(lines) };
+    let lines = if args.all {
+        lines
+    } else {
+        tree_layout::fold(lines)
+    };
     let mut table = Table::new(&["KIND", "SIZE", "CHILDREN", "AGE", "SNAPSHOT"]);
     for line in &lines {
         table.push(row(line, &members, out.now));
@@ -116,7 +120,7 @@ fn row(line: &Line, members: &[(Snapshot, Option<Usage>)], now: i64) -> Vec<Cell
                 Cell::right(human::age(snapshot.created.0, now)),
                 Cell::left(format!(
                     "{}{}",
-                    forest::prefix(*place),
+                    tree_layout::prefix(*place),
                     escape(&snapshot.name)
                 )),
             ]
@@ -126,7 +130,7 @@ fn row(line: &Line, members: &[(Snapshot, Option<Usage>)], now: i64) -> Vec<Cell
             let total = sizes.sum::<Option<Usage>>();
             let note = format!(
                 "{}{} layers (--all)",
-                forest::folded_prefix(*column),
+                tree_layout::folded_prefix(*column),
                 indices.len()
             );
             vec![

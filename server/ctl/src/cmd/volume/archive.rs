@@ -11,8 +11,8 @@ use crate::client::{Client, Exported};
 use crate::cmd::Daemon;
 use crate::error::Error;
 use crate::human;
-use crate::new_file::{NewFile, refuse_terminal};
 use crate::output::Output;
+use crate::output_file::{OutputFile, refuse_terminal};
 use crate::progress::Progress;
 use crate::text::escape;
 use crate::volume::Volume;
@@ -84,7 +84,7 @@ pub(super) async fn export(args: Export, daemon: &Daemon, out: &mut Output) -> R
     if to_output {
         refuse_terminal("write the archive")?;
     }
-    let target = (!to_output).then(|| NewFile::create(&args.file, args.force));
+    let target = (!to_output).then(|| OutputFile::create(&args.file, args.force));
     let target = target.transpose()?;
     let mut client = daemon.connect().await?;
     let exported = receive(&mut client, &args.name, target, out).await?;
@@ -112,7 +112,7 @@ pub(super) async fn export(args: Export, daemon: &Daemon, out: &mut Output) -> R
 async fn receive(
     client: &mut Client,
     name: &str,
-    mut target: Option<NewFile>,
+    mut target: Option<OutputFile>,
     out: &mut Output,
 ) -> Result<Exported, Error> {
     let mut progress = Progress::new(format!("exporting {}", escape(name)));
@@ -127,7 +127,7 @@ async fn receive(
     });
     let exported = exported.await?;
     progress.end();
-    target.map_or(Ok(()), NewFile::appear)?;
+    target.map_or(Ok(()), OutputFile::appear)?;
     Ok(exported)
 }
 

@@ -3,8 +3,8 @@
 use layerd_proto::layerd::v1::{PruneCandidate, PruneOutcome, PrunePlan};
 use serde::Serialize;
 
-use crate::ask::Ask;
 use crate::cmd::Daemon;
+use crate::confirm::Confirmation;
 use crate::error::Error;
 use crate::human;
 use crate::output::Output;
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     yes: bool,
 }
 
-const QUESTION: Ask = Ask {
+const QUESTION: Confirmation = Confirmation {
     what: "prune volumes",
     unasked: "Say --yes if the volumes above may go to the trash.",
     declined: "Nothing was changed.",

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::ask::Ask;
 use crate::cmd::Daemon;
+use crate::confirm::Confirmation;
 use crate::error::{Error, all_or};
 use crate::human;
 use crate::output::Output;
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     yes: bool,
 }
 
-const QUESTION: Ask = Ask {
+const QUESTION: Confirmation = Confirmation {
     what: "purge volumes",
     unasked: "Say --yes if these volumes may be deleted for good; `layerctl volume ls --deleted` \
               shows them.",

@@ -13,8 +13,8 @@ use crate::containerd::main_file::{DROP_INS, MAIN};
 use crate::doctor::containerd::{Facts, Running};
 use crate::doctor::{Finding, Remedy, Severity, quoted, references};
 use crate::error::Error;
+use crate::managed_file::{self, Owner};
 use crate::orphans::differences;
-use crate::owned::{self, Owner};
 
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
 /// Younger snapshots are not judged: containerd may be about to record them.
@@ -113,7 +113,7 @@ async fn installed(limit: Duration) -> Option<Version> {
 }
 
 fn is_edited(path: &Path) -> bool {
-    matches!(owned::owner(path), Ok(Owner::Foreign(_)))
+    matches!(managed_file::owner(path), Ok(Owner::Foreign(_)))
 }
 
 fn unreadable(why: &Unreadable, drop_in: Option<&Path>) -> Finding {

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use crate::error::Error;
 
 /// A question before a change, with the texts for a refusal.
-pub(crate) struct Ask {
+pub(crate) struct Confirmation {
     /// Completes "cannot ...".
     pub(crate) what: &'static str,
     /// Advice where standard input is no terminal.
@@ -14,7 +14,7 @@ pub(crate) struct Ask {
     pub(crate) declined: &'static str,
 }
 
-impl Ask {
+impl Confirmation {
     /// Asks on standard error, so that the output stays clean. Only a yes is success.
     pub(crate) fn confirm(&self, question: &str) -> Result<(), Error> {
         match self.is_confirmed(question)? {

@@ -12,14 +12,14 @@ const TAKEN: &str = "Name another file, or replace it with --force.";
 
 /// A file that is being written. Dropped before it [`appear`](Self::appear)s, it leaves nothing.
 #[derive(Debug)]
-pub(crate) struct NewFile {
+pub(crate) struct OutputFile {
     path: PathBuf,
     dir: PathBuf,
     force: bool,
     temporary: NamedTempFile,
 }
 
-impl NewFile {
+impl OutputFile {
     /// Looks at what is there, so that no work is done in vain. Only a file is ever replaced, and
     /// only with `force`.
     pub(crate) fn create(path: &Path, force: bool) -> Result<Self, Error> {
@@ -110,7 +110,7 @@ fn refused(path: &Path, why: &str, hint: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{NewFile, check};
+    use super::{OutputFile, check};
     use std::fs;
     use std::path::Path;
 
@@ -132,7 +132,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("backup");
         let ours = |force: bool| {
-            let mut ours = NewFile::create(&path, force).unwrap();
+            let mut ours = OutputFile::create(&path, force).unwrap();
             ours.write(b"ours").unwrap();
             ours
         };
