@@ -14,6 +14,8 @@ const SERVED: [&str; 6] = [
     "layerd/v1/volumes.proto",
     "layerd/v1/mounts.proto",
 ];
+/// What layerd serves on a socket of its own, without reflection.
+const CSI: &str = "csi/v1/csi.proto";
 /// Services that layerd and layerctl call.
 const CALLED: [&str; 6] = [
     "containerd/services/containers/v1/containers.proto",
@@ -25,13 +27,13 @@ const CALLED: [&str; 6] = [
 ];
 
 fn main() -> Result<(), Box<dyn error::Error>> {
-    for dir in ["containerd", "layerd"] {
+    for dir in ["containerd", "csi", "layerd"] {
         println!("cargo::rerun-if-changed={dir}");
     }
     let served = protox::compile(SERVED, ["."])?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), served.encode_to_vec())?;
-    let all = protox::compile(SERVED.iter().chain(&CALLED), ["."])?;
+    let all = protox::compile(SERVED.iter().chain(&CALLED).chain([&CSI]), ["."])?;
     tonic_prost_build::configure()
         .codec_path("crate::codec::Codec")
         .btree_map(".")

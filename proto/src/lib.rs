@@ -84,6 +84,23 @@ pub mod containerd {
     }
 }
 
+/// The Container Storage Interface.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::missing_errors_doc,
+    clippy::too_many_lines,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the .proto files carry the documentation"
+)]
+pub mod csi {
+    /// `csi.v1`.
+    pub mod v1 {
+        tonic::include_proto!("csi.v1");
+    }
+}
+
 /// layerd's own packages.
 #[allow(
     missing_docs,

@@ -5,6 +5,7 @@
 pub(crate) mod admission;
 mod chunks;
 mod containerd;
+pub(crate) mod csi;
 pub(crate) mod docker;
 pub(crate) mod layerd;
 mod measure;

@@ -2,6 +2,7 @@
 //!
 //! Every key is documented in `deploy/config.toml`; a test holds the two together.
 
+mod csi;
 mod in_force;
 mod raw;
 mod value;
@@ -24,6 +25,7 @@ use crate::api::admission::Limits;
 use crate::content::ContentConfig;
 use crate::metrics;
 use crate::traces::TracingConfig;
+pub(crate) use csi::CsiConfig;
 pub(crate) use in_force::InForce;
 use raw::{
     Raw, RawContainerd, RawDocker, RawDurability, RawLimits, RawLog, RawSocket, RawTracing,
@@ -65,6 +67,8 @@ pub(crate) struct Config {
     /// Where traces go, if anywhere.
     pub(crate) tracing: TracingConfig,
     pub(crate) docker: DockerConfig,
+    /// The Container Storage Interface.
+    pub(crate) csi: CsiConfig,
     /// Limit for calls to finish during a stop.
     pub(crate) stop_timeout: Duration,
     /// All of this in the words of the file.
@@ -153,6 +157,8 @@ impl Config {
         if settings.driver.is_some() {
             raw.driver.clone_from(&settings.driver);
         }
+        over(&mut raw.csi.socket, &settings.csi_socket);
+        raw.csi.node_id = settings.csi_node_id.clone().or(raw.csi.node_id);
         raw.log.level = settings.log_level.clone().or(raw.log.level);
         raw.log.format = settings.log_format.or(raw.log.format);
         let mut config = Self::try_from(raw)?;
@@ -237,6 +243,7 @@ impl TryFrom<Raw> for Config {
                 .map(|address| metrics_address(&address))
                 .transpose()?,
             tracing: raw.tracing.try_into()?,
+            csi: raw.csi.try_into()?,
             content: raw.containerd.try_into()?,
             docker: raw.docker.try_into()?,
             unpack: (&raw.unpack).try_into()?,

@@ -133,6 +133,8 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     docker.serve(Door::new(parts.clone(), admission.clone(), &config.docker));
     let unpack = unpacking(&config, &tasks);
     let (traces, flush) = Traces::start(&config.tracing, &tasks, &failures);
+    let csi = inherited.take_named(api::csi::SOCKET_NAME);
+    api::csi::serve(&config.csi, csi, &parts, admission.clone(), traces.clone());
     let router = api::router(parts, unpack, health_service, admission, traces);
     let router = router.map_err(DaemonError::Services)?;
     let clients = listener.accept(tasks.stopping());

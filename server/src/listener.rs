@@ -60,7 +60,7 @@ impl Listener {
     ) -> Result<Self, ListenError> {
         if let Some(socket) = inherited {
             info!("serving on the socket that systemd handed over");
-            return Self::ready(socket, None);
+            return Self::inherit(socket);
         }
         let path = &config.path;
         make_folder(path)?;
@@ -72,6 +72,11 @@ impl Listener {
         access.map_err(io_error("set group and mode of", path))?;
         info!(path = %path.display(), "serving");
         Self::ready(socket, Some(path.clone()))
+    }
+
+    /// Takes a socket that systemd handed over.
+    pub(crate) fn inherit(socket: UnixListener) -> Result<Self, ListenError> {
+        Self::ready(socket, None)
     }
 
     fn ready(socket: UnixListener, own: Option<PathBuf>) -> Result<Self, ListenError> {

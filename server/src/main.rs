@@ -90,6 +90,12 @@ pub(crate) struct Settings {
     /// Unix socket to serve on
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Unix socket to serve the Container Storage Interface on
+    #[arg(long, value_name = "PATH")]
+    csi_socket: Option<PathBuf>,
+    /// Name of this node in Kubernetes; the host name by default
+    #[arg(long, value_name = "NAME")]
+    csi_node_id: Option<String>,
     /// Log level: error, warn, info, debug, trace, or a filter such as info,layerd_store=debug
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,

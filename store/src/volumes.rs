@@ -318,7 +318,7 @@ fn refuse_exclusive(records: &Records, volume: &Volume, exclusive: bool) -> Resu
         None => Ok(()),
         Some(holder) => Err(Refusal::HeldExclusively {
             name: volume.name.clone(),
-            wanted: exclusive,
+            wanted: !holder.exclusive,
             owner: holder.owner.clone(),
             key: holder.key.clone(),
         }),

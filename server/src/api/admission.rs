@@ -137,6 +137,7 @@ fn rule(path: &str) -> Option<Rule> {
             "Detach" | "List" | "Holders" => quick("Attachments", Kind::Volumes),
             _ => return None,
         },
+        ("csi.v1.Identity" | "csi.v1.Controller" | "csi.v1.Node", method) => return csi(method),
         ("layerd.v1.Layers", method) => match method {
             "Apply" => bound("Layers.Apply", Kind::Layers, PART_OF_A_LAYER),
             "Diff" => long("Layers.Diff", Kind::Layers),
@@ -149,6 +150,26 @@ fn rule(path: &str) -> Option<Rule> {
         _ => return None,
     };
     Some(rule)
+}
+
+/// The rule of a method of CSI, of whichever service.
+fn csi(method: &str) -> Option<Rule> {
+    Some(match method {
+        "Probe" => quick("csi.Probe", Kind::Volumes),
+        "CreateVolume" => long("csi.CreateVolume", Kind::Volumes),
+        "CreateSnapshot" => long("csi.CreateSnapshot", Kind::Volumes),
+        "DeleteVolume"
+        | "DeleteSnapshot"
+        | "ListVolumes"
+        | "GetCapacity"
+        | "ControllerExpandVolume"
+        | "ControllerGetVolume" => quick("csi.Controller", Kind::Volumes),
+        "NodePublishVolume" => long("csi.NodePublishVolume", Kind::Volumes),
+        "NodeUnpublishVolume" => long("csi.NodeUnpublishVolume", Kind::Volumes),
+        "NodeGetVolumeStats" => long("csi.NodeGetVolumeStats", Kind::Volumes),
+        "NodeExpandVolume" => quick("csi.NodeExpandVolume", Kind::Volumes),
+        _ => return None,
+    })
 }
 
 /// Permits and queue of one kind of work.

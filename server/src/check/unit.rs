@@ -215,6 +215,8 @@ mod tests {
             root: None,
             driver: None,
             socket: None,
+            csi_socket: None,
+            csi_node_id: None,
             log_level: None,
             log_format: None,
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use layerd_engine::Durability;
 
-use super::{Config, DockerConfig};
+use super::{Config, CsiConfig, DockerConfig};
 use crate::Settings;
 use crate::metrics::Address;
 use crate::traces::TracingConfig;
@@ -28,6 +28,8 @@ impl InForce {
             ("root", settings.root.is_some()),
             ("driver", settings.driver.is_some()),
             ("socket.path", settings.socket.is_some()),
+            ("csi.socket", settings.csi_socket.is_some()),
+            ("csi.node_id", settings.csi_node_id.is_some()),
             ("log.level", settings.log_level.is_some()),
             ("log.format", settings.log_format.is_some()),
         ];
@@ -48,7 +50,8 @@ pub(super) fn all(config: &Config) -> BTreeMap<String, String> {
         .chain(engine(config))
         .chain(unpacking(config))
         .chain(tracing(&config.tracing))
-        .chain(docker(&config.docker));
+        .chain(docker(&config.docker))
+        .chain(csi(&config.csi));
     entries
         .map(|(key, value)| (key.to_owned(), value))
         .collect()
@@ -163,6 +166,18 @@ fn docker(config: &DockerConfig) -> [(&'static str, String); 3] {
         ("docker.socket", path(&config.socket)),
         ("docker.api", path(&config.api)),
         ("docker.mount_grace_secs", seconds(config.mount_grace)),
+    ]
+}
+
+fn csi(config: &CsiConfig) -> [(&'static str, String); 3] {
+    let socket = config.socket.as_ref();
+    [
+        (
+            "csi.socket",
+            socket.map_or_else(String::new, |socket| socket.path.display().to_string()),
+        ),
+        ("csi.node_id", config.node_id.clone()),
+        ("csi.node_expansion", config.node_expansion.to_string()),
     ]
 }
 

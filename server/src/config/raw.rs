@@ -26,6 +26,7 @@ pub(super) struct Raw {
     pub(super) reaper: RawReaper,
     pub(super) trash: RawTrash,
     pub(super) volumes: RawVolumes,
+    pub(super) csi: RawCsi,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -135,4 +136,12 @@ pub(super) struct RawReaper {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawVolumes {
     pub(super) import_keep_percent: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawCsi {
+    pub(super) socket: Option<PathBuf>,
+    pub(super) node_id: Option<String>,
+    pub(super) node_expansion: Option<bool>,
 }

@@ -20,6 +20,10 @@ impl Inherited {
     ///
     /// # Errors
     /// [`ListenError::Inherit`] for what is no listening unix socket.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "systemd names what it hands over in the environment alone"
+    )]
     pub(crate) fn from_env() -> Result<Self, ListenError> {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');

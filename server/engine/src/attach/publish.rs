@@ -6,6 +6,7 @@
 //! numbers. A copy of the mount that is recorded is taken for it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use layerd_mounts::mounter::{
     Attached, DetachMode, Handle, Identity, Made, MountError, NewSource, Symlinks,
@@ -88,7 +89,13 @@ impl Engine {
         self.remove_mount_point(&path)
     }
 
-    /// True if a volume is mounted at a path of the attachment with this key.
+    /// The attachment with a key. Reads memory only.
+    #[must_use]
+    pub fn attachment(&self, key: &Key) -> Option<Arc<Attachment>> {
+        self.store.records().volumes().attachment(key).cloned()
+    }
+
+    /// True if what an attachment shows is mounted where it was asked for.
     ///
     /// # Errors
     /// [`Error::Mount`] if that cannot be found out.

@@ -12,6 +12,7 @@ use layerd_layers::Durable;
 use layerd_layers::copy::{self, copy_tree};
 use layerd_store::{Labels, Refusal, Volume, VolumeId, VolumeName};
 
+use super::create::SIZE;
 use super::{CreateVolume, VolumeEntry, new_volume, slot, top, top_asked};
 use crate::{Engine, Error};
 
@@ -80,6 +81,7 @@ impl Engine {
         let request = CreateVolume {
             name: Some(copy_name.clone()),
             labels,
+            options: self.size_of(source.id()),
             ..CreateVolume::default()
         };
         if self.store.records().volumes().find(&copy_name).is_some() {
@@ -92,6 +94,19 @@ impl Engine {
         self.copy_volume(source.id(), &volume, &data)?;
         self.publish_volume(volume, &request)
             .map(|(entry, _)| entry)
+    }
+
+    /// The size that was asked for of a volume, as an option of a copy.
+    fn size_of(&self, id: VolumeId) -> BTreeMap<String, String> {
+        let records = self.store.records();
+        let options = records
+            .volumes()
+            .get(id)
+            .map(|volume| volume.options.get(SIZE));
+        let size = options.flatten().cloned();
+        size.map(|size| (SIZE.to_owned(), size))
+            .into_iter()
+            .collect()
     }
 
     /// Keeps a volume from being deleted while it is read.
