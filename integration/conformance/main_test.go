@@ -36,6 +36,7 @@ const (
 
 var (
 	daemon    = flag.String("daemon", "", "path of the layerd binary")
+	driver    = flag.String("driver", "overlay", "storage driver of layerd")
 	reference = flag.Bool("reference", false, "test containerd's own overlayfs behind the same proxy, to check this harness")
 )
 
@@ -95,7 +96,7 @@ func startDaemon(ctx context.Context, root, socket string) (func() error, error)
 		return nil, err
 	}
 	defer output.Close()
-	cmd := exec.Command(*daemon, "--root", root, "--socket", socket)
+	cmd := exec.Command(*daemon, "--root", root, "--driver", *driver, "--socket", socket)
 	cmd.Stdout, cmd.Stderr = output, output
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", *daemon, err)

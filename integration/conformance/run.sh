@@ -3,11 +3,11 @@
 # through layerd's socket, one daemon and one fresh root to a test.
 #
 #   run.sh --build            build only; prints the path of the test binary
-#   run.sh LAYERD [WORKDIR]   run it on this layerd binary; roots go under WORKDIR
+#   run.sh LAYERD [WORKDIR [DRIVER]]  run it on this layerd binary; roots go under WORKDIR
 #   run.sh --reference        run it on containerd's own overlayfs, to check the harness itself
 #
 # Needs root. Mounts are made in a mount namespace of their own, so none outlives the run. WORKDIR
-# (a directory under target/conformance unless given) must not lie on overlayfs.
+# (a directory under target/conformance unless given) must not lie on overlayfs with the driver overlay.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd -P)
@@ -48,12 +48,12 @@ case ${1:-} in
     work=${2:-$target/work}
     run -reference
     ;;
-"" | -*) fail "usage: run.sh --build | --reference | LAYERD [WORKDIR]" ;;
+"" | -*) fail "usage: run.sh --build | --reference | LAYERD [WORKDIR [DRIVER]]" ;;
 *)
     daemon=$(realpath "$1")
     [ -x "$daemon" ] || fail "$1 is not a program"
     build
     work=${2:-$target/work}
-    run -daemon "$daemon"
+    run -daemon "$daemon" -driver "${3:-overlay}"
     ;;
 esac

@@ -68,6 +68,46 @@ impl Scratch {
         scratch
     }
 
+    /// As [`new`](Self::new), with a tmpfs on `disk`, where no upper layer of overlayfs can be on
+    /// older kernels.
+    ///
+    /// # Panics
+    /// If it cannot be mounted.
+    #[must_use]
+    pub fn on_tmpfs() -> Self {
+        let scratch = Self::new();
+        let disk = scratch.dir("disk");
+        process::output(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "tmpfs"])
+                .arg(&disk),
+        );
+        scratch
+    }
+
+    /// As [`new`](Self::new), with an overlay mount on `disk`, as the file system of a container is.
+    ///
+    /// # Panics
+    /// If it cannot be mounted.
+    #[must_use]
+    pub fn on_overlayfs() -> Self {
+        let scratch = Self::new();
+        let disk = scratch.dir("disk");
+        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| scratch.dir(name));
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        process::output(
+            Command::new("mount")
+                .args(["-t", "overlay", "overlay", "-o", &options])
+                .arg(&disk),
+        );
+        scratch
+    }
+
     /// Where the directory is.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -46,8 +46,17 @@ const SKIPPED: &str = "Rename";
 
 #[test]
 fn root_containerd_snapshotter_suite() {
+    all_pass_on("overlay");
+}
+
+#[test]
+fn root_containerd_snapshotter_suite_on_native() {
+    all_pass_on("native");
+}
+
+fn all_pass_on(driver: &str) {
     assert!(geteuid().is_root(), "this test mounts: run it as root");
-    let output = Suite::start(&layerd()).finish();
+    let output = Suite::start(&layerd(), driver).finish();
     let seen = outcomes(&output);
     let wanted: BTreeMap<&str, &str> = PASSED
         .iter()
@@ -86,10 +95,15 @@ fn layerd() -> PathBuf {
 struct Suite(Option<Child>, Pid);
 
 impl Suite {
-    fn start(daemon: &Path) -> Self {
+    fn start(daemon: &Path, driver: &str) -> Self {
+        let target = daemon.parent().and_then(Path::parent);
+        let target = target.expect("the daemon lies in a profile's folder");
+        let work = target.join("conformance").join(driver);
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/run.sh");
         let child = Command::new(script)
             .arg(daemon)
+            .arg(work)
+            .arg(driver)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .process_group(0)

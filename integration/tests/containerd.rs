@@ -45,6 +45,17 @@ macro_rules! on_version {
             }
 
             #[test]
+            fn lifecycle_of_whole_trees_on_tmpfs() {
+                super::lifecycle(super::World::native_on_tmpfs($version), |_| ());
+            }
+
+            #[test]
+            fn lifecycle_of_whole_trees_on_overlayfs_with_crashes() {
+                let world = super::World::native_on_overlayfs($version);
+                super::lifecycle(world, super::World::crash);
+            }
+
+            #[test]
             fn same_trees_as_the_built_in() {
                 super::same_trees_as_the_built_in($version);
             }
@@ -106,8 +117,28 @@ impl World {
         Self::below(version, Scratch::on_xfs(320), "disk/d")
     }
 
+    /// With the driver native, and layerd's data on a tmpfs.
+    fn native_on_tmpfs(version: Version) -> Self {
+        Self::native(version, Scratch::on_tmpfs())
+    }
+
+    /// With the driver native, and layerd's data on overlayfs, as in a container.
+    fn native_on_overlayfs(version: Version) -> Self {
+        Self::native(version, Scratch::on_overlayfs())
+    }
+
+    fn native(version: Version, scratch: Scratch) -> Self {
+        let data = scratch.dir("disk/d");
+        let daemon = Daemon::start_with(&data, &["--driver", "native"]);
+        Self::of(version, scratch, daemon)
+    }
+
     fn below(version: Version, scratch: Scratch, data: &str) -> Self {
         let daemon = Daemon::start(&scratch.dir(data));
+        Self::of(version, scratch, daemon)
+    }
+
+    fn of(version: Version, scratch: Scratch, daemon: Daemon) -> Self {
         let containerd = Containerd::start(version, &scratch.dir("c"), daemon.socket());
         Self {
             containerd,
