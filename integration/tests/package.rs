@@ -23,9 +23,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use layerd_integration::Scratch;
 use layerd_integration::peers::Debian;
+use layerd_integration::plugin::SOCKET;
 use layerd_integration::process::output;
+use layerd_integration::{Plugin, Scratch};
+
+use serde_json::json;
 
 use callers::Callers;
 use machine::{Machine, copy_of_debian};
@@ -125,13 +128,17 @@ impl Drop for Transcript {
 fn installed(machine: &Machine, transcript: &mut Transcript, package: &str) {
     transcript.say("Installed: the socket listens, the daemon waits for a call.");
     transcript.run(machine, &format!("apt-get install -q -y {package}"));
-    transcript.run(machine, "systemctl is-enabled layerd.socket layerd.service");
+    transcript.run(
+        machine,
+        "systemctl is-enabled layerd.socket layerd-docker.socket layerd.service",
+    );
     let states = transcript.run(
         machine,
-        "systemctl is-active layerd.socket layerd.service || true",
+        "systemctl is-active layerd.socket layerd-docker.socket layerd.service || true",
     );
-    assert_eq!(states, "active\ninactive\n");
-    let said = machine.run("systemd-analyze verify --man=no layerd.service layerd.socket");
+    assert_eq!(states, "active\nactive\ninactive\n");
+    let said = machine
+        .run("systemd-analyze verify --man=no layerd.service layerd.socket layerd-docker.socket");
     assert_eq!(said, "", "systemd-analyze");
     machine.run("layerd check --config /etc/layerd/config.toml");
 }
@@ -144,6 +151,27 @@ fn served(machine: &Machine, transcript: &mut Transcript) {
     let spaces = machine.run(&format!("readlink /proc/1/ns/mnt /proc/{pid}/ns/mnt"));
     let spaces: BTreeSet<_> = spaces.lines().collect();
     assert_eq!(spaces.len(), 1, "its mounts are the host's");
+}
+
+/// Docker's plugin is there before Docker, and a call to it starts layerd.
+fn plugged(machine: &Machine, transcript: &mut Transcript) {
+    transcript.say("Docker's volume plugin: systemd holds its socket, too, and hands it over.");
+    machine.run("systemctl stop layerd.service");
+    let plugin = Plugin::at(&callers::existing(machine.path(SOCKET)));
+    plugin.ok("Create", &json!({ "Name": "of-docker" }));
+    transcript.run(machine, "systemctl is-active layerd.service");
+    transcript.run(machine, "layerctl volume ls");
+    machine.run("systemctl kill -s KILL layerd.service");
+    assert_eq!(plugin.names(), ["of-docker"], "the call waited");
+    transcript.run(
+        machine,
+        "layerctl setup docker; layerctl setup podman --write",
+    );
+    // As on a machine whose layerd is older than its plugin.
+    machine.run("systemctl stop layerd-docker.socket; layerctl info >/dev/null");
+    assert!(!machine.path(SOCKET).exists(), "no plugin, no socket");
+    machine.run("systemctl restart layerd-docker.socket layerd.service");
+    assert_eq!(plugin.names(), ["of-docker"]);
 }
 
 fn pid(machine: &Machine) -> String {
@@ -244,6 +272,7 @@ fn purged(machine: &Machine, transcript: &mut Transcript, before: &BTreeSet<Stri
     let units = machine.run("systemctl list-units --all --plain --no-legend 'layerd*'");
     assert_eq!(units, "", "units");
     assert!(!machine.path("/run/layerd").exists());
+    assert!(!machine.path("/run/docker").exists());
     transcript.run(machine, &format!("ls -A /{DATA}"));
 }
 
@@ -264,6 +293,7 @@ fn root_package_comes_serves_and_goes_under_systemd() {
     let mut transcript = Transcript::default();
     installed(&machine, &mut transcript, &old);
     served(&machine, &mut transcript);
+    plugged(&machine, &mut transcript);
     killed(&machine, &mut transcript);
     hung(&machine, &mut transcript);
     upgraded(&machine, &mut transcript, &new);

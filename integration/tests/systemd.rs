@@ -19,7 +19,7 @@ use layerd_integration::{Activated, Scratch, Snapshots};
 use layerd_proto::containerd::services::snapshots::v1::PrepareSnapshotRequest;
 use nix::sys::signal::Signal;
 
-const UNITS: [&str; 2] = ["layerd.socket", "layerd.service"];
+const UNITS: [&str; 3] = ["layerd.socket", "layerd.service", "layerd-docker.socket"];
 /// Longer than anything here takes, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -193,7 +193,7 @@ fn deploy(name: &str) -> PathBuf {
 }
 
 /// Copies the units with the built daemon in place of the installed one.
-fn install_units(dir: &Path) -> [PathBuf; 2] {
+fn install_units(dir: &Path) -> [PathBuf; 3] {
     UNITS.map(|unit| {
         let text = fs::read_to_string(deploy(unit)).unwrap();
         let text = text.replace("/usr/bin/layerd", layerd().to_str().unwrap());

@@ -19,7 +19,7 @@ pub enum PodmanVersion {
     V5,
 }
 
-/// A Podman with storage of its own and a volume plugin `layerd`.
+/// A Podman with storage of its own.
 #[derive(Debug)]
 pub struct Podman {
     /// Keeps the mount namespace whose root is Podman's Debian. runc pivots there: from a chroot it would
@@ -34,14 +34,13 @@ const PIVOT: &str = "cd \"$1\" && mkdir -p .old && pivot_root . .old && umount -
                      touch \"$2/ready\" && exec sleep infinity";
 
 impl Podman {
-    /// Lays Podman and its Debian under `dir`, with `shared` at its own path inside, so that volumes
-    /// below it are seen there, and names `plugin` as the volume plugin `layerd`. The caller is in a mount
-    /// namespace of its own, whose /run is Podman's too.
+    /// Lays Podman and its Debian under `dir`, with `shared` at its own path inside, so that volumes below
+    /// it are seen there. The caller is in a mount namespace of its own, whose /run is Podman's too.
     ///
     /// # Panics
     /// If it is not installed, or the kernel has no overlayfs.
     #[must_use]
-    pub fn new(version: PodmanVersion, dir: &Path, shared: &Path, plugin: &Path) -> Self {
+    pub fn new(version: PodmanVersion, dir: &Path, shared: &Path) -> Self {
         let (name, debian) = match version {
             PodmanVersion::V4_3 => ("podman-4.3", Debian::Bookworm),
             PodmanVersion::V5 => ("podman-5", Debian::Trixie),
@@ -83,11 +82,7 @@ impl Podman {
         }
         let settings = root.join("etc/containers");
         fs::create_dir_all(&settings).expect("the tree can be written");
-        let text = format!(
-            "[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"runc\"\n\
-             [engine.volume_plugins]\nlayerd = \"{}\"\n",
-            plugin.display()
-        );
+        let text = "[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"runc\"\n";
         fs::write(settings.join("containers.conf"), text).expect("the tree can be written");
         let policy = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
         fs::write(settings.join("policy.json"), policy).expect("the tree can be written");

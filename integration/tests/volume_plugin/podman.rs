@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use layerd_integration::plugin::SOCKET;
 use layerd_integration::{Podman, PodmanVersion};
 
 use super::{World, image};
@@ -13,7 +12,16 @@ const HELD: [&str; 1] = ["plugin:podman"];
 fn works_with_volumes(version: PodmanVersion) {
     let mut world = World::new();
     let shared = world.daemon.root().to_owned();
-    let podman = Podman::new(version, &world.scratch.dir("p"), &shared, Path::new(SOCKET));
+    let podman = Podman::new(version, &world.scratch.dir("p"), &shared);
+    let drop_ins = podman.root().join("etc/containers/containers.conf.d");
+    let setup = [
+        "setup",
+        "podman",
+        "--write",
+        "--dir",
+        drop_ins.to_str().unwrap(),
+    ];
+    world.layerctl(&setup);
     let archive = image(&world.scratch);
     std::fs::copy(&archive, podman.root().join("base.tar")).unwrap();
     podman.podman(&["import", "/base.tar", "base"]);

@@ -45,11 +45,16 @@ pub(crate) fn owner(path: &Path) -> io::Result<Owner> {
         Err(cause) => return Err(cause),
     };
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    let body = text.split_once('\n').map(|(_, body)| body);
-    Ok(match body {
-        Some(body) if sealed(body) == text => Owner::Us(text),
-        _ => Owner::Foreign(text),
+    Ok(match is_sealed(&text) {
+        true => Owner::Us(text),
+        false => Owner::Foreign(text),
     })
+}
+
+/// Whether a text has its mark, and was not edited.
+pub(crate) fn is_sealed(text: &str) -> bool {
+    let body = text.split_once('\n').map(|(_, body)| body);
+    body.is_some_and(|body| sealed(body) == text)
 }
 
 /// Removes `path` durably.

@@ -1,6 +1,7 @@
 //! `layerctl setup`: what other programs need to know of layerd.
 
 mod main_config;
+mod plugin;
 
 use std::fs;
 use std::io::{self, Write};
@@ -31,6 +32,8 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Containerd(Containerd),
+    Docker(plugin::Docker),
+    Podman(plugin::Podman),
 }
 
 /// Prints, writes or removes the drop-in that makes layerd a snapshotter of containerd
@@ -100,7 +103,14 @@ struct Containerd {
 }
 
 pub(crate) fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
-    let Command::Containerd(args) = args.command;
+    match args.command {
+        Command::Containerd(args) => containerd(args, daemon, out),
+        Command::Docker(args) => plugin::docker(&args, out),
+        Command::Podman(args) => plugin::podman(&args, out),
+    }
+}
+
+fn containerd(args: Containerd, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let path = args.dir.join("layerd.toml");
     if args.remove {
         return remove(&path, &args.config, out);

@@ -5,13 +5,16 @@ use super::Remedy;
 
 const CHECK: &str = "unit";
 /// The units, and what is asked of each.
-pub(crate) const ARGUMENTS: [&str; 4] = [
+pub(crate) const ARGUMENTS: [&str; 5] = [
     "show",
     "--property=Id,LoadState,ActiveState,UnitFileState,NRestarts,NeedDaemonReload,MainPID,Restart,\
      WatchdogUSec,CapabilityBoundingSet",
     "layerd.service",
     "layerd.socket",
+    DOCKER,
 ];
+/// Holds the socket of the volume plugin.
+const DOCKER: &str = "layerd-docker.socket";
 const ENABLE: &str = "systemctl enable layerd.socket layerd.service";
 const RESTART: &str = "systemctl restart layerd.service";
 /// Capabilities in deploy/layerd.service, which explains each.
@@ -116,6 +119,7 @@ pub(crate) fn findings(output: &str, process: &Process) -> Vec<Finding> {
         not_reloaded(&service, &socket),
         not_enabled(&service),
         no_socket(&service, &socket),
+        no_plugin(&unit(output, DOCKER)),
         restarted(&service),
         not_kept_alive(&service),
         unwatched(&service),
@@ -182,6 +186,18 @@ fn no_socket(service: &Unit<'_>, socket: &Unit<'_>) -> Option<Finding> {
             false => "layerd.socket is not active",
         };
         Finding::warning(CHECK, found, impact, Remedy::safe(fix))
+    })
+}
+
+/// Systemd hands a socket over only when it starts the service.
+fn no_plugin(socket: &Unit<'_>) -> Option<Finding> {
+    (socket.is("UnitFileState", "enabled") && !socket.is("ActiveState", "active")).then(|| {
+        Finding::warning(
+            CHECK,
+            format!("{DOCKER} is enabled and not active"),
+            "Docker and Podman have no volume plugin layerd: containers with its volumes do not start.",
+            Remedy::safe(format!("systemctl restart {DOCKER} layerd.service")),
+        )
     })
 }
 
@@ -324,6 +340,11 @@ mod tests {
                 "were changed",
             ),
             ("Restart=always", "Restart=no", "has Restart=no"),
+            (
+                "Id=layerd.service",
+                "Id=layerd-docker.socket\nActiveState=failed\nUnitFileState=enabled\n\nId=layerd.service",
+                "layerd-docker.socket is enabled and not active",
+            ),
             ("WatchdogUSec=1min", "WatchdogUSec=0", "no WatchdogSec="),
             ("cap_fowner ", "", "lacks CAP_FOWNER in"),
         ];

@@ -3,6 +3,7 @@
 
 mod containerd;
 mod host;
+mod plugin;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -56,6 +57,7 @@ pub(super) async fn findings(args: &Args, daemon: &Daemon, now: i64) -> Vec<Find
     let client = answered.as_mut().ok().map(|(client, _)| client);
     found.extend(containerd::findings(args, daemon, &settings, client, now).await);
     found.extend(host::units(daemon.timeout).await);
+    found.extend(plugin::finding(&settings, daemon.timeout).await);
     address(&mut found, &daemon.address);
     if !host::is_booted() {
         without_systemd(&mut found);
