@@ -170,7 +170,7 @@ fn plugged(machine: &Machine, transcript: &mut Transcript) {
     // As on a machine whose layerd is older than its plugin.
     machine.run("systemctl stop layerd-docker.socket; layerctl info >/dev/null");
     assert!(!machine.path(SOCKET).exists(), "no plugin, no socket");
-    machine.run("systemctl restart layerd-docker.socket layerd.service");
+    machine.run("systemctl restart layerd.service");
     assert_eq!(plugin.names(), ["of-docker"]);
 }
 

@@ -27,13 +27,13 @@ pub(crate) fn finding(socket: &Path, answer: &Answer) -> Finding {
             CHECK,
             format!("{socket} is not layerd's volume plugin: it answers {text:?}"),
             impact,
-            Remedy::advice("Stop what serves there, and restart layerd-docker.socket and layerd."),
+            Remedy::advice("Stop what serves there, and restart layerd."),
         ),
         Answer::None(why) => Finding::error(
             CHECK,
             format!("{socket} does not answer: {why}"),
             impact,
-            Remedy::safe("systemctl restart layerd-docker.socket layerd.service"),
+            Remedy::safe("systemctl restart layerd.service"),
         ),
     }
 }

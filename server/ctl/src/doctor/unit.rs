@@ -196,7 +196,7 @@ fn no_plugin(socket: &Unit<'_>) -> Option<Finding> {
             CHECK,
             format!("{DOCKER} is enabled and not active"),
             "Docker and Podman have no volume plugin layerd: containers with its volumes do not start.",
-            Remedy::safe(format!("systemctl restart {DOCKER} layerd.service")),
+            Remedy::safe(RESTART),
         )
     })
 }

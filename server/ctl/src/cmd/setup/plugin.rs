@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::{absolute, edited, failed};
 use crate::atomic_file;
 use crate::error::Error;
+use crate::managed_file;
 use crate::output::Output;
-use crate::owned;
 use crate::text::escape;
 
 /// Where systemd holds the plugin's socket, and Docker looks for it by itself.
@@ -81,7 +81,7 @@ pub(super) fn docker(args: &Docker, out: &mut Output) -> Result<(), Error> {
     if socket == SOCKET {
         return out.line(&format!(
             "Docker finds {SOCKET} by itself.\n\
-             Where it is missing: systemctl restart layerd-docker.socket layerd.service\n\
+             Where it is missing: systemctl enable layerd-docker.socket && systemctl restart layerd.service\n\
              Then `docker volume create --driver layerd NAME` uses it."
         ));
     }
@@ -96,7 +96,7 @@ pub(super) fn docker(args: &Docker, out: &mut Output) -> Result<(), Error> {
 pub(super) fn podman(args: &Podman, out: &mut Output) -> Result<(), Error> {
     let file = Managed {
         path: args.dir.join("layerd.conf"),
-        is_ours: owned::is_sealed,
+        is_ours: managed_file::is_sealed,
     };
     if args.common.remove {
         return file.remove(out);
@@ -106,7 +106,7 @@ pub(super) fn podman(args: &Podman, out: &mut Output) -> Result<(), Error> {
     document["engine"] = toml_edit::Item::Table(toml_edit::Table::new());
     document["engine"]["volume_plugins"] = toml_edit::Item::Table(toml_edit::Table::new());
     document["engine"]["volume_plugins"]["layerd"] = toml_edit::value(socket);
-    let text = owned::sealed(&document.to_string());
+    let text = managed_file::sealed(&document.to_string());
     if !args.common.write {
         return out.raw(text.as_bytes());
     }
@@ -136,7 +136,11 @@ impl Managed {
         match self.read()? {
             Some(old) if old == text => return out.line(&format!("{name} is up to date")),
             Some(old) if !(self.is_ours)(&old) => {
-                return Err(edited("write", &self.path, &owned::difference(&old, text)));
+                return Err(edited(
+                    "write",
+                    &self.path,
+                    &managed_file::difference(&old, text),
+                ));
             }
             Some(_) | None => {}
         }
@@ -152,7 +156,7 @@ impl Managed {
             Some(old) if !(self.is_ours)(&old) => return Err(edited("remove", &self.path, "")),
             Some(_) => {}
         }
-        let removed = owned::remove(&self.path);
+        let removed = managed_file::remove(&self.path);
         removed.map_err(|cause| failed("remove", &self.path, cause))?;
         forget_empty(&self.path)
             .map_err(|cause| failed("remove the folder of", &self.path, cause))?;
@@ -160,12 +164,15 @@ impl Managed {
     }
 }
 
-/// Only an empty directory goes.
+/// Removes the two directories that writing may have made, if they are empty.
 fn forget_empty(path: &Path) -> io::Result<()> {
-    match path.parent().map(fs::remove_dir) {
-        Some(Err(cause)) if cause.kind() != ErrorKind::DirectoryNotEmpty => Err(cause),
-        _ => Ok(()),
+    for dir in path.ancestors().skip(1).take(2) {
+        match fs::remove_dir(dir) {
+            Err(cause) if cause.kind() == ErrorKind::DirectoryNotEmpty => return Ok(()),
+            outcome => outcome?,
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]
