@@ -97,7 +97,7 @@ impl FakeMounter {
     }
 
     /// Mounts something that is not layerd's. Answers its number.
-    pub fn add_stranger(&self, target: &Path) -> MountId {
+    pub fn add_foreign_mount(&self, target: &Path) -> MountId {
         let device = (0, 999);
         let target = target.to_owned();
         self.table()
@@ -560,7 +560,7 @@ mod tests {
     fn a_reboot_takes_all_mounts() {
         let scratch = tempfile::tempdir().expect("a directory");
         let fake = FakeMounter::new();
-        fake.add_stranger(scratch.path());
+        fake.add_foreign_mount(scratch.path());
         assert_eq!(fake.mounts().len(), 1);
         fake.reboot();
         assert_eq!(fake.mounts(), []);

@@ -101,7 +101,7 @@ pub struct FoundVolumes {
     /// Links for people: the name, and the volume it leads to.
     pub links: BTreeMap<String, Slot>,
     /// Unknown entries.
-    pub strangers: Vec<PathBuf>,
+    pub unknown_entries: Vec<PathBuf>,
 }
 
 /// The directories of all volumes of one root.

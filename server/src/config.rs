@@ -220,7 +220,7 @@ impl TryFrom<Raw> for Config {
                 usage_patience: millis("usage.patience_ms", raw.usage.patience_ms, 500, 60_000)?,
                 id_mapping: raw.overlayfs.id_mapping.unwrap_or(true),
                 rebase: raw.overlayfs.rebase.unwrap_or(false),
-                spares: count(
+                layer_pool: count(
                     "overlayfs.spare_layers",
                     raw.overlayfs.spare_layers,
                     128,

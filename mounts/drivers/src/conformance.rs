@@ -41,7 +41,7 @@ fn listed(driver: &dyn Driver) -> Vec<(Place, Slot)> {
     let found = driver.list().expect("listing works");
     let slot = |found| match found {
         Found::Slot(place, slot) => Some((place, slot)),
-        Found::Stranger(_) => None,
+        Found::UnknownEntry(_) => None,
     };
     let mut slots: Vec<_> = found.into_iter().filter_map(slot).collect();
     slots.sort();

@@ -194,7 +194,10 @@ impl LayerDirs {
     }
 
     /// Lists what is in a further folder of the driver, where nothing belongs.
-    pub(crate) fn list_strangers(folder: &Folder, found: &mut Vec<Found>) -> Result<(), Error> {
+    pub(crate) fn list_unknown_entries(
+        folder: &Folder,
+        found: &mut Vec<Found>,
+    ) -> Result<(), Error> {
         list_folder(None, folder, found)
     }
 

@@ -123,7 +123,7 @@ pub enum Found {
     /// Something the driver could have made.
     Slot(Place, Slot),
     /// Anything else; reported, never touched.
-    Stranger(PathBuf),
+    UnknownEntry(PathBuf),
 }
 
 /// Facts about a running driver.

@@ -40,7 +40,7 @@ struct Disk {
     steps: u64,
     failure: Option<Failure>,
     mounted: BTreeSet<Slot>,
-    strangers: Vec<PathBuf>,
+    unknown_entries: Vec<PathBuf>,
 }
 
 /// A failure that a test asked for.
@@ -138,9 +138,13 @@ impl Disk {
         let layers = self.now.layers.keys().map(place(Place::Layer));
         let work = self.now.work.iter().map(place(Place::Work));
         let trash = trash.union(&self.now.trashed_work).map(place(Place::Trash));
-        let strangers = self.strangers.iter().cloned().map(Found::Stranger);
+        let unknown_entries = self
+            .unknown_entries
+            .iter()
+            .cloned()
+            .map(Found::UnknownEntry);
         let slots = layers.chain(work).chain(trash);
-        slots.chain(strangers).collect()
+        slots.chain(unknown_entries).collect()
     }
 }
 
@@ -289,7 +293,7 @@ impl Driver for Memory {
             Found::Slot(Place::Layer, slot) => drop(disk.now.layers.remove(slot)),
             Found::Slot(Place::Work, slot) => drop(disk.now.work.remove(slot)),
             Found::Slot(Place::Trash, slot) => drop(disk.now.trash.remove(slot)),
-            Found::Stranger(path) => disk.strangers.retain(|other| other != path),
+            Found::UnknownEntry(path) => disk.unknown_entries.retain(|other| other != path),
         }
         Ok(PathBuf::from(ROOT).join("lost"))
     }

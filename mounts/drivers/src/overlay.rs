@@ -128,7 +128,7 @@ impl Survey for Overlay {
 
     fn list(&self) -> Result<Vec<Found>, Error> {
         let mut found = self.dirs.list()?;
-        LayerDirs::list_strangers(&self.empty_lower, &mut found)?;
+        LayerDirs::list_unknown_entries(&self.empty_lower, &mut found)?;
         Ok(found)
     }
 

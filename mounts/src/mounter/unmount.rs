@@ -61,7 +61,7 @@ pub(super) fn detach(
             },
         }
         let below = table::all_below(expected.id)?;
-        refuse_strangers(&below, expected)?;
+        refuse_foreign_submounts(&below, expected)?;
         if !below.is_empty() {
             // Else what is unmounted here would go at its origin, too.
             place.make_private(expected.id)?;
@@ -218,7 +218,7 @@ fn covered(entry: &MountEntry, expected: MountId) -> MountError {
 
 /// Refuses submounts that were mounted later, unless they arrived by propagation and so still exist
 /// at their origin. The id of such a one may be lower: it may be older than this mount.
-fn refuse_strangers(below: &[MountEntry], expected: &Attached) -> Result<(), MountError> {
+fn refuse_foreign_submounts(below: &[MountEntry], expected: &Attached) -> Result<(), MountError> {
     let later = table::later(below, expected);
     let mut strange = later.filter(|entry| entry.propagation == Propagation::Private);
     match strange.next() {

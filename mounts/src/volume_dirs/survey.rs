@@ -30,10 +30,10 @@ impl VolumeDirs {
             live_ones(&folder, &mut found)?;
         }
         if let Some(folder) = existing(live.join(OWN[0]))? {
-            found.staged = slots(&folder, &[], &mut found.strangers)?;
+            found.staged = slots(&folder, &[], &mut found.unknown_entries)?;
         }
         if let Some(folder) = existing(live.join(OWN[1]))? {
-            found.trashed = slots(&folder, &[], &mut found.strangers)?;
+            found.trashed = slots(&folder, &[], &mut found.unknown_entries)?;
         }
         if let Some(folder) = existing(live.join(OWN[2]))? {
             links(&folder, &mut found)?;
@@ -49,8 +49,8 @@ impl VolumeDirs {
     pub fn list(&self) -> Result<FoundVolumes, Error> {
         let mut found = FoundVolumes::default();
         live_ones(&self.live, &mut found)?;
-        found.staged = slots(&self.staging, &[], &mut found.strangers)?;
-        found.trashed = slots(&self.trash, &[], &mut found.strangers)?;
+        found.staged = slots(&self.staging, &[], &mut found.unknown_entries)?;
+        found.trashed = slots(&self.trash, &[], &mut found.unknown_entries)?;
         links(&self.names, &mut found)?;
         Ok(found)
     }
@@ -65,7 +65,7 @@ fn existing(path: PathBuf) -> Result<Option<Folder>, Error> {
 }
 
 fn live_ones(folder: &Folder, found: &mut FoundVolumes) -> Result<(), Error> {
-    found.live = slots(folder, &OWN, &mut found.strangers)?;
+    found.live = slots(folder, &OWN, &mut found.unknown_entries)?;
     for slot in &found.live {
         if folder.has(&format!("{slot}/{NEW}"))? {
             found.new.push(*slot);
@@ -77,14 +77,18 @@ fn live_ones(folder: &Folder, found: &mut FoundVolumes) -> Result<(), Error> {
     Ok(())
 }
 
-fn slots(folder: &Folder, own: &[&str], strangers: &mut Vec<PathBuf>) -> Result<Vec<Slot>, Error> {
+fn slots(
+    folder: &Folder,
+    own: &[&str],
+    unknown_entries: &mut Vec<PathBuf>,
+) -> Result<Vec<Slot>, Error> {
     let mut slots = Vec::new();
     each(folder, |name, kind| {
         let slot = name.to_str().and_then(|name| name.parse::<Slot>().ok());
         match slot {
             Some(slot) if kind == Some(Type::Directory) => slots.push(slot),
             _ if own.iter().any(|own| name == *own) => {}
-            _ => strangers.push(folder.path.join(name)),
+            _ => unknown_entries.push(folder.path.join(name)),
         }
     })?;
     Ok(slots)
@@ -99,7 +103,7 @@ fn links(folder: &Folder, found: &mut FoundVolumes) -> Result<(), Error> {
         });
         match (slot, name.to_str()) {
             (Some(slot), Some(name)) => drop(found.links.insert(name.to_owned(), slot)),
-            _ => found.strangers.push(folder.path.join(name)),
+            _ => found.unknown_entries.push(folder.path.join(name)),
         }
     })
 }

@@ -21,7 +21,7 @@ pub(crate) use volumes::{VolumeFacts, volume_problems};
 pub enum Problem {
     /// A name that layerd would not have given.
     #[error("{} is not layerd's", path.display())]
-    Stranger {
+    UnknownEntry {
         /// Where it is.
         path: PathBuf,
     },
@@ -171,7 +171,7 @@ impl Problem {
     pub fn remedy(&self) -> Remedy {
         const AGAIN: &str = "remove what uses it, then pull or create it again";
         match self {
-            Self::Stranger { .. }
+            Self::UnknownEntry { .. }
             | Self::UnknownLayer { .. }
             | Self::Unrecorded { .. }
             | Self::InTrash { .. }
@@ -230,8 +230,8 @@ pub(crate) fn problems(facts: &Facts<'_>) -> BTreeSet<Problem> {
     let mut found = BTreeSet::new();
     for entry in facts.found {
         match entry {
-            Found::Stranger(path) => {
-                found.insert(Problem::Stranger { path: path.clone() });
+            Found::UnknownEntry(path) => {
+                found.insert(Problem::UnknownEntry { path: path.clone() });
             }
             Found::Slot(place, Slot(id)) => {
                 places.entry(LayerId(*id)).or_default().insert(*place);

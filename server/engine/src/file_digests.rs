@@ -104,25 +104,27 @@ impl DigestFiles {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
             entries => entries.map_err(fail)?,
         };
-        let (mut ids, mut strangers) = (Vec::new(), Vec::new());
+        let (mut ids, mut unknown_entries) = (Vec::new(), Vec::new());
         for entry in entries {
             let entry = entry.map_err(fail)?;
             let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
             let slot = entry.file_name().to_str().map(str::parse::<Slot>);
             match slot {
                 Some(Ok(slot)) if is_file => ids.push(LayerId(slot.0)),
-                _ => strangers.push(entry.path()),
+                _ => unknown_entries.push(entry.path()),
             }
         }
-        Ok((ids, strangers))
+        Ok((ids, unknown_entries))
     }
 }
 
 /// Unknown entries of the folder; none if it cannot be read.
 pub(crate) fn odd(root: &Path) -> Vec<Problem> {
-    let (_, strangers) = DigestFiles::of(root).list().unwrap_or_default();
-    let strangers = strangers.into_iter();
-    strangers.map(|path| Problem::Stranger { path }).collect()
+    let (_, unknown_entries) = DigestFiles::of(root).list().unwrap_or_default();
+    let unknown_entries = unknown_entries.into_iter();
+    unknown_entries
+        .map(|path| Problem::UnknownEntry { path })
+        .collect()
 }
 
 impl Engine {

@@ -21,7 +21,7 @@ pub(crate) fn taken(
 ) -> Result<Vec<u64>, MountError> {
     let layers = layers.iter().filter_map(|entry| match entry {
         Found::Slot(_, slot) => Some(slot.0),
-        Found::Stranger(_) => None,
+        Found::UnknownEntry(_) => None,
     });
     let places = [&volumes.live, &volumes.staged, &volumes.trashed];
     let volumes = places.into_iter().flatten().map(|slot| slot.0);

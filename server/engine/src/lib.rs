@@ -18,12 +18,12 @@ mod gate;
 mod health;
 mod ids;
 mod keyed_lock;
+mod layer_pool;
 mod list;
 mod quarantine;
 mod reap;
 mod recover;
 mod snapshots;
-mod spares;
 pub mod spec;
 mod trash;
 mod unpack;
@@ -62,9 +62,9 @@ use attach::selinux::Selinux;
 use events::Events;
 use file_digests::DigestFiles;
 use keyed_lock::KeyedLock;
+use layer_pool::LayerPool;
 use quarantine::Quarantine;
 use reap::Backlog;
-use spares::Spares;
 use trash::Trash;
 use unpack::Unpacks;
 use usage_scanner::UsageScanner;
@@ -88,7 +88,7 @@ pub struct Options {
     /// Limits of unpacking.
     pub unpack: UnpackOptions,
     /// Number of layers made ahead, so that Prepare need not wait for directories.
-    pub spares: usize,
+    pub layer_pool: usize,
     /// The socket that layerd is called on. Nothing is mounted over it.
     pub socket: Option<PathBuf>,
     /// Share of the disk's bytes and inodes that an import leaves free, in percent.
@@ -104,7 +104,7 @@ impl Default for Options {
             id_mapping: true,
             rebase: false,
             unpack: UnpackOptions::default(),
-            spares: 0,
+            layer_pool: 0,
             socket: None,
             import_keep_percent: 5,
         }
@@ -128,7 +128,7 @@ pub struct Engine {
     store: Arc<Store>,
     driver: Arc<dyn Driver>,
     usage_scanner: UsageScanner,
-    spares: Spares,
+    layer_pool: LayerPool,
     backlog: Backlog,
     trash: Trash,
     quarantine: Quarantine,
@@ -192,12 +192,12 @@ impl Engine {
             &store.records(),
             store.steady_now(),
         );
-        let spares = Spares::start(store.clone(), driver.clone(), root, options.spares)?;
+        let layer_pool = LayerPool::start(store.clone(), driver.clone(), root, options.layer_pool)?;
         let engine = Self {
             store,
             driver,
             usage_scanner,
-            spares,
+            layer_pool,
             backlog: Backlog::default(),
             trash,
             quarantine: Quarantine::default(),

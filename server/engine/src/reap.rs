@@ -99,7 +99,7 @@ pub(crate) struct Backlog {
     /// Directories whose ids were never recorded.
     orphans: Mutex<BTreeSet<LayerId>>,
     /// Work directories of committed layers that could not be dropped.
-    spare: Mutex<BTreeSet<LayerId>>,
+    pending_workdirs: Mutex<BTreeSet<LayerId>>,
     /// Deletions that failed, and when to try them again.
     failures: Mutex<BTreeMap<Discarded, Failure>>,
     /// One pass at a time.
@@ -120,8 +120,8 @@ impl Backlog {
     }
 
     /// Has a work directory dropped later.
-    pub(crate) fn note_spare(&self, id: LayerId) {
-        held(&self.spare).insert(id);
+    pub(crate) fn note_pending_workdir(&self, id: LayerId) {
+        held(&self.pending_workdirs).insert(id);
     }
 
     /// Directories that the next pass will delete, for all that is known.
@@ -197,7 +197,7 @@ impl Engine {
         for id in self.due_orphans() {
             self.reap_one(id, &pace, &mut reaped);
         }
-        self.drop_spare(&mut reaped);
+        self.drop_pending_workdirs(&mut reaped);
         let due = self.due(is_urgent, &mut reaped);
         for portion in due.chunks(FORGET_AT_ONCE) {
             let gone = portion.iter().filter(|(id, removed)| {
@@ -237,11 +237,11 @@ impl Engine {
         due.copied().collect()
     }
 
-    fn drop_spare(&self, reaped: &mut Reaped) {
-        let spare = held(&self.backlog.spare).clone();
-        for id in spare {
+    fn drop_pending_workdirs(&self, reaped: &mut Reaped) {
+        let pending = held(&self.backlog.pending_workdirs).clone();
+        for id in pending {
             match self.drop_work(id) {
-                Ok(()) => drop(held(&self.backlog.spare).remove(&id)),
+                Ok(()) => drop(held(&self.backlog.pending_workdirs).remove(&id)),
                 Err(cause) => {
                     warn!(error = &cause as &dyn std::error::Error, %id, "drop the work directory of a layer");
                     reaped.failed += 1;
@@ -289,7 +289,7 @@ impl Engine {
     #[must_use]
     pub fn is_reaped(&self) -> bool {
         held(&self.backlog.orphans).is_empty()
-            && held(&self.backlog.spare).is_empty()
+            && held(&self.backlog.pending_workdirs).is_empty()
             && self.store.records().removed().next().is_none()
     }
 

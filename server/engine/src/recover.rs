@@ -5,7 +5,7 @@
 //! | call    | steps, each durable before the next where it says so        | left by a crash: made good as |
 //! |---------|--------------------------------------------------------------|------------------------------|
 //! | Prepare, View | directories made; **journal**; record; answer          | directories without a record: abandoned, deleted |
-//! | Prepare with directories made ahead (`spares.rs`) | directories made; **journal**; a call comes; record; answer | directories without a record: abandoned, deleted |
+//! | Prepare with directories made ahead (`layer_pool.rs`) | directories made; **journal**; a call comes; record; answer | directories without a record: abandoned, deleted |
 //! | Commit  | content written back; **journal**; record; answer; work directory dropped | an active snapshot, or a spare work directory: deleted |
 //! | Commit of a layer prepared without its parent | attributes that it takes from below; then as above | an active snapshot: what was given is given again |
 //! | Remove, restore, Update, figures | record; answer                      | nothing: what was removed stays in its place |
@@ -320,7 +320,7 @@ impl Engine {
             .driver
             .list()
             .map_err(Error::driver("list the layers"))?;
-        let mut claimed = self.spares.ids();
+        let mut claimed = self.layer_pool.ids();
         claimed.extend(self.store.claimed());
         // What a call left that failed a moment ago is as good as gone.
         claimed.extend(self.backlog.awaited());
@@ -364,11 +364,11 @@ impl Engine {
 
     fn set_aside(&self, problem: &Problem) -> bool {
         let moved = match problem {
-            Problem::Stranger { path }
+            Problem::UnknownEntry { path }
             | Problem::BadExport { path, .. }
             | Problem::BadFileDigests { path, .. } => {
-                let stranger = Found::Stranger(path.clone());
-                self.driver.move_to_lost_found(&stranger).map(Some)
+                let unknown_entry = Found::UnknownEntry(path.clone());
+                self.driver.move_to_lost_found(&unknown_entry).map(Some)
             }
             Problem::UnknownLayer { id, .. } | Problem::Unrecorded { id } => {
                 self.set_layer_aside(*id)

@@ -60,12 +60,12 @@ impl Engine {
     /// if the stack is too high to mount, `Full` if the disk is. Nothing is visible then.
     pub fn create(&self, create: Create) -> Result<Mounted, Error> {
         self.save_damage();
-        let (claim, spare) = self.claim_layer(&create)?;
+        let (claim, pooled) = self.claim_layer(&create)?;
         let has_deferred_parent = self.defers_parent(&create);
         let planned = self.plan_new(&create, &claim, has_deferred_parent);
         let (stack, mounts) = planned.inspect_err(|_| {
-            if spare {
-                self.spares.give_back(claim.id());
+            if pooled {
+                self.layer_pool.give_back(claim.id());
             }
         })?;
         let claim = if has_deferred_parent {
@@ -73,8 +73,8 @@ impl Engine {
         } else {
             claim
         };
-        self.make_directories(&claim, &stack, spare)?;
-        let (id, waits) = (claim.id(), stack.own.is_some() && !spare);
+        self.make_directories(&claim, &stack, pooled)?;
+        let (id, waits) = (claim.id(), stack.own.is_some() && !pooled);
         let recorded = self.store.record(claim, waits);
         let record = recorded.inspect_err(|_| self.abandon(id))?;
         self.make_mountable(&create.key, &stack)?;
@@ -266,7 +266,7 @@ impl Engine {
         }
         if let Err(cause) = self.drop_work(record.id) {
             warn!(error = &cause as &dyn std::error::Error, id = %record.id, "drop the work directory of a layer");
-            self.backlog.note_spare(record.id);
+            self.backlog.note_pending_workdir(record.id);
         }
     }
 
@@ -416,16 +416,16 @@ impl Engine {
         if create.kind == Kind::View && create.parent.is_some() {
             return Ok((self.store.claim(create.clone())?, false));
         }
-        self.spares.claim(create.clone())
+        self.layer_pool.claim(create.clone())
     }
 
-    fn make_directories(&self, claim: &Claim, stack: &Stack, spare: bool) -> Result<(), Error> {
+    fn make_directories(&self, claim: &Claim, stack: &Stack, pooled: bool) -> Result<(), Error> {
         let (id, Some(own)) = (claim.id(), stack.own) else {
             return Ok(());
         };
         let base = base(stack);
         enter("making the directories of the layer");
-        let created = match self.driver.pool().filter(|_| spare) {
+        let created = match self.driver.pool().filter(|_| pooled) {
             Some(pool) => pool.take(own, &base),
             None => self.driver.create(own, &base),
         };

@@ -101,7 +101,7 @@ fn engine(config: &Config) -> [(&'static str, String); 11] {
         ("durability", durability.to_owned()),
         ("overlayfs.id_mapping", engine.id_mapping.to_string()),
         ("overlayfs.rebase", engine.rebase.to_string()),
-        ("overlayfs.spare_layers", engine.spares.to_string()),
+        ("overlayfs.spare_layers", engine.layer_pool.to_string()),
         (
             "usage.patience_ms",
             engine.usage_patience.as_millis().to_string(),

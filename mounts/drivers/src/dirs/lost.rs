@@ -38,7 +38,7 @@ pub(super) fn move_to_lost_found(root: &Path, found: &Found) -> Result<PathBuf, 
         }
         Found::Slot(Place::Layer, slot) => root.join("l").join(slot.to_string()),
         Found::Slot(Place::Work, slot) => root.join("w").join(slot.to_string()),
-        Found::Stranger(path) => path.clone(),
+        Found::UnknownEntry(path) => path.clone(),
     };
     move_aside(root, source)
 }

@@ -107,7 +107,7 @@ pub(super) fn list_folder(
         let slot = place.and_then(|place| Some((place, slot_of(place, name)?)));
         found.push(match slot {
             Some((place, slot)) => Found::Slot(place, slot),
-            None => Found::Stranger(folder.path.join(OsStr::from_bytes(name.to_bytes()))),
+            None => Found::UnknownEntry(folder.path.join(OsStr::from_bytes(name.to_bytes()))),
         });
     }
     drop_repeats(found, first);

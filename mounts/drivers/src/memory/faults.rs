@@ -70,8 +70,8 @@ impl Memory {
     }
 
     /// Puts something unknown beside the layers.
-    pub fn add_stranger(&self, path: &Path) {
-        self.disk().strangers.push(path.to_owned());
+    pub fn add_unknown_entry(&self, path: &Path) {
+        self.disk().unknown_entries.push(path.to_owned());
     }
 
     fn fail(&self, nth: u64, errno: Errno, forever: bool) {

@@ -170,10 +170,10 @@ fn strangers_are_reported_and_left_alone() {
     let root = temporary();
     let driver = open(root.path());
     driver.create(Slot(1), &Base::empty()).expect("create");
-    let strangers = [
+    let unknown_entries = [
         "l/01", "l/1.w", "l/A", "l/file", "l/zlink", "t/1.y", "t/x.w.w", "w/new-1",
     ];
-    for name in strangers {
+    for name in unknown_entries {
         let path = root.path().join(name);
         match name {
             "l/file" => fs::write(path, "x").expect("write"),
@@ -185,13 +185,13 @@ fn strangers_are_reported_and_left_alone() {
     let mut slots = Vec::new();
     for entry in driver.list().expect("list") {
         match entry {
-            Found::Stranger(path) => found.push(path),
+            Found::UnknownEntry(path) => found.push(path),
             Found::Slot(place, slot) => slots.push((place, slot)),
         }
     }
     found.sort();
     let real = root.path().canonicalize().expect("real");
-    let expected: Vec<_> = strangers.iter().map(|name| real.join(name)).collect();
+    let expected: Vec<_> = unknown_entries.iter().map(|name| real.join(name)).collect();
     assert_eq!(found, expected);
     assert_eq!(slots, [(Place::Layer, Slot(1))]);
 }
@@ -203,7 +203,7 @@ fn a_number_that_is_not_a_directory_is_a_stranger() {
     fs::write(root.path().join("l/7"), "x").expect("write");
     let found = driver.list().expect("list");
     assert!(
-        matches!(found.as_slice(), [Found::Stranger(_)]),
+        matches!(found.as_slice(), [Found::UnknownEntry(_)]),
         "{found:?}"
     );
 }
@@ -281,17 +281,20 @@ fn root_what_is_on_a_disk_of_its_own_is_moved_aside_there() {
     for (path, gone) in [("zz", "volumes-zz"), (".trash/zz", ".trash-zz")] {
         let source = volumes.join(path);
         fs::create_dir_all(source.join("data")).expect("mkdir");
-        let moved = driver.move_to_lost_found(&Found::Stranger(source.clone()));
+        let moved = driver.move_to_lost_found(&Found::UnknownEntry(source.clone()));
         let moved = moved.expect("it is moved within its file system");
         assert_eq!(moved, volumes.join(".lost").join(gone));
         assert!(moved.join("data").is_dir() && !source.exists());
     }
     let found = layerd_mounts::VolumeDirs::survey(root.path()).expect("survey");
-    assert_eq!((found.live, found.strangers), (Vec::new(), Vec::new()));
+    assert_eq!(
+        (found.live, found.unknown_entries),
+        (Vec::new(), Vec::new())
+    );
     let elsewhere = root.path().join("l/odd");
     fs::write(&elsewhere, "").expect("write");
     let moved = driver
-        .move_to_lost_found(&Found::Stranger(elsewhere))
+        .move_to_lost_found(&Found::UnknownEntry(elsewhere))
         .expect("move");
     assert_eq!(moved, root.path().join("lost/l-odd"));
     nix::mount::umount2(&volumes, nix::mount::MntFlags::MNT_DETACH).expect("unmount");

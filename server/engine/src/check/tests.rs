@@ -78,7 +78,7 @@ type Case = (&'static [(Place, u64)], Vec<Found>, Vec<Problem>);
 fn cases() -> Vec<Case> {
     let (active, base) = (key("active"), key("base"));
     let id = LayerId;
-    let stranger = PathBuf::from("/r/l/README");
+    let unknown_entry = PathBuf::from("/r/l/README");
     vec![
         (&[], vec![], vec![]),
         (&[(Place::Layer, 6)], vec![], vec![]),
@@ -108,8 +108,10 @@ fn cases() -> Vec<Case> {
         ),
         (
             &[],
-            vec![Found::Stranger(stranger.clone())],
-            vec![Problem::Stranger { path: stranger }],
+            vec![Found::UnknownEntry(unknown_entry.clone())],
+            vec![Problem::UnknownEntry {
+                path: unknown_entry,
+            }],
         ),
         (&[(Place::Layer, 6)], vec![at(Place::Trash, 6)], vec![]),
         (&[], vec![at(Place::Work, 6)], vec![]),

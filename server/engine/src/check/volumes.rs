@@ -114,8 +114,10 @@ pub(crate) struct VolumeFacts<'a> {
 
 /// Finds what is not as it should be.
 pub(crate) fn volume_problems(facts: &VolumeFacts<'_>) -> BTreeSet<Problem> {
-    let strangers = facts.found.strangers.iter().cloned();
-    let mut all: BTreeSet<Problem> = strangers.map(|path| Problem::Stranger { path }).collect();
+    let unknown_entries = facts.found.unknown_entries.iter().cloned();
+    let mut all: BTreeSet<Problem> = unknown_entries
+        .map(|path| Problem::UnknownEntry { path })
+        .collect();
     let volumes = facts.view.volumes();
     let found = facts.found.live.iter().filter_map(|slot| facts.live(*slot));
     let found = found.chain(
@@ -221,7 +223,7 @@ impl VolumeFacts<'_> {
         self.mount_points.iter().filter_map(move |(id, path)| {
             let path = path.clone();
             match id {
-                None => Some(Problem::Stranger { path }),
+                None => Some(Problem::UnknownEntry { path }),
                 Some(id) if known.contains(id) => None,
                 Some(_) => Some(Problem::Volume(VolumeProblem::UnknownMountPoint { path })),
             }

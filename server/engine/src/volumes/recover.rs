@@ -128,7 +128,7 @@ impl Engine {
         match problem {
             VolumeProblem::Unrecorded { path } => self
                 .driver
-                .move_to_lost_found(&Found::Stranger(path.clone()))
+                .move_to_lost_found(&Found::UnknownEntry(path.clone()))
                 .map(Some),
             VolumeProblem::UnknownMountPoint { path } => delete_mount_point(path).map(|()| None),
             _ => Ok(None),

@@ -144,7 +144,7 @@ fn root_records_without_a_proof_unmount_nothing() {
     // Another boot begins to number anew, so the number can be that of any mount.
     theirs(&target);
     let all = host.engine.mounter.mounts_below(host.disk.path()).unwrap();
-    let stranger = all.iter().find(|one| one.target == target).unwrap();
+    let unknown_entry = all.iter().find(|one| one.target == target).unwrap();
     let seen = host
         .engine
         .mounter
@@ -152,8 +152,8 @@ fn root_records_without_a_proof_unmount_nothing() {
         .unwrap();
     let rebooted = MountedAt {
         boot: "another".to_owned(),
-        unique_id: stranger.id,
-        last_id: stranger.id,
+        unique_id: unknown_entry.id,
+        last_id: unknown_entry.id,
         device: seen.device(),
         inode: seen.inode(),
         ..before

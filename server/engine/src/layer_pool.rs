@@ -1,9 +1,9 @@
-//! Directories made ahead, so that Prepare need not wait until new ones are durable.
+//! The layer pool: directories made ahead, so that Prepare need not wait until new ones are durable.
 //!
-//! A thread makes them, many for one wait, once Prepare has asked for the first. They stand in
-//! their place, under ids that are handed out with them, so that a call that gets one has nothing
-//! left to do on the disk but to record it. Those that are left go when the engine is dropped; the
-//! next start takes them for what an interrupted call left.
+//! A thread makes them once Prepare has asked for the first, with one wait for the disk for many. They
+//! have their final paths and ids, so a call that takes one only writes its record. Unused
+//! ones are deleted when the engine is dropped; the next start deletes them like remains of an
+//! interrupted call.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Starts and ends the thread, and hands out what it made.
 #[derive(Debug)]
-pub(crate) struct Spares {
+pub(crate) struct LayerPool {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -53,7 +53,7 @@ struct State {
     ending: bool,
 }
 
-impl Spares {
+impl LayerPool {
     /// Starts the thread, unless none are to be kept or the driver has no layer pool.
     pub(crate) fn start(
         store: Arc<Store>,
@@ -69,17 +69,17 @@ impl Spares {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
-        let mut spares = Self {
+        let mut layer_pool = Self {
             shared: shared.clone(),
             thread: None,
         };
         if full > 0 && shared.driver.pool().is_some() {
-            let thread = thread::Builder::new().name("spares".into());
+            let thread = thread::Builder::new().name("layer-pool".into());
             let thread = thread.spawn(move || shared.run());
-            let name = "spares";
-            spares.thread = Some(thread.map_err(|cause| Error::Thread { name, cause })?);
+            let name = "layer-pool";
+            layer_pool.thread = Some(thread.map_err(|cause| Error::Thread { name, cause })?);
         }
-        Ok(spares)
+        Ok(layer_pool)
     }
 
     /// Claims a new snapshot, with the id of a spare layer if one is ready; answers whether it is.
@@ -114,7 +114,7 @@ impl Spares {
 }
 
 /// Deletes unused layers.
-impl Drop for Spares {
+impl Drop for LayerPool {
     fn drop(&mut self) {
         self.shared.state().ending = true;
         self.shared.changed.notify_all();

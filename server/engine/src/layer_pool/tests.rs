@@ -12,9 +12,9 @@ use crate::{Engine, Options};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn engine(root: &Path, fake: &Memory, spares: usize) -> Engine {
+fn engine(root: &Path, fake: &Memory, layer_pool: usize) -> Engine {
     let options = Options {
-        spares,
+        layer_pool,
         ..Options::default()
     };
     Engine::open(root, Arc::new(fake.clone()), options).unwrap()
@@ -49,7 +49,7 @@ fn wait_for(what: &str, done: impl Fn() -> bool) {
 }
 
 fn wait_until_ready(engine: &Engine, count: usize) {
-    let ready = || engine.spares.shared.state().ready.len();
+    let ready = || engine.layer_pool.shared.state().ready.len();
     wait_for("spare layers", || ready() == count);
 }
 
@@ -104,7 +104,7 @@ fn a_power_cut_takes_no_layer_that_was_used() {
     let used = prepare(&engine, "second");
     let without_work = steps + 1;
     assert_eq!(fake.steps(), without_work, "no parent, no work directory");
-    let shared = engine.spares.shared.clone();
+    let shared = engine.layer_pool.shared.clone();
     drop(engine);
     // As a kill leaves them: the end took them away.
     shared.make(3).unwrap();
@@ -133,13 +133,13 @@ fn what_fails_is_taken_away_and_prepare_makes_its_own() {
     };
     let made = engine.create(create);
     wait_for("the failure", || {
-        !engine.spares.shared.state().others.is_empty()
+        !engine.layer_pool.shared.state().others.is_empty()
     });
     fake.heal();
     if made.is_err() {
         prepare(&engine, "first");
     }
-    let others = || engine.spares.shared.state().others.clone();
+    let others = || engine.layer_pool.shared.state().others.clone();
     wait_for("the next try", || others().is_empty());
     wait_until_ready(&engine, 4);
     // The call may have failed after it made its layer.
