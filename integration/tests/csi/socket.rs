@@ -109,7 +109,7 @@ fn root_calls_that_meet_make_one_volume_and_are_aborted_or_answered() {
             Err(failed) => failed.is(Code::Aborted, "pvc-1"),
         }
     }
-    assert_eq!(ids.len(), 1, "one volume, whoever asked");
+    assert_eq!(ids.len(), 1, "one volume for all callers");
 }
 
 #[test]
