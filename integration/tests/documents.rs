@@ -39,7 +39,14 @@ fn documents() -> Vec<String> {
     let pages = docs.filter(|name| name.ends_with(".md"));
     let mut all: Vec<String> = pages.map(|name| format!("docs/{name}")).collect();
     all.extend(
-        ["README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY"].map(|name| name.to_owned() + ".md"),
+        [
+            "README",
+            "ARCHITECTURE",
+            "CHANGELOG",
+            "CONTRIBUTING",
+            "SECURITY",
+        ]
+        .map(|name| name.to_owned() + ".md"),
     );
     all.sort();
     all
@@ -149,10 +156,7 @@ fn lines_are_short() {
 #[test]
 fn paths_exist() {
     let mut missing = BTreeSet::new();
-    for document in documents()
-        .into_iter()
-        .filter(|path| path != "CHANGELOG.md")
-    {
+    for document in documents() {
         let text = text(&document);
         let folder = top().join(&document).parent().unwrap().to_owned();
         for span in spans(&text) {
@@ -327,4 +331,21 @@ fn no_paragraph_begins_with_a_question_word() {
         }
     }
     assert!(found.is_empty(), "{found:#?}");
+}
+
+/// Nothing was changed or fixed for users before the first release.
+#[test]
+fn changelog_of_an_unreleased_program_has_additions_alone() {
+    let changelog = text("CHANGELOG.md");
+    let headings: Vec<_> = changelog
+        .lines()
+        .filter(|line| line.starts_with("##"))
+        .collect();
+    let is_released = headings
+        .iter()
+        .any(|line| line.starts_with("## [") && *line != "## [Unreleased]");
+    assert!(
+        is_released || headings == ["## [Unreleased]", "### Added"],
+        "{headings:?}"
+    );
 }
