@@ -1,0 +1,190 @@
+//! The engine on whole trees: layers are unpacked onto a copy of what is below, and made by comparing
+//! two trees.
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is tests"
+)]
+
+mod common;
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::{commit, create, key, labels};
+use layerd_drivers::factory;
+use layerd_drivers::{Memory, Native, Slot};
+use layerd_engine::layers::Silent;
+use layerd_engine::layers::apply::{Blob, Compression};
+use layerd_engine::layers::archive::{ExportOptions, export};
+use layerd_engine::layers::diff::DiffCompression;
+use layerd_engine::{Engine, Error, ErrorKind, Pack, Unpack, survey};
+use layerd_store::{Create, Kind};
+
+struct Rig {
+    engine: Engine,
+    driver: Arc<Native>,
+    dir: tempfile::TempDir,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        let driver = Arc::new(Native::open(&root).unwrap());
+        let engine = Engine::open(&root, driver.clone(), common::options()).unwrap();
+        Self {
+            engine,
+            driver,
+            dir,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        let id = self.engine.stat(&key(name)).unwrap().record.id;
+        self.driver.layer_path(Slot(id.0))
+    }
+
+    fn apply(&self, active: &str, blob: &[u8]) -> Result<(), Error> {
+        apply(&self.engine, active, blob)
+    }
+
+    fn diff(&self, name: &str) -> Vec<u8> {
+        let changes = self.engine.changes(&key(name)).unwrap();
+        let pack = Pack {
+            compression: DiffCompression::None,
+            source_date_epoch: None,
+            progress: &Silent,
+        };
+        let mut layer = Vec::new();
+        self.engine.diff(&changes, &pack, &mut layer).unwrap();
+        layer
+    }
+}
+
+fn apply(engine: &Engine, active: &str, blob: &[u8]) -> Result<(), Error> {
+    let unpack = Unpack {
+        compression: Compression::None,
+        blob: Blob::default(),
+        sync: false,
+        progress: &Silent,
+    };
+    let active = engine.active(&key(active))?;
+    engine.apply(&active, blob, &unpack).map(drop)
+}
+
+/// A layer that holds these files, each with its name as content.
+fn layer(files: &[&str]) -> Vec<u8> {
+    let tree = tempfile::tempdir().unwrap();
+    for file in files {
+        let path = tree.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, file).unwrap();
+    }
+    let open = fs::File::open(tree.path()).unwrap();
+    let mut archive = Vec::new();
+    export(open.as_fd(), &mut archive, &ExportOptions::default()).unwrap();
+    archive
+}
+
+/// Paths of the files below a directory, in order.
+fn files(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else {
+                let inside = path.strip_prefix(root).unwrap();
+                found.push(inside.to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn layers_are_whole_trees() {
+    let rig = Rig::new();
+    create(&rig.engine, Kind::Active, "a", None).unwrap();
+    rig.apply("a", &layer(&["dir/gone", "dir/kept", "file", "old"]))
+        .unwrap();
+    commit(&rig.engine, "base", "a").unwrap();
+    create(&rig.engine, Kind::Active, "b", Some("base")).unwrap();
+    assert_eq!(
+        files(&rig.path("b")),
+        ["dir/gone", "dir/kept", "file", "old"]
+    );
+    rig.apply("b", &layer(&[".wh.old", "dir/.wh.gone", "new"]))
+        .unwrap();
+    commit(&rig.engine, "child", "b").unwrap();
+    assert_eq!(files(&rig.path("child")), ["dir/kept", "file", "new"]);
+    assert_eq!(
+        files(&rig.path("base")),
+        ["dir/gone", "dir/kept", "file", "old"],
+        "the parent stays"
+    );
+    let usage = rig.engine.usage(&key("child")).unwrap();
+    assert_eq!(usage.inodes, 5, "a tree counts whole");
+
+    create(&rig.engine, Kind::Active, "c", Some("child")).unwrap();
+    fs::remove_file(rig.path("c").join("file")).unwrap();
+    fs::write(rig.path("c").join("dir/kept"), "written").unwrap();
+    let changes = rig.diff("c");
+    create(&rig.engine, Kind::Active, "d", Some("child")).unwrap();
+    rig.apply("d", &changes).unwrap();
+    assert_eq!(files(&rig.path("d")), files(&rig.path("c")));
+    let kept = fs::read_to_string(rig.path("d").join("dir/kept")).unwrap();
+    assert_eq!(kept, "written");
+    create(&rig.engine, Kind::View, "v", Some("child")).unwrap();
+    let mounts = rig.engine.mounts(&key("v")).unwrap();
+    assert_eq!(mounts[0].source, rig.path("child").display().to_string());
+    assert_eq!(mounts[0].options, ["ro", "rbind"]);
+    assert!(rig.engine.fsck(false).unwrap().is_empty());
+
+    let root = rig.dir.path().join("root");
+    drop(rig.engine);
+    let layers = factory::survey(&root, factory::Kind::Native);
+    // The root was not opened by the factory, and its layers would be taken for an old root's.
+    assert!(layers.is_err(), "{layers:?}");
+    let problems = survey(&root, &Native::survey(&root)).unwrap();
+    assert_eq!(problems, [], "offline");
+}
+
+#[test]
+fn what_the_driver_lacks_is_refused() {
+    let rig = Rig::new();
+    let maps = [
+        ("containerd.io/snapshot/uidmapping", "0:1000:1000"),
+        ("containerd.io/snapshot/gidmapping", "0:1000:1000"),
+    ];
+    let mapped = Create {
+        key: key("mapped"),
+        kind: Kind::Active,
+        parent: None,
+        labels: labels(&maps),
+    };
+    let refused = rig.engine.create(mapped).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    assert_eq!(
+        refused.to_string(),
+        "the driver native has no id mappings, which the call needs"
+    );
+    assert!(rig.engine.fsck(false).unwrap().is_empty());
+
+    let dir = tempfile::tempdir().unwrap();
+    let engine = common::open(dir.path(), &Memory::new());
+    create(&engine, Kind::Active, "a", None).unwrap();
+    let refused = apply(&engine, "a", &layer(&["file"])).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    assert_eq!(
+        refused.to_string(),
+        "the driver memory has no directories of layers, which the call needs"
+    );
+    commit(&engine, "base", "a").unwrap();
+}
