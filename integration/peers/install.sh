@@ -193,6 +193,17 @@ unpack_grpcio() {
     mv "$new" "$peers/grpcio"
 }
 
+# Schemas of Kubernetes' API, and the program that holds manifests to them.
+unpack_kubernetes_validate() {
+    local new=$peers/.new-kubernetes-validate version=1.37.0
+    echo "install.sh: unpacking kubernetes-validate $version"
+    rm -rf "$new"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore \
+        --target "$new" "kubernetes-validate==$version"
+    echo "kubernetes-validate $version" >"$new/VERSIONS"
+    mv "$new" "$peers/kubernetes-validate"
+}
+
 . "$here/../vm/fetch.sh"
 
 ((EUID == 0)) || die "must run as root"
@@ -218,3 +229,4 @@ for entry in "${podmans[@]}"; do
     [[ -e $peers/$name/VERSIONS ]] || unpack_podman "$name" "$suite"
 done
 [[ -e $peers/grpcio/VERSIONS ]] || unpack_grpcio
+[[ -e $peers/kubernetes-validate/VERSIONS ]] || unpack_kubernetes_validate

@@ -79,6 +79,15 @@ pub fn grpcio() -> PathBuf {
     peer("grpcio")
 }
 
+/// The Python packages that hold manifests to the schemas of Kubernetes' API.
+///
+/// # Panics
+/// If `make peers` has not unpacked them.
+#[must_use]
+pub fn kubernetes_validate() -> PathBuf {
+    peer("kubernetes-validate")
+}
+
 /// Where a peer's programs are looked for: its own first, then the machine's (runc, mount).
 fn search_path(dirs: &[PathBuf]) -> String {
     let system = [

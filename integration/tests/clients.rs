@@ -13,10 +13,11 @@ use layerd_integration::{Daemon, Scratch, peers};
 #[test]
 fn root_clients_on_grpcs_c_core_are_served() {
     let scratch = Scratch::new();
-    let daemon = Daemon::start(scratch.path());
+    let csi = scratch.path().join("csi.sock");
+    let daemon = Daemon::start_with(scratch.path(), &["--csi-socket", csi.to_str().unwrap()]);
     let mut python = Command::new("python3");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/c_core.py");
-    python.arg(script).arg(daemon.socket());
+    python.arg(script).arg(daemon.socket()).arg(&csi);
     python.env("PYTHONPATH", peers::grpcio());
     output(&mut python);
 }

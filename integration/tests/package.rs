@@ -138,7 +138,7 @@ fn installed(machine: &Machine, transcript: &mut Transcript, package: &str) {
     );
     assert_eq!(states, "active\nactive\ninactive\n");
     let said = machine
-        .run("systemd-analyze verify --man=no layerd.service layerd.socket layerd-docker.socket");
+        .run("systemd-analyze verify --man=no layerd.service layerd.socket layerd-docker.socket layerd-csi.socket");
     assert_eq!(said, "", "systemd-analyze");
     machine.run("layerd check --config /etc/layerd/config.toml");
 }

@@ -21,4 +21,8 @@ for attempt in range(3):
     # Field 2 is the key.
     code, details = call("/containerd.services.snapshots.v1.Snapshots/Stat", b"\x12\x04none")
     assert code == grpc.StatusCode.NOT_FOUND and b"none" in details, (attempt, code, details)
+channel = grpc.insecure_channel("unix:" + sys.argv[2])
+for attempt in range(3):
+    code, answer = call("/csi.v1.Identity/GetPluginInfo", b"")
+    assert code == grpc.StatusCode.OK and b"csi.layerd.dev" in answer, (attempt, code, answer)
 print(grpc.__version__)

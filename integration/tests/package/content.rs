@@ -12,6 +12,7 @@ use super::{package, unpacked};
 /// All files but the pages of layerctl's commands.
 const FILES: &str = "\
 -rw-r--r-- etc/layerd/config.toml
+-rw-r--r-- usr/lib/systemd/system/layerd-csi.socket
 -rw-r--r-- usr/lib/systemd/system/layerd-docker.socket
 -rw-r--r-- usr/lib/systemd/system/layerd.service
 -rw-r--r-- usr/lib/systemd/system/layerd.socket
@@ -51,7 +52,12 @@ fn root_package_holds_what_an_operator_needs() {
     assert!(commands.len() > 40, "{commands:?}");
     pages_render(&tree);
     completions_load(&tree);
-    for name in ["layerd.service", "layerd.socket", "layerd-docker.socket"] {
+    for name in [
+        "layerd.service",
+        "layerd.socket",
+        "layerd-docker.socket",
+        "layerd-csi.socket",
+    ] {
         let packed = read_to_string(tree.join("usr/lib/systemd/system").join(name));
         assert_eq!(packed.unwrap(), read_to_string(deploy(name)).unwrap());
     }

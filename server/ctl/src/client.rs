@@ -4,6 +4,7 @@ mod archives;
 mod attachments;
 mod containerd;
 mod content;
+pub(crate) mod csi;
 mod events;
 mod filling;
 mod layers;

@@ -1,6 +1,7 @@
 //! Findings of `layerctl doctor`, as pure functions of facts. The command gathers the facts.
 
 pub(crate) mod containerd;
+pub(crate) mod csi;
 pub(crate) mod daemon;
 pub(crate) mod files;
 pub(crate) mod host;

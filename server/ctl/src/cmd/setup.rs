@@ -1,5 +1,6 @@
 //! `layerctl setup`: what other programs need to know of layerd.
 
+mod kubernetes;
 mod main_config;
 mod plugin;
 
@@ -34,6 +35,7 @@ enum Command {
     Containerd(Containerd),
     Docker(plugin::Docker),
     Podman(plugin::Podman),
+    Kubernetes(kubernetes::Kubernetes),
 }
 
 /// Prints, writes or removes the drop-in that makes layerd a snapshotter of containerd
@@ -107,6 +109,7 @@ pub(crate) fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), E
         Command::Containerd(args) => containerd(args, daemon, out),
         Command::Docker(args) => plugin::docker(&args, out),
         Command::Podman(args) => plugin::podman(&args, out),
+        Command::Kubernetes(args) => kubernetes::run(&args, out),
     }
 }
 

@@ -58,6 +58,7 @@ pub(super) async fn findings(args: &Args, daemon: &Daemon, now: i64) -> Vec<Find
     found.extend(containerd::findings(args, daemon, &settings, client, now).await);
     found.extend(host::units(daemon.timeout).await);
     found.extend(plugin::finding(&settings, daemon.timeout).await);
+    found.extend(host::csi(&settings, daemon.timeout).await);
     address(&mut found, &daemon.address);
     if !host::is_booted() {
         without_systemd(&mut found);

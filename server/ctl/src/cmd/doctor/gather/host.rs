@@ -8,6 +8,7 @@ use layerd_proto::layerd::v1::Health;
 
 use super::{Settings, output};
 use crate::cmd::doctor::Args;
+use crate::doctor::csi;
 use crate::doctor::host::{self, Checked};
 use crate::doctor::unit::{self, Process};
 use crate::doctor::{Finding, Remedy};
@@ -127,4 +128,18 @@ fn process(pid: u32) -> Process {
         is_replaced: program.is_some_and(|path| path.to_string_lossy().ends_with(" (deleted)")),
         descriptors: descriptors.and_then(|line| line.split_whitespace().next()?.parse().ok()),
     }
+}
+
+/// The CSI socket of the configuration, if it names one.
+pub(super) async fn csi(settings: &Settings, timeout: Duration) -> Option<Finding> {
+    let socket = settings.get("csi.socket").filter(|path| !path.is_empty())?;
+    let socket = PathBuf::from(socket);
+    let answer = crate::client::csi::driver(&socket, timeout).await;
+    let registration = csi::registration(&socket);
+    let looked = registration.filter(|path| path.parent().is_some_and(Path::is_dir));
+    Some(csi::finding(&csi::Facts {
+        answer: answer.map_err(|error| error.to_string()),
+        is_registered: looked.map(|path| path.exists()),
+        socket,
+    }))
 }
