@@ -21,7 +21,7 @@ use layerd_proto::containerd::services::snapshots::v1::{
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
-const NOBODY: u32 = 65_534;
+const UNPRIVILEGED: u32 = 65_534;
 
 /// Started by an ordinary user, also where the test is root's.
 fn start(dir: &Path) -> Server {
@@ -32,8 +32,8 @@ fn start(dir: &Path) -> Server {
     fs::create_dir(&own).unwrap();
     let mut command = Command::new(&program);
     if geteuid().is_root() {
-        std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).unwrap();
-        command.uid(NOBODY).gid(NOBODY);
+        std::os::unix::fs::chown(&own, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
+        command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
     }
     let socket = own.join("s");
     command
