@@ -128,10 +128,8 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// [`MountError::Io`], with what the kernel said.
     fn tmpfs(&self, options: &TmpfsOptions) -> Result<Tree, MountError>;
 
-    /// Makes a read-only view of a stack of layers from what [`Driver::plan`] answered: one
+    /// Makes a read-only view of a stack of layers from the plan of a storage driver: one
     /// overlay, or one bind. It is read-only whatever the plan says.
-    ///
-    /// [`Driver::plan`]: Mount
     ///
     /// # Errors
     /// [`MountError::Unsupported`] for a plan of another shape, else [`MountError::Io`].

@@ -11,7 +11,7 @@ const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 pub struct Slot(pub u64);
 
 impl Slot {
-    /// Stands, as the only parent in a [`Stack`](crate::Stack), for an empty directory: below a
+    /// Stands, as the only parent in a `Stack` of a driver, for an empty directory: below a
     /// writable layer whose parents are not known yet, so that deletions can be noted in it. No
     /// layer has this number.
     pub const EMPTY_LOWER: Self = Self(0);

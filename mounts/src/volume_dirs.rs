@@ -216,7 +216,7 @@ impl VolumeDirs {
     /// Ends the filling of a staged volume through `data`, as [`stage`](Self::stage) opened it, once
     /// the content of its files is on the disk: gives its top folder the owner and mode that were
     /// asked for, after content from elsewhere brought its own, and has everything brought to the
-    /// disk as [`Driver::filled`](crate::Driver::filled) does. To be called before the volume is
+    /// disk as `Directories::filled` of a storage driver does. To be called before the volume is
     /// moved: without a journal a power cut could else leave a name of half a volume.
     ///
     /// # Errors
@@ -320,7 +320,7 @@ impl VolumeDirs {
         }
     }
 
-    /// Deletes a volume from the trash, as [`Driver::delete`](crate::Driver::delete) does a layer.
+    /// Deletes a volume from the trash, as `Driver::delete` of a storage driver does a layer.
     /// Once this has begun, it cannot be restored.
     ///
     /// # Errors
@@ -346,7 +346,7 @@ impl VolumeDirs {
     /// Measures a volume: one look at each file.
     ///
     /// # Errors
-    /// As for [`Driver::usage`](crate::Driver::usage).
+    /// As for `Driver::usage` of a storage driver.
     pub fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error> {
         let holder = open_holder(&self.live, slot)?;
         tree::usage(
@@ -385,7 +385,7 @@ impl VolumeDirs {
         self.barrier.pass()
     }
 
-    /// As [`Driver::journal`](crate::Driver::journal).
+    /// As `Driver::shared_journal_device` of a storage driver.
     #[must_use]
     pub fn journal(&self) -> Option<u64> {
         self.barrier.journal()

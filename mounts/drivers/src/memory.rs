@@ -32,10 +32,8 @@ pub struct Memory {
 #[derive(Debug, Default)]
 struct Disk {
     now: Image,
-    #[cfg_attr(
-        not(any(test, feature = "fake")),
-        expect(dead_code, reason = "what a power cut leaves, in tests")
-    )]
+    /// Left by a power cut.
+    #[cfg(any(test, feature = "fake"))]
     durable: Image,
     steps: u64,
     failure: Option<Failure>,
