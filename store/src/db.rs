@@ -237,12 +237,11 @@ impl Db {
 
     fn open_and_read(path: &Path) -> Result<Opened, OpenError> {
         remove_half_made_snapshots(path)?;
-        if !path.join(wal::NAME).exists() {
+        let had_log = path.join(wal::NAME).exists();
+        if !had_log {
             // A store of a release without a log. If the log was lost instead, the sequence file
-            // tells.
-            Wal::create(path)?;
-            File::open(path.join(wal::NAME))?.sync_all()?;
-            File::open(path)?.sync_all()?;
+            // tells, and where that is lost as well, the database.
+            Wal::add(path)?;
         } else if let Err(cause) = Wal::ensure_in_place(path) {
             warn!(
                 error = &cause as &dyn std::error::Error,
@@ -264,6 +263,10 @@ impl Db {
         };
         db.meta = Meta::from_row(&row).map_err(str::to_owned)?;
         let (wal, entries) = Wal::open(path, db.meta.sequence)?;
+        if !had_log && db.meta.has_log && wal.noted().is_none() {
+            let what = "its journal and the number of the last commit are missing";
+            return Err(what.to_owned().into());
+        }
         let found = wal.last();
         if let Some(noted) = wal.noted()
             && found < noted
@@ -387,6 +390,7 @@ impl Db {
 
     fn commit_rows(&mut self, rows: &Rows, ids_below: u64, sequence: u64) -> Result<(), Error> {
         let meta = Meta {
+            has_log: true,
             sequence,
             ids_below,
             ..self.meta_after(rows)?

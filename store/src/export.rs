@@ -109,11 +109,13 @@ impl Export {
     }
 }
 
-/// Sequence number and time of the newest export in a store's folder, whole or not; `None` without
-/// one or if the folder cannot be read. Reads the folder only.
+/// Sequence number and time of the newest export in a store's folder that is not above `up_to`,
+/// whole or not; `None` without one or if the folder cannot be read. Reads the folder only.
 #[must_use]
-pub fn newest_export(folder: &Path) -> Option<(u64, Timestamp)> {
-    let (sequence, path) = list(folder).ok()?.pop()?;
+pub fn newest_export(folder: &Path, up_to: u64) -> Option<(u64, Timestamp)> {
+    let mut all = list(folder).ok()?;
+    all.retain(|(sequence, _)| *sequence <= up_to);
+    let (sequence, path) = all.pop()?;
     let written = fs::metadata(path).and_then(|data| data.modified()).ok()?;
     Some((sequence, Timestamp::from(written)))
 }
@@ -299,7 +301,7 @@ impl Exporter {
         let work = Work {
             folder: folder.to_owned(),
             shared: shared.clone(),
-            exported: list(folder).ok().and_then(|all| Some(all.last()?.0)),
+            exported: None,
         };
         let thread = thread::Builder::new()
             .name("store-exporter".into())
@@ -332,6 +334,7 @@ struct Work {
 
 impl Work {
     fn run(mut self) {
+        self.exported = self.newest_whole();
         while self
             .shared
             .published
@@ -359,6 +362,16 @@ impl Work {
         }
     }
 
+    /// Number of the newest export that is whole and no newer than the records. One with a higher
+    /// number is of another history of them, or no export at all, and keeps none from being written.
+    fn newest_whole(&self) -> Option<u64> {
+        let last = self.shared.records.load().sequence();
+        let all = list(&self.folder).ok()?.into_iter().rev();
+        let mut whole =
+            all.filter(|(sequence, path)| *sequence <= last && Export::read(path).is_ok());
+        whole.next().map(|(sequence, _)| sequence)
+    }
+
     /// Writes an export. A failure is logged and leaves the older ones; the next change is the next try.
     fn export(&mut self) {
         let records = self.shared.records.load_full();
@@ -366,7 +379,7 @@ impl Work {
         let sequence = records.sequence();
         let target = self.folder.join(format!("{PREFIX}{sequence}"));
         self.exported = Some(sequence);
-        match write(&target, &records, ids_below).and_then(|()| self.drop_old()) {
+        match write(&target, &records, ids_below).and_then(|()| self.drop_old(sequence)) {
             Ok(()) => debug!(sequence, "exported the records"),
             Err(cause) => warn!(
                 error = &cause as &dyn std::error::Error,
@@ -375,8 +388,11 @@ impl Work {
         }
     }
 
-    fn drop_old(&self) -> Result<(), Error> {
-        let all = list(&self.folder)?;
+    /// Deletes all but the newest of the exports up to a number. Those above it are left to a person:
+    /// they may hold what the records lack.
+    fn drop_old(&self, newest: u64) -> Result<(), Error> {
+        let mut all = list(&self.folder)?;
+        all.retain(|(sequence, _)| *sequence <= newest);
         let old = all.len().saturating_sub(GENERATIONS);
         for (_, path) in &all[..old] {
             fs::remove_file(path).map_err(io_error("remove", path))?;

@@ -269,7 +269,24 @@ pub(crate) struct Wal {
 impl Wal {
     /// Creates an empty log in a folder. Durable when the caller has synced file and folder.
     pub(crate) fn create(folder: &Path) -> io::Result<()> {
-        let file = create_in_place(&folder.join(NAME))?;
+        Self::create_at(&folder.join(NAME))
+    }
+
+    /// Adds a log to a database of a release without one: whole and durable, or not at all.
+    pub(crate) fn add(folder: &Path) -> io::Result<()> {
+        let temporary = folder.join("journal.new");
+        match fs::remove_file(&temporary) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+            _ => {}
+        }
+        Self::create_at(&temporary)?;
+        File::open(&temporary)?.sync_all()?;
+        fs::rename(&temporary, folder.join(NAME))?;
+        File::open(folder)?.sync_all()
+    }
+
+    fn create_at(path: &Path) -> io::Result<()> {
+        let file = create_in_place(path)?;
         let mut head = vec![0; PAGE];
         head[..MAGIC.len()].copy_from_slice(MAGIC);
         let salt = &mut head[MAGIC.len()..][..16];

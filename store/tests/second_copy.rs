@@ -152,3 +152,21 @@ fn an_unclean_end_is_noticed() {
     assert!(survivor.was_unclean());
     assert_eq!(all(&survivor), all(&store));
 }
+
+/// A file with a higher number is of another history, or no export: it takes no place of a new one.
+#[test]
+fn a_broken_export_with_a_higher_number_keeps_none_from_being_written() {
+    let (root, _) = filled();
+    let odd = root.path().join("export.999999999");
+    fs::write(&odd, "no export").unwrap();
+    let store = open(root.path()).unwrap();
+    store.remove(&key("b8")).unwrap();
+    let sequence = store.records().sequence();
+    let target = root.path().join(format!("export.{sequence}"));
+    let began = Instant::now();
+    while !target.exists() {
+        assert!(began.elapsed() < Duration::from_secs(20), "no export came");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(Export::read(&target).is_ok() && odd.exists());
+}

@@ -34,7 +34,7 @@ impl Engine {
     pub fn health(&self) -> Health {
         let meta = meta_folder(&self.root);
         let view = self.store.records();
-        let exported = newest_export(&meta);
+        let exported = newest_export(&meta, view.sequence());
         Health {
             ended_uncleanly: self.store.was_unclean(),
             exported: exported.map(|(_, time)| time),

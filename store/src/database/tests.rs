@@ -208,3 +208,36 @@ fn databases_that_are_set_aside_are_all_kept() {
     }
     assert!(!root.path().join("db.new").exists());
 }
+
+/// Commits may be in the log alone, and the number of the last one tells how many there were. If both
+/// are gone, the database knows that there was a log.
+#[test]
+fn a_log_that_is_lost_with_the_number_of_the_last_commit_is_damage() {
+    let root = tempfile::tempdir().unwrap();
+    closed(root.path());
+    std::fs::remove_file(root.path().join("db").join(crate::wal::NAME)).unwrap();
+    std::fs::remove_file(root.path().join("sequence")).unwrap();
+    for _ in 0..2 {
+        // The copy that was put back must tell the same.
+        std::fs::remove_file(root.path().join("sequence")).ok();
+        let error = Db::open(root.path(), false).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    }
+}
+
+/// A kill while a log is added to a database of an older release leaves part of one.
+#[test]
+fn half_of_an_added_log_is_made_anew() {
+    let (root, mut model) = (tempfile::tempdir().unwrap(), Model::new());
+    let mut database = Database::new(open(root.path(), true), root.path()).unwrap();
+    let rows = change(&mut model, 1, Some(item(1, 0, 0)));
+    let sequence = database.commit(rows, 1002, false).unwrap();
+    database.finish().unwrap();
+    assert!(database.close(LIMIT));
+    let log = root.path().join("db").join(crate::wal::NAME);
+    std::fs::remove_file(&log).unwrap();
+    std::fs::write(log.with_file_name("journal.new"), "half").unwrap();
+    let opened = open(root.path(), false);
+    assert_holds(&opened, &model, sequence);
+    assert!(log.exists() && !log.with_file_name("journal.new").exists());
+}
