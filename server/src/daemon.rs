@@ -13,8 +13,6 @@ use layerd_engine::{Engine, ErrorKind};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{interval, sleep, timeout};
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -23,7 +21,7 @@ use crate::api::docker::{self, Door};
 use crate::calls::Calls;
 use crate::config::Config;
 use crate::content::Content;
-use crate::listener::{Connection, Inherited, Latest, ListenError, Listener};
+use crate::listener::{Inherited, Latest, ListenError, Listener, Socket};
 use crate::optional::Failures;
 use crate::reaper::{self, Nudge};
 use crate::tasks::Tasks;
@@ -302,8 +300,7 @@ async fn rescue(
             () = restored.cancelled() => {}
         }
     };
-    let clients = UnixListenerStream::new(socket).map(|client| client.map(Connection::new));
-    let served = router.serve_with_incoming_shutdown(clients, ended);
+    let served = router.serve_with_incoming_shutdown(Socket::new(socket), ended);
     let (stop, restored) = (tasks.stopping(), done.clone());
     // A client that is idle or stopped keeps its connection, but not the daemon.
     let enough = async move {

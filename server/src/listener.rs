@@ -11,10 +11,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use nix::unistd::chown;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::SocketConfig;
 
@@ -95,7 +95,7 @@ impl Listener {
             patience,
         };
         Ok(Accepting {
-            socket: tokio::net::UnixListener::from_std(self.socket)?,
+            socket: Socket::new(tokio::net::UnixListener::from_std(self.socket)?),
             stop: Box::pin(stop.cancelled_owned()),
             latest: Arc::new(latest),
         })
@@ -113,10 +113,69 @@ impl Listener {
     }
 }
 
+/// Pause after a client could not be accepted, as for want of descriptors: the socket stays ready, and
+/// without a pause the loop would do nothing but try.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// How often that is logged, at most.
+const ACCEPT_WARN_EVERY: Duration = Duration::from_secs(30);
+
+/// A socket that rests after a failure to accept.
+pub(crate) struct Socket {
+    socket: tokio::net::UnixListener,
+    pause: Option<Pin<Box<Sleep>>>,
+    warned: Option<Instant>,
+}
+
+impl Socket {
+    pub(crate) fn new(socket: tokio::net::UnixListener) -> Self {
+        Self {
+            socket,
+            pause: None,
+            warned: None,
+        }
+    }
+
+    /// Waits for a client. Failures are logged now and then, and tried again after a pause, in which
+    /// clients wait in the socket's queue.
+    fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<Connection> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(context));
+                self.pause = None;
+            }
+            match ready!(self.socket.poll_accept(context)) {
+                Ok((stream, _)) => return Poll::Ready(Connection::new(stream)),
+                Err(cause) => self.note_failure(&cause),
+            }
+        }
+    }
+
+    fn note_failure(&mut self, cause: &io::Error) {
+        self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
+        let is_due = |last: Instant| last.elapsed() >= ACCEPT_WARN_EVERY;
+        if self.warned.is_none_or(is_due) {
+            self.warned = Some(Instant::now());
+            let error = cause as &dyn std::error::Error;
+            warn!(
+                error,
+                "clients cannot be accepted; they wait until they can"
+            );
+        }
+    }
+}
+
+impl Stream for Socket {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_accept(context).map(|client| Some(Ok(client)))
+    }
+}
+
 /// Clients as they connect, until the daemon is to stop. Those that come later stay in the socket's
 /// queue, for the next daemon if the socket is systemd's.
 pub(crate) struct Accepting {
-    socket: tokio::net::UnixListener,
+    socket: Socket,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     latest: Arc<Latest>,
 }
@@ -144,7 +203,7 @@ impl Stream for Accepting {
         }
         let accepted = ready!(self.socket.poll_accept(context));
         *self.latest.held() = Some(Instant::now());
-        Poll::Ready(Some(accepted.map(|(stream, _)| Connection::new(stream))))
+        Poll::Ready(Some(Ok(accepted)))
     }
 }
 
