@@ -14,6 +14,7 @@
 //! power cut may cut it off like any file of the layer, which its own digest detects.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -27,6 +28,15 @@ use tracing::{debug, warn};
 
 use crate::check::Problem;
 use crate::{Engine, Error, slot};
+
+/// End of the name of a mark (`unpack/partial.rs`).
+const MARK: &str = ".part";
+
+/// The layer whose mark has a name.
+fn marked(name: &OsStr) -> Option<LayerId> {
+    let slot = name.to_str()?.strip_suffix(MARK)?.parse::<Slot>().ok()?;
+    Some(LayerId(slot.0))
+}
 
 /// The folder of digest files.
 #[derive(Debug)]
@@ -92,9 +102,22 @@ impl DigestFiles {
     }
 
     /// Makes the names in the folder durable.
-    fn sync(&self) -> Result<(), MountError> {
+    pub(crate) fn sync(&self) -> Result<(), MountError> {
         let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
         synced.map_err(|cause| failed("sync", &self.folder, cause))
+    }
+
+    /// The mark of a layer that holds part of something.
+    pub(crate) fn mark_path(&self, id: LayerId) -> PathBuf {
+        self.folder.join(format!("{}{MARK}", slot(id)))
+    }
+
+    /// The layers with such a mark; none if the folder cannot be read.
+    pub(crate) fn marks(&self) -> Vec<LayerId> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| marked(&entry.file_name()))
+            .collect()
     }
 
     /// The layers with a digest file, and unknown entries of the folder.
@@ -110,6 +133,7 @@ impl DigestFiles {
             let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
             let slot = entry.file_name().to_str().map(str::parse::<Slot>);
             match slot {
+                _ if is_file && marked(&entry.file_name()).is_some() => {}
                 Some(Ok(slot)) if is_file => ids.push(LayerId(slot.0)),
                 _ => unknown_entries.push(entry.path()),
             }
@@ -225,7 +249,7 @@ fn without(id: LayerId, cause: &(dyn std::error::Error + 'static)) {
     warn!(error = cause, %id, "a layer that is unpacked has no manifest");
 }
 
-fn failed(attempt: &'static str, path: &Path, cause: io::Error) -> MountError {
+pub(crate) fn failed(attempt: &'static str, path: &Path, cause: io::Error) -> MountError {
     MountError::Io {
         attempt,
         path: path.to_owned(),

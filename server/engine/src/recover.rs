@@ -289,6 +289,7 @@ impl Engine {
             }
         }
         self.remove_stray_digests(&kept);
+        self.recover_partial();
     }
 
     /// Where this cannot be told, it is.

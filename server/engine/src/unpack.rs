@@ -10,6 +10,7 @@
 
 mod memory;
 mod pack;
+mod partial;
 mod rebase;
 
 use std::io::{self, Read};
@@ -169,6 +170,8 @@ impl Engine {
         let (claim, view, record) = self.claim(active)?;
         let layers = self.open_target(&view, &record);
         let layers = layers.inspect_err(|_| claim.undone())?;
+        let marked = self.mark_partial(record.id);
+        marked.inspect_err(|_| claim.undone())?;
         let wanted = self.options.unpack.file_digests && layers.was_empty;
         let digests = self.begin_digests(record.id, wanted);
         let applied = self.fill_layer(source, &layers, &claim, unpack, digests.as_ref());
@@ -311,6 +314,7 @@ impl Engine {
         if self.wanted(unpack) != Durable::No {
             self.note_filled()?;
         }
+        self.unmark_partial(record.id)?;
         if unpack.sync || self.is_full() && applied.inodes >= MANY {
             let synced = self.driver.sync();
             synced.map_err(Error::driver("bring a layer to the disk"))?;
@@ -341,7 +345,9 @@ impl Engine {
     ) -> Error {
         self.drop_digests(record.id);
         match self.is_empty(record.id, &layers.open[0]) {
-            Ok(true) => claim.undone(),
+            // A mark that stays is taken off by the next Apply.
+            Ok(true) if self.unmark_partial(record.id).is_ok() => claim.undone(),
+            Ok(true) => {}
             Ok(false) => {}
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, id = %record.id, "look into a layer");

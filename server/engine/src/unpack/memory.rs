@@ -97,6 +97,11 @@ impl Unpacks {
         })
     }
 
+    /// Notes that a layer holds part of something.
+    pub(crate) fn note_half(&self, id: LayerId) {
+        self.layers().insert(id, State::Half);
+    }
+
     /// Notes that others may write to a layer from now on, also while an Apply is at it.
     pub(crate) fn distrust(&self, id: LayerId) {
         match self.layers().get_mut(&id) {

@@ -484,3 +484,47 @@ fn root_a_layer_of_an_id_mapped_snapshot_has_the_containers_ids() {
     assert_eq!((entry.path, entry.uid, entry.gid), (b"file".to_vec(), 5, 6));
     assert!(reader.next_entry().unwrap().is_none());
 }
+
+/// A process that ends leaves the files and the mark of a layer that it did not finish.
+#[test]
+fn part_of_a_layer_stays_that_after_a_restart() {
+    let rig = rig(Durability::Full);
+    rig.create("a", Kind::Active, None);
+    rig.apply("a", &rig.layer("whole", b"x")).unwrap();
+    rig.create("b", Kind::Active, None);
+    let mark = rig
+        .dir
+        .path()
+        .join(format!("root/m/{}.part", rig.slot("b")));
+    let blob = rig.layer("part", &[7; 100_000]);
+    let cut = &blob[..blob.len() - 20_000];
+    rig.apply("b", cut).unwrap_err();
+    assert!(mark.exists());
+
+    let Rig {
+        engine,
+        driver,
+        dir,
+    } = rig;
+    drop(engine);
+    let root = dir.path().join("root");
+    let engine = Engine::open(&root, driver.clone(), Options::default()).unwrap();
+    let rig = Rig {
+        engine,
+        driver,
+        dir,
+    };
+    rig.commit("a", "whole").unwrap();
+    for refused in [
+        rig.commit("b", "part"),
+        rig.apply("b", &rig.layer("again", b"x")),
+    ] {
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.to_string().contains("part of a layer"), "{error}");
+    }
+    rig.engine.remove(&key("b")).unwrap();
+    rig.engine.empty_trash();
+    rig.engine.reap();
+    assert!(!mark.exists());
+}

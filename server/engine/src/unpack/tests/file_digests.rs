@@ -17,6 +17,8 @@ impl Rig {
     pub(super) fn digest_files(&self) -> Vec<String> {
         let entries = fs::read_dir(self.root().join("m")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        // Marks of layers that hold part of something are no digests.
+        let names = names.filter(|name| !name.ends_with(".part"));
         let mut names: Vec<String> = names.collect();
         names.sort();
         names

@@ -1,0 +1,90 @@
+//! Marks of layers that hold part of something: `<root>/m/<id>.part`, empty files.
+//!
+//! Apply makes the mark before the first file of a layer, and deletes it after the last. A killed
+//! process leaves it, as all that was written before stays in the kernel. After a power cut the order
+//! in which names reach the disk decides: where one journal has them in order, a file of the layer
+//! is never there without the mark that is older; elsewhere the mark is durable before the first
+//! file. So no layer that holds part of something is without its mark. One that is whole may have a
+//! mark, if the power was cut before its deletion reached the disk: Apply that was to be durable had
+//! that done before it answered; any other Apply is to be done again, as after any power cut before
+//! Commit.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use layerd_mounts::Error as MountError;
+use layerd_store::{Kind, LayerId};
+use tracing::{info, warn};
+
+use crate::file_digests::{DigestFiles, failed};
+use crate::{Engine, Error};
+
+impl DigestFiles {
+    /// Marks a layer; with `durable`, the mark is on the disk on return.
+    fn mark(&self, id: LayerId, durable: bool) -> Result<(), MountError> {
+        let path = self.mark_path(id);
+        let mut options = OpenOptions::new();
+        let made = options.write(true).create(true).truncate(false).mode(0o600);
+        let made = made.open(&path).and_then(|mark| match durable {
+            true => mark.sync_all(),
+            false => Ok(()),
+        });
+        made.map_err(|cause| failed("create", &path, cause))?;
+        if durable { self.sync() } else { Ok(()) }
+    }
+
+    /// Deletes the mark of a layer, if it has one. Not durable.
+    pub(crate) fn unmark(&self, id: LayerId) -> Result<(), MountError> {
+        let path = self.mark_path(id);
+        match fs::remove_file(&path) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(failed("delete", &path, cause))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Engine {
+    /// Marks a layer that is about to be filled. One file, made without waiting for the disk where
+    /// names reach it in order.
+    pub(super) fn mark_partial(&self, id: LayerId) -> Result<(), Error> {
+        let durable = self.driver.shared_journal_device().is_none();
+        let marked = self.digest_files.mark(id, durable);
+        marked.map_err(Error::driver("mark a layer as incomplete"))
+    }
+
+    /// Takes the mark off a layer that is whole, or empty.
+    pub(super) fn unmark_partial(&self, id: LayerId) -> Result<(), Error> {
+        let unmarked = self.digest_files.unmark(id);
+        unmarked.map_err(Error::driver("note that a layer is complete"))
+    }
+
+    /// Takes up the marks that an earlier process left: such a layer is not committed, nor is another
+    /// unpacked into it. Marks of layers that are committed or gone are deleted; those with an id
+    /// that was never handed out are left alone, like a layer of that id.
+    pub(crate) fn recover_partial(&self) {
+        let view = self.store.records();
+        for id in self.digest_files.marks() {
+            let record = view.get(id).or_else(|| view.get_removed(id));
+            match record {
+                Some(record) if record.kind != Kind::Committed => {
+                    let key = record.key.as_str();
+                    info!(key, %id, "a layer was unpacked into this snapshot in part; it can only be removed");
+                    self.unpacks.note_half(id);
+                }
+                None if !self.store.is_issued(id.0) => {}
+                _ => {
+                    if let Err(cause) = self.digest_files.unmark(id) {
+                        let error = &cause as &dyn std::error::Error;
+                        warn!(
+                            error,
+                            "delete the mark of a layer that is committed or gone"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
