@@ -8,6 +8,8 @@
 
 #[path = "service/check.rs"]
 mod check;
+#[path = "service/descriptors.rs"]
+mod descriptors;
 #[path = "service/doors.rs"]
 mod doors;
 #[path = "service/load.rs"]
