@@ -41,51 +41,10 @@ impl Podman {
     /// If it is not installed, or the kernel has no overlayfs.
     #[must_use]
     pub fn new(version: PodmanVersion, dir: &Path, shared: &Path) -> Self {
-        let (name, debian) = match version {
-            PodmanVersion::V4_3 => ("podman-4.3", Debian::Bookworm),
-            PodmanVersion::V5 => ("podman-5", Debian::Trixie),
-        };
-        let parts = ["upper", "work", "root"].map(|part| dir.join(part));
-        for part in &parts {
-            fs::create_dir_all(part).expect("the directory can be written");
-        }
-        let [upper, work, root] = parts;
+        let root = lay(version, dir, shared);
+        configure(&root);
         // Inside, and by a name that tells whose processes those of its containers are.
         let storage = dir.join("storage");
-        let options = format!(
-            "lowerdir={}:{},upperdir={},workdir={}",
-            peer(name).join("tree").display(),
-            debian.tree().display(),
-            upper.display(),
-            work.display()
-        );
-        let none = None::<&str>;
-        mount(
-            Some("overlay"),
-            &root,
-            Some("overlay"),
-            MsFlags::empty(),
-            Some(options.as_str()),
-        )
-        .expect("overlayfs can be mounted");
-        for path in [
-            Path::new("/proc"),
-            Path::new("/sys"),
-            Path::new("/dev"),
-            Path::new("/run"),
-            shared,
-        ] {
-            let inside = root.join(path.strip_prefix("/").expect("paths are absolute"));
-            fs::create_dir_all(&inside).expect("the tree can be written");
-            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-            mount(Some(path), &inside, none, flags, none).expect("directories can be bound");
-        }
-        let settings = root.join("etc/containers");
-        fs::create_dir_all(&settings).expect("the tree can be written");
-        let text = "[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"runc\"\n";
-        fs::write(settings.join("containers.conf"), text).expect("the tree can be written");
-        let policy = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
-        fs::write(settings.join("policy.json"), policy).expect("the tree can be written");
         let mut unshare = Command::new("unshare");
         unshare
             .args([
@@ -140,4 +99,56 @@ impl Podman {
             .args(arguments);
         command
     }
+}
+
+/// Lays Podman over its Debian, with the machine's own file systems and `shared` in it.
+fn lay(version: PodmanVersion, dir: &Path, shared: &Path) -> PathBuf {
+    let (name, debian) = match version {
+        PodmanVersion::V4_3 => ("podman-4.3", Debian::Bookworm),
+        PodmanVersion::V5 => ("podman-5", Debian::Trixie),
+    };
+    let parts = ["upper", "work", "root"].map(|part| dir.join(part));
+    for part in &parts {
+        fs::create_dir_all(part).expect("the directory can be written");
+    }
+    let [upper, work, root] = parts;
+    let options = format!(
+        "lowerdir={}:{},upperdir={},workdir={}",
+        peer(name).join("tree").display(),
+        debian.tree().display(),
+        upper.display(),
+        work.display()
+    );
+    let none = None::<&str>;
+    mount(
+        Some("overlay"),
+        &root,
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .expect("overlayfs can be mounted");
+    for path in [
+        Path::new("/proc"),
+        Path::new("/sys"),
+        Path::new("/dev"),
+        Path::new("/run"),
+        shared,
+    ] {
+        let inside = root.join(path.strip_prefix("/").expect("paths are absolute"));
+        fs::create_dir_all(&inside).expect("the tree can be written");
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(path), &inside, none, flags, none).expect("directories can be bound");
+    }
+    root
+}
+
+fn configure(root: &Path) {
+    let settings = root.join("etc/containers");
+    fs::create_dir_all(&settings).expect("the tree can be written");
+    let text =
+        "[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"runc\"\n";
+    fs::write(settings.join("containers.conf"), text).expect("the tree can be written");
+    let policy = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
+    fs::write(settings.join("policy.json"), policy).expect("the tree can be written");
 }
