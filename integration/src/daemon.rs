@@ -13,8 +13,6 @@ use crate::process::{Server, WAIT_LIMIT};
 use crate::scratch::profile;
 use crate::snapshots::Snapshots;
 
-/// Limit for a stop: longer than the daemon's own deadline.
-
 /// The built layerd on a root of its own.
 #[derive(Debug)]
 pub struct Daemon {

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use layerd_integration::Docker;
 use layerd_integration::process::wait_until;
 
 use super::{World, run, with_docker};
@@ -46,15 +47,7 @@ fn root_docker_28_works_with_volumes_of_the_plugin() {
         world.wait_for_containers(volume, &[&format!("plugin:docker/{container}")]);
         assert_eq!(world.holders(volume).len(), 2, "and its mount id");
     }
-    let status = docker.docker(&["volume", "inspect", "--format", "{{json .Status}}", "data"]);
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    assert_eq!(status["size"]["limit"], "not enforced");
-    assert!(
-        status["holders"].to_string().contains("docker/web"),
-        "{status}"
-    );
-    let created = docker.docker(&["volume", "inspect", "--format", "{{.CreatedAt}}", "data"]);
-    assert!(created.starts_with("20"), "{created}");
+    inspect_shows_holders_and_size(&docker);
 
     // docker cp sends Mount and Unmount with the id of the container.
     let copied = world.scratch.path().join("copied");
@@ -78,6 +71,18 @@ fn root_docker_28_works_with_volumes_of_the_plugin() {
     docker.docker(&["volume", "rm", "data", "made", "owned"]);
     assert_eq!(docker.docker(&["volume", "ls", "--quiet"]), "");
     world.daemon.assert_no_errors_logged();
+}
+
+fn inspect_shows_holders_and_size(docker: &Docker) {
+    let status = docker.docker(&["volume", "inspect", "--format", "{{json .Status}}", "data"]);
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["size"]["limit"], "not enforced");
+    assert!(
+        status["holders"].to_string().contains("docker/web"),
+        "{status}"
+    );
+    let created = docker.docker(&["volume", "inspect", "--format", "{{.CreatedAt}}", "data"]);
+    assert!(created.starts_with("20"), "{created}");
 }
 
 const COMPOSE: &str = "\

@@ -9,8 +9,8 @@ use super::{World, image};
 /// Podman counts its containers itself, and has one mount id for all of them.
 const HELD: [&str; 1] = ["plugin:podman"];
 
-fn works_with_volumes(version: PodmanVersion) {
-    let mut world = World::new();
+/// A Podman that layerctl has told of the plugin, with an image `base`.
+fn with_podman(world: &World, version: PodmanVersion) -> Podman {
     let shared = world.daemon.root().to_owned();
     let podman = Podman::new(version, &world.scratch.dir("p"), &shared);
     let drop_ins = podman.root().join("etc/containers/containers.conf.d");
@@ -25,24 +25,31 @@ fn works_with_volumes(version: PodmanVersion) {
     let archive = image(&world.scratch);
     std::fs::copy(&archive, podman.root().join("base.tar")).unwrap();
     podman.podman(&["import", "/base.tar", "base"]);
-    let start = |name: &str, mount: &str| {
-        podman.podman(&[
-            "run",
-            "--detach",
-            "--network",
-            "none",
-            "--ulimit",
-            "nofile=1024:1024",
-            "--ulimit",
-            "nproc=1024:1024",
-            "--name",
-            name,
-            mount,
-            "base",
-            "sleep",
-            "1000",
-        ]);
-    };
+    podman
+}
+
+fn start(podman: &Podman, name: &str, mount: &str) {
+    let limits = [
+        "--ulimit",
+        "nofile=1024:1024",
+        "--ulimit",
+        "nproc=1024:1024",
+    ];
+    let run = [
+        "run",
+        "--detach",
+        "--network",
+        "none",
+        "--name",
+        name,
+        mount,
+    ];
+    podman.podman(&[&run[..], &limits, &["base", "sleep", "1000"]].concat());
+}
+
+fn works_with_volumes(version: PodmanVersion) {
+    let mut world = World::new();
+    let podman = with_podman(&world, version);
     podman.podman(&[
         "volume", "create", "--driver", "layerd", "--opt", "size=1g", "data",
     ]);
@@ -56,8 +63,9 @@ fn works_with_volumes(version: PodmanVersion) {
         "{text}"
     );
 
-    start("web", "--volume=data:/data");
-    start("db", "--mount=type=volume,source=data,destination=/srv");
+    start(&podman, "web", "--volume=data:/data");
+    let mount = "--mount=type=volume,source=data,destination=/srv";
+    start(&podman, "db", mount);
     assert_eq!(world.holders("data"), HELD);
     podman.podman(&["exec", "web", "sh", "-c", "echo written > /data/file"]);
     assert_eq!(

@@ -56,12 +56,18 @@ fn root_every_method_answers_as_the_protocol_has_it() {
     assert_eq!(volume["Status"]["holders"], json!([]));
     assert_eq!(plugin.names(), ["data"]);
 
+    ids_are_a_set(&world, &path);
+}
+
+/// Mount and Unmount of a volume `data` at `path`, which is gone then.
+fn ids_are_a_set(world: &World, path: &str) {
+    let (plugin, data) = (world.plugin(), json!({ "Name": "data" }));
     let mount = |id: &str| plugin.ok("Mount", &json!({ "Name": "data", "ID": id }));
     let unmount = |id: &str| plugin.ok("Unmount", &json!({ "Name": "data", "ID": id }));
     for id in ["a", "a", "b"] {
-        assert_eq!(mount(id)["Mountpoint"], path.as_str());
+        assert_eq!(mount(id)["Mountpoint"], path);
     }
-    assert_eq!(plugin.ok("Path", &data)["Mountpoint"], path.as_str());
+    assert_eq!(plugin.ok("Path", &data)["Mountpoint"], path);
     assert_eq!(
         world.holders("data"),
         ["plugin:docker/mount/a", "plugin:docker/mount/b"],
@@ -90,118 +96,121 @@ fn root_every_method_answers_as_the_protocol_has_it() {
     world.daemon.assert_no_errors_logged();
 }
 
+/// Requests that break a rule: verb, path, body, status and a part of the error.
+const BAD: [(&str, &str, &str, u16, &str); 14] = [
+    (
+        "POST",
+        "/VolumeDriver.Resize",
+        "{}",
+        404,
+        "\"/VolumeDriver.Resize\" is not one of /Plugin.Activate",
+    ),
+    (
+        "GET",
+        "/VolumeDriver.List",
+        "",
+        405,
+        "GET of /VolumeDriver.List is not POST",
+    ),
+    (
+        "POST",
+        "/VolumeDriver.Create",
+        "{",
+        400,
+        "the request is no JSON",
+    ),
+    (
+        "POST",
+        "/VolumeDriver.Create",
+        "[]",
+        400,
+        "it must be a JSON object",
+    ),
+    (
+        "POST",
+        "/VolumeDriver.Create",
+        "{}",
+        400,
+        "Name: is missing",
+    ),
+    (
+        "POST",
+        "/VolumeDriver.Create",
+        r#"{"Name":"../x"}"#,
+        400,
+        "Name: \"../x\" is no name of a volume",
+    ),
+    (
+        "POST",
+        "/VolumeDriver.Create",
+        r#"{"Name":"x"}"#,
+        400,
+        "at least two characters",
+    ),
+    (
+        "POST",
+        "/VolumeDriver.Get",
+        r#"{"Name":"a/b"}"#,
+        400,
+        "no name of a volume",
+    ),
+    (
+        "POST",
+        "/VolumeDriver.Mount",
+        r#"{"Name":"xx"}"#,
+        400,
+        "ID: is missing",
+    ),
+    (
+        "POST",
+        "/VolumeDriver.Create",
+        r#"{"Name":"xx","Opts":{"o":"ro"}}"#,
+        400,
+        "Opts[\"o\"]: is unknown; there are size",
+    ),
+    (
+        "POST",
+        "/VolumeDriver.Create",
+        r#"{"Name":"xx","Opts":{"size":"big"}}"#,
+        500,
+        "\"big\" is not a size",
+    ),
+    (
+        "POST",
+        "/VolumeDriver.Create",
+        r#"{"Name":"xx","Opts":{"uid":"root"}}"#,
+        500,
+        "\"root\" is not a user id",
+    ),
+    (
+        "POST",
+        "/VolumeDriver.Create",
+        r#"{"Name":"xx","Opts":{"clone":"none"}}"#,
+        500,
+        "none",
+    ),
+    (
+        "POST",
+        "/VolumeDriver.Create",
+        r#"{"Name":"xx","Opts":{"nocopy":"perhaps"}}"#,
+        500,
+        "\"perhaps\" is not true",
+    ),
+];
+
 #[test]
 fn root_bad_requests_are_refused_in_words_and_change_nothing() {
     let world = World::new();
     let plugin = world.plugin();
     let large = format!("{{\"Name\":\"{}\"}}", "a".repeat(1 << 17));
-    for (verb, path, body, status, wanted) in [
-        (
-            "POST",
-            "/VolumeDriver.Resize",
-            "{}",
-            404,
-            "\"/VolumeDriver.Resize\" is not one of /Plugin.Activate",
-        ),
-        (
-            "GET",
-            "/VolumeDriver.List",
-            "",
-            405,
-            "GET of /VolumeDriver.List is not POST",
-        ),
-        (
-            "POST",
-            "/VolumeDriver.Create",
-            "{",
-            400,
-            "the request is no JSON",
-        ),
-        (
-            "POST",
-            "/VolumeDriver.Create",
-            "[]",
-            400,
-            "it must be a JSON object",
-        ),
-        (
-            "POST",
-            "/VolumeDriver.Create",
-            "{}",
-            400,
-            "Name: is missing",
-        ),
-        (
-            "POST",
-            "/VolumeDriver.Create",
-            &large,
-            413,
-            "has over 65536 bytes",
-        ),
-        (
-            "POST",
-            "/VolumeDriver.Create",
-            r#"{"Name":"../x"}"#,
-            400,
-            "Name: \"../x\" is no name of a volume",
-        ),
-        (
-            "POST",
-            "/VolumeDriver.Create",
-            r#"{"Name":"x"}"#,
-            400,
-            "at least two characters",
-        ),
-        (
-            "POST",
-            "/VolumeDriver.Get",
-            r#"{"Name":"a/b"}"#,
-            400,
-            "no name of a volume",
-        ),
-        (
-            "POST",
-            "/VolumeDriver.Mount",
-            r#"{"Name":"xx"}"#,
-            400,
-            "ID: is missing",
-        ),
-        (
-            "POST",
-            "/VolumeDriver.Create",
-            r#"{"Name":"xx","Opts":{"o":"ro"}}"#,
-            400,
-            "Opts[\"o\"]: is unknown; there are size",
-        ),
-        (
-            "POST",
-            "/VolumeDriver.Create",
-            r#"{"Name":"xx","Opts":{"size":"big"}}"#,
-            500,
-            "\"big\" is not a size",
-        ),
-        (
-            "POST",
-            "/VolumeDriver.Create",
-            r#"{"Name":"xx","Opts":{"uid":"root"}}"#,
-            500,
-            "\"root\" is not a user id",
-        ),
-        (
-            "POST",
-            "/VolumeDriver.Create",
-            r#"{"Name":"xx","Opts":{"clone":"none"}}"#,
-            500,
-            "none",
-        ),
-        (
-            "POST",
-            "/VolumeDriver.Create",
-            r#"{"Name":"xx","Opts":{"nocopy":"perhaps"}}"#,
-            500,
-            "\"perhaps\" is not true",
-        ),
-    ] {
+    let large = (
+        "POST",
+        "/VolumeDriver.Create",
+        large.as_str(),
+        413,
+        "has over 65536 bytes",
+    );
+    for (verb, path, body, status, wanted) in BAD.into_iter().chain([large]) {
         let answer = plugin.send(verb, path, body.as_bytes());
         assert_eq!(
             answer.status,
@@ -333,7 +342,8 @@ fn root_lost_records_are_told_to_docker() {
     let plugin = world.plugin();
     plugin.ok("Create", &json!({ "Name": "data" }));
     world.daemon.stop();
-    fs::remove_dir_all(world.daemon.root().join("meta/db")).unwrap();
+    let lost = world.scratch.path().join("lost");
+    fs::rename(world.daemon.root().join("meta/db"), lost).unwrap();
     world.daemon.restart();
     assert_eq!(plugin.send("POST", "/Plugin.Activate", b"").status, 200);
     let refused = plugin.refused("List", &json!({}));
