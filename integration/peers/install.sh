@@ -3,7 +3,7 @@
 # (packages.txt here, in conformance/, crash/, vm/ and mounts/layers/), and under target/peers/ the containerd, Docker and
 # Prometheus versions the tests name. Those come from other Debian releases, so they are only unpacked
 # there, never installed; three kernels and a qemu to boot them (vm/fetch.sh); and three releases of Debian
-# as directory trees. Run as root.
+# as directory trees. Run as root. `install.sh mariadb` also downloads a database, for `make demo-docker`.
 #
 # Which archive: the one this machine's apt is set up to use, whatever suites it lists itself.
 # A second run finds everything in place and downloads nothing.
@@ -161,6 +161,11 @@ download_beyond() {
     rm -r "$new/apt" "$new/sources.list"
 }
 
+# Writes the names and versions of the packages in debs/ of a folder to VERSIONS beside it.
+versions() {
+    (cd "$1/debs" && printf '%s\n' *.deb) | sed 's/^\([^_]*\)_\([^_]*\)_.*/\1 \2/' >"$1/VERSIONS"
+}
+
 # Unpacks Podman, runc and what they need beyond the tree of their suite. No script of a package runs;
 # the tests lay the result over the tree.
 unpack_podman() {
@@ -175,10 +180,22 @@ unpack_podman() {
     for dir in bin sbin lib lib64; do
         [[ ! -d $new/tree/$dir ]] || { cp -a --remove-destination "$new/tree/$dir" "$new/tree/usr/" && rm -r "$new/tree/$dir"; }
     done
-    (cd "$new/debs" && printf '%s\n' *.deb) | sed 's/^\([^_]*\)_\([^_]*\)_.*/\1 \2/' >"$new/VERSIONS"
+    versions "$new"
     rm -r "$new/debs"
     rm -rf "${peers:?}/$name" && mv "$new" "$peers/$name"
     echo "install.sh: $name: $(grep -E '^(podman|runc) ' "$peers/$name/VERSIONS" | paste -sd,)"
+}
+
+# Downloads the packages of MariaDB and what it needs beyond the tree of its suite: Docker installs them
+# in that tree, when it builds the image of a demonstration.
+download_mariadb() {
+    local suite=trixie new="$peers/.new-mariadb"
+    echo "install.sh: downloading MariaDB of Debian $suite"
+    rm -rf "$new" && mkdir -p "$new"
+    download_beyond "$suite" "$new" "$peers/debian-$suite/tree" mariadb-server
+    versions "$new"
+    rm -rf "${peers:?}/mariadb" && mv "$new" "$peers/mariadb"
+    echo "install.sh: mariadb: $(grep '^mariadb-server ' "$peers/mariadb/VERSIONS")"
 }
 
 # gRPC on its C core, for the Python that is here; from PyPI, as Debian's is older than what it does
@@ -207,6 +224,7 @@ unpack_kubernetes_validate() {
 . "$here/../vm/fetch.sh"
 
 ((EUID == 0)) || die "must run as root"
+(($# == 0)) || [[ $* == mariadb ]] || die "usage: install.sh [mariadb]"
 mkdir -p "$peers"
 exec 9>"$peers/.lock"
 flock 9
@@ -230,3 +248,4 @@ for entry in "${podmans[@]}"; do
 done
 [[ -e $peers/grpcio/VERSIONS ]] || unpack_grpcio
 [[ -e $peers/kubernetes-validate/VERSIONS ]] || unpack_kubernetes_validate
+[[ ${1:-} != mariadb || -e $peers/mariadb/VERSIONS ]] || download_mariadb
