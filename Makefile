@@ -33,6 +33,13 @@ demo: peers ## Show layerd at work with a containerd of its own (as root)
 	@cargo build --locked -p layerd -p layerctl
 	@integration/demos/demo.sh
 
+# Needs 2 GiB of disk and one of memory.
+.PHONY: demo-docker
+demo-docker: ## Play a day of Docker 28 on layerd: builds, volumes, a MariaDB, copies of its data (as root)
+	@integration/peers/install.sh mariadb
+	@cargo build --locked -p layerd -p layerctl
+	@integration/demos/docker.sh
+
 .PHONY: peers
 peers: ## Install what the end-to-end tests drive: Debian packages, containerd and Docker (as root)
 	@integration/peers/install.sh

@@ -18,10 +18,10 @@ show() {
     ((code == 0)) || echo "(exit code $code)"
 }
 
-# Waits up to ten seconds for a command to succeed.
+# Waits for a command to succeed, up to $patience seconds, or ten.
 await() {
     local try
-    for ((try = 0; try < 200; try++)); do
+    for ((try = 0; try < ${patience:-10} * 20; try++)); do
         "$@" >/dev/null 2>&1 && return
         sleep 0.05
     done
