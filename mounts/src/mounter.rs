@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::types::Mount;
 
+mod container;
 mod error;
 mod features;
 mod holders;
@@ -28,6 +29,7 @@ mod unmount;
 #[cfg(any(test, feature = "fake"))]
 pub mod contract;
 
+pub use container::{MountNamespace, is_mount_point, oci_tree};
 pub use error::MountError;
 pub use kernel::KernelMounter;
 #[cfg(any(test, feature = "fake"))]

@@ -95,14 +95,6 @@ impl Mounter for KernelMounter {
     }
 
     fn tmpfs(&self, options: &TmpfsOptions) -> Result<Tree, MountError> {
-        let shown = PathBuf::from("tmpfs");
-        let fail = |cause: rustix::io::Errno| MountError::io("make a", &shown, cause);
-        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail)?;
-        for (key, value) in tmpfs_words(options) {
-            fsconfig_set_string(&context, key, value.as_str())
-                .map_err(|cause| said(&context, "set an option of", &shown, cause))?;
-        }
-        fsconfig_create(&context).map_err(|cause| said(&context, "make a", &shown, cause))?;
         let flags = [
             (options.read_only, MountAttrFlags::MOUNT_ATTR_RDONLY),
             (options.nosuid, MountAttrFlags::MOUNT_ATTR_NOSUID),
@@ -111,12 +103,7 @@ impl Mounter for KernelMounter {
         ];
         let flags = flags.iter().filter(|(wanted, _)| *wanted);
         let flags = flags.fold(MountAttrFlags::empty(), |all, (_, flag)| all | *flag);
-        let fd = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(fail)?;
-        let read_only = match options.read_only {
-            true => Effective::Recursive,
-            false => Effective::Writable,
-        };
-        new_tree(fd, &shown, Propagation::Private, read_only)
+        tmpfs(&tmpfs_words(options), flags)
     }
 
     fn view(&self, plan: &[Mount]) -> Result<Tree, MountError> {
@@ -408,6 +395,27 @@ fn refused(target: &Handle, cause: rustix::io::Errno) -> MountError {
         rustix::io::Errno::NOENT => MountError::Missing { path },
         cause => MountError::io("mount on", &path, cause),
     }
+}
+
+/// A private tmpfs with options of the file system and attributes of the mount.
+pub(super) fn tmpfs(
+    words: &[(&str, String)],
+    attributes: MountAttrFlags,
+) -> Result<Tree, MountError> {
+    let shown = PathBuf::from("tmpfs");
+    let fail = |cause: rustix::io::Errno| MountError::io("make a", &shown, cause);
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail)?;
+    for (key, value) in words {
+        fsconfig_set_string(&context, *key, value.as_str())
+            .map_err(|cause| said(&context, "set an option of", &shown, cause))?;
+    }
+    fsconfig_create(&context).map_err(|cause| said(&context, "make a", &shown, cause))?;
+    let fd = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(fail)?;
+    let read_only = match attributes.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
+        true => Effective::Recursive,
+        false => Effective::Writable,
+    };
+    new_tree(fd, &shown, Propagation::Private, read_only)
 }
 
 fn tmpfs_words(options: &TmpfsOptions) -> Vec<(&'static str, String)> {

@@ -69,6 +69,51 @@ pub(crate) fn resolve(root: &Handle, subpath: &Path, want: Want) -> Result<Handl
     }
 }
 
+/// Opens an absolute path as a process with `root` as its root directory would, and makes what is
+/// missing of it.
+pub(super) fn create_in_root(
+    root: &Handle,
+    path: &Path,
+    new: &NewSource,
+) -> Result<Handle, MountError> {
+    absolute(path)?;
+    let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(MountError::BadPath {
+            path: path.to_owned(),
+            problem: "has `..` in it",
+        });
+    }
+    let names: Vec<&OsStr> = path
+        .components()
+        .skip(1)
+        .map(Component::as_os_str)
+        .collect();
+    for there in (0..=names.len()).rev() {
+        let (inner, missing) = names.split_at(there);
+        let mut shown = root.path().to_owned();
+        shown.extend(inner);
+        let inner: PathBuf = match inner {
+            [] => PathBuf::from("."),
+            inner => inner.iter().collect(),
+        };
+        match look_up(root.as_fd(), &inner, resolve) {
+            Ok(fd) => {
+                return create_missing(Handle::new(fd, &shown)?, missing, new, &mut Vec::new());
+            }
+            Err(Errno::ENOENT) => {}
+            Err(cause) => {
+                let fails = |part: &Path| look_up(root.as_fd(), part, resolve).err();
+                let bad = first_bad(&inner, fails).map(|bad| root.path().join(bad));
+                return Err(explain(cause, &shown, path, bad));
+            }
+        }
+    }
+    Err(MountError::Missing {
+        path: root.path().to_owned(),
+    })
+}
+
 /// See [`super::Mounter::create_source`].
 pub(crate) fn create_source(path: &Path, new: &NewSource) -> Result<Source, MountError> {
     let (at, missing) = existing(path, new.symlinks)?;
