@@ -14,6 +14,8 @@ mod attach;
 mod containers;
 #[path = "volumes/copies.rs"]
 mod copies;
+#[path = "volumes/hooks.rs"]
+mod hooks;
 #[path = "volumes/images.rs"]
 mod images;
 #[path = "volumes/life.rs"]

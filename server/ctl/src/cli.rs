@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
     attach, attachments, backup, completions, doctor, du, events, fsck, info, layer, man, mount,
-    oci_apply, orphans, restore, setup, snapshot, trash, volume, why,
+    oci_apply, oci_hook, orphans, restore, setup, snapshot, trash, volume, why,
 };
 use crate::human;
 
@@ -85,6 +85,7 @@ pub(crate) enum Command {
     Attachments(attachments::Args),
     WhoUses(attachments::WhoUses),
     OciApply(oci_apply::Args),
+    OciHook(oci_hook::Args),
     Doctor(doctor::Args),
     Du(du::Args),
     Events(events::Args),
@@ -178,6 +179,7 @@ are between releases; new ones may be added. Sizes are bytes, times are RFC 3339
   attachments reconcile
                   key, outcome (keep; detach or, with --execute, detached; failed; unknown), why
   detach          detached (the key), one object for each that was there
+  oci-hook        nothing
   info            alarms (an array of sentences), version, root, driver, backing_filesystem,
                   kernel, features (name, value), durability, active, views, committed,
                   quarantined, trash, bytes, unmeasured, disk_bytes, disk_free_bytes,

@@ -13,6 +13,7 @@ pub(crate) mod layer;
 pub(crate) mod man;
 pub(crate) mod mount;
 pub(crate) mod oci_apply;
+pub(crate) mod oci_hook;
 pub(crate) mod orphans;
 pub(crate) mod restore;
 pub(crate) mod setup;
@@ -59,6 +60,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
         Command::Attachments(args) => wait(attachments::run(args, &daemon, out)),
         Command::WhoUses(args) => wait(attachments::who_uses(&args, &daemon, out)),
         Command::OciApply(args) => wait(oci_apply::run(args, &daemon, out)),
+        Command::OciHook(args) => wait(oci_hook::run(args, &daemon)),
         Command::Doctor(args) => wait(doctor::run(&args, &daemon, out)),
         Command::Events(args) => wait(events::run(&args, &daemon, out)),
         Command::Du(args) => wait(du::run(&args, &daemon, out)),

@@ -115,6 +115,12 @@ pub(crate) enum Error {
         #[source]
         cause: Box<layerd_mounts::Error>,
     },
+    #[error("cannot {what}: {}", chain(&**cause))]
+    Container {
+        what: String,
+        #[source]
+        cause: Box<layerd_mounts::mounter::MountError>,
+    },
     #[error("cannot write the output: {0}")]
     Output(#[source] io::Error),
     #[error("{} of the operands failed", .0.len())]
@@ -138,6 +144,7 @@ impl Error {
             | Self::Io { .. }
             | Self::Mount { .. }
             | Self::Unmount { .. }
+            | Self::Container { .. }
             | Self::Output(_) => Exit::Failed,
         }
     }
@@ -176,7 +183,11 @@ impl Error {
             Self::Malformed { .. } => {
                 Some("Do layerctl and layerd come from the same release?".to_owned())
             }
-            Self::Io { .. } | Self::Output(_) | Self::Several(_) | Self::Told(_) => None,
+            Self::Io { .. }
+            | Self::Container { .. }
+            | Self::Output(_)
+            | Self::Several(_)
+            | Self::Told(_) => None,
         }
     }
 }
@@ -188,6 +199,14 @@ pub(crate) fn reason<'a>(what: &str, status: &'a Status) -> &'a str {
         .strip_prefix("cannot ")
         .and_then(|rest| rest.strip_prefix(what)?.strip_prefix(": "))
         .unwrap_or(message)
+}
+
+/// Makes the error of an attempt to mount for a container.
+pub(crate) fn mounting(what: &str) -> impl FnOnce(layerd_mounts::mounter::MountError) -> Error {
+    move |cause| Error::Container {
+        what: what.to_owned(),
+        cause: Box::new(cause),
+    }
 }
 
 /// Success if nothing failed.

@@ -13,6 +13,7 @@ mod doctor;
 mod error;
 mod human;
 mod managed_file;
+mod oci_state;
 mod orphans;
 mod output;
 mod output_file;

@@ -141,6 +141,29 @@ fn check_targets(mounts: &[MountSpec], targets: &BTreeMap<String, String>) -> Re
     }
 }
 
+/// Undoes what this call attached, and moves the volumes it made to the trash unless something
+/// uses them by now. Answers what could not be undone.
+pub(super) async fn undo(attachments: &[Attachment], client: &mut Client) -> Vec<Error> {
+    let mut failed = Vec::new();
+    let new = || attachments.iter().filter(|one| one.is_new);
+    let keys = new().map(|one| one.key.clone()).collect();
+    if let Err(error) = client.detach(keys, None, false).await {
+        failed.push(error);
+    }
+    for made in new().filter(|one| one.created) {
+        if made.volume.is_empty() {
+            failed.push(Error::Refused {
+                what: format!("remove {}", made.mount.source),
+                why: "only layerd knows whether it is what it made".to_owned(),
+                hint: "It was made for this call; remove it if it is not needed.".to_owned(),
+            });
+        } else if let Err(error) = client.delete_volume(&made.volume).await {
+            failed.push(error);
+        }
+    }
+    failed
+}
+
 #[cfg(test)]
 mod tests {
     use super::parse_target;

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Daemon;
-use super::attach::{What, send};
+use super::attach::{What, send, undo};
 use super::attachments::print;
-use crate::attachment::{Attachment, OciMount};
+use crate::attachment::OciMount;
 use crate::bundle::Bundle;
-use crate::client::Client;
 use crate::error::Error;
 use crate::output::Output;
 
@@ -50,27 +49,4 @@ pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
         ));
     }
     print(&attachments, out)
-}
-
-/// Undoes what this call attached, and moves the volumes it made to the trash unless something
-/// uses them by now. Answers what could not be undone.
-async fn undo(attachments: &[Attachment], client: &mut Client) -> Vec<Error> {
-    let mut failed = Vec::new();
-    let new = || attachments.iter().filter(|one| one.is_new);
-    let keys = new().map(|one| one.key.clone()).collect();
-    if let Err(error) = client.detach(keys, None, false).await {
-        failed.push(error);
-    }
-    for made in new().filter(|one| one.created) {
-        if made.volume.is_empty() {
-            failed.push(Error::Refused {
-                what: format!("remove {}", made.mount.source),
-                why: "only layerd knows whether it is what it made".to_owned(),
-                hint: "It was made for this call; remove it if it is not needed.".to_owned(),
-            });
-        } else if let Err(error) = client.delete_volume(&made.volume).await {
-            failed.push(error);
-        }
-    }
-    failed
 }
