@@ -289,11 +289,13 @@ play_database() {
     must docker images
 
     say "Its data is on a volume of layerd, which Docker fills from the image."
+    must docker volume create --driver layerd --opt size=1g shop
     database db shop
     must docker exec db mariadb -e "create database shop; create table shop.orders (id int primary key, amount int)"
     must docker exec db mariadb -e "insert into shop.orders select seq, seq * 10 from shop.seq_1_to_1000"
     check "1000 orders are written" same "$(orders db)" "1000 5005000"
     await is_held_by shop plugin:docker/db
+    must docker volume inspect shop
     must layerctl who-uses shop
     refused "is in use by plugin docker/" layerctl volume rm shop
 
