@@ -93,6 +93,14 @@ impl World {
         let text = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert!(!ended.status.success() && text.contains(by), "{text}");
     }
+
+    /// Requires that a volume cannot be renamed, for a holder who knows it by name.
+    fn refuses_rename(&self, volume: &str, by: &str) {
+        let ended = self.try_layerctl(&["volume", "rename", volume, "other"]);
+        let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(!ended.status.success() && text.contains(by), "{text}");
+        assert!(text.contains("known by this name"), "{text}");
+    }
 }
 
 /// With dockerd's API where [`with_docker`] has it.

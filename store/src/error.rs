@@ -109,6 +109,17 @@ pub enum Refusal {
         /// Its key.
         key: Key,
     },
+    /// A holder refers to the volume by its name, so that it cannot be renamed.
+    #[error("volume {name} is known by this name to {owner} (attachment {key:?}): it keeps the name while that uses it",
+        key = key.as_str())]
+    VolumeNameInUse {
+        /// The volume.
+        name: VolumeName,
+        /// Its holder.
+        owner: Owner,
+        /// Key of the attachment.
+        key: Key,
+    },
     /// The volume is attached, and one of the two attachments is to be the only one.
     #[error("volume {name} is attached by {owner} (attachment {key:?}){}", match wanted {
         true => ", and the attachment asked for is to be its only one",

@@ -126,6 +126,11 @@ impl Owner {
     /// All kinds of owners.
     pub const KINDS: [&'static str; 5] = ["container", "pod", "build", "person", "plugin"];
 
+    /// True for owners of kind `plugin`: Docker and Podman refer to volumes by name.
+    pub(crate) fn is_by_name(&self) -> bool {
+        self.kind == "plugin"
+    }
+
     /// Checks an owner.
     ///
     /// # Errors

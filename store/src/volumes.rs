@@ -191,7 +191,8 @@ pub(crate) fn set_option(
     })
 }
 
-/// Renames a volume; attachments refer to it by id.
+/// Renames a volume. Attachments refer to it by id; Docker and Podman, whose attachments have owners
+/// of kind `plugin`, by name, and would find an empty new one at the next start of a container.
 pub(crate) fn rename(
     records: &Records,
     name: &VolumeName,
@@ -204,6 +205,14 @@ pub(crate) fn rename(
     }
     if records.volumes().find(&new).is_some() {
         return Err(Refusal::VolumeTaken { name: new });
+    }
+    let mut holders = records.volumes().holders(volume.id);
+    if let Some(holder) = holders.find(|holder| holder.owner.is_by_name()) {
+        return Err(Refusal::VolumeNameInUse {
+            name: name.clone(),
+            owner: holder.owner.clone(),
+            key: holder.key.clone(),
+        });
     }
     put(Volume {
         name: new,

@@ -138,6 +138,7 @@ fn root_holders_are_those_of_docker_s_list() {
     docker.docker(&run("two", &["-v", "left:/data"]));
     world.wait_for_containers("gone", &["plugin:docker/one"]);
     world.wait_for_containers("left", &["plugin:docker/two"]);
+    world.refuses_rename("left", "plugin docker");
     world.daemon.kill9();
     // The Unmount reaches nothing: Docker tries for a while, logs it, and goes on.
     docker.docker(&["rm", "--force", "one"]);

@@ -504,6 +504,7 @@ fn refusal_kind(refusal: &Refusal) -> ErrorKind {
         | Refusal::ParentRemoved { .. }
         | Refusal::Attached { .. }
         | Refusal::VolumeInUse { .. }
+        | Refusal::VolumeNameInUse { .. }
         | Refusal::HeldExclusively { .. }
         | Refusal::VolumeGone { .. }
         | Refusal::LayerGone { .. }

@@ -173,7 +173,8 @@ impl Engine {
     /// Gives a volume another name, also while it is attached: its folder stays where it is.
     ///
     /// # Errors
-    /// `Missing`; `Exists` if the new name is taken.
+    /// `Missing`; `Exists` if the new name is taken; `Refused` while Docker or Podman uses it, which know
+    /// it by name.
     pub fn rename_volume(&self, name: &VolumeName, new: VolumeName) -> Result<VolumeEntry, Error> {
         let held = self.hold_volume(name)?;
         let volume = self.store.rename_volume(name, new)?;

@@ -1,9 +1,12 @@
 //! Asks the volume plugin what Docker asks it first.
 
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::Settings;
 use crate::doctor::Finding;
@@ -23,24 +26,19 @@ pub(super) async fn finding(settings: &Settings, limit: Duration) -> Option<Find
     if !socket.exists() {
         return None;
     }
-    let path = socket.clone();
-    let asked = tokio::task::spawn_blocking(move || ask(&path, limit)).await;
-    let answer = match asked {
+    let answer = match timeout(limit, ask(&socket)).await {
         Ok(Ok(text)) => plugin::read(&text),
         Ok(Err(cause)) => Answer::None(cause.to_string()),
-        Err(lost) => Answer::None(lost.to_string()),
+        Err(late) => Answer::None(late.to_string()),
     };
     Some(plugin::finding(&socket, &answer))
 }
 
-fn ask(socket: &Path, limit: Duration) -> io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(limit))?;
-    stream.set_write_timeout(Some(limit))?;
-    stream.write_all(
-        b"POST /Plugin.Activate HTTP/1.1\r\nHost: plugin\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-    )?;
+async fn ask(socket: &Path) -> io::Result<String> {
+    const REQUEST: &[u8] = b"POST /Plugin.Activate HTTP/1.1\r\nHost: plugin\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(REQUEST).await?;
     let mut answer = Vec::new();
-    stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
+    stream.take(ANSWER_MAX).read_to_end(&mut answer).await?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
