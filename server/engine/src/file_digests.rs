@@ -29,13 +29,34 @@ use tracing::{debug, warn};
 use crate::check::Problem;
 use crate::{Engine, Error, slot};
 
-/// End of the name of a mark (`unpack/partial.rs`).
-const MARK: &str = ".part";
+/// Marks of layers beside their digests, by the end of their name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// The layer holds part of something (`unpack/partial.rs`).
+    Partial,
+    /// The layer is damaged (`quarantine/marks.rs`).
+    Quarantined,
+}
 
-/// The layer whose mark has a name.
-fn marked(name: &OsStr) -> Option<LayerId> {
-    let slot = name.to_str()?.strip_suffix(MARK)?.parse::<Slot>().ok()?;
-    Some(LayerId(slot.0))
+impl Mark {
+    const ALL: [Self; 2] = [Self::Partial, Self::Quarantined];
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Partial => ".part",
+            Self::Quarantined => ".quarantined",
+        }
+    }
+
+    /// The layer whose mark has a name.
+    fn layer(self, name: &OsStr) -> Option<LayerId> {
+        let slot = name.to_str()?.strip_suffix(self.suffix())?;
+        Some(LayerId(slot.parse::<Slot>().ok()?.0))
+    }
+}
+
+fn is_mark(name: &OsStr) -> bool {
+    Mark::ALL.iter().any(|mark| mark.layer(name).is_some())
 }
 
 /// The folder of digest files.
@@ -107,16 +128,34 @@ impl DigestFiles {
         synced.map_err(|cause| failed("sync", &self.folder, cause))
     }
 
-    /// The mark of a layer that holds part of something.
-    pub(crate) fn mark_path(&self, id: LayerId) -> PathBuf {
-        self.folder.join(format!("{}{MARK}", slot(id)))
+    /// Path of a mark of a layer.
+    pub(crate) fn mark_path(&self, id: LayerId, mark: Mark) -> PathBuf {
+        self.folder.join(format!("{}{}", slot(id), mark.suffix()))
     }
 
-    /// The layers with such a mark; none if the folder cannot be read.
-    pub(crate) fn marks(&self) -> Vec<LayerId> {
+    /// Deletes a mark of a layer, if it has it. Not durable.
+    pub(crate) fn unmark(&self, id: LayerId, mark: Mark) -> Result<(), MountError> {
+        let path = self.mark_path(id, mark);
+        match fs::remove_file(&path) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(failed("delete", &path, cause))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes all marks of a layer that is gone. Not durable.
+    pub(crate) fn unmark_all(&self, id: LayerId) -> Result<(), MountError> {
+        Mark::ALL
+            .into_iter()
+            .try_for_each(|mark| self.unmark(id, mark))
+    }
+
+    /// The layers with a mark; none if the folder cannot be read.
+    pub(crate) fn marks(&self, mark: Mark) -> Vec<LayerId> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
         entries
-            .filter_map(|entry| marked(&entry.file_name()))
+            .filter_map(|entry| mark.layer(&entry.file_name()))
             .collect()
     }
 
@@ -133,7 +172,7 @@ impl DigestFiles {
             let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
             let slot = entry.file_name().to_str().map(str::parse::<Slot>);
             match slot {
-                _ if is_file && marked(&entry.file_name()).is_some() => {}
+                _ if is_file && is_mark(&entry.file_name()) => {}
                 Some(Ok(slot)) if is_file => ids.push(LayerId(slot.0)),
                 _ => unknown_entries.push(entry.path()),
             }

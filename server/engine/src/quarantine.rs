@@ -1,8 +1,11 @@
 //! Snapshots that must not be used, and why.
 //!
 //! Damage belongs to a layer, by its id, and stays with it until it is deleted: a record says so,
-//! through removal, restart and restore. What is not in the records, because it shows on the disk or
+//! through removal, restart and restore,
+//! and a mark beside the layer through a backup of the records that is put back. What is not in the records, because it shows on the disk or
 //! could not be recorded yet, is kept here.
+
+mod marks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -80,6 +83,7 @@ impl Engine {
     /// cannot be recorded now, it is tried again.
     pub(crate) fn bar(&self, id: LayerId, why: String) {
         error!(%id, "a layer is barred: {why}");
+        self.mark_quarantined(id, &why);
         self.quarantine.set(id, why.clone());
         self.quarantine.unsaved().insert(id, why);
         self.save_damage();

@@ -306,7 +306,7 @@ impl Engine {
             .driver
             .discard(slot)
             .and_then(|()| self.driver.delete(slot, &keep_going))
-            .and_then(|()| self.digest_files.unmark(id))
+            .and_then(|()| self.digest_files.unmark_all(id))
             .and_then(|()| self.digest_files.remove(id));
         match deleted {
             Ok(_) => {

@@ -290,6 +290,7 @@ impl Engine {
         }
         self.remove_stray_digests(&kept);
         self.recover_partial();
+        self.recover_quarantined();
     }
 
     /// Where this cannot be told, it is.

@@ -1,6 +1,6 @@
 use std::fs;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use layerd_drivers::Overlay;
@@ -115,12 +115,18 @@ impl Bench {
     }
 
     fn reopened(self) -> Self {
+        self.after(|_, _| {})
+    }
+
+    /// A later process, after a change to the root meanwhile.
+    fn after(self, change: impl FnOnce(&Path, &Overlay)) -> Self {
         let Self {
             engine,
             driver,
             dir,
         } = self;
         drop(engine);
+        change(&dir.path().join("root"), &driver);
         let engine = open(&dir, &driver);
         Self {
             engine,
@@ -251,6 +257,27 @@ fn damage_that_is_found_after_the_removal_is_kept_as_well() {
     let bench = bench.reopened();
     bench.engine.restore(id).unwrap();
     bench.assert_refused("found in the trash");
+}
+
+#[test]
+fn damage_is_known_after_an_older_backup_was_put_back() {
+    let bench = Bench::new();
+    let backup = bench.dir.path().join("backup");
+    fs::write(&backup, bench.engine.backup().unwrap()).unwrap();
+    let id = bench.id("base");
+    bench.engine.bar(id, "a test said so".to_owned());
+    let bench = bench.after(|root, driver| {
+        crate::recover::restore_records(root, driver, Some(&backup)).unwrap();
+    });
+    bench.assert_refused("known by its mark");
+    bench.engine.remove(&key("base")).unwrap();
+    bench.engine.empty_trash();
+    bench.engine.reap();
+    let mark = bench
+        .dir
+        .path()
+        .join(format!("root/m/{}.quarantined", crate::slot(id)));
+    assert!(!mark.exists(), "deleted with its layer");
 }
 
 #[test]

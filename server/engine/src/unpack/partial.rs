@@ -9,21 +9,20 @@
 //! that done before it answered; any other Apply is to be done again, as after any power cut before
 //! Commit.
 
-use std::fs::{self, OpenOptions};
-use std::io;
+use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use layerd_mounts::Error as MountError;
 use layerd_store::{Kind, LayerId};
 use tracing::{info, warn};
 
-use crate::file_digests::{DigestFiles, failed};
+use crate::file_digests::{DigestFiles, Mark, failed};
 use crate::{Engine, Error};
 
 impl DigestFiles {
     /// Marks a layer; with `durable`, the mark is on the disk on return.
     fn mark(&self, id: LayerId, durable: bool) -> Result<(), MountError> {
-        let path = self.mark_path(id);
+        let path = self.mark_path(id, Mark::Partial);
         let mut options = OpenOptions::new();
         let made = options.write(true).create(true).truncate(false).mode(0o600);
         let made = made.open(&path).and_then(|mark| match durable {
@@ -32,17 +31,6 @@ impl DigestFiles {
         });
         made.map_err(|cause| failed("create", &path, cause))?;
         if durable { self.sync() } else { Ok(()) }
-    }
-
-    /// Deletes the mark of a layer, if it has one. Not durable.
-    pub(crate) fn unmark(&self, id: LayerId) -> Result<(), MountError> {
-        let path = self.mark_path(id);
-        match fs::remove_file(&path) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                Err(failed("delete", &path, cause))
-            }
-            _ => Ok(()),
-        }
     }
 }
 
@@ -57,7 +45,7 @@ impl Engine {
 
     /// Takes the mark off a layer that is whole, or empty.
     pub(super) fn unmark_partial(&self, id: LayerId) -> Result<(), Error> {
-        let unmarked = self.digest_files.unmark(id);
+        let unmarked = self.digest_files.unmark(id, Mark::Partial);
         unmarked.map_err(Error::driver("note that a layer is complete"))
     }
 
@@ -66,7 +54,7 @@ impl Engine {
     /// that was never handed out are left alone, like a layer of that id.
     pub(crate) fn recover_partial(&self) {
         let view = self.store.records();
-        for id in self.digest_files.marks() {
+        for id in self.digest_files.marks(Mark::Partial) {
             let record = view.get(id).or_else(|| view.get_removed(id));
             match record {
                 Some(record) if record.kind != Kind::Committed => {
@@ -76,7 +64,7 @@ impl Engine {
                 }
                 None if !self.store.is_issued(id.0) => {}
                 _ => {
-                    if let Err(cause) = self.digest_files.unmark(id) {
+                    if let Err(cause) = self.digest_files.unmark(id, Mark::Partial) {
                         let error = &cause as &dyn std::error::Error;
                         warn!(
                             error,

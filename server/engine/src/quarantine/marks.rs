@@ -1,0 +1,77 @@
+//! Marks of damaged layers: `<root>/m/<id>.quarantined`, each holding the reason.
+//!
+//! The record of a layer says that it is damaged, and a backup of the records may be older than that.
+//! The mark stays with the layer: durable once damage is found, taken up at start by a record that
+//! does not know of it, deleted with the layer.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use layerd_mounts::Error as MountError;
+use layerd_store::LayerId;
+use tracing::warn;
+
+use crate::Engine;
+use crate::file_digests::{DigestFiles, Mark, failed};
+
+/// Longest reason that is read, in bytes.
+const REASON_MAX: u64 = 4096;
+/// Reason of a mark that a power cut left empty.
+const UNKNOWN: &str = "it was found to be damaged";
+
+impl DigestFiles {
+    fn quarantine(&self, id: LayerId, why: &str) -> Result<(), MountError> {
+        let path = self.mark_path(id, Mark::Quarantined);
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).create(true).truncate(true).mode(0o600);
+        let written = opened.open(&path).and_then(|mut file| {
+            file.write_all(why.as_bytes())?;
+            file.sync_all()
+        });
+        written.map_err(|cause| failed("write", &path, cause))?;
+        self.sync()
+    }
+
+    fn reason(&self, id: LayerId) -> String {
+        let mut text = String::new();
+        let file = fs::File::open(self.mark_path(id, Mark::Quarantined));
+        let read: io::Result<usize> =
+            file.and_then(|file| file.take(REASON_MAX).read_to_string(&mut text));
+        match read {
+            Ok(length) if length > 0 => text,
+            _ => UNKNOWN.to_owned(),
+        }
+    }
+}
+
+impl Engine {
+    /// Leaves the reason beside the layer. A failure is logged: the record says it as well.
+    pub(super) fn mark_quarantined(&self, id: LayerId, why: &str) {
+        if let Err(cause) = self.digest_files.quarantine(id, why) {
+            let error = &cause as &dyn std::error::Error;
+            warn!(error, %id, "mark a layer as damaged");
+        }
+    }
+
+    /// Takes up marks that the records do not know, as after a backup of them was put back. Marks of
+    /// layers that are gone are deleted; those with an id that was never handed out are left alone.
+    pub(crate) fn recover_quarantined(&self) {
+        let records = self.store.records();
+        for id in self.digest_files.marks(Mark::Quarantined) {
+            match records.get(id).or_else(|| records.get_removed(id)) {
+                Some(record) if record.quarantine.is_none() => {
+                    self.bar(id, self.digest_files.reason(id));
+                }
+                Some(_) => {}
+                None if !self.store.is_issued(id.0) => {}
+                None => {
+                    if let Err(cause) = self.digest_files.unmark(id, Mark::Quarantined) {
+                        let error = &cause as &dyn std::error::Error;
+                        warn!(error, %id, "delete the mark of a damaged layer that is gone");
+                    }
+                }
+            }
+        }
+    }
+}
