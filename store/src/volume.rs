@@ -126,9 +126,11 @@ impl Owner {
     /// All kinds of owners.
     pub const KINDS: [&'static str; 5] = ["container", "pod", "build", "person", "plugin"];
 
-    /// True for owners of kind `plugin`: Docker and Podman refer to volumes by name.
+    /// True for Docker and Podman, which refer to volumes by name: plugins `docker`, `docker/...` and
+    /// `podman`.
     pub(crate) fn is_by_name(&self) -> bool {
-        self.kind == "plugin"
+        let program = self.id.split('/').next();
+        self.kind == "plugin" && matches!(program, Some("docker" | "podman"))
     }
 
     /// Checks an owner.

@@ -191,8 +191,8 @@ pub(crate) fn set_option(
     })
 }
 
-/// Renames a volume. Attachments refer to it by id; Docker and Podman, whose attachments have owners
-/// of kind `plugin`, by name, and would find an empty new one at the next start of a container.
+/// Renames a volume. Attachments refer to it by id; Docker and Podman by name, and would find an empty
+/// new one at the next start of a container.
 pub(crate) fn rename(
     records: &Records,
     name: &VolumeName,
