@@ -60,6 +60,8 @@ pub(crate) struct Door {
     dockerd: Dockerd,
     wake: Wake,
     measuring: methods::Measuring,
+    /// Held over each look at dockerd's list and what follows from it.
+    comparing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Door {
@@ -71,6 +73,7 @@ impl Door {
             dockerd: Dockerd::new(config.api.clone()),
             wake: Wake::default(),
             measuring: methods::Measuring::default(),
+            comparing: Arc::default(),
         }
     }
 }

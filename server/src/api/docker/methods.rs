@@ -137,7 +137,10 @@ async fn remove(door: &Door, client: Client, asked: &Asked) -> Result<Value, Ref
     {
         let grace = match client.program() {
             Program::Docker => Duration::ZERO,
-            Program::Podman => door.config.mount_grace,
+            Program::Podman => {
+                reconcile::forget_podman(door, volume).await;
+                door.config.mount_grace
+            }
         };
         reconcile::volume(door, volume, grace).await;
     }
@@ -161,14 +164,11 @@ async fn mount(door: &Door, client: Client, asked: &Asked) -> Result<Value, Refu
         let volume = &entry.volume;
         let holder = holders::Holder::mount(program, volume.id, &id);
         let owner = holders::mount_owner(program, &id)?;
+        let hidden = visible::check(&entry.path, client.pid).err();
         // A snapshot can be attached read-only, and the protocol does not tell how this mount is used.
         let is_snapshot = volume.snapshot_of.is_some();
-        if !is_snapshot {
+        if !is_snapshot && hidden.is_none() {
             holders::hold(engine, &holder, &owner, volume, &entry.path, false)?;
-        }
-        let hidden = visible::check(&entry.path, client.pid).err();
-        if hidden.is_some() {
-            holders::release(engine, &holder)?;
         }
         Ok((entry, hidden))
     });

@@ -68,6 +68,25 @@ pub(super) async fn volume(door: &Door, id: VolumeId, grace: Duration) {
     compare(door, Some(id), grace).await;
 }
 
+/// Lets go of the mount ids of Podman for a volume that it removes. It refuses to remove one that any of
+/// its containers has, also a stopped one; what is held still are mounts whose end was lost, as by a reboot.
+pub(super) async fn forget_podman(door: &Door, id: VolumeId) {
+    let engine = door.parts.engine.clone();
+    let forgotten = door.parts.tasks.call(move || {
+        for (holder, _) in holders::all(&engine) {
+            let is_its = matches!(&holder, Holder::Mount { program, volume, .. }
+                if program == Program::Podman.name() && *volume == id);
+            if is_its {
+                note(holders::release(&engine, &holder), &holder);
+            }
+        }
+    });
+    if let Err(lost) = forgotten.await {
+        let error = &lost as &dyn std::error::Error;
+        warn!(error, "let go of Podman's mounts");
+    }
+}
+
 /// True if a container of dockerd's list holds a volume.
 pub(super) fn has_container(engine: &Engine, id: VolumeId) -> bool {
     let records = engine.attachment_records(Some(id));
@@ -76,6 +95,8 @@ pub(super) fn has_container(engine: &Engine, id: VolumeId) -> bool {
 }
 
 async fn compare(door: &Door, only: Option<VolumeId>, grace: Duration) {
+    // One at a time: an older list, applied last, would let go of newer containers.
+    let _alone = door.comparing.lock().await;
     let listed = match door.dockerd.containers().await {
         None => return,
         Some(Ok(listed)) => listed,
