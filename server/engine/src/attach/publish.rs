@@ -60,12 +60,13 @@ impl Engine {
     }
 
     fn publish_at(&self, owner: &Owner, request: &Publish) -> Result<AttachmentEntry, Error> {
-        if let Some(group) = request.group {
-            self.give_group(request.volume, group)?;
-        }
         let mut entries = self.attach(owner, std::slice::from_ref(&request.attach))?;
         let entry = entries.pop().ok_or(Error::Stopping)?;
         if entry.attachment.volume == Some(request.volume) {
+            // Once the volume is held for this call, and everything that refuses it has been asked.
+            if let Some(group) = request.group {
+                self.give_group(request.volume, group)?;
+            }
             return Ok(entry);
         }
         // The name changed hands since the caller looked it up.
@@ -86,7 +87,24 @@ impl Engine {
         self.recognise_copy(key)?;
         self.detach(std::slice::from_ref(key), false)?;
         self.clear_unrecorded(&path)?;
+        self.refuse_own_directory(&path)?;
         self.remove_mount_point(&path)
+    }
+
+    /// Refuses directories of layerd's own, and what holds them: they are no orchestrator's mount points.
+    fn refuse_own_directory(&self, path: &Path) -> Result<(), Error> {
+        let there = match self.mounter.open_source(path, Symlinks::Refuse) {
+            Err(_) => return Ok(()),
+            Ok(there) => there,
+        };
+        let broken = self.reserved().rule_broken(&there, &|_| false)?;
+        match broken {
+            None => Ok(()),
+            Some(rule) => {
+                let rule = format!("{:?} {rule}", path.display());
+                Err(BadInput::new("target_path", rule).into())
+            }
+        }
     }
 
     /// The attachment with a key. Reads memory only.

@@ -78,7 +78,14 @@ impl Walks {
             Some((usage, taken)) if is_fresh(taken) => return Ok(usage),
             Some((usage, _)) if !self.begin(volume.id) => return Ok(usage),
             Some(_) => {}
-            None => drop(self.begin(volume.id)),
+            None if !self.begin(volume.id) => {
+                let text = format!(
+                    "volume {} is being measured for the first time",
+                    volume.name
+                );
+                return Err(Status::unavailable(text));
+            }
+            None => {}
         }
         let begun = Instant::now();
         let measured = engine.volume_usage(&volume.name, true);

@@ -231,7 +231,7 @@ pub(super) fn expand(
     capacity: Capacity,
 ) -> Result<i64, Status> {
     let have = size_asked(&entry.volume);
-    if have.is_some() && capacity.fits(have) {
+    if !capacity.is_given() || have.is_some() && capacity.fits(have) {
         return Ok(shown(&entry.volume));
     }
     let wanted = capacity.wanted().unwrap_or(0);
