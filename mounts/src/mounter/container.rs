@@ -167,6 +167,7 @@ fn put(root: &Handle, tree: Tree, target: PathBuf) -> Result<(), MountError> {
         ..NewSource::DIRECTORY
     };
     let target = path::create_in_root(root, &target, &new)?;
+    path::refuse_kernels(&target)?;
     KernelMounter.attach(tree, &target).map(drop)
 }
 

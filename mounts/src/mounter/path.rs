@@ -139,6 +139,26 @@ pub(crate) fn check_create(path: &Path, new: &NewSource) -> Result<Handle, Mount
     Ok(at)
 }
 
+/// Magic number of the file system of an open file (statfs(2)).
+fn file_system(at: &Handle) -> Result<u64, MountError> {
+    let fail = |cause| MountError::io("look at", at.path(), cause);
+    let kind = rustix::fs::fstatfs(at.as_fd()).map_err(fail)?.f_type;
+    Ok(u64::try_from(kind).unwrap_or(0))
+}
+
+/// Refuses a mount point in a file system of the kernel's, such as procfs: a runtime writes there after
+/// the hooks, and would write into what a container's author put in its place.
+pub(super) fn refuse_kernels(at: &Handle) -> Result<(), MountError> {
+    let kind = file_system(at)?;
+    match KERNELS.iter().find(|(magic, _)| *magic == kind) {
+        None => Ok(()),
+        Some((_, problem)) => Err(MountError::BadPath {
+            path: at.path().to_owned(),
+            problem,
+        }),
+    }
+}
+
 /// File systems whose names are the kernel's: making one fails, whatever the mode of the directory.
 const KERNELS: [(u64, &str); 11] = [
     (0x9fa0, "it is in procfs"),
@@ -163,9 +183,7 @@ fn check_open(at: &Handle, new: &NewSource) -> Result<(), MountError> {
         let path = at.path().to_owned();
         Err(MountError::Closed { path, why })
     };
-    let fail = |cause| MountError::io("look at", at.path(), cause);
-    let kind = rustix::fs::fstatfs(at.as_fd()).map_err(fail)?.f_type;
-    let kind = u64::try_from(kind).unwrap_or(0);
+    let kind = file_system(at)?;
     if let Some((_, why)) = KERNELS.iter().find(|(magic, _)| *magic == kind) {
         return closed(why);
     }
