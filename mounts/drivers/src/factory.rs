@@ -153,7 +153,8 @@ fn owner(root: &Path) -> Result<Option<String>, Error> {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
         Err(cause) => return Err(Error::io("read", &path, cause)),
     }
-    let is_old = root.join("l").exists() || root.join("meta/format").exists();
+    // Records that are lost may have taken the name along: `e` is made by overlay alone.
+    let is_old = root.join("e").exists() || root.join("meta/format").exists();
     Ok(is_old.then(|| Kind::Overlay.name().to_owned()))
 }
 
