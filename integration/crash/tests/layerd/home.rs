@@ -24,7 +24,7 @@ use crate::process::{Layerd, Site};
 /// Default number of layers made ahead, at most.
 const SPARES: usize = 128;
 /// Limit for the reaper with the few layers of a test.
-const REAP_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const REAP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A root with its model, and a copy of both to go back to.
 #[derive(Debug)]

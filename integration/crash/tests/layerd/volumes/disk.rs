@@ -3,19 +3,33 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use layerd_integration::scratch::mounts_below;
 
 use super::state::{State, Vol, slot};
 use crate::Verdict;
 use crate::content::Layer;
-use crate::home::names;
+use crate::home::{REAP_LIMIT, names};
 
 /// Requires that folders, links and mounts are those of `state` and no others. `undone` are keys
 /// whose mounts may be gone already. `scratch` holds the root and every place.
 pub(crate) fn check(scratch: &Path, root: &Path, state: &State, undone: &[String]) -> Verdict {
     folders(root, state)?;
     places(scratch, root, state, undone)
+}
+
+/// Repeats a look until it finds nothing wrong, for as long as the daemon may take to delete what an
+/// interrupted call let go.
+pub(crate) fn settled<T>(mut look: impl FnMut() -> Verdict<T>) -> Verdict<T> {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            Err(_) if begun.elapsed() < REAP_LIMIT => thread::sleep(Duration::from_millis(5)),
+            seen => return seen,
+        }
+    }
 }
 
 /// Requires that the folders of volumes, and the links to them, are those of `state`.

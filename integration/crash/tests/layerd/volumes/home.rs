@@ -109,6 +109,10 @@ impl Rooms {
     /// Asks for everything and requires that disk and mounts are as it says. `unsure` is an action
     /// that may be half done.
     pub(crate) fn look(&self, client: &mut Client, unsure: Option<&Action>) -> Verdict<State> {
+        disk::settled(|| self.look_once(client, unsure))
+    }
+
+    fn look_once(&self, client: &mut Client, unsure: Option<&Action>) -> Verdict<State> {
         let root = &self.home.site.root;
         let mut found = observe(client, root)?;
         // The mount of an unacknowledged attachment is not reported.

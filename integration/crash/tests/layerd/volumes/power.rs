@@ -197,6 +197,12 @@ impl Place for After<'_> {
     }
 
     fn look(&self, client: &mut Client) -> Verdict<State> {
+        disk::settled(|| self.look_once(client))
+    }
+}
+
+impl After<'_> {
+    fn look_once(&self, client: &mut Client) -> Verdict<State> {
         let mut found = observe(client, self.root())?;
         for attachment in client.attached().map_err(|status| status.to_string())? {
             // Its mount went with the boot of the machine; that it is held did not.
