@@ -39,7 +39,7 @@ pub(crate) enum Mark {
 }
 
 impl Mark {
-    const ALL: [Self; 2] = [Self::Partial, Self::Quarantined];
+    pub(crate) const ALL: [Self; 2] = [Self::Partial, Self::Quarantined];
 
     fn suffix(self) -> &'static str {
         match self {

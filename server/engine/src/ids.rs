@@ -8,9 +8,9 @@ use layerd_drivers::Found;
 use layerd_mounts::Error as MountError;
 use layerd_mounts::volume_dirs::FoundVolumes;
 
-use crate::file_digests::DigestFiles;
+use crate::file_digests::{DigestFiles, Mark};
 
-/// Ids of layers, digest files, volumes and mount points, but for those in `lost/`.
+/// Ids of layers, digest files, marks of layers, volumes and mount points, but for those in `lost/`.
 ///
 /// # Errors
 /// [`MountError::Io`] if a directory cannot be read.
@@ -27,10 +27,14 @@ pub(crate) fn taken(
     let volumes = places.into_iter().flatten().map(|slot| slot.0);
     let (digest_files, _) = DigestFiles::of(root).list()?;
     let digest_files = digest_files.into_iter().map(|id| id.0);
+    let digests = DigestFiles::of(root);
+    let marks = Mark::ALL.into_iter().flat_map(|mark| digests.marks(mark));
+    let marks = marks.map(|id| id.0);
     let mount_points = mount_points(root)?.into_iter().filter_map(|(id, _)| id);
     Ok(layers
         .chain(volumes)
         .chain(digest_files)
+        .chain(marks)
         .chain(mount_points)
         .collect())
 }

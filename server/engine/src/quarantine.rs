@@ -83,9 +83,9 @@ impl Engine {
     /// cannot be recorded now, it is tried again.
     pub(crate) fn bar(&self, id: LayerId, why: String) {
         error!(%id, "a layer is barred: {why}");
-        self.mark_quarantined(id, &why);
         self.quarantine.set(id, why.clone());
-        self.quarantine.unsaved().insert(id, why);
+        self.quarantine.unsaved().insert(id, why.clone());
+        self.mark_quarantined(id, &why);
         self.save_damage();
     }
 

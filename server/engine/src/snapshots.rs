@@ -443,7 +443,8 @@ impl Engine {
     fn note_missing_parent(&self, claim: &Claim, cause: &layerd_mounts::Error) {
         let Some(parent) = claim.parent() else { return };
         let still_there = self.store.records().get(parent.id).is_some();
-        if still_there && cause.io_kind() == Some(ErrorKind::NotFound) {
+        let is_gone = || matches!(self.driver.has(slot(parent.id)), Ok(false));
+        if still_there && cause.io_kind() == Some(ErrorKind::NotFound) && is_gone() {
             error!(key = parent.key.as_str(), id = %parent.id, "the directory of a layer is missing");
             self.quarantine
                 .set(parent.id, "its directory is missing".to_owned());

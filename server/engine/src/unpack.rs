@@ -314,11 +314,8 @@ impl Engine {
         if self.wanted(unpack) != Durable::No {
             self.note_filled()?;
         }
-        self.unmark_partial(record.id)?;
-        if unpack.sync || self.is_full() && applied.inodes >= MANY {
-            let synced = self.driver.sync();
-            synced.map_err(Error::driver("bring a layer to the disk"))?;
-        }
+        let durable = unpack.sync || self.is_full() && applied.inodes >= MANY;
+        self.unmark_whole(record.id, durable)?;
         claim.done(Found {
             usage: Usage {
                 bytes: applied.bytes,

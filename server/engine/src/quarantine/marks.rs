@@ -4,6 +4,7 @@
 //! The mark stays with the layer: durable once damage is found, taken up at start by a record that
 //! does not know of it, deleted with the layer.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -54,23 +55,27 @@ impl Engine {
         }
     }
 
-    /// Takes up marks that the records do not know, as after a backup of them was put back. Marks of
-    /// layers that are gone are deleted; those with an id that was never handed out are left alone.
+    /// Takes up marks that the records do not know, as after a backup of them was put back, and marks
+    /// layers whose records alone say that they are damaged. Marks without a record stay, since their
+    /// layer may come back with other records, and their id is not handed out again.
     pub(crate) fn recover_quarantined(&self) {
         let records = self.store.records();
-        for id in self.digest_files.marks(Mark::Quarantined) {
-            match records.get(id).or_else(|| records.get_removed(id)) {
-                Some(record) if record.quarantine.is_none() => {
-                    self.bar(id, self.digest_files.reason(id));
-                }
-                Some(_) => {}
-                None if !self.store.is_issued(id.0) => {}
-                None => {
-                    if let Err(cause) = self.digest_files.unmark(id, Mark::Quarantined) {
-                        let error = &cause as &dyn std::error::Error;
-                        warn!(error, %id, "delete the mark of a damaged layer that is gone");
-                    }
-                }
+        let marked: BTreeSet<_> = self
+            .digest_files
+            .marks(Mark::Quarantined)
+            .into_iter()
+            .collect();
+        for id in &marked {
+            let record = records.get(*id).or_else(|| records.get_removed(*id));
+            if record.is_some_and(|record| record.quarantine.is_none()) {
+                self.bar(*id, self.digest_files.reason(*id));
+            }
+        }
+        for record in records.iter().chain(records.removed()) {
+            if let Some(why) = &record.quarantine
+                && !marked.contains(&record.id)
+            {
+                self.mark_quarantined(record.id, why);
             }
         }
     }

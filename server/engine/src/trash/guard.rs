@@ -256,6 +256,10 @@ impl Trash {
     /// was on.
     pub(crate) fn release(&self, emptied: Vec<(Discarded, Removal)>) -> bool {
         let mut state = self.state();
+        if emptied.is_empty() {
+            // What an earlier `trash empty` let go waits for its time again after a restart.
+            let _ = fs::remove_file(self.brake_file.with_file_name(EMPTIED));
+        }
         state.emptied.extend(emptied);
         state.recent.clear();
         let was_on = state.brake.take().is_some();
@@ -337,7 +341,12 @@ impl PendingRemoval<'_> {
 pub(crate) fn hold_older(meta: &Path) -> Result<(), Error> {
     let path = meta.join(BRAKE);
     let made = DirBuilder::new().recursive(true).mode(0o700).create(meta);
-    made.and_then(|()| write_durably(&path, OLDER))
+    let forgotten = || match fs::remove_file(meta.join(EMPTIED)) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    };
+    made.and_then(|()| forgotten())
+        .and_then(|()| write_durably(&path, OLDER))
         .map_err(|cause| {
             let attempt = "write";
             Error::driver("hold the trash")(layerd_mounts::Error::Io {

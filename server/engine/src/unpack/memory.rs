@@ -180,9 +180,14 @@ impl Claim<'_> {
         });
     }
 
-    /// Nothing was written.
+    /// Nothing was written: the layer is what it was.
     pub(crate) fn undone(&self) {
-        self.unpacks.layers().remove(&self.id);
+        let mut layers = self.unpacks.layers();
+        if let (Some(state), Some(before)) = (layers.get_mut(&self.id), &self.before) {
+            *state = before.clone();
+        } else {
+            layers.remove(&self.id);
+        }
     }
 
     /// Only if the layer is still ours: one that was deleted meanwhile is not known any more.

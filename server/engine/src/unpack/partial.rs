@@ -49,9 +49,26 @@ impl Engine {
         unmarked.map_err(Error::driver("note that a layer is complete"))
     }
 
+    /// Takes the mark off a layer that is whole; with `durable`, that and all of the layer is on the disk
+    /// on return. After a failure the layer is marked again: its content may be lost.
+    pub(super) fn unmark_whole(&self, id: LayerId, durable: bool) -> Result<(), Error> {
+        self.unmark_partial(id)?;
+        if !durable {
+            return Ok(());
+        }
+        let synced = self.digest_files.sync().and_then(|()| self.driver.sync());
+        synced.map_err(|cause| {
+            if let Err(error) = self.mark_partial(id) {
+                let error = &error as &dyn std::error::Error;
+                warn!(error, %id, "mark a layer as incomplete");
+            }
+            Error::driver("bring a layer to the disk")(cause)
+        })
+    }
+
     /// Takes up the marks that an earlier process left: such a layer is not committed, nor is another
-    /// unpacked into it. Marks of layers that are committed or gone are deleted; those with an id
-    /// that was never handed out are left alone, like a layer of that id.
+    /// unpacked into it. Marks of layers that are committed are deleted; those without a record stay,
+    /// since their layer may come back with other records, and their id is not handed out again.
     pub(crate) fn recover_partial(&self) {
         let view = self.store.records();
         for id in self.digest_files.marks(Mark::Partial) {
@@ -62,14 +79,11 @@ impl Engine {
                     info!(key, %id, "a layer was unpacked into this snapshot in part; it can only be removed");
                     self.unpacks.note_half(id);
                 }
-                None if !self.store.is_issued(id.0) => {}
-                _ => {
+                None => {}
+                Some(_) => {
                     if let Err(cause) = self.digest_files.unmark(id, Mark::Partial) {
                         let error = &cause as &dyn std::error::Error;
-                        warn!(
-                            error,
-                            "delete the mark of a layer that is committed or gone"
-                        );
+                        warn!(error, "delete the mark of a layer that is committed");
                     }
                 }
             }
