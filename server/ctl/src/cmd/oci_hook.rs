@@ -48,6 +48,9 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Hook {
     CreateRuntime(CreateRuntime),
+    /// Detaches what a container that has ended holds
+    ///
+    /// Succeeds if it holds nothing. With layerd stopped it exits with 7, and the attachments stay.
     Poststop,
 }
 
