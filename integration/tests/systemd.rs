@@ -99,7 +99,10 @@ fn root_first_client_starts_the_daemon() {
     command.arg("-l").arg(&socket).arg(layerd());
     command.args(arguments(scratch.path()));
     let mut server = Server::start(&command, &log);
-    wait_until("the socket", LIMIT, || socket.exists());
+    // The file is there before systemd listens.
+    wait_until("the socket", LIMIT, || {
+        server.log().contains("Listening on")
+    });
     assert!(!scratch.path().join("root").exists(), "started too early");
     assert!(Snapshots::connect(&socket).list().is_empty());
     assert!(server.end(Signal::SIGTERM, LIMIT).success());
