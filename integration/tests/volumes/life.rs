@@ -85,7 +85,7 @@ fn root_names_and_settings_follow_their_rules() {
     world.fail(6, &["volume", "create", "--", "-ab"]);
     let settings = [
         ["--driver", "nfs", "driver"],
-        ["--opt", "size=1", "size"],
+        ["--opt", "size=-1", "size"],
         ["--opt", "uid=-1", "uid"],
         ["--opt", "mode=778", "mode"],
         ["--opt", "mode=10000", "mode"],

@@ -31,6 +31,10 @@ enum CsiError {
     Listen(#[from] ListenError),
     #[error("accept on the CSI socket")]
     Accept(#[source] io::Error),
+    #[error(
+        "name this node: the host name is no value of a label of Kubernetes'; set `csi.node_id`"
+    )]
+    NoNode,
 }
 
 /// Serves CSI until the daemon is to stop, if the configuration or systemd names a socket.
@@ -73,6 +77,9 @@ fn open(
         (Some(socket), None) => Listener::open(socket, None)?,
         (None, None) => return Ok(None),
     };
+    if config.node_id.is_empty() {
+        return Err(CsiError::NoNode);
+    }
     let remove = Box::new(listener.remover());
     let clients = listener
         .accept(tasks.stopping())
