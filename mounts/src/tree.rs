@@ -23,6 +23,7 @@ use crate::sys::{self, Stat, WriteBack};
 use crate::types::Usage;
 use walk::{Next, Visitor, open, walk};
 
+mod each;
 pub mod flags;
 mod group;
 mod label;

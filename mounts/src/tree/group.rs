@@ -1,20 +1,19 @@
 //! Gives a tree to a group.
 
-use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
 
-use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::{Gid, fchownat};
 
-use super::walk::{Next, Visitor, walk};
-use super::{FLAGS, fd_path};
+use super::each::each_below;
+use super::fd_path;
 use crate::error::Error;
 use crate::sys::{self, Stat};
 
+const VERB: &str = "set the group of";
 /// Mode bits of a directory: access of the group, and setgid, so that new files belong to the group.
 const DIRECTORY: u32 = 0o2770;
 /// Mode bits of any other file.
@@ -39,23 +38,9 @@ pub fn give_group(
     if stat.gid == group && stat.mode & DIRECTORY == DIRECTORY {
         return Ok(());
     }
-    let mut visitor = Group {
-        group,
-        failed: None,
-    };
-    let mut dir = Dir::openat(top, ".", FLAGS, Mode::empty())
-        .map_err(|cause| failed("read directory", cause))?;
-    for entry in dir.iter() {
-        let entry = entry.map_err(|cause| failed("read directory", cause))?;
-        let name = entry.file_name();
-        if name != c"." && name != c".." {
-            walk(top, name, shown, &mut visitor, keep_going)?;
-        }
-    }
-    if let Some(error) = visitor.failed {
-        return Err(error);
-    }
-    give(top, &stat, group).map_err(|cause| failed(visitor.verb(), cause))
+    let change = |file: BorrowedFd<'_>, stat: &Stat| give(file, stat, group);
+    each_below(top, shown, VERB, &change, keep_going)?;
+    give(top, &stat, group).map_err(|cause| failed(VERB, cause))
 }
 
 /// The owner's change first: it takes the set-group-id bit away.
@@ -77,57 +62,10 @@ fn give(file: BorrowedFd<'_>, stat: &Stat, group: u32) -> Result<(), Errno> {
     fchmodat(file, path.as_path(), mode, FchmodatFlags::FollowSymlink)
 }
 
-struct Group {
-    group: u32,
-    failed: Option<Error>,
-}
-
-impl Visitor for Group {
-    fn verb(&self) -> &'static str {
-        "set the group of"
-    }
-
-    fn entry(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        name: &CStr,
-        _: Option<Type>,
-        root: &Stat,
-    ) -> Result<Next, Errno> {
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let found = openat(dir, name, flags, Mode::empty())?;
-        let stat = sys::stat(found.as_fd(), c"")?;
-        if !stat.same_mount(root) {
-            return Ok(Next::Pass);
-        }
-        give(found.as_fd(), &stat, self.group)?;
-        Ok(if stat.is_dir() {
-            Next::Enter
-        } else {
-            Next::Pass
-        })
-    }
-
-    fn force(&mut self, _: BorrowedFd<'_>, _: &CStr) -> Result<OwnedFd, Errno> {
-        Err(Errno::EACCES)
-    }
-
-    fn entered(&mut self, _: BorrowedFd<'_>, _: &Stat) {}
-
-    fn left(&mut self, _: BorrowedFd<'_>, _: &CStr, _: bool) -> Result<bool, Errno> {
-        Ok(false)
-    }
-
-    fn mounted(&mut self, _: PathBuf) {}
-
-    fn failed(&mut self, error: Error) {
-        self.failed.get_or_insert(error);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::fd::AsFd;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     use super::*;
