@@ -16,7 +16,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -126,6 +126,25 @@ impl DigestFiles {
     pub(crate) fn sync(&self) -> Result<(), MountError> {
         let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
         synced.map_err(|cause| failed("sync", &self.folder, cause))
+    }
+
+    /// Marks a layer; `text` is what the mark says. With `durable`, it is on the disk on return.
+    pub(crate) fn mark(
+        &self,
+        id: LayerId,
+        mark: Mark,
+        text: &str,
+        durable: bool,
+    ) -> Result<(), MountError> {
+        let path = self.mark_path(id, mark);
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).create(true).truncate(true).mode(0o600);
+        let written = opened.open(&path).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            if durable { file.sync_all() } else { Ok(()) }
+        });
+        written.map_err(|cause| failed("write", &path, cause))?;
+        if durable { self.sync() } else { Ok(()) }
     }
 
     /// Path of a mark of a layer.

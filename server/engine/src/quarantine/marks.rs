@@ -5,16 +5,14 @@
 //! does not know of it, deleted with the layer.
 
 use std::collections::BTreeSet;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io::{self, Read as _};
 
-use layerd_mounts::Error as MountError;
 use layerd_store::LayerId;
 use tracing::warn;
 
 use crate::Engine;
-use crate::file_digests::{DigestFiles, Mark, failed};
+use crate::file_digests::{DigestFiles, Mark};
 
 /// Longest reason that is read, in bytes.
 const REASON_MAX: u64 = 4096;
@@ -22,18 +20,6 @@ const REASON_MAX: u64 = 4096;
 const UNKNOWN: &str = "it was found to be damaged";
 
 impl DigestFiles {
-    fn quarantine(&self, id: LayerId, why: &str) -> Result<(), MountError> {
-        let path = self.mark_path(id, Mark::Quarantined);
-        let mut options = OpenOptions::new();
-        let opened = options.write(true).create(true).truncate(true).mode(0o600);
-        let written = opened.open(&path).and_then(|mut file| {
-            file.write_all(why.as_bytes())?;
-            file.sync_all()
-        });
-        written.map_err(|cause| failed("write", &path, cause))?;
-        self.sync()
-    }
-
     fn reason(&self, id: LayerId) -> String {
         let mut text = String::new();
         let file = fs::File::open(self.mark_path(id, Mark::Quarantined));
@@ -49,7 +35,7 @@ impl DigestFiles {
 impl Engine {
     /// Leaves the reason beside the layer. A failure is logged: the record says it as well.
     pub(super) fn mark_quarantined(&self, id: LayerId, why: &str) {
-        if let Err(cause) = self.digest_files.quarantine(id, why) {
+        if let Err(cause) = self.digest_files.mark(id, Mark::Quarantined, why, true) {
             let error = &cause as &dyn std::error::Error;
             warn!(error, %id, "mark a layer as damaged");
         }

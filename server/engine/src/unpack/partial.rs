@@ -9,37 +9,18 @@
 //! that done before it answered; any other Apply is to be done again, as after any power cut before
 //! Commit.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
-
-use layerd_mounts::Error as MountError;
 use layerd_store::{Kind, LayerId};
 use tracing::{info, warn};
 
-use crate::file_digests::{DigestFiles, Mark, failed};
+use crate::file_digests::Mark;
 use crate::{Engine, Error};
-
-impl DigestFiles {
-    /// Marks a layer; with `durable`, the mark is on the disk on return.
-    fn mark(&self, id: LayerId, durable: bool) -> Result<(), MountError> {
-        let path = self.mark_path(id, Mark::Partial);
-        let mut options = OpenOptions::new();
-        let made = options.write(true).create(true).truncate(false).mode(0o600);
-        let made = made.open(&path).and_then(|mark| match durable {
-            true => mark.sync_all(),
-            false => Ok(()),
-        });
-        made.map_err(|cause| failed("create", &path, cause))?;
-        if durable { self.sync() } else { Ok(()) }
-    }
-}
 
 impl Engine {
     /// Marks a layer that is about to be filled. One file, made without waiting for the disk where
     /// names reach it in order.
     pub(super) fn mark_partial(&self, id: LayerId) -> Result<(), Error> {
         let durable = self.driver.shared_journal_device().is_none();
-        let marked = self.digest_files.mark(id, durable);
+        let marked = self.digest_files.mark(id, Mark::Partial, "", durable);
         marked.map_err(Error::driver("mark a layer as incomplete"))
     }
 
