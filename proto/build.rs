@@ -14,7 +14,7 @@ const SERVED: [&str; 6] = [
     "layerd/v1/volumes.proto",
     "layerd/v1/mounts.proto",
 ];
-/// What layerd serves on a socket of its own, without reflection.
+/// Services on a socket of their own, without reflection.
 const CSI: &str = "csi/v1/csi.proto";
 /// Services that layerd and layerctl call.
 const CALLED: [&str; 6] = [

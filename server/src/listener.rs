@@ -116,7 +116,7 @@ impl Listener {
 /// Pause after a client could not be accepted, as for want of descriptors: the socket stays ready, and
 /// without a pause the loop would do nothing but try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// How often that is logged, at most.
+/// Shortest time between two log lines about it.
 const ACCEPT_WARN_EVERY: Duration = Duration::from_secs(30);
 
 /// A socket that rests after a failure to accept.

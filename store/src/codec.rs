@@ -391,7 +391,7 @@ pub(crate) struct Meta {
     /// No id at or above this one was ever handed out.
     #[prost(uint64, tag = "5")]
     pub(crate) ids_below: u64,
-    /// Whether a write-ahead log stands beside the database, which may hold later commits.
+    /// True if a write-ahead log stands beside the database, which may hold later commits.
     #[prost(bool, tag = "6")]
     pub(crate) has_log: bool,
 }

@@ -266,7 +266,7 @@ pub trait Driver: Survey {
     fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error>;
 
     /// First step of a removal: moves a layer into the trash, to be deleted; there is no way back.
-    /// What is absent is passed over, so that a repeated call succeeds and an interrupted one is
+    /// Absent parts are passed over, so that a repeated call succeeds and an interrupted one is
     /// completed. Something that is mounted from the layer stays mounted. Durable after
     /// [`sync`](Self::sync).
     ///

@@ -51,7 +51,7 @@ pub(crate) fn owner(path: &Path) -> io::Result<Owner> {
     })
 }
 
-/// Whether a text has its mark, and was not edited.
+/// True for a text that has its mark and was not edited.
 pub(crate) fn is_sealed(text: &str) -> bool {
     let body = text.split_once('\n').map(|(_, body)| body);
     body.is_some_and(|body| sealed(body) == text)

@@ -69,7 +69,7 @@ impl State {
     }
 }
 
-/// What a hook needs of a config.json.
+/// Fields of a config.json that a hook needs.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Config {
     /// Root directory of the container, before it is pivoted to.

@@ -243,7 +243,7 @@ fn a_removed_layer_is_kept_for_its_time_through_reboots_and_lost_clocks() {
     assert_eq!(left(&|total| total + 11 * HOUR), (1, None));
 }
 
-/// What was emptied goes at once, also if a restart comes first; what is removed later waits.
+/// Removals that `trash empty` let go are deleted at once, also after a restart; later ones wait.
 #[test]
 fn an_emptied_trash_is_deleted_after_a_restart() {
     let (dir, fake) = (tempfile::tempdir().unwrap(), Memory::new());

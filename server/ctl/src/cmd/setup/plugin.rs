@@ -65,7 +65,7 @@ struct Common {
 /// A file of layerd's in another program's configuration.
 struct Managed {
     path: PathBuf,
-    /// Whether a text that is there is layerd's own.
+    /// True for a text that layerd wrote.
     is_ours: fn(&str) -> bool,
 }
 
