@@ -133,6 +133,20 @@ impl Barrier {
         synced.inspect_err(|_| self.filled.store(true, Ordering::Release))
     }
 
+    /// Brings a new directory with what layerd made in it to the disk before it is moved to its
+    /// final path, where neither a journal nor a transaction keeps the two in order: another call's
+    /// wait for the folder may bring the name alone. Cost there: as for [`filled`](Self::filled);
+    /// none elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn made(&self) -> Result<(), Error> {
+        match self.order {
+            Order::Journal(_) | Order::Transactions => Ok(()),
+            Order::None => self.filled(),
+        }
+    }
+
     /// Makes all changes that were noted durable, if there are any.
     ///
     /// # Errors

@@ -235,6 +235,8 @@ impl VolumeDirs {
     /// [`Error::Io`]; a volume that is there already is never replaced.
     pub fn publish(&self, slot: Slot) -> Result<(), Error> {
         self.step("publish", slot);
+        // Its marker must never be younger than its name.
+        self.barrier.made()?;
         self.move_over(&self.staging, &slot.to_string(), &self.live)
     }
 
