@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use facts::Mount;
 
-const CORPUS: &str = include_str!("../../server/engine/src/spec/corpus.toml");
+const CORPUS: &str = include_str!("../../server/spec/src/corpus.toml");
 
 #[derive(Debug, Deserialize)]
 struct Corpus {

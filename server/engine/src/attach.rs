@@ -31,6 +31,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use layerd_spec::{Dialect, MountSpec, ParseRequest, Relabel};
 use layerd_store::{
     AttachState, Attachment, BadInput, Key, Owner, Refusal, SPEC_MAX, Timestamp, VolumeName,
 };
@@ -44,7 +45,6 @@ use again::Removed;
 use fill::Filling;
 use source::{Ground, MadeSource, committed};
 
-use crate::spec::{self, Dialect, MountSpec, ParseRequest, Relabel};
 use crate::{Engine, Error};
 
 /// Most mounts in one call.
@@ -378,7 +378,7 @@ fn parse(mount: &str) -> Result<MountSpec, Error> {
         mount_flags: vec![mount.to_owned()],
         ..ParseRequest::default()
     };
-    let mut parsed = spec::parse(&request)?;
+    let mut parsed = layerd_spec::parse(&request)?;
     parsed
         .pop()
         .ok_or_else(|| BadInput::new("mount", "must not be empty").into())

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use layerd_layers::error::Bound;
 use layerd_mounts::idmap::BadMap;
 use layerd_mounts::mounter::MountError;
+use layerd_spec::BadSpec;
 use layerd_store::{BadInput, Key, LayerId, Refusal, VolumeName};
 
 use crate::filter::BadFilter;
-use crate::spec::BadSpec;
 
 /// Class of an error by the caller's possible reaction. The server has one table from these to gRPC
 /// codes.
@@ -323,7 +323,7 @@ pub enum Error {
         if refusal.hint.is_empty() { String::new() } else { format!("; {}", refusal.hint) })]
     SourceMissing {
         /// The missing source, with the option that has it made.
-        refusal: crate::spec::Refusal,
+        refusal: layerd_spec::Refusal,
     },
     /// Only committed snapshots can be mounted as images.
     #[error("snapshot {key:?} is not committed, so it is no image", key = key.as_str())]

@@ -24,7 +24,6 @@ mod quarantine;
 mod reap;
 mod recover;
 mod snapshots;
-pub mod spec;
 mod trash;
 mod unpack;
 mod usage_scanner;

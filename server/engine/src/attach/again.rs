@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use layerd_mounts::mounter::{Propagation, Tree};
+use layerd_spec::Kind;
 use layerd_store::{AttachState, Attachment, MountedAt};
 use tracing::{debug, warn};
 
@@ -20,7 +21,6 @@ use super::source::MadeSource;
 use super::target::lies_inside;
 use super::{AttachmentEntry, Done, Wanted, parse};
 use crate::events::Topic;
-use crate::spec::Kind;
 use crate::{Engine, Error};
 
 /// An attachment whose mount a call took away.

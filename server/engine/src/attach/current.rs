@@ -14,12 +14,12 @@ use layerd_mounts::mounter::Reserved;
 use layerd_mounts::mounter::{
     Attached, BindOptions, Handle, Identity, MountError, MountId, Symlinks,
 };
+use layerd_spec::{Bind, Kind, MountSpec};
 use layerd_store::{Attachment, BadInput};
 
 use super::mount::as_recorded;
 use super::options::{propagation, read_only};
 use super::source::MadeSource;
-use crate::spec::{Bind, Kind, MountSpec};
 use crate::{Engine, Error};
 
 impl Engine {

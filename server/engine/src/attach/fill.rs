@@ -11,12 +11,12 @@ use std::sync::Arc;
 use layerd_layers::copy::{self, copy_tree};
 use layerd_layers::{Durable, Layering};
 use layerd_mounts::volume_dirs::Top;
+use layerd_spec::{Kind, MountSpec};
 use layerd_store::{
     AttachState, Attachment, AttachmentId, Key, LayerId, Refusal, Volume, VolumeId, VolumeName,
 };
 use tracing::info;
 
-use crate::spec::{Kind, MountSpec};
 use crate::volumes::{is_nocopy, slot};
 use crate::{Engine, Error};
 

@@ -12,11 +12,11 @@ use layerd_mounts::mounter::{
     Attached, BindOptions, DetachMode, Effective, Handle, Made as MadePath, MountError, ReadOnly,
     Symlinks, Tree, Want,
 };
+use layerd_spec::{Bind, Kind, Made, MountSpec};
 use layerd_store::{AttachState, Attachment, LayerId, MountedAt, Refusal, VolumeId};
 use tracing::info;
 
 use super::options::{id_maps, new_source, read_only, tmpfs_options};
-use crate::spec::{self, Bind, Kind, Made, MountSpec};
 use crate::volumes::slot;
 use crate::{Engine, Error};
 
@@ -349,7 +349,11 @@ impl Engine {
         Ok(self.mounter.bind(source, &options)?)
     }
 
-    fn image_tree(&self, image: &spec::Image, attachment: &Attachment) -> Result<Tree, Error> {
+    fn image_tree(
+        &self,
+        image: &layerd_spec::Image,
+        attachment: &Attachment,
+    ) -> Result<Tree, Error> {
         let layer = attachment.layer.ok_or(Error::Stopping)?;
         let whole = self.mounter.view(&self.image_plan(layer)?)?;
         match &image.subpath {

@@ -1,9 +1,9 @@
 //! Attachments as mounts of the OCI runtime specification (section "Mounts" of config.md).
 
+use layerd_spec::{Bind, Kind, MountSpec, Propagation, ReadOnly, Tmpfs, TmpfsSize};
 use layerd_store::Attachment;
 
 use crate::Engine;
-use crate::spec::{Bind, Kind, MountSpec, Propagation, ReadOnly, Tmpfs, TmpfsSize};
 use crate::volumes::slot;
 
 /// One entry of `mounts` in config.json.

@@ -2,9 +2,9 @@
 
 use layerd_mounts::mounter::{Handle, NewSource, Propagation, ReadOnly, TmpfsOptions};
 use layerd_mounts::{IdMap, IdMaps};
+use layerd_spec::{Bind, Made, Tmpfs, TmpfsSize};
 
 use crate::Error;
-use crate::spec::{self, Bind, Made, Tmpfs, TmpfsSize};
 
 /// Properties of a bind's missing source.
 pub(super) fn new_source(made: Made) -> NewSource {
@@ -14,20 +14,22 @@ pub(super) fn new_source(made: Made) -> NewSource {
     }
 }
 
-pub(super) fn read_only(wanted: spec::ReadOnly) -> ReadOnly {
+pub(super) fn read_only(wanted: layerd_spec::ReadOnly) -> ReadOnly {
     match wanted {
-        spec::ReadOnly::Rw => ReadOnly::Writable,
-        spec::ReadOnly::RoTop => ReadOnly::Top,
-        spec::ReadOnly::RoRecursiveIfPossible => ReadOnly::RecursiveIfPossible,
-        spec::ReadOnly::RoRecursiveRequired => ReadOnly::RecursiveRequired,
+        layerd_spec::ReadOnly::Rw => ReadOnly::Writable,
+        layerd_spec::ReadOnly::RoTop => ReadOnly::Top,
+        layerd_spec::ReadOnly::RoRecursiveIfPossible => ReadOnly::RecursiveIfPossible,
+        layerd_spec::ReadOnly::RoRecursiveRequired => ReadOnly::RecursiveRequired,
     }
 }
 
-pub(super) fn propagation(wanted: spec::Propagation) -> Propagation {
+pub(super) fn propagation(wanted: layerd_spec::Propagation) -> Propagation {
     match wanted {
-        spec::Propagation::Private | spec::Propagation::Rprivate => Propagation::Private,
-        spec::Propagation::Slave | spec::Propagation::Rslave => Propagation::Slave,
-        spec::Propagation::Shared | spec::Propagation::Rshared => Propagation::Shared,
+        layerd_spec::Propagation::Private | layerd_spec::Propagation::Rprivate => {
+            Propagation::Private
+        }
+        layerd_spec::Propagation::Slave | layerd_spec::Propagation::Rslave => Propagation::Slave,
+        layerd_spec::Propagation::Shared | layerd_spec::Propagation::Rshared => Propagation::Shared,
     }
 }
 
@@ -36,8 +38,8 @@ pub(super) fn propagation(wanted: spec::Propagation) -> Propagation {
 pub(super) fn id_maps(bind: &Bind, source: &Handle) -> Result<Option<IdMaps>, Error> {
     let numbers = match &bind.idmap {
         None => return Ok(None),
-        Some(spec::IdMap::MatchUser(Some(user))) => user_numbers(user),
-        Some(spec::IdMap::MatchUser(None) | spec::IdMap::UserNamespace) => None,
+        Some(layerd_spec::IdMap::MatchUser(Some(user))) => user_numbers(user),
+        Some(layerd_spec::IdMap::MatchUser(None) | layerd_spec::IdMap::UserNamespace) => None,
     };
     let (uid, gid) = numbers.ok_or(Error::NotHonoured {
         what: "an id mapping to a user that is not given by number",
@@ -66,7 +68,7 @@ fn user_numbers(user: &str) -> Option<(u32, u32)> {
 /// Options of a tmpfs. Those that only a runtime can pass to mount(8) are refused.
 pub(super) fn tmpfs_options(
     tmpfs: &Tmpfs,
-    read_only: spec::ReadOnly,
+    read_only: layerd_spec::ReadOnly,
 ) -> Result<TmpfsOptions, Error> {
     let size = match tmpfs.size {
         Some(TmpfsSize::Bytes(bytes)) => Some(bytes),
@@ -88,7 +90,7 @@ pub(super) fn tmpfs_options(
         mode: tmpfs.mode.unwrap_or(0o1777),
         uid: tmpfs.uid.unwrap_or(0),
         gid: tmpfs.gid.unwrap_or(0),
-        read_only: read_only != spec::ReadOnly::Rw,
+        read_only: read_only != layerd_spec::ReadOnly::Rw,
         noexec: !tmpfs.exec,
         ..TmpfsOptions::default()
     })

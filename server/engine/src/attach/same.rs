@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use layerd_spec::{Kind, MountSpec};
 use layerd_store::{Attachment, Owner, Records, VolumeName};
 
 use super::{Wanted, parse, target};
-use crate::spec::{Kind, MountSpec};
 use crate::{Engine, Error};
 
 impl Engine {

@@ -12,9 +12,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use layerd_mounts::tree;
+use layerd_spec::{Kind, MountSpec, Relabel};
 use layerd_store::{Attachment, BadInput};
 
-use crate::spec::{Kind, MountSpec, Relabel};
 use crate::{Engine, Error};
 
 /// Longest label, in bytes.

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use layerd_mounts::mounter::{Made as MadePath, Symlinks, Want};
+use layerd_spec::{Bind, Decision, Image, Kind, Made, MountSpec, ReadOnly};
 use layerd_store::{
     Attachment, AttachmentId, BadInput, Key, Kind as SnapshotKind, Labels, LayerId, Records,
     Refusal, Volume, VolumeId,
@@ -11,7 +12,6 @@ use layerd_store::{
 use tracing::warn;
 
 use super::options::new_source;
-use crate::spec::{self, Bind, Decision, Image, Kind, Made, MountSpec, ReadOnly};
 use crate::volumes::{CreateVolume, check_asked, check_settings};
 use crate::{Engine, Error};
 
@@ -169,14 +169,14 @@ impl Engine {
             },
             Kind::Tmpfs(_) => false,
         };
-        Ok(spec::decide(spec, exists))
+        Ok(layerd_spec::decide(spec, exists))
     }
 
     /// The snapshot that would go into a volume, if it would.
     fn look_at_filling(
         &self,
         view: &Records,
-        volume: &spec::Volume,
+        volume: &layerd_spec::Volume,
         from: Option<&Key>,
     ) -> Result<(), Error> {
         let is_wanted = volume.copy_up && volume.subpath.is_none();
@@ -197,7 +197,7 @@ impl Engine {
         &self,
         view: &Records,
         spec: &MountSpec,
-        volume: &spec::Volume,
+        volume: &layerd_spec::Volume,
     ) -> Result<bool, Error> {
         match (find(view, volume), &volume.subpath, &volume.name) {
             (Some(there), ..) => Ok(self
@@ -348,11 +348,11 @@ fn meant(view: &Records, spec: &MountSpec) -> (Option<VolumeId>, Option<LayerId>
     }
 }
 
-fn find<'v>(view: &'v Records, volume: &spec::Volume) -> Option<&'v std::sync::Arc<Volume>> {
+fn find<'v>(view: &'v Records, volume: &layerd_spec::Volume) -> Option<&'v std::sync::Arc<Volume>> {
     view.volumes().find(volume.name.as_ref()?)
 }
 
-fn create_request(volume: &spec::Volume) -> Result<CreateVolume, BadInput> {
+fn create_request(volume: &layerd_spec::Volume) -> Result<CreateVolume, BadInput> {
     Ok(CreateVolume {
         name: volume.name.clone(),
         driver: volume.create_with.driver.clone().unwrap_or_default(),

@@ -7,10 +7,10 @@
 use std::path::{Path, PathBuf};
 
 use layerd_mounts::mounter::{Handle, MountId, Reserved, Symlinks};
+use layerd_spec::{HostPath, Kind, MountSpec};
 use layerd_store::{Attachment, BadInput};
 
 use super::mount::as_recorded;
-use crate::spec::{HostPath, Kind, MountSpec};
 use crate::{Engine, Error};
 
 impl Engine {

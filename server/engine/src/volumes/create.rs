@@ -8,7 +8,7 @@ use layerd_mounts::volume_dirs::Top;
 use layerd_store::{BadInput, Timestamp, Volume, VolumeId, VolumeName};
 
 use super::{CreateVolume, LOCAL};
-use crate::{Error, spec};
+use crate::Error;
 
 /// The option for the bytes that a volume is meant to hold.
 pub(super) const SIZE: &str = "size";
@@ -99,7 +99,7 @@ fn recorded(options: &BTreeMap<String, String>) -> Result<BTreeMap<String, Strin
 }
 
 fn size(text: &str) -> Result<u64, BadInput> {
-    spec::size(text).ok_or_else(|| {
+    layerd_spec::size(text).ok_or_else(|| {
         let rule = format!("{text:?} is not a size above 0 such as 67108864, 64m, 1.5g or 10GiB");
         BadInput::new(format!("options[{SIZE:?}]"), rule)
     })

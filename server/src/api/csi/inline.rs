@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use layerd_engine::{CreateVolume, Engine, VolumeEntry, spec};
+use layerd_engine::{CreateVolume, Engine, VolumeEntry};
 use layerd_store::Key;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
@@ -80,7 +80,7 @@ fn options(context: &BTreeMap<String, String>) -> Result<BTreeMap<String, String
 /// A quantity as Kubernetes writes it (`1Gi`), or as layerd does (`1g`, `1GiB`).
 fn size(text: &str) -> Result<u64, Status> {
     let binary = text.strip_suffix('i').map(|_| format!("{text}B"));
-    let bytes = spec::size(binary.as_deref().unwrap_or(text));
+    let bytes = layerd_spec::size(binary.as_deref().unwrap_or(text));
     bytes.ok_or_else(|| {
         let rule = format!("{text:?} is not a size above 0 such as 1073741824 or 1Gi");
         bad("volume_context[\"size\"]", rule)

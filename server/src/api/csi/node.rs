@@ -159,7 +159,7 @@ pub(super) fn key(target: &Path) -> String {
 
 /// A path in its shortest form, and the key of its attachment.
 fn target(field: &str, text: &str) -> Result<(PathBuf, Key), Status> {
-    let path = layerd_engine::spec::HostPath::new(text);
+    let path = layerd_spec::HostPath::new(text);
     let path = path.ok_or_else(|| {
         let shown: String = text.chars().take(256).collect();
         bad(field, format!("{shown:?} is not an absolute path"))

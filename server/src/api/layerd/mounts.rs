@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use layerd_engine::spec::{self, Decision, Kind, MountSpec, Origin, Policy, ReadOnly, Relabel};
 use layerd_engine::{Attach, AttachmentEntry, Error, Living};
 use layerd_proto::layerd::v1::attachments_server::Attachments;
 use layerd_proto::layerd::v1::mounts_server::Mounts;
 use layerd_proto::layerd::v1::{self as pb};
+use layerd_spec::{Decision, Kind, MountSpec, Origin, Policy, ReadOnly, Relabel};
 use layerd_store::{AttachState, BadInput, Key, Owner, VolumeName};
 use tonic::{Request, Response, Status};
 
@@ -170,24 +170,24 @@ impl Service {
 
 fn parse(request: pb::ParseMountsRequest) -> Result<Vec<MountSpec>, Status> {
     let dialect = match request.dialect() {
-        pb::Dialect::Unspecified | pb::Dialect::Strict => spec::Dialect::Strict,
-        pb::Dialect::Docker => spec::Dialect::Docker,
+        pb::Dialect::Unspecified | pb::Dialect::Strict => layerd_spec::Dialect::Strict,
+        pb::Dialect::Docker => layerd_spec::Dialect::Docker,
     };
     let base_dir = match request.base_dir.as_str() {
         "" => None,
         given => {
             let rule = || status::bad(BadInput::new("base_dir", "must be an absolute path"));
-            Some(spec::HostPath::new(given).ok_or_else(rule)?)
+            Some(layerd_spec::HostPath::new(given).ok_or_else(rule)?)
         }
     };
-    let request = spec::ParseRequest {
+    let request = layerd_spec::ParseRequest {
         dialect,
         volume_flags: request.volumes,
         mount_flags: request.mounts,
         tmpfs_flags: request.tmpfs,
         base_dir,
     };
-    spec::parse(&request).map_err(|bad| status::of(&Error::Spec(bad)))
+    layerd_spec::parse(&request).map_err(|bad| status::of(&Error::Spec(bad)))
 }
 
 fn mount_spec(spec: &MountSpec) -> pb::MountSpec {
@@ -266,13 +266,13 @@ fn checked(
     }
 }
 
-fn made_name(made: spec::Made) -> &'static str {
+fn made_name(made: layerd_spec::Made) -> &'static str {
     match made {
-        spec::Made::Volume => "a volume of this name",
-        spec::Made::AnonymousVolume => "an anonymous volume",
-        spec::Made::Directory => "a directory of the host",
-        spec::Made::File => "an empty file of the host",
-        spec::Made::Tmpfs => "a tmpfs",
+        layerd_spec::Made::Volume => "a volume of this name",
+        layerd_spec::Made::AnonymousVolume => "an anonymous volume",
+        layerd_spec::Made::Directory => "a directory of the host",
+        layerd_spec::Made::File => "an empty file of the host",
+        layerd_spec::Made::Tmpfs => "a tmpfs",
     }
 }
 

@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use layerd_spec::{Dialect, ParseRequest, parse};
+
 use super::super::selinux::Selinux;
 use super::{Host, mount};
-use crate::spec::{Dialect, ParseRequest, parse};
 use crate::{Attach, ErrorKind};
 
 const CONTAINER: &str = "system_u:object_r:container_file_t:s0:c1,c2";

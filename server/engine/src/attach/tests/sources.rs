@@ -5,11 +5,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use layerd_spec::Decision;
 use layerd_store::{Labels, VolumeName};
 use nix::mount::MsFlags;
 
 use super::{Host, key, mount, volume_at};
-use crate::spec::Decision;
 use crate::{Attach, CreateVolume, ErrorKind, VolumeFilter};
 
 fn name(text: &str) -> VolumeName {

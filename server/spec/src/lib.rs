@@ -1,5 +1,5 @@
 //! The grammar of `-v`, `--mount` and `--tmpfs`: from the words of a command line to a
-//! [`MountSpec`], the one form in which the rest of the engine sees a mount.
+//! [`MountSpec`], the one form in which engine and daemon see a mount.
 //!
 //! Pure: nothing here looks at a disk, a database or a clock. Whether something that is missing
 //! gets created is data in the specification, never a property of how the flag was spelled;
@@ -8,7 +8,7 @@
 //! Two dialects. [`Dialect::Strict`] is ours: `-v` creates what is missing, `--mount` does not,
 //! and whatever is ambiguous is refused. [`Dialect::Docker`] takes, normalises and refuses what
 //! Docker 29 does, accidents included; what Docker 28 answers where the two differ is in
-//! `spec/corpus.toml`, which is replayed against a real Docker. Where Docker's answer depends on
+//! `corpus.toml`, which is replayed against a real Docker. Where Docker's answer depends on
 //! chance (two tmpfs at one place, spelled differently) or comes only when the container starts,
 //! both dialects refuse here.
 
