@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use layerd_drivers::{Driver, factory};
 use layerd_engine::{Engine, ErrorKind};
+use layerd_mounts::mounter::KernelMounter;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{interval, sleep, timeout};
@@ -173,7 +174,7 @@ fn start_tasks(config: &Config, engine: &Arc<Engine>, tasks: &Tasks, nudge: &Nud
 
 /// Logs the features that this kernel lacks.
 fn tell_of_the_kernel(engine: &Engine) {
-    let features = engine.kernel_features().iter();
+    let features = engine.attachments.kernel_features().iter();
     for feature in features.filter(|feature| feature.trouble.is_some()) {
         info!(feature = feature.name, "{feature}");
     }
@@ -195,7 +196,8 @@ async fn open(
 ) -> Result<Option<(Engine, Listener)>, DaemonError> {
     let driver = factory::open(&config.root, &config.driver)?;
     let open = || {
-        let engine = Engine::open(&config.root, driver.clone(), config.engine.clone())?;
+        let mounter = Arc::new(KernelMounter::new());
+        let engine = Engine::open(&config.root, driver.clone(), mounter, config.engine.clone())?;
         tell_of_the_kernel(&engine);
         Ok::<_, layerd_engine::Error>(engine)
     };

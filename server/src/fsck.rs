@@ -11,6 +11,7 @@ use layerd_engine::layers::Silent;
 use layerd_engine::{
     ContentCounts, Engine, Error, Problem, restore_records, survey, survey_content,
 };
+use layerd_mounts::mounter::KernelMounter;
 
 use crate::config::Config;
 use crate::{Settings, with_causes};
@@ -82,8 +83,9 @@ fn fix(config: &Config, content: bool) -> Result<bool, String> {
     };
     // Opening makes good what is safe.
     let driver = open_driver(config)?;
-    let engine = Engine::open(&config.root, driver, config.engine.clone())
-        .map_err(|error| with_causes(&error))?;
+    let mounter = Arc::new(KernelMounter::new());
+    let engine = Engine::open(&config.root, driver, mounter, config.engine.clone());
+    let engine = engine.map_err(|error| with_causes(&error))?;
     engine.fsck(true).map_err(|error| with_causes(&error))?;
     engine.reap();
     let left: Vec<_> = engine.fsck(false).map_err(|error| with_causes(&error))?;

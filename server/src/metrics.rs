@@ -268,7 +268,7 @@ fn set(name: &'static str, count: u64) {
 
 fn look(engine: &Engine) {
     metrics_process::Collector::default().collect();
-    let counts = engine.counts();
+    let counts = engine.layers.counts();
     for (kind, count) in [
         ("active", counts.active),
         ("view", counts.views),
@@ -278,7 +278,10 @@ fn look(engine: &Engine) {
     }
     set("layerd_snapshot_bytes", counts.bytes);
     set("layerd_snapshots_unmeasured", counts.unmeasured);
-    set("layerd_snapshots_quarantined", engine.quarantined() as u64);
+    set(
+        "layerd_snapshots_quarantined",
+        engine.layers.quarantined() as u64,
+    );
     look_at_trash(engine);
     look_at_volumes(engine);
     if let Ok(disk) = statvfs(engine.root()) {
@@ -292,7 +295,7 @@ fn look(engine: &Engine) {
 }
 
 fn look_at_trash(engine: &Engine) {
-    let trash = engine.trash();
+    let trash = engine.layers.trash();
     let bytes = trash.iter().filter_map(|removed| removed.record.usage);
     let bytes = bytes.map(|usage| usage.bytes).sum();
     set("layerd_trash_layers", trash.len() as u64);
@@ -301,14 +304,17 @@ fn look_at_trash(engine: &Engine) {
 }
 
 fn look_at_volumes(engine: &Engine) {
-    let volumes = engine.volumes(&VolumeFilter::default());
+    let volumes = engine.volumes.volumes(&VolumeFilter::default());
     let used = volumes
         .iter()
         .filter(|volume| volume.attachments > 0)
         .count();
     gauge!("layerd_volumes", "state" => "used").set(number(used as u64));
     gauge!("layerd_volumes", "state" => "unused").set(number((volumes.len() - used) as u64));
-    set("layerd_attachments", engine.attachment_count() as u64);
+    set(
+        "layerd_attachments",
+        engine.attachments.attachment_count() as u64,
+    );
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ mod options;
 mod publish;
 mod reconcile;
 mod same;
-pub(crate) mod selinux;
+mod selinux;
 mod source;
 mod target;
 #[cfg(test)]
@@ -29,8 +29,9 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use layerd_mounts::mounter::{Feature, Mounter};
 use layerd_spec::{Dialect, MountSpec, ParseRequest, Relabel};
 use layerd_store::{
     AttachState, Attachment, BadInput, Key, Owner, Refusal, SPEC_MAX, Timestamp, VolumeName,
@@ -43,9 +44,11 @@ pub use reconcile::{Living, Reconciled};
 
 use again::Removed;
 use fill::Filling;
+use selinux::Selinux;
 use source::{Ground, MadeSource, committed};
 
-use crate::{Engine, Error};
+use crate::keyed_lock::KeyedLock;
+use crate::{Error, Layers, Root, Volumes};
 
 /// Most mounts in one call.
 const MOUNTS_MAX: usize = 256;
@@ -111,7 +114,53 @@ struct Done {
     made: MadeSource,
 }
 
-impl Engine {
+/// Attachments, and the mounts that are made for them.
+#[derive(Debug)]
+pub struct Attachments {
+    root: Arc<Root>,
+    layers: Arc<Layers>,
+    volumes: Arc<Volumes>,
+    mounter: Arc<dyn Mounter>,
+    selinux: Selinux,
+    features: OnceLock<Vec<Feature>>,
+    /// One call at a time for an attachment.
+    locks: KeyedLock<Key>,
+    /// This boot of the machine: mounts of another one are gone. Where it cannot be told (empty), mounts
+    /// are looked up by number alone.
+    boot: String,
+}
+
+impl Attachments {
+    /// No attachment is looked at before the first call.
+    pub(crate) fn new(
+        root: Arc<Root>,
+        layers: Arc<Layers>,
+        volumes: Arc<Volumes>,
+        mounter: Arc<dyn Mounter>,
+    ) -> Self {
+        Self {
+            root,
+            layers,
+            volumes,
+            mounter,
+            selinux: Selinux::of_host(),
+            features: OnceLock::new(),
+            locks: KeyedLock::default(),
+            boot: layerd_store::boot_id(),
+        }
+    }
+
+    /// Features of the kernel that attachments use. Tried at the first call, in milliseconds.
+    pub fn kernel_features(&self) -> &[Feature] {
+        self.features.get_or_init(|| self.mounter.features())
+    }
+
+    /// Number of threads that wait for an attachment.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.locks.waiting()
+    }
+
     /// Attaches all mounts of one owner, or none of them. Repeating the call answers the same,
     /// also after a crash of either side. Costs two durable writes a mount, one of them shared.
     ///
@@ -132,10 +181,7 @@ impl Engine {
             .collect::<Result<Vec<_>, _>>()?;
         // Held to the end: another call with one of these keys gets an answer that stays true.
         let keys: BTreeSet<&Key> = mounts.iter().map(|mount| &mount.key).collect();
-        let _guards: Vec<_> = keys
-            .into_iter()
-            .map(|key| self.attachment_locks.lock(key))
-            .collect();
+        let _guards: Vec<_> = keys.into_iter().map(|key| self.locks.lock(key)).collect();
         wanted.sort_by_key(|one| one.spec.target.depth());
         let attached = self.attach_all(owner, &wanted);
         let mut done = attached.inspect_err(|_| self.forget_interrupted(&wanted))?;
@@ -175,7 +221,7 @@ impl Engine {
 
     /// Refuses a set of which one mount cannot be had, before anything is made for the others.
     fn check_wanted(&self, owner: &Owner, wanted: &[Wanted<'_>]) -> Result<(), Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         for one in wanted {
             if let Some(there) = view.volumes().attachment(one.key()) {
                 self.check_same(there, owner, one)?;
@@ -217,6 +263,7 @@ impl Engine {
         removed: &mut [Removed],
     ) -> Result<Done, Error> {
         let there = self
+            .root
             .store
             .records()
             .volumes()
@@ -269,8 +316,8 @@ impl Engine {
         wanted: &Wanted<'_>,
         ground: &Ground,
     ) -> Result<Arc<Attachment>, layerd_store::Error> {
-        self.store.attach(Attachment {
-            id: self.store.attachment_id()?,
+        self.root.store.attach(Attachment {
+            id: self.root.store.attachment_id()?,
             key: wanted.key().clone(),
             owner: owner.clone(),
             volume: ground.volume,
@@ -299,12 +346,13 @@ impl Engine {
         let from = wanted.request.fill_from.as_ref();
         *filling = self.fill(&wanted.spec, attachment, from)?;
         // Until it is known to be in use, nothing exchanges its content.
-        let _guard = attachment.volume.map(|id| self.volume_locks.hold(id));
+        let _guard = attachment.volume.map(|id| self.volumes.locks.hold(id));
         let label = wanted.request.selinux_label.as_deref();
         self.relabel(&wanted.spec, attachment, label)?;
         let made = self.make_mount(&wanted.spec, attachment)?;
         let mount = made.as_ref().map(|made| made.at.clone());
         let attached = self
+            .root
             .store
             .set_attached(attachment.id, AttachState::Attached, mount)?;
         made.map_or(Ok(()), |made| self.put_in_place(made))?;
@@ -314,7 +362,7 @@ impl Engine {
     /// Drops an intent that was acknowledged to no caller, and what was `made` for it.
     fn forget_intent(&self, attachment: &Attachment, made: &MadeSource, filled: bool) {
         let cleared = self.clear_place(attachment);
-        let forgotten = cleared.and_then(|()| Ok(self.store.detach(attachment.id)?));
+        let forgotten = cleared.and_then(|()| Ok(self.root.store.detach(attachment.id)?));
         match forgotten {
             Ok(()) => self.take_back(made, filled, None),
             Err(cause) => warn!(

@@ -15,7 +15,7 @@ use layerd_store::{Kind, LayerId, Record, Records, Store};
 use crate::call_phase::enter;
 use crate::check::Problem;
 use crate::file_digests::DigestFiles;
-use crate::{Engine, Error, Finding, meta_folder, slot};
+use crate::{Engine, Error, Finding, Root, meta_folder, slot};
 
 /// Files that are named of one layer.
 const MOST_NAMED: usize = 20;
@@ -37,7 +37,7 @@ pub struct ContentCounts {
 }
 
 /// Input of a comparison.
-struct Layers<'a> {
+struct Compared<'a> {
     view: &'a Records,
     digest_files: &'a DigestFiles,
     open: &'a dyn Fn(Slot) -> Result<OwnedFd, MountError>,
@@ -58,7 +58,7 @@ pub fn survey_content(
     each: &mut dyn FnMut(Problem),
 ) -> Result<ContentCounts, Error> {
     let (view, _) = Store::inspect(&meta_folder(root))?;
-    let layers = Layers {
+    let layers = Compared {
         view: &view,
         digest_files: &DigestFiles::of(root),
         open: &|slot| drivers_layers.open_layer(slot),
@@ -85,18 +85,18 @@ impl Engine {
     ) -> Result<ContentCounts, Error> {
         enter("reading the files of layers");
         let watch = Watch {
-            engine: self,
+            root: &self.root,
             client: progress,
         };
-        let layers = Layers {
-            view: &self.store.records(),
-            digest_files: &self.digest_files,
-            open: &|slot| self.driver.open_layer(slot),
-            is_there: &|id| self.store.records().get(id).is_some(),
+        let layers = Compared {
+            view: &self.root.store.records(),
+            digest_files: &self.layers.digest_files,
+            open: &|slot| self.layers.driver.open_layer(slot),
+            is_there: &|id| self.root.store.records().get(id).is_some(),
             progress: &watch,
         };
         let counts = layers.check_all(&mut |problem| each(self.find_content(problem, repair)));
-        counts.map_err(|cause| match self.backlog.is_stopping() {
+        counts.map_err(|cause| match self.root.backlog.is_stopping() {
             true => Error::Stopping,
             false => cause,
         })
@@ -106,7 +106,7 @@ impl Engine {
         match problem {
             Problem::Altered { id, key, files, .. } if repair => {
                 let why = format!("it does not hold what was unpacked (files: {files})");
-                self.bar(id, why.clone());
+                self.layers.bar(id, why.clone());
                 let problem = Problem::Untrusted { id, key, why };
                 let repaired = false; // no repair brings the content back
                 Finding { problem, repaired }
@@ -119,7 +119,7 @@ impl Engine {
     }
 }
 
-impl Layers<'_> {
+impl Compared<'_> {
     fn check_all(&self, each: &mut dyn FnMut(Problem)) -> Result<ContentCounts, Error> {
         let mut counts = ContentCounts::default();
         let committed = self
@@ -205,7 +205,7 @@ fn said(checked: &Checked) -> String {
 
 /// Ends when the client or the daemon goes.
 struct Watch<'a> {
-    engine: &'a Engine,
+    root: &'a Root,
     client: &'a dyn Progress,
 }
 
@@ -215,6 +215,6 @@ impl Progress for Watch<'_> {
     }
 
     fn cancelled(&self) -> bool {
-        self.client.cancelled() || self.engine.backlog.is_stopping()
+        self.client.cancelled() || self.root.backlog.is_stopping()
     }
 }

@@ -27,7 +27,7 @@ use layerd_store::{Kind, LayerId, Record};
 use tracing::{debug, warn};
 
 use crate::check::Problem;
-use crate::{Engine, Error, slot};
+use crate::{Error, Layers, slot};
 
 /// Marks of layers beside their digests, by the end of their name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,7 +209,7 @@ pub(crate) fn odd(root: &Path) -> Vec<Problem> {
         .collect()
 }
 
-impl Engine {
+impl Layers {
     /// Begins the digest file of a layer, if it is `wanted`; deletes an older one. A failure is logged:
     /// the layer then has none.
     pub(crate) fn begin_digests(&self, id: LayerId, wanted: bool) -> Option<Writer> {
@@ -289,13 +289,13 @@ impl Engine {
                 return warn!(error = cause, "look for manifests of layers that are gone");
             }
         };
-        let view = self.store.records();
+        let view = self.root.store.records();
         let counts = |id: LayerId| {
             let record = view.get(id).or_else(|| view.get_removed(id));
             record.is_some_and(|record| record.kind == Kind::Committed)
         };
         let is_due =
-            |id: &LayerId| self.store.is_issued(id.0) && !kept.contains(id) && !counts(*id);
+            |id: &LayerId| self.root.store.is_issued(id.0) && !kept.contains(id) && !counts(*id);
         for id in ids.into_iter().filter(is_due) {
             debug!(%id, "a manifest of no committed layer is deleted");
             self.drop_digests(id);

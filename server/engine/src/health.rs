@@ -32,17 +32,17 @@ impl Engine {
     /// records, which waits for the disk.
     #[must_use]
     pub fn health(&self) -> Health {
-        let meta = meta_folder(&self.root);
-        let view = self.store.records();
+        let meta = meta_folder(&self.root.path);
+        let view = self.root.store.records();
         let exported = newest_export(&meta, view.sequence());
         Health {
-            ended_uncleanly: self.store.was_unclean(),
+            ended_uncleanly: self.root.store.was_unclean(),
             exported: exported.map(|(_, time)| time),
             export_is_behind: exported.map_or(0, |(sequence, _)| sequence) < view.sequence(),
             low: Room::LOW,
             enough: Room::ENOUGH,
             has_reserve: has_reserve(&meta),
-            writing_for: self.store.writing_for(),
+            writing_for: self.root.store.writing_for(),
             newest: view
                 .iter()
                 .chain(view.removed())

@@ -23,6 +23,7 @@ mod list;
 mod quarantine;
 mod reap;
 mod recover;
+mod root;
 mod snapshots;
 mod trash;
 mod unpack;
@@ -30,17 +31,17 @@ mod usage_scanner;
 mod volumes;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use layerd_drivers::{Directories, Driver};
-use layerd_mounts::mounter::{Feature, KernelMounter, Mounter};
+use layerd_drivers::Driver;
+use layerd_mounts::mounter::Mounter;
 use layerd_mounts::{Slot, VolumeDirs};
-use layerd_store::{Key, LayerId, Store, call_phase};
+use layerd_store::{LayerId, Store, call_phase};
 
 pub use layerd_layers as layers;
 
-pub use attach::{Attach, AttachmentEntry, Living, OciMount, Publish, Reconciled};
+pub use attach::{Attach, AttachmentEntry, Attachments, Living, OciMount, Publish, Reconciled};
 pub use check::{Problem, Remedy, VolumeProblem};
 pub use content::{ContentCounts, survey_content};
 pub use error::{Error, ErrorKind};
@@ -49,25 +50,16 @@ pub use health::Health;
 pub use list::{Entry, Listing};
 pub use reap::Reaped;
 pub use recover::{Finding, restore_records, survey};
-pub use snapshots::{Counts, Mounted};
+pub use snapshots::{Counts, Layers, Mounted};
 pub use trash::{Discarded, Removed, TrashOptions};
 pub use unpack::{Active, Changes, Pack, Unpack, UnpackOptions};
 pub use volumes::{
     Candidate, CreateVolume, Filled, Plan, Pruned, Purged, Source, VolumeEntry, VolumeFilter,
-    is_nocopy, size_asked,
+    Volumes, is_nocopy, size_asked,
 };
 
-use attach::selinux::Selinux;
-use events::Events;
 use file_digests::DigestFiles;
-use keyed_lock::KeyedLock;
-use layer_pool::LayerPool;
-use quarantine::Quarantine;
-use reap::Backlog;
-use trash::Trash;
-use unpack::Unpacks;
-use usage_scanner::UsageScanner;
-use volumes::{Locks, Pins, Plans};
+use root::Root;
 
 /// Settings of an engine.
 #[derive(Debug, Clone)]
@@ -121,33 +113,19 @@ pub enum Durability {
     Metadata,
 }
 
-/// The open root: its records, its layers, and what works on them.
+/// The open root: three wings, each with what it works on, over what they share.
+///
+/// [`Attachments`] use [`Volumes`] and [`Layers`], which do not know each other. What concerns all of a
+/// root (recovery, fsck, the reaper) is the engine's own.
 #[derive(Debug)]
 pub struct Engine {
-    store: Arc<Store>,
-    driver: Arc<dyn Driver>,
-    usage_scanner: UsageScanner,
-    layer_pool: LayerPool,
-    backlog: Backlog,
-    trash: Trash,
-    quarantine: Quarantine,
-    unpacks: Unpacks,
-    digest_files: DigestFiles,
-    volume_dirs: Arc<VolumeDirs>,
-    pins: Pins,
-    plans: Plans,
-    events: Events,
-    mounter: Arc<dyn Mounter>,
-    selinux: Selinux,
-    features: OnceLock<Vec<Feature>>,
-    /// One call at a time for an attachment.
-    attachment_locks: KeyedLock<Key>,
-    volume_locks: Locks,
-    /// This boot of the machine: mounts of another one are gone. Where it cannot be told (empty), mounts
-    /// are looked up by number alone.
-    boot: String,
-    options: Options,
-    root: PathBuf,
+    root: Arc<Root>,
+    /// Snapshots and their layers.
+    pub layers: Arc<Layers>,
+    /// Volumes and their content.
+    pub volumes: Arc<Volumes>,
+    /// Attachments and the mounts made for them.
+    pub attachments: Attachments,
 }
 
 impl Engine {
@@ -158,7 +136,12 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`] if the records cannot be opened, [`Error::Unrecorded`] if there are
     /// layers or volumes but no records, [`Error::Driver`] if the disk cannot be read.
-    pub fn open(root: &Path, driver: Arc<dyn Driver>, options: Options) -> Result<Self, Error> {
+    pub fn open(
+        root: &Path,
+        driver: Arc<dyn Driver>,
+        mounter: Arc<dyn Mounter>,
+        options: Options,
+    ) -> Result<Self, Error> {
         let found = driver.list().map_err(Error::driver("list the layers"))?;
         let found_volumes = VolumeDirs::survey(root).map_err(Error::driver("list the volumes"))?;
         recover::refuse_lost_records(root, &found, &found_volumes)?;
@@ -168,52 +151,17 @@ impl Engine {
         let volume_dirs = Arc::new(volume_dirs);
         let digest_files =
             DigestFiles::open(root).map_err(Error::driver("open the folder of manifests"))?;
-        let (layers, volumes) = (driver.clone(), volume_dirs.clone());
-        let barrier = move || {
-            layers
-                .sync()
-                .and_then(|()| volumes.sync())
-                .map_err(|cause| Arc::new(cause) as _)
-        };
-        let journal = driver.shared_journal_device();
-        let options_of_store = layerd_store::Options {
-            barrier: Box::new(barrier),
-            shared_journal_device: journal.filter(|_| journal == volume_dirs.journal()),
-            ids_on_disk: taken.map_err(Error::driver("look for ids on the disk"))?,
-        };
-        let store = Store::open(&meta_folder(root), options_of_store)?;
-        let store = Arc::new(store);
-        let usage_scanner = UsageScanner::start(store.clone(), driver.clone())?;
-        trash::hold_if_older(&meta_folder(root), &store)?;
-        let trash = Trash::open(
-            &meta_folder(root),
-            options.trash.clone(),
-            &store.records(),
-            store.steady_now(),
-        );
-        let layer_pool = LayerPool::start(store.clone(), driver.clone(), root, options.layer_pool)?;
+        let taken = taken.map_err(Error::driver("look for ids on the disk"))?;
+        let store = open_store(root, &driver, &volume_dirs, taken)?;
+        let root = Arc::new(Root::open(root, store, options)?);
+        let layers = Arc::new(Layers::open(root.clone(), driver, digest_files)?);
+        let volumes = Arc::new(Volumes::new(root.clone(), volume_dirs));
+        let attachments = Attachments::new(root.clone(), layers.clone(), volumes.clone(), mounter);
         let engine = Self {
-            store,
-            driver,
-            usage_scanner,
-            layer_pool,
-            backlog: Backlog::default(),
-            trash,
-            quarantine: Quarantine::default(),
-            unpacks: Unpacks::default(),
-            digest_files,
-            volume_dirs,
-            pins: Pins::default(),
-            plans: Plans::default(),
-            events: Events::default(),
-            mounter: Arc::new(KernelMounter::new()),
-            features: OnceLock::new(),
-            selinux: Selinux::of_host(),
-            attachment_locks: KeyedLock::default(),
-            volume_locks: Locks::default(),
-            boot: layerd_store::boot_id(),
-            options,
-            root: root.to_owned(),
+            root,
+            layers,
+            volumes,
+            attachments,
         };
         engine.recover(&found);
         engine.recover_volumes(&found_volumes)?;
@@ -223,60 +171,30 @@ impl Engine {
     /// The data directory.
     #[must_use]
     pub fn root(&self) -> &Path {
-        &self.root
+        &self.root.path
     }
 
     /// The storage driver.
     #[must_use]
     pub fn driver(&self) -> &dyn Driver {
-        self.driver.as_ref()
-    }
-
-    /// Refusal of a call that needs a capability which the driver does not have.
-    pub(crate) fn lacks(&self, what: &'static str) -> Error {
-        let driver = self.driver.name();
-        Error::Lacking { driver, what }
-    }
-
-    /// Directories of layers, if the driver keeps such.
-    pub(crate) fn directories(&self) -> Result<&dyn Directories, Error> {
-        let directories = self.driver.directories();
-        directories.ok_or_else(|| self.lacks("directories of layers"))
-    }
-
-    /// Drops what the driver kept beside a layer while it was written.
-    pub(crate) fn drop_work(&self, id: LayerId) -> Result<(), layerd_mounts::Error> {
-        self.driver
-            .work_dirs()
-            .map_or(Ok(()), |work| work.remove(slot(id)))
-    }
-
-    /// Features of the kernel that attachments use. Tried at the first call, in milliseconds.
-    pub fn kernel_features(&self) -> &[Feature] {
-        self.features.get_or_init(|| self.mounter.features())
+        self.layers.driver.as_ref()
     }
 
     /// True if the last write of the database failed.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.store.has_failed()
-    }
-
-    /// Layers unpacked into snapshots, and layers made of snapshots, since the engine was opened.
-    #[must_use]
-    pub fn layers_moved(&self) -> (u64, u64) {
-        self.unpacks.counts()
+        self.root.store.has_failed()
     }
 
     /// Tells `watcher` what happens from now on.
     pub fn watch(&self, watcher: Box<dyn Watcher>) {
-        self.events.add(watcher);
+        self.root.events.add(watcher);
     }
 
     /// Durability of Commit.
     #[must_use]
     pub fn durability(&self) -> Durability {
-        self.options.durability
+        self.root.options.durability
     }
 
     /// All records as one file, which `layerd restore` reads.
@@ -284,7 +202,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`].
     pub fn backup(&self) -> Result<Vec<u8>, Error> {
-        Ok(self.store.export()?)
+        Ok(self.root.store.export()?)
     }
 
     /// Waits until the writer of the records has answered, which it cannot while the disk hangs.
@@ -292,27 +210,50 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`] if writes fail.
     pub fn ping(&self) -> Result<(), Error> {
-        self.save_damage();
-        Ok(self.store.ping()?)
+        self.layers.save_damage();
+        Ok(self.root.store.ping()?)
     }
 
     /// Waits until the disk has made a small write durable, or has refused it.
     pub fn probe_disk(&self) {
-        self.store.probe_disk();
+        self.root.store.probe_disk();
     }
 
     /// True if the database hangs, so that only a new process helps.
     #[must_use]
     pub fn has_hung(&self) -> bool {
-        self.store.has_hung()
+        self.root.store.has_hung()
     }
 
     /// Ends work that takes long, so that the engine can be dropped soon. Calls under way end
     /// with [`Error::Stopping`] if they wait for such work.
     pub fn stop(&self) {
-        self.backlog.stop();
-        self.usage_scanner.stop();
+        self.root.backlog.stop();
+        self.layers.usage_scanner.stop();
     }
+}
+
+/// Opens the records. Their barrier covers layers and volumes.
+fn open_store(
+    root: &Path,
+    driver: &Arc<dyn Driver>,
+    volume_dirs: &Arc<VolumeDirs>,
+    ids_on_disk: Vec<u64>,
+) -> Result<Store, Error> {
+    let (layers, volumes) = (driver.clone(), volume_dirs.clone());
+    let barrier = move || {
+        layers
+            .sync()
+            .and_then(|()| volumes.sync())
+            .map_err(|cause| Arc::new(cause) as _)
+    };
+    let journal = driver.shared_journal_device();
+    let options = layerd_store::Options {
+        barrier: Box::new(barrier),
+        shared_journal_device: journal.filter(|_| journal == volume_dirs.journal()),
+        ids_on_disk,
+    };
+    Ok(Store::open(&meta_folder(root), options)?)
 }
 
 fn meta_folder(root: &Path) -> PathBuf {

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use layerd_store::{LayerId, Record, Records};
 use tracing::{error, warn};
 
-use crate::{Engine, Error};
+use crate::{Error, Layers};
 
 /// Layers that are damaged, besides those whose records say so.
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ impl Quarantine {
     }
 }
 
-impl Engine {
+impl Layers {
     /// Bars a layer for good: also after a restart, and after it was removed and taken back. If that
     /// cannot be recorded now, it is tried again.
     pub(crate) fn bar(&self, id: LayerId, why: String) {
@@ -95,7 +95,7 @@ impl Engine {
     pub(crate) fn save_damage(&self) {
         let unsaved = self.quarantine.unsaved().clone();
         for (id, why) in unsaved {
-            match self.store.set_quarantine(id, why) {
+            match self.root.store.set_quarantine(id, why) {
                 Ok(()) => drop(self.quarantine.unsaved().remove(&id)),
                 Err(cause) => {
                     let cause = &cause as &dyn std::error::Error;
@@ -108,7 +108,7 @@ impl Engine {
     /// Number of snapshots that cannot be trusted. Costs a walk through memory.
     #[must_use]
     pub fn quarantined(&self) -> usize {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let damaged = |record: &&std::sync::Arc<Record>| self.quarantine.why(record).is_some();
         view.iter().filter(damaged).count()
     }

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use crate::events::Topic;
 use crate::keyed_lock::{KeyedGuard, KeyedLock};
 use crate::trash::Discarded;
-use crate::{Engine, slot};
+use crate::{Engine, Layers, Root, slot};
 
 /// Records dropped in one write.
 const FORGET_AT_ONCE: usize = 128;
@@ -119,6 +119,11 @@ impl Backlog {
         self.stopping.store(true, Ordering::Release);
     }
 
+    /// Hands the directories of a failed call to the reaper.
+    pub(crate) fn abandon(&self, id: LayerId) {
+        held(&self.orphans).insert(id);
+    }
+
     /// Has a work directory dropped later.
     pub(crate) fn note_pending_workdir(&self, id: LayerId) {
         held(&self.pending_workdirs).insert(id);
@@ -180,41 +185,22 @@ impl Backlog {
 }
 
 impl Engine {
-    /// Hands the directories of a failed call to the reaper.
-    pub(crate) fn abandon(&self, id: LayerId) {
-        held(&self.backlog.orphans).insert(id);
-    }
-
     /// Deletes what was removed and may go, and answers how much. One failure does not keep the
     /// others from being tried; what failed waits longer each time. Ends early after
     /// [`stop`](Self::stop). A second call at the same time waits for the first and then looks
     /// again.
     pub fn reap(&self) -> Reaped {
-        let _pass = self.backlog.hold();
+        let _pass = self.root.backlog.hold();
         let mut reaped = Reaped::default();
-        let is_urgent = self.is_space_wanted();
-        let pace = Pace::new(self.driver.as_ref(), is_urgent);
-        for id in self.due_orphans() {
-            self.reap_one(id, &pace, &mut reaped);
-        }
-        self.drop_pending_workdirs(&mut reaped);
-        let due = self.due(is_urgent, &mut reaped);
-        for portion in due.chunks(FORGET_AT_ONCE) {
-            let gone = portion.iter().filter(|(id, removed)| {
-                let what = Discarded::Layer(*id);
-                self.trash
-                    .begin(what, *removed, &self.trash_look(is_urgent))
-                    && self.reap_one(*id, &pace, &mut reaped)
-            });
-            self.drop_records(gone.map(|(id, _)| *id).collect());
-        }
-        self.reap_volumes(&mut reaped);
-        self.store.keep_ages();
+        let is_urgent = self.root.is_space_wanted();
+        self.layers.reap_layers(is_urgent, &mut reaped);
+        self.volumes.reap_volumes(&mut reaped);
+        self.root.store.keep_ages();
         counter!("layerd_deleted_layers_total").increment(reaped.deleted as u64);
         counter!("layerd_deletion_failures_total").increment(reaped.failed as u64);
         if reaped.deleted > 0 {
             let count = reaped.deleted.to_string();
-            self.events.tell(Topic::Trash, "deleted", &count);
+            self.root.events.tell(Topic::Trash, "deleted", &count);
         }
         if reaped.deleted + reaped.failed > 0 {
             debug!(deleted = reaped.deleted, failed = reaped.failed, "reaped");
@@ -222,26 +208,77 @@ impl Engine {
         reaped
     }
 
+    /// Layers and volumes whose last deletion failed, and why; they are tried again.
+    #[must_use]
+    pub fn failed_deletions(&self) -> Vec<(Discarded, String)> {
+        let failures = held(&self.root.backlog.failures);
+        let failures = failures.iter();
+        failures
+            .map(|(what, failure)| (*what, failure.reason.clone()))
+            .collect()
+    }
+
+    /// True if the reaper has no work, now or later.
+    #[must_use]
+    pub fn is_reaped(&self) -> bool {
+        held(&self.root.backlog.orphans).is_empty()
+            && held(&self.root.backlog.pending_workdirs).is_empty()
+            && self.root.store.records().removed().next().is_none()
+    }
+}
+
+impl Root {
+    fn is_space_wanted(&self) -> bool {
+        // Where this cannot be told, the time decides.
+        let Ok(disk) = statvfs(&self.path) else {
+            return false;
+        };
+        let percent = disk.blocks_available().saturating_mul(100) / disk.blocks().max(1);
+        percent < self.trash.min_free_percent()
+    }
+}
+
+impl Layers {
+    /// Deletes layers that may be deleted; notes when the next one may.
+    fn reap_layers(&self, is_urgent: bool, reaped: &mut Reaped) {
+        let pace = Pace::new(self.driver.as_ref(), is_urgent);
+        for id in self.due_orphans() {
+            self.reap_one(id, &pace, reaped);
+        }
+        self.drop_pending_workdirs(reaped);
+        let due = self.due(is_urgent, reaped);
+        for portion in due.chunks(FORGET_AT_ONCE) {
+            let gone = portion.iter().filter(|(id, removed)| {
+                let what = Discarded::Layer(*id);
+                self.root
+                    .trash
+                    .begin(what, *removed, &self.root.trash_look(is_urgent))
+                    && self.reap_one(*id, &pace, reaped)
+            });
+            self.drop_records(gone.map(|(id, _)| *id).collect());
+        }
+    }
+
     /// Directories of failed calls. A record whose write failed may be on disk all the same until
     /// the database is built anew; after a crash before that it would have no directory. What was
     /// used since is no such directory, whatever it is.
     fn due_orphans(&self) -> Vec<LayerId> {
-        if self.store.has_failed() {
+        if self.root.store.has_failed() {
             return Vec::new();
         }
-        let mut orphans = held(&self.backlog.orphans);
+        let mut orphans = held(&self.root.backlog.orphans);
         orphans.retain(|id| !self.is_used(*id));
         let due = orphans
             .iter()
-            .filter(|id| self.backlog.is_due(Discarded::Layer(**id)));
+            .filter(|id| self.root.backlog.is_due(Discarded::Layer(**id)));
         due.copied().collect()
     }
 
     fn drop_pending_workdirs(&self, reaped: &mut Reaped) {
-        let pending = held(&self.backlog.pending_workdirs).clone();
+        let pending = held(&self.root.backlog.pending_workdirs).clone();
         for id in pending {
             match self.drop_work(id) {
-                Ok(()) => drop(held(&self.backlog.pending_workdirs).remove(&id)),
+                Ok(()) => drop(held(&self.root.backlog.pending_workdirs).remove(&id)),
                 Err(cause) => {
                     warn!(error = &cause as &dyn std::error::Error, %id, "drop the work directory of a layer");
                     reaped.failed += 1;
@@ -252,13 +289,19 @@ impl Engine {
 
     /// Removed layers that may be deleted, oldest first; notes when the next one may.
     fn due(&self, space_wanted: bool, reaped: &mut Reaped) -> Vec<(LayerId, Removal)> {
-        let (look, view) = (self.trash_look(space_wanted), self.store.records());
+        let (look, view) = (
+            self.root.trash_look(space_wanted),
+            self.root.store.records(),
+        );
         let removed = view
             .removed()
-            .filter(|record| self.backlog.is_due(Discarded::Layer(record.id)))
+            .filter(|record| self.root.backlog.is_due(Discarded::Layer(record.id)))
             .filter_map(|record| Some((record.id, record.removed?)));
         let is_due = |(id, removed): &(LayerId, Removal)| {
-            let left = self.trash.due_in(Discarded::Layer(*id), *removed, &look);
+            let left = self
+                .root
+                .trash
+                .due_in(Discarded::Layer(*id), *removed, &look);
             reaped.is_now(left)
         };
         let mut due: Vec<_> = removed.filter(is_due).collect();
@@ -266,40 +309,13 @@ impl Engine {
         due
     }
 
-    fn is_space_wanted(&self) -> bool {
-        // Where this cannot be told, the time decides.
-        let Ok(disk) = statvfs(&self.root) else {
-            return false;
-        };
-        let percent = disk.blocks_available().saturating_mul(100) / disk.blocks().max(1);
-        percent < self.trash.min_free_percent()
-    }
-
-    /// Layers and volumes whose last deletion failed, and why; they are tried again.
-    #[must_use]
-    pub fn failed_deletions(&self) -> Vec<(Discarded, String)> {
-        let failures = held(&self.backlog.failures);
-        let failures = failures.iter();
-        failures
-            .map(|(what, failure)| (*what, failure.reason.clone()))
-            .collect()
-    }
-
-    /// True if the reaper has no work, now or later.
-    #[must_use]
-    pub fn is_reaped(&self) -> bool {
-        held(&self.backlog.orphans).is_empty()
-            && held(&self.backlog.pending_workdirs).is_empty()
-            && self.store.records().removed().next().is_none()
-    }
-
     fn reap_one(&self, id: LayerId, pace: &Pace<'_>, reaped: &mut Reaped) -> bool {
-        if self.backlog.is_stopping() {
+        if self.root.backlog.is_stopping() {
             return false;
         }
         let keep_going = || {
             pace.rest();
-            !self.backlog.is_stopping()
+            !self.root.backlog.is_stopping()
         };
         let slot = slot(id);
         let deleted = self
@@ -311,9 +327,9 @@ impl Engine {
         match deleted {
             Ok(_) => {
                 debug!(%id, "deleted");
-                self.backlog.note_success(Discarded::Layer(id));
+                self.root.backlog.note_success(Discarded::Layer(id));
                 self.usage_scanner.forget(id);
-                self.trash.deleted(Discarded::Layer(id));
+                self.root.trash.deleted(Discarded::Layer(id));
                 self.quarantine.forget(id);
                 self.unpacks.forget(id);
                 reaped.deleted += 1;
@@ -322,7 +338,7 @@ impl Engine {
             Err(layerd_mounts::Error::Stopped) => false,
             Err(cause) => {
                 warn!(error = &cause as &dyn std::error::Error, %id, "a removed layer cannot be deleted yet");
-                self.backlog.note_failure(Discarded::Layer(id), &cause);
+                self.root.backlog.note_failure(Discarded::Layer(id), &cause);
                 reaped.failed += 1;
                 false
             }
@@ -334,7 +350,7 @@ impl Engine {
         if ids.is_empty() {
             return;
         }
-        if let Err(cause) = self.store.drop_records(ids) {
+        if let Err(cause) = self.root.store.drop_records(ids) {
             warn!(
                 error = &cause as &dyn std::error::Error,
                 "drop the records of deleted layers"

@@ -39,7 +39,7 @@ use crate::file_digests::odd;
 use crate::snapshots::base_of;
 use crate::trash::hold_older;
 use crate::volumes::survey_volumes;
-use crate::{Engine, Error, ids, meta_folder, slot};
+use crate::{Engine, Error, Layers, ids, meta_folder, slot};
 
 /// A problem and what became of it.
 #[derive(Debug, Clone)]
@@ -255,16 +255,16 @@ fn needs_work(layers: &(impl Survey + ?Sized), record: &Record) -> bool {
 impl Engine {
     /// Makes good what `found` shows; called before any request.
     pub(crate) fn recover(&self, found: &[Found]) {
-        if self.store.was_unclean() {
+        if self.root.store.was_unclean() {
             info!("the last process did not end in order; everything acknowledged was verified");
         }
         let problems = problems(&Facts {
             found,
             claimed: &[],
-            view: &self.store.records(),
-            is_issued: &|id| self.store.is_issued(id),
-            is_used: &|id| self.is_used(id),
-            needs_work: &|record| needs_work(self.driver.as_ref(), record),
+            view: &self.root.store.records(),
+            is_issued: &|id| self.root.store.is_issued(id),
+            is_used: &|id| self.layers.is_used(id),
+            needs_work: &|record| needs_work(self.layers.driver.as_ref(), record),
         });
         let kept: BTreeSet<_> = problems.iter().filter_map(Problem::unrecorded).collect();
         let is_abandoned = |problem: &&Problem| matches!(problem, Problem::Abandoned { .. });
@@ -272,9 +272,9 @@ impl Engine {
             0 => {}
             layers => info!(layers, "layers that no snapshot was made of are deleted"),
         }
-        let others = open_folders(&self.root, self.driver.folders())
+        let others = open_folders(&self.root.path, self.layers.driver.folders())
             .into_iter()
-            .chain(odd(&self.root));
+            .chain(odd(&self.root.path));
         for problem in problems.into_iter().chain(others) {
             match problem.remedy() {
                 // What cannot be made good is logged, and found again by fsck.
@@ -285,17 +285,12 @@ impl Engine {
                 }
             }
             if let Some(id) = problem.quarantined() {
-                self.quarantine.set(id, problem.to_string());
+                self.layers.quarantine.set(id, problem.to_string());
             }
         }
-        self.remove_stray_digests(&kept);
-        self.recover_partial();
-        self.recover_quarantined();
-    }
-
-    /// Where this cannot be told, it is.
-    pub(crate) fn is_used(&self, id: LayerId) -> bool {
-        !self.driver.is_unused(slot(id)).unwrap_or(false)
+        self.layers.remove_stray_digests(&kept);
+        self.layers.recover_partial();
+        self.layers.recover_quarantined();
     }
 
     /// Compares records and directories, and with `repair` does what the remedies announce. Two
@@ -309,7 +304,7 @@ impl Engine {
         let mut both = self.look()?;
         both.retain(|problem| first.contains(problem));
         let barred = both.iter().filter_map(Problem::quarantined).collect();
-        self.quarantine.keep_only(&barred);
+        self.layers.quarantine.keep_only(&barred);
         Ok(both
             .into_iter()
             .map(|problem| self.find(problem, repair))
@@ -317,28 +312,29 @@ impl Engine {
     }
 
     fn look(&self) -> Result<Vec<Problem>, Error> {
-        let before = self.store.records();
+        let before = self.root.store.records();
         let found = self
+            .layers
             .driver
             .list()
             .map_err(Error::driver("list the layers"))?;
-        let mut claimed = self.layer_pool.ids();
-        claimed.extend(self.store.claimed());
+        let mut claimed = self.layers.pool.ids();
+        claimed.extend(self.root.store.claimed());
         // What a call left that failed a moment ago is as good as gone.
-        claimed.extend(self.backlog.awaited());
-        let view = self.store.records();
+        claimed.extend(self.root.backlog.awaited());
+        let view = self.root.store.records();
         let mut all = problems(&Facts {
             found: &found,
             claimed: &claimed,
             view: &view,
-            is_issued: &|id| self.store.is_issued(id),
-            is_used: &|id| self.is_used(id),
-            needs_work: &|record| needs_work(self.driver.as_ref(), record),
+            is_issued: &|id| self.root.store.is_issued(id),
+            is_used: &|id| self.layers.is_used(id),
+            needs_work: &|record| needs_work(self.layers.driver.as_ref(), record),
         });
-        all.extend(self.look_at_volumes()?);
-        all.extend(open_folders(&self.root, self.driver.folders()));
-        all.extend(odd(&self.root));
-        all.extend(bad_exports(&meta_folder(&self.root)));
+        all.extend(self.volumes.look_at_volumes()?);
+        all.extend(open_folders(&self.root.path, self.layers.driver.folders()));
+        all.extend(odd(&self.root.path));
+        all.extend(bad_exports(&meta_folder(&self.root.path)));
         // A snapshot made since the directories were read seems to lack its own.
         let settled = |problem: &Problem| {
             problem
@@ -350,7 +346,7 @@ impl Engine {
 
     fn find(&self, problem: Problem, repair: bool) -> Finding {
         if let Some(id) = problem.quarantined() {
-            self.quarantine.set(id, problem.to_string());
+            self.layers.quarantine.set(id, problem.to_string());
         }
         let repaired = repair && self.repair(&problem);
         Finding { problem, repaired }
@@ -370,14 +366,17 @@ impl Engine {
             | Problem::BadExport { path, .. }
             | Problem::BadFileDigests { path, .. } => {
                 let unknown_entry = Found::UnknownEntry(path.clone());
-                self.driver.move_to_lost_found(&unknown_entry).map(Some)
+                self.layers
+                    .driver
+                    .move_to_lost_found(&unknown_entry)
+                    .map(Some)
             }
             Problem::UnknownLayer { id, .. } | Problem::Unrecorded { id } => {
-                self.set_layer_aside(*id)
+                self.layers.set_layer_aside(*id)
             }
             Problem::InTrash { id, .. } => {
                 let trash = Found::Slot(Place::Trash, slot(*id));
-                self.driver.move_to_lost_found(&trash).map(Some)
+                self.layers.driver.move_to_lost_found(&trash).map(Some)
             }
             Problem::Volume(problem) => self.set_volume_aside(problem),
             _ => return false,
@@ -398,35 +397,20 @@ impl Engine {
         }
     }
 
-    /// Moves all directories of a layer. Answers where one of them is.
-    fn set_layer_aside(&self, id: LayerId) -> Result<Option<PathBuf>, layerd_mounts::Error> {
-        let mut last = None;
-        for place in [Place::Work, Place::Trash, Place::Layer] {
-            match self
-                .driver
-                .move_to_lost_found(&Found::Slot(place, slot(id)))
-            {
-                Ok(target) => last = Some(target),
-                Err(cause) if cause.io_kind() == Some(io::ErrorKind::NotFound) => {}
-                Err(cause) => return Err(cause),
-            }
-        }
-        Ok(last)
-    }
-
     /// A failure leaves the problem for the next look; nothing rests on it being gone.
     fn make_good(&self, problem: &Problem) -> bool {
         let done = match problem {
             Problem::Abandoned { id } => {
-                self.abandon(*id);
+                self.root.backlog.abandon(*id);
                 return true;
             }
             Problem::NoWorkDirectory { id, .. } => self
+                .layers
                 .driver
                 .work_dirs()
                 .map_or(Ok(()), |work| work.restore(slot(*id))),
-            Problem::SpareWorkDirectory { id, .. } => self.drop_work(*id),
-            Problem::Volume(problem) => self.make_volume_good(problem),
+            Problem::SpareWorkDirectory { id, .. } => self.layers.drop_work(*id),
+            Problem::Volume(problem) => self.volumes.make_volume_good(problem),
             Problem::FolderMode { path, .. } => {
                 let made = fs::set_permissions(path, Permissions::from_mode(FOLDER_MODE));
                 made.map_err(|cause| layerd_mounts::Error::Io {
@@ -445,5 +429,28 @@ impl Engine {
             ),
         }
         done.is_ok()
+    }
+}
+
+impl Layers {
+    /// Where this cannot be told, it is.
+    pub(crate) fn is_used(&self, id: LayerId) -> bool {
+        !self.driver.is_unused(slot(id)).unwrap_or(false)
+    }
+
+    /// Moves all directories of a layer. Answers where one of them is.
+    fn set_layer_aside(&self, id: LayerId) -> Result<Option<PathBuf>, layerd_mounts::Error> {
+        let mut last = None;
+        for place in [Place::Work, Place::Trash, Place::Layer] {
+            match self
+                .driver
+                .move_to_lost_found(&Found::Slot(place, slot(id)))
+            {
+                Ok(target) => last = Some(target),
+                Err(cause) if cause.io_kind() == Some(io::ErrorKind::NotFound) => {}
+                Err(cause) => return Err(cause),
+            }
+        }
+        Ok(last)
     }
 }

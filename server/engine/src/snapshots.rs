@@ -1,9 +1,11 @@
 //! The operations on snapshots, one short function each.
 
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use layerd_drivers::{Base, Content, Owner, Stack};
+use layerd_drivers::{Base, Content, Directories, Driver, Owner, Stack};
+use layerd_layers::Layering;
 use layerd_mounts::{IdMaps, Mount, Slot};
 use layerd_store::{
     BadInput, Checked, Claim, Commit, Create, Key, Kind, LabelChange, Labels, LayerId, Record,
@@ -13,10 +15,14 @@ use tracing::{debug, error, warn};
 
 use crate::call_phase::enter;
 use crate::events::Topic;
+use crate::file_digests::DigestFiles;
 use crate::keyed_lock::KeyedGuard;
+use crate::layer_pool::LayerPool;
 use crate::list::{Entry, Listing};
-use crate::unpack::has_deferred_parent;
-use crate::{Durability, Engine, Error, slot};
+use crate::quarantine::Quarantine;
+use crate::unpack::{Unpacks, has_deferred_parent};
+use crate::usage_scanner::UsageScanner;
+use crate::{Durability, Error, Root, slot};
 
 const UID_LABEL: &str = "containerd.io/snapshot/uidmapping";
 const GID_LABEL: &str = "containerd.io/snapshot/gidmapping";
@@ -48,7 +54,37 @@ struct Taken<'e> {
     checked: Checked,
 }
 
-impl Engine {
+/// Snapshots: their layers on the disk, and what is known of them in memory.
+#[derive(Debug)]
+pub struct Layers {
+    pub(crate) root: Arc<Root>,
+    pub(crate) driver: Arc<dyn Driver>,
+    pub(crate) usage_scanner: UsageScanner,
+    pub(crate) pool: LayerPool,
+    pub(crate) quarantine: Quarantine,
+    pub(crate) unpacks: Unpacks,
+    pub(crate) digest_files: DigestFiles,
+}
+
+impl Layers {
+    /// Starts the usage scanner and the thread that makes layers ahead.
+    pub(crate) fn open(
+        root: Arc<Root>,
+        driver: Arc<dyn Driver>,
+        digest_files: DigestFiles,
+    ) -> Result<Self, Error> {
+        let (store, ahead) = (&root.store, root.options.layer_pool);
+        Ok(Self {
+            usage_scanner: UsageScanner::start(store.clone(), driver.clone())?,
+            pool: LayerPool::start(store.clone(), driver.clone(), &root.path, ahead)?,
+            quarantine: Quarantine::default(),
+            unpacks: Unpacks::default(),
+            digest_files,
+            driver,
+            root,
+        })
+    }
+
     /// Creates an active snapshot or a view, and answers how to mount it.
     ///
     /// Durable on return: its directories and its record, for one or two waits for the disk that
@@ -65,7 +101,7 @@ impl Engine {
         let planned = self.plan_new(&create, &claim, has_deferred_parent);
         let (stack, mounts) = planned.inspect_err(|_| {
             if pooled {
-                self.layer_pool.give_back(claim.id());
+                self.pool.give_back(claim.id());
             }
         })?;
         let claim = if has_deferred_parent {
@@ -75,15 +111,17 @@ impl Engine {
         };
         self.make_directories(&claim, &stack, pooled)?;
         let (id, waits) = (claim.id(), stack.own.is_some() && !pooled);
-        let recorded = self.store.record(claim, waits);
-        let record = recorded.inspect_err(|_| self.abandon(id))?;
+        let recorded = self.root.store.record(claim, waits);
+        let record = recorded.inspect_err(|_| self.root.backlog.abandon(id))?;
         self.make_mountable(&create.key, &stack)?;
         debug!(key = record.key.as_str(), %id, kind = record.kind.as_str(), "created");
         let what = match record.kind {
             Kind::View => "viewed",
             Kind::Active | Kind::Committed => "prepared",
         };
-        self.events.tell(Topic::Snapshot, what, record.key.as_str());
+        self.root
+            .events
+            .tell(Topic::Snapshot, what, record.key.as_str());
         Ok(mounts)
     }
 
@@ -95,7 +133,7 @@ impl Engine {
         has_deferred_parent: bool,
     ) -> Result<(Stack, Mounted), Error> {
         let ids = self.mappings(&create.labels)?;
-        let view = self.store.records();
+        let view = self.root.store.records();
         if let Some(parent) = claim.parent() {
             self.quarantine.check_stack(&view, parent)?;
         }
@@ -113,7 +151,7 @@ impl Engine {
     /// # Errors
     /// `Missing`; `Refused` if it is committed.
     pub fn mounts(&self, key: &Key) -> Result<Mounted, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let record = find(&view, key)?;
         if record.kind == Kind::Committed {
             return Err(Error::NotMountable { key: key.clone() });
@@ -166,10 +204,11 @@ impl Engine {
             commit.usage = frozen.map_err(|cause| self.unless_removed(&checked.active, cause))?;
         }
         let checked = taken.as_ref().map(|taken| taken.checked.clone());
-        let record = self.store.commit(commit, checked, self.is_full())?;
+        let record = self.root.store.commit(commit, checked, self.is_full())?;
         self.after_commit(&record);
         debug!(key = key.as_str(), name = record.key.as_str(), id = %record.id, "committed");
-        self.events
+        self.root
+            .events
             .tell(Topic::Snapshot, "committed", record.key.as_str());
         Ok(())
     }
@@ -177,13 +216,13 @@ impl Engine {
     /// Locks the layer of a commit against other commits and unpacking, and returns it as it is then.
     /// `None` if the same commit is recorded.
     fn take_to_commit(&self, commit: &Commit) -> Result<Option<Taken<'_>>, Error> {
-        let check = |view: &Records| self.store.check_commit(view, commit);
+        let check = |view: &Records| self.root.store.check_commit(view, commit);
         loop {
-            let Some(seen) = check(&self.store.records())? else {
+            let Some(seen) = check(&self.root.store.records())? else {
                 return Ok(None);
             };
             let _guard = self.unpacks.lock(seen.active.id);
-            let view = self.store.records();
+            let view = self.root.store.records();
             match check(&view)? {
                 None => return Ok(None),
                 Some(checked) if checked.active.id == seen.active.id => {
@@ -225,7 +264,7 @@ impl Engine {
 
     /// A layer that was removed during a call may be gone from the disk, which is no fault.
     fn unless_removed(&self, record: &Record, cause: Error) -> Error {
-        match self.store.records().get(record.id) {
+        match self.root.store.records().get(record.id) {
             Some(_) => cause,
             None => Refusal::Missing {
                 key: record.key.clone(),
@@ -236,7 +275,7 @@ impl Engine {
 
     /// True if content is durable with the record of a Commit.
     pub(crate) fn is_full(&self) -> bool {
-        self.options.durability == Durability::Full
+        self.root.options.durability == Durability::Full
     }
 
     fn write_back(&self, active: &Record) -> Result<Usage, Error> {
@@ -266,7 +305,7 @@ impl Engine {
         }
         if let Err(cause) = self.drop_work(record.id) {
             warn!(error = &cause as &dyn std::error::Error, id = %record.id, "drop the work directory of a layer");
-            self.backlog.note_pending_workdir(record.id);
+            self.root.backlog.note_pending_workdir(record.id);
         }
     }
 
@@ -277,14 +316,16 @@ impl Engine {
     /// `Missing`; `Refused` if it has children.
     pub fn remove(&self, key: &Key) -> Result<(), Error> {
         self.save_damage();
-        let removal = self.trash.removal();
-        let record = self.store.remove(key)?;
+        let removal = self.root.trash.removal();
+        let record = self.root.store.remove(key)?;
         self.unpacks.end(record.id);
         debug!(key = key.as_str(), id = %record.id, "removed");
-        self.events.tell(Topic::Snapshot, "removed", key.as_str());
-        let left = self.store.records().len();
+        self.root
+            .events
+            .tell(Topic::Snapshot, "removed", key.as_str());
+        let left = self.root.store.records().len();
         if let Some(reason) = removal.done(record.id, record.removed, left) {
-            self.events.tell(Topic::Trash, "braked", &reason);
+            self.root.events.tell(Topic::Trash, "braked", &reason);
         }
         Ok(())
     }
@@ -294,7 +335,7 @@ impl Engine {
     /// # Errors
     /// `Missing`; `Damaged` if it is quarantined.
     pub fn stat(&self, key: &Key) -> Result<Entry, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let record = find(&view, key)?.clone();
         self.quarantine.check(&record)?;
         Ok(Entry::new(&view, record))
@@ -306,10 +347,12 @@ impl Engine {
     /// `Missing`; `Invalid` if a label breaks a rule.
     pub fn update(&self, key: &Key, changes: Vec<LabelChange>) -> Result<Entry, Error> {
         self.save_damage();
-        let record = self.store.update(key, changes)?;
+        let record = self.root.store.update(key, changes)?;
         debug!(key = key.as_str(), id = %record.id, "updated");
-        self.events.tell(Topic::Snapshot, "updated", key.as_str());
-        Ok(Entry::new(&self.store.records(), record))
+        self.root
+            .events
+            .tell(Topic::Snapshot, "updated", key.as_str());
+        Ok(Entry::new(&self.root.store.records(), record))
     }
 
     /// Lists the snapshots that match any of `filters`, as of this moment. Delays no other call, however
@@ -318,7 +361,7 @@ impl Engine {
     /// # Errors
     /// `Invalid` if a filter does not parse.
     pub fn list(&self, filters: &[String]) -> Result<Listing, Error> {
-        Listing::new(self.store.records(), filters)
+        Listing::new(self.root.store.records(), filters)
     }
 
     /// Answers what a snapshot itself holds on disk, its parents excluded.
@@ -331,7 +374,7 @@ impl Engine {
     /// # Errors
     /// `Missing`, also if it is removed meanwhile; `Internal` if the layer cannot be read.
     pub fn usage(&self, key: &Key) -> Result<Usage, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let record = find(&view, key)?;
         self.quarantine.check(record)?;
         enter("measuring the layer");
@@ -342,13 +385,13 @@ impl Engine {
                 Ok(Some(usage)) => return Ok(usage),
                 _ => self
                     .usage_scanner
-                    .recent(record.id, self.options.usage_patience),
+                    .recent(record.id, self.root.options.usage_patience),
             },
             (Kind::Committed, None) => self.usage_scanner.exact(record.id),
         };
         figure.or_else(|cause| {
             // A layer that went meanwhile is no error; its key may be another's by now.
-            let is_same = find(&self.store.records(), key)?.id == record.id;
+            let is_same = find(&self.root.store.records(), key)?.id == record.id;
             if is_same { Err(cause) } else { self.usage(key) }
         })
     }
@@ -356,7 +399,7 @@ impl Engine {
     /// Counts what there is. Costs a walk through memory.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let mut counts = Counts {
             removed: view.removed().count() as u64,
             ..Counts::default()
@@ -380,6 +423,60 @@ impl Engine {
         counts
     }
 
+    /// Read-only mounts of a committed layer and those below it.
+    pub(crate) fn image_plan(&self, layer: LayerId) -> Result<Vec<Mount>, Error> {
+        let view = self.root.store.records();
+        let record = view.get(layer).ok_or(Refusal::LayerGone { id: layer })?;
+        self.quarantine.check_stack(&view, record)?;
+        let below = view.ancestors(record).map(|layer| crate::slot(layer.id));
+        let stack = Stack {
+            own: None,
+            parents: std::iter::once(crate::slot(layer)).chain(below).collect(),
+            writable: false,
+            ids: None,
+        };
+        let planned = self.driver.plan(&stack);
+        let planned = planned.map_err(Error::driver("plan the mount of an image"))?;
+        self.make_mountable(&record.key, &stack)?;
+        Ok(planned)
+    }
+
+    /// The directories that hold what a committed snapshot shows, topmost first.
+    pub(crate) fn layers_of(&self, image: LayerId) -> Result<Vec<OwnedFd>, Error> {
+        let view = self.root.store.records();
+        let record = view.get(image).ok_or(Refusal::LayerGone { id: image })?;
+        let mut layers = self.open_layers(&view, record)?;
+        if self.directories()?.layering() == Layering::Full {
+            layers.truncate(1);
+        }
+        Ok(layers)
+    }
+
+    /// Refusal of a call that needs a capability which the driver does not have.
+    pub(crate) fn lacks(&self, what: &'static str) -> Error {
+        let driver = self.driver.name();
+        Error::Lacking { driver, what }
+    }
+
+    /// Directories of layers, if the driver keeps such.
+    pub(crate) fn directories(&self) -> Result<&dyn Directories, Error> {
+        let directories = self.driver.directories();
+        directories.ok_or_else(|| self.lacks("directories of layers"))
+    }
+
+    /// Drops what the driver kept beside a layer while it was written.
+    pub(crate) fn drop_work(&self, id: LayerId) -> Result<(), layerd_mounts::Error> {
+        self.driver
+            .work_dirs()
+            .map_or(Ok(()), |work| work.remove(slot(id)))
+    }
+
+    /// Layers unpacked into snapshots, and layers made of snapshots, since the engine was opened.
+    #[must_use]
+    pub fn layers_moved(&self) -> (u64, u64) {
+        self.unpacks.counts()
+    }
+
     /// The id mappings that labels ask for.
     pub(crate) fn mappings(&self, labels: &Labels) -> Result<Option<IdMaps>, Error> {
         let ids = match (labels.get(UID_LABEL), labels.get(GID_LABEL)) {
@@ -391,7 +488,7 @@ impl Engine {
                 return Err(BadInput::new("labels", rule).into());
             }
         };
-        if !self.options.id_mapping {
+        if !self.root.options.id_mapping {
             return Err(Error::MappingOff);
         }
         if !self.driver.features().id_mapping {
@@ -414,9 +511,9 @@ impl Engine {
     /// Answers as well whether the layer was made ahead. A view of a layer needs no directories.
     fn claim_layer(&self, create: &Create) -> Result<(Claim, bool), Error> {
         if create.kind == Kind::View && create.parent.is_some() {
-            return Ok((self.store.claim(create.clone())?, false));
+            return Ok((self.root.store.claim(create.clone())?, false));
         }
-        self.layer_pool.claim(create.clone())
+        self.pool.claim(create.clone())
     }
 
     fn make_directories(&self, claim: &Claim, stack: &Stack, pooled: bool) -> Result<(), Error> {
@@ -432,7 +529,7 @@ impl Engine {
         created.map_err(|cause| {
             // An existing directory was made by another process.
             if cause.io_kind() != Some(ErrorKind::AlreadyExists) {
-                self.abandon(id);
+                self.root.backlog.abandon(id);
             }
             self.note_missing_parent(claim, &cause);
             Error::Create { id, cause }
@@ -442,7 +539,7 @@ impl Engine {
     /// A parent whose directory is gone must not be built upon again.
     fn note_missing_parent(&self, claim: &Claim, cause: &layerd_mounts::Error) {
         let Some(parent) = claim.parent() else { return };
-        let still_there = self.store.records().get(parent.id).is_some();
+        let still_there = self.root.store.records().get(parent.id).is_some();
         let is_gone = || matches!(self.driver.has(slot(parent.id)), Ok(false));
         if still_there && cause.io_kind() == Some(ErrorKind::NotFound) && is_gone() {
             error!(key = parent.key.as_str(), id = %parent.id, "the directory of a layer is missing");

@@ -13,7 +13,7 @@ pub(crate) use guard::{Look, Trash, hold_if_older, hold_older};
 
 use crate::check::has_own;
 use crate::events::Topic;
-use crate::{Engine, Error, slot};
+use crate::{Engine, Error, Layers, Root, slot};
 
 /// A removed snapshot that could be restored.
 #[derive(Debug, Clone)]
@@ -24,11 +24,11 @@ pub struct Removed {
     pub parent: String,
 }
 
-impl Engine {
+impl Layers {
     /// Removed snapshots whose layers are still there, oldest first.
     #[must_use]
     pub fn trash(&self) -> Vec<Removed> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let removed = view.removed().map(|record| Removed {
             parent: view.parent_name_of_any(record).to_owned(),
             record: record.clone(),
@@ -39,18 +39,6 @@ impl Engine {
         removed
     }
 
-    /// Why the trash is not deleted, if that is so.
-    #[must_use]
-    pub fn brake(&self) -> Option<String> {
-        self.trash.brake()
-    }
-
-    /// True if nothing is deleted because the records are those of a backup, older than the directories.
-    #[must_use]
-    pub fn has_older_records(&self) -> bool {
-        self.trash.is_held_for_older()
-    }
-
     /// Takes a removed snapshot back under its old key: one durable write. Waits for a deletion under
     /// way to end.
     ///
@@ -58,8 +46,8 @@ impl Engine {
     /// `Invalid` if it is not in the trash, `Exists` if its key is taken, `Refused` if its parent
     /// was removed too, `Damaged` if its deletion has begun.
     pub fn restore(&self, id: LayerId) -> Result<(), Error> {
-        let _pass = self.backlog.hold();
-        if let Some(record) = self.store.records().get_removed(id)
+        let _pass = self.root.backlog.hold();
+        if let Some(record) = self.root.store.records().get_removed(id)
             && has_own(record)
             && !self.has_layer(id)?
         {
@@ -68,10 +56,11 @@ impl Engine {
                 why: "its layer is deleted already, or part of it".to_owned(),
             });
         }
-        let record = self.store.restore_removed(id)?;
-        self.trash.restored(Discarded::Layer(id));
+        let record = self.root.store.restore_removed(id)?;
+        self.root.trash.restored(Discarded::Layer(id));
         info!(key = record.key.as_str(), %id, "restored");
-        self.events
+        self.root
+            .events
             .tell(Topic::Snapshot, "restored", record.key.as_str());
         Ok(())
     }
@@ -88,7 +77,7 @@ impl Engine {
         waiting.sort_by_key(|removed| removed.record.id);
         let mut done = Vec::new();
         loop {
-            let view = self.store.records();
+            let view = self.root.store.records();
             let is_next = |removed: &Removed| {
                 removed
                     .record
@@ -106,27 +95,49 @@ impl Engine {
             }
             waiting = rest;
         }
-        if self.store.records().removed().next().is_none() {
-            self.release_brake();
+        if self.root.store.records().removed().next().is_none() {
+            self.root.release_trash();
         }
         done
+    }
+}
+
+impl Engine {
+    /// Why the trash is not deleted, if that is so.
+    #[must_use]
+    pub fn brake(&self) -> Option<String> {
+        self.root.trash.brake()
+    }
+
+    /// True if nothing is deleted because the records are those of a backup, older than the directories.
+    #[must_use]
+    pub fn has_older_records(&self) -> bool {
+        self.root.trash.is_held_for_older()
     }
 
     /// Releases the brake and lets everything that is in the trash now be deleted, whatever its age.
     pub fn empty_trash(&self) {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let layers = view
             .removed()
             .filter_map(|record| Some((Discarded::Layer(record.id), record.removed?)));
         let volumes = view.volumes().removed();
         let volumes =
             volumes.filter_map(|volume| Some((Discarded::Volume(volume.id), volume.removed?)));
-        self.tell_release(self.trash.empty(layers.chain(volumes).collect()));
-        self.events.tell(Topic::Trash, "emptied", "on demand");
+        self.root
+            .tell_release(self.root.trash.empty(layers.chain(volumes).collect()));
+        self.root.events.tell(Topic::Trash, "emptied", "on demand");
     }
 
     /// Releases the brake; what is in the trash goes when its time is up.
     pub fn release_brake(&self) {
+        self.root.release_trash();
+    }
+}
+
+impl Root {
+    /// Releases the brake; what is in the trash goes when its time is up.
+    fn release_trash(&self) {
         self.tell_release(self.trash.release(Vec::new()));
     }
 

@@ -33,7 +33,7 @@ use tracing::{debug, warn};
 use crate::call_phase::enter;
 use crate::events::Topic;
 use crate::snapshots::{find, stack};
-use crate::{Engine, Error, slot};
+use crate::{Error, Layers, Root, slot};
 pub(crate) use memory::Unpacks;
 use memory::{Claim, Found};
 pub use pack::{Changes, Pack};
@@ -105,20 +105,20 @@ impl Active {
 }
 
 /// The directories that unpacking works on.
-struct Layers {
+struct Opened {
     /// The one to fill, and those below, nearest first.
     open: Vec<OwnedFd>,
     whiteouts: Whiteouts,
     was_empty: bool,
 }
 
-impl Engine {
+impl Layers {
     /// Answers which active snapshot these are the mounts of. Reads memory only.
     ///
     /// # Errors
-    /// `Unsupported` if they are not exactly what [`mounts`](Engine::mounts) answers for one.
+    /// `Unsupported` if they are not exactly what [`mounts`](Layers::mounts) answers for one.
     pub fn active_of(&self, mounts: &[Mount]) -> Result<Active, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let record = self.shown(&view, mounts)?;
         if record.kind != Kind::Active {
             return foreign(format!("{} is not active", quoted(&record.key)));
@@ -133,7 +133,7 @@ impl Engine {
     /// # Errors
     /// `Missing`; `Refused` if the snapshot is not active.
     pub fn active(&self, key: &Key) -> Result<Active, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let record = find(&view, key)?.clone();
         match record.kind {
             Kind::Active => Ok(Active { record }),
@@ -172,7 +172,7 @@ impl Engine {
         let layers = layers.inspect_err(|_| claim.undone())?;
         let marked = self.mark_partial(record.id);
         marked.inspect_err(|_| claim.undone())?;
-        let wanted = self.options.unpack.file_digests && layers.was_empty;
+        let wanted = self.root.options.unpack.file_digests && layers.was_empty;
         let digests = self.begin_digests(record.id, wanted);
         let applied = self.fill_layer(source, &layers, &claim, unpack, digests.as_ref());
         let applied =
@@ -181,7 +181,7 @@ impl Engine {
         self.note_applied(&record, &claim, unpack, &applied, layers.was_empty, digests)?;
         let key = record.key.as_str();
         debug!(key, id = %record.id, bytes = applied.size, "applied");
-        self.events.tell(Topic::Layer, "unpacked", key);
+        self.root.events.tell(Topic::Layer, "unpacked", key);
         Ok(applied)
     }
 
@@ -192,7 +192,7 @@ impl Engine {
         let _guard = self.unpacks.lock(id);
         let claim = self.unpacks.claim(id, key)?;
         // It may have been committed or removed before the claim.
-        let view = self.store.records();
+        let view = self.root.store.records();
         match view.get(id).filter(|record| record.kind == Kind::Active) {
             Some(record) => {
                 let record = record.clone();
@@ -206,7 +206,7 @@ impl Engine {
         }
     }
 
-    fn open_target(&self, view: &Records, record: &Record) -> Result<Layers, Error> {
+    fn open_target(&self, view: &Records, record: &Record) -> Result<Opened, Error> {
         self.quarantine.check_stack(view, record)?;
         let stack = stack(view, record, None);
         self.plan(&record.key, &stack)?;
@@ -215,7 +215,7 @@ impl Engine {
         if layering == Layering::Full {
             open.truncate(1);
         }
-        Ok(Layers {
+        Ok(Opened {
             was_empty: self.is_empty(record.id, &open[0])?,
             whiteouts: whiteouts(layering, &stack),
             open,
@@ -247,7 +247,7 @@ impl Engine {
     fn fill_layer(
         &self,
         source: impl Read + Send,
-        layers: &Layers,
+        layers: &Opened,
         claim: &Claim<'_>,
         unpack: &Unpack<'_>,
         digests: Option<&Writer>,
@@ -259,16 +259,16 @@ impl Engine {
             whiteouts: layers.whiteouts,
         };
         let watch = Watch {
-            engine: self,
+            root: &self.root,
             client: unpack.progress,
             claim: Some(claim),
         };
         let options = apply::Options {
             compression: unpack.compression,
             blob: unpack.blob,
-            limits: self.options.unpack.limits,
+            limits: self.root.options.unpack.limits,
             durable: self.wanted(unpack),
-            workers: self.options.unpack.workers,
+            workers: self.root.options.unpack.workers,
             progress: &watch,
             digests: digests.map(|digests| digests as &dyn DigestSink),
         };
@@ -335,7 +335,7 @@ impl Engine {
     fn give_up(
         &self,
         record: &Record,
-        layers: &Layers,
+        layers: &Opened,
         claim: &Claim<'_>,
         unpack: &Unpack<'_>,
         cause: layerd_layers::Error,
@@ -354,7 +354,7 @@ impl Engine {
         match cause {
             // After a cancellation any failure means that the snapshot was removed.
             _ if claim.is_cancelled() => Refusal::Missing { key }.into(),
-            _ if self.backlog.is_stopping() => Error::Stopping,
+            _ if self.root.backlog.is_stopping() => Error::Stopping,
             _ if unpack.progress.cancelled() => Error::Unpack {
                 key,
                 cause: layerd_layers::Error::Stopped,
@@ -457,7 +457,7 @@ impl<R: Read> Read for Watched<'_, R> {
 
 /// Ends work on a layer when the client, the snapshot or the daemon goes.
 struct Watch<'a> {
-    engine: &'a Engine,
+    root: &'a Root,
     client: &'a dyn Progress,
     claim: Option<&'a Claim<'a>>,
 }
@@ -470,7 +470,7 @@ impl Progress for Watch<'_> {
     fn cancelled(&self) -> bool {
         self.client.cancelled()
             || self.claim.is_some_and(Claim::is_cancelled)
-            || self.engine.backlog.is_stopping()
+            || self.root.backlog.is_stopping()
     }
 }
 

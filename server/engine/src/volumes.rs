@@ -16,10 +16,11 @@ mod reap;
 mod recover;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use layerd_mounts::Slot;
+use layerd_mounts::{Slot, VolumeDirs};
 use layerd_store::{
     BadInput, LabelChange, Labels, Records, Refusal, Timestamp, Usage, Volume, VolumeId, VolumeName,
 };
@@ -27,19 +28,20 @@ use tracing::{debug, info, warn};
 
 pub use archive::Filled;
 pub use create::{is_nocopy, size_asked};
-pub(crate) use fill::Pins;
 pub use fill::Source;
-pub(crate) use locks::{Held, Locks};
-pub(crate) use prune::Plans;
+
 pub use prune::{Candidate, Plan, Pruned};
 pub use purge::Purged;
 pub(crate) use recover::survey_volumes;
 
 use crate::events::Topic;
 use crate::trash::Discarded;
-use crate::{Engine, Error};
+use crate::{Error, Root};
 pub(crate) use create::{check_asked, check_settings, top_asked};
 use create::{check_same, new_volume, top};
+use fill::Pins;
+pub(crate) use locks::{Held, Locks};
+use prune::Plans;
 
 /// The one driver there is: a folder of layerd's own.
 const LOCAL: &str = "local";
@@ -85,7 +87,28 @@ pub struct VolumeEntry {
     pub attachments: usize,
 }
 
-impl Engine {
+/// Volumes: their folders, and who works on them.
+#[derive(Debug)]
+pub struct Volumes {
+    pub(crate) root: Arc<Root>,
+    pub(crate) dirs: Arc<VolumeDirs>,
+    pub(crate) locks: Locks,
+    pins: Pins,
+    plans: Plans,
+}
+
+impl Volumes {
+    /// Nothing is looked at on the disk.
+    pub(crate) fn new(root: Arc<Root>, dirs: Arc<VolumeDirs>) -> Self {
+        Self {
+            root,
+            dirs,
+            locks: Locks::default(),
+            pins: Pins::default(),
+            plans: Plans::default(),
+        }
+    }
+
     /// Creates a volume, or answers the one that is there if it is as asked. Durable on return.
     /// An empty one costs three directories and a shared flush; a clone a look at each file, and
     /// the content too where the file system cannot share blocks.
@@ -96,7 +119,7 @@ impl Engine {
     pub fn create_volume(&self, request: &CreateVolume) -> Result<(VolumeEntry, bool), Error> {
         let top = top(request)?;
         if let Some(name) = &request.name
-            && let Some(there) = self.store.records().volumes().find(name)
+            && let Some(there) = self.root.store.records().volumes().find(name)
         {
             check_same(there, request)?;
             return Ok((self.volume_entry(there.clone()), false));
@@ -110,10 +133,10 @@ impl Engine {
             .clone_of
             .as_ref()
             .map(|name| format!("volume {name}"));
-        let id = self.store.volume_id()?;
+        let id = self.root.store.volume_id()?;
         let volume = new_volume(id, request, filled_from.unwrap_or_default(), None)?;
         let data = self
-            .volume_dirs
+            .dirs
             .stage(slot(id), top)
             .map_err(Error::driver("make the folder of a volume"))?;
         if let Some(source) = &source {
@@ -127,7 +150,7 @@ impl Engine {
     /// # Errors
     /// `Missing`, naming those that are near.
     pub fn volume(&self, name: &VolumeName) -> Result<VolumeEntry, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let volume = find(&view, name)?;
         Ok(self.volume_entry(volume.clone()))
     }
@@ -135,7 +158,7 @@ impl Engine {
     /// Volumes that match, in the order of their creation. Reads memory only.
     #[must_use]
     pub fn volumes(&self, filter: &VolumeFilter) -> Vec<VolumeEntry> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let volumes = view.volumes();
         let all: Vec<_> = if filter.deleted {
             volumes.removed().cloned().collect()
@@ -152,7 +175,7 @@ impl Engine {
     /// Number of deleted volumes that are not gone for good. Reads memory only.
     #[must_use]
     pub fn volumes_in_trash(&self) -> usize {
-        self.store.records().volumes().removed().count()
+        self.root.store.records().volumes().removed().count()
     }
 
     /// Changes labels, in order. Durable on return.
@@ -164,9 +187,11 @@ impl Engine {
         name: &VolumeName,
         changes: Vec<LabelChange>,
     ) -> Result<VolumeEntry, Error> {
-        find(&self.store.records(), name)?;
-        let volume = self.store.relabel_volume(name, changes)?;
-        self.events.tell(Topic::Volume, "updated", name.as_str());
+        find(&self.root.store.records(), name)?;
+        let volume = self.root.store.relabel_volume(name, changes)?;
+        self.root
+            .events
+            .tell(Topic::Volume, "updated", name.as_str());
         Ok(self.volume_entry(volume))
     }
 
@@ -177,11 +202,12 @@ impl Engine {
     /// it by name.
     pub fn rename_volume(&self, name: &VolumeName, new: VolumeName) -> Result<VolumeEntry, Error> {
         let held = self.hold_volume(name)?;
-        let volume = self.store.rename_volume(name, new)?;
+        let volume = self.root.store.rename_volume(name, new)?;
         self.relink(name);
         self.relink(&volume.name);
         drop(held);
-        self.events
+        self.root
+            .events
             .tell(Topic::Volume, "renamed", volume.name.as_str());
         debug!(from = %name, to = %volume.name, "volume renamed");
         Ok(self.volume_entry(volume))
@@ -209,7 +235,7 @@ impl Engine {
         let Some(held) = self.hold_volume_id(id) else {
             return Ok(());
         };
-        if !filled && !self.volume_dirs.is_empty(slot(id)).map_err(look)? {
+        if !filled && !self.dirs.is_empty(slot(id)).map_err(look)? {
             return Ok(());
         }
         match self.mark_volume_removed(held) {
@@ -218,9 +244,9 @@ impl Engine {
             }
             other => other?,
         }
-        let _pass = self.backlog.hold();
+        let _pass = self.root.backlog.hold();
         // It was in sight until now.
-        if self.volume_dirs.is_trashed_empty(slot(id)).map_err(look)? {
+        if self.dirs.is_trashed_empty(slot(id)).map_err(look)? {
             self.delete_trashed(id)?;
         }
         Ok(())
@@ -228,24 +254,26 @@ impl Engine {
 
     /// Deletes a volume in the trash for good, and its record. The caller keeps the reaper away.
     fn delete_trashed(&self, id: VolumeId) -> Result<(), Error> {
-        self.volume_dirs
-            .delete(slot(id), &|| !self.backlog.is_stopping())
+        self.dirs
+            .delete(slot(id), &|| !self.root.backlog.is_stopping())
             .map_err(Error::driver("delete a volume"))?;
-        self.trash.deleted(Discarded::Volume(id));
-        Ok(self.store.drop_volume_records(vec![id])?)
+        self.root.trash.deleted(Discarded::Volume(id));
+        Ok(self.root.store.drop_volume_records(vec![id])?)
     }
 
     pub(crate) fn mark_volume_removed(&self, held: Held<'_>) -> Result<(), Error> {
         let volume = &held.volume;
         let name = &volume.name;
         self.pins.refuse(volume.id, name)?;
-        self.store.mark_volume_removed(name, Some(volume.id))?;
+        self.root.store.mark_volume_removed(name, Some(volume.id))?;
         // The deletion is durable. If the rename fails, start-up does it.
-        if let Err(cause) = self.volume_dirs.retire(slot(volume.id)) {
+        if let Err(cause) = self.dirs.retire(slot(volume.id)) {
             warn!(error = &cause as &dyn std::error::Error, %name, "move a deleted volume to the trash");
         }
         self.relink(name);
-        self.events.tell(Topic::Volume, "deleted", name.as_str());
+        self.root
+            .events
+            .tell(Topic::Volume, "deleted", name.as_str());
         info!(%name, id = %volume.id, "volume deleted; it can be taken back from the trash");
         Ok(())
     }
@@ -261,26 +289,33 @@ impl Engine {
         name: Option<&VolumeName>,
         new: Option<VolumeName>,
     ) -> Result<VolumeEntry, Error> {
-        let _pass = self.backlog.hold();
+        let _pass = self.root.backlog.hold();
         let id = id.map_or_else(|| self.deleted_id(name), Ok)?;
-        let _guard = self.volume_locks.hold(id);
-        let is_removed = self.store.records().volumes().get_removed(id).is_some();
+        let _guard = self.locks.hold(id);
+        let is_removed = self
+            .root
+            .store
+            .records()
+            .volumes()
+            .get_removed(id)
+            .is_some();
         let is_back = is_removed
             && self
-                .volume_dirs
+                .dirs
                 .restore(slot(id))
                 .map_err(Error::driver("move a volume out of the trash"))?;
         if !is_back {
             return Err(Refusal::NotInTrash { id }.into());
         }
-        let volume = self.store.restore_volume(id, new).inspect_err(|_| {
-            if let Err(cause) = self.volume_dirs.retire(slot(id)) {
+        let volume = self.root.store.restore_volume(id, new).inspect_err(|_| {
+            if let Err(cause) = self.dirs.retire(slot(id)) {
                 warn!(error = &cause as &dyn std::error::Error, %id, "move a volume back to the trash");
             }
         })?;
-        self.trash.restored(Discarded::Volume(id));
+        self.root.trash.restored(Discarded::Volume(id));
         self.relink(&volume.name);
-        self.events
+        self.root
+            .events
             .tell(Topic::Volume, "undeleted", volume.name.as_str());
         Ok(self.volume_entry(volume))
     }
@@ -295,7 +330,7 @@ impl Engine {
         name: &VolumeName,
         exact: bool,
     ) -> Result<(Usage, Timestamp), Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let volume = find(&view, name)?;
         if let Some(figure) = volume.usage
             && !exact
@@ -305,11 +340,11 @@ impl Engine {
         // As of the moment when the walk begins: what is written later may not be in it.
         let taken = Timestamp::now();
         let measured = self
-            .volume_dirs
-            .usage(slot(volume.id), &|| !self.backlog.is_stopping());
+            .dirs
+            .usage(slot(volume.id), &|| !self.root.backlog.is_stopping());
         let measured = measured.map_err(|cause| {
             // It may have been deleted meanwhile.
-            match self.store.records().volumes().get(volume.id) {
+            match self.root.store.records().volumes().get(volume.id) {
                 Some(_) => Error::driver("measure a volume")(cause),
                 None => no_volume(&view, name),
             }
@@ -318,7 +353,7 @@ impl Engine {
             bytes: measured.bytes,
             inodes: measured.inodes,
         };
-        self.store.set_volume_usage(volume.id, usage, taken)?;
+        self.root.store.set_volume_usage(volume.id, usage, taken)?;
         Ok((usage, taken))
     }
 
@@ -330,15 +365,16 @@ impl Engine {
         request: &CreateVolume,
     ) -> Result<(VolumeEntry, bool), Error> {
         let id = volume.id;
-        let _guard = self.volume_locks.hold(id);
-        self.volume_dirs
+        let _guard = self.locks.hold(id);
+        self.dirs
             .publish(slot(id))
             .map_err(Error::driver("put a volume in its place"))?;
-        match self.store.create_volume(volume) {
+        match self.root.store.create_volume(volume) {
             Ok(volume) => {
                 self.settle_volume(id);
                 self.relink(&volume.name);
-                self.events
+                self.root
+                    .events
                     .tell(Topic::Volume, "created", volume.name.as_str());
                 debug!(name = %volume.name, %id, "volume created");
                 Ok((self.volume_entry(volume), true))
@@ -348,7 +384,7 @@ impl Engine {
                 let there = request
                     .name
                     .as_ref()
-                    .and_then(|name| self.store.records().volumes().find(name).cloned());
+                    .and_then(|name| self.root.store.records().volumes().find(name).cloned());
                 match (cause, there) {
                     (layerd_store::Error::Refused(Refusal::VolumeTaken { .. }), Some(there)) => {
                         check_same(&there, request)?;
@@ -362,14 +398,33 @@ impl Engine {
 
     pub(crate) fn volume_entry(&self, volume: Arc<Volume>) -> VolumeEntry {
         VolumeEntry {
-            path: self.volume_dirs.data_path(slot(volume.id)),
-            attachments: self.store.records().volumes().holders(volume.id).count(),
+            path: self.dirs.data_path(slot(volume.id)),
+            attachments: self
+                .root
+                .store
+                .records()
+                .volumes()
+                .holders(volume.id)
+                .count(),
             volume,
         }
     }
 
+    /// Why the content of a volume could not be opened.
+    pub(crate) fn not_opened(&self, id: VolumeId, cause: layerd_mounts::Error) -> Error {
+        let gone = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+        let is_gone = cause.io_kind().is_some_and(|kind| gone.contains(&kind));
+        match self.root.store.records().volumes().get(id) {
+            Some(volume) if is_gone => Error::NoContent {
+                name: volume.name.clone(),
+                path: self.dirs.data_path(slot(id)),
+            },
+            _ => Error::driver("open a volume")(cause),
+        }
+    }
+
     fn deleted_id(&self, name: Option<&VolumeName>) -> Result<VolumeId, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let Some(name) = name else {
             return Err(BadInput::new("id", "name a deleted volume by its id or its name").into());
         };

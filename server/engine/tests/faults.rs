@@ -57,8 +57,8 @@ fn work(engine: &Engine) -> Fates {
         fates.insert("committed", Some(Kind::Committed));
     }
     let change = LabelChange::Replace(labels(&[("changed", "yes")]));
-    engine.update(&key("base"), vec![change]).unwrap();
-    let removed = engine.remove(&key("old"));
+    engine.layers.update(&key("base"), vec![change]).unwrap();
+    let removed = engine.layers.remove(&key("old"));
     note(&mut fates, "old", None, removed);
     engine.reap();
     fates
@@ -91,7 +91,7 @@ fn assert_whole(engine: &Engine, fake: &Memory) {
     assert_eq!(at(Place::Work), wanted(has_work), "work directories");
     assert_eq!(at(Place::Trash), [], "trash");
     assert!(engine.is_reaped());
-    assert_eq!(engine.quarantined(), 0);
+    assert_eq!(engine.layers.quarantined(), 0);
     assert!(engine.fsck(false).unwrap().is_empty());
 }
 
@@ -106,7 +106,7 @@ fn assert_as_answered(engine: &Engine, fates: &Fates) {
     assert_eq!(there.len(), fates.values().flatten().count(), "{there:?}");
     for (name, _) in fates.iter().filter(|(_, fate)| fate.is_none()) {
         create(engine, Kind::Active, name, Some("base")).unwrap();
-        engine.remove(&key(name)).unwrap();
+        engine.layers.remove(&key(name)).unwrap();
     }
 }
 

@@ -202,7 +202,7 @@ impl Subject {
     }
 
     fn slot(&self, name: Name) -> Option<Slot> {
-        let entry = self.engine().stat(&key(name)).ok()?;
+        let entry = self.engine().layers.stat(&key(name)).ok()?;
         Some(Slot(entry.record.id.0))
     }
 
@@ -218,16 +218,21 @@ impl Subject {
                 prop_assert_eq!(done, self.model.commit(name, from, parent));
             }
             Op::Remove(name) => {
-                let done = kind(self.engine().remove(&key(name)));
+                let done = kind(self.engine().layers.remove(&key(name)));
                 prop_assert_eq!(done, self.model.remove(name));
             }
             Op::Update(name, value) => {
                 let change = LabelChange::one("l", value).unwrap();
-                let done = kind(self.engine().update(&key(name), vec![change]).map(drop));
+                let done = kind(
+                    self.engine()
+                        .layers
+                        .update(&key(name), vec![change])
+                        .map(drop),
+                );
                 prop_assert_eq!(done, self.model.update(name, value));
             }
             Op::Usage(name) => {
-                let figure = self.engine().usage(&key(name));
+                let figure = self.engine().layers.usage(&key(name));
                 let figure = figure.map(|usage| (usage.bytes, usage.inodes));
                 prop_assert_eq!(figure.map_err(|error| error.kind()), self.model.usage(name));
             }

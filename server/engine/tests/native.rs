@@ -21,6 +21,7 @@ use layerd_engine::layers::apply::{Blob, Compression};
 use layerd_engine::layers::archive::{ExportOptions, export};
 use layerd_engine::layers::diff::DiffCompression;
 use layerd_engine::{Engine, Error, ErrorKind, Pack, Unpack, survey};
+use layerd_mounts::fake::FakeMounter;
 use layerd_store::{Create, Kind};
 
 struct Rig {
@@ -34,7 +35,13 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
         let driver = Arc::new(Native::open(&root).unwrap());
-        let engine = Engine::open(&root, driver.clone(), common::options()).unwrap();
+        let engine = Engine::open(
+            &root,
+            driver.clone(),
+            Arc::new(FakeMounter::new()),
+            common::options(),
+        )
+        .unwrap();
         Self {
             engine,
             driver,
@@ -43,7 +50,7 @@ impl Rig {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        let id = self.engine.stat(&key(name)).unwrap().record.id;
+        let id = self.engine.layers.stat(&key(name)).unwrap().record.id;
         self.driver.layer_path(Slot(id.0))
     }
 
@@ -52,14 +59,17 @@ impl Rig {
     }
 
     fn diff(&self, name: &str) -> Vec<u8> {
-        let changes = self.engine.changes(&key(name)).unwrap();
+        let changes = self.engine.layers.changes(&key(name)).unwrap();
         let pack = Pack {
             compression: DiffCompression::None,
             source_date_epoch: None,
             progress: &Silent,
         };
         let mut layer = Vec::new();
-        self.engine.diff(&changes, &pack, &mut layer).unwrap();
+        self.engine
+            .layers
+            .diff(&changes, &pack, &mut layer)
+            .unwrap();
         layer
     }
 }
@@ -71,8 +81,8 @@ fn apply(engine: &Engine, active: &str, blob: &[u8]) -> Result<(), Error> {
         sync: false,
         progress: &Silent,
     };
-    let active = engine.active(&key(active))?;
-    engine.apply(&active, blob, &unpack).map(drop)
+    let active = engine.layers.active(&key(active))?;
+    engine.layers.apply(&active, blob, &unpack).map(drop)
 }
 
 /// A layer that holds these files, each with its name as content.
@@ -129,7 +139,7 @@ fn layers_are_whole_trees() {
         ["dir/gone", "dir/kept", "file", "old"],
         "the parent stays"
     );
-    let usage = rig.engine.usage(&key("child")).unwrap();
+    let usage = rig.engine.layers.usage(&key("child")).unwrap();
     assert_eq!(usage.inodes, 5, "a tree counts whole");
 
     create(&rig.engine, Kind::Active, "c", Some("child")).unwrap();
@@ -142,7 +152,7 @@ fn layers_are_whole_trees() {
     let kept = fs::read_to_string(rig.path("d").join("dir/kept")).unwrap();
     assert_eq!(kept, "written");
     create(&rig.engine, Kind::View, "v", Some("child")).unwrap();
-    let mounts = rig.engine.mounts(&key("v")).unwrap();
+    let mounts = rig.engine.layers.mounts(&key("v")).unwrap();
     assert_eq!(mounts[0].source, rig.path("child").display().to_string());
     assert_eq!(mounts[0].options, ["ro", "rbind"]);
     assert!(rig.engine.fsck(false).unwrap().is_empty());
@@ -169,7 +179,7 @@ fn what_the_driver_lacks_is_refused() {
         parent: None,
         labels: labels(&maps),
     };
-    let refused = rig.engine.create(mapped).unwrap_err();
+    let refused = rig.engine.layers.create(mapped).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unsupported);
     assert_eq!(
         refused.to_string(),

@@ -68,7 +68,7 @@ impl Unpacker {
                 sync: layer.sync,
                 progress: &wanted,
             };
-            engine.apply(&layer.active, source, &unpack)
+            engine.layers.apply(&layer.active, source, &unpack)
         });
         let stop = self.parts.tasks.stopping();
         // Before the feed is dropped: the source then fails, which is no error.
@@ -108,7 +108,7 @@ impl Unpacker {
                 source_date_epoch,
                 progress: &wanted,
             };
-            engine.diff(&changes, &pack, &mut out)
+            engine.layers.diff(&changes, &pack, &mut out)
         });
         work.await
     }

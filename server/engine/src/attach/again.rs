@@ -21,7 +21,7 @@ use super::source::MadeSource;
 use super::target::lies_inside;
 use super::{AttachmentEntry, Done, Wanted, parse};
 use crate::events::Topic;
-use crate::{Engine, Error};
+use crate::{Attachments, Error};
 
 /// An attachment whose mount a call took away.
 pub(super) struct Removed {
@@ -32,11 +32,11 @@ pub(super) struct Removed {
     is_current: bool,
 }
 
-impl Engine {
+impl Attachments {
     /// Takes away the mounts of a call that are to be made anew, and those of it that stand inside,
     /// innermost first. Nothing was changed if it fails.
     pub(super) fn unmount_stale(&self, wanted: &[Wanted<'_>]) -> Result<Vec<Removed>, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let (mut stale, mut current) = (Vec::new(), Vec::new());
         for one in wanted {
             let Some(there) = view.volumes().attachment(one.key()) else {
@@ -127,7 +127,7 @@ impl Engine {
 
     /// Takes away what stands by now for an attachment whose mount was taken away before.
     fn remove_anew(&self, one: &mut Removed) -> Result<(), Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let Some(now) = view.volumes().attachment(&one.attachment.key) else {
             return Ok(());
         };
@@ -156,6 +156,7 @@ impl Engine {
         let target = self.open_place(attachment, &at.target, tree)?;
         let mount = Some(at.clone());
         let back = self
+            .root
             .store
             .set_attached(attachment.id, attachment.state, mount)?;
         if let Some(tree) = kept.take() {
@@ -171,7 +172,7 @@ impl Engine {
         there: Arc<Attachment>,
         removed: &mut [Removed],
     ) -> Result<Done, Error> {
-        self.check_image(&self.store.records(), there.layer)?;
+        self.check_image(&self.root.store.records(), there.layer)?;
         let is_new = there.state == AttachState::Preparing;
         let mut made = MadeSource::recorded(&there);
         let taken = removed
@@ -219,7 +220,7 @@ impl Engine {
     /// Undoes what interrupted calls left of the attachments of a call that failed. They were
     /// acknowledged to no caller.
     pub(super) fn forget_interrupted(&self, wanted: &[Wanted<'_>]) {
-        let view = self.store.records();
+        let view = self.root.store.records();
         for one in wanted {
             let Some(there) = view.volumes().attachment(one.key()) else {
                 continue;
@@ -238,7 +239,8 @@ impl Engine {
         filling: Filling,
         created: bool,
     ) -> Result<AttachmentEntry, Error> {
-        self.events
+        self.root
+            .events
             .tell(Topic::Attachment, "attached", attachment.key.as_str());
         debug!(key = attachment.key.as_str(), owner = %attachment.owner, "attached");
         let entry = self.attachment_entry(attachment, true)?;
@@ -257,6 +259,7 @@ impl Engine {
     /// Puts a record back as it was before mounting again failed.
     fn wait_on(&self, there: &Attachment) {
         let back = self
+            .root
             .store
             .set_attached(there.id, there.state, there.mount.clone());
         if let Err(cause) = back {

@@ -20,9 +20,9 @@ use layerd_store::{Attachment, BadInput};
 use super::mount::as_recorded;
 use super::options::{propagation, read_only};
 use super::source::MadeSource;
-use crate::{Engine, Error};
+use crate::{Attachments, Error};
 
-impl Engine {
+impl Attachments {
     /// Makes sure of what a runtime binds by its path: it is there, or made, and may be bound. Answers
     /// what was made.
     pub(super) fn ready_path(
@@ -99,7 +99,7 @@ impl Engine {
         let Ok(real) = fs::canonicalize(path) else {
             return Vec::new();
         };
-        let view = self.store.records();
+        let view = self.root.store.records();
         let all = view.volumes().attachments();
         let mounts = all.filter_map(|one| one.mount.as_ref());
         let below: Vec<_> = mounts
@@ -115,7 +115,7 @@ impl Engine {
     /// The path without symlinks of a directory above the data root; `None` if `path` leads to
     /// another one.
     pub(super) fn above_root(&self, path: &Path) -> Option<PathBuf> {
-        let root = fs::canonicalize(&self.root).ok()?;
+        let root = fs::canonicalize(&self.root.path).ok()?;
         let path = fs::canonicalize(path).ok()?;
         root.starts_with(&path).then_some(path)
     }
@@ -124,7 +124,7 @@ impl Engine {
     pub(super) fn refuse_own(&self, source: &Handle, path: &Path) -> Result<(), Error> {
         let seen = (source.device(), source.inode());
         let is_socket = || {
-            let socket = self.options.socket.as_deref();
+            let socket = self.root.options.socket.as_deref();
             socket.is_some_and(|socket| self.identity(socket).is_ok_and(|socket| socket == seen))
         };
         let is_given_out = |id| self.is_given_out(id);
@@ -135,7 +135,7 @@ impl Engine {
             "{:?} lies in layerd's data directory {}; what layerd keeps is mounted by its name: a \
              volume with `-v NAME:PATH`, a snapshot with `type=image`",
             path.display(),
-            self.root.display()
+            self.root.path.display()
         );
         Err(BadInput::new("source", rule).into())
     }

@@ -10,16 +10,16 @@ use tracing::{debug, warn};
 
 use super::{Done, depth};
 use crate::events::Topic;
-use crate::{Engine, Error};
+use crate::{Attachments, Error};
 
-impl Engine {
+impl Attachments {
     /// Undoes attachments, those that stand inside others first; those that do not exist are passed
     /// over. Answers the keys of those that did, in the order asked for.
     ///
     /// # Errors
     /// `Refused` if a mount is in use, naming who uses it; what was undone before stays undone.
     pub fn detach(&self, keys: &[Key], lazy: bool) -> Result<Vec<Key>, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let found = keys.iter().filter_map(|key| view.volumes().attachment(key));
         let mut found: Vec<_> = found.cloned().collect();
         inner_first(&mut found);
@@ -36,9 +36,9 @@ impl Engine {
 
     /// Undoes this attachment and no later one of its key. Answers whether it was there.
     pub(super) fn detach_one(&self, attachment: &Attachment, lazy: bool) -> Result<bool, Error> {
-        let _guard = self.attachment_locks.lock(&attachment.key);
+        let _guard = self.locks.lock(&attachment.key);
         // It may have been mounted anew, or have gone, since it was looked up.
-        let view = self.store.records();
+        let view = self.root.store.records();
         let now = view.volumes().attachment(&attachment.key);
         let Some(now) = now.filter(|now| now.id == attachment.id) else {
             return Ok(false);
@@ -50,8 +50,9 @@ impl Engine {
     /// As [`detach_one`](Self::detach_one); the caller has the turn of the key.
     fn detach_held(&self, attachment: &Attachment, lazy: bool) -> Result<(), Error> {
         self.clear_place_as(attachment, lazy)?;
-        self.store.detach(attachment.id)?;
-        self.events
+        self.root.store.detach(attachment.id)?;
+        self.root
+            .events
             .tell(Topic::Attachment, "detached", attachment.key.as_str());
         debug!(key = attachment.key.as_str(), owner = %attachment.owner, "detached");
         Ok(())

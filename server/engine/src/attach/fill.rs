@@ -4,12 +4,12 @@
 //! is made in the staging area and takes the place of the empty content in one exchange, so a
 //! volume is filled whole or not at all. One call fills; others for the same volume wait for it.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use layerd_layers::Durable;
 use layerd_layers::copy::{self, copy_tree};
-use layerd_layers::{Durable, Layering};
 use layerd_mounts::volume_dirs::Top;
 use layerd_spec::{Kind, MountSpec};
 use layerd_store::{
@@ -18,7 +18,7 @@ use layerd_store::{
 use tracing::info;
 
 use crate::volumes::{is_nocopy, slot};
-use crate::{Engine, Error};
+use crate::{Attachments, Error};
 
 /// Outcome of filling a volume.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Filling {
     }
 }
 
-impl Engine {
+impl Attachments {
     /// Fills the volume of an attachment, if it is to be filled and is empty.
     pub(super) fn fill(
         &self,
@@ -57,32 +57,34 @@ impl Engine {
         if !volume.copy_up || volume.subpath.is_some() {
             return Ok(Filling::None);
         }
-        let _filling = self.volume_locks.filling.lock(&id);
+        let _filling = self.volumes.locks.filling.lock(&id);
         let record = match self.check_fillable(id, attachment.id)? {
             Ok(record) => record,
             Err(not) => return Ok(not),
         };
-        let image = super::committed(&self.store.records(), from.as_str())?;
+        let image = super::committed(&self.root.store.records(), from.as_str())?;
         let inside = spec.target.to_string();
         let files = match self.copy_up(&record, (image, from), inside.trim_start_matches('/'))? {
             Ok(files) => files,
             Err(why) => return Ok(Filling::Without(why)),
         };
         // From here on nothing mounts it. What came while the copy was made counts.
-        let _guard = self.volume_locks.hold(id);
+        let _guard = self.volumes.locks.hold(id);
         let checked = self.check_source(image, from);
         let checked = checked.and_then(|()| self.check_fillable(id, attachment.id));
-        let checked = checked.inspect_err(|_| self.drop_stage(id))?;
+        let checked = checked.inspect_err(|_| self.volumes.drop_stage(id))?;
         if let Err(not) = checked {
-            self.drop_stage(id);
+            self.volumes.drop_stage(id);
             return Ok(not);
         }
-        self.volume_dirs
+        self.volumes
+            .dirs
             .exchange(slot(id))
             .map_err(Error::driver("fill a volume"))?;
-        self.store
+        self.root
+            .store
             .set_volume_filled(id, format!("image {from} {inside}"))?;
-        self.drop_stage(id);
+        self.volumes.drop_stage(id);
         info!(%id, from = from.as_str(), files, "volume filled");
         Ok(Filling::Done)
     }
@@ -93,7 +95,7 @@ impl Engine {
         id: VolumeId,
         own: AttachmentId,
     ) -> Result<Result<Arc<Volume>, Filling>, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let Some(record) = view.volumes().get(id) else {
             return Ok(Err(Filling::None));
         };
@@ -115,9 +117,9 @@ impl Engine {
 
     /// Refuses an image that was removed while it was read, or found to be damaged.
     fn check_source(&self, image: LayerId, name: &Key) -> Result<(), Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         match view.get(image) {
-            Some(record) => self.quarantine.check_stack(&view, record),
+            Some(record) => self.layers.quarantine.check_stack(&view, record),
             None => Err(Refusal::Missing { key: name.clone() }.into()),
         }
     }
@@ -129,9 +131,10 @@ impl Engine {
         if !volume.filled_from.is_empty() || is_closed {
             return Ok(false);
         }
-        self.volume_dirs
+        self.volumes
+            .dirs
             .is_empty(slot(volume.id))
-            .map_err(|cause| self.not_opened(volume.id, cause))
+            .map_err(|cause| self.volumes.not_opened(volume.id, cause))
     }
 
     /// Copies a directory of an image to the staging area. Answers the number of names, or what
@@ -143,23 +146,29 @@ impl Engine {
         inside: &str,
     ) -> Result<Result<u64, String>, Error> {
         self.check_source(image, from)?;
-        let markers = self.directories()?.layering().markers().unwrap_or_default();
-        let layers = self.layers_of(image)?;
+        let markers = self
+            .layers
+            .directories()?
+            .layering()
+            .markers()
+            .unwrap_or_default();
+        let layers = self.layers.layers_of(image)?;
         let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
         let staged = self
-            .volume_dirs
+            .volumes
+            .dirs
             .stage(slot(volume.id), Top::default())
             .map_err(Error::driver("stage a volume"))?;
         let options = copy::Options {
             durable: Durable::Content,
             markers,
-            progress: &self.telling(volume.name.as_str(), 0),
+            progress: &self.volumes.telling(volume.name.as_str(), 0),
             ..copy::Options::default()
         };
         let from = from.as_str();
         let without = match copy_tree(&layers, Path::new(inside), staged.as_fd(), &options) {
             Ok(copied) => {
-                self.finish_stage(volume, &staged)?;
+                self.volumes.finish_stage(volume, &staged)?;
                 return Ok(Ok(copied.files));
             }
             Err(layerd_layers::Error::Missing { path }) => {
@@ -173,22 +182,11 @@ impl Engine {
             }
             Err(cause) => {
                 let attempt = "copy image content into a volume";
-                return Err(self.drop_staged(volume.id, attempt, cause));
+                return Err(self.volumes.drop_staged(volume.id, attempt, cause));
             }
         };
-        self.drop_stage(volume.id);
+        self.volumes.drop_stage(volume.id);
         Ok(Err(without))
-    }
-
-    /// The directories that hold what a committed snapshot shows, topmost first.
-    fn layers_of(&self, image: LayerId) -> Result<Vec<OwnedFd>, Error> {
-        let view = self.store.records();
-        let record = view.get(image).ok_or(Refusal::LayerGone { id: image })?;
-        let mut layers = self.open_layers(&view, record)?;
-        if self.directories()?.layering() == Layering::Full {
-            layers.truncate(1);
-        }
-        Ok(layers)
     }
 }
 

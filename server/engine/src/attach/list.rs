@@ -8,9 +8,9 @@ use layerd_store::{AttachState, Attachment, MountedAt, Owner, VolumeId};
 use super::mount::as_recorded;
 use super::same::with_current_name;
 use super::{AttachmentEntry, parse};
-use crate::{Engine, Error};
+use crate::{Attachments, Error};
 
-impl Engine {
+impl Attachments {
     /// Attachments that match, in the order of their creation. Costs one look at the mount table.
     ///
     /// # Errors
@@ -20,7 +20,7 @@ impl Engine {
         owner: Option<&Owner>,
         volume: Option<VolumeId>,
     ) -> Result<Vec<AttachmentEntry>, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let all = view.volumes().attachments();
         let matching = all.filter(|one| owner.is_none_or(|owner| one.owner == *owner));
         let matching =
@@ -36,7 +36,7 @@ impl Engine {
     /// only; whether their mounts stand is not looked at.
     #[must_use]
     pub fn attachment_records(&self, volume: Option<VolumeId>) -> Vec<Arc<Attachment>> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         match volume {
             Some(id) => view.volumes().holders(id).cloned().collect(),
             None => view.volumes().attachments().cloned().collect(),
@@ -46,7 +46,7 @@ impl Engine {
     /// Number of attachments. Reads memory only.
     #[must_use]
     pub fn attachment_count(&self) -> usize {
-        self.store.records().volumes().attachments().count()
+        self.root.store.records().volumes().attachments().count()
     }
 
     /// For each attachment, true if its mount exists or it needs none.
@@ -69,7 +69,7 @@ impl Engine {
         attachment: Arc<Attachment>,
         stands: bool,
     ) -> Result<AttachmentEntry, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let spec = with_current_name(&view, &attachment, parse(&attachment.spec)?);
         let volume = attachment.volume.and_then(|id| view.volumes().get(id));
         Ok(AttachmentEntry {

@@ -2,23 +2,20 @@
 //! its own where a path would not be safe to hand to a runtime.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use layerd_drivers::Stack;
-use layerd_mounts::Mount;
 use layerd_mounts::mounter::{
     Attached, BindOptions, DetachMode, Effective, Handle, Made as MadePath, MountError, ReadOnly,
     Symlinks, Tree, Want,
 };
 use layerd_spec::{Bind, Kind, Made, MountSpec};
-use layerd_store::{AttachState, Attachment, LayerId, MountedAt, Refusal, VolumeId};
+use layerd_store::{AttachState, Attachment, MountedAt, VolumeId};
 use tracing::info;
 
 use super::options::{id_maps, new_source, read_only, tmpfs_options};
 use crate::volumes::slot;
-use crate::{Engine, Error};
+use crate::{Attachments, Error};
 
 /// A mount that was made and stands nowhere yet.
 pub(super) struct MadeMount {
@@ -28,7 +25,7 @@ pub(super) struct MadeMount {
     pub(super) at: MountedAt,
 }
 
-impl Engine {
+impl Attachments {
     /// Makes the mount that an attachment needs; `None` if a path is all a runtime needs.
     pub(super) fn make_mount(
         &self,
@@ -140,7 +137,7 @@ impl Engine {
         if !place.exists() || !self.is_mount_point(place)? {
             return Ok(());
         }
-        let folder = self.root.join("mnt");
+        let folder = self.root.path.join("mnt");
         let mut standing = self.mounter.mounts_below(&folder)?;
         standing.retain(|entry| entry.target == place);
         for entry in standing.into_iter().rev() {
@@ -191,12 +188,12 @@ impl Engine {
     }
 
     pub(super) fn own_place(&self, attachment: &Attachment) -> PathBuf {
-        self.root.join("mnt").join(attachment.id.to_string())
+        self.root.path.join("mnt").join(attachment.id.to_string())
     }
 
     /// The folder of the places of layerd's own, and the mount that keeps those below it private.
     fn private_folder(&self) -> Result<(), Error> {
-        let folder = self.root.join("mnt");
+        let folder = self.root.path.join("mnt");
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -278,11 +275,12 @@ impl Engine {
         Ok(match &spec.kind {
             Kind::Volume(wanted) => {
                 let id = volume.ok_or(Error::Stopping)?;
-                let path = self.volume_dirs.data_path(slot(id));
+                let path = self.volumes.dirs.data_path(slot(id));
                 let data = self
-                    .volume_dirs
+                    .volumes
+                    .dirs
                     .open_data(slot(id))
-                    .map_err(|cause| self.not_opened(id, cause))?;
+                    .map_err(|cause| self.volumes.not_opened(id, cause))?;
                 let data = Handle::new(data, &path)?;
                 Some(match &wanted.subpath {
                     Some(subpath) => {
@@ -300,19 +298,6 @@ impl Engine {
             }
             Kind::Image(_) | Kind::Tmpfs(_) => None,
         })
-    }
-
-    /// Why the content of a volume could not be opened.
-    pub(super) fn not_opened(&self, id: VolumeId, cause: layerd_mounts::Error) -> Error {
-        let gone = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
-        let is_gone = cause.io_kind().is_some_and(|kind| gone.contains(&kind));
-        match self.store.records().volumes().get(id) {
-            Some(volume) if is_gone => Error::NoContent {
-                name: volume.name.clone(),
-                path: self.volume_dirs.data_path(slot(id)),
-            },
-            _ => Error::driver("open a volume")(cause),
-        }
     }
 
     fn tree(&self, spec: &MountSpec, attachment: &Attachment) -> Result<Tree, Error> {
@@ -355,7 +340,7 @@ impl Engine {
         attachment: &Attachment,
     ) -> Result<Tree, Error> {
         let layer = attachment.layer.ok_or(Error::Stopping)?;
-        let whole = self.mounter.view(&self.image_plan(layer)?)?;
+        let whole = self.mounter.view(&self.layers.image_plan(layer)?)?;
         match &image.subpath {
             None => Ok(whole),
             Some(subpath) => {
@@ -363,24 +348,6 @@ impl Engine {
                 self.part_of_image(whole, shown, subpath.as_path(), attachment)
             }
         }
-    }
-
-    /// Read-only mounts of a committed layer and those below it.
-    pub(super) fn image_plan(&self, layer: LayerId) -> Result<Vec<Mount>, Error> {
-        let view = self.store.records();
-        let record = view.get(layer).ok_or(Refusal::LayerGone { id: layer })?;
-        self.quarantine.check_stack(&view, record)?;
-        let below = view.ancestors(record).map(|layer| crate::slot(layer.id));
-        let stack = Stack {
-            own: None,
-            parents: std::iter::once(crate::slot(layer)).chain(below).collect(),
-            writable: false,
-            ids: None,
-        };
-        let planned = self.driver.plan(&stack);
-        let planned = planned.map_err(Error::driver("plan the mount of an image"))?;
-        self.make_mountable(&record.key, &stack)?;
-        Ok(planned)
     }
 
     /// A file or folder of an image. Before Linux 6.15 the kernel clones only out of what stands

@@ -3,7 +3,7 @@
 use layerd_spec::{Bind, Kind, MountSpec, Propagation, ReadOnly, Tmpfs, TmpfsSize};
 use layerd_store::Attachment;
 
-use crate::Engine;
+use crate::Attachments;
 use crate::volumes::slot;
 
 /// One entry of `mounts` in config.json.
@@ -19,7 +19,7 @@ pub struct OciMount {
     pub options: Vec<String>,
 }
 
-impl Engine {
+impl Attachments {
     pub(super) fn oci_mounts(&self, spec: &MountSpec, attachment: &Attachment) -> Vec<OciMount> {
         let destination = spec.target.to_string();
         let mounted = attachment.mount.as_ref().map(|mount| mount.target.clone());
@@ -33,7 +33,7 @@ impl Engine {
             Kind::Volume(_) => {
                 let data = attachment
                     .volume
-                    .map(|id| self.volume_dirs.data_path(slot(id)).display().to_string());
+                    .map(|id| self.volumes.dirs.data_path(slot(id)).display().to_string());
                 bind(
                     mounted.or(data).unwrap_or_default(),
                     true,
@@ -69,7 +69,7 @@ impl Engine {
     }
 }
 
-impl Engine {
+impl Attachments {
     /// The path that a runtime is to bind: no symlink, where none was to be followed by it.
     fn path_for_runtime(&self, bind: &Bind) -> String {
         let source = bind.source.as_path();

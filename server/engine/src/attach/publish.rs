@@ -1,6 +1,6 @@
 //! Volumes shown at a path that an orchestrator owns, as kubelet does with its pods' directories.
 //!
-//! It makes and removes the mount point, unlike [`Engine::attach`], and what is mounted there is the
+//! It makes and removes the mount point, unlike [`Attachments::attach`], and what is mounted there is the
 //! orchestrator's to take away, whatever became of the record. Its daemons may run in a mount namespace
 //! of their own and be started anew there: the mounts made before have come along as copies, with other
 //! numbers. A copy of the mount that is recorded is taken for it.
@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use super::mount::as_recorded;
 use super::{Attach, AttachmentEntry, target};
 use crate::volumes::slot;
-use crate::{Engine, Error};
+use crate::{Attachments, Error};
 
 /// Mounts that are taken away from one mount point; more means that others mount there meanwhile.
 const STACKED_MAX: usize = 16;
@@ -35,7 +35,7 @@ pub struct Publish {
     pub group: Option<u32>,
 }
 
-impl Engine {
+impl Attachments {
     /// Shows a volume at the target of an attachment; the directory is made if it is missing, the one
     /// that it lies in is not. Repeating the call answers the same. Costs two durable writes; with a
     /// group also a look at each file, unless the top folder has it already.
@@ -47,7 +47,7 @@ impl Engine {
         let path = request.attach.target.as_deref();
         let path = path.ok_or_else(|| BadInput::new("target_path", "must not be empty"))?;
         let path = target::clean(path)?;
-        self.volume_by_id(request.volume)?;
+        self.volumes.volume_by_id(request.volume)?;
         self.recognise_copy(&request.attach.key)?;
         let made = self.make_mount_point(&path)?;
         let published = self.publish_at(owner, request);
@@ -65,7 +65,7 @@ impl Engine {
         if entry.attachment.volume == Some(request.volume) {
             // Once the volume is held for this call, and everything that refuses it has been asked.
             if let Some(group) = request.group {
-                self.give_group(request.volume, group)?;
+                self.volumes.give_group(request.volume, group)?;
             }
             return Ok(entry);
         }
@@ -110,7 +110,7 @@ impl Engine {
     /// The attachment with a key. Reads memory only.
     #[must_use]
     pub fn attachment(&self, key: &Key) -> Option<Arc<Attachment>> {
-        self.store.records().volumes().attachment(key).cloned()
+        self.root.store.records().volumes().attachment(key).cloned()
     }
 
     /// True if what an attachment shows is mounted where it was asked for.
@@ -131,8 +131,8 @@ impl Engine {
 
     /// Notes the number of a copy of the mount that is recorded, if one stands at its place instead.
     fn recognise_copy(&self, key: &Key) -> Result<(), Error> {
-        let _guard = self.attachment_locks.lock(key);
-        let records = self.store.records();
+        let _guard = self.locks.lock(key);
+        let records = self.root.store.records();
         let Some(there) = records.volumes().attachment(key) else {
             return Ok(());
         };
@@ -149,7 +149,8 @@ impl Engine {
                 last_id: copy.last_id,
                 ..mount.clone()
             };
-            self.store
+            self.root
+                .store
                 .set_attached(there.id, there.state, Some(mount))?;
             info!(key = key.as_str(), target = %target.display(), "took the copy of a mount for it: layerd runs in another mount namespace");
         }
@@ -198,21 +199,21 @@ impl Engine {
 
     /// True if an attachment of another key is recorded at a path.
     fn is_held_there(&self, path: &Path) -> bool {
-        let records = self.store.records();
+        let records = self.root.store.records();
         let mut all = records.volumes().attachments();
         all.any(|one| one.target.as_deref().map(Path::new) == Some(path))
     }
 
     /// True for the content of a volume, also of one in the trash.
     fn is_volume(&self, wanted: Identity) -> bool {
-        let records = self.store.records();
+        let records = self.root.store.records();
         let live = records.volumes().iter().map(|volume| volume.id);
         let removed = records.volumes().removed().map(|volume| volume.id);
         live.chain(removed).any(|id| {
-            let data = self.volume_dirs.open_any(slot(id));
+            let data = self.volumes.dirs.open_any(slot(id));
             let found = data
                 .ok()
-                .and_then(|data| Handle::new(data, &self.volume_dirs.data_path(slot(id))).ok());
+                .and_then(|data| Handle::new(data, &self.volumes.dirs.data_path(slot(id))).ok());
             found.is_some_and(|found| (found.device(), found.inode()) == wanted)
         })
     }

@@ -3,7 +3,7 @@
 use layerd_store::{Attachment, Key, Owner};
 
 use super::detach::inner_first;
-use crate::Engine;
+use crate::Attachments;
 
 /// Owners that still exist.
 #[derive(Debug, Clone)]
@@ -37,11 +37,11 @@ pub struct Reconciled {
     pub unknown: Vec<Key>,
 }
 
-impl Engine {
+impl Attachments {
     /// Lets go of all attachments that `living` is about and does not name; with `dry_run` says
     /// which. One that cannot be let go does not keep the others.
     pub fn reconcile(&self, living: &Living, dry_run: bool) -> Reconciled {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let mut outcome = Reconciled::default();
         let mut ended = Vec::new();
         for attachment in view.volumes().attachments() {

@@ -6,9 +6,9 @@ use layerd_spec::{Kind, MountSpec};
 use layerd_store::{Attachment, Owner, Records, VolumeName};
 
 use super::{Wanted, parse, target};
-use crate::{Engine, Error};
+use crate::{Attachments, Error};
 
-impl Engine {
+impl Attachments {
     /// Refuses a call whose key has something else. A volume goes by the name it has now, and by the
     /// one it was attached by, as long as no other volume has that.
     pub(super) fn check_same(
@@ -17,7 +17,7 @@ impl Engine {
         owner: &Owner,
         wanted: &Wanted<'_>,
     ) -> Result<(), Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let old = parse(&there.spec)?;
         let now = with_current_name(&view, there, old.clone());
         let is_free = name_of(&old).is_none_or(|old| view.volumes().find(old).is_none());

@@ -15,7 +15,7 @@ use layerd_mounts::tree;
 use layerd_spec::{Kind, MountSpec, Relabel};
 use layerd_store::{Attachment, BadInput};
 
-use crate::{Engine, Error};
+use crate::{Attachments, Error};
 
 /// Longest label, in bytes.
 const LABEL_MAX: usize = 255;
@@ -28,14 +28,14 @@ const HOSTS: [&str; 24] = [
 
 /// The SELinux of a host.
 #[derive(Debug, Default)]
-pub(crate) struct Selinux {
+pub(super) struct Selinux {
     /// Directory of the policy in force, such as `/etc/selinux/targeted`; `None` where it is off.
     pub(super) policy: Option<PathBuf>,
 }
 
 impl Selinux {
     /// Looks whether SELinux is on and which policy is in force.
-    pub(crate) fn of_host() -> Self {
+    pub(super) fn of_host() -> Self {
         let is_on = Path::new("/sys/fs/selinux/enforce").exists();
         let config = fs::read_to_string("/etc/selinux/config").unwrap_or_default();
         let kind = value_of(&config, "SELINUXTYPE").unwrap_or("targeted");
@@ -81,7 +81,7 @@ impl Selinux {
     }
 }
 
-impl Engine {
+impl Attachments {
     /// Refuses a label that could not be set.
     pub(super) fn check_label(&self, spec: &MountSpec, told: Option<&str>) -> Result<(), Error> {
         self.selinux.label(spec, told).map(drop)
@@ -102,7 +102,7 @@ impl Engine {
             return Ok(());
         };
         let label = CString::new(label).unwrap_or_default();
-        let keep_going = || !self.backlog.is_stopping();
+        let keep_going = || !self.root.backlog.is_stopping();
         tree::label(source.as_fd(), source.path(), &label, &keep_going)
             .map_err(Error::driver("set SELinux labels"))
     }

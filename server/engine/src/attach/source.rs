@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::options::new_source;
 use crate::volumes::{CreateVolume, check_asked, check_settings};
-use crate::{Engine, Error};
+use crate::{Attachments, Error};
 
 /// The source of an attachment, found or made.
 #[derive(Debug, Default)]
@@ -80,7 +80,7 @@ pub(super) struct Found {
     pub(super) is_dir: bool,
 }
 
-impl Engine {
+impl Attachments {
     /// Effect that attaching a specification would have now. Changes nothing. Costs as much as opening
     /// and cloning the source.
     ///
@@ -101,10 +101,10 @@ impl Engine {
         fill_from: Option<&Key>,
     ) -> Result<Found, Error> {
         loop {
-            let view = self.store.records();
+            let view = self.root.store.records();
             let found = self.look_at_as_of(&view, spec, fill_from);
             // A folder that was moved away meanwhile says nothing of what has the name now.
-            let is_same = || meant(&view, spec) == meant(&self.store.records(), spec);
+            let is_same = || meant(&view, spec) == meant(&self.root.store.records(), spec);
             if found.is_ok() || is_same() {
                 return found;
             }
@@ -240,7 +240,7 @@ impl Engine {
     /// Mounts a committed layer as attaching would, out of sight. Answers whether the part of it that
     /// is asked for is a directory.
     pub(super) fn look_at_layer(&self, image: &Image, layer: LayerId) -> Result<bool, Error> {
-        let whole = self.mounter.view(&self.image_plan(layer)?)?;
+        let whole = self.mounter.view(&self.layers.image_plan(layer)?)?;
         match &image.subpath {
             None => Ok(true),
             Some(subpath) => {
@@ -254,12 +254,14 @@ impl Engine {
     /// Refuses content that is damaged, also where it is mounted already.
     pub(super) fn check_image(&self, view: &Records, layer: Option<LayerId>) -> Result<(), Error> {
         let record = layer.and_then(|id| view.get(id));
-        record.map_or(Ok(()), |record| self.quarantine.check_stack(view, record))
+        record.map_or(Ok(()), |record| {
+            self.layers.quarantine.check_stack(view, record)
+        })
     }
 
     /// Finds or makes the source.
     pub(super) fn ground(&self, spec: &MountSpec) -> Result<Ground, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let decision = self.decide(&view, spec)?;
         if let Decision::Refuse(refusal) = decision {
             return Err(Error::SourceMissing { refusal });
@@ -270,7 +272,8 @@ impl Engine {
                 let (entry, created) = match find(&view, volume) {
                     Some(there) => (there.id, false),
                     None => {
-                        let (entry, created) = self.create_volume(&create_request(volume)?)?;
+                        let (entry, created) =
+                            self.volumes.create_volume(&create_request(volume)?)?;
                         (entry.volume.id, created)
                     }
                 };
@@ -305,7 +308,7 @@ impl Engine {
     /// True for a directory or file of the host that is the source of an attachment other than `own`,
     /// or lies above one.
     fn is_bound(&self, made: &MadePath, own: Option<AttachmentId>) -> bool {
-        let records = self.store.records();
+        let records = self.root.store.records();
         let all = records.volumes().attachments();
         let mut others = all.filter(|one| Some(one.id) != own);
         others.any(|one| match super::parse(&one.spec).map(|spec| spec.kind) {
@@ -324,7 +327,7 @@ impl Engine {
     /// are removed, unless another attachment than `own` binds them.
     pub(super) fn take_back(&self, made: &MadeSource, filled: bool, own: Option<AttachmentId>) {
         if let Some(id) = made.volume
-            && let Err(cause) = self.drop_unused_volume(id, filled)
+            && let Err(cause) = self.volumes.drop_unused_volume(id, filled)
         {
             warn!(error = &cause as &dyn std::error::Error, %id, "remove the volume that a failed call made");
         }

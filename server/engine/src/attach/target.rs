@@ -11,9 +11,9 @@ use layerd_spec::{HostPath, Kind, MountSpec};
 use layerd_store::{Attachment, BadInput};
 
 use super::mount::as_recorded;
-use crate::{Engine, Error};
+use crate::{Attachments, Error};
 
-impl Engine {
+impl Attachments {
     /// Checks a target, which must be there, for attachment `own`, or a new one. Symlinks in it are
     /// refused. Where the mount of `own` stands, it is left aside: it is to be replaced.
     ///
@@ -44,15 +44,15 @@ impl Engine {
     pub(super) fn reserved(&self) -> Reserved<'_> {
         Reserved {
             mounter: self.mounter.as_ref(),
-            root: &self.root,
-            socket: self.options.socket.as_deref(),
+            root: &self.root.path,
+            socket: self.root.options.socket.as_deref(),
         }
     }
 
     /// True for the mount of an attachment. A submount that came along was checked by nothing, and may
     /// show the data root.
     pub(super) fn is_given_out(&self, id: MountId) -> bool {
-        let records = self.store.records();
+        let records = self.root.store.records();
         let mut mounts = records
             .volumes()
             .attachments()
@@ -107,7 +107,7 @@ impl Engine {
 
     /// Refuses a target above a mount that stands for another attachment.
     fn refuse_to_hide(&self, path: &Path, own: Option<&Attachment>) -> Result<(), Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let own = own.map(|own| own.id);
         for other in view.volumes().attachments() {
             let Some(mount) = other.mount.as_ref().filter(|_| Some(other.id) != own) else {

@@ -60,11 +60,11 @@ impl Host {
     /// Content of a volume that is there.
     fn volume(&self, name: &str) -> PathBuf {
         let name = layerd_store::VolumeName::parse("name", name).unwrap();
-        self.engine.volume(&name).unwrap().path
+        self.engine.volumes.volume(&name).unwrap().path
     }
 
     fn attach(&self, mounts: &[Attach]) -> Result<Vec<AttachmentEntry>, Error> {
-        self.engine.attach(&owner(), mounts)
+        self.engine.attachments.attach(&owner(), mounts)
     }
 
     /// Commits an empty snapshot.
@@ -76,7 +76,7 @@ impl Host {
             parent: None,
             labels: Labels::default(),
         };
-        self.engine.create(create).unwrap();
+        self.engine.layers.create(create).unwrap();
         let commit = Commit {
             name: key(name),
             key: active,
@@ -84,7 +84,7 @@ impl Host {
             parent: None,
             usage: None,
         };
-        self.engine.commit(commit).unwrap();
+        self.engine.layers.commit(commit).unwrap();
     }
 
     /// Mount points of the host, without the daemon's own folder.
@@ -96,7 +96,7 @@ impl Host {
     }
 
     fn keys(&self) -> Vec<String> {
-        let all = self.engine.attachments(None, None).unwrap();
+        let all = self.engine.attachments.attachments(None, None).unwrap();
         let keys = all.iter().map(|one| one.attachment.key.as_str().to_owned());
         keys.collect()
     }
@@ -115,7 +115,13 @@ impl Drop for Host {
 fn open(disk: &Path, options: Options) -> Engine {
     let root = disk.join("root");
     fs::create_dir_all(&root).unwrap();
-    Engine::open(&root, Arc::new(Memory::default()), options).unwrap()
+    Engine::open(
+        &root,
+        Arc::new(Memory::default()),
+        Arc::new(KernelMounter::new()),
+        options,
+    )
+    .unwrap()
 }
 
 fn mount_with(source: &Path, target: &Path, kind: Option<&str>, flags: MsFlags) {

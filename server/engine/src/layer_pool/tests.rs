@@ -4,6 +4,7 @@ use std::thread::sleep;
 use layerd_drivers::Memory;
 use layerd_drivers::{Found, Place, Survey as _};
 use layerd_mounts::Slot;
+use layerd_mounts::fake::FakeMounter;
 use layerd_store::{Key, Kind, Labels};
 use nix::errno::Errno;
 
@@ -17,7 +18,13 @@ fn engine(root: &Path, fake: &Memory, layer_pool: usize) -> Engine {
         layer_pool,
         ..Options::default()
     };
-    Engine::open(root, Arc::new(fake.clone()), options).unwrap()
+    Engine::open(
+        root,
+        Arc::new(fake.clone()),
+        Arc::new(FakeMounter::new()),
+        options,
+    )
+    .unwrap()
 }
 
 fn prepare(engine: &Engine, name: &str) -> Slot {
@@ -28,8 +35,8 @@ fn prepare(engine: &Engine, name: &str) -> Slot {
         parent: None,
         labels: Labels::default(),
     };
-    engine.create(create).unwrap();
-    slot(engine.stat(&key).unwrap().record.id)
+    engine.layers.create(create).unwrap();
+    slot(engine.layers.stat(&key).unwrap().record.id)
 }
 
 fn layers(fake: &Memory) -> Vec<Slot> {
@@ -49,7 +56,7 @@ fn wait_for(what: &str, done: impl Fn() -> bool) {
 }
 
 fn wait_until_ready(engine: &Engine, count: usize) {
-    let ready = || engine.layer_pool.shared.state().ready.len();
+    let ready = || engine.layers.pool.shared.state().ready.len();
     wait_for("spare layers", || ready() == count);
 }
 
@@ -76,7 +83,7 @@ fn layers_made_ahead_are_used_and_no_problem() {
         parent: None,
         labels: Labels::default(),
     };
-    engine.create(create).unwrap_err();
+    engine.layers.create(create).unwrap_err();
     wait_until_ready(&engine, 4);
     let half = Labels::parse([("containerd.io/snapshot/uidmapping".into(), "0:1:1".into())].into());
     let create = Create {
@@ -85,7 +92,7 @@ fn layers_made_ahead_are_used_and_no_problem() {
         parent: None,
         labels: half.unwrap(),
     };
-    engine.create(create).unwrap_err();
+    engine.layers.create(create).unwrap_err();
     wait_until_ready(&engine, 4);
     assert_eq!(layers(&fake).len(), 7, "a refused call takes none");
     drop(engine);
@@ -104,7 +111,7 @@ fn a_power_cut_takes_no_layer_that_was_used() {
     let used = prepare(&engine, "second");
     let without_work = steps + 1;
     assert_eq!(fake.steps(), without_work, "no parent, no work directory");
-    let shared = engine.layer_pool.shared.clone();
+    let shared = engine.layers.pool.shared.clone();
     drop(engine);
     // As a kill leaves them: the end took them away.
     shared.make(3).unwrap();
@@ -131,15 +138,15 @@ fn what_fails_is_taken_away_and_prepare_makes_its_own() {
         parent: None,
         labels: Labels::default(),
     };
-    let made = engine.create(create);
+    let made = engine.layers.create(create);
     wait_for("the failure", || {
-        !engine.layer_pool.shared.state().others.is_empty()
+        !engine.layers.pool.shared.state().others.is_empty()
     });
     fake.heal();
     if made.is_err() {
         prepare(&engine, "first");
     }
-    let others = || engine.layer_pool.shared.state().others.clone();
+    let others = || engine.layers.pool.shared.state().others.clone();
     wait_for("the next try", || others().is_empty());
     wait_until_ready(&engine, 4);
     // The call may have failed after it made its layer.

@@ -11,7 +11,7 @@ use std::io::{self, Read as _};
 use layerd_store::LayerId;
 use tracing::warn;
 
-use crate::Engine;
+use crate::Layers;
 use crate::file_digests::{DigestFiles, Mark};
 
 /// Longest reason that is read, in bytes.
@@ -32,7 +32,7 @@ impl DigestFiles {
     }
 }
 
-impl Engine {
+impl Layers {
     /// Leaves the reason beside the layer. A failure is logged: the record says it as well.
     pub(super) fn mark_quarantined(&self, id: LayerId, why: &str) {
         if let Err(cause) = self.digest_files.mark(id, Mark::Quarantined, why, true) {
@@ -45,7 +45,7 @@ impl Engine {
     /// layers whose records alone say that they are damaged. Marks without a record stay, since their
     /// layer may come back with other records, and their id is not handed out again.
     pub(crate) fn recover_quarantined(&self) {
-        let records = self.store.records();
+        let records = self.root.store.records();
         let marked: BTreeSet<_> = self
             .digest_files
             .marks(Mark::Quarantined)

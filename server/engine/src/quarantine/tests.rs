@@ -25,9 +25,13 @@ pub(crate) fn key(text: &str) -> Key {
 
 fn open(dir: &tempfile::TempDir, driver: &Arc<Overlay>) -> Engine {
     let root = dir.path().join("root");
-    let mut engine = Engine::open(&root, driver.clone(), Options::default()).unwrap();
-    engine.mounter = Arc::new(FakeMounter::new());
-    engine
+    Engine::open(
+        &root,
+        driver.clone(),
+        Arc::new(FakeMounter::new()),
+        Options::default(),
+    )
+    .unwrap()
 }
 
 impl Bench {
@@ -43,9 +47,10 @@ impl Bench {
             dir,
         };
         bench.create("tmp", Kind::Active, None).unwrap();
-        let tmp = bench.engine.active(&key("tmp")).unwrap();
+        let tmp = bench.engine.layers.active(&key("tmp")).unwrap();
         bench
             .engine
+            .layers
             .apply(&tmp, &bench.archive()[..], &unpack())
             .unwrap();
         bench.commit("tmp", "base").unwrap();
@@ -69,11 +74,11 @@ impl Bench {
             parent: parent.map(key),
             labels: Labels::default(),
         };
-        self.engine.create(create).map(drop)
+        self.engine.layers.create(create).map(drop)
     }
 
     fn commit(&self, active: &str, name: &str) -> Result<(), Error> {
-        self.engine.commit(Commit {
+        self.engine.layers.commit(Commit {
             name: key(name),
             key: key(active),
             labels: Labels::default(),
@@ -83,7 +88,13 @@ impl Bench {
     }
 
     pub(crate) fn id(&self, name: &str) -> LayerId {
-        self.engine.store.records().find(&key(name)).unwrap().id
+        self.engine
+            .root
+            .store
+            .records()
+            .find(&key(name))
+            .unwrap()
+            .id
     }
 
     fn target(&self, name: &str) -> PathBuf {
@@ -111,7 +122,7 @@ impl Bench {
             relabel_by_dialect: false,
             exclusive: false,
         };
-        self.engine.attach(&owner, &[request]).map(drop)
+        self.engine.attachments.attach(&owner, &[request]).map(drop)
     }
 
     fn reopened(self) -> Self {
@@ -139,19 +150,22 @@ impl Bench {
     fn assert_refused(&self, when: &str) {
         let engine = &self.engine;
         let diff = |name: &str| {
-            let changes = engine.changes(&key(name))?;
+            let changes = engine.layers.changes(&key(name))?;
             let pack = Pack {
                 compression: DiffCompression::None,
                 source_date_epoch: None,
                 progress: &Silent,
             };
-            engine.diff(&changes, &pack, &mut Vec::new()).map(drop)
+            engine
+                .layers
+                .diff(&changes, &pack, &mut Vec::new())
+                .map(drop)
         };
         let image = "type=image,source=base,target=/image";
         let part = "type=image,source=base,target=/image,image-subpath=data";
         let outcomes = [
-            ("stat", engine.stat(&key("base")).map(drop)),
-            ("usage", engine.usage(&key("base")).map(drop)),
+            ("stat", engine.layers.stat(&key("base")).map(drop)),
+            ("usage", engine.layers.usage(&key("base")).map(drop)),
             ("view", self.create("v", Kind::View, Some("base"))),
             ("prepare", self.create("a", Kind::Active, Some("base"))),
             ("diff", diff("base")),
@@ -169,13 +183,13 @@ impl Bench {
         for (call, outcome) in outcomes {
             assert_refusal(outcome, &format!("{call}, {when}"));
         }
-        if engine.store.records().find(&key("above")).is_none() {
+        if engine.root.store.records().find(&key("above")).is_none() {
             return;
         }
-        let above = engine.active(&key("above")).unwrap();
-        let applied = engine.apply(&above, &self.archive()[..], &unpack());
+        let above = engine.layers.active(&key("above")).unwrap();
+        let applied = engine.layers.apply(&above, &self.archive()[..], &unpack());
         let outcomes = [
-            ("mounts", engine.mounts(&key("above")).map(drop)),
+            ("mounts", engine.layers.mounts(&key("above")).map(drop)),
             ("diff above", diff("above")),
             ("apply", applied.map(drop)),
         ];
@@ -185,12 +199,13 @@ impl Bench {
     }
 
     fn assert_served(&self) {
-        self.engine.stat(&key("base")).unwrap();
+        self.engine.layers.stat(&key("base")).unwrap();
         let image = "type=image,source=base,target=/image";
         self.attach("served", image, None).unwrap();
         let fill = "type=volume,source=good,target=/data,on-missing=create";
         self.attach("good", fill, Some("base")).unwrap();
         self.engine
+            .attachments
             .detach(&[key("served"), key("good")], false)
             .unwrap();
     }
@@ -219,27 +234,28 @@ fn damage_stays_with_a_layer_through_every_call_restart_and_restore() {
     bench.assert_served();
     bench.create("above", Kind::Active, Some("base")).unwrap();
     let id = bench.id("base");
-    bench.engine.bar(id, "a test said so".to_owned());
+    bench.engine.layers.bar(id, "a test said so".to_owned());
     bench.assert_refused("when it was found");
     let bench = bench.reopened();
     bench.assert_refused("after a restart");
 
-    bench.engine.remove(&key("above")).unwrap();
-    bench.engine.remove(&key("base")).unwrap();
-    bench.engine.restore(id).unwrap();
+    bench.engine.layers.remove(&key("above")).unwrap();
+    bench.engine.layers.remove(&key("base")).unwrap();
+    bench.engine.layers.restore(id).unwrap();
     bench.assert_refused("removed and restored");
     bench.engine.fsck(true).unwrap();
     bench.assert_refused("after fsck");
 
-    bench.engine.remove(&key("base")).unwrap();
+    bench.engine.layers.remove(&key("base")).unwrap();
     let bench = bench.reopened();
-    assert_eq!(bench.engine.quarantined(), 0);
-    bench.engine.restore(id).unwrap();
+    assert_eq!(bench.engine.layers.quarantined(), 0);
+    bench.engine.layers.restore(id).unwrap();
     bench.assert_refused("removed, restarted and restored");
-    assert_eq!(bench.engine.quarantined(), 1);
+    assert_eq!(bench.engine.layers.quarantined(), 1);
     assert!(
         bench
             .engine
+            .volumes
             .volumes(&crate::VolumeFilter::default())
             .iter()
             .all(|one| {
@@ -252,10 +268,10 @@ fn damage_stays_with_a_layer_through_every_call_restart_and_restore() {
 fn damage_that_is_found_after_the_removal_is_kept_as_well() {
     let bench = Bench::new();
     let id = bench.id("base");
-    bench.engine.remove(&key("base")).unwrap();
-    bench.engine.bar(id, "a test said so".to_owned());
+    bench.engine.layers.remove(&key("base")).unwrap();
+    bench.engine.layers.bar(id, "a test said so".to_owned());
     let bench = bench.reopened();
-    bench.engine.restore(id).unwrap();
+    bench.engine.layers.restore(id).unwrap();
     bench.assert_refused("found in the trash");
 }
 
@@ -265,12 +281,12 @@ fn damage_is_known_after_an_older_backup_was_put_back() {
     let backup = bench.dir.path().join("backup");
     fs::write(&backup, bench.engine.backup().unwrap()).unwrap();
     let id = bench.id("base");
-    bench.engine.bar(id, "a test said so".to_owned());
+    bench.engine.layers.bar(id, "a test said so".to_owned());
     let bench = bench.after(|root, driver| {
         crate::recover::restore_records(root, driver, Some(&backup)).unwrap();
     });
     bench.assert_refused("known by its mark");
-    bench.engine.remove(&key("base")).unwrap();
+    bench.engine.layers.remove(&key("base")).unwrap();
     bench.engine.empty_trash();
     bench.engine.reap();
     let mark = bench
@@ -284,11 +300,11 @@ fn damage_is_known_after_an_older_backup_was_put_back() {
 fn damage_that_cannot_be_recorded_yet_outlives_fsck() {
     let bench = Bench::new();
     let (id, why) = (bench.id("base"), "a test said so".to_owned());
-    bench.engine.quarantine.set(id, why.clone());
-    bench.engine.quarantine.unsaved().insert(id, why);
+    bench.engine.layers.quarantine.set(id, why.clone());
+    bench.engine.layers.quarantine.unsaved().insert(id, why);
     bench.engine.fsck(true).unwrap();
-    assert_refusal(bench.engine.stat(&key("base")).map(drop), "stat");
-    bench.engine.save_damage();
+    assert_refusal(bench.engine.layers.stat(&key("base")).map(drop), "stat");
+    bench.engine.layers.save_damage();
     let bench = bench.reopened();
     bench.assert_refused("recorded later");
 }
@@ -301,7 +317,12 @@ fn an_image_that_is_mounted_already_is_not_handed_out_again() {
     bench.attach("image", image, None).unwrap();
     bench
         .engine
+        .layers
         .bar(bench.id("base"), "a test said so".to_owned());
     assert_refusal(bench.attach("image", image, None), "attach again");
-    bench.engine.detach(&[key("image")], false).unwrap();
+    bench
+        .engine
+        .attachments
+        .detach(&[key("image")], false)
+        .unwrap();
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use layerd_drivers::Memory;
 use layerd_drivers::{Found, Place, Survey as _};
 use layerd_mounts::Slot;
+use layerd_mounts::fake::FakeMounter;
 use layerd_store::{Create, Key, Kind, Labels, LayerId};
 use nix::errno::Errno;
 
@@ -16,7 +17,13 @@ fn engine(root: &std::path::Path, fake: &Memory, trash: TrashOptions) -> Engine 
         trash,
         ..Options::default()
     };
-    Engine::open(root, Arc::new(fake.clone()), options).unwrap()
+    Engine::open(
+        root,
+        Arc::new(fake.clone()),
+        Arc::new(FakeMounter::new()),
+        options,
+    )
+    .unwrap()
 }
 
 fn at_once() -> TrashOptions {
@@ -37,13 +44,13 @@ fn created(engine: &Engine, name: &str) {
         parent: None,
         labels: Labels::default(),
     };
-    engine.create(create).unwrap();
+    engine.layers.create(create).unwrap();
 }
 
 fn removed(engine: &Engine, name: &str) -> Slot {
     created(engine, name);
-    let id = engine.stat(&key(name)).unwrap().record.id;
-    engine.remove(&key(name)).unwrap();
+    let id = engine.layers.stat(&key(name)).unwrap().record.id;
+    engine.layers.remove(&key(name)).unwrap();
     Slot(id.0)
 }
 
@@ -163,19 +170,19 @@ fn all_that_the_guard_counts_is_there_when_it_acts() {
     }
     let (before, after) = names.split_at(10);
     for name in before {
-        first.remove(&key(name)).unwrap();
+        first.layers.remove(&key(name)).unwrap();
         assert_eq!(first.reap().deleted, 0);
     }
     drop(first);
     let second = engine(dir.path(), &fake, trash);
     for name in after {
-        assert!(second.brake().is_none() || second.trash().len() >= 20);
-        second.remove(&key(name)).unwrap();
+        assert!(second.brake().is_none() || second.layers.trash().len() >= 20);
+        second.layers.remove(&key(name)).unwrap();
         assert_eq!(second.reap().deleted, 0);
     }
     assert!(second.brake().is_some(), "the guard did not act");
-    assert_eq!(second.trash().len(), 31);
-    for (_, outcome) in second.restore_all() {
+    assert_eq!(second.layers.trash().len(), 31);
+    for (_, outcome) in second.layers.restore_all() {
         outcome.unwrap();
     }
     assert!(second.brake().is_none());
@@ -256,13 +263,14 @@ fn an_emptied_trash_is_deleted_after_a_restart() {
     for name in ["a", "b"] {
         created(&first, name);
     }
-    first.remove(&key("a")).unwrap();
+    first.layers.remove(&key("a")).unwrap();
     first.empty_trash();
-    first.remove(&key("b")).unwrap();
+    first.layers.remove(&key("b")).unwrap();
     drop(first);
     let second = engine(dir.path(), &fake, keep);
     assert_eq!(second.reap().deleted, 1);
     let left: Vec<_> = second
+        .layers
         .trash()
         .into_iter()
         .map(|one| one.record.key.clone())

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use super::{Watch, foreign, quoted};
 use crate::events::Topic;
 use crate::snapshots::{find, stack};
-use crate::{Engine, Error, slot};
+use crate::{Error, Layers, slot};
 
 /// A snapshot whose changes are to be a layer.
 #[derive(Debug, Clone)]
@@ -50,13 +50,13 @@ impl Changes {
     }
 }
 
-impl Engine {
+impl Layers {
     /// Changes of a snapshot to its parent.
     ///
     /// # Errors
     /// `Missing`; `Refused` for a view, which changes nothing.
     pub fn changes(&self, key: &Key) -> Result<Changes, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let record = find(&view, key)?;
         if record.kind == Kind::View {
             let (key, kind) = (key.clone(), record.kind);
@@ -73,7 +73,7 @@ impl Engine {
     /// # Errors
     /// `Unsupported` otherwise.
     pub fn changes_between(&self, left: &[Mount], right: &[Mount]) -> Result<Changes, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         let upper = self.shown(&view, right)?;
         match upper.kind {
             Kind::Active => self.check_planned(right, &view, upper)?,
@@ -112,7 +112,7 @@ impl Engine {
         pack: &Pack<'_>,
         out: &mut dyn Write,
     ) -> Result<Diffed, Error> {
-        let view = self.store.records();
+        let view = self.root.store.records();
         // As it is now: what stood below it then may have been removed, or put below it, since.
         let record = view.get(changes.record.id);
         let missing = || Refusal::Missing {
@@ -129,7 +129,7 @@ impl Engine {
             layering: self.directories()?.layering(),
             ids: ids.as_ref(),
             progress: &Watch {
-                engine: self,
+                root: &self.root,
                 client: pack.progress,
                 claim: None,
             },
@@ -146,13 +146,14 @@ impl Engine {
             );
         }
         debug!(key = record.key.as_str(), id = %record.id, bytes = diffed.uncompressed, "diffed");
-        self.events
+        self.root
+            .events
             .tell(Topic::Layer, "packed", record.key.as_str());
         Ok(diffed)
     }
 
     fn check_there(&self, id: LayerId, key: &Key) -> Result<(), Error> {
-        match self.store.records().get(id) {
+        match self.root.store.records().get(id) {
             Some(_) => Ok(()),
             None => Err(Refusal::Missing { key: key.clone() }.into()),
         }
@@ -166,7 +167,7 @@ impl Engine {
                 key: key.clone(),
                 cause,
             },
-            layerd_layers::Error::Stopped if self.backlog.is_stopping() => Error::Stopping,
+            layerd_layers::Error::Stopped if self.root.backlog.is_stopping() => Error::Stopping,
             cause => Error::Pack {
                 key: key.clone(),
                 cause,

@@ -13,9 +13,9 @@ use layerd_store::{Kind, LayerId};
 use tracing::{info, warn};
 
 use crate::file_digests::Mark;
-use crate::{Engine, Error};
+use crate::{Error, Layers};
 
-impl Engine {
+impl Layers {
     /// Marks a layer that is about to be filled. One file, made without waiting for the disk where
     /// names reach it in order.
     pub(super) fn mark_partial(&self, id: LayerId) -> Result<(), Error> {
@@ -51,7 +51,7 @@ impl Engine {
     /// unpacked into it. Marks of layers that are committed are deleted; those without a record stay,
     /// since their layer may come back with other records, and their id is not handed out again.
     pub(crate) fn recover_partial(&self) {
-        let view = self.store.records();
+        let view = self.root.store.records();
         for id in self.digest_files.marks(Mark::Partial) {
             let record = view.get(id).or_else(|| view.get_removed(id));
             match record {

@@ -25,15 +25,15 @@ use tracing::debug;
 
 use super::memory::Found;
 use crate::snapshots::find;
-use crate::{Engine, Error, slot};
+use crate::{Error, Layers, slot};
 
 /// Says that what is prepared is to be the layer of an image.
 const REF: &str = "containerd.io/snapshot.ref";
 
-impl Engine {
+impl Layers {
     /// True if a new snapshot may get its parent at Commit only.
     pub(crate) fn defers_parent(&self, create: &Create) -> bool {
-        self.options.rebase
+        self.root.options.rebase
             && self.driver.features().deferred_parents
             && create.kind == Kind::Active
             && create.parent.is_none()

@@ -11,6 +11,7 @@ use layerd_layers::apply::Compression;
 use layerd_layers::archive::{ExportOptions, export};
 use layerd_layers::diff::DiffCompression;
 use layerd_layers::{Progress, Silent};
+use layerd_mounts::fake::FakeMounter;
 use layerd_mounts::{Mount, Slot};
 use layerd_store::{Commit, Create, Key, Kind, Labels};
 use std::os::fd::AsFd;
@@ -40,7 +41,13 @@ fn rig_on(durability: Durability, on: &dyn Fn(Arc<dyn Driver>) -> Arc<dyn Driver
         durability,
         ..Options::default()
     };
-    let engine = Engine::open(&root, on(driver.clone()), options).unwrap();
+    let engine = Engine::open(
+        &root,
+        on(driver.clone()),
+        Arc::new(FakeMounter::new()),
+        options,
+    )
+    .unwrap();
     Rig {
         engine,
         driver,
@@ -60,11 +67,11 @@ impl Rig {
             parent: parent.map(key),
             labels: Labels::default(),
         };
-        self.engine.create(create).unwrap()
+        self.engine.layers.create(create).unwrap()
     }
 
     fn commit(&self, active: &str, name: &str) -> Result<(), Error> {
-        self.engine.commit(Commit {
+        self.engine.layers.commit(Commit {
             name: key(name),
             key: key(active),
             labels: Labels::default(),
@@ -89,7 +96,7 @@ impl Rig {
     }
 
     fn slot(&self, active: &str) -> Slot {
-        Slot(self.engine.stat(&key(active)).unwrap().record.id.0)
+        Slot(self.engine.layers.stat(&key(active)).unwrap().record.id.0)
     }
 
     fn apply(&self, active: &str, blob: &[u8]) -> Result<(), Error> {
@@ -97,8 +104,8 @@ impl Rig {
     }
 
     fn apply_from(&self, active: &str, source: impl Read + Send) -> Result<(), Error> {
-        let active = self.engine.active(&key(active))?;
-        self.engine.apply(&active, source, &PLAIN).map(drop)
+        let active = self.engine.layers.active(&key(active))?;
+        self.engine.layers.apply(&active, source, &PLAIN).map(drop)
     }
 
     /// Usage by a walk, also where the engine has it in memory.
@@ -108,14 +115,14 @@ impl Rig {
     }
 
     fn known(&self, name: &str) -> (u64, u64) {
-        let usage = self.engine.usage(&key(name)).unwrap();
+        let usage = self.engine.layers.usage(&key(name)).unwrap();
         (usage.bytes, usage.inodes)
     }
 
     /// True if Commit would use the results of unpacking.
     fn is_trusted(&self, active: &str) -> bool {
-        let record = self.engine.stat(&key(active)).unwrap().record;
-        self.engine.unpacked(&record).unwrap().is_some()
+        let record = self.engine.layers.stat(&key(active)).unwrap().record;
+        self.engine.layers.unpacked(&record).unwrap().is_some()
     }
 }
 
@@ -134,24 +141,28 @@ fn a_layer_is_unpacked_measured_and_committed_without_a_walk() {
     for durability in [Durability::Full, Durability::Metadata] {
         let rig = rig(durability);
         let mounts = rig.create("a", Kind::Active, None);
-        assert_eq!(rig.engine.active_of(&mounts).unwrap().key(), &key("a"));
+        assert_eq!(
+            rig.engine.layers.active_of(&mounts).unwrap().key(),
+            &key("a")
+        );
         rig.apply("a", &rig.layer("f", &[7; 100_000])).unwrap();
         assert_eq!(fs::read(rig.path("a").join("f")).unwrap(), [7; 100_000]);
         assert!(rig.is_trusted("a"));
         assert_eq!(rig.known("a"), rig.measured("a"));
         rig.commit("a", "layer").unwrap();
         assert_eq!(rig.known("layer"), rig.measured("layer"));
-        assert_eq!(rig.engine.layers_moved(), (1, 0));
+        assert_eq!(rig.engine.layers.layers_moved(), (1, 0));
     }
 }
 
 #[test]
 fn what_others_may_have_written_is_measured_again() {
     let write = |rig: &Rig| fs::write(rig.path("a").join("more"), [1; 50_000]).unwrap();
-    let ask_for_mounts = |rig: &Rig| drop(rig.engine.mounts(&key("a")).unwrap());
+    let ask_for_mounts = |rig: &Rig| drop(rig.engine.layers.mounts(&key("a")).unwrap());
     let leave = |rig: &Rig| {
         rig.engine
-            .left_to_others(&rig.engine.active(&key("a")).unwrap())
+            .layers
+            .left_to_others(&rig.engine.layers.active(&key("a")).unwrap())
     };
     let again = |rig: &Rig| rig.apply("a", &rig.layer("g", b"g")).unwrap();
     let meddlers: [&dyn Fn(&Rig); 4] = [&write, &ask_for_mounts, &leave, &again];
@@ -190,8 +201,8 @@ fn part_of_a_layer_can_only_be_removed() {
         assert_eq!(refused.kind(), ErrorKind::Refused);
         assert!(refused.to_string().contains("part of a layer"), "{refused}");
     }
-    rig.engine.usage(&key("a")).unwrap();
-    rig.engine.remove(&key("a")).unwrap();
+    rig.engine.layers.usage(&key("a")).unwrap();
+    rig.engine.layers.remove(&key("a")).unwrap();
     rig.create("a", Kind::Active, None);
     rig.apply("a", &whole).unwrap();
     rig.commit("a", "layer").unwrap();
@@ -220,7 +231,7 @@ fn only_active_snapshots_are_unpacked_into() {
         let refused = rig.apply(name, &layer).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Refused, "{name}");
     }
-    let foreign = rig.engine.active_of(&view).unwrap_err();
+    let foreign = rig.engine.layers.active_of(&view).unwrap_err();
     assert_eq!(foreign.kind(), ErrorKind::Unsupported);
 }
 
@@ -230,7 +241,10 @@ fn mounts_must_be_those_of_a_snapshot_word_for_word() {
     rig.create("a", Kind::Active, None);
     rig.commit("a", "base").unwrap();
     let mounts = rig.create("b", Kind::Active, Some("base"));
-    assert_eq!(rig.engine.active_of(&mounts).unwrap().key(), &key("b"));
+    assert_eq!(
+        rig.engine.layers.active_of(&mounts).unwrap().key(),
+        &key("b")
+    );
     let changed = |change: &dyn Fn(&mut Mount)| {
         let mut mounts = mounts.clone();
         change(&mut mounts[0]);
@@ -256,7 +270,7 @@ fn mounts_must_be_those_of_a_snapshot_word_for_word() {
         changed(&|mount| mount.source = "other".to_owned()),
     ];
     for other in others {
-        let foreign = rig.engine.active_of(&other).unwrap_err();
+        let foreign = rig.engine.layers.active_of(&other).unwrap_err();
         assert_eq!(foreign.kind(), ErrorKind::Unsupported, "{other:?}");
     }
 }
@@ -312,7 +326,7 @@ fn no_other_call_unpacks_or_commits_meanwhile_and_removal_ends_it() {
                 "{refused}"
             );
         }
-        rig.engine.remove(&key("a")).unwrap();
+        rig.engine.layers.remove(&key("a")).unwrap();
         go.send(()).unwrap();
         let ended = working.join().unwrap().unwrap_err();
         assert_eq!(ended.kind(), ErrorKind::Missing, "{ended:?}");
@@ -345,8 +359,11 @@ fn it_ends_when_cancelled_and_when_the_engine_stops() {
         let (source, seen, go) = stuck(rig.layer("f", &[7; 100_000])[..50_000].to_vec());
         std::thread::scope(|scope| {
             let working = scope.spawn(|| {
-                rig.engine
-                    .apply(&rig.engine.active(&key("a")).unwrap(), source, &unpack)
+                rig.engine.layers.apply(
+                    &rig.engine.layers.active(&key("a")).unwrap(),
+                    source,
+                    &unpack,
+                )
             });
             seen.recv().unwrap();
             end(&rig, &progress);
@@ -364,9 +381,9 @@ const PACK: Pack<'_> = Pack {
 };
 
 fn packed(rig: &Rig, left: &[Mount], right: &[Mount]) -> Result<Vec<u8>, Error> {
-    let changes = rig.engine.changes_between(left, right)?;
+    let changes = rig.engine.layers.changes_between(left, right)?;
     let mut archive = Vec::new();
-    rig.engine.diff(&changes, &PACK, &mut archive)?;
+    rig.engine.layers.diff(&changes, &PACK, &mut archive)?;
     Ok(archive)
 }
 
@@ -425,7 +442,7 @@ struct Remover<'r>(&'r Rig);
 impl Progress for Remover<'_> {
     fn advanced(&self, _: u64, _: u64) {}
     fn cancelled(&self) -> bool {
-        drop(self.0.engine.remove(&key("a")));
+        drop(self.0.engine.layers.remove(&key("a")));
         false
     }
 }
@@ -435,13 +452,14 @@ fn what_was_removed_while_it_was_read_is_no_layer() {
     let rig = rig(Durability::Full);
     rig.create("a", Kind::Active, None);
     rig.apply("a", &rig.layer("f", b"content")).unwrap();
-    let changes = rig.engine.changes(&key("a")).unwrap();
+    let changes = rig.engine.layers.changes(&key("a")).unwrap();
     let pack = Pack {
         progress: &Remover(&rig),
         ..PACK
     };
     let gone = rig
         .engine
+        .layers
         .diff(&changes, &pack, &mut io::sink())
         .unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::Missing, "{gone:?}");
@@ -467,18 +485,18 @@ fn root_a_layer_of_an_id_mapped_snapshot_has_the_containers_ids() {
         parent: Some(key("parent")),
         labels: Labels::parse(labels.into()).unwrap(),
     };
-    let right = rig.engine.create(create).unwrap();
+    let right = rig.engine.layers.create(create).unwrap();
     let file = rig.path("mapped").join("file");
     fs::write(&file, "").unwrap();
     std::os::unix::fs::chown(&file, Some(100_005), Some(200_006)).unwrap();
-    let changes = rig.engine.changes_between(&left, &right).unwrap();
+    let changes = rig.engine.layers.changes_between(&left, &right).unwrap();
     let pack = Pack {
         compression: DiffCompression::None,
         source_date_epoch: None,
         progress: &Silent,
     };
     let mut layer = Vec::new();
-    rig.engine.diff(&changes, &pack, &mut layer).unwrap();
+    rig.engine.layers.diff(&changes, &pack, &mut layer).unwrap();
     let mut reader = layerd_layers::tar::Reader::new(&layer[..]);
     let entry = reader.next_entry().unwrap().unwrap();
     assert_eq!((entry.path, entry.uid, entry.gid), (b"file".to_vec(), 5, 6));
@@ -508,7 +526,13 @@ fn part_of_a_layer_stays_that_after_a_restart() {
     } = rig;
     drop(engine);
     let root = dir.path().join("root");
-    let engine = Engine::open(&root, driver.clone(), Options::default()).unwrap();
+    let engine = Engine::open(
+        &root,
+        driver.clone(),
+        Arc::new(FakeMounter::new()),
+        Options::default(),
+    )
+    .unwrap();
     let rig = Rig {
         engine,
         driver,
@@ -523,7 +547,7 @@ fn part_of_a_layer_stays_that_after_a_restart() {
         assert_eq!(error.kind(), ErrorKind::Refused);
         assert!(error.to_string().contains("part of a layer"), "{error}");
     }
-    rig.engine.remove(&key("b")).unwrap();
+    rig.engine.layers.remove(&key("b")).unwrap();
     rig.engine.empty_trash();
     rig.engine.reap();
     assert!(!mark.exists());

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use layerd_drivers::{Base, Driver, Found, Info, Memory, Stack, Survey, WorkDirs};
+use layerd_mounts::fake::FakeMounter;
 use layerd_mounts::{Error as MountError, Mount, Slot, Usage};
 use layerd_store::{Commit, Create, Key, Kind, Labels};
 
@@ -118,17 +119,17 @@ fn rig(root: &Path, durability: Durability) -> Rig {
         durability,
         ..Options::default()
     };
-    let engine = Engine::open(root, driver.clone(), options).unwrap();
+    let engine = Engine::open(root, driver.clone(), Arc::new(FakeMounter::new()), options).unwrap();
     let create = Create {
         key: key("k"),
         kind: Kind::Active,
         parent: None,
         labels: Labels::default(),
     };
-    engine.create(create).unwrap();
-    let slot = Slot(engine.stat(&key("k")).unwrap().record.id.0);
+    engine.layers.create(create).unwrap();
+    let slot = Slot(engine.layers.stat(&key("k")).unwrap().record.id.0);
     driver.fake.fill(slot, 1000);
-    engine.usage(&key("k")).unwrap();
+    engine.layers.usage(&key("k")).unwrap();
     *driver.gate.lock().unwrap() = Some(Gate {
         seen: seen_sender,
         go: go_receiver,
@@ -154,11 +155,11 @@ fn commit(engine: &Engine) {
         parent: None,
         usage: None,
     };
-    engine.commit(commit).unwrap();
+    engine.layers.commit(commit).unwrap();
 }
 
 fn bytes(engine: &Engine, name: &str) -> u64 {
-    engine.usage(&key(name)).unwrap().bytes
+    engine.layers.usage(&key(name)).unwrap().bytes
 }
 
 /// A walk that began before Commit has not seen what was written last; it ends after Commit.
@@ -187,7 +188,13 @@ fn a_walk_that_a_commit_overtakes_is_not_kept() {
             thread::sleep(Duration::from_millis(5));
         }
         drop(rig.engine);
-        let reopened = Engine::open(dir.path(), rig.driver, Options::default()).unwrap();
+        let reopened = Engine::open(
+            dir.path(),
+            rig.driver,
+            Arc::new(FakeMounter::new()),
+            Options::default(),
+        )
+        .unwrap();
         assert_eq!(
             bytes(&reopened, "n"),
             4096 + 1500,
@@ -218,7 +225,7 @@ fn stop_ends_a_walk_and_who_waits_for_it() {
     commit(&rig.engine);
     rig.seen.recv().unwrap();
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| rig.engine.usage(&key("n")));
+        let waiting = scope.spawn(|| rig.engine.layers.usage(&key("n")));
         thread::sleep(Duration::from_millis(20));
         rig.engine.stop();
         // The second thread of the meter may have answered before the stop.
@@ -227,7 +234,13 @@ fn stop_ends_a_walk_and_who_waits_for_it() {
         }
     });
     drop(rig.engine);
-    let reopened = Engine::open(dir.path(), rig.driver, Options::default()).unwrap();
+    let reopened = Engine::open(
+        dir.path(),
+        rig.driver,
+        Arc::new(FakeMounter::new()),
+        Options::default(),
+    )
+    .unwrap();
     assert_eq!(bytes(&reopened, "n"), 4096 + 1000, "measured after all");
 }
 
@@ -235,7 +248,7 @@ fn stop_ends_a_walk_and_who_waits_for_it() {
 fn a_layer_that_goes_while_it_is_measured_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let rig = rig(dir.path(), Durability::Full);
-    rig.engine.remove(&key("k")).unwrap();
-    let error = rig.engine.usage(&key("k")).unwrap_err();
+    rig.engine.layers.remove(&key("k")).unwrap();
+    let error = rig.engine.layers.usage(&key("k")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Missing);
 }

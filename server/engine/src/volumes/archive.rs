@@ -10,7 +10,7 @@ use nix::sys::statvfs::statvfs;
 use tracing::info;
 
 use super::{CreateVolume, VolumeEntry, new_volume, slot, top};
-use crate::{Engine, Error};
+use crate::{Error, Volumes};
 
 /// Content of a new volume.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ struct Room {
     bytes: u64,
 }
 
-impl Engine {
+impl Volumes {
     /// Writes a volume to `out` as a tar archive. Pieces are written as they are read.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Engine {
     pub fn export_volume(&self, name: &VolumeName, out: impl Write) -> Result<Exported, Error> {
         let source = self.pinned(name)?;
         let data = self
-            .volume_dirs
+            .dirs
             .open_data(slot(source.id()))
             .map_err(Error::driver("open a volume"))?;
         let options = archive::ExportOptions {
@@ -61,13 +61,13 @@ impl Engine {
     /// stay free.
     pub fn import_volume(&self, request: &CreateVolume, input: impl Read) -> Result<Filled, Error> {
         if let Some(name) = &request.name
-            && self.store.records().volumes().find(name).is_some()
+            && self.root.store.records().volumes().find(name).is_some()
         {
             return Err(Refusal::VolumeTaken { name: name.clone() }.into());
         }
-        let id = self.store.volume_id()?;
+        let id = self.root.store.volume_id()?;
         let volume = new_volume(id, request, "archive".to_owned(), None)?;
-        let data = self.volume_dirs.stage(slot(id), top(request)?);
+        let data = self.dirs.stage(slot(id), top(request)?);
         let data = data.map_err(Error::driver("make the folder of a volume"))?;
         let imported = self.unpack(input, &volume, &data)?;
         // The call that the archive came with, if another one was first, is answered with that
@@ -119,7 +119,7 @@ impl Engine {
             Some((what, limit)) => Error::NoRoom {
                 what,
                 limit,
-                keep_percent: self.options.import_keep_percent,
+                keep_percent: self.root.options.import_keep_percent,
             },
         }
     }
@@ -127,14 +127,14 @@ impl Engine {
     /// Free space and inodes of the disk, without the share that is to stay free. No limit where the
     /// disk does not report them, nor for inodes on file systems without an inode table.
     fn room(&self) -> Room {
-        let Ok(disk) = statvfs(&self.root) else {
+        let Ok(disk) = statvfs(&self.root.path) else {
             return Room {
                 files: u64::MAX,
                 bytes: u64::MAX,
             };
         };
         let share = |free: u64, all: u64| {
-            let keep = u128::from(all) * u128::from(self.options.import_keep_percent) / 100;
+            let keep = u128::from(all) * u128::from(self.root.options.import_keep_percent) / 100;
             free.saturating_sub(u64::try_from(keep).unwrap_or(u64::MAX))
         };
         Room {

@@ -7,15 +7,15 @@ use layerd_store::{Refusal, VolumeId};
 use super::create::SIZE;
 use super::{VolumeEntry, size_asked, slot};
 use crate::events::Topic;
-use crate::{Engine, Error};
+use crate::{Error, Volumes};
 
-impl Engine {
+impl Volumes {
     /// Describes a volume. Reads memory only.
     ///
     /// # Errors
     /// `Refused` if it is not there, or in the trash.
     pub fn volume_by_id(&self, id: VolumeId) -> Result<VolumeEntry, Error> {
-        let records = self.store.records();
+        let records = self.root.store.records();
         let volume = records
             .volumes()
             .get(id)
@@ -46,8 +46,12 @@ impl Engine {
         if size_asked(&held.volume).is_some_and(|there| there >= bytes) {
             return Ok(self.volume_entry(held.volume.clone()));
         }
-        let grown = self.store.set_volume_option(id, SIZE, bytes.to_string())?;
-        self.events
+        let grown = self
+            .root
+            .store
+            .set_volume_option(id, SIZE, bytes.to_string())?;
+        self.root
+            .events
             .tell(Topic::Volume, "updated", grown.name.as_str());
         Ok(self.volume_entry(grown))
     }
@@ -60,8 +64,8 @@ impl Engine {
     /// [`Error::Driver`]; some of the files have the group then.
     pub(crate) fn give_group(&self, id: VolumeId, group: u32) -> Result<(), Error> {
         let failed = Error::driver("give a volume to a group");
-        let keep_going = || !self.backlog.is_stopping();
-        let given = self.volume_dirs.give_group(slot(id), group, &keep_going);
+        let keep_going = || !self.root.backlog.is_stopping();
+        let given = self.dirs.give_group(slot(id), group, &keep_going);
         given.map_err(failed)
     }
 
@@ -70,7 +74,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Driver`].
     pub fn space(&self) -> Result<Space, Error> {
-        self.volume_dirs
+        self.dirs
             .space()
             .map_err(Error::driver("look for room on the disk"))
     }

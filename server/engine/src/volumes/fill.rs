@@ -14,7 +14,7 @@ use layerd_store::{Labels, Refusal, Volume, VolumeId, VolumeName};
 
 use super::create::SIZE;
 use super::{CreateVolume, VolumeEntry, new_volume, slot, top, top_asked};
-use crate::{Engine, Error};
+use crate::{Error, Volumes};
 
 /// Volumes whose content is being read, by how many: they must not be deleted meanwhile.
 #[derive(Debug, Clone, Default)]
@@ -65,7 +65,7 @@ impl Drop for Source {
     }
 }
 
-impl Engine {
+impl Volumes {
     /// Makes a read-only copy of a volume, as a volume of its own with these labels. Blocks are shared where the
     /// file system can. Who writes meanwhile gets a copy as after a crash.
     ///
@@ -84,12 +84,19 @@ impl Engine {
             options: self.size_of(source.id()),
             ..CreateVolume::default()
         };
-        if self.store.records().volumes().find(&copy_name).is_some() {
+        if self
+            .root
+            .store
+            .records()
+            .volumes()
+            .find(&copy_name)
+            .is_some()
+        {
             return Err(Refusal::VolumeTaken { name: copy_name }.into());
         }
-        let id = self.store.volume_id()?;
+        let id = self.root.store.volume_id()?;
         let volume = new_volume(id, &request, format!("volume {name}"), Some(source.id()))?;
-        let data = self.volume_dirs.stage(slot(id), top(&request)?);
+        let data = self.dirs.stage(slot(id), top(&request)?);
         let data = data.map_err(Error::driver("make the folder of a volume"))?;
         self.copy_volume(source.id(), &volume, &data)?;
         self.publish_volume(volume, &request)
@@ -98,7 +105,7 @@ impl Engine {
 
     /// The size that was asked for of a volume, as an option of a copy.
     fn size_of(&self, id: VolumeId) -> BTreeMap<String, String> {
-        let records = self.store.records();
+        let records = self.root.store.records();
         let options = records
             .volumes()
             .get(id)
@@ -124,10 +131,10 @@ impl Engine {
         staged: &OwnedFd,
     ) -> Result<(), Error> {
         let data = self
-            .volume_dirs
+            .dirs
             .open_data(slot(from))
             .map_err(Error::driver("open a volume"))?;
-        let source = self.store.records().volumes().get(from).cloned();
+        let source = self.root.store.records().volumes().get(from).cloned();
         let measured = source.and_then(|source| source.usage);
         let expected = measured.map_or(0, |(usage, _)| usage.inodes);
         let options = copy::Options {
@@ -145,7 +152,7 @@ impl Engine {
     /// before it takes its place or with it; after a failure nothing stays staged.
     pub(crate) fn finish_stage(&self, volume: &Volume, staged: &OwnedFd) -> Result<(), Error> {
         let top = top_asked(&volume.options)?;
-        let filled = self.volume_dirs.filled(slot(volume.id), staged, top);
+        let filled = self.dirs.filled(slot(volume.id), staged, top);
         filled.map_err(|cause| {
             self.drop_stage(volume.id);
             Error::driver("bring the content of a volume to the disk")(cause)
@@ -164,7 +171,7 @@ impl Engine {
 
     /// Deletes a staged directory; after a failure the next start does.
     pub(crate) fn drop_stage(&self, id: VolumeId) {
-        if let Err(left) = self.volume_dirs.drop_stage(slot(id)) {
+        if let Err(left) = self.dirs.drop_stage(slot(id)) {
             tracing::warn!(error = &left as &dyn std::error::Error, %id, "delete what was staged");
         }
     }

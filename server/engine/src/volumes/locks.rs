@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::{find, slot};
 use crate::keyed_lock::{KeyedGuard, KeyedLock};
-use crate::{Engine, Error};
+use crate::{Error, Volumes};
 
 /// Locks of volumes.
 #[derive(Debug, Default)]
@@ -48,14 +48,14 @@ pub(crate) struct Held<'e> {
     _guard: KeyedGuard<'e, VolumeId>,
 }
 
-impl Engine {
+impl Volumes {
     /// Holds the volume that has a name then.
     ///
     /// # Errors
     /// `Missing`.
     pub(crate) fn hold_volume(&self, name: &VolumeName) -> Result<Held<'_>, Error> {
         loop {
-            let id = find(&self.store.records(), name)?.id;
+            let id = find(&self.root.store.records(), name)?.id;
             if let Some(held) = self.hold_volume_id(id)
                 && held.volume.name == *name
             {
@@ -66,19 +66,19 @@ impl Engine {
 
     /// Holds a volume by its id; `None` if it is not there, or in the trash.
     pub(crate) fn hold_volume_id(&self, id: VolumeId) -> Option<Held<'_>> {
-        let _guard = self.volume_locks.hold(id);
-        let volume = self.store.records().volumes().get(id)?.clone();
+        let _guard = self.locks.hold(id);
+        let volume = self.root.store.records().volumes().get(id)?.clone();
         Some(Held { volume, _guard })
     }
 
     /// Has the link of a name lead to the volume that has the name now, if there is one. Nothing
     /// rests on the links for people.
     pub(super) fn relink(&self, name: &VolumeName) {
-        let _guard = self.volume_locks.links.lock(&());
-        let view = self.store.records();
+        let _guard = self.locks.links.lock(&());
+        let view = self.root.store.records();
         let linked = match view.volumes().find(name) {
-            Some(volume) => self.volume_dirs.link(name.as_str(), slot(volume.id)),
-            None => self.volume_dirs.unlink(name.as_str()),
+            Some(volume) => self.dirs.link(name.as_str(), slot(volume.id)),
+            None => self.dirs.unlink(name.as_str()),
         };
         if let Err(cause) = linked {
             warn!(error = &cause as &dyn std::error::Error, %name, "link the name of a volume");

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use layerd_layers::Progress;
 
-use crate::Engine;
 use crate::events::Amount;
+use crate::{Root, Volumes};
 
 /// Least time between two tellings.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
 /// Counts what is done and passes it on from time to time.
 pub(crate) struct Telling<'a> {
-    engine: &'a Engine,
+    root: &'a Root,
     volume: String,
     files_expected: u64,
     files: AtomicU64,
@@ -23,17 +23,17 @@ pub(crate) struct Telling<'a> {
 }
 
 /// Sends no progress, but cancels when the daemon stops.
-pub(crate) struct UntilStop<'a>(&'a Engine);
+pub(crate) struct UntilStop<'a>(&'a Root);
 
-impl Engine {
+impl Volumes {
     pub(crate) fn until_stop(&self) -> UntilStop<'_> {
-        UntilStop(self)
+        UntilStop(&self.root)
     }
 
     /// Sender of the progress of filling `volume`. `files_expected` is 0 if unknown.
     pub(crate) fn telling(&self, volume: &str, files_expected: u64) -> Telling<'_> {
         Telling {
-            engine: self,
+            root: &self.root,
             volume: volume.to_owned(),
             files_expected,
             files: AtomicU64::new(0),
@@ -58,12 +58,12 @@ impl Progress for Telling<'_> {
                 bytes,
                 files_expected: self.files_expected,
             };
-            self.engine.events.tell_amount(&self.volume, amount);
+            self.root.events.tell_amount(&self.volume, amount);
         }
     }
 
     fn cancelled(&self) -> bool {
-        self.engine.backlog.is_stopping()
+        self.root.backlog.is_stopping()
     }
 }
 

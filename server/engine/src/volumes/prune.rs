@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use layerd_store::{Volume, VolumeId, VolumeName};
 
 use super::VolumeFilter;
-use crate::{Engine, Error};
+use crate::{Error, Volumes};
 
 /// Validity of a plan.
 const VALID: Duration = Duration::from_secs(600);
@@ -74,7 +74,7 @@ impl Plans {
     }
 }
 
-impl Engine {
+impl Volumes {
     /// Lists what a prune would delete and why: volumes that nothing holds, the anonymous ones
     /// only unless `include_named`. Deletes nothing.
     ///
@@ -97,7 +97,7 @@ impl Engine {
         });
         let plan = Plan {
             candidates: candidates.collect(),
-            id: format!("prune-{}", self.store.volume_id()?),
+            id: format!("prune-{}", self.root.store.volume_id()?),
         };
         self.plans.keep(plan.clone());
         Ok(plan)

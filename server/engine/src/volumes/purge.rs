@@ -5,7 +5,7 @@ use tracing::info;
 
 use super::{VolumeEntry, slot};
 use crate::events::Topic;
-use crate::{Engine, Error};
+use crate::{Error, Volumes};
 
 /// A volume that was deleted for good.
 #[derive(Debug, Clone)]
@@ -16,7 +16,7 @@ pub struct Purged {
     pub left: usize,
 }
 
-impl Engine {
+impl Volumes {
     /// Deletes a volume from the trash for good, by id or by a name that only one in the trash had.
     /// Waits for a pass of the reaper under way. Costs one look at each file; durable on return.
     ///
@@ -29,8 +29,8 @@ impl Engine {
         id: Option<VolumeId>,
         name: Option<&VolumeName>,
     ) -> Result<Purged, Error> {
-        let _pass = self.backlog.hold();
-        let view = self.store.records();
+        let _pass = self.root.backlog.hold();
+        let view = self.root.store.records();
         let id = match (id, self.deleted_id(name)) {
             (Some(id), _) | (None, Ok(id)) => id,
             (None, Err(cause)) => return Err(self.not_deleted(name).unwrap_or(cause)),
@@ -42,12 +42,13 @@ impl Engine {
             return Err(self.not_deleted(live).unwrap_or(missing.into()));
         };
         // Its folder stays where it was if moving it failed at its deletion.
-        self.volume_dirs
+        self.dirs
             .retire(slot(id))
             .map_err(Error::driver("move a deleted volume to the trash"))?;
         self.delete_trashed(id)?;
         info!(name = %volume.name, %id, "volume deleted for good");
-        self.events
+        self.root
+            .events
             .tell(Topic::Volume, "purged", volume.name.as_str());
         let left = self.volumes_in_trash();
         Ok(Purged {
@@ -59,7 +60,7 @@ impl Engine {
     /// The refusal for a volume that is there.
     fn not_deleted(&self, name: Option<&VolumeName>) -> Option<Error> {
         let name = name?.clone();
-        let is_there = self.store.records().volumes().find(&name).is_some();
+        let is_there = self.root.store.records().volumes().find(&name).is_some();
         is_there.then_some(Error::NotDeleted { name })
     }
 }

@@ -14,7 +14,7 @@ use tracing::{error, warn};
 use super::slot;
 use crate::check::{Problem, Remedy, VolumeFacts, VolumeProblem, volume_problems};
 use crate::ids::mount_points;
-use crate::{Engine, Error};
+use crate::{Engine, Error, Volumes};
 
 /// Compares the records of volumes and attachments of a root that no daemon serves with what is on
 /// disk. `is_issued` says whether an id may have been handed out.
@@ -44,12 +44,12 @@ impl Engine {
     pub(crate) fn recover_volumes(&self, found: &FoundVolumes) -> Result<(), Error> {
         for staged in &found.staged {
             note(
-                self.volume_dirs.drop_stage(*staged),
+                self.volumes.dirs.drop_stage(*staged),
                 "delete what an interrupted call staged",
             );
         }
-        let view = self.store.records();
-        for problem in self.compare_volumes(found)? {
+        let view = self.root.store.records();
+        for problem in self.volumes.compare_volumes(found)? {
             match problem.remedy() {
                 // All at once, below.
                 _ if is_link(&problem) => {}
@@ -63,7 +63,7 @@ impl Engine {
         let volumes = view.volumes();
         for new in found.new.iter().map(|slot| VolumeId(slot.0)) {
             if volumes.get(new).is_some() {
-                self.settle_volume(new);
+                self.volumes.settle_volume(new);
             }
         }
         let is_gone = |volume: &&Arc<Volume>| {
@@ -71,41 +71,43 @@ impl Engine {
             !found.trashed.contains(&slot) && !found.live.contains(&slot)
         };
         let gone = volumes.removed().filter(is_gone).map(|volume| volume.id);
-        self.forget_deleted(gone.collect());
+        self.volumes.forget_deleted(gone.collect());
         let names: BTreeMap<_, _> = volumes
             .iter()
             .map(|volume| (volume.name.as_str().to_owned(), slot(volume.id)))
             .collect();
         note(
-            self.volume_dirs.link_all(&found.links, &names),
+            self.volumes.dirs.link_all(&found.links, &names),
             "link the names of volumes",
         );
         Ok(())
     }
+}
 
+impl Volumes {
     /// Compares records and folders of volumes and attachments, as of now.
     pub(crate) fn look_at_volumes(&self) -> Result<BTreeSet<Problem>, Error> {
-        let found = self.volume_dirs.list();
+        let found = self.dirs.list();
         self.compare_volumes(&found.map_err(Error::driver("list the volumes"))?)
     }
 
     /// The records are read after the folders.
     fn compare_volumes(&self, found: &FoundVolumes) -> Result<BTreeSet<Problem>, Error> {
-        let mount_points = mount_points(&self.root);
+        let mount_points = mount_points(&self.root.path);
         Ok(volume_problems(&VolumeFacts {
-            root: &self.root,
+            root: &self.root.path,
             found,
             mount_points: &mount_points.map_err(Error::driver("list the mount points"))?,
-            view: &self.store.records(),
-            is_issued: &|id| self.store.is_issued(id),
-            is_in_making: &|id| self.store.is_issued_now(id),
+            view: &self.root.store.records(),
+            is_issued: &|id| self.root.store.is_issued(id),
+            is_in_making: &|id| self.root.store.is_issued_now(id),
         }))
     }
 
     /// Does what is safe, if the records still ask for it. No volume is taken back meanwhile.
     pub(crate) fn make_volume_good(&self, problem: &VolumeProblem) -> Result<(), MountError> {
-        let _pass = self.backlog.hold();
-        let (view, dirs) = (self.store.records(), &self.volume_dirs);
+        let _pass = self.root.backlog.hold();
+        let (view, dirs) = (self.root.store.records(), &self.dirs);
         let is_live = |id: &VolumeId| view.volumes().get(*id).is_some();
         match problem {
             VolumeProblem::Abandoned { id } => dirs.discard(slot(*id)),
@@ -118,7 +120,9 @@ impl Engine {
             _ => Ok(()),
         }
     }
+}
 
+impl Engine {
     /// Moves what no record names out of the way, or deletes a mount point at which nothing is
     /// mounted. Answers where it is then.
     pub(crate) fn set_volume_aside(
@@ -127,6 +131,7 @@ impl Engine {
     ) -> Result<Option<PathBuf>, MountError> {
         match problem {
             VolumeProblem::Unrecorded { path } => self
+                .layers
                 .driver
                 .move_to_lost_found(&Found::UnknownEntry(path.clone()))
                 .map(Some),

@@ -38,24 +38,33 @@ struct World {
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut engine =
-            Engine::open(dir.path(), Arc::new(Memory::new()), Options::default()).unwrap();
-        engine.mounter = Arc::new(FakeMounter::new());
+        let engine = Engine::open(
+            dir.path(),
+            Arc::new(Memory::new()),
+            Arc::new(FakeMounter::new()),
+            Options::default(),
+        )
+        .unwrap();
         for volume in [THERE, TRASHED] {
-            engine.create_volume(&named(volume)).unwrap();
+            engine.volumes.create_volume(&named(volume)).unwrap();
         }
-        engine.delete_volume(&name(TRASHED)).unwrap();
+        engine.volumes.delete_volume(&name(TRASHED)).unwrap();
         Self { engine, dir }
     }
 
     fn waiting(&self) -> usize {
         let engine = &self.engine;
-        engine.volume_locks.waiting() + engine.backlog.waiting() + engine.attachment_locks.waiting()
+        engine.volumes.locks.waiting()
+            + engine.root.backlog.waiting()
+            + engine.attachments.waiting()
     }
 
     /// Records, folders and links agree.
     fn assert_whole(&self, case: &str) {
-        let (view, found) = (self.engine.store.records(), self.engine.volume_dirs.list());
+        let (view, found) = (
+            self.engine.root.store.records(),
+            self.engine.volumes.dirs.list(),
+        );
         let (volumes, found) = (view.volumes(), found.unwrap());
         let live: BTreeSet<_> = volumes.iter().map(|volume| slot(volume.id)).collect();
         let removed: BTreeSet<_> = volumes.removed().map(|volume| slot(volume.id)).collect();
@@ -82,7 +91,7 @@ impl World {
                 (link.file_name().into_string().unwrap(), target)
             })
             .collect();
-        let dirs = &self.engine.volume_dirs;
+        let dirs = &self.engine.volumes.dirs;
         let wanted: BTreeMap<_, _> = volumes
             .iter()
             .map(|volume| {
@@ -98,15 +107,20 @@ impl World {
 type Call = fn(&Engine) -> Result<(), Error>;
 
 fn create(engine: &Engine, volume: &str) -> Result<(), Error> {
-    engine.create_volume(&named(volume)).map(drop)
+    engine.volumes.create_volume(&named(volume)).map(drop)
 }
 
 fn rename(engine: &Engine, new: &str) -> Result<(), Error> {
-    engine.rename_volume(&name(THERE), name(new)).map(drop)
+    engine
+        .volumes
+        .rename_volume(&name(THERE), name(new))
+        .map(drop)
 }
 
 fn undelete(engine: &Engine, volume: &str, new: Option<&str>) -> Result<(), Error> {
-    let back = engine.undelete_volume(None, Some(&name(volume)), new.map(name));
+    let back = engine
+        .volumes
+        .undelete_volume(None, Some(&name(volume)), new.map(name));
     back.map(drop)
 }
 
@@ -115,12 +129,15 @@ fn clone(engine: &Engine) -> Result<(), Error> {
         clone_of: Some(name(THERE)),
         ..named(FREE)
     };
-    engine.create_volume(&request).map(drop)
+    engine.volumes.create_volume(&request).map(drop)
 }
 
 fn import(engine: &Engine) -> Result<(), Error> {
     // An archive of nothing.
-    engine.import_volume(&named(FREE), &[0; 1024][..]).map(drop)
+    engine
+        .volumes
+        .import_volume(&named(FREE), &[0; 1024][..])
+        .map(drop)
 }
 
 fn attach(engine: &Engine) -> Result<(), Error> {
@@ -137,7 +154,7 @@ fn attach(engine: &Engine) -> Result<(), Error> {
         relabel_by_dialect: false,
         exclusive: false,
     };
-    engine.attach(&owner, &[request]).map(drop)
+    engine.attachments.attach(&owner, &[request]).map(drop)
 }
 
 fn purge(engine: &Engine) -> Result<(), Error> {
@@ -147,14 +164,14 @@ fn purge(engine: &Engine) -> Result<(), Error> {
 }
 
 fn prune(engine: &Engine) -> Result<(), Error> {
-    let plan = engine.plan_prune(true, Vec::new())?;
-    engine.execute_prune(&plan.id).map(drop)
+    let plan = engine.volumes.plan_prune(true, Vec::new())?;
+    engine.volumes.execute_prune(&plan.id).map(drop)
 }
 
 fn take_back(engine: &Engine) -> Result<(), Error> {
-    let view = engine.store.records();
+    let view = engine.root.store.records();
     match view.volumes().find(&name(THERE)) {
-        Some(volume) => engine.drop_unused_volume(volume.id, false),
+        Some(volume) => engine.volumes.drop_unused_volume(volume.id, false),
         None => Ok(()),
     }
 }
@@ -166,7 +183,7 @@ const CALLS: [(&str, Call); 18] = [
         create(engine, TRASHED)
     }),
     ("delete", |engine| {
-        engine.delete_volume(&name(THERE)).map(drop)
+        engine.volumes.delete_volume(&name(THERE)).map(drop)
     }),
     ("undelete", |engine| undelete(engine, TRASHED, None)),
     ("undelete as", |engine| {
@@ -180,17 +197,19 @@ const CALLS: [(&str, Call); 18] = [
     ("clone", clone),
     ("snapshot", |engine| {
         engine
+            .volumes
             .snapshot_volume(&name(THERE), name(FREE), layerd_store::Labels::default())
             .map(drop)
     }),
     ("import", import),
     ("export", |engine| {
         engine
+            .volumes
             .export_volume(&name(THERE), std::io::sink())
             .map(drop)
     }),
     ("usage", |engine| {
-        engine.volume_usage(&name(THERE), true).map(drop)
+        engine.volumes.volume_usage(&name(THERE), true).map(drop)
     }),
     ("attach", attach),
     ("purge", purge),
@@ -206,9 +225,9 @@ fn steps(call: Call) -> BTreeSet<&'static str> {
     let hook = move |step, _| {
         seen.lock().unwrap().insert(step);
     };
-    world.engine.volume_dirs.hook.set(Some(Arc::new(hook)));
+    world.engine.volumes.dirs.hook.set(Some(Arc::new(hook)));
     drop(call(&world.engine));
-    world.engine.volume_dirs.hook.set(None);
+    world.engine.volumes.dirs.hook.set(None);
     Arc::into_inner(steps).unwrap().into_inner().unwrap()
 }
 
@@ -227,7 +246,7 @@ fn assert_sensible(outcome: Result<(), Error>, case: &str) {
 fn race(one: Call, step: &'static str, other: Call, case: &str) {
     let world = World::new();
     let gate = Gate::new();
-    world.engine.volume_dirs.hook.set(Some(gate.at(step)));
+    world.engine.volumes.dirs.hook.set(Some(gate.at(step)));
     scope(|scope| {
         let one = scope.spawn(|| one(&world.engine));
         gate.wait();

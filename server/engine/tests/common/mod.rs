@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use layerd_drivers::Memory;
 use layerd_engine::{Engine, Entry, Error, Options, TrashOptions};
+use layerd_mounts::fake::FakeMounter;
 use layerd_store::{Commit, Create, Key, Kind, Labels};
 
 /// Removed layers go with the next pass of the reaper, however many.
@@ -28,7 +29,13 @@ pub(crate) fn options() -> Options {
 }
 
 pub(crate) fn open(root: &Path, fake: &Memory) -> Engine {
-    Engine::open(root, Arc::new(fake.clone()), options()).unwrap()
+    Engine::open(
+        root,
+        Arc::new(fake.clone()),
+        Arc::new(FakeMounter::new()),
+        options(),
+    )
+    .unwrap()
 }
 
 pub(crate) fn key(text: &str) -> Key {
@@ -52,7 +59,7 @@ pub(crate) fn create(
         parent: parent.map(key),
         labels: labels(&[("made", "yes")]),
     };
-    engine.create(create).map(drop)
+    engine.layers.create(create).map(drop)
 }
 
 pub(crate) fn commit(engine: &Engine, name: &str, active: &str) -> Result<(), Error> {
@@ -65,7 +72,7 @@ pub(crate) fn commit_onto(
     active: &str,
     parent: Option<&str>,
 ) -> Result<(), Error> {
-    engine.commit(Commit {
+    engine.layers.commit(Commit {
         name: key(name),
         key: key(active),
         labels: labels(&[("committed", "yes")]),
@@ -75,7 +82,7 @@ pub(crate) fn commit_onto(
 }
 
 pub(crate) fn entries(engine: &Engine) -> Vec<Entry> {
-    let mut listing = engine.list(&[]).unwrap();
+    let mut listing = engine.layers.list(&[]).unwrap();
     let mut all = Vec::new();
     loop {
         let portion = listing.next_entries(7);

@@ -146,7 +146,12 @@ impl Service {
             mounts(request.left.clone())?,
             mounts(request.right.clone())?,
         );
-        let changes = self.unpacker.parts.engine.changes_between(&left, &right);
+        let changes = self
+            .unpacker
+            .parts
+            .engine
+            .layers
+            .changes_between(&left, &right);
         let changes = changes.map_err(|error| status::of(&error))?;
         Ok((media_type, compression, changes))
     }
@@ -160,7 +165,7 @@ impl Service {
         why: String,
     ) -> Result<Response<ApplyResponse>, Status> {
         // They write to the layer as well.
-        self.unpacker.parts.engine.left_to_others(active);
+        self.unpacker.parts.engine.layers.left_to_others(active);
         let Some(_asking) = self.elsewhere.ask(active.key()) else {
             return Err(Status::unimplemented(why));
         };
@@ -186,7 +191,7 @@ impl Service {
         let engine = &self.unpacker.parts.engine;
         self.check_enabled()?;
         let mounts = mounts(request.mounts.clone())?;
-        let active = engine.active_of(&mounts);
+        let active = engine.layers.active_of(&mounts);
         let active = active.map_err(|error| status::of(&error))?;
         if let Some(processor) = request.payloads.keys().next() {
             let why = format!("layers with payloads, such as for {processor:?}, are not unpacked");

@@ -48,7 +48,10 @@ impl Snapshots for Service {
     ) -> Result<Response<PrepareSnapshotResponse>, Status> {
         let create = wire::prepare(request.into_inner())?;
         traces::snapshot(&create.key);
-        let mounts = self.parts.call(move |engine| engine.create(create)).await?;
+        let mounts = self
+            .parts
+            .call(move |engine| engine.layers.create(create))
+            .await?;
         let mounts = wire::mounts(mounts);
         Ok(Response::new(PrepareSnapshotResponse { mounts }))
     }
@@ -59,7 +62,10 @@ impl Snapshots for Service {
     ) -> Result<Response<ViewSnapshotResponse>, Status> {
         let create = wire::view(request.into_inner())?;
         traces::snapshot(&create.key);
-        let mounts = self.parts.call(move |engine| engine.create(create)).await?;
+        let mounts = self
+            .parts
+            .call(move |engine| engine.layers.create(create))
+            .await?;
         let mounts = wire::mounts(mounts);
         Ok(Response::new(ViewSnapshotResponse { mounts }))
     }
@@ -72,6 +78,7 @@ impl Snapshots for Service {
         let mounts = self
             .parts
             .engine
+            .layers
             .mounts(&key)
             .map_err(|error| status::of(&error))?;
         let mounts = wire::mounts(mounts);
@@ -85,7 +92,7 @@ impl Snapshots for Service {
         let commit = wire::commit(request.into_inner())?;
         traces::snapshot(&commit.key);
         self.parts
-            .call(move |engine| engine.commit(commit))
+            .call(move |engine| engine.layers.commit(commit))
             .await
             .map(Response::new)
     }
@@ -95,7 +102,9 @@ impl Snapshots for Service {
         request: Request<RemoveSnapshotRequest>,
     ) -> Result<Response<()>, Status> {
         let key = key(&request.into_inner().key)?;
-        self.parts.call(move |engine| engine.remove(&key)).await?;
+        self.parts
+            .call(move |engine| engine.layers.remove(&key))
+            .await?;
         self.parts.nudge.nudge();
         Ok(Response::new(()))
     }
@@ -108,6 +117,7 @@ impl Snapshots for Service {
         let entry = self
             .parts
             .engine
+            .layers
             .stat(&key)
             .map_err(|error| status::of(&error))?;
         let info = Some(wire::info(entry));
@@ -124,12 +134,13 @@ impl Snapshots for Service {
         // An unknown snapshot is answered before anything that is wrong with the mask.
         self.parts
             .engine
+            .layers
             .stat(&key)
             .map_err(|error| status::of(&error))?;
         let changes = wire::label_changes(message)?;
         let entry = self
             .parts
-            .call(move |engine| engine.update(&key, changes))
+            .call(move |engine| engine.layers.update(&key, changes))
             .await?;
         let info = Some(wire::info(entry));
         Ok(Response::new(UpdateSnapshotResponse { info }))
@@ -143,6 +154,7 @@ impl Snapshots for Service {
         let mut listing = self
             .parts
             .engine
+            .layers
             .list(&filters)
             .map_err(|error| status::of(&error))?;
         let messages = std::iter::from_fn(move || next_message(&mut listing).map(Ok));
@@ -155,7 +167,10 @@ impl Snapshots for Service {
         request: Request<UsageRequest>,
     ) -> Result<Response<UsageResponse>, Status> {
         let key = key(&request.into_inner().key)?;
-        let usage = self.parts.call(move |engine| engine.usage(&key)).await?;
+        let usage = self
+            .parts
+            .call(move |engine| engine.layers.usage(&key))
+            .await?;
         Ok(Response::new(wire::usage(usage)))
     }
 

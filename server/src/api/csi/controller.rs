@@ -160,7 +160,7 @@ impl Controller for Service {
                 other => can &= other.is_ok(),
             }
         }
-        let space = |engine: &layerd_engine::Engine| engine.space().map_err(failed);
+        let space = |engine: &layerd_engine::Engine| engine.volumes.space().map_err(failed);
         let free = match can {
             true => signed(self.parts.call(space).await?.bytes_free),
             false => 0,

@@ -57,7 +57,7 @@ pub(super) fn make(
         labels,
         ..CreateVolume::default()
     };
-    engine.create_volume(&request).map_err(failed)
+    engine.volumes.create_volume(&request).map_err(failed)
 }
 
 /// The options that a pod's author wrote.
@@ -90,7 +90,7 @@ fn size(text: &str) -> Result<u64, Status> {
 /// Deletes the volume of a pod for good, unless something holds it: no other caller was told of it.
 pub(super) fn delete(engine: &Engine, entry: &VolumeEntry) -> Result<(), Status> {
     record::delete(engine, entry)?;
-    let purged = engine.purge_volume(Some(entry.volume.id), None);
+    let purged = engine.volumes.purge_volume(Some(entry.volume.id), None);
     // It is in the trash then, and goes with it.
     if let Err(cause) = purged {
         warn!(error = &cause as &dyn std::error::Error, name = %entry.volume.name, "delete an inline volume for good");
@@ -128,7 +128,7 @@ fn sweep(engine: &Engine) {
         }
         let swept = Key::parse("target_path", &node::key(&target))
             .map_err(layerd_engine::Error::Bad)
-            .and_then(|key| engine.unpublish(&key, &target))
+            .and_then(|key| engine.attachments.unpublish(&key, &target))
             .map_err(failed)
             .and_then(|()| delete(engine, &entry));
         match swept {

@@ -212,7 +212,7 @@ fn publish(
             exclusive: way.exclusive,
         },
     };
-    let published = engine.publish(&owner, &publish).map(drop);
+    let published = engine.attachments.publish(&owner, &publish).map(drop);
     if published.is_err() && is_new {
         inline::delete(engine, &entry)?;
     }
@@ -224,7 +224,10 @@ fn publish(
 fn owner(engine: &Engine, key: &Key, request: &pb::NodePublishVolumeRequest) -> Owner {
     let pod = request.volume_context.get(POD);
     let pod = pod.and_then(|uid| Owner::parse("pod", uid).ok());
-    let there = engine.attachment(key).map(|there| there.owner.clone());
+    let there = engine
+        .attachments
+        .attachment(key)
+        .map(|there| there.owner.clone());
     there.or(pod).unwrap_or_else(|| Owner {
         kind: "plugin".to_owned(),
         id: "csi".to_owned(),
@@ -240,7 +243,10 @@ fn unpublish(
     let (path, key) = target("target_path", target_path)?;
     let entry = record::volume(engine, id).ok();
     let known = entry.as_ref().map(|entry| entry.volume.id);
-    let there = engine.attachment(&key).and_then(|there| there.volume);
+    let there = engine
+        .attachments
+        .attachment(&key)
+        .and_then(|there| there.volume);
     if let Some(there) = there
         && known != Some(there)
     {
@@ -250,7 +256,7 @@ fn unpublish(
         );
         return Err(Status::failed_precondition(format!("target_path: {rule}")));
     }
-    engine.unpublish(&key, &path).map_err(failed)?;
+    engine.attachments.unpublish(&key, &path).map_err(failed)?;
     let Some(entry) = entry else {
         return Ok(());
     };
@@ -269,7 +275,7 @@ fn unpublish(
 fn published(engine: &Engine, id: &str, path: &str) -> Result<VolumeEntry, Status> {
     let entry = record::volume(engine, id)?;
     let there = target("volume_path", path).ok();
-    let there = there.and_then(|(_, key)| engine.attachment(&key));
+    let there = there.and_then(|(_, key)| engine.attachments.attachment(&key));
     let is_it = there.is_some_and(|there| there.volume == Some(entry.volume.id));
     is_it.then_some(entry).ok_or_else(|| {
         let shown: String = path.chars().take(256).collect();

@@ -123,7 +123,9 @@ pub(super) fn kind(volume: &Volume) -> Option<Kind> {
 
 /// Volumes of one kind, oldest first. Reads memory only.
 pub(super) fn all(engine: &Engine, wanted: Kind) -> Vec<VolumeEntry> {
-    let mut all = engine.volumes(&layerd_engine::VolumeFilter::default());
+    let mut all = engine
+        .volumes
+        .volumes(&layerd_engine::VolumeFilter::default());
     all.retain(|entry| kind(&entry.volume) == Some(wanted));
     all
 }
@@ -195,7 +197,7 @@ impl fmt::Display for Handle {
 
 fn found(engine: &Engine, text: &str, is_snapshot: bool) -> Option<VolumeEntry> {
     let handle = Handle::parse(text).filter(|handle| handle.is_snapshot == is_snapshot)?;
-    let entry = engine.volume_by_id(handle.id).ok()?;
+    let entry = engine.volumes.volume_by_id(handle.id).ok()?;
     (Handle::of(&entry.volume) == handle).then_some(entry)
 }
 
@@ -229,6 +231,7 @@ pub(super) fn volume(engine: &Engine, id: &str) -> Result<VolumeEntry, Status> {
 /// FAILED_PRECONDITION while it is used, naming who does.
 pub(super) fn delete(engine: &Engine, entry: &VolumeEntry) -> Result<(), Status> {
     engine
+        .volumes
         .delete_volume_by_id(entry.volume.id)
         .map(drop)
         .map_err(failed)

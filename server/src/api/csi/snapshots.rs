@@ -45,7 +45,9 @@ pub(super) fn create(engine: &Engine, source: &str, name: &str) -> Result<Volume
     let found = found.ok_or_else(|| record::not_found("source_volume_id", source))?;
     let of = Handle::of(&found.volume);
     let (copy, labels) = record::new(Kind::Snapshot, name, [record::source_label(of)])?;
-    let taken = engine.snapshot_volume(&found.volume.name, copy, labels);
+    let taken = engine
+        .volumes
+        .snapshot_volume(&found.volume.name, copy, labels);
     let taken = taken.map_err(failed)?;
     if taken.volume.snapshot_of != Some(found.volume.id) {
         record::delete(engine, &taken)?;

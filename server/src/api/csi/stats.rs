@@ -88,7 +88,7 @@ impl Walks {
             None => {}
         }
         let begun = Instant::now();
-        let measured = engine.volume_usage(&volume.name, true);
+        let measured = engine.volumes.volume_usage(&volume.name, true);
         self.end(volume.id, begun);
         measured.map(|(usage, _)| usage).map_err(failed)
     }
@@ -101,7 +101,7 @@ pub(super) fn figures(
     entry: &VolumeEntry,
     used: Usage,
 ) -> Result<Vec<VolumeUsage>, Status> {
-    let space = engine.space().map_err(failed)?;
+    let space = engine.volumes.space().map_err(failed)?;
     let size = size_asked(&entry.volume);
     let total = size.unwrap_or(used.bytes.saturating_add(space.bytes_free));
     let available = space.bytes_free.min(total.saturating_sub(used.bytes));
@@ -139,13 +139,16 @@ impl Conditions {
     /// Looks at the mount table and the disk.
     pub(super) fn look(engine: &Engine) -> Result<Self, Status> {
         let mut unmounted = BTreeMap::new();
-        for entry in engine.attachments(None, None).map_err(failed)? {
+        for entry in engine.attachments.attachments(None, None).map_err(failed)? {
             let attachment = &entry.attachment;
             let (Some(volume), Some(target)) = (attachment.volume, &attachment.target) else {
                 continue;
             };
             if entry.state == AttachState::Waiting
-                && !engine.is_published(attachment).map_err(failed)?
+                && !engine
+                    .attachments
+                    .is_published(attachment)
+                    .map_err(failed)?
             {
                 unmounted.insert(volume, target.clone());
             }
@@ -153,7 +156,7 @@ impl Conditions {
         Ok(Self {
             unmounted,
             has_failed: engine.has_failed(),
-            is_full: engine.space().map_err(failed)?.bytes_free == 0,
+            is_full: engine.volumes.space().map_err(failed)?.bytes_free == 0,
         })
     }
 

@@ -114,7 +114,7 @@ pub(super) fn hold(
         relabel_by_dialect: false,
         exclusive: false,
     };
-    engine.attach(owner, &[attach]).map(drop)
+    engine.attachments.attach(owner, &[attach]).map(drop)
 }
 
 /// A field of a CSV record.
@@ -127,12 +127,12 @@ fn quoted(field: &str) -> String {
 
 /// Drops a holder; one that does not exist is passed over.
 pub(super) fn release(engine: &Engine, holder: &Holder) -> Result<(), Error> {
-    engine.detach(&[holder.key()?], false).map(drop)
+    engine.attachments.detach(&[holder.key()?], false).map(drop)
 }
 
 /// All holders of Docker and Podman with their attachments.
 pub(super) fn all(engine: &Engine) -> Vec<(Holder, Arc<Attachment>)> {
-    let all = engine.attachment_records(None);
+    let all = engine.attachments.attachment_records(None);
     let ours = all.into_iter();
     ours.filter_map(|one| Some((Holder::of(&one)?, one)))
         .collect()

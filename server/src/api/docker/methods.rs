@@ -119,7 +119,7 @@ async fn create(door: &Door, asked: &Asked) -> Result<Value, Refused> {
     }
     let created = door
         .parts
-        .call(move |engine| engine.create_volume(&request));
+        .call(move |engine| engine.volumes.create_volume(&request));
     created.await?;
     door.wake.wake();
     Ok(json!({}))
@@ -132,6 +132,7 @@ async fn remove(door: &Door, client: Client, asked: &Asked) -> Result<Value, Ref
     if !door
         .parts
         .engine
+        .attachments
         .attachment_records(Some(volume))
         .is_empty()
     {
@@ -147,7 +148,7 @@ async fn remove(door: &Door, client: Client, asked: &Asked) -> Result<Value, Ref
     let removed = name.clone();
     let removed = door
         .parts
-        .call(move |engine| engine.delete_volume(&removed))
+        .call(move |engine| engine.volumes.delete_volume(&removed))
         .await?;
     match removed {
         Some(_) => Ok(json!({})),
@@ -160,7 +161,7 @@ async fn mount(door: &Door, client: Client, asked: &Asked) -> Result<Value, Refu
     let (name, id) = (asked.name()?, asked.id()?.to_owned());
     let held = door.parts.call(move |engine| {
         let program = client.program();
-        let entry = engine.volume(&name)?;
+        let entry = engine.volumes.volume(&name)?;
         let volume = &entry.volume;
         let holder = holders::Holder::mount(program, volume.id, &id);
         let owner = holders::mount_owner(program, &id)?;
@@ -200,7 +201,7 @@ async fn mount(door: &Door, client: Client, asked: &Asked) -> Result<Value, Refu
 /// recorded before. An id that is not known, and a volume that is gone, are what was asked for.
 async fn unmount(door: &Door, client: Client, asked: &Asked) -> Result<Value, Refused> {
     let (name, id) = (asked.name()?, asked.id()?.to_owned());
-    let Ok(entry) = door.parts.engine.volume(&name) else {
+    let Ok(entry) = door.parts.engine.volumes.volume(&name) else {
         return Ok(json!({}));
     };
     let volume = entry.volume.id;
@@ -231,7 +232,7 @@ fn get(door: &Door, asked: &Asked) -> Result<Value, Refused> {
 }
 
 fn list(door: &Door) -> Value {
-    let all = door.parts.engine.volumes(&VolumeFilter::default());
+    let all = door.parts.engine.volumes.volumes(&VolumeFilter::default());
     let all: Vec<Value> = all.iter().map(wire::volume).collect();
     json!({ "Volumes": all })
 }
@@ -239,7 +240,11 @@ fn list(door: &Door) -> Value {
 /// Status fields of `docker volume inspect`, beside the protocol's own fields.
 fn status(door: &Door, entry: &VolumeEntry) -> Value {
     let volume = &entry.volume;
-    let holders = door.parts.engine.attachment_records(Some(volume.id));
+    let holders = door
+        .parts
+        .engine
+        .attachments
+        .attachment_records(Some(volume.id));
     let holders: Vec<Value> = holders.iter().map(|one| holders::shown(one)).collect();
     let usage = volume.usage.map(|(usage, taken)| {
         json!({
@@ -268,10 +273,14 @@ fn status(door: &Door, entry: &VolumeEntry) -> Value {
 }
 
 fn entry(door: &Door, name: &VolumeName) -> Result<VolumeEntry, Refused> {
-    door.parts.engine.volume(name).map_err(|error| match error {
-        Error::NoVolume { .. } => missing(name),
-        error => crate::api::status::of(&error).into(),
-    })
+    door.parts
+        .engine
+        .volumes
+        .volume(name)
+        .map_err(|error| match error {
+            Error::NoVolume { .. } => missing(name),
+            error => crate::api::status::of(&error).into(),
+        })
 }
 
 /// Podman knows by the words that a volume does not exist.
@@ -309,7 +318,7 @@ impl Measuring {
             let begun = Instant::now();
             let measured = parts.tasks.call({
                 let engine = parts.engine.clone();
-                move || engine.volume_usage(&name, true)
+                move || engine.volumes.volume_usage(&name, true)
             });
             if let Ok(Err(error)) = measured.await
                 && !matches!(error, Error::NoVolume { .. })

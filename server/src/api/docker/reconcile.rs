@@ -89,7 +89,7 @@ pub(super) async fn forget_podman(door: &Door, id: VolumeId) {
 
 /// True if a container of dockerd's list holds a volume.
 pub(super) fn has_container(engine: &Engine, id: VolumeId) -> bool {
-    let records = engine.attachment_records(Some(id));
+    let records = engine.attachments.attachment_records(Some(id));
     let mut holders = records.iter().filter_map(|one| Holder::of(one));
     holders.any(|holder| matches!(holder, Holder::Container { .. }))
 }
@@ -199,7 +199,7 @@ fn uses(engine: &Engine, containers: &[Container]) -> Uses {
         .flat_map(|container| container.mounts.iter().map(move |mount| (container, mount)));
     for (container, mount) in all.filter(|(_, mount)| mount.is_of_plugin()) {
         let name = VolumeName::parse("Name", &mount.name).ok();
-        let Some(entry) = name.and_then(|name| engine.volume(&name).ok()) else {
+        let Some(entry) = name.and_then(|name| engine.volumes.volume(&name).ok()) else {
             continue;
         };
         let Ok(owner) = holders::container_owner(container.name()) else {

@@ -64,7 +64,14 @@ impl Admin for Service {
         &self,
         _request: Request<pb::ListTrashRequest>,
     ) -> Result<Response<Self::ListTrashStream>, Status> {
-        let removed: Vec<_> = self.parts.engine.trash().into_iter().map(removed).collect();
+        let removed: Vec<_> = self
+            .parts
+            .engine
+            .layers
+            .trash()
+            .into_iter()
+            .map(removed)
+            .collect();
         Ok(Response::new(in_messages(removed, |removed| {
             pb::ListTrashResponse { removed }
         })))
@@ -99,8 +106,8 @@ impl Admin for Service {
         }
         self.parts.nudge.nudge();
         Ok(Response::new(pb::EmptyTrashResponse {
-            layers: engine.trash().len() as u64,
-            volumes: engine.volumes_in_trash() as u64,
+            layers: engine.layers.trash().len() as u64,
+            volumes: engine.volumes.volumes_in_trash() as u64,
         }))
     }
 
@@ -160,8 +167,8 @@ impl Admin for Service {
 
 /// Waits for the file system, which may hang.
 fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoResponse {
-    let counts = engine.counts();
-    let (layers_unpacked, layers_packed) = engine.layers_moved();
+    let counts = engine.layers.counts();
+    let (layers_unpacked, layers_packed) = engine.layers.layers_moved();
     let disk = statvfs(engine.root()).ok();
     let bytes = |blocks: u64, size: u64| blocks.saturating_mul(size);
     let driver = engine.driver().info();
@@ -184,7 +191,7 @@ fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoRespons
         }),
         uptime_seconds,
         alarms: Vec::new(),
-        quarantined: engine.quarantined() as u64,
+        quarantined: engine.layers.quarantined() as u64,
         layers_unpacked,
         layers_packed,
         durability: match engine.durability() {
@@ -200,7 +207,7 @@ fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoRespons
 
 /// Properties of the driver, then features of the kernel.
 fn features(engine: &Engine, facts: &[(String, String)]) -> Vec<pb::Feature> {
-    let kernel = engine.kernel_features().iter();
+    let kernel = engine.attachments.kernel_features().iter();
     let kernel = kernel.map(|feature| (feature.name.to_owned(), feature.to_string()));
     let all = facts.iter().cloned().chain(kernel);
     all.map(|(name, value)| pb::Feature { name, value })
@@ -270,7 +277,7 @@ fn removed(removed: Removed) -> pb::Removed {
 }
 
 fn restore(engine: &Engine, request: &pb::RestoreTrashRequest) -> Vec<pb::Restored> {
-    let trash = engine.trash();
+    let trash = engine.layers.trash();
     let mut outcomes = Vec::new();
     let mut note = |id: LayerId, key: &str, outcome: Result<(), layerd_engine::Error>| {
         outcomes.push(pb::Restored {
@@ -283,14 +290,14 @@ fn restore(engine: &Engine, request: &pb::RestoreTrashRequest) -> Vec<pb::Restor
         });
     };
     if request.all {
-        for (removed, outcome) in engine.restore_all() {
+        for (removed, outcome) in engine.layers.restore_all() {
             note(removed.record.id, removed.record.key.as_str(), outcome);
         }
     }
     for id in request.ids.iter().map(|id| LayerId(*id)) {
         let known = trash.iter().find(|removed| removed.record.id == id);
         let key = known.map_or("", |removed| removed.record.key.as_str());
-        note(id, key, engine.restore(id));
+        note(id, key, engine.layers.restore(id));
     }
     outcomes
 }

@@ -39,7 +39,7 @@ impl Layers for Service {
         let wanted = first.layer.ok_or_else(missing)?;
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
         let key = wire::key("layer.key", &wanted.key)?;
-        let active = self.unpacker.parts.engine.active(&key);
+        let active = self.unpacker.parts.engine.layers.active(&key);
         let layer = Layer {
             active: active.map_err(|error| status::of(&error))?,
             compression: compression(wanted.compression)?,
@@ -66,7 +66,7 @@ impl Layers for Service {
         let request = request.into_inner();
         let compression = diff_compression(request.compression)?;
         let key = wire::key("key", &request.key)?;
-        let changes = self.unpacker.parts.engine.changes(&key);
+        let changes = self.unpacker.parts.engine.layers.changes(&key);
         let changes = changes.map_err(|error| status::of(&error))?;
         let tasks = &self.unpacker.parts.tasks;
         let (outlet, pieces) = Outlet::open(tasks, CHUNKS_WAITING);

@@ -43,7 +43,13 @@ impl Mounts for Service {
         let checked = self.parts.call(move |engine| {
             Ok(specs
                 .iter()
-                .map(|spec| checked(spec, engine.check_mount(spec), engine.label_note(spec)))
+                .map(|spec| {
+                    checked(
+                        spec,
+                        engine.attachments.check_mount(spec),
+                        engine.attachments.label_note(spec),
+                    )
+                })
                 .collect())
         });
         let mounts = checked.await?;
@@ -68,7 +74,7 @@ impl Attachments for Service {
             .collect::<Result<Vec<_>, _>>()?;
         let attached = self
             .parts
-            .call(move |engine| engine.attach(&owner, &mounts))
+            .call(move |engine| engine.attachments.attach(&owner, &mounts))
             .await?;
         let attachments = attached.into_iter().map(attachment).collect();
         Ok(Response::new(pb::AttachResponse { attachments }))
@@ -84,7 +90,7 @@ impl Attachments for Service {
             let owner = parse_owner(&owner)?;
             let all = self
                 .parts
-                .call(move |engine| engine.attachments(Some(&owner), None));
+                .call(move |engine| engine.attachments.attachments(Some(&owner), None));
             let all = all.await?.into_iter();
             keys.extend(all.map(|entry| entry.attachment.key.clone()));
         } else if keys.is_empty() {
@@ -95,7 +101,7 @@ impl Attachments for Service {
         }
         let detached = self
             .parts
-            .call(move |engine| engine.detach(&keys, request.lazy))
+            .call(move |engine| engine.attachments.detach(&keys, request.lazy))
             .await?;
         let detached = detached.iter().map(|key| key.as_str().to_owned()).collect();
         Ok(Response::new(pb::DetachResponse { detached }))
@@ -112,7 +118,7 @@ impl Attachments for Service {
             .transpose()?;
         let found = self
             .parts
-            .call(move |engine| engine.attachments(owner.as_ref(), volume));
+            .call(move |engine| engine.attachments.attachments(owner.as_ref(), volume));
         let all: Vec<_> = found.await?.into_iter().map(attachment).collect();
         Ok(Response::new(in_messages(all, |attachments| {
             pb::ListAttachmentsResponse { attachments }
@@ -126,7 +132,7 @@ impl Attachments for Service {
         let volume = self.volume(&request.into_inner().volume)?;
         let found = self
             .parts
-            .call(move |engine| engine.attachments(None, Some(volume)));
+            .call(move |engine| engine.attachments.attachments(None, Some(volume)));
         let attachments = found.await?.into_iter().map(attachment).collect();
         Ok(Response::new(pb::HoldersResponse { attachments }))
     }
@@ -140,7 +146,7 @@ impl Attachments for Service {
         let living = living(request)?;
         let outcome = self
             .parts
-            .call(move |engine| Ok(engine.reconcile(&living, dry_run)))
+            .call(move |engine| Ok(engine.attachments.reconcile(&living, dry_run)))
             .await?;
         let text = |key: &Key| key.as_str().to_owned();
         Ok(Response::new(pb::ReconcileResponse {
@@ -162,6 +168,7 @@ impl Service {
         let entry = self
             .parts
             .engine
+            .volumes
             .volume(&name)
             .map_err(|error| status::of(&error))?;
         Ok(entry.volume.id)

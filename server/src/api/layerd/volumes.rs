@@ -44,7 +44,7 @@ impl Volumes for Service {
         let request = create(request.into_inner())?;
         let (entry, created) = self
             .parts
-            .call(move |engine| engine.create_volume(&request))
+            .call(move |engine| engine.volumes.create_volume(&request))
             .await?;
         let volume = Some(volume(entry));
         Ok(Response::new(pb::CreateVolumeResponse { volume, created }))
@@ -58,6 +58,7 @@ impl Volumes for Service {
         let entry = self
             .parts
             .engine
+            .volumes
             .volume(&name)
             .map_err(|error| status::of(&error))?;
         Ok(Response::new(volume(entry)))
@@ -75,7 +76,7 @@ impl Volumes for Service {
             dangling: request.dangling,
             deleted: request.deleted,
         };
-        let entries = self.parts.engine.volumes(&filter);
+        let entries = self.parts.engine.volumes.volumes(&filter);
         let volumes: Vec<_> = entries.into_iter().map(volume).collect();
         Ok(Response::new(in_messages(volumes, |volumes| {
             pb::ListVolumesResponse { volumes }
@@ -95,7 +96,7 @@ impl Volumes for Service {
         let changes = changes.collect::<Result<_, _>>().map_err(status::bad)?;
         let entry = self
             .parts
-            .call(move |engine| engine.update_volume(&name, changes))
+            .call(move |engine| engine.volumes.update_volume(&name, changes))
             .await?;
         Ok(Response::new(volume(entry)))
     }
@@ -111,7 +112,7 @@ impl Volumes for Service {
         );
         let entry = self
             .parts
-            .call(move |engine| engine.rename_volume(&old, new))
+            .call(move |engine| engine.volumes.rename_volume(&old, new))
             .await?;
         Ok(Response::new(volume(entry)))
     }
@@ -123,7 +124,7 @@ impl Volumes for Service {
         let name = name("name", &request.into_inner().name)?;
         let deleted = self
             .parts
-            .call(move |engine| engine.delete_volume(&name))
+            .call(move |engine| engine.volumes.delete_volume(&name))
             .await?;
         Ok(Response::new(pb::DeleteVolumeResponse {
             existed: deleted.is_some(),
@@ -141,7 +142,7 @@ impl Volumes for Service {
         let new = optional_name("new_name", &request.new_name)?;
         let entry = self
             .parts
-            .call(move |engine| engine.undelete_volume(id, old.as_ref(), new))
+            .call(move |engine| engine.volumes.undelete_volume(id, old.as_ref(), new))
             .await?;
         Ok(Response::new(volume(entry)))
     }
@@ -155,7 +156,7 @@ impl Volumes for Service {
         let name = optional_name("name", &request.name)?;
         let purged = self
             .parts
-            .call(move |engine| engine.purge_volume(id, name.as_ref()))
+            .call(move |engine| engine.volumes.purge_volume(id, name.as_ref()))
             .await?;
         Ok(Response::new(pb::PurgeVolumeResponse {
             volume: Some(volume(purged.volume)),
@@ -170,7 +171,11 @@ impl Volumes for Service {
         let request = request.into_inner();
         let plan = self
             .parts
-            .call(move |engine| engine.plan_prune(request.include_named, request.labels))
+            .call(move |engine| {
+                engine
+                    .volumes
+                    .plan_prune(request.include_named, request.labels)
+            })
             .await?;
         let candidates = plan
             .candidates
@@ -199,7 +204,7 @@ impl Volumes for Service {
         let id = request.into_inner().id;
         let outcomes = self
             .parts
-            .call(move |engine| engine.execute_prune(&id))
+            .call(move |engine| engine.volumes.execute_prune(&id))
             .await?;
         let outcomes = outcomes.into_iter().map(outcome).collect();
         Ok(Response::new(pb::ExecutePruneResponse { outcomes }))
@@ -213,7 +218,7 @@ impl Volumes for Service {
         let name = name("name", &request.name)?;
         let usage = self
             .parts
-            .call(move |engine| engine.volume_usage(&name, request.exact));
+            .call(move |engine| engine.volumes.volume_usage(&name, request.exact));
         let (usage, as_of) = usage.await?;
         Ok(Response::new(pb::VolumeUsageResponse {
             bytes: usage.bytes,
@@ -234,7 +239,11 @@ impl Volumes for Service {
         };
         let entry = self
             .parts
-            .call(move |engine| engine.snapshot_volume(&source, copy, Labels::default()))
+            .call(move |engine| {
+                engine
+                    .volumes
+                    .snapshot_volume(&source, copy, Labels::default())
+            })
             .await?;
         Ok(Response::new(volume(entry)))
     }
@@ -246,6 +255,7 @@ impl Volumes for Service {
         let name = name("name", &request.into_inner().name)?;
         self.parts
             .engine
+            .volumes
             .volume(&name)
             .map_err(|error| status::of(&error))?;
         let (outlet, chunks) = Outlet::open(&self.parts.tasks, CHUNKS_WAITING);
@@ -256,7 +266,7 @@ impl Volumes for Service {
                 done: None,
             });
             let exported = parts
-                .call(move |engine| engine.export_volume(&name, out))
+                .call(move |engine| engine.volumes.export_volume(&name, out))
                 .await;
             outlet.finish(exported.map(last_chunk)).await;
         });
@@ -279,7 +289,7 @@ impl Volumes for Service {
         let input = ChunkReader::new(first.data, chunks);
         let filling = self
             .parts
-            .call(move |engine| engine.import_volume(&request, input));
+            .call(move |engine| engine.volumes.import_volume(&request, input));
         let end = self.parts.tasks.peers_end();
         let feed = forward(messages, |message| message.data, sender, end.clone());
         let ((), filled) = tokio::join!(feed, filling);

@@ -19,7 +19,7 @@ fn bench() -> Bench {
         name: Some(name()),
         ..CreateVolume::default()
     };
-    bench.engine.create_volume(&request).unwrap();
+    bench.engine.volumes.create_volume(&request).unwrap();
     bench
 }
 
@@ -28,21 +28,21 @@ fn name() -> VolumeName {
 }
 
 fn content(bench: &Bench) -> PathBuf {
-    bench.engine.volume(&name()).unwrap().path
+    bench.engine.volumes.volume(&name()).unwrap().path
 }
 
 fn is_filled(bench: &Bench) -> bool {
     let there = content(bench).join("f").exists();
-    let record = bench.engine.volume(&name()).unwrap().volume;
+    let record = bench.engine.volumes.volume(&name()).unwrap().volume;
     assert_eq!(there, !record.filled_from.is_empty());
-    assert_eq!(bench.engine.volume_dirs.list().unwrap().staged, []);
+    assert_eq!(bench.engine.volumes.dirs.list().unwrap().staged, []);
     there
 }
 
 /// Attaches with and without filling, the first held at a step.
 fn attach_both(bench: &Bench, step: &'static str) -> u64 {
     let gate = Gate::new();
-    bench.engine.volume_dirs.hook.set(Some(gate.at(step)));
+    bench.engine.volumes.dirs.hook.set(Some(gate.at(step)));
     scope(|scope| {
         let filling = scope.spawn(|| bench.attach("filling", MOUNT, Some("base")));
         gate.wait();
@@ -50,7 +50,7 @@ fn attach_both(bench: &Bench, step: &'static str) -> u64 {
             bench.attach("other", MOUNT, None)?;
             Ok::<_, crate::Error>(fs::metadata(content(bench)).unwrap().ino())
         });
-        let waiting = || bench.engine.volume_locks.waiting() > 0;
+        let waiting = || bench.engine.volumes.locks.waiting() > 0;
         until(&gate, || other.is_finished() || waiting());
         gate.open();
         filling.join().unwrap().unwrap();
@@ -77,12 +77,17 @@ fn who_mounts_during_the_exchange_waits_for_the_content() {
 #[test]
 fn an_image_that_goes_or_is_found_damaged_meanwhile_fills_nothing() {
     type End = fn(&Bench);
-    let remove: End = |bench| bench.engine.remove(&key("base")).unwrap();
-    let bar: End = |bench| bench.engine.bar(bench.id("base"), "a test".to_owned());
+    let remove: End = |bench| bench.engine.layers.remove(&key("base")).unwrap();
+    let bar: End = |bench| {
+        bench
+            .engine
+            .layers
+            .bar(bench.id("base"), "a test".to_owned())
+    };
     for (end, wanted) in [(remove, ErrorKind::Missing), (bar, ErrorKind::Damaged)] {
         let bench = bench();
         let gate = Gate::new();
-        bench.engine.volume_dirs.hook.set(Some(gate.at("stage")));
+        bench.engine.volumes.dirs.hook.set(Some(gate.at("stage")));
         scope(|scope| {
             let filling = scope.spawn(|| bench.attach("filling", MOUNT, Some("base")));
             gate.wait();
@@ -103,7 +108,7 @@ fn a_volume_created_with_nocopy_is_not_filled() {
         options: [("nocopy".to_owned(), String::new())].into(),
         ..CreateVolume::default()
     };
-    bench.engine.create_volume(&request).unwrap();
+    bench.engine.volumes.create_volume(&request).unwrap();
     bench.attach("one", MOUNT, Some("base")).unwrap();
     assert!(!is_filled(&bench));
 }

@@ -58,7 +58,10 @@ fn root_a_source_above_the_data_root_takes_no_own_mounts_along() {
     symlink(disk.join("source"), &link).unwrap();
     let entry = host.one(&bind("g", &link, "")).unwrap();
     assert_eq!(entry.oci[0].source, place(&entry).to_str().unwrap());
-    host.engine.detach(&[key("g"), key("h")], false).unwrap();
+    host.engine
+        .attachments
+        .detach(&[key("g"), key("h")], false)
+        .unwrap();
     assert_eq!(host.mounts().len(), before);
     // At a path of the host, layerd mounts it.
     for (count, name) in (1..).zip(["d", "e", "f"]) {
@@ -70,9 +73,12 @@ fn root_a_source_above_the_data_root_takes_no_own_mounts_along() {
     for name in ["d", "e", "f"] {
         let again = bind_at(name, &disk, &disk.join(name));
         host.one(&again).unwrap();
-        host.engine.detach(&[key(name)], false).unwrap();
+        host.engine.attachments.detach(&[key(name)], false).unwrap();
     }
-    host.engine.detach(&[key("one")], false).unwrap();
+    host.engine
+        .attachments
+        .detach(&[key("one")], false)
+        .unwrap();
     assert_eq!(host.mounts().len(), 0);
 }
 
@@ -159,7 +165,10 @@ fn root_the_same_attach_sees_that_the_source_changed() {
     assert!(!seen("below/deep"), "which went");
     umount(&source);
     assert!(seen("new"));
-    host.engine.detach(&[key("own"), key("at")], false).unwrap();
+    host.engine
+        .attachments
+        .detach(&[key("own"), key("at")], false)
+        .unwrap();
     assert_eq!(host.mounts().len(), 0);
 }
 

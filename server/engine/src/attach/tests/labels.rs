@@ -32,7 +32,7 @@ fn selinux_host() -> Host {
     let policy = host.dir("policy/contexts");
     let contexts = "process = \"x:y:z:s0\"\nfile = \"system_u:object_r:container_file_t:s0:c9\"\n";
     fs::write(policy.join("lxc_contexts"), contexts).unwrap();
-    host.engine.selinux = Selinux {
+    host.engine.attachments.selinux = Selinux {
         policy: Some(host.dir("policy")),
     };
     host
@@ -125,7 +125,7 @@ fn root_labels_that_cannot_be_set_are_refused() {
 #[test]
 fn root_where_selinux_is_off_that_is_told() {
     let mut host = Host::new();
-    host.engine.selinux = Selinux::default();
+    host.engine.attachments.selinux = Selinux::default();
     let volume = mount(
         "k",
         "type=volume,src=data,dst=/x,on-missing=create,relabel=private",
@@ -141,7 +141,7 @@ fn root_where_selinux_is_off_that_is_told() {
             ..ParseRequest::default()
         };
         let spec = parse(&request).unwrap().remove(0);
-        host.engine.label_note(&spec).is_some()
+        host.engine.attachments.label_note(&spec).is_some()
     };
     for dialect in [Dialect::Strict, Dialect::Docker] {
         assert!(check(dialect, "data:/y:z") && check(dialect, "data:/y:Z"));

@@ -55,7 +55,7 @@ fn root_what_stands_inside_is_detached_first() {
         host.attach(&both).unwrap();
         let mut keys = keys.to_vec();
         keys.rotate_left(turn);
-        assert_eq!(host.engine.detach(&keys, false).unwrap(), keys);
+        assert_eq!(host.engine.attachments.detach(&keys, false).unwrap(), keys);
         assert_eq!(host.mounts(), NONE);
     }
     host.attach(&both).unwrap();
@@ -63,7 +63,7 @@ fn root_what_stands_inside_is_detached_first() {
         kind: "container".to_owned(),
         ids: Vec::new(),
     };
-    let outcome = host.engine.reconcile(&living, false);
+    let outcome = host.engine.attachments.reconcile(&living, false);
     assert!(outcome.failed.is_empty(), "{outcome:?}");
     assert_eq!(outcome.released.len(), 3);
     assert_eq!(host.mounts(), NONE);
@@ -94,6 +94,7 @@ fn root_two_mounts_at_one_place_are_detached_top_first() {
         "one place, however it is written"
     );
     host.engine
+        .attachments
         .attach(&owner(), &[volume_at("two", "/two", &target)])
         .unwrap_err();
     assert_eq!(host.mounts(), [target]);

@@ -21,18 +21,23 @@ impl Host {
     /// Attaches until the daemon is killed, and starts another one.
     fn crash(mut self, request: &Attach, at: &Crash) -> Self {
         let wanted = Wanted::parse(request).unwrap();
-        let (attachment, _) = self.engine.intend(&owner(), &wanted).unwrap();
-        let made = self.engine.make_mount(&wanted.spec, &attachment).unwrap();
+        let (attachment, _) = self.engine.attachments.intend(&owner(), &wanted).unwrap();
+        let made = self
+            .engine
+            .attachments
+            .make_mount(&wanted.spec, &attachment)
+            .unwrap();
         let made = made.unwrap();
         let mount = Some(made.at.clone());
         let attached = AttachState::Attached;
         self.engine
+            .root
             .store
             .set_attached(attachment.id, attached, mount)
             .unwrap();
         match at {
             Crash::BeforeTheMount => drop(made),
-            Crash::AfterTheMount => self.engine.put_in_place(made).unwrap(),
+            Crash::AfterTheMount => self.engine.attachments.put_in_place(made).unwrap(),
         }
         self.reopen();
         self
@@ -42,9 +47,12 @@ impl Host {
     fn record(&self, target: &Path, state: AttachState, mount: Option<MountedAt>) {
         let spec = "type=volume,src=vol,dst=/x,on-missing=create";
         let made = self.attach(&[super::mount("make", spec)]).unwrap();
-        self.engine.detach(&[key("make")], false).unwrap();
+        self.engine
+            .attachments
+            .detach(&[key("make")], false)
+            .unwrap();
         let attachment = Attachment {
-            id: self.engine.store.attachment_id().unwrap(),
+            id: self.engine.root.store.attachment_id().unwrap(),
             key: key("vol"),
             spec: made[0].attachment.spec.clone(),
             target: Some(target.to_str().unwrap().to_owned()),
@@ -53,7 +61,7 @@ impl Host {
             created: Timestamp::now(),
             ..Attachment::clone(&made[0].attachment)
         };
-        self.engine.store.attach(attachment).unwrap();
+        self.engine.root.store.attach(attachment).unwrap();
     }
 }
 
@@ -76,11 +84,14 @@ fn is_left_alone(host: &Host, request: &Attach, target: &Path) {
     // What was never acknowledged is forgotten when the repeated call is refused.
     let keys = [request.key.clone()];
     let held = host.keys().len();
-    assert_eq!(host.engine.detach(&keys, false).unwrap().len(), held);
+    assert_eq!(
+        host.engine.attachments.detach(&keys, false).unwrap().len(),
+        held
+    );
     assert!(is_theirs(target));
     umount(target);
     host.attach(std::slice::from_ref(request)).unwrap();
-    assert_eq!(host.engine.detach(&keys, false).unwrap(), keys);
+    assert_eq!(host.engine.attachments.detach(&keys, false).unwrap(), keys);
     assert_eq!(host.mounts(), NONE);
 }
 
@@ -100,7 +111,7 @@ fn root_another_s_mount_at_the_target_of_an_interrupted_attach_stays() {
             ..mount("vol", &flag)
         };
         host = host.crash(&request, &Crash::BeforeTheMount);
-        let listed = host.engine.attachments(None, None).unwrap();
+        let listed = host.engine.attachments.attachments(None, None).unwrap();
         assert_eq!(listed[0].state, AttachState::Waiting, "{flag}");
         theirs(&target);
         is_left_alone(&host, &request, &target);
@@ -120,7 +131,10 @@ fn root_a_mount_that_was_made_before_the_crash_is_known() {
         std::slice::from_ref(&target),
         "no second one"
     );
-    host.engine.detach(&[key("vol")], false).unwrap();
+    host.engine
+        .attachments
+        .detach(&[key("vol")], false)
+        .unwrap();
     assert_eq!(host.mounts(), NONE);
 }
 
@@ -131,22 +145,31 @@ fn root_records_without_a_proof_unmount_nothing() {
     let request = volume_at("vol", "/x", &target);
     let standing = host.attach(std::slice::from_ref(&request)).unwrap();
     let before = standing[0].attachment.mount.clone().unwrap();
-    host.engine.detach(&[key("vol")], false).unwrap();
+    host.engine
+        .attachments
+        .detach(&[key("vol")], false)
+        .unwrap();
     for state in [AttachState::Preparing, AttachState::Waiting] {
         host.record(&target, state, None);
         theirs(&target);
         let keys = [key("vol")];
-        assert_eq!(host.engine.detach(&keys, false).unwrap(), keys);
+        assert_eq!(host.engine.attachments.detach(&keys, false).unwrap(), keys);
         assert!(is_theirs(&target));
         host.record(&target, state, None);
         is_left_alone(&host, &request, &target);
     }
     // Another boot begins to number anew, so the number can be that of any mount.
     theirs(&target);
-    let all = host.engine.mounter.mounts_below(host.disk.path()).unwrap();
+    let all = host
+        .engine
+        .attachments
+        .mounter
+        .mounts_below(host.disk.path())
+        .unwrap();
     let unknown_entry = all.iter().find(|one| one.target == target).unwrap();
     let seen = host
         .engine
+        .attachments
         .mounter
         .open_source(&target, Symlinks::Refuse)
         .unwrap();

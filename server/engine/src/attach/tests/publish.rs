@@ -22,7 +22,7 @@ impl Host {
             name: Some(name),
             ..CreateVolume::default()
         };
-        let (entry, _) = self.engine.create_volume(&request).unwrap();
+        let (entry, _) = self.engine.volumes.create_volume(&request).unwrap();
         Publish {
             volume: entry.volume.id,
             attach: Attach {
@@ -39,11 +39,12 @@ impl Host {
     }
 
     fn publish(&self, request: &Publish) -> Result<(), Error> {
-        self.engine.publish(&owner(), request).map(drop)
+        self.engine.attachments.publish(&owner(), request).map(drop)
     }
 
     fn unpublish(&self, target: &Path) -> Result<(), Error> {
         self.engine
+            .attachments
             .unpublish(&key(target.to_str().unwrap()), target)
     }
 
@@ -135,7 +136,7 @@ fn root_after_a_restart_of_the_machine_unpublish_comes_without_publish_or_never(
     let target = host.pod("pod");
     let request = host.request("vol", &target);
     host.publish(&request).unwrap();
-    let records = host.engine.store.records();
+    let records = host.engine.root.store.records();
     let there = records.volumes().attachment(&request.attach.key).unwrap();
     let mount = MountedAt {
         boot: "an earlier one".to_owned(),
@@ -146,6 +147,7 @@ fn root_after_a_restart_of_the_machine_unpublish_comes_without_publish_or_never(
         let state = there.state;
         let mount = Some(mount.clone());
         host.engine
+            .root
             .store
             .set_attached(there.id, state, mount)
             .unwrap();
@@ -154,9 +156,11 @@ fn root_after_a_restart_of_the_machine_unpublish_comes_without_publish_or_never(
     assert!(
         !host
             .engine
+            .attachments
             .is_published(
                 &host
                     .engine
+                    .root
                     .store
                     .records()
                     .volumes()

@@ -29,7 +29,7 @@ fn tmpfs_at(name: &str, target: &Path) -> Attach {
 impl Host {
     /// Attachments with their states.
     fn states(&self) -> Vec<(String, AttachState)> {
-        let all = self.engine.attachments(None, None).unwrap();
+        let all = self.engine.attachments.attachments(None, None).unwrap();
         let state = |one: &crate::AttachmentEntry| {
             let key = one.attachment.key.as_str().to_owned();
             (key, one.state)
@@ -110,7 +110,7 @@ fn root_a_failed_repeat_puts_back_what_it_took_away() {
     assert!(outer.join("new").exists(), "mounted anew");
     assert!(inner.join("in-memory").exists(), "the same tmpfs");
     let keys = ["inner", "outer", "gone"].map(key);
-    host.engine.detach(&keys, false).unwrap();
+    host.engine.attachments.detach(&keys, false).unwrap();
     assert_eq!(host.mounts().len(), 0);
 }
 
@@ -127,7 +127,7 @@ fn root_a_failed_repeat_undoes_what_a_crash_left() {
     ];
     for request in &interrupted {
         let wanted = Wanted::parse(request).unwrap();
-        host.engine.intend(&owner(), &wanted).unwrap();
+        host.engine.attachments.intend(&owner(), &wanted).unwrap();
     }
     host.reopen();
     assert_eq!(host.keys(), ["volume", "path"]);
@@ -136,7 +136,10 @@ fn root_a_failed_repeat_undoes_what_a_crash_left() {
     let bad = mount("bad", "type=volume,src=none,dst=/x");
     host.attach(&[volume, bind, bad]).unwrap_err();
     assert_eq!(host.keys(), [""; 0]);
-    assert_eq!(host.engine.volumes(&VolumeFilter::default()).len(), 0);
+    assert_eq!(
+        host.engine.volumes.volumes(&VolumeFilter::default()).len(),
+        0
+    );
     assert!(!host.disk.path().join("made").exists());
 }
 
@@ -145,7 +148,7 @@ fn root_a_failed_repeat_keeps_what_is_used_by_now() {
     let mut host = Host::new();
     let request = mount("volume", "type=volume,src=made,dst=/v,on-missing=create");
     let wanted = Wanted::parse(&request).unwrap();
-    host.engine.intend(&owner(), &wanted).unwrap();
+    host.engine.attachments.intend(&owner(), &wanted).unwrap();
     host.reopen();
     fs::write(host.volume("made").join("file"), "").unwrap();
     let bad = mount("bad", "type=volume,src=none,dst=/x");
@@ -164,14 +167,18 @@ fn root_a_mount_that_is_in_use_by_then_stays_known() {
     fs::rename(&source, host.disk.path().join("old")).unwrap();
     host.dir("source");
     let wanted = [Wanted::parse(&request).unwrap()];
-    let mut removed = host.engine.unmount_stale(&wanted).unwrap();
+    let mut removed = host.engine.attachments.unmount_stale(&wanted).unwrap();
     host.engine
+        .attachments
         .attach_one(&owner(), &wanted[0], &mut removed)
         .unwrap();
     let user = fs::File::open(&target).unwrap();
-    host.engine.put_back(removed);
+    host.engine.attachments.put_back(removed);
     assert_eq!(host.states(), [("one".to_owned(), AttachState::Attached)]);
     drop(user);
-    host.engine.detach(&[key("one")], false).unwrap();
+    host.engine
+        .attachments
+        .detach(&[key("one")], false)
+        .unwrap();
     assert_eq!(host.mounts().len(), 0, "none is left behind");
 }

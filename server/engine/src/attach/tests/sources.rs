@@ -29,9 +29,10 @@ fn host_with_sources() -> Host {
         labels: Labels::with_empty(labels).unwrap(),
         ..CreateVolume::default()
     };
-    host.engine.create_volume(&request).unwrap();
+    host.engine.volumes.create_volume(&request).unwrap();
     fs::create_dir(host.volume("data").join("sub")).unwrap();
     host.engine
+        .volumes
         .snapshot_volume(&name("data"), name("shot"), layerd_store::Labels::default())
         .unwrap();
     host.commit("image");
@@ -46,7 +47,7 @@ fn all_there_is(host: &Host) -> (usize, usize, usize) {
             deleted,
             ..VolumeFilter::default()
         };
-        host.engine.volumes(&filter).len()
+        host.engine.volumes.volumes(&filter).len()
     };
     let beside = fs::read_dir(host.disk.path()).unwrap().count();
     (count(false) + count(true), host.keys().len(), beside)
@@ -183,7 +184,7 @@ fn root_check_refuses_what_attach_refuses() {
     let before = all_there_is(&host);
     for (text, kind, why) in [bad_volumes(), bad_others(host.disk.path())].concat() {
         let spec = super::super::parse(&text).unwrap();
-        let checked = host.engine.check_mount(&spec).unwrap_err();
+        let checked = host.engine.attachments.check_mount(&spec).unwrap_err();
         assert!(checked.to_string().contains(why), "{text}: {checked}");
         assert_eq!(checked.kind(), kind, "{text}: {checked}");
         let attached = host.attach(&[mount("k", &text)]);
@@ -206,13 +207,13 @@ fn root_check_accepts_what_attach_accepts() {
     for (number, text) in uses.iter().enumerate() {
         let spec = super::super::parse(text).unwrap();
         assert_eq!(
-            host.engine.check_mount(&spec).unwrap(),
+            host.engine.attachments.check_mount(&spec).unwrap(),
             Decision::Use,
             "{text}"
         );
         host.attach(&[mount(&number.to_string(), text)]).unwrap();
     }
-    let label = host.engine.volume(&name("data")).unwrap();
+    let label = host.engine.volumes.volume(&name("data")).unwrap();
     assert_eq!(
         label.volume.labels.get("bare"),
         Some(""),
@@ -246,6 +247,7 @@ fn root_a_source_that_does_not_answer_is_not_missing() {
     let text = format!("type=bind,src={},dst=/x,on-missing=create", dead.display());
     let checked = host
         .engine
+        .attachments
         .check_mount(&super::super::parse(&text).unwrap());
     let attached = host.attach(&[mount("k", &text)]).unwrap_err().to_string();
     assert_eq!(checked.unwrap_err().to_string(), attached);
@@ -276,8 +278,9 @@ fn root_a_snapshot_is_never_written_to() {
     assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
 
     // It is not filled either, and a clone is not answered with it.
-    host.engine.create_volume(&empty()).unwrap();
+    host.engine.volumes.create_volume(&empty()).unwrap();
     host.engine
+        .volumes
         .snapshot_volume(
             &name("empty"),
             name("nothing"),
@@ -295,7 +298,7 @@ fn root_a_snapshot_is_never_written_to() {
         clone_of: Some(name("data")),
         ..CreateVolume::default()
     };
-    let refused = host.engine.create_volume(&clone).unwrap_err();
+    let refused = host.engine.volumes.create_volume(&clone).unwrap_err();
     assert!(
         refused.to_string().contains("read-only snapshot"),
         "{refused}"
@@ -305,7 +308,7 @@ fn root_a_snapshot_is_never_written_to() {
         clone_of: Some(name("shot")),
         ..CreateVolume::default()
     };
-    host.engine.create_volume(&clone).unwrap();
+    host.engine.volumes.create_volume(&clone).unwrap();
     host.attach(&[mount("copy", "type=volume,src=copy,dst=/x")])
         .unwrap();
 }
@@ -317,9 +320,10 @@ fn root_an_attachment_goes_by_the_name_its_volume_has_now() {
     let attach = |name: &str| host.attach(&[mount("k", &flag(name))]);
     let id = attach("data").unwrap()[0].attachment.id;
     host.engine
+        .volumes
         .rename_volume(&name("data"), name("new"))
         .unwrap();
-    let shown = host.engine.attachments(None, None).unwrap();
+    let shown = host.engine.attachments.attachments(None, None).unwrap();
     assert_eq!(shown[0].spec.to_string(), flag("new"));
     for same in ["new", "data"] {
         let again = attach(same).unwrap();
@@ -330,7 +334,7 @@ fn root_an_attachment_goes_by_the_name_its_volume_has_now() {
         name: Some(name("data")),
         ..CreateVolume::default()
     };
-    host.engine.create_volume(&taken).unwrap();
+    host.engine.volumes.create_volume(&taken).unwrap();
     let refused = attach("data").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Exists);
     assert!(refused.to_string().contains(&flag("new")), "{refused}");

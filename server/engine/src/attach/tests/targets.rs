@@ -39,7 +39,7 @@ impl Host {
         assert!(error.to_string().contains(why), "{shown}: {error}");
         assert_eq!(self.mounts(), before, "{shown}");
         assert!(self.keys().is_empty(), "{shown}");
-        let volumes = self.engine.volumes(&crate::VolumeFilter::default());
+        let volumes = self.engine.volumes.volumes(&crate::VolumeFilter::default());
         assert_eq!(volumes.len(), 0, "{shown}");
     }
 }
@@ -86,7 +86,10 @@ fn root_targets_that_hide_layerd_s_own_files_are_refused() {
         let error = error.unwrap_err().to_string();
         assert!(error.contains("lies in layerd's data directory"), "{error}");
     }
-    host.engine.detach(&[super::key("whole")], false).unwrap();
+    host.engine
+        .attachments
+        .detach(&[super::key("whole")], false)
+        .unwrap();
     let beside = disk.join("beside");
     host.attach(&[volume_at("good", "/x", &beside)]).unwrap();
     let inside = host.dir("run/layerd/inside");
@@ -110,7 +113,10 @@ fn root_a_target_above_another_attachment_is_refused() {
         said.contains("\"inner\"") && said.contains("outer/inner"),
         "{said}"
     );
-    host.engine.detach(&[super::key("inner")], false).unwrap();
+    host.engine
+        .attachments
+        .detach(&[super::key("inner")], false)
+        .unwrap();
     host.attach(&[volume_at("outer", "/y", &outer)]).unwrap();
 }
 

@@ -50,17 +50,17 @@ fn fails_beside_another(attaches_first: bool) {
     }
     let engine = &host.engine;
     let is_there = |name: &str| {
-        let view = engine.store.records();
+        let view = engine.root.store.records();
         view.volumes().attachment(&key(name)).is_some()
     };
     // The failing call waits for its turn to look whether its first volume is to be filled.
-    let turn = engine.volume_locks.filling.lock(&slow);
+    let turn = engine.volumes.locks.filling.lock(&slow);
     thread::scope(|scope| {
-        let failing = scope.spawn(|| engine.attach(&owner(), &failing));
+        let failing = scope.spawn(|| engine.attachments.attach(&owner(), &failing));
         wait_for("the intent of the first", || is_there("slow"));
-        let other = scope.spawn(|| engine.attach(&owner(), &[volume("shared")]));
+        let other = scope.spawn(|| engine.attachments.attach(&owner(), &[volume("shared")]));
         wait_for("the other call", || {
-            other.is_finished() || engine.attachment_locks.is_held(&key("shared"))
+            other.is_finished() || engine.attachments.locks.is_held(&key("shared"))
         });
         drop(turn);
         failing.join().unwrap().unwrap_err();

@@ -14,7 +14,7 @@ fn volumes(host: &Host, deleted: bool) -> Vec<String> {
         deleted,
         ..VolumeFilter::default()
     };
-    let all = host.engine.volumes(&filter);
+    let all = host.engine.volumes.volumes(&filter);
     all.iter().map(|one| one.volume.name.to_string()).collect()
 }
 
@@ -88,10 +88,12 @@ fn root_what_is_refused_in_advance_is_not_made() {
 /// Makes the source of a mount, lets something happen, and takes it back.
 fn taken_back(host: &Host, attach: &Attach, filled: bool, meanwhile: impl Fn()) {
     let spec = super::super::parse(&attach.mount).unwrap();
-    let ground = host.engine.ground(&spec).unwrap();
+    let ground = host.engine.attachments.ground(&spec).unwrap();
     assert!(ground.made.is_some());
     meanwhile();
-    host.engine.take_back(&ground.made, filled, None);
+    host.engine
+        .attachments
+        .take_back(&ground.made, filled, None);
 }
 
 #[test]
@@ -105,13 +107,16 @@ fn root_a_volume_that_is_used_meanwhile_stays() {
     assert_eq!(volumes(&host, false), ["new"]);
     fs::remove_file(host.volume("new").join("file")).unwrap();
     let name = VolumeName::parse("name", "new").unwrap();
-    host.engine.delete_volume(&name).unwrap();
+    host.engine.volumes.delete_volume(&name).unwrap();
     taken_back(&host, &new, false, || {
         drop(host.attach(std::slice::from_ref(&new)).unwrap())
     });
     assert_eq!(volumes(&host, false), ["new"]);
-    host.engine.detach(&[key("new")], false).unwrap();
-    host.engine.delete_volume(&name).unwrap();
+    host.engine
+        .attachments
+        .detach(&[key("new")], false)
+        .unwrap();
+    host.engine.volumes.delete_volume(&name).unwrap();
     taken_back(&host, &new, true, write);
     assert_eq!(volumes(&host, false), [""; 0]);
     assert_eq!(
@@ -154,7 +159,10 @@ fn root_a_path_of_the_host_that_is_used_meanwhile_stays() {
         drop(host.attach(&[bind("other", &path)]).unwrap())
     });
     assert!(path.exists(), "held by another attachment");
-    host.engine.detach(&[key("other")], false).unwrap();
+    host.engine
+        .attachments
+        .detach(&[key("other")], false)
+        .unwrap();
     fs::remove_dir(&path).unwrap();
     fs::remove_dir(&parent).unwrap();
     let link = host.disk.path().join("link");
@@ -165,7 +173,10 @@ fn root_a_path_of_the_host_that_is_used_meanwhile_stays() {
         });
         assert!(!path.exists(), "it is free");
         assert!(parent.exists(), "held by way of {}", above.display());
-        host.engine.detach(&[key("other")], false).unwrap();
+        host.engine
+            .attachments
+            .detach(&[key("other")], false)
+            .unwrap();
         fs::remove_dir(&parent).unwrap();
     }
 }

@@ -1,8 +1,10 @@
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use layerd_drivers::Overlay;
 use layerd_layers::Silent;
+use layerd_mounts::fake::FakeMounter;
 use layerd_store::{Commit, Create, Kind, Labels};
 
 use super::{Rig, key, rig};
@@ -34,7 +36,7 @@ impl Rig {
 
     /// As another process does.
     fn reopened(self) -> Self {
-        let options = self.engine.options.clone();
+        let options = self.engine.root.options.clone();
         self.reopened_with(options)
     }
 
@@ -45,7 +47,13 @@ impl Rig {
             dir,
         } = self;
         drop(engine);
-        let engine = Engine::open(&dir.path().join("root"), driver.clone(), options).unwrap();
+        let engine = Engine::open(
+            &dir.path().join("root"),
+            driver.clone(),
+            Arc::new(FakeMounter::new()),
+            options,
+        )
+        .unwrap();
         Self {
             engine,
             driver,
@@ -88,15 +96,15 @@ fn a_layer_that_is_not_what_was_unpacked_is_named_and_barred_on_request() {
     assert_eq!(findings.len(), 1);
     assert_eq!(findings[0].problem.to_string(), said);
     assert!(!findings[0].repaired);
-    rig.engine.stat(&key("bad")).unwrap();
+    rig.engine.layers.stat(&key("bad")).unwrap();
 
     let (_, findings) = rig.check(true);
     assert!(!findings[0].repaired);
     let rig = rig.reopened();
-    let barred = rig.engine.stat(&key("bad")).unwrap_err();
+    let barred = rig.engine.layers.stat(&key("bad")).unwrap_err();
     assert_eq!(barred.kind(), ErrorKind::Damaged, "{barred}");
     assert!(barred.to_string().contains("files: 1"), "{barred}");
-    rig.engine.stat(&key("good")).unwrap();
+    rig.engine.layers.stat(&key("good")).unwrap();
     assert_eq!(rig.check(false).0, counts(2, 1));
 
     let root = rig.root();
@@ -119,7 +127,7 @@ fn what_others_may_have_written_has_no_manifest() {
         rig
     };
     let ask_for_mounts = |rig: Rig| {
-        rig.engine.mounts(&key("a")).unwrap();
+        rig.engine.layers.mounts(&key("a")).unwrap();
         rig
     };
     let again = |rig: Rig| {
@@ -162,12 +170,12 @@ fn a_layer_that_could_not_be_unpacked_has_no_manifest() {
 fn a_manifest_goes_with_its_layer() {
     let rig = rig(Durability::Full);
     rig.unpacked("a");
-    rig.engine.remove(&key("a")).unwrap();
+    rig.engine.layers.remove(&key("a")).unwrap();
     assert_eq!(rig.check(false).0, counts(0, 0));
     let rig = rig.reopened();
-    rig.engine.restore(layerd_store::LayerId(1)).unwrap();
+    rig.engine.layers.restore(layerd_store::LayerId(1)).unwrap();
     assert_eq!(rig.check(false).0, counts(1, 0));
-    rig.engine.remove(&key("a")).unwrap();
+    rig.engine.layers.remove(&key("a")).unwrap();
     rig.engine.empty_trash();
     rig.engine.reap();
     assert!(rig.engine.is_reaped());
@@ -181,7 +189,7 @@ fn what_a_crash_left_is_deleted_at_start_and_nothing_else() {
     rig.create("active", Kind::Active, None);
     rig.apply("active", &rig.layer("f", b"f")).unwrap();
     rig.unpacked("gone");
-    rig.engine.remove(&key("gone")).unwrap();
+    rig.engine.layers.remove(&key("gone")).unwrap();
     rig.engine.empty_trash();
     rig.engine.reap();
     let folder = rig.root().join("m");
@@ -233,7 +241,7 @@ fn a_damaged_manifest_says_nothing_of_its_layer() {
     assert!(rig.root().join("lost/m-1").exists());
     let (found, findings) = rig.check(false);
     assert_eq!((found, findings.len()), (counts(0, 1), 0));
-    rig.engine.stat(&key("a")).unwrap();
+    rig.engine.layers.stat(&key("a")).unwrap();
 }
 
 #[test]
@@ -241,7 +249,7 @@ fn a_layer_that_gets_its_parent_late_keeps_its_manifest() {
     let rig = rig(Durability::Full);
     let options = Options {
         rebase: true,
-        ..rig.engine.options.clone()
+        ..rig.engine.root.options.clone()
     };
     rig.unpacked("base");
     let rig = rig.reopened_with(options);
@@ -252,7 +260,7 @@ fn a_layer_that_gets_its_parent_late_keeps_its_manifest() {
         parent: None,
         labels: labels.unwrap(),
     };
-    rig.engine.create(create).unwrap();
+    rig.engine.layers.create(create).unwrap();
     rig.apply("a", &rig.layer("f", b"content")).unwrap();
     let commit = Commit {
         name: key("top"),
@@ -261,7 +269,7 @@ fn a_layer_that_gets_its_parent_late_keeps_its_manifest() {
         parent: Some(key("base")),
         usage: None,
     };
-    rig.engine.commit(commit).unwrap();
+    rig.engine.layers.commit(commit).unwrap();
     assert_eq!(rig.check(false).0, counts(2, 0));
 }
 
@@ -269,7 +277,7 @@ fn a_layer_that_gets_its_parent_late_keeps_its_manifest() {
 fn without_the_setting_there_are_none_but_those_there_are_still_used() {
     let rig = rig(Durability::Full);
     rig.unpacked("a");
-    let mut options = rig.engine.options.clone();
+    let mut options = rig.engine.root.options.clone();
     options.unpack.file_digests = false;
     let rig = rig.reopened_with(options);
     rig.unpacked("b");

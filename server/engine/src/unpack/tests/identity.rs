@@ -40,7 +40,7 @@ fn a_commit_is_of_the_layer_it_brought_to_the_disk() {
     scope(|scope| {
         let committing = scope.spawn(|| rig.commit("a", "layer"));
         gate.wait();
-        rig.engine.remove(&key("a")).unwrap();
+        rig.engine.layers.remove(&key("a")).unwrap();
         rig.create("a", Kind::Active, None);
         let filling = scope.spawn(|| rig.apply_from("a", source));
         seen.recv().unwrap();
@@ -48,7 +48,7 @@ fn a_commit_is_of_the_layer_it_brought_to_the_disk() {
         let refused = committing.join().unwrap().unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Missing, "{refused:?}");
         assert_eq!(
-            rig.engine.stat(&key("layer")).unwrap_err().kind(),
+            rig.engine.layers.stat(&key("layer")).unwrap_err().kind(),
             ErrorKind::Missing
         );
         go.send(()).unwrap();
@@ -71,7 +71,7 @@ fn commits_of_one_layer_at_once_keep_its_file_digests() {
             gate.wait();
             let other = scope.spawn(|| rig.commit("a", second));
             until(&gate, || {
-                rig.engine.unpacks.locks.waiting() == 1 || other.is_finished()
+                rig.engine.layers.unpacks.locks.waiting() == 1 || other.is_finished()
             });
             gate.open();
             one.join().unwrap().unwrap();
@@ -92,7 +92,7 @@ fn mounts_that_are_asked_for_during_apply_count() {
     scope(|scope| {
         let filling = scope.spawn(|| rig.apply_from("a", source));
         seen.recv().unwrap();
-        rig.engine.mounts(&key("a")).unwrap();
+        rig.engine.layers.mounts(&key("a")).unwrap();
         fs::write(rig.path("a").join("f"), [1; 200_000]).unwrap();
         go.send(()).unwrap();
         filling.join().unwrap().unwrap();
@@ -111,11 +111,11 @@ fn mounts_that_are_asked_for_during_apply_count() {
 fn a_layer_is_unpacked_into_the_snapshot_whose_mounts_were_named() {
     let rig = rig(Durability::Full);
     let mounts = rig.create("a", Kind::Active, None);
-    let named = rig.engine.active_of(&mounts).unwrap();
-    rig.engine.remove(&key("a")).unwrap();
+    let named = rig.engine.layers.active_of(&mounts).unwrap();
+    rig.engine.layers.remove(&key("a")).unwrap();
     rig.create("a", Kind::Active, None);
     let blob = rig.layer("f", b"content");
-    let refused = rig.engine.apply(&named, &blob[..], &super::PLAIN);
+    let refused = rig.engine.layers.apply(&named, &blob[..], &super::PLAIN);
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Missing);
     assert!(fs::read_dir(rig.path("a")).unwrap().next().is_none());
 }
@@ -127,7 +127,7 @@ fn a_snapshot_stands_on_the_parent_its_mounts_were_planned_for() {
         rig.create("tmp", Kind::Active, None);
         rig.commit("tmp", "base").unwrap();
         let create = |name: &str| {
-            rig.engine.create(layerd_store::Create {
+            rig.engine.layers.create(layerd_store::Create {
                 key: key(name),
                 kind,
                 parent: Some(key("base")),
@@ -138,7 +138,7 @@ fn a_snapshot_stands_on_the_parent_its_mounts_were_planned_for() {
         scope(|scope| {
             let creating = scope.spawn(|| create("above"));
             gate.wait();
-            rig.engine.remove(&key("base")).unwrap();
+            rig.engine.layers.remove(&key("base")).unwrap();
             rig.create("tmp", Kind::Active, None);
             rig.commit("tmp", "base").unwrap();
             gate.open();
@@ -155,9 +155,9 @@ fn part_of_a_layer_stays_part_of_one_through_the_trash() {
     rig.create("a", Kind::Active, None);
     let whole = rig.layer("f", &[7; 100_000]);
     rig.apply("a", &whole[..50_000]).unwrap_err();
-    let id = rig.engine.stat(&key("a")).unwrap().record.id;
-    rig.engine.remove(&key("a")).unwrap();
-    rig.engine.restore(id).unwrap();
+    let id = rig.engine.layers.stat(&key("a")).unwrap().record.id;
+    rig.engine.layers.remove(&key("a")).unwrap();
+    rig.engine.layers.restore(id).unwrap();
     for refused in [rig.commit("a", "layer"), rig.apply("a", &whole)] {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Refused);
     }
@@ -170,12 +170,12 @@ fn a_layer_that_is_removed_during_apply_and_restored_is_not_whole() {
     rig.apply("a", &rig.layer("g", b"content")).unwrap();
     let whole = rig.layer("f", &[7; 100_000]);
     let (source, seen, go) = stuck(whole[..50_000].to_vec());
-    let id = rig.engine.stat(&key("a")).unwrap().record.id;
+    let id = rig.engine.layers.stat(&key("a")).unwrap().record.id;
     scope(|scope| {
         let filling = scope.spawn(|| rig.apply_from("a", source));
         seen.recv().unwrap();
-        rig.engine.remove(&key("a")).unwrap();
-        rig.engine.restore(id).unwrap();
+        rig.engine.layers.remove(&key("a")).unwrap();
+        rig.engine.layers.restore(id).unwrap();
         let refused = rig.commit("a", "layer").unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Refused);
         go.send(()).unwrap();
