@@ -198,6 +198,38 @@ download_mariadb() {
     echo "install.sh: mariadb: $(grep '^mariadb-server ' "$peers/mariadb/VERSIONS")"
 }
 
+# erofs-utils that know every feature of the format, with the libraries they are linked to: this
+# machine's may be older. `run PROGRAM` starts one of them by the loader that belongs to these.
+unpack_erofs_utils() {
+    local new=$peers/.new-erofs-utils package version
+    [[ ! -e $peers/erofs-utils/VERSIONS ]] || return 0
+    [[ -n $lists_read ]] || read_lists
+    lists_read=yes
+    rm -rf "$new" && mkdir -p "$new/debs"
+    for package in erofs-utils libc6 libdeflate0 libgcc-s1 liblz4-1 liblzma5 libpcre2-8-0 libselinux1 libuuid1 libxxhash0 libzstd1 zlib1g; do
+        version=$(find_version "$package" "" trixie) || die "the archive has no $package in: trixie"
+        (cd "$new/debs" && private apt-get download "$package=$version")
+        dpkg -x "$new"/debs/"${package}"_*.deb "$new"
+        echo "$package $version" >>"$new/VERSIONS"
+    done
+    rm -r "$new/debs"
+    cat >"$new/run" <<'EOF'
+#!/bin/bash
+# Starts a program of erofs-utils: run fsck.erofs ARGUMENT...
+here=$(dirname "$0")
+shopt -s nullglob
+loaders=("$here"/usr/lib64/ld-linux-*.so.* "$here"/usr/lib/ld-linux-*.so.*)
+libraries=("$here"/usr/lib/*-linux-gnu)
+program=$1
+shift
+exec "${loaders[0]}" --library-path "${libraries[0]}" "$here/usr/bin/$program" "$@"
+EOF
+    chmod +x "$new/run"
+    "$new/run" fsck.erofs --version >/dev/null || die "erofs-utils do not run on this machine"
+    rm -rf "$peers/erofs-utils" && mv "$new" "$peers/erofs-utils"
+    echo "install.sh: erofs-utils: $(head -n 1 "$peers/erofs-utils/VERSIONS")"
+}
+
 # gRPC on its C core, for the Python that is here; from PyPI, as Debian's is older than what it does
 # to the name of a unix socket.
 unpack_grpcio() {
@@ -238,6 +270,7 @@ for entry in "${wanted[@]}"; do
     unpack "$name" "$start" "$suites" "$packages" "$binary"
 done
 unpack_vm
+unpack_erofs_utils
 rm -rf "$peers/.apt"
 for suite in "${suites_of_trees[@]}"; do
     [[ -e $peers/debian-$suite/VERSIONS ]] || make_tree "$suite"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Fuzzes the reading and unpacking of archives: run.sh MINUTES [TARGET...]. Guided by coverage, on
+# Fuzzes the reading and unpacking of archives, and images of EROFS: run.sh MINUTES [TARGET...]. Guided by coverage, on
 # the stable toolchain: the flags are those of LLVM's SanitizerCoverage, the fuzzer is libFuzzer,
 # which libfuzzer-sys brings. It starts from corpus/TARGET; what it learns stays below target/fuzz.
 # Run as root: unpacking makes devices. Ends with 1 and names the input when something was found.
@@ -10,7 +10,7 @@ made=${CARGO_TARGET_DIR:-$here/../../../target}/fuzz
 minutes=${1:?"usage: run.sh MINUTES [TARGET...]"}
 shift
 targets=("$@")
-((${#targets[@]})) || targets=(reader apply)
+((${#targets[@]})) || targets=(reader apply erofs)
 triple=$(rustc -vV | sed -n 's/^host: //p')
 
 build() {

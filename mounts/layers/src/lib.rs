@@ -1,6 +1,6 @@
 //! Operations on trees of files: [`copy`] copies one out of a stack of layers, [`archive`] writes one
 //! to a tar stream and reads it back, [`apply`] unpacks layers of images, [`diff`] makes
-//! them, and [`file_digests`] compares an unpacked layer with the digests of its files.
+//! them, [`erofs`] writes and reads images that the kernel mounts, and [`file_digests`] compares an unpacked layer with the digests of its files.
 //!
 //! Everything works on descriptors of directories. No path is resolved a second time, no symlink
 //! is followed (but those on the way to the part of a stack that is copied, within the stack), no
@@ -18,6 +18,7 @@ pub mod copy;
 pub mod diff;
 mod dir_stack;
 pub mod durable;
+pub mod erofs;
 pub mod error;
 pub mod file_digests;
 pub mod layering;

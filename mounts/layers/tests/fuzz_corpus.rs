@@ -6,6 +6,8 @@
     reason = "the whole file is tests, and what is shared with the fuzzer deletes what it made"
 )]
 
+#[path = "../fuzz/src/image.rs"]
+mod image;
 #[path = "../fuzz/src/mend.rs"]
 mod mend;
 #[path = "../fuzz/src/read.rs"]
@@ -34,6 +36,30 @@ fn archives_are_read_or_refused() {
     for input in corpus("reader") {
         read::read(&input);
     }
+}
+
+#[test]
+fn images_come_back_and_altered_ones_end() {
+    for input in corpus("erofs") {
+        image::image(&input);
+    }
+}
+
+#[test]
+fn random_images_come_back_and_altered_ones_end() {
+    let config = proptest::test_runner::Config {
+        cases: 300,
+        failure_persistence: None,
+        ..proptest::test_runner::Config::default()
+    };
+    let seed = proptest::test_runner::TestRng::deterministic_rng(config.rng_algorithm);
+    let mut runner = proptest::test_runner::TestRunner::new_with_rng(config, seed);
+    let inputs = proptest::collection::vec(proptest::prelude::any::<u8>(), 0..600);
+    let result = runner.run(&inputs, |input| {
+        image::image(&input);
+        Ok(())
+    });
+    result.expect("images come back");
 }
 
 #[test]
