@@ -166,8 +166,11 @@ fn root_attachments_survive_kills_and_are_answered_again() {
     assert_eq!(world.mounts(), [] as [PathBuf; 0]);
     world.crash();
     assert_eq!(world.json(&["attachments"]).len(), 0);
-    assert_eq!(world.run(&["detach", "--owner", "container:web"]), "");
-    assert_eq!(world.run(&["detach", "container:web:/data"]), "");
+    for again in [&["--owner", "container:web"][..], &["container:web:/data"]] {
+        let error = world.fail(3, &[&["detach"], again].concat());
+        assert!(error.contains("container:web"), "{error}");
+        assert_eq!(world.run(&[&["detach", "-f"], again].concat()), "");
+    }
     assert_eq!(world.read("data"), "through the mount");
     world.run(&["volume", "rm", "data"]);
 }

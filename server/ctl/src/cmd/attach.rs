@@ -9,7 +9,7 @@ use super::attachments::print;
 use super::mount::Flags;
 use crate::attachment::{Attachment, MountSpec, Owner};
 use crate::client::Client;
-use crate::error::Error;
+use crate::error::{Error, all_or};
 use crate::output::Output;
 use crate::text::escape;
 
@@ -53,10 +53,10 @@ pub(super) struct What {
     pub(super) selinux_label: Option<String>,
 }
 
-/// Lets go of attachments, and unmounts what layerd mounted for them
+/// Lets go of attachments, and unmounts what was mounted for them
 ///
-/// Prints the keys of those that were there; one that is not is no failure. Refuses while a mount
-/// is in use, and says who uses it.
+/// Prints the keys of those that were there. One that is not is a failure unless --force is given; the
+/// others are detached all the same. Refuses while a mount is in use, and says who uses it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Detach {
     /// Keys
@@ -74,6 +74,10 @@ pub(crate) struct Detach {
     /// Take a mount that is in use out of sight now; the kernel lets go when its last user does
     #[arg(long)]
     lazy: bool,
+
+    /// A key that is not there, or an owner that has nothing, is no failure
+    #[arg(short, long)]
+    force: bool,
 }
 
 fn parse_target(text: &str) -> Result<(String, String), String> {
@@ -94,11 +98,37 @@ pub(crate) async fn attach(args: Attach, daemon: &Daemon, out: &mut Output) -> R
 
 pub(crate) async fn detach(args: Detach, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let mut client = daemon.connect().await?;
-    let detached = client.detach(args.keys, args.owner, args.lazy).await?;
+    let (keys, owner) = (args.keys.clone(), args.owner.clone());
+    let detached = client.detach(keys, owner, args.lazy).await?;
     detached.iter().try_for_each(|key| match out.json {
         true => out.object(&BTreeMap::from([("detached", key)])),
         false => out.line(&escape(key)),
-    })
+    })?;
+    match args.force {
+        true => Ok(()),
+        false => all_or(missing(&args, &detached)),
+    }
+}
+
+/// Errors for what was named and is not there: most likely it was mistyped.
+fn missing(args: &Detach, detached: &[String]) -> Vec<Error> {
+    let error = |what: String, why: &str| Error::NotFound {
+        what,
+        why: why.to_owned(),
+        hint: "`layerctl attachments` shows what there is; with --force this is no failure."
+            .to_owned(),
+    };
+    let keys = args.keys.iter().filter(|key| !detached.contains(key));
+    let mut errors: Vec<_> = keys
+        .map(|key| error(format!("detach \"{key}\""), "there is no such attachment"))
+        .collect();
+    if let Some(owner) = args.owner.as_ref().filter(|_| detached.is_empty()) {
+        errors.push(error(
+            format!("detach all of {owner}"),
+            "it has nothing attached",
+        ));
+    }
+    errors
 }
 
 /// Attaches; `targets` says for some of the container's paths where layerd is to mount them.
@@ -166,7 +196,40 @@ pub(super) async fn undo(attachments: &[Attachment], client: &mut Client) -> Vec
 
 #[cfg(test)]
 mod tests {
-    use super::parse_target;
+    use clap::Parser;
+
+    use super::{Detach, missing, parse_target};
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Detach,
+    }
+
+    #[test]
+    fn what_was_not_there_is_named() {
+        let table: [(&[&str], &[&str], &[&str]); 4] = [
+            (
+                &["a", "b"],
+                &["a"],
+                &["cannot detach \"b\": there is no such attachment"],
+            ),
+            (&["a"], &["a"], &[]),
+            (&["--owner", "pod:x"], &["a"], &[]),
+            (
+                &["--owner", "pod:x"],
+                &[],
+                &["cannot detach all of pod:x: it has nothing attached"],
+            ),
+        ];
+        for (words, detached, wanted) in table {
+            let args = Line::parse_from([&["detach"], words].concat()).args;
+            let detached: Vec<String> = detached.iter().map(ToString::to_string).collect();
+            let errors = missing(&args, &detached);
+            let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            assert_eq!(errors, wanted, "{words:?}");
+        }
+    }
 
     #[test]
     fn targets_are_two_absolute_paths() {
