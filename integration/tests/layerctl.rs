@@ -453,6 +453,96 @@ fn root_the_address_comes_from_the_environment_too() {
 }
 
 #[test]
+fn root_versions_are_those_of_both_sides() {
+    let mut world = World::new();
+    let version = &world.json(&["version"])[0];
+    assert_eq!(version["client"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(version["server"]["version"], env!("CARGO_PKG_VERSION"));
+    world.daemon.stop();
+    let output = world.command(&["version"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.starts_with("Client:\n Version: "), "{text}");
+    assert!(!text.contains("Server"), "{text}");
+    assert_eq!(failure(&output).0, 7);
+}
+
+#[test]
+fn root_errors_are_json_where_the_output_is() {
+    let world = World::new();
+    let errors = |arguments: &[&str]| -> Vec<Value> {
+        let (_, text) = world.fail(&[&["-o", "json"], arguments].concat());
+        let lines = text.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let gone = errors(&["snapshot", "rm", "a", "b"]);
+    assert_eq!(gone.len(), 2);
+    assert_eq!(gone[0]["code"], "not_found");
+    assert_eq!(gone[0]["exit_code"], 3);
+    assert!(
+        gone[1]["error"]
+            .as_str()
+            .unwrap()
+            .contains("snapshot \"b\"")
+    );
+    let usage = &errors(&["snapshot", "nothing"])[0];
+    assert_eq!(
+        (&usage["code"], &usage["exit_code"]),
+        (&"usage".into(), &2.into())
+    );
+    assert!(usage["error"].as_str().unwrap().contains("nothing"));
+    assert_eq!(errors(&["detach", "gone"])[0]["code"], "not_found");
+}
+
+/// As `man -l` renders it, without warnings.
+#[test]
+fn root_man_pages_have_examples_and_references() {
+    let scratch = Scratch::new();
+    let dir = scratch.dir("man");
+    output(layerctl().arg("man").arg(&dir));
+    let sections = |page: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(dir.join(page)).unwrap();
+        let titles = text.lines().filter_map(|line| line.strip_prefix(".SH "));
+        titles
+            .map(|title| title.trim_matches('"').to_owned())
+            .collect()
+    };
+    let root = sections("layerctl.1");
+    for title in [
+        "OPTIONS",
+        "EXIT STATUS",
+        "JSON OUTPUT",
+        "EXAMPLES",
+        "SEE ALSO",
+    ] {
+        assert!(root.contains(&title.to_owned()), "{title}: {root:?}");
+    }
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let found = sections(&name);
+        let last = [
+            found[found.len() - 2].as_str(),
+            found[found.len() - 1].as_str(),
+        ];
+        assert_eq!(last, ["EXAMPLES", "SEE ALSO"], "{name}");
+    }
+    let mut man = Command::new("man");
+    man.env("LC_ALL", "C.UTF-8").env("MANWIDTH", "80");
+    let shown = man
+        .args(["--warnings", "--local-file"])
+        .arg(dir.join("layerctl.1"));
+    let shown = shown.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&shown.stderr), "");
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(text.contains("--address"), "{text}");
+    assert!(text.contains("layerd(8)"), "{text}");
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[test]
 fn root_man_pages_and_completions_cover_every_command() {
     let scratch = Scratch::new();
     let dir = scratch.dir("man");
@@ -466,11 +556,6 @@ fn root_man_pages_and_completions_cover_every_command() {
         let text = std::fs::read_to_string(dir.join(format!("{page}.1"))).unwrap();
         assert!(text.contains(".TH"), "{page}: {text}");
     }
-    assert!(
-        std::fs::read_to_string(dir.join("layerctl.1"))
-            .unwrap()
-            .contains("Exit codes")
-    );
     for shell in ["bash", "zsh", "fish"] {
         let script = output(layerctl().args(["completions", shell]));
         assert!(script.contains("snapshot"), "{shell}");

@@ -19,6 +19,7 @@ pub(crate) mod restore;
 pub(crate) mod setup;
 pub(crate) mod snapshot;
 pub(crate) mod trash;
+pub(crate) mod version;
 pub(crate) mod volume;
 pub(crate) mod why;
 
@@ -70,6 +71,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
         Command::Fsck(args) => wait(fsck::run(&args, &daemon, out)),
         Command::Backup(args) => wait(backup::run(&args, &daemon, out)),
         Command::Restore(args) => wait(restore::run(&args, &daemon, out)),
+        Command::Version(args) => wait(version::run(&args, &daemon, out)),
         Command::Setup(args) => setup::run(args, &daemon, out),
         Command::Completions(args) => completions::run(&args, out),
         Command::Man(args) => man::run(&args, out),

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde::Serialize;
 use tonic::{Code, Status};
 
 use crate::text::escape_message;
 
-/// Exit codes. Scripts rely on them; `cli.rs` documents them.
+/// Exit codes. Scripts rely on them; `reference.rs` documents them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done = 0,
@@ -27,10 +28,40 @@ pub(crate) enum Exit {
     ProblemsLeft = 11,
 }
 
+impl Exit {
+    /// Name for programs, as `code` of an error has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Wrong => "usage",
+            Self::NotFound => "not_found",
+            Self::Exists => "exists",
+            Self::Refused => "refused",
+            Self::Invalid => "invalid",
+            Self::Unavailable => "unavailable",
+            Self::TimedOut => "timed_out",
+            Self::DataLoss => "data_loss",
+            Self::Full => "full",
+            Self::ProblemsLeft => "problems_left",
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
     }
+}
+
+/// An error as `-o json` prints it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Json {
+    pub(crate) error: String,
+    pub(crate) code: &'static str,
+    pub(crate) exit_code: u8,
+    /// Empty for none.
+    pub(crate) hint: String,
 }
 
 /// Peer of a connection.
@@ -161,6 +192,17 @@ impl Error {
     /// One line, safe to print: messages quote what clients sent.
     pub(crate) fn describe(&self) -> String {
         escape_message(&self.to_string())
+    }
+
+    /// The error for programs.
+    pub(crate) fn json(&self) -> Json {
+        let exit = self.exit();
+        Json {
+            error: self.describe(),
+            code: exit.name(),
+            exit_code: exit as u8,
+            hint: self.hint().unwrap_or_default(),
+        }
     }
 
     /// Hint for the reader, where there is one.
@@ -317,6 +359,19 @@ mod tests {
         for (code, exit) in table {
             assert_eq!(call(code).exit() as u8, exit, "{code:?}");
         }
+    }
+
+    #[test]
+    fn programs_get_code_and_hint() {
+        let json = serde_json::to_value(call(Code::NotFound).json()).unwrap();
+        assert_eq!(json["code"], "not_found");
+        assert_eq!(json["exit_code"], 3);
+        assert_eq!(
+            json["error"],
+            "cannot remove \"a\": it has\\u{1b}[2J children"
+        );
+        assert_eq!(json["hint"], "`layerctl snapshot ls` shows what there is.");
+        assert_eq!(call(Code::Internal).json().code, "failed");
     }
 
     #[test]

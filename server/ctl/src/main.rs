@@ -11,6 +11,8 @@ mod confirm;
 mod containerd;
 mod doctor;
 mod error;
+mod examples;
+mod help;
 mod human;
 mod managed_file;
 mod oci_state;
@@ -19,28 +21,39 @@ mod output;
 mod output_file;
 mod progress;
 mod readonly;
+mod reference;
 mod snapshot;
 mod table;
 mod text;
 mod tree_layout;
 mod volume;
 
-use std::io::{self, IsTerminal, Write};
+use std::ffi::OsString;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use anstream::{AutoStream, ColorChoice, stream::RawStream};
+use anstyle::{AnsiColor, Style};
+use clap::FromArgMatches;
 
 use cli::Cli;
 use error::{Error, Exit};
 use output::Output;
 
+/// Colour of the word "error".
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let plain = cli.no_color || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let cli = match parse(&words) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error, &words),
+    };
+    let (plain, json) = (cli.no_color, cli.output == cli::Format::Json);
     let stdout = io::stdout();
     let mut out = Output {
-        json: cli.output == cli::Format::Json,
-        colour: !plain && stdout.is_terminal(),
+        json,
+        colour: !plain && is_coloured(&stdout),
         now: human::now(),
         out: Box::new(io::BufWriter::new(stdout)),
     };
@@ -51,23 +64,68 @@ fn main() -> ExitCode {
         // The reader of our output closed it, as `head` does.
         Err(Error::Output(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
         Err(error) => {
-            report(&error, !plain && io::stderr().is_terminal());
+            match json {
+                true => report_json(&error),
+                false => report(&error, !plain && is_coloured(&io::stderr())),
+            }
             error.exit().into()
         }
     }
 }
 
+fn parse(words: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = help::command();
+    let mut matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// Prints the help that was asked for, or the error of a command line.
+fn refuse(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    if !error.use_stderr() || !asks_for_json(words) {
+        let _gone = error.print();
+        return match error.use_stderr() {
+            true => Exit::Wrong.into(),
+            false => Exit::Done.into(),
+        };
+    }
+    let text = error.render().to_string();
+    let paragraph: Vec<_> = text.lines().take_while(|line| !line.is_empty()).collect();
+    let sentence = paragraph.join(" ");
+    let sentence = sentence.strip_prefix("error: ").unwrap_or(&sentence);
+    print_error(&error::Json {
+        error: text::escape_message(sentence),
+        code: Exit::Wrong.name(),
+        exit_code: Exit::Wrong as u8,
+        hint: "`layerctl --help` has the commands.".to_owned(),
+    });
+    Exit::Wrong.into()
+}
+
+/// True if a command line that could not be parsed has `-o json` in it.
+fn asks_for_json(words: &[OsString]) -> bool {
+    let is = |word: &OsString, text: &str| word.to_str() == Some(text);
+    let joined = ["-ojson", "-o=json", "--output=json"];
+    let is_pair = |pair: &[OsString]| {
+        ["-o", "--output"].iter().any(|flag| is(&pair[0], flag)) && is(&pair[1], "json")
+    };
+    words.windows(2).any(is_pair)
+        || words
+            .iter()
+            .any(|word| joined.iter().any(|one| is(word, one)))
+}
+
+/// True for a terminal that shows colours, unless NO_COLOR or TERM forbids them.
+fn is_coloured(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
+}
+
 /// Prints the attempt, its error and a hint. A failure of standard error is ignored.
 fn report(error: &Error, colour: bool) {
     let mut text = String::new();
-    let (start, end) = if colour {
-        ("\x1b[1;31m", "\x1b[0m")
-    } else {
-        ("", "")
-    };
+    let style = if colour { ERROR } else { Style::new() };
     for failure in error.each() {
         text.push_str(&format!(
-            "layerctl: {start}error:{end} {}\n",
+            "layerctl: {style}error:{style:#} {}\n",
             failure.describe()
         ));
         if let Some(hint) = failure.hint() {
@@ -75,4 +133,44 @@ fn report(error: &Error, colour: bool) {
         }
     }
     let _gone = io::stderr().write_all(text.as_bytes());
+}
+
+/// Prints an object for each failure.
+fn report_json(error: &Error) {
+    for failure in error.each() {
+        print_error(&failure.json());
+    }
+}
+
+/// A failure of standard error is ignored.
+fn print_error(error: &error::Json) {
+    if let Ok(json) = serde_json::to_string(error) {
+        let _gone = writeln!(io::stderr(), "{}", text::escape_json(&json));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::{asks_for_json, parse};
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn json_is_recognised_on_a_broken_command_line() {
+        for line in [
+            "layerctl -o json nothing",
+            "layerctl nothing --output=json",
+            "layerctl -ojson",
+        ] {
+            assert!(asks_for_json(&words(line)), "{line}");
+            assert!(parse(&words(line)).is_err(), "{line}");
+        }
+        assert!(!asks_for_json(&words(
+            "layerctl volume inspect json -o table"
+        )));
+    }
 }

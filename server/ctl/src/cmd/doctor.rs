@@ -14,7 +14,7 @@ use crate::output::Output;
 use crate::table::{Cell, Colour, Table};
 use crate::text::escape_message;
 
-/// Looks at everything that layerd rests on, and says for each trouble what mends it
+/// Checks what layerd rests on, and names a fix for each trouble
 ///
 /// The daemon, its database, its disk and its trash; records against directories; the host and the
 /// configuration, for which it runs `layerd check`; files and mounts; containerd, its files, its

@@ -13,7 +13,9 @@ use crate::snapshot::{Kind, Snapshot};
 use crate::table::{Cell, Table};
 use crate::text::escape;
 
-/// Shows who holds the bytes of the disk: what would go with each, and what it shares
+/// Shows who holds the bytes of the disk
+///
+/// With each, what would go with it and what it shares.
 ///
 /// One line for each snapshot that nothing builds on: a container, a view, or the top layer of an
 /// image. OWN goes when it is removed together with the layers that only it needs; SHARED is

@@ -11,7 +11,9 @@ use crate::output::Output;
 use crate::progress::Progress;
 use crate::text::escape_message;
 
-/// Compares the records with what is on disk; changes nothing without --repair
+/// Compares the records with what is on disk
+///
+/// Changes nothing without --repair.
 ///
 /// Each problem is shown with its remedy. With --repair the remedies are carried out, as announced:
 /// what layerd does not know is moved to lost/ under its root, never deleted. Quarantined

@@ -9,7 +9,7 @@ use crate::human::size;
 use crate::output::Output;
 use crate::text::{escape, escape_message};
 
-/// Shows what needs attention, the daemon, its driver, its disk and how much it keeps
+/// Shows alarms, the daemon, its driver, its disk and its counts
 ///
 /// Alarms come first: removed snapshots that are held back, damaged ones, a database that takes
 /// no changes or is lost. Each says what to do. Without alarms nothing needs a person.

@@ -16,7 +16,7 @@ use crate::output_file::{OutputFile, refuse_terminal};
 use crate::progress::Progress;
 use crate::text::escape;
 
-/// Unpacks layers of images into snapshots, and makes layers of what snapshots changed
+/// Unpacks layers of images into snapshots, and makes layers of them
 ///
 /// As containerd's differ does it, without containerd and without a mount. Keys are those of the
 /// backend, as `snapshot ls` shows them.

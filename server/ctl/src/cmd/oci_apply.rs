@@ -11,7 +11,9 @@ use crate::bundle::Bundle;
 use crate::error::Error;
 use crate::output::Output;
 
-/// Attaches mounts and writes them into the config.json of an OCI bundle
+/// Attaches mounts and writes them into an OCI bundle
+///
+/// They are written into the config.json of the bundle.
 ///
 /// Afterwards `runc run` (or another runtime) starts a container that has them. A mount of the
 /// bundle with the same destination is replaced; the others stay, in their order, and no mount

@@ -17,7 +17,10 @@ use crate::text::escape;
 
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
 
-/// Shows snapshots that layerd has and containerd does not know, and those containerd needs and layerd lacks
+/// Compares the snapshots of layerd with those of containerd
+///
+/// Shows those that layerd has and containerd does not know, and those that containerd needs and
+/// layerd lacks.
 ///
 /// Orphans are snapshots that containerd made and has forgotten, as after a crash or the loss of
 /// its metadata. Its garbage collection removes them the next time that something is removed. Foreign

@@ -13,7 +13,7 @@ use crate::table::{Cell, Colour, Table};
 use crate::text::escape;
 use crate::volume::Volume;
 
-/// Shows removed snapshots and volumes, takes them back or lets them go
+/// Shows removed snapshots and volumes, restores or deletes them
 ///
 /// A removed snapshot stays in the trash for a time that the daemon's configuration sets
 /// (trash.keep_secs), and until then can be taken back whole. If a large share of all snapshots is

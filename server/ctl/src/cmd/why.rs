@@ -16,7 +16,7 @@ const REF: &str = "containerd.io/snapshot.ref";
 /// Names shown before "and so many more".
 const NAMES: usize = 5;
 
-/// Says why a snapshot is here: who made it, what keeps it, and what would let it go
+/// Says why a snapshot is here, and what would let it go
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Key or name of the snapshot

@@ -18,7 +18,7 @@ pub(crate) struct Args {
     pub(super) choice: Choice,
 
     /// Print names only
-    #[arg(short, long, conflicts_with = "usage")]
+    #[arg(short, long, conflicts_with = "size")]
     quiet: bool,
 
     /// End names with NUL and print them unchanged, for `xargs -0`
@@ -26,8 +26,8 @@ pub(crate) struct Args {
     null: bool,
 
     /// Also show sizes; costs a call for each snapshot
-    #[arg(short, long)]
-    usage: bool,
+    #[arg(short, long, alias = "usage", short_alias = 'u')]
+    size: bool,
 
     /// Show digests in full in the column of parents
     #[arg(long)]
@@ -77,7 +77,7 @@ pub(super) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
     if args.quiet {
         return names(&found, args.null, out);
     }
-    if !args.usage {
+    if !args.size {
         return plain(&found, args.no_trunc, out);
     }
     let rows = client.measure(found).await?;
