@@ -28,6 +28,12 @@ pub enum Error {
         #[source]
         cause: io::Error,
     },
+    /// A layer was written to after it was frozen, through a descriptor that was open before.
+    #[error("{} was written to after it was committed; remove it, and make it anew", path.display())]
+    Altered {
+        /// Its directory.
+        path: PathBuf,
+    },
     /// Something is mounted where files were to be deleted.
     #[error("{} is a mount point; unmount it, then try again", path.display())]
     Busy {

@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 
 use nix::errno::Errno;
 
+pub mod btrfs;
+
 /// Identity of a file: device, major and minor, and inode.
 pub type Identity = ((u32, u32), u64);
 

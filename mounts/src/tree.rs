@@ -145,6 +145,8 @@ impl Visitor for Delete {
     }
 
     fn entered(&mut self, dir: BorrowedFd<'_>, stat: &Stat) {
+        // If it fails, deleting will.
+        let _ = flags::make_writable(dir, stat.inode);
         let owner = Mode::S_IRWXU.bits();
         if stat.mode & owner != owner {
             // Who is not root needs these bits to delete inside. If that fails, deleting will.

@@ -1,4 +1,5 @@
-//! Inode flags that keep root itself from deleting: immutable and append-only (`chattr +i`, `+a`).
+//! Flags that keep root itself from deleting: of inodes, immutable and append-only (`chattr +i`,
+//! `+a`); of subvolumes of btrfs, read-only.
 //!
 //! A file with one of them cannot be unlinked or renamed, and nothing in a directory with one can
 //! be. A container with CAP_LINUX_IMMUTABLE sets them, and so does anyone with access to a volume.
@@ -11,7 +12,8 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
-use crate::sys;
+use crate::folder::FLAGS;
+use crate::sys::{self, btrfs};
 
 /// Clears the flags of `name` and of `dir`, which holds it. False if neither has any, or the file
 /// system knows none. Needs CAP_LINUX_IMMUTABLE.
@@ -43,7 +45,30 @@ fn clear_on(file: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(true)
 }
 
-/// Runs `act` on `name` in `dir`, once more without their flags if it is not permitted.
+/// Makes a subvolume of btrfs writable if its top directory `dir`, with the number `inode`, says that
+/// it is read-only. False if it is not, or no subvolume.
+///
+/// # Errors
+/// Those of the ioctl BTRFS_IOC_SUBVOL_SETFLAGS.
+pub(super) fn make_writable(dir: BorrowedFd<'_>, inode: u64) -> Result<bool, Errno> {
+    if inode != btrfs::TOP || !btrfs::is_read_only(dir).unwrap_or(false) {
+        return Ok(false);
+    }
+    btrfs::set_read_only(dir, false).map(|()| true)
+}
+
+/// The same for `name` in `dir`.
+fn make_name_writable(dir: BorrowedFd<'_>, name: &CStr) -> Result<bool, Errno> {
+    let stat = sys::stat(dir, name)?;
+    if !stat.is_dir() {
+        return Ok(false);
+    }
+    let opened = openat(dir, name, FLAGS, Mode::empty())?;
+    make_writable(opened.as_fd(), stat.inode)
+}
+
+/// Runs `act` on `name` in `dir`, once more without their flags if it is not permitted. A read-only
+/// subvolume of this name becomes writable, because it could not be moved.
 ///
 /// # Errors
 /// Those of `act`, and of clearing the flags: that needs CAP_LINUX_IMMUTABLE.
@@ -54,6 +79,7 @@ pub fn without<T>(
 ) -> Result<T, Errno> {
     match act() {
         Err(Errno::EPERM) if clear(dir, name)? => act(),
+        Err(Errno::EROFS) if make_name_writable(dir, name)? => act(),
         other => other,
     }
 }
