@@ -13,6 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use layerd_integration::Scratch;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, geteuid};
@@ -46,17 +47,30 @@ const SKIPPED: &str = "Rename";
 
 #[test]
 fn root_containerd_snapshotter_suite() {
-    all_pass_on("overlay");
+    all_pass("overlay", &work_dir("overlay"));
 }
 
 #[test]
 fn root_containerd_snapshotter_suite_on_native() {
-    all_pass_on("native");
+    all_pass("native", &work_dir("native"));
 }
 
-fn all_pass_on(driver: &str) {
+#[test]
+fn root_containerd_snapshotter_suite_on_btrfs() {
+    let scratch = Scratch::on("btrfs", 512);
+    all_pass("btrfs", &scratch.dir("disk/w"));
+}
+
+/// Directory for the roots of a driver that needs no file system of its own.
+fn work_dir(driver: &str) -> PathBuf {
+    let target = layerd().ancestors().nth(2).map(Path::to_owned);
+    let target = target.expect("the daemon lies in a profile's folder");
+    target.join("conformance").join(driver)
+}
+
+fn all_pass(driver: &str, work: &Path) {
     assert!(geteuid().is_root(), "this test mounts: run it as root");
-    let output = Suite::start(&layerd(), driver).finish();
+    let output = Suite::start(&layerd(), driver, work).finish();
     let seen = outcomes(&output);
     let wanted: BTreeMap<&str, &str> = PASSED
         .iter()
@@ -95,10 +109,7 @@ fn layerd() -> PathBuf {
 struct Suite(Option<Child>, Pid);
 
 impl Suite {
-    fn start(daemon: &Path, driver: &str) -> Self {
-        let target = daemon.parent().and_then(Path::parent);
-        let target = target.expect("the daemon lies in a profile's folder");
-        let work = target.join("conformance").join(driver);
+    fn start(daemon: &Path, driver: &str, work: &Path) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/run.sh");
         let child = Command::new(script)
             .arg(daemon)

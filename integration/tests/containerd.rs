@@ -56,6 +56,17 @@ macro_rules! on_version {
             }
 
             #[test]
+            fn lifecycle_of_subvolumes() {
+                super::lifecycle(super::World::on_subvolumes($version), |_| ());
+            }
+
+            #[test]
+            fn lifecycle_of_subvolumes_with_crashes() {
+                let world = super::World::on_subvolumes($version);
+                super::lifecycle(world, super::World::crash);
+            }
+
+            #[test]
             fn same_trees_as_the_built_in() {
                 super::same_trees_as_the_built_in($version);
             }
@@ -119,17 +130,22 @@ impl World {
 
     /// With the driver native, and layerd's data on a tmpfs.
     fn native_on_tmpfs(version: Version) -> Self {
-        Self::native(version, Scratch::on_tmpfs())
+        Self::with_driver(version, Scratch::on_tmpfs(), "native")
     }
 
     /// With the driver native, and layerd's data on overlayfs, as in a container.
     fn native_on_overlayfs(version: Version) -> Self {
-        Self::native(version, Scratch::on_overlayfs())
+        Self::with_driver(version, Scratch::on_overlayfs(), "native")
     }
 
-    fn native(version: Version, scratch: Scratch) -> Self {
+    /// With the driver btrfs.
+    fn on_subvolumes(version: Version) -> Self {
+        Self::with_driver(version, Scratch::on("btrfs", 512), "btrfs")
+    }
+
+    fn with_driver(version: Version, scratch: Scratch, driver: &str) -> Self {
         let data = scratch.dir("disk/d");
-        let daemon = Daemon::start_with(&data, &["--driver", "native"]);
+        let daemon = Daemon::start_with(&data, &["--driver", driver]);
         Self::of(version, scratch, daemon)
     }
 

@@ -42,7 +42,7 @@ pub(crate) type Top = (u32, u32, Mode);
 
 /// The folders of a root, open.
 #[derive(Debug)]
-pub(crate) struct LayerDirs {
+pub struct LayerDirs {
     pub(crate) layers: Folder,
     pub(crate) work: Folder,
     pub(crate) trash: Folder,

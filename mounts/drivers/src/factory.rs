@@ -15,6 +15,7 @@ use std::sync::Arc;
 use layerd_mounts::Error;
 use layerd_mounts::folder::sync_path;
 
+use crate::btrfs::Btrfs;
 use crate::driver::{Driver, Survey};
 use crate::finding::Finding;
 use crate::memory::Memory;
@@ -27,7 +28,9 @@ pub enum Kind {
     /// Directories with changes, stacked by overlayfs.
     #[default]
     Overlay,
-    /// Whole trees, shown by bind mounts.
+    /// Subvolumes of btrfs, shown by bind mounts.
+    Btrfs,
+    /// Whole trees, copied and shown by bind mounts.
     Native,
     /// Nothing on the disk, nothing to mount: for authors of clients.
     Memory,
@@ -35,13 +38,14 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, the default first.
-    pub const ALL: [Self; 3] = [Self::Overlay, Self::Native, Self::Memory];
+    pub const ALL: [Self; 4] = [Self::Overlay, Self::Btrfs, Self::Native, Self::Memory];
 
     /// Name in configurations, and on the disk.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Overlay => "overlay",
+            Self::Btrfs => "btrfs",
             Self::Native => "native",
             Self::Memory => "memory",
         }
@@ -62,7 +66,7 @@ impl fmt::Display for Kind {
 
 /// A name that is no driver's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("there is no such driver; there are overlay, native and memory")]
+#[error("there is no such driver; there are overlay, btrfs, native and memory")]
 pub struct UnknownDriver;
 
 impl FromStr for Kind {
@@ -101,8 +105,12 @@ pub fn open(root: &Path, settings: &Settings) -> Result<Arc<dyn Driver>, Error> 
     refuse_other(root, settings.kind)?;
     let driver: Arc<dyn Driver> = match settings.kind {
         Kind::Overlay => Arc::new(Overlay::open(root, &settings.options())?),
+        // Recorded before there is anything that would be taken for overlayfs's.
+        Kind::Btrfs => {
+            record(root, settings.kind)?;
+            Arc::new(Btrfs::open(root)?)
+        }
         Kind::Native => {
-            // Before there is anything that would be taken for overlayfs's.
             record(root, settings.kind)?;
             Arc::new(Native::open(root)?)
         }
@@ -121,6 +129,7 @@ pub fn check(root: &Path, settings: &Settings) -> Result<Vec<Finding>, Error> {
     let mut findings = vec![Finding::good("driver", settings.kind.name())];
     findings.extend(match settings.kind {
         Kind::Overlay => Overlay::check(root, &settings.options())?,
+        Kind::Btrfs => Btrfs::check(root)?,
         Kind::Native => Native::check(root)?,
         Kind::Memory => Vec::new(),
     });
@@ -136,6 +145,7 @@ pub fn survey(root: &Path, kind: Kind) -> Result<Box<dyn Survey>, Error> {
     refuse_other(root, kind)?;
     match kind {
         Kind::Overlay => Ok(Box::new(Overlay::survey(root))),
+        Kind::Btrfs => Ok(Box::new(Btrfs::survey(root))),
         Kind::Native => Ok(Box::new(Native::survey(root))),
         Kind::Memory => Err(unsuitable(
             root,

@@ -3,6 +3,7 @@
 //! A [`Driver`] keeps layers and says how to mount them; it knows nothing of keys, labels or the
 //! database. No driver mounts on its own account: [`plan`](Driver::plan) only describes.
 
+pub mod btrfs;
 mod dirs;
 pub mod driver;
 pub mod factory;
@@ -10,7 +11,9 @@ mod finding;
 pub mod memory;
 pub mod native;
 pub mod overlay;
+mod whole_tree;
 
+pub use btrfs::Btrfs;
 pub use driver::{
     Base, Content, Directories, Driver, Features, Found, Info, LayerPool, Owner, Place, Stack,
     Stamp, Survey, WorkDirs,

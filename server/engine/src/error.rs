@@ -521,7 +521,9 @@ fn driver_kind(error: &layerd_mounts::Error) -> ErrorKind {
     match error {
         layerd_mounts::Error::Stopped => ErrorKind::Stopping,
         layerd_mounts::Error::Busy { .. } => ErrorKind::Refused,
-        layerd_mounts::Error::Lost { .. } => ErrorKind::Damaged,
+        layerd_mounts::Error::Lost { .. } | layerd_mounts::Error::Altered { .. } => {
+            ErrorKind::Damaged
+        }
         full if full.is_full() => ErrorKind::Full,
         _ => ErrorKind::Internal,
     }

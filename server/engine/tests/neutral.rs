@@ -10,16 +10,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Code that would name one.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 12] = [
     "Overlay",
+    "Btrfs",
     "Native",
     "Memory::new",
     "layerd_drivers::Memory",
     "layerd_drivers::memory",
     "layerd_drivers::overlay",
+    "layerd_drivers::btrfs",
     "layerd_drivers::native",
     "\"overlay\"",
     "\"native\"",
+    "\"btrfs\"",
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -135,7 +135,7 @@ fn what_it_cannot_do_is_refused() {
     };
     let planned = driver.plan(&mapped);
     assert!(
-        planned.is_err_and(|error| error.to_string().contains("native maps no ids")),
+        planned.is_err_and(|error| error.to_string().contains("the driver maps no ids")),
         "a mount without the mapping would give files to the wrong owners"
     );
     assert_eq!(driver.list().expect("list"), []);
