@@ -37,8 +37,8 @@ pub struct FakeMounter {
 struct Table {
     mounts: BTreeMap<MountId, Entry>,
     numbers: u64,
-    steps: u64,
-    failure: Option<(u64, Errno)>,
+    steps: Vec<&'static str>,
+    failure: Option<(usize, Errno)>,
     shared: bool,
 }
 
@@ -59,22 +59,22 @@ impl FakeMounter {
 
     /// Lets the `nth` step from now on, counted from 1, fail once, before it does anything. Each
     /// call that opens, makes, mounts or unmounts is a step; those that only ask are not.
-    pub fn fail_at(&self, nth: u64, errno: Errno) {
+    pub fn fail_at(&self, nth: usize, errno: Errno) {
         let mut table = self.table();
-        table.failure = Some((table.steps + nth, errno));
+        table.failure = Some((table.steps.len() + nth, errno));
     }
 
     /// Lets everything work again. Answers whether a failure was set and never reached.
     pub fn heal(&self) -> bool {
         let mut table = self.table();
-        let steps = table.steps;
+        let steps = table.steps.len();
         table.failure.take().is_some_and(|(at, _)| at > steps)
     }
 
-    /// Steps taken so far.
+    /// Steps taken so far, by what each attempted, as errors name it.
     #[must_use]
-    pub fn steps(&self) -> u64 {
-        self.table().steps
+    pub fn steps(&self) -> Vec<&'static str> {
+        self.table().steps.clone()
     }
 
     /// All that is mounted, oldest first.
@@ -118,9 +118,11 @@ impl FakeMounter {
 
     fn step(&self, attempt: &'static str, path: &Path) -> Result<(), MountError> {
         let mut table = self.table();
-        table.steps += 1;
+        table.steps.push(attempt);
         match table.failure {
-            Some((at, errno)) if at == table.steps => Err(MountError::io(attempt, path, errno)),
+            Some((at, errno)) if at == table.steps.len() => {
+                Err(MountError::io(attempt, path, errno))
+            }
             _ => Ok(()),
         }
     }

@@ -7,6 +7,7 @@ mod proof;
 mod publish;
 mod repeated;
 mod sources;
+mod steps;
 mod targets;
 mod together;
 mod undone;
