@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use layerd_drivers::factory;
-use layerd_engine::layers::apply;
+use layerd_engine::layerd_layers::apply;
 use layerd_engine::{Durability, TrashOptions, UnpackOptions};
 use nix::unistd::Gid;
 use serde::Deserialize;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use layerd_drivers::{Driver, Survey, factory};
-use layerd_engine::layers::Silent;
+use layerd_engine::layerd_layers::Silent;
 use layerd_engine::{
     ContentCounts, Engine, Error, Problem, restore_records, survey, survey_content,
 };

@@ -19,12 +19,14 @@ mod health;
 mod ids;
 mod keyed_lock;
 mod layer_pool;
+mod layers;
 mod list;
 mod quarantine;
 mod reap;
 mod recover;
 mod root;
 mod snapshots;
+mod stack;
 mod trash;
 mod unpack;
 mod usage_scanner;
@@ -39,7 +41,7 @@ use layerd_mounts::mounter::Mounter;
 use layerd_mounts::{Slot, VolumeDirs};
 use layerd_store::{LayerId, Store, call_phase};
 
-pub use layerd_layers as layers;
+pub use layerd_layers;
 
 pub use attach::{Attach, AttachmentEntry, Attachments, Living, OciMount, Publish, Reconciled};
 pub use check::{Problem, Remedy, VolumeProblem};
@@ -47,10 +49,11 @@ pub use content::{ContentCounts, survey_content};
 pub use error::{Error, ErrorKind};
 pub use events::{Amount, Event, Topic, Watcher};
 pub use health::Health;
+pub use layers::Layers;
 pub use list::{Entry, Listing};
 pub use reap::Reaped;
 pub use recover::{Finding, restore_records, survey};
-pub use snapshots::{Counts, Layers, Mounted};
+pub use snapshots::{Counts, Mounted};
 pub use trash::{Discarded, Removed, TrashOptions};
 pub use unpack::{Active, Changes, Pack, Unpack, UnpackOptions};
 pub use volumes::{

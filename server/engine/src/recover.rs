@@ -36,7 +36,7 @@ use tracing::{error, info, warn};
 
 use crate::check::{Facts, Problem, Remedy, problems};
 use crate::file_digests::odd;
-use crate::snapshots::base_of;
+use crate::stack::base_of;
 use crate::trash::hold_older;
 use crate::volumes::survey_volumes;
 use crate::{Engine, Error, Layers, ids, meta_folder, slot};

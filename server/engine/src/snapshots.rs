@@ -1,31 +1,22 @@
 //! The operations on snapshots, one short function each.
 
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use layerd_drivers::{Base, Content, Directories, Driver, Owner, Stack};
-use layerd_layers::Layering;
-use layerd_mounts::{IdMaps, Mount, Slot};
+use layerd_drivers::Stack;
+use layerd_mounts::Mount;
 use layerd_store::{
-    BadInput, Checked, Claim, Commit, Create, Key, Kind, LabelChange, Labels, LayerId, Record,
-    Records, Refusal, Usage,
+    Checked, Claim, Commit, Create, Key, Kind, LabelChange, LayerId, Record, Records, Refusal,
+    Usage,
 };
 use tracing::{debug, error, warn};
 
 use crate::call_phase::enter;
 use crate::events::Topic;
-use crate::file_digests::DigestFiles;
 use crate::keyed_lock::KeyedGuard;
-use crate::layer_pool::LayerPool;
 use crate::list::{Entry, Listing};
-use crate::quarantine::Quarantine;
-use crate::unpack::{Unpacks, has_deferred_parent};
-use crate::usage_scanner::UsageScanner;
-use crate::{Durability, Error, Root, slot};
-
-const UID_LABEL: &str = "containerd.io/snapshot/uidmapping";
-const GID_LABEL: &str = "containerd.io/snapshot/gidmapping";
+use crate::stack::{Top, base};
+use crate::{Error, Layers, slot};
 
 /// Mounts of a snapshot.
 pub type Mounted = Vec<Mount>;
@@ -54,37 +45,7 @@ struct Taken<'e> {
     checked: Checked,
 }
 
-/// Snapshots: their layers on the disk, and what is known of them in memory.
-#[derive(Debug)]
-pub struct Layers {
-    pub(crate) root: Arc<Root>,
-    pub(crate) driver: Arc<dyn Driver>,
-    pub(crate) usage_scanner: UsageScanner,
-    pub(crate) pool: LayerPool,
-    pub(crate) quarantine: Quarantine,
-    pub(crate) unpacks: Unpacks,
-    pub(crate) digest_files: DigestFiles,
-}
-
 impl Layers {
-    /// Starts the usage scanner and the thread that makes layers ahead.
-    pub(crate) fn open(
-        root: Arc<Root>,
-        driver: Arc<dyn Driver>,
-        digest_files: DigestFiles,
-    ) -> Result<Self, Error> {
-        let (store, ahead) = (&root.store, root.options.layer_pool);
-        Ok(Self {
-            usage_scanner: UsageScanner::start(store.clone(), driver.clone())?,
-            pool: LayerPool::start(store.clone(), driver.clone(), &root.path, ahead)?,
-            quarantine: Quarantine::default(),
-            unpacks: Unpacks::default(),
-            digest_files,
-            driver,
-            root,
-        })
-    }
-
     /// Creates an active snapshot or a view, and answers how to mount it.
     ///
     /// Durable on return: its directories and its record, for one or two waits for the disk that
@@ -137,10 +98,8 @@ impl Layers {
         if let Some(parent) = claim.parent() {
             self.quarantine.check_stack(&view, parent)?;
         }
-        let mut stack = new_stack(&view, create, claim, ids);
-        if has_deferred_parent {
-            stack.parents.push(Slot::EMPTY_LOWER);
-        }
+        let top = Top::new(create, claim, ids).deferred(has_deferred_parent);
+        let stack = top.stack(&view);
         let mounts = self.plan(&create.key, &stack)?;
         Ok((stack, mounts))
     }
@@ -158,19 +117,11 @@ impl Layers {
         }
         self.quarantine.check_stack(&view, record)?;
         self.unpacks.distrust(record.id);
-        let stack = stack(&view, record, self.mappings(&record.labels)?);
+        let ids = self.mappings(&record.labels)?;
+        let stack = Top::recorded(&view, record, ids).stack(&view);
         let mounts = self.plan(key, &stack)?;
         self.make_mountable(key, &stack)?;
         Ok(mounts)
-    }
-
-    /// Has the driver make ready what mounts that are about to be answered refer to.
-    pub(crate) fn make_mountable(&self, key: &Key, stack: &Stack) -> Result<(), Error> {
-        let ready = self.driver.make_mountable(stack);
-        ready.map_err(|cause| Error::Plan {
-            key: key.clone(),
-            cause,
-        })
     }
 
     /// Turns an active snapshot into a committed one; a repeated call answers success.
@@ -271,11 +222,6 @@ impl Layers {
             }
             .into(),
         }
-    }
-
-    /// True if content is durable with the record of a Commit.
-    pub(crate) fn is_full(&self) -> bool {
-        self.root.options.durability == Durability::Full
     }
 
     fn write_back(&self, active: &Record) -> Result<Usage, Error> {
@@ -423,91 +369,6 @@ impl Layers {
         counts
     }
 
-    /// Read-only mounts of a committed layer and those below it.
-    pub(crate) fn image_plan(&self, layer: LayerId) -> Result<Vec<Mount>, Error> {
-        let view = self.root.store.records();
-        let record = view.get(layer).ok_or(Refusal::LayerGone { id: layer })?;
-        self.quarantine.check_stack(&view, record)?;
-        let below = view.ancestors(record).map(|layer| crate::slot(layer.id));
-        let stack = Stack {
-            own: None,
-            parents: std::iter::once(crate::slot(layer)).chain(below).collect(),
-            writable: false,
-            ids: None,
-        };
-        let planned = self.driver.plan(&stack);
-        let planned = planned.map_err(Error::driver("plan the mount of an image"))?;
-        self.make_mountable(&record.key, &stack)?;
-        Ok(planned)
-    }
-
-    /// The directories that hold what a committed snapshot shows, topmost first.
-    pub(crate) fn layers_of(&self, image: LayerId) -> Result<Vec<OwnedFd>, Error> {
-        let view = self.root.store.records();
-        let record = view.get(image).ok_or(Refusal::LayerGone { id: image })?;
-        let mut layers = self.open_layers(&view, record)?;
-        if self.directories()?.layering() == Layering::Full {
-            layers.truncate(1);
-        }
-        Ok(layers)
-    }
-
-    /// Refusal of a call that needs a capability which the driver does not have.
-    pub(crate) fn lacks(&self, what: &'static str) -> Error {
-        let driver = self.driver.name();
-        Error::Lacking { driver, what }
-    }
-
-    /// Directories of layers, if the driver keeps such.
-    pub(crate) fn directories(&self) -> Result<&dyn Directories, Error> {
-        let directories = self.driver.directories();
-        directories.ok_or_else(|| self.lacks("directories of layers"))
-    }
-
-    /// Drops what the driver kept beside a layer while it was written.
-    pub(crate) fn drop_work(&self, id: LayerId) -> Result<(), layerd_mounts::Error> {
-        self.driver
-            .work_dirs()
-            .map_or(Ok(()), |work| work.remove(slot(id)))
-    }
-
-    /// Layers unpacked into snapshots, and layers made of snapshots, since the engine was opened.
-    #[must_use]
-    pub fn layers_moved(&self) -> (u64, u64) {
-        self.unpacks.counts()
-    }
-
-    /// The id mappings that labels ask for.
-    pub(crate) fn mappings(&self, labels: &Labels) -> Result<Option<IdMaps>, Error> {
-        let ids = match (labels.get(UID_LABEL), labels.get(GID_LABEL)) {
-            (None, None) => return Ok(None),
-            (Some(uid), Some(gid)) => IdMaps::parse(uid, gid)?,
-            _ => {
-                let rule =
-                    format!("must come together with its other half, {UID_LABEL} with {GID_LABEL}");
-                return Err(BadInput::new("labels", rule).into());
-            }
-        };
-        if !self.root.options.id_mapping {
-            return Err(Error::MappingOff);
-        }
-        if !self.driver.features().id_mapping {
-            return Err(self.lacks("id mappings"));
-        }
-        if ids.root().is_none() {
-            let rule = "must map id 0 of the container, to which the layer's top directory belongs";
-            return Err(BadInput::new("labels uidmapping and gidmapping", rule).into());
-        }
-        Ok(Some(ids))
-    }
-
-    pub(crate) fn plan(&self, key: &Key, stack: &Stack) -> Result<Mounted, Error> {
-        self.driver.plan(stack).map_err(|cause| Error::Plan {
-            key: key.clone(),
-            cause,
-        })
-    }
-
     /// Answers as well whether the layer was made ahead. A view of a layer needs no directories.
     fn claim_layer(&self, create: &Create) -> Result<(Claim, bool), Error> {
         if create.kind == Kind::View && create.parent.is_some() {
@@ -549,68 +410,7 @@ impl Layers {
     }
 }
 
-/// Start of the layer that a stack has of its own.
-fn base(stack: &Stack) -> Base {
-    let owner = stack.ids.as_ref().and_then(IdMaps::root);
-    let content = match stack.parents.first() {
-        None => Content::Empty,
-        Some(&Slot::EMPTY_LOWER) => Content::Deferred,
-        Some(parent) => Content::Of(*parent),
-    };
-    Base {
-        content,
-        owner: owner.map(|(uid, gid)| Owner { uid, gid }),
-        writable: stack.writable,
-    }
-}
-
-/// Start of a snapshot's layer, as far as its record tells.
-pub(crate) fn base_of(record: &Record) -> Base {
-    let content = match record.parent {
-        Some(parent) => Content::Of(slot(parent)),
-        None if record.has_deferred_parent => Content::Deferred,
-        None => Content::Empty,
-    };
-    Base {
-        content,
-        owner: None,
-        writable: record.kind == Kind::Active,
-    }
-}
-
 pub(crate) fn find<'v>(view: &'v Records, key: &Key) -> Result<&'v Arc<Record>, Error> {
     let missing = || Refusal::Missing { key: key.clone() };
     view.find(key).ok_or_else(|| missing().into())
-}
-
-/// Layers of a new snapshot, to plan its mounts.
-fn new_stack(view: &Records, create: &Create, claim: &Claim, ids: Option<IdMaps>) -> Stack {
-    let parents = claim.parent().map(|parent| {
-        let below = view.ancestors(parent).map(|layer| slot(layer.id));
-        std::iter::once(slot(parent.id)).chain(below).collect()
-    });
-    let parents: Vec<_> = parents.unwrap_or_default();
-    let writable = create.kind == Kind::Active;
-    Stack {
-        own: (writable || parents.is_empty()).then(|| slot(claim.id())),
-        parents,
-        writable,
-        ids,
-    }
-}
-
-pub(crate) fn stack(view: &Records, record: &Record, ids: Option<IdMaps>) -> Stack {
-    let below = view.ancestors(record).map(|layer| slot(layer.id));
-    let parents: Vec<_> = has_deferred_parent(record)
-        .then_some(Slot::EMPTY_LOWER)
-        .into_iter()
-        .chain(below)
-        .collect();
-    let writable = record.kind == Kind::Active;
-    Stack {
-        own: (writable || parents.is_empty()).then(|| slot(record.id)),
-        parents,
-        writable,
-        ids,
-    }
 }

@@ -32,12 +32,12 @@ use tracing::{debug, warn};
 
 use crate::call_phase::enter;
 use crate::events::Topic;
-use crate::snapshots::{find, stack};
+use crate::snapshots::find;
+use crate::stack::{Top, lineage};
 use crate::{Error, Layers, Root, slot};
 pub(crate) use memory::Unpacks;
 use memory::{Claim, Found};
 pub use pack::{Changes, Pack};
-pub(crate) use rebase::has_deferred_parent;
 
 /// Settings of unpacking.
 #[derive(Debug, Clone, Copy)]
@@ -208,7 +208,7 @@ impl Layers {
 
     fn open_target(&self, view: &Records, record: &Record) -> Result<Opened, Error> {
         self.quarantine.check_stack(view, record)?;
-        let stack = stack(view, record, None);
+        let stack = Top::recorded(view, record, None).stack(view);
         self.plan(&record.key, &stack)?;
         let layering = self.directories()?.layering();
         let mut open = self.open_layers(view, record)?;
@@ -380,11 +380,9 @@ impl Layers {
             Layering::Diff(_) => usize::MAX,
             Layering::Full => 2,
         };
-        let below = view.ancestors(record).map(|layer| layer.id);
-        let opened = std::iter::once(record.id)
-            .chain(below)
+        let opened = lineage(view, record)
             .take(most)
-            .map(|id| self.driver.open_layer(slot(id)));
+            .map(|slot| self.driver.open_layer(slot));
         let opened = opened.collect::<Result<_, _>>();
         opened.map_err(Error::driver("open a layer"))
     }
@@ -411,7 +409,8 @@ impl Layers {
         record: &Record,
     ) -> Result<(), Error> {
         let ids = self.mappings(&record.labels)?;
-        let planned = self.plan(&record.key, &stack(view, record, ids))?;
+        let stack = Top::recorded(view, record, ids).stack(view);
+        let planned = self.plan(&record.key, &stack)?;
         if planned == mounts {
             return Ok(());
         }

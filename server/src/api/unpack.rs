@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use layerd_engine::layers::Progress;
-use layerd_engine::layers::apply::{Applied, Blob, Compression};
-use layerd_engine::layers::diff::{DiffCompression, Diffed};
+use layerd_engine::layerd_layers::Progress;
+use layerd_engine::layerd_layers::apply::{Applied, Blob, Compression};
+use layerd_engine::layerd_layers::diff::{DiffCompression, Diffed};
 use layerd_engine::{Active, Changes, Pack, Unpack};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Status;

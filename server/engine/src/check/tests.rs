@@ -6,7 +6,7 @@ use layerd_mounts::Slot;
 use layerd_store::{Commit, Create, Key, Kind, Labels, LayerId, Options, Records, Store};
 
 use super::{Facts, Problem, Remedy, problems};
-use crate::snapshots::base_of;
+use crate::stack::base_of;
 
 /// `base` is 1 and committed; `active` is 2, on it; `view` is 3, on it; `bare` is 4, active;
 /// `empty` is 5, a view of nothing; 6 is retired; 7 is being made.

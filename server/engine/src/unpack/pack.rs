@@ -4,7 +4,6 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use layerd_drivers::Stack;
 use layerd_layers::Progress;
 use layerd_layers::diff::{self, DiffCompression, DiffOptions, Diffed, IdRange, IdRanges};
 use layerd_mounts::{IdMap, IdMaps, Mount};
@@ -13,8 +12,9 @@ use tracing::{debug, warn};
 
 use super::{Watch, foreign, quoted};
 use crate::events::Topic;
-use crate::snapshots::{find, stack};
-use crate::{Error, Layers, slot};
+use crate::snapshots::find;
+use crate::stack::Top;
+use crate::{Error, Layers};
 
 /// A snapshot whose changes are to be a layer.
 #[derive(Debug, Clone)]
@@ -177,7 +177,11 @@ impl Layers {
 
     /// Refuses mounts that differ in anything from those of a view of a committed snapshot.
     fn check_view(&self, mounts: &[Mount], view: &Records, record: &Record) -> Result<(), Error> {
-        let planned = self.plan(&record.key, &top(view, record))?;
+        let top = match record.kind {
+            Kind::Committed => Top::view_of(record),
+            Kind::Active | Kind::View => Top::recorded(view, record, None),
+        };
+        let planned = self.plan(&record.key, &top.stack(view))?;
         if planned == mounts {
             return Ok(());
         }
@@ -197,19 +201,5 @@ fn ranges(ids: &IdMaps) -> IdRanges {
     IdRanges {
         uid: ids.uid.iter().map(range).collect(),
         gid: ids.gid.iter().map(range).collect(),
-    }
-}
-
-/// A view of a committed snapshot, or the mounts of an active one.
-fn top(view: &Records, record: &Record) -> Stack {
-    if record.kind != Kind::Committed {
-        return stack(view, record, None);
-    }
-    let below = view.ancestors(record).map(|layer| slot(layer.id));
-    Stack {
-        own: None,
-        parents: std::iter::once(slot(record.id)).chain(below).collect(),
-        writable: false,
-        ids: None,
     }
 }

@@ -16,15 +16,14 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use layerd_drivers::Stack;
 use layerd_layers::Layering;
 use layerd_layers::apply::{Rebase, delete_whiteouts, inherit};
-use layerd_mounts::Slot;
 use layerd_store::{Commit, Create, Kind, Record, Records, Usage};
 use tracing::debug;
 
 use super::memory::Found;
 use crate::snapshots::find;
+use crate::stack::Top;
 use crate::{Error, Layers, slot};
 
 /// Says that what is prepared is to be the layer of an image.
@@ -66,7 +65,8 @@ impl Layers {
         let parent = parent.transpose()?;
         if let Some(parent) = parent {
             self.quarantine.check_stack(view, parent)?;
-            self.plan(&active.key, &rebased_stack(view, active, parent))?;
+            let stack = Top::rebased(active, parent).stack(view);
+            self.plan(&active.key, &stack)?;
         }
         match self.unpacks.found(active.id, &active.key)? {
             Some(found) => self.make_up(view, active, parent, &found, usage),
@@ -124,25 +124,8 @@ impl Layers {
     }
 }
 
-/// True if an active snapshot is mounted over an empty directory instead of its parent.
-pub(crate) fn has_deferred_parent(record: &Record) -> bool {
-    record.has_deferred_parent && record.kind == Kind::Active
-}
-
 /// True if a layer of an image was prepared while `rebase` was off, and is to get a parent all the
 /// same. It was a bind mount, where deletions are executed and leave no trace.
 fn is_bound(active: &Record, commit: &Commit) -> bool {
     active.parent.is_none() && commit.parent.is_some() && active.labels.get(REF).is_some()
-}
-
-/// Layers of the committed snapshot, as a child mounts them.
-fn rebased_stack(view: &Records, active: &Record, parent: &Record) -> Stack {
-    let below = view.ancestors(parent).map(|layer| slot(layer.id));
-    let parents: Vec<Slot> = std::iter::once(slot(parent.id)).chain(below).collect();
-    Stack {
-        own: Some(slot(active.id)),
-        parents,
-        writable: true,
-        ids: None,
-    }
 }

@@ -7,8 +7,8 @@
 
 use layerd_engine::Active;
 use layerd_engine::Changes;
-use layerd_engine::layers::apply::{Blob as BlobFacts, Compression};
-use layerd_engine::layers::diff::DiffCompression;
+use layerd_engine::layerd_layers::apply::{Blob as BlobFacts, Compression};
+use layerd_engine::layerd_layers::diff::DiffCompression;
 use layerd_mounts::Mount;
 use layerd_proto::containerd::services::diff::v1::diff_server::Diff;
 use layerd_proto::containerd::services::diff::v1::{

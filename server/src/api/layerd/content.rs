@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use layerd_engine::layers::Progress;
+use layerd_engine::layerd_layers::Progress;
 use layerd_engine::{ContentCounts, Finding};
 use layerd_proto::layerd::v1::{self as pb, CheckContentResponse};
 

@@ -1,7 +1,7 @@
 //! `layerd.v1.Layers`: layers in and out of snapshots for people.
 
-use layerd_engine::layers::apply::{Blob, Compression};
-use layerd_engine::layers::diff::{DiffCompression, Diffed};
+use layerd_engine::layerd_layers::apply::{Blob, Compression};
+use layerd_engine::layerd_layers::diff::{DiffCompression, Diffed};
 use layerd_proto::layerd::v1::layers_server::Layers;
 use layerd_proto::layerd::v1::{self as pb};
 use layerd_store::BadInput;

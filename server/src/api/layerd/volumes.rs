@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use layerd_engine::layers::archive::Exported;
+use layerd_engine::layerd_layers::archive::Exported;
 use layerd_engine::{CreateVolume, Event, Pruned, Topic, VolumeEntry, VolumeFilter, Watcher};
 use layerd_proto::layerd::v1::volumes_server::Volumes;
 use layerd_proto::layerd::v1::{self as pb};

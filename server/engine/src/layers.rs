@@ -1,0 +1,146 @@
+//! The wing of snapshots and their layers: its fields, and what its parts share.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use layerd_drivers::{Directories, Driver, Stack};
+use layerd_layers::Layering;
+use layerd_mounts::{IdMaps, Mount};
+use layerd_store::{BadInput, Key, Labels, LayerId, Refusal};
+
+use crate::file_digests::DigestFiles;
+use crate::layer_pool::LayerPool;
+use crate::quarantine::Quarantine;
+use crate::root::Root;
+use crate::stack::Top;
+use crate::unpack::Unpacks;
+use crate::usage_scanner::UsageScanner;
+use crate::{Durability, Error, Mounted, slot};
+
+const UID_LABEL: &str = "containerd.io/snapshot/uidmapping";
+const GID_LABEL: &str = "containerd.io/snapshot/gidmapping";
+
+/// Snapshots: their layers on the disk, and what is known of them in memory.
+#[derive(Debug)]
+pub struct Layers {
+    pub(crate) root: Arc<Root>,
+    pub(crate) driver: Arc<dyn Driver>,
+    pub(crate) usage_scanner: UsageScanner,
+    pub(crate) pool: LayerPool,
+    pub(crate) quarantine: Quarantine,
+    pub(crate) unpacks: Unpacks,
+    pub(crate) digest_files: DigestFiles,
+}
+
+impl Layers {
+    /// Starts the usage scanner and the thread that makes layers ahead.
+    pub(crate) fn open(
+        root: Arc<Root>,
+        driver: Arc<dyn Driver>,
+        digest_files: DigestFiles,
+    ) -> Result<Self, Error> {
+        let (store, ahead) = (&root.store, root.options.layer_pool);
+        Ok(Self {
+            usage_scanner: UsageScanner::start(store.clone(), driver.clone())?,
+            pool: LayerPool::start(store.clone(), driver.clone(), &root.path, ahead)?,
+            quarantine: Quarantine::default(),
+            unpacks: Unpacks::default(),
+            digest_files,
+            driver,
+            root,
+        })
+    }
+
+    /// Refusal of a call that needs a capability which the driver does not have.
+    pub(crate) fn lacks(&self, what: &'static str) -> Error {
+        let driver = self.driver.name();
+        Error::Lacking { driver, what }
+    }
+
+    /// Directories of layers, if the driver keeps such.
+    pub(crate) fn directories(&self) -> Result<&dyn Directories, Error> {
+        let directories = self.driver.directories();
+        directories.ok_or_else(|| self.lacks("directories of layers"))
+    }
+
+    /// Drops what the driver kept beside a layer while it was written.
+    pub(crate) fn drop_work(&self, id: LayerId) -> Result<(), layerd_mounts::Error> {
+        self.driver
+            .work_dirs()
+            .map_or(Ok(()), |work| work.remove(slot(id)))
+    }
+
+    /// Layers unpacked into snapshots, and layers made of snapshots, since the engine was opened.
+    #[must_use]
+    pub fn layers_moved(&self) -> (u64, u64) {
+        self.unpacks.counts()
+    }
+
+    /// The id mappings that labels ask for.
+    pub(crate) fn mappings(&self, labels: &Labels) -> Result<Option<IdMaps>, Error> {
+        let ids = match (labels.get(UID_LABEL), labels.get(GID_LABEL)) {
+            (None, None) => return Ok(None),
+            (Some(uid), Some(gid)) => IdMaps::parse(uid, gid)?,
+            _ => {
+                let rule =
+                    format!("must come together with its other half, {UID_LABEL} with {GID_LABEL}");
+                return Err(BadInput::new("labels", rule).into());
+            }
+        };
+        if !self.root.options.id_mapping {
+            return Err(Error::MappingOff);
+        }
+        if !self.driver.features().id_mapping {
+            return Err(self.lacks("id mappings"));
+        }
+        if ids.root().is_none() {
+            let rule = "must map id 0 of the container, to which the layer's top directory belongs";
+            return Err(BadInput::new("labels uidmapping and gidmapping", rule).into());
+        }
+        Ok(Some(ids))
+    }
+
+    pub(crate) fn plan(&self, key: &Key, stack: &Stack) -> Result<Mounted, Error> {
+        self.driver.plan(stack).map_err(|cause| Error::Plan {
+            key: key.clone(),
+            cause,
+        })
+    }
+
+    /// Has the driver make ready what mounts that are about to be answered refer to.
+    pub(crate) fn make_mountable(&self, key: &Key, stack: &Stack) -> Result<(), Error> {
+        let ready = self.driver.make_mountable(stack);
+        ready.map_err(|cause| Error::Plan {
+            key: key.clone(),
+            cause,
+        })
+    }
+
+    /// Read-only mounts of a committed layer and those below it.
+    pub(crate) fn image_plan(&self, layer: LayerId) -> Result<Vec<Mount>, Error> {
+        let view = self.root.store.records();
+        let record = view.get(layer).ok_or(Refusal::LayerGone { id: layer })?;
+        self.quarantine.check_stack(&view, record)?;
+        let stack = Top::view_of(record).stack(&view);
+        let planned = self.driver.plan(&stack);
+        let planned = planned.map_err(Error::driver("plan the mount of an image"))?;
+        self.make_mountable(&record.key, &stack)?;
+        Ok(planned)
+    }
+
+    /// The directories that hold what a committed snapshot shows, topmost first.
+    pub(crate) fn layers_of(&self, image: LayerId) -> Result<Vec<OwnedFd>, Error> {
+        let view = self.root.store.records();
+        let record = view.get(image).ok_or(Refusal::LayerGone { id: image })?;
+        let mut layers = self.open_layers(&view, record)?;
+        if self.directories()?.layering() == Layering::Full {
+            layers.truncate(1);
+        }
+        Ok(layers)
+    }
+
+    /// True if content is durable with the record of a Commit.
+    pub(crate) fn is_full(&self) -> bool {
+        self.root.options.durability == Durability::Full
+    }
+}
