@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 use layerd_drivers::{Found, Place};
 use layerd_mounts::Slot;
-use layerd_store::{Key, Kind, LayerId, Record, Records};
+use layerd_store::{Key, LayerId, Record, Records};
+
+use crate::stack::has_own;
 
 mod volumes;
 
@@ -270,11 +272,6 @@ fn misplaced(facts: &Facts<'_>, id: LayerId, places: &BTreeSet<Place>) -> Option
     } else {
         Problem::Abandoned { id }
     })
-}
-
-/// True if a snapshot has a directory of its own: all but views with a parent.
-pub(crate) fn has_own(record: &Record) -> bool {
-    record.kind != Kind::View || record.parent.is_none()
 }
 
 /// Problems of one snapshot.

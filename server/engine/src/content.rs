@@ -14,7 +14,7 @@ use layerd_store::{Kind, LayerId, Record, Records, Store};
 
 use crate::call_phase::enter;
 use crate::check::Problem;
-use crate::file_digests::DigestFiles;
+use crate::layers::file_digests::DigestFiles;
 use crate::{Engine, Error, Finding, Root, meta_folder, slot};
 
 /// Files that are named of one layer.

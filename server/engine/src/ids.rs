@@ -8,7 +8,7 @@ use layerd_drivers::Found;
 use layerd_mounts::Error as MountError;
 use layerd_mounts::volume_dirs::FoundVolumes;
 
-use crate::file_digests::{DigestFiles, Mark};
+use crate::layers::file_digests::{DigestFiles, Mark};
 
 /// Ids of layers, digest files, marks of layers, volumes and mount points, but for those in `lost/`.
 ///

@@ -1,5 +1,14 @@
 //! The wing of snapshots and their layers: its fields, and what its parts share.
 
+pub(crate) mod file_digests;
+mod layer_pool;
+pub(crate) mod quarantine;
+mod reap;
+pub(crate) mod snapshots;
+mod trash;
+mod unpack;
+mod usage_scanner;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -8,14 +17,18 @@ use layerd_layers::Layering;
 use layerd_mounts::{IdMaps, Mount};
 use layerd_store::{BadInput, Key, Labels, LayerId, Refusal};
 
-use crate::file_digests::DigestFiles;
-use crate::layer_pool::LayerPool;
-use crate::quarantine::Quarantine;
+pub use snapshots::{Counts, Mounted};
+pub use trash::Removed;
+pub use unpack::{Active, Changes, Pack, Unpack, UnpackOptions};
+
 use crate::root::Root;
 use crate::stack::Top;
-use crate::unpack::Unpacks;
-use crate::usage_scanner::UsageScanner;
-use crate::{Durability, Error, Mounted, slot};
+use crate::{Durability, Error, slot};
+use file_digests::DigestFiles;
+use layer_pool::LayerPool;
+use quarantine::Quarantine;
+use unpack::Unpacks;
+use usage_scanner::UsageScanner;
 
 const UID_LABEL: &str = "containerd.io/snapshot/uidmapping";
 const GID_LABEL: &str = "containerd.io/snapshot/gidmapping";

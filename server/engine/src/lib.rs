@@ -7,29 +7,24 @@
 //! of the wire and knows nothing of async.
 
 mod attach;
+mod backlog;
 mod check;
 mod content;
 mod error;
 mod events;
-mod file_digests;
 pub mod filter;
 #[cfg(test)]
 mod gate;
 mod health;
 mod ids;
 mod keyed_lock;
-mod layer_pool;
 mod layers;
 mod list;
-mod quarantine;
 mod reap;
 mod recover;
 mod root;
-mod snapshots;
 mod stack;
 mod trash;
-mod unpack;
-mod usage_scanner;
 mod volumes;
 
 use std::path::{Path, PathBuf};
@@ -39,7 +34,7 @@ use std::time::Duration;
 use layerd_drivers::Driver;
 use layerd_mounts::mounter::Mounter;
 use layerd_mounts::{Slot, VolumeDirs};
-use layerd_store::{LayerId, Store, call_phase};
+use layerd_store::{LayerId, Store, VolumeId, call_phase};
 
 pub use layerd_layers;
 
@@ -49,19 +44,17 @@ pub use content::{ContentCounts, survey_content};
 pub use error::{Error, ErrorKind};
 pub use events::{Amount, Event, Topic, Watcher};
 pub use health::Health;
-pub use layers::Layers;
+pub use layers::{Active, Changes, Counts, Layers, Mounted, Pack, Removed, Unpack, UnpackOptions};
 pub use list::{Entry, Listing};
 pub use reap::Reaped;
 pub use recover::{Finding, restore_records, survey};
-pub use snapshots::{Counts, Mounted};
-pub use trash::{Discarded, Removed, TrashOptions};
-pub use unpack::{Active, Changes, Pack, Unpack, UnpackOptions};
+pub use trash::{Discarded, TrashOptions};
 pub use volumes::{
     Candidate, CreateVolume, Filled, Plan, Pruned, Purged, Source, VolumeEntry, VolumeFilter,
     Volumes, is_nocopy, size_asked,
 };
 
-use file_digests::DigestFiles;
+use layers::file_digests::DigestFiles;
 use root::Root;
 
 /// Settings of an engine.
@@ -261,6 +254,11 @@ fn open_store(
 
 fn meta_folder(root: &Path) -> PathBuf {
     root.join("meta")
+}
+
+/// A volume's folder is named by its id.
+fn volume_slot(id: VolumeId) -> Slot {
+    Slot(id.0)
 }
 
 /// A layer's directory is named by its id.

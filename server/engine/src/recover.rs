@@ -5,7 +5,7 @@
 //! | call    | steps, each durable before the next where it says so        | left by a crash: made good as |
 //! |---------|--------------------------------------------------------------|------------------------------|
 //! | Prepare, View | directories made; **journal**; record; answer          | directories without a record: abandoned, deleted |
-//! | Prepare with directories made ahead (`layer_pool.rs`) | directories made; **journal**; a call comes; record; answer | directories without a record: abandoned, deleted |
+//! | Prepare with directories made ahead (`layers/layer_pool.rs`) | directories made; **journal**; a call comes; record; answer | directories without a record: abandoned, deleted |
 //! | Commit  | content written back; **journal**; record; answer; work directory dropped | an active snapshot, or a spare work directory: deleted |
 //! | Commit of a layer prepared without its parent | attributes that it takes from below; then as above | an active snapshot: what was given is given again |
 //! | Remove, restore, Update, figures | record; answer                      | nothing: what was removed stays in its place |
@@ -20,7 +20,7 @@
 //! after a backup of them was put back: it is left alone, and ids are handed out above all that is on
 //! disk (`ids.rs`). Where the records are on the same file system, and it is one with
 //! a journal, both are one wait: see `store/src/wal.rs`. Work directories are never waited for: start-up makes them anew.
-//! File digests have a table of their own, in `file_digests.rs`.
+//! File digests have a table of their own, in `layers/file_digests.rs`.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -35,7 +35,7 @@ use layerd_store::{Export, LayerId, Record, Store};
 use tracing::{error, info, warn};
 
 use crate::check::{Facts, Problem, Remedy, problems};
-use crate::file_digests::odd;
+use crate::layers::file_digests::DigestFiles;
 use crate::stack::base_of;
 use crate::trash::hold_older;
 use crate::volumes::survey_volumes;
@@ -97,6 +97,15 @@ fn bad_exports(meta: &Path) -> Vec<Problem> {
             // Gone by now: a newer one took its place.
             Ok(_) | Err(_) => None,
         })
+        .collect()
+}
+
+/// Unknown entries of the folder; none if it cannot be read.
+fn odd(root: &Path) -> Vec<Problem> {
+    let (_, unknown_entries) = DigestFiles::of(root).list().unwrap_or_default();
+    let unknown_entries = unknown_entries.into_iter();
+    unknown_entries
+        .map(|path| Problem::UnknownEntry { path })
         .collect()
 }
 

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use layerd_store::Store;
+use nix::sys::statvfs::statvfs;
 
-use crate::events::Events;
-use crate::reap::Backlog;
-use crate::trash::{self, Trash};
+use crate::backlog::Backlog;
+use crate::events::{Events, Topic};
+use crate::trash::{self, Look, Trash};
 use crate::{Error, Options, meta_folder};
 
 /// What all wings of an engine use: records, events, the trash, and the mark that the daemon stops.
@@ -41,5 +42,34 @@ impl Root {
             options,
             path: path.to_owned(),
         })
+    }
+
+    /// Releases the brake; what is in the trash goes when its time is up.
+    pub(crate) fn release_trash(&self) {
+        self.tell_release(self.trash.release(Vec::new()));
+    }
+
+    pub(crate) fn tell_release(&self, was_held: bool) {
+        if was_held {
+            self.events.tell(Topic::Trash, "released", "the brake");
+        }
+    }
+
+    /// Inputs, as of now, to the decision about deletions.
+    pub(crate) fn trash_look(&self, space_wanted: bool) -> Look {
+        Look {
+            now: self.store.steady_now(),
+            live: self.store.records().len(),
+            space_wanted,
+        }
+    }
+
+    pub(crate) fn is_space_wanted(&self) -> bool {
+        // Where this cannot be told, the time decides.
+        let Ok(disk) = statvfs(&self.path) else {
+            return false;
+        };
+        let percent = disk.blocks_available().saturating_mul(100) / disk.blocks().max(1);
+        percent < self.trash.min_free_percent()
     }
 }

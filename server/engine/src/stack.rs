@@ -96,6 +96,11 @@ fn has_deferred_parent(record: &Record) -> bool {
     record.has_deferred_parent && record.kind == Kind::Active
 }
 
+/// True if a snapshot has a directory of its own: all but views with a parent.
+pub(crate) fn has_own(record: &Record) -> bool {
+    record.kind != Kind::View || record.parent.is_none()
+}
+
 /// Start of the layer that a stack has of its own.
 pub(crate) fn base(stack: &Stack) -> Base {
     let owner = stack.ids.as_ref().and_then(IdMaps::root);

@@ -20,7 +20,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use layerd_mounts::{Slot, VolumeDirs};
+use layerd_mounts::VolumeDirs;
 use layerd_store::{
     BadInput, LabelChange, Labels, Records, Refusal, Timestamp, Usage, Volume, VolumeId, VolumeName,
 };
@@ -36,7 +36,7 @@ pub(crate) use recover::survey_volumes;
 
 use crate::events::Topic;
 use crate::trash::Discarded;
-use crate::{Error, Root};
+use crate::{Error, Root, volume_slot as slot};
 pub(crate) use create::{check_asked, check_settings, top_asked};
 use create::{check_same, new_volume, top};
 use fill::Pins;
@@ -457,11 +457,6 @@ impl VolumeFilter {
             && self.labels.iter().all(has)
             && self.dangling.is_none_or(|dangling| dangling != is_held)
     }
-}
-
-/// A volume's folder is named by its id.
-pub(crate) fn slot(id: VolumeId) -> Slot {
-    Slot(id.0)
 }
 
 /// The volume of this name, or an error that names those that are near.

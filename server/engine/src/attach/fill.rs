@@ -17,7 +17,8 @@ use layerd_store::{
 };
 use tracing::info;
 
-use crate::volumes::{is_nocopy, slot};
+use crate::volume_slot as slot;
+use crate::volumes::is_nocopy;
 use crate::{Attachments, Error};
 
 /// Outcome of filling a volume.

@@ -14,7 +14,7 @@ use layerd_store::{AttachState, Attachment, MountedAt, VolumeId};
 use tracing::info;
 
 use super::options::{id_maps, new_source, read_only, tmpfs_options};
-use crate::volumes::slot;
+use crate::volume_slot as slot;
 use crate::{Attachments, Error};
 
 /// A mount that was made and stands nowhere yet.

@@ -4,7 +4,7 @@ use layerd_spec::{Bind, Kind, MountSpec, Propagation, ReadOnly, Tmpfs, TmpfsSize
 use layerd_store::Attachment;
 
 use crate::Attachments;
-use crate::volumes::slot;
+use crate::volume_slot as slot;
 
 /// One entry of `mounts` in config.json.
 #[derive(Debug, Clone, PartialEq, Eq)]

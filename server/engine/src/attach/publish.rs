@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::mount::as_recorded;
 use super::{Attach, AttachmentEntry, target};
-use crate::volumes::slot;
+use crate::volume_slot as slot;
 use crate::{Attachments, Error};
 
 /// Mounts that are taken away from one mount point; more means that others mount there meanwhile.

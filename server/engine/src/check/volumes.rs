@@ -8,7 +8,7 @@ use layerd_mounts::volume_dirs::FoundVolumes;
 use layerd_store::{Attachment, Key, Records, Volume, VolumeId, VolumeName};
 
 use super::{Problem, Remedy};
-use crate::volumes::slot;
+use crate::volume_slot as slot;
 
 /// Something about volumes or attachments that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]

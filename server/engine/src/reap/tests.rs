@@ -1,15 +1,15 @@
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use layerd_drivers::Memory;
 use layerd_drivers::{Found, Place, Survey as _};
 use layerd_mounts::Slot;
 use layerd_mounts::fake::FakeMounter;
-use layerd_store::{Create, Key, Kind, Labels, LayerId};
+use layerd_store::{Create, Key, Kind, Labels};
 use nix::errno::Errno;
 
-use super::{BACK_OFF, BACK_OFF_MAX, Backlog, Reaped, held};
-use crate::trash::Discarded;
+use super::Reaped;
+use crate::backlog::BACK_OFF;
 use crate::{Engine, Options, TrashOptions};
 
 fn engine(root: &std::path::Path, fake: &Memory, trash: TrashOptions) -> Engine {
@@ -52,36 +52,6 @@ fn removed(engine: &Engine, name: &str) -> Slot {
     let id = engine.layers.stat(&key(name)).unwrap().record.id;
     engine.layers.remove(&key(name)).unwrap();
     Slot(id.0)
-}
-
-fn wait_of(backlog: &Backlog, what: Discarded) -> Duration {
-    held(&backlog.failures)[&what].wait
-}
-
-#[test]
-fn each_failure_doubles_the_wait_up_to_five_minutes() {
-    let backlog = Backlog::default();
-    let what = Discarded::Layer(LayerId(7));
-    assert!(backlog.is_due(what));
-    let mut wanted = BACK_OFF;
-    for _ in 0..12 {
-        let before = Instant::now();
-        backlog.note_failure(what, &layerd_mounts::Error::Stopped);
-        assert_eq!(wait_of(&backlog, what), wanted);
-        let not_before = held(&backlog.failures)[&what].not_before;
-        assert!(not_before >= before + wanted);
-        assert!(!backlog.is_due(what));
-        wanted = (wanted * 2).min(BACK_OFF_MAX);
-    }
-    assert_eq!(wait_of(&backlog, what), BACK_OFF_MAX);
-    assert!(
-        backlog.is_due(Discarded::Layer(LayerId(8))),
-        "others do not wait"
-    );
-    backlog.note_success(what);
-    assert!(backlog.is_due(what));
-    backlog.note_failure(what, &layerd_mounts::Error::Stopped);
-    assert_eq!(wait_of(&backlog, what), BACK_OFF, "it starts anew");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::thread::scope;
 use layerd_store::VolumeName;
 
 use crate::gate::{Gate, until};
-use crate::quarantine::tests::{Bench, key};
+use crate::layers::quarantine::tests::{Bench, key};
 use crate::{CreateVolume, ErrorKind};
 
 const MOUNT: &str = "type=volume,source=vol,target=/data";

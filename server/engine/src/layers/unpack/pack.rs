@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use super::{Watch, foreign, quoted};
 use crate::events::Topic;
-use crate::snapshots::find;
+use crate::layers::snapshots::find;
 use crate::stack::Top;
 use crate::{Error, Layers};
 

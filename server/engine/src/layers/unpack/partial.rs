@@ -12,7 +12,7 @@
 use layerd_store::{Kind, LayerId};
 use tracing::{info, warn};
 
-use crate::file_digests::Mark;
+use crate::layers::file_digests::Mark;
 use crate::{Error, Layers};
 
 impl Layers {

@@ -32,7 +32,7 @@ use tracing::{debug, warn};
 
 use crate::call_phase::enter;
 use crate::events::Topic;
-use crate::snapshots::find;
+use crate::layers::snapshots::find;
 use crate::stack::{Top, lineage};
 use crate::{Error, Layers, Root, slot};
 pub(crate) use memory::Unpacks;

@@ -12,7 +12,7 @@ use layerd_store::LayerId;
 use tracing::warn;
 
 use crate::Layers;
-use crate::file_digests::{DigestFiles, Mark};
+use crate::layers::file_digests::{DigestFiles, Mark};
 
 /// Longest reason that is read, in bytes.
 const REASON_MAX: u64 = 4096;

@@ -22,7 +22,7 @@ use layerd_store::{Commit, Create, Kind, Record, Records, Usage};
 use tracing::debug;
 
 use super::memory::Found;
-use crate::snapshots::find;
+use crate::layers::snapshots::find;
 use crate::stack::Top;
 use crate::{Error, Layers, slot};
 

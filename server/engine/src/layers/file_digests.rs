@@ -26,7 +26,6 @@ use layerd_mounts::{Error as MountError, Slot};
 use layerd_store::{Kind, LayerId, Record};
 use tracing::{debug, warn};
 
-use crate::check::Problem;
 use crate::{Error, Layers, slot};
 
 /// Marks of layers beside their digests, by the end of their name.
@@ -198,15 +197,6 @@ impl DigestFiles {
         }
         Ok((ids, unknown_entries))
     }
-}
-
-/// Unknown entries of the folder; none if it cannot be read.
-pub(crate) fn odd(root: &Path) -> Vec<Problem> {
-    let (_, unknown_entries) = DigestFiles::of(root).list().unwrap_or_default();
-    let unknown_entries = unknown_entries.into_iter();
-    unknown_entries
-        .map(|path| Problem::UnknownEntry { path })
-        .collect()
 }
 
 impl Layers {
