@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{RenameFlags, openat, renameat2};
+use nix::fcntl::openat;
 use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat, mknodat};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
@@ -29,6 +29,7 @@ use crate::slot::Slot;
 use crate::types::Usage;
 use crate::{sys, tree};
 
+mod exchange;
 mod survey;
 
 const DATA: &str = "data";
@@ -266,28 +267,6 @@ impl VolumeDirs {
     /// As for [`delete`](Self::delete).
     pub fn discard(&self, slot: Slot) -> Result<(), Error> {
         self.delete_from(&self.live, slot, &|| true)
-    }
-
-    /// Puts staged content in the place of a volume's own, which goes to the staging area. Who
-    /// has the volume mounted keeps what was there before. Durable after [`sync`](Self::sync).
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn exchange(&self, slot: Slot) -> Result<(), Error> {
-        self.step("exchange", slot);
-        let (staged, live) = (
-            open_holder(&self.staging, slot)?,
-            open_holder(&self.live, slot)?,
-        );
-        let path = |folder: &Folder| folder.path.join(slot.to_string());
-        let flags = RenameFlags::RENAME_EXCHANGE;
-        let exchanged = renameat2(&staged, DATA, &live, DATA, flags);
-        self.barrier.note();
-        exchanged.map_err(|cause| Error::io("exchange", &self.data_path(slot), cause))?;
-        self.barrier.moved(
-            (live.as_fd(), &path(&self.live)),
-            (staged.as_fd(), &path(&self.staging)),
-        )
     }
 
     /// Deletes what is staged for a volume. Nothing there is success.

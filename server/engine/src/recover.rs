@@ -12,6 +12,7 @@
 //! | reap    | directory to the trash, deleted; **journal**; record dropped  | a retired record without a directory, or with part of one: dropped, deleted by the next pass |
 //! | export  | temporary file; its sync; rename; sync of the folder         | a temporary file: overwritten by the next |
 //! | restore of the records | layers that the export does not know to `lost/`; sync of both folders; database built beside the other one; its sync; exchange of the two; sync of the folder | the database as it was, and layers in `lost/`: restored again |
+//! | filling of a volume | content staged; its sync; exchange with the empty content; sync of both folders; record | staged content, which is deleted; on an ext4 without a journal, a volume of which e2fsck(8) took the content's name away: what is staged is put there |
 //! | a start that fails | copy of the database; its sync; exchange of the two; sync of the folder; what failed deleted | the database that failed, or the copy, and one of them too many: deleted by the next start |
 //!
 //! "Record" is one transaction of the store, durable when it returns; "journal" is one wait that

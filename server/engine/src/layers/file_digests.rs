@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use layerd_layers::Durable;
 use layerd_layers::file_digests::Writer;
+use layerd_mounts::folder::sync_path;
 use layerd_mounts::{Error as MountError, Slot};
 use layerd_store::{Kind, LayerId, Record};
 use tracing::{debug, warn};
@@ -71,16 +72,16 @@ impl DigestFiles {
         Self { folder }
     }
 
-    /// Makes the folder if it is missing.
+    /// Makes the folder if it is missing. Durable on return: marks in it are.
     pub(crate) fn open(root: &Path) -> Result<Self, MountError> {
         let digest_files = Self::of(root);
         let made = DirBuilder::new().mode(0o700).create(&digest_files.folder);
         match made {
-            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
-                Err(failed("create directory", &digest_files.folder, cause))
-            }
-            _ => Ok(digest_files),
+            Ok(()) => sync_path(root)?,
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(cause) => return Err(failed("create directory", &digest_files.folder, cause)),
         }
+        Ok(digest_files)
     }
 
     pub(crate) fn path(&self, id: LayerId) -> PathBuf {

@@ -42,6 +42,7 @@ impl Engine {
     /// Deletes what was staged, makes good what `found` shows, drops the records of what was deleted
     /// for good, and makes the links for people anew. Called before any request.
     pub(crate) fn recover_volumes(&self, found: &FoundVolumes) -> Result<(), Error> {
+        let found = &self.volumes.complete_exchanges(found.clone());
         for staged in &found.staged {
             note(
                 self.volumes.dirs.drop_stage(*staged),
@@ -85,6 +86,23 @@ impl Engine {
 }
 
 impl Volumes {
+    /// Gives volumes that a power cut left without content, while it was exchanged, what is staged
+    /// for them.
+    fn complete_exchanges(&self, mut found: FoundVolumes) -> FoundVolumes {
+        let staged = found.staged.clone();
+        found.hollow.retain(|volume| {
+            let completed = staged.contains(volume) && {
+                let completed = self.dirs.complete_exchange(*volume);
+                completed.unwrap_or_else(|cause| {
+                    note(Err(cause), "complete the filling of a volume");
+                    false
+                })
+            };
+            !completed
+        });
+        found
+    }
+
     /// Compares records and folders of volumes and attachments, as of now.
     pub(crate) fn look_at_volumes(&self) -> Result<BTreeSet<Problem>, Error> {
         let found = self.dirs.list();
@@ -163,5 +181,49 @@ fn is_link(problem: &Problem) -> bool {
 fn note(outcome: Result<(), MountError>, attempt: &'static str) {
     if let Err(cause) = outcome {
         warn!(error = &cause as &dyn std::error::Error, "{attempt}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use layerd_drivers::Memory;
+    use layerd_mounts::fake::FakeMounter;
+    use layerd_mounts::volume_dirs::Top;
+    use layerd_store::VolumeName;
+
+    use super::*;
+    use crate::{CreateVolume, Options};
+
+    fn open(root: &Path) -> Engine {
+        let mounter = Arc::new(FakeMounter::new());
+        Engine::open(root, Arc::new(Memory::new()), mounter, Options::default()).unwrap()
+    }
+
+    #[test]
+    fn a_volume_that_lost_its_content_within_an_exchange_gets_what_is_staged() {
+        let root = tempfile::tempdir().unwrap();
+        let engine = open(root.path());
+        let name = VolumeName::parse("name", "data").unwrap();
+        let request = CreateVolume {
+            name: Some(name.clone()),
+            ..CreateVolume::default()
+        };
+        let (made, _) = engine.volumes.create_volume(&request).unwrap();
+        let dirs = &engine.volumes.dirs;
+        drop(dirs.stage(slot(made.volume.id), Top::default()).unwrap());
+        let staged = root.path().join("volumes/.staging");
+        let staged = staged.join(slot(made.volume.id).to_string()).join("data");
+        fs::write(staged.join("file"), "content").unwrap();
+        dirs.exchange(slot(made.volume.id)).unwrap();
+        // As fsck(8) does if both names of what is new were on the disk.
+        fs::remove_dir(&staged).unwrap();
+        fs::rename(&made.path, &staged).unwrap();
+        drop(engine);
+
+        let engine = open(root.path());
+        let content = engine.volumes.volume(&name).unwrap().path.join("file");
+        assert_eq!(fs::read_to_string(content).unwrap(), "content");
+        let found = engine.volumes.dirs.list().unwrap();
+        assert_eq!((found.hollow, found.staged), (vec![], vec![]));
     }
 }
