@@ -286,9 +286,22 @@ impl Action {
         both.collect()
     }
 
-    /// State after it.
+    /// State after it: the last of its [`outcomes`](Self::outcomes), of which there are two to the
+    /// power of what goes.
     pub(crate) fn apply(&self, before: &State) -> State {
-        self.outcomes(before).pop().unwrap_or_default()
+        let mut after = before.clone();
+        match self {
+            Detach(keys) => after.held.retain(|key, _| !keys.contains(key)),
+            Reconcile(kept) => after.held.retain(|key, _| kept.contains(key)),
+            Prune => {
+                for name in &anonymous(before) {
+                    retire(&mut after, name);
+                }
+            }
+            EmptyTrash => after.trash.clear(),
+            _ => return self.outcomes(before).pop().unwrap_or_default(),
+        }
+        after
     }
 
     /// True if its effects may go on after the answer.
