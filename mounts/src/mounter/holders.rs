@@ -15,8 +15,8 @@ use nix::sys::stat::Mode;
 use super::{Handle, Holder, Holders, Holds, MountError, MountId, table};
 use crate::{mountinfo, sys};
 
-/// Processes with something inside mount `id`.
-pub(super) fn of_mount(id: MountId, limit: Duration) -> Holders {
+/// Processes with something inside one of `mounts`.
+pub(super) fn of_mounts(mounts: &[MountId], limit: Duration) -> Holders {
     search(limit, |pid, found| {
         let Ok(proc) = open_process(pid) else {
             return true; // gone
@@ -24,7 +24,7 @@ pub(super) fn of_mount(id: MountId, limit: Duration) -> Holders {
         let uses = |name: &str| {
             let name = CString::new(name).ok()?;
             let held = sys::mount_id(proc.as_fd(), &name, true).ok()?;
-            (held == id).then_some(())
+            mounts.contains(&held).then_some(())
         };
         let places = [
             ("cwd", Holds::WorkingDirectory),

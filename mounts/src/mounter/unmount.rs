@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -67,7 +67,7 @@ pub(super) fn detach(
             place.make_private(expected.id)?;
         }
         let done = match mode {
-            DetachMode::Normal => take_below(&below).and_then(|()| take(&place, expected.id))?,
+            DetachMode::Normal => take_all(&place, expected.id, &below)?,
             DetachMode::Lazy => drop_lazily(&place, expected.id)?,
         };
         if let Some(done) = done {
@@ -174,7 +174,7 @@ impl<'a> Place<'a> {
     fn busy(&self, id: MountId) -> MountError {
         MountError::Busy {
             path: self.shown.to_owned(),
-            holders: holders::of_mount(id, SEARCH),
+            holders: holders::of_mounts(&[id], SEARCH),
         }
     }
 
@@ -224,6 +224,38 @@ fn refuse_foreign_submounts(below: &[MountEntry], expected: &Attached) -> Result
     match strange.next() {
         Some(entry) => Err(covered(entry, expected.id)),
         None => Ok(()),
+    }
+}
+
+/// Takes a mount away with those below it. Nothing goes while a process uses one of them: of such a
+/// tree the mounts go one by one, and the first ones would be missing under the rest. Users that
+/// are no processes, such as loop devices, are found when it is the turn of their mount.
+fn take_all(
+    place: &Place<'_>,
+    id: MountId,
+    below: &[MountEntry],
+) -> Result<Option<Detached>, MountError> {
+    if !below.is_empty() {
+        refuse_used(place, id, below)?;
+        take_below(below)?;
+    }
+    take(place, id)
+}
+
+/// Waits a moment for users to go, as [`take`] does.
+fn refuse_used(place: &Place<'_>, id: MountId, below: &[MountEntry]) -> Result<(), MountError> {
+    let all: Vec<MountId> = below.iter().map(|entry| entry.id).chain([id]).collect();
+    let end = Instant::now() + SEARCH;
+    loop {
+        let holders = holders::of_mounts(&all, SEARCH);
+        if holders.found.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            let path = place.shown.to_owned();
+            return Err(MountError::Busy { path, holders });
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 

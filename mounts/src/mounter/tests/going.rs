@@ -186,6 +186,31 @@ fn root_a_busy_mount_stays_and_its_users_are_named() {
 }
 
 #[test]
+fn root_a_tree_in_use_stays_whole() {
+    let ground = Ground::new();
+    let (source, target) = (ground.dir("source"), ground.dir("target"));
+    for name in ["source/a", "source/a/deep", "source/b"] {
+        fs::write(ground.foreign(name).join("mark"), "").expect("write");
+    }
+    let recursive = BindOptions {
+        recursive: true,
+        ..BindOptions::default()
+    };
+    let ours = ground.attach(ground.bind(&source, &recursive), &target);
+    for used in ["", "a", "a/deep", "b"] {
+        let sleeper = Sleeper::plain(&target.join(used));
+        let refused = ground.mounter.detach(&target, &ours, DetachMode::Normal);
+        let text = refused.expect_err("it is in use").to_string();
+        assert!(text.contains("(sleep)"), "{text}");
+        let all = ground.mounter.mounts_below(&target).expect("list");
+        assert_eq!(all.len(), 3, "while {used:?} is used");
+        drop(sleeper);
+    }
+    ground.detach(&target, &ours);
+    assert!(source.join("a/deep/mark").exists(), "the origin stays");
+}
+
+#[test]
 fn root_a_busy_mount_goes_lazily() {
     let ground = Ground::new();
     let (source, target) = (ground.dir("source"), ground.dir("target"));
