@@ -29,5 +29,7 @@ mod snapshots;
 mod socket;
 #[path = "csi/stats.rs"]
 mod stats;
+#[path = "csi/vanished.rs"]
+mod vanished;
 #[path = "csi/world.rs"]
 mod world;

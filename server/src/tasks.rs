@@ -6,6 +6,7 @@ use std::future::Future;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::calls::Call;
 
@@ -94,6 +95,12 @@ impl Tasks {
         self.spawn(|_| async move {
             end.run_until_cancelled(task).await;
         });
+    }
+
+    /// Keeps [`ended`](Self::ended) waiting until it is dropped: for a call that is not a task of
+    /// [`spawn`](Self::spawn)'s.
+    pub(crate) fn begun(&self) -> TaskTrackerToken {
+        self.tracker.token()
     }
 
     /// Waits until all tasks and calls have ended.

@@ -104,7 +104,7 @@ pub enum Refusal {
         name: VolumeName,
         /// Number of attachments.
         count: usize,
-        /// Owner of the first of them.
+        /// Owner of the first of them; a container before a mount id of Docker's.
         owner: Owner,
         /// Its key.
         key: Key,

@@ -133,6 +133,11 @@ impl Owner {
         self.kind == "plugin" && matches!(program, Some("docker" | "podman"))
     }
 
+    /// True for a mount id of Docker, which tells people less than the container that has it.
+    pub(crate) fn is_mount_id(&self) -> bool {
+        self.kind == "plugin" && self.id.starts_with("docker/mount/")
+    }
+
     /// Checks an owner.
     ///
     /// # Errors

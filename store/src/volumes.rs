@@ -228,7 +228,8 @@ pub(crate) fn mark_removed(
 ) -> Decision<Arc<Volume>> {
     let volume = existing(records, name)?;
     let holders: Vec<_> = records.volumes().holders(volume.id).collect();
-    if let Some(first) = holders.first() {
+    // A container by its name, rather than a mount id that it came with.
+    if let Some(first) = holders.iter().min_by_key(|one| one.owner.is_mount_id()) {
         return Err(Refusal::VolumeInUse {
             name: name.clone(),
             count: holders.len(),

@@ -1,8 +1,11 @@
 //! The protocol, call by call.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use layerd_integration::plugin::SOCKET;
 use serde_json::json;
@@ -307,6 +310,48 @@ fn root_all_ways_lead_to_the_same_volumes() {
     plugin.ok("Unmount", &json!({ "Name": "data", "ID": "a" }));
     world.layerctl(&["volume", "rm", "data"]);
     assert_eq!(plugin.names(), Vec::<String>::new());
+}
+
+/// `podman volume prune` removes what it sees and no container of its own has.
+#[test]
+fn root_a_volume_of_an_orchestrator_is_not_removed_between_two_pods() {
+    let world = World::new();
+    let plugin = world.plugin();
+    for kind in ["volume", "snapshot", "inline"] {
+        let label = format!("csi.layerd.dev/kind={kind}");
+        world.layerctl(&["volume", "create", "pvc-1", "--label", &label]);
+        let refused = plugin.refused("Remove", &json!({ "Name": "pvc-1" }));
+        assert!(
+            refused.contains("created through CSI") && refused.contains("layerctl volume rm pvc-1"),
+            "{refused}"
+        );
+        assert_eq!(plugin.names(), ["pvc-1"]);
+        world.layerctl(&["volume", "rm", "pvc-1"]);
+    }
+}
+
+/// A client that does not finish its request is not waited for; a stop takes a moment.
+#[test]
+fn root_half_a_request_does_not_keep_a_stop() {
+    let mut world = World::new();
+    for half in [
+        "POST /VolumeDriver.List HTTP/1.1\r\nHost: x\r\n",
+        "POST /VolumeDriver.List HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{",
+    ] {
+        let mut client = UnixStream::connect(SOCKET).unwrap();
+        client.write_all(half.as_bytes()).unwrap();
+        // Layerd has read it when it answers a later one.
+        world.plugin().ok("List", &json!({}));
+        let begun = Instant::now();
+        world.daemon.stop();
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert!(!Path::new(SOCKET).exists());
+        world.daemon.restart();
+    }
 }
 
 /// Acknowledged changes are durable, and a lost id can be released.

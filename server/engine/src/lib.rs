@@ -51,7 +51,7 @@ pub use recover::{Finding, restore_records, survey};
 pub use trash::{Discarded, TrashOptions};
 pub use volumes::{
     Candidate, CreateVolume, Filled, Plan, Pruned, Purged, Source, VolumeEntry, VolumeFilter,
-    Volumes, is_nocopy, size_asked,
+    VolumeRef, Volumes, is_nocopy, size_asked,
 };
 
 use layers::file_digests::DigestFiles;

@@ -38,7 +38,7 @@ use crate::events::Topic;
 use crate::trash::Discarded;
 use crate::{Error, Root, volume_slot as slot};
 pub(crate) use create::{check_asked, check_settings, top_asked};
-use create::{check_same, new_volume, top};
+use create::{new_volume, top};
 use fill::Pins;
 pub(crate) use locks::{Held, Locks};
 use prune::Plans;
@@ -58,7 +58,16 @@ pub struct CreateVolume {
     /// Its labels.
     pub labels: Labels,
     /// The volume it is to be a copy of.
-    pub clone_of: Option<VolumeName>,
+    pub clone_of: Option<VolumeRef>,
+}
+
+/// One volume: by its name, which can change hands, or by its id, which cannot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeRef {
+    /// The volume that has the name when the call gets to it.
+    Name(VolumeName),
+    /// The volume that the caller looked up before, whatever its name is by now.
+    Id(VolumeId),
 }
 
 /// Which volumes are meant.
@@ -121,18 +130,15 @@ impl Volumes {
         if let Some(name) = &request.name
             && let Some(there) = self.root.store.records().volumes().find(name)
         {
-            check_same(there, request)?;
+            self.check_volume_same(there, request)?;
             return Ok((self.volume_entry(there.clone()), false));
         }
         let source = request
             .clone_of
             .as_ref()
-            .map(|name| self.pinned(name))
+            .map(|source| self.pinned(source))
             .transpose()?;
-        let filled_from = request
-            .clone_of
-            .as_ref()
-            .map(|name| format!("volume {name}"));
+        let filled_from = source.as_ref().map(Source::filled_from);
         let id = self.root.store.volume_id()?;
         let volume = new_volume(id, request, filled_from.unwrap_or_default(), None)?;
         let data = self
@@ -387,7 +393,7 @@ impl Volumes {
                     .and_then(|name| self.root.store.records().volumes().find(name).cloned());
                 match (cause, there) {
                     (layerd_store::Error::Refused(Refusal::VolumeTaken { .. }), Some(there)) => {
-                        check_same(&there, request)?;
+                        self.check_volume_same(&there, request)?;
                         Ok((self.volume_entry(there), false))
                     }
                     (cause, _) => Err(cause.into()),

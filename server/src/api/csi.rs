@@ -15,6 +15,7 @@ mod record;
 mod serve;
 mod snapshots;
 mod stats;
+mod sweep;
 mod usage;
 mod volumes;
 
@@ -141,6 +142,11 @@ fn router(parts: Parts, admission: Admission, traces: Traces) -> Router<Layers> 
             parts.clone(),
         )))
         .add_service(NodeServer::new(node::Service::new(parts)))
+}
+
+/// True for a volume that an orchestrator had made, which is the only one to know whether it is done with.
+pub(crate) fn has_made(volume: &layerd_store::Volume) -> bool {
+    record::kind(volume).is_some()
 }
 
 /// The status of a failed call of the engine: a volume that went meanwhile is not found.

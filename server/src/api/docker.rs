@@ -124,9 +124,9 @@ impl Socket {
         let reconciler = door.clone();
         tasks.spawn(|stop| reconcile::run(reconciler, stop));
         let app = Router::new().fallback(answer).with_state(door);
-        let served = listen(socket, app);
+        let (served, end) = (listen(socket, app), tasks.peers_end());
         tasks.spawn(|stop| async move {
-            served(stop).await;
+            end.run_until_cancelled(served(stop)).await;
             remove();
         });
     }
@@ -149,8 +149,8 @@ impl Socket {
             .fallback(refused)
             .with_state(Arc::from(trouble));
         let served = listen(socket, app);
-        let done = done.clone();
-        tasks.spawn(|stop| async move {
+        let (stop, done) = (tasks.stopping(), done.clone());
+        tasks.spawn_with_peer(async move {
             let over = CancellationToken::new();
             tokio::join!(served(over.clone()), async {
                 tokio::select! {
@@ -170,7 +170,8 @@ async fn refused(State(trouble): State<Arc<str>>, request: Request) -> Response 
     }
 }
 
-/// Serves until its token is cancelled; calls that were begun end.
+/// Serves until its token is cancelled, and then as long as its clients take to send or receive what they
+/// began.
 fn listen(
     socket: UnixListener,
     app: Router,
@@ -259,6 +260,8 @@ async fn run(door: &Door, method: Method, client: Client, body: Body) -> Result<
     if method.is_constant() {
         return Ok(method.constant());
     }
+    // A stop waits for it, as not for requests that do not arrive.
+    let _begun = door.parts.tasks.begun();
     let asked = wire::Asked::parse(&body)?;
     let answer = async { Ok::<_, Infallible>(method.run(door, client, asked).await) };
     let Some(limit) = method.limit() else {

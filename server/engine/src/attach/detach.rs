@@ -48,7 +48,7 @@ impl Attachments {
     }
 
     /// As [`detach_one`](Self::detach_one); the caller has the turn of the key.
-    fn detach_held(&self, attachment: &Attachment, lazy: bool) -> Result<(), Error> {
+    pub(super) fn detach_held(&self, attachment: &Attachment, lazy: bool) -> Result<(), Error> {
         self.clear_place_as(attachment, lazy)?;
         self.root.store.detach(attachment.id)?;
         self.root

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use layerd_mounts::mounter::{
     Attached, DetachMode, Handle, Identity, Made, MountError, NewSource, Symlinks,
 };
+use layerd_mounts::mountinfo;
 use layerd_store::{Attachment, BadInput, Key, MountedAt, Owner, VolumeId};
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -89,6 +90,45 @@ impl Attachments {
         self.clear_unrecorded(&path)?;
         self.refuse_own_directory(&path)?;
         self.remove_mount_point(&path)
+    }
+
+    /// Lets go of a volume whose path the orchestrator removed without saying so, as kubelet does with pods
+    /// that were deleted by force or while the machine was down. Answers false, and changes nothing, while
+    /// the path is there or what was mounted for it still is. Unmounts nothing.
+    ///
+    /// # Errors
+    /// [`Error::Mount`] if the path or the mount table cannot be read; [`Error::Store`].
+    pub fn release_vanished(&self, key: &Key) -> Result<bool, Error> {
+        let _guard = self.locks.lock(key);
+        let records = self.root.store.records();
+        let Some(there) = records.volumes().attachment(key) else {
+            return Ok(false);
+        };
+        let Some(target) = there.target.as_deref().map(Path::new) else {
+            return Ok(false);
+        };
+        match self.mounter.open_source(target, Symlinks::Refuse) {
+            Err(MountError::Missing { .. }) => {}
+            found => return found.map(|_| false).map_err(Error::from),
+        }
+        let mount = there.mount.as_ref().filter(|one| one.boot == self.boot);
+        if let Some(mount) = mount
+            && self.stands_hidden(mount)?
+        {
+            return Ok(false);
+        }
+        self.detach_held(there, false)?;
+        Ok(true)
+    }
+
+    /// True if a mount, or a copy of it, is in the mount table, also where another mount hides its path.
+    fn stands_hidden(&self, mount: &MountedAt) -> Result<bool, Error> {
+        let target = Path::new(&mount.target);
+        if self.mounter.is_mounted(target, &as_recorded(mount))? {
+            return Ok(true);
+        }
+        let table = mountinfo::read().map_err(Error::driver("read the mount table"))?;
+        Ok(table.iter().any(|entry| entry.target == target))
     }
 
     /// Refuses directories of layerd's own, and what holds them: they are no orchestrator's mount points.

@@ -9,7 +9,7 @@ use layerd_store::{Refusal, Volume, VolumeId, VolumeName};
 use nix::sys::statvfs::statvfs;
 use tracing::info;
 
-use super::{CreateVolume, VolumeEntry, new_volume, slot, top};
+use super::{CreateVolume, VolumeEntry, VolumeRef, new_volume, slot, top};
 use crate::{Error, Volumes};
 
 /// Content of a new volume.
@@ -37,7 +37,7 @@ impl Volumes {
     /// # Errors
     /// `Missing`; `Internal` if it cannot be read or `out` fails.
     pub fn export_volume(&self, name: &VolumeName, out: impl Write) -> Result<Exported, Error> {
-        let source = self.pinned(name)?;
+        let source = self.pinned(&VolumeRef::Name(name.clone()))?;
         let data = self
             .dirs
             .open_data(slot(source.id()))

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use layerd_mounts::volume_dirs::Top;
 use layerd_store::{BadInput, Timestamp, Volume, VolumeId, VolumeName};
 
-use super::{CreateVolume, LOCAL};
+use super::{CreateVolume, LOCAL, VolumeRef, Volumes};
 use crate::Error;
 
 /// The option for the bytes that a volume is meant to hold.
@@ -137,21 +137,34 @@ pub(crate) fn check_settings(request: &CreateVolume) -> Result<(), Error> {
     top(request).map(drop)
 }
 
-/// Every field of a request to create that is given must be as it is.
-pub(super) fn check_same(there: &Volume, request: &CreateVolume) -> Result<(), Error> {
-    check_asked(there, request)?;
-    let Some(source) = &request.clone_of else {
-        return Ok(());
-    };
-    let want = format!("volume {source}");
-    let have = match there.snapshot_of {
-        None => there.filled_from.clone(),
-        Some(_) => format!("a read-only snapshot of {}", there.filled_from),
-    };
-    if have == want {
-        return Ok(());
+impl Volumes {
+    /// Every field of a request to create that is given must be as it is.
+    pub(super) fn check_volume_same(
+        &self,
+        there: &Volume,
+        request: &CreateVolume,
+    ) -> Result<(), Error> {
+        check_asked(there, request)?;
+        let name = match &request.clone_of {
+            None => return Ok(()),
+            Some(VolumeRef::Name(name)) => name.clone(),
+            Some(VolumeRef::Id(id)) => self.volume_by_id(*id)?.volume.name.clone(),
+        };
+        let want = filled_from(&name);
+        let have = match there.snapshot_of {
+            None => there.filled_from.clone(),
+            Some(_) => format!("a read-only snapshot of {}", there.filled_from),
+        };
+        if have == want {
+            return Ok(());
+        }
+        Err(drift(there, "clone_of", have, want))
     }
-    Err(drift(there, "clone_of", have, want))
+}
+
+/// Origin of a copy, as its record has it.
+pub(super) fn filled_from(source: &VolumeName) -> String {
+    format!("volume {source}")
 }
 
 /// The driver, the options and the labels that are given must be those of the volume.

@@ -12,8 +12,8 @@ use layerd_layers::Durable;
 use layerd_layers::copy::{self, copy_tree};
 use layerd_store::{Labels, Refusal, Volume, VolumeId, VolumeName};
 
-use super::create::SIZE;
-use super::{CreateVolume, VolumeEntry, new_volume, slot, top, top_asked};
+use super::create::{SIZE, filled_from};
+use super::{CreateVolume, VolumeEntry, VolumeRef, new_volume, slot, top, top_asked};
 use crate::{Error, Volumes};
 
 /// Volumes whose content is being read, by how many: they must not be deleted meanwhile.
@@ -25,13 +25,18 @@ pub(crate) struct Pins(Arc<Mutex<BTreeMap<VolumeId, usize>>>);
 pub struct Source {
     pins: Pins,
     id: VolumeId,
+    /// Its name when it was pinned.
+    name: VolumeName,
 }
 
 impl Pins {
-    fn pin(&self, id: VolumeId) -> Source {
-        *self.lock().entry(id).or_default() += 1;
-        let pins = self.clone();
-        Source { pins, id }
+    fn pin(&self, volume: &Volume) -> Source {
+        *self.lock().entry(volume.id).or_default() += 1;
+        Source {
+            pins: self.clone(),
+            id: volume.id,
+            name: volume.name.clone(),
+        }
     }
 
     /// Refuses to delete a volume that is being read. Both callers hold the volume.
@@ -50,6 +55,11 @@ impl Pins {
 impl Source {
     pub(crate) fn id(&self) -> VolumeId {
         self.id
+    }
+
+    /// Origin of a copy of it, as a record has it.
+    pub(crate) fn filled_from(&self) -> String {
+        filled_from(&self.name)
     }
 }
 
@@ -70,14 +80,14 @@ impl Volumes {
     /// file system can. Who writes meanwhile gets a copy as after a crash.
     ///
     /// # Errors
-    /// `Missing`; `Exists` if the name of the copy is taken; `Full`.
+    /// `Missing`, or `Refused` for an id; `Exists` if the name of the copy is taken; `Full`.
     pub fn snapshot_volume(
         &self,
-        name: &VolumeName,
+        source: &VolumeRef,
         copy_name: VolumeName,
         labels: Labels,
     ) -> Result<VolumeEntry, Error> {
-        let source = self.pinned(name)?;
+        let source = self.pinned(source)?;
         let request = CreateVolume {
             name: Some(copy_name.clone()),
             labels,
@@ -95,7 +105,7 @@ impl Volumes {
             return Err(Refusal::VolumeTaken { name: copy_name }.into());
         }
         let id = self.root.store.volume_id()?;
-        let volume = new_volume(id, &request, format!("volume {name}"), Some(source.id()))?;
+        let volume = new_volume(id, &request, source.filled_from(), Some(source.id()))?;
         let data = self.dirs.stage(slot(id), top(&request)?);
         let data = data.map_err(Error::driver("make the folder of a volume"))?;
         self.copy_volume(source.id(), &volume, &data)?;
@@ -117,9 +127,14 @@ impl Volumes {
     }
 
     /// Keeps a volume from being deleted while it is read.
-    pub(crate) fn pinned(&self, name: &VolumeName) -> Result<Source, Error> {
-        let held = self.hold_volume(name)?;
-        Ok(self.pins.pin(held.volume.id))
+    pub(crate) fn pinned(&self, volume: &VolumeRef) -> Result<Source, Error> {
+        let held = match volume {
+            VolumeRef::Name(name) => self.hold_volume(name)?,
+            VolumeRef::Id(id) => self
+                .hold_volume_id(*id)
+                .ok_or(Refusal::VolumeGone { id: *id })?,
+        };
+        Ok(self.pins.pin(&held.volume))
     }
 
     /// Copies a volume's content, on its way to the disk, to the staged one of `to`; after a

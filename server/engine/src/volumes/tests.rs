@@ -10,7 +10,7 @@ use layerd_drivers::Memory;
 use layerd_mounts::fake::FakeMounter;
 use layerd_store::{Key, Owner, VolumeName};
 
-use super::{CreateVolume, slot};
+use super::{CreateVolume, VolumeRef, slot};
 use crate::gate::{Gate, until};
 use crate::{Attach, Engine, Error, ErrorKind, Options};
 
@@ -126,7 +126,7 @@ fn undelete(engine: &Engine, volume: &str, new: Option<&str>) -> Result<(), Erro
 
 fn clone(engine: &Engine) -> Result<(), Error> {
     let request = CreateVolume {
-        clone_of: Some(name(THERE)),
+        clone_of: Some(VolumeRef::Name(name(THERE))),
         ..named(FREE)
     };
     engine.volumes.create_volume(&request).map(drop)
@@ -198,7 +198,11 @@ const CALLS: [(&str, Call); 18] = [
     ("snapshot", |engine| {
         engine
             .volumes
-            .snapshot_volume(&name(THERE), name(FREE), layerd_store::Labels::default())
+            .snapshot_volume(
+                &VolumeRef::Name(name(THERE)),
+                name(FREE),
+                layerd_store::Labels::default(),
+            )
             .map(drop)
     }),
     ("import", import),
@@ -300,4 +304,73 @@ fn clone_beside_every_other_call() {
 #[test]
 fn import_export_usage_and_attach_beside_every_other_call() {
     race_all(&["import", "export", "usage", "attach"]);
+}
+
+/// Between a caller's look at a volume and its copy, the name may go to another.
+#[test]
+fn a_copy_by_id_is_of_that_volume_also_after_a_rename() {
+    let world = World::new();
+    let engine = &world.engine;
+    let source = engine.volumes.volume(&name(THERE)).unwrap();
+    fs::write(source.path.join("file"), "its own").unwrap();
+    engine
+        .volumes
+        .rename_volume(&name(THERE), name("renamed"))
+        .unwrap();
+    engine.volumes.create_volume(&named(THERE)).unwrap();
+    let source = VolumeRef::Id(source.volume.id);
+    let request = CreateVolume {
+        clone_of: Some(source.clone()),
+        ..named(FREE)
+    };
+    let (clone, _) = engine.volumes.create_volume(&request).unwrap();
+    let labels = layerd_store::Labels::default();
+    let snapshot = engine
+        .volumes
+        .snapshot_volume(&source, name("shot"), labels);
+    for copy in [clone, snapshot.unwrap()] {
+        assert_eq!(fs::read(copy.path.join("file")).unwrap(), b"its own");
+        assert_eq!(copy.volume.filled_from, "volume renamed");
+    }
+    assert!(
+        !engine.volumes.create_volume(&request).unwrap().1,
+        "the same again"
+    );
+
+    engine.volumes.delete_volume(&name("renamed")).unwrap();
+    let request = CreateVolume {
+        name: Some(name("late")),
+        ..request
+    };
+    let gone = engine.volumes.create_volume(&request).unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::Refused, "{gone}");
+}
+
+#[test]
+fn who_uses_a_volume_is_told_by_container_rather_than_by_mount_id() {
+    let world = World::new();
+    let mount = |key: &str| Attach {
+        key: Key::parse("key", key).unwrap(),
+        mount: format!("type=volume,source={THERE},target=/x"),
+        target: None,
+        fill_from: None,
+        selinux_label: None,
+        relabel_by_dialect: false,
+        exclusive: false,
+    };
+    for (id, key) in [("docker/mount/1f", "first"), ("docker/web", "second")] {
+        let owner = Owner::parse("plugin", id).unwrap();
+        world
+            .engine
+            .attachments
+            .attach(&owner, &[mount(key)])
+            .unwrap();
+    }
+    let refused = world
+        .engine
+        .volumes
+        .delete_volume(&name(THERE))
+        .unwrap_err();
+    let text = refused.to_string();
+    assert!(text.contains("in use by plugin docker/web"), "{text}");
 }

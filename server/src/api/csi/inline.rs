@@ -1,21 +1,17 @@
 //! Inline volumes (`volumeLifecycleModes: [Ephemeral]`): made when a pod's directory is published, gone
-//! when it is unpublished, and swept up when that call never came.
+//! when it is unpublished, and swept up with the pod's directory when that call never came.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use layerd_engine::{CreateVolume, Engine, VolumeEntry};
 use layerd_store::Key;
-use tokio::time::interval;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::{info, warn};
 
 use super::record::{self, Kind, TARGET};
 use super::{bad, failed, node};
-use crate::tasks::Tasks;
 
 /// Prefix of kubelet's own attributes of an inline volume.
 const KUBERNETES: &str = "csi.storage.k8s.io/";
@@ -26,8 +22,6 @@ const POD: [&str; 3] = [
     "csi.storage.k8s.io/pod.namespace",
     "csi.storage.k8s.io/pod.uid",
 ];
-/// Time between looks for volumes of pods that are gone.
-const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// True if a volume is to be made for this pod alone.
 pub(super) fn is_asked_for(context: &BTreeMap<String, String>) -> bool {
@@ -98,27 +92,9 @@ pub(super) fn delete(engine: &Engine, entry: &VolumeEntry) -> Result<(), Status>
     Ok(())
 }
 
-/// Deletes volumes of pods that are gone, now and then.
-pub(super) async fn sweep_regularly(
-    engine: std::sync::Arc<Engine>,
-    tasks: Tasks,
-    stop: CancellationToken,
-) {
-    let mut tick = interval(SWEEP_EVERY);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        let engine = engine.clone();
-        // A sweep that panicked is in the log; the next one begins anew.
-        let _ = tasks.call(move || sweep(&engine)).await;
-    }
-}
-
 /// Deletes volumes of pods whose directories are gone. They may have been published before the machine
 /// was started anew, and the pod deleted before kubelet came to unpublish them.
-fn sweep(engine: &Engine) {
+pub(super) fn sweep(engine: &Engine) {
     for entry in record::all(engine, Kind::Inline) {
         let Some(target) = entry.volume.labels.get(TARGET).map(PathBuf::from) else {
             continue;
@@ -144,7 +120,7 @@ fn sweep(engine: &Engine) {
 
 /// True if the pod of a target is gone: its directory is not there, while those of other pods are. No
 /// other path is known well enough to say.
-fn is_gone(target: &Path) -> bool {
+pub(super) fn is_gone(target: &Path) -> bool {
     let mut above = target.ancestors();
     let Some(volumes) = above.find(|path| path.ends_with("volumes/kubernetes.io~csi")) else {
         return false;

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tonic::transport::server::Router;
 use tracing::{error, info};
 
-use super::{Layers, Node, Parts, inline, router};
+use super::{Layers, Node, Parts, router, sweep};
 use crate::api;
 use crate::api::admission::Admission;
 use crate::config::CsiConfig;
@@ -59,7 +59,7 @@ pub(crate) fn serve(
     let router = router(Parts::new(parts.clone(), node), admission, traces);
     tasks.spawn(|_| run(router, opened, tasks.clone()));
     let (engine, sweeping) = (parts.engine.clone(), tasks.clone());
-    tasks.spawn(|stop| inline::sweep_regularly(engine, sweeping, stop));
+    tasks.spawn(|stop| sweep::run(engine, sweeping, stop));
 }
 
 struct Opened {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use layerd_engine::{Engine, VolumeEntry};
+use layerd_engine::{Engine, VolumeEntry, VolumeRef};
 use layerd_proto::csi::v1::{
     ListSnapshotsRequest, ListSnapshotsResponse, Snapshot, list_snapshots_response,
 };
@@ -47,15 +47,8 @@ pub(super) fn create(engine: &Engine, source: &str, name: &str) -> Result<Volume
     let (copy, labels) = record::new(Kind::Snapshot, name, [record::source_label(of)])?;
     let taken = engine
         .volumes
-        .snapshot_volume(&found.volume.name, copy, labels);
-    let taken = taken.map_err(failed)?;
-    if taken.volume.snapshot_of != Some(found.volume.id) {
-        record::delete(engine, &taken)?;
-        return Err(Status::aborted(format!(
-            "source_volume_id: the volume {source} was renamed meanwhile; ask again"
-        )));
-    }
-    Ok(taken)
+        .snapshot_volume(&VolumeRef::Id(found.volume.id), copy, labels);
+    taken.map_err(failed)
 }
 
 /// A page of the snapshots that are asked for; what is unknown has none.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use layerd_engine::{CreateVolume, Engine, VolumeEntry, size_asked};
+use layerd_engine::{CreateVolume, Engine, VolumeEntry, VolumeRef, size_asked};
 use layerd_proto::csi::v1::volume_content_source::Type as Source;
 use layerd_proto::csi::v1::{CreateVolumeRequest, VolumeCapability};
 use layerd_store::{Labels, VolumeName};
@@ -89,7 +89,7 @@ impl Wanted {
             name: Some(name.clone()),
             options,
             labels,
-            clone_of: source.map(|source| source.volume.name.clone()),
+            clone_of: source.map(|source| VolumeRef::Id(source.volume.id)),
             ..CreateVolume::default()
         };
         let (entry, created) = engine.volumes.create_volume(&request).map_err(failed)?;

@@ -5,7 +5,7 @@ use std::error::Error as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use layerd_engine::{Error, VolumeEntry, VolumeFilter, is_nocopy, size_asked};
+use layerd_engine::{Error, VolumeEntry, VolumeFilter, VolumeRef, is_nocopy, size_asked};
 use layerd_store::{VolumeId, VolumeName};
 use serde_json::{Value, json};
 use tonic::Code;
@@ -14,6 +14,7 @@ use tracing::warn;
 use super::client::{Client, Program};
 use super::wire::Asked;
 use super::{Door, Refused, holders, reconcile, visible, wire};
+use crate::api::csi;
 use crate::api::wire::timestamp;
 
 /// Docker waits two minutes for Create and Mount, one for the others: it is told what they wait for
@@ -106,16 +107,17 @@ impl Method {
 }
 
 async fn create(door: &Door, asked: &Asked) -> Result<Value, Refused> {
-    let (request, from_snapshot) = asked.create()?;
-    let source = request.clone_of.clone().filter(|_| from_snapshot);
-    if let Some(source) = source {
-        let entry = entry(door, &source)?;
+    let (mut request, from_snapshot) = asked.create()?;
+    if from_snapshot && let Some(VolumeRef::Name(source)) = &request.clone_of {
+        let entry = entry(door, source)?;
         if entry.volume.snapshot_of.is_none() {
             let text = format!(
                 "Opts[\"snapshot\"]: volume {source} is no snapshot; clone={source} copies a volume"
             );
             return Err(Refused::bad_request(text));
         }
+        // The name may have changed hands by the time of the copy.
+        request.clone_of = Some(VolumeRef::Id(entry.volume.id));
     }
     let created = door
         .parts
@@ -128,7 +130,11 @@ async fn create(door: &Door, asked: &Asked) -> Result<Value, Refused> {
 /// Docker asks for it when none of its containers refers to the volume any more, which its list confirms.
 async fn remove(door: &Door, client: Client, asked: &Asked) -> Result<Value, Refused> {
     let name = asked.name()?;
-    let volume = entry(door, &name)?.volume.id;
+    let entry = entry(door, &name)?;
+    let volume = entry.volume.id;
+    if csi::has_made(&entry.volume) {
+        return Err(of_orchestrator(&name));
+    }
     if !door
         .parts
         .engine
@@ -145,14 +151,28 @@ async fn remove(door: &Door, client: Client, asked: &Asked) -> Result<Value, Ref
         };
         reconcile::volume(door, volume, grace).await;
     }
-    let removed = name.clone();
+    // By its id: a volume that took the name meanwhile is not the one that was looked at.
     let removed = door
         .parts
-        .call(move |engine| engine.volumes.delete_volume(&removed))
+        .call(move |engine| engine.volumes.delete_volume_by_id(volume))
         .await?;
     match removed {
-        Some(_) => Ok(json!({})),
-        None => Err(missing(&name)),
+        true => Ok(json!({})),
+        false => Err(missing(&name)),
+    }
+}
+
+/// `podman volume prune` and `docker volume rm` see all volumes; between two pods nothing holds those of an
+/// orchestrator.
+fn of_orchestrator(name: &VolumeName) -> Refused {
+    let text = format!(
+        "volume {name} was created through CSI, and its orchestrator counts on it: delete the \
+         PersistentVolumeClaim or pod that it belongs to; if there is none any more, `layerctl volume rm {name}`"
+    );
+    Refused {
+        http: axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+        code: Code::FailedPrecondition,
+        text,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use layerd_engine::{CreateVolume, VolumeEntry};
+use layerd_engine::{CreateVolume, VolumeEntry, VolumeRef};
 use layerd_store::VolumeName;
 use serde_json::{Map, Value, json};
 
@@ -91,7 +91,9 @@ impl Asked {
         let request = CreateVolume {
             name: Some(self.name()?),
             options,
-            clone_of: source.map_err(|bad| Refused::bad_request(bad.to_string()))?,
+            clone_of: source
+                .map_err(|bad| Refused::bad_request(bad.to_string()))?
+                .map(VolumeRef::Name),
             ..CreateVolume::default()
         };
         Ok((request, from_snapshot))

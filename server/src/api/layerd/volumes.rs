@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use layerd_engine::layerd_layers::archive::Exported;
-use layerd_engine::{CreateVolume, Event, Pruned, Topic, VolumeEntry, VolumeFilter, Watcher};
+use layerd_engine::{
+    CreateVolume, Event, Pruned, Topic, VolumeEntry, VolumeFilter, VolumeRef, Watcher,
+};
 use layerd_proto::layerd::v1::volumes_server::Volumes;
 use layerd_proto::layerd::v1::{self as pb};
 use layerd_store::{BadInput, LabelChange, Labels, Timestamp, Volume, VolumeId, VolumeName};
@@ -242,7 +244,7 @@ impl Volumes for Service {
             .call(move |engine| {
                 engine
                     .volumes
-                    .snapshot_volume(&source, copy, Labels::default())
+                    .snapshot_volume(&VolumeRef::Name(source), copy, Labels::default())
             })
             .await?;
         Ok(Response::new(volume(entry)))
@@ -377,7 +379,7 @@ pub(crate) fn create(message: pb::CreateVolumeRequest) -> Result<CreateVolume, S
         driver: message.driver,
         options: bounded("options", message.options)?,
         labels: Labels::with_empty(message.labels).map_err(status::bad)?,
-        clone_of: optional_name("clone_of", &message.clone_of)?,
+        clone_of: optional_name("clone_of", &message.clone_of)?.map(VolumeRef::Name),
     })
 }
 

@@ -10,7 +10,7 @@ use layerd_store::{Labels, VolumeName};
 use nix::mount::MsFlags;
 
 use super::{Host, key, mount, volume_at};
-use crate::{Attach, CreateVolume, ErrorKind, VolumeFilter};
+use crate::{Attach, CreateVolume, ErrorKind, VolumeFilter, VolumeRef};
 
 fn name(text: &str) -> VolumeName {
     VolumeName::parse("name", text).unwrap()
@@ -33,7 +33,11 @@ fn host_with_sources() -> Host {
     fs::create_dir(host.volume("data").join("sub")).unwrap();
     host.engine
         .volumes
-        .snapshot_volume(&name("data"), name("shot"), layerd_store::Labels::default())
+        .snapshot_volume(
+            &VolumeRef::Name(name("data")),
+            name("shot"),
+            layerd_store::Labels::default(),
+        )
         .unwrap();
     host.commit("image");
     fs::write(host.dir("host").join("file"), "").unwrap();
@@ -282,7 +286,7 @@ fn root_a_snapshot_is_never_written_to() {
     host.engine
         .volumes
         .snapshot_volume(
-            &name("empty"),
+            &VolumeRef::Name(name("empty")),
             name("nothing"),
             layerd_store::Labels::default(),
         )
@@ -295,7 +299,7 @@ fn root_a_snapshot_is_never_written_to() {
     assert!(!one.filled && one.notes.is_empty());
     let clone = CreateVolume {
         name: Some(name("shot")),
-        clone_of: Some(name("data")),
+        clone_of: Some(VolumeRef::Name(name("data"))),
         ..CreateVolume::default()
     };
     let refused = host.engine.volumes.create_volume(&clone).unwrap_err();
@@ -305,7 +309,7 @@ fn root_a_snapshot_is_never_written_to() {
     );
     let clone = CreateVolume {
         name: Some(name("copy")),
-        clone_of: Some(name("shot")),
+        clone_of: Some(VolumeRef::Name(name("shot"))),
         ..CreateVolume::default()
     };
     host.engine.volumes.create_volume(&clone).unwrap();
