@@ -22,6 +22,7 @@ use crate::durable::Durable;
 use crate::error::Error;
 use crate::progress::{Progress, Silent};
 
+pub use image::{ImageTarget, TOP as IMAGE_TOP, apply_image};
 pub use inherit::{Rebase, Rebased, delete_whiteouts, inherit};
 
 /// Compression of a blob.
@@ -211,6 +212,7 @@ mod attributes;
 mod below;
 mod dirs;
 mod extract;
+mod image;
 mod implied;
 mod inherit;
 mod names;

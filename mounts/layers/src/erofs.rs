@@ -36,7 +36,7 @@ mod writer;
 mod xattr;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use content::FileWriter;
 pub use error::Error;
@@ -44,3 +44,4 @@ pub use reader::{DirEntry, Entries, Image, Inode, ReadAt};
 pub use tree::{Attributes, FileType, Node, Special, Xattr};
 pub use walk::Walk;
 pub use writer::{Options, Summary, Writer};
+pub use xattr::is_storable;

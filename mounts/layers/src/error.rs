@@ -168,6 +168,15 @@ pub enum Error {
         /// The evidence.
         problem: &'static str,
     },
+    /// A file, or the whole, cannot be stored in an image, or writing the image failed.
+    #[error("store {} in the image", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// The fault.
+        #[source]
+        cause: crate::erofs::Error,
+    },
     /// The caller wanted no more of it. What was done stays done.
     #[error("stopped before the end")]
     Stopped,
@@ -218,6 +227,7 @@ impl Error {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Io { cause, .. } => cause.raw_os_error(),
+            Self::Image { cause, .. } => cause.errno(),
             _ => None,
         }
     }

@@ -17,6 +17,8 @@ use std::sync::Arc;
 mod hide;
 mod resolve;
 
+pub(super) use resolve::MOST_LINKS;
+
 use rustix::fs::{AtFlags, OFlags, Timestamps};
 use rustix::io::Errno;
 

@@ -56,6 +56,8 @@ use crate::tar::{Entry, EntryKind, Reader};
 mod files;
 mod whiteouts;
 
+pub(super) use whiteouts::MOST_LISTED;
+
 /// Result of the extraction.
 #[derive(Debug)]
 pub(super) struct Extracted {
@@ -417,6 +419,6 @@ impl<'a> Extractor<'a> {
     }
 }
 
-fn shown(path: &[u8]) -> PathBuf {
+pub(super) fn shown(path: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(path.to_vec()))
 }

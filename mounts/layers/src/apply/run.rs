@@ -39,7 +39,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             raw_blocks: Pool::new(RAW.1, RAW.0),
             raw: Queue::new(RAW.1),
@@ -81,7 +81,7 @@ impl Shared {
     }
 
     /// Does the work of a thread. If it fails, or panics, no other waits for it.
-    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Option<T> {
+    pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Option<T> {
         let guard = AbortOnDrop(self);
         let done = work();
         std::mem::forget(guard);
@@ -108,30 +108,41 @@ pub(super) fn run(
     options: &Options<'_>,
 ) -> Result<Applied, Error> {
     let shared = Shared::new();
+    let place = || extract(target, options, &shared);
+    let ((diff_id, size), placed) = pipeline(source, options, &shared, place)?;
+    Ok(Applied {
+        diff_id,
+        size,
+        bytes: placed.blocks * 512,
+        inodes: placed.inodes,
+        implied: placed.implied,
+        whiteouts: placed.whiteouts,
+        top: placed.top,
+    })
+}
+
+/// Digest of a decompressed stream, and its bytes.
+type Summed = ([u8; 32], u64);
+
+/// Reads, decompresses and hashes the blob, while `place` takes the archive from `shared` on a thread
+/// of its own. Answers the digest and what `place` does, if nothing failed.
+pub(super) fn pipeline<T: Send>(
+    source: impl Read + Send,
+    options: &Options<'_>,
+    shared: &Shared,
+    place: impl FnOnce() -> Option<T> + Send,
+) -> Result<(Summed, T), Error> {
     let found = std::thread::scope(|scope| {
-        let shared = &shared;
         let hash = scope.spawn(|| shared.guarded(|| Ok(stream::hash(shared))));
         scope.spawn(|| shared.guarded(|| stream::inflate(options, shared)));
-        scope.spawn(|| shared.guarded(|| write_back::run(options.durable, shared)));
-        let placer = scope.spawn(|| extract(target, options, shared));
+        let placer = scope.spawn(place);
         shared.guarded(|| stream::fetch(source, &options.blob, shared));
         Some((join(hash)?, join(placer)?))
     });
     let failed = shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
     let has_failed = failed.is_some();
     drop(failed);
-    match found {
-        Some(((diff_id, size), placed)) if !has_failed => Ok(Applied {
-            diff_id,
-            size,
-            bytes: placed.blocks * 512,
-            inodes: placed.inodes,
-            implied: placed.implied,
-            whiteouts: placed.whiteouts,
-            top: placed.top,
-        }),
-        _ => Err(shared.error()),
-    }
+    found.filter(|_| !has_failed).ok_or_else(|| shared.error())
 }
 
 /// Joins a thread; a panic was reported by the thread itself.
@@ -148,6 +159,7 @@ fn extract(target: &Target<'_>, options: &Options<'_>, shared: &Shared) -> Optio
     // The mode that is asked for is the mode that is given, in this thread.
     let masked = sys::without_umask().is_err();
     let placed = std::thread::scope(|scope| {
+        scope.spawn(|| shared.guarded(|| write_back::run(options.durable, shared)));
         for _ in 0..options.workers.clamp(1, 16) {
             scope.spawn(|| shared.guarded(|| write::work(options, shared)));
         }

@@ -20,6 +20,7 @@ mod attributes;
 mod blobs;
 mod dialects;
 mod hostile;
+mod images;
 mod trees;
 mod whiteouts;
 

@@ -143,7 +143,7 @@ fn one<W: std::io::Write + std::io::Seek>(
 }
 
 /// All of an image as our reader sees it, in the form of a tree on the disk.
-fn seen<R: ReadAt + ?Sized>(image: &Image<'_, R>) -> Manifest {
+pub(crate) fn seen<R: ReadAt + ?Sized>(image: &Image<'_, R>) -> Manifest {
     let mut all = Manifest::new();
     let mut names: HashMap<u64, Vec<PathBuf>> = HashMap::new();
     for file in image.walk() {
@@ -202,7 +202,7 @@ fn kind(kind: FileType) -> Kind {
 }
 
 /// A tree without what an image does not keep: access times, and holes below 64 KiB.
-fn kept(manifest: Manifest) -> Manifest {
+pub(crate) fn kept(manifest: Manifest) -> Manifest {
     crate::test_support::without(manifest, |seen| {
         seen.accessed = None;
         seen.pieces.clear();

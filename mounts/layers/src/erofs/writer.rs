@@ -8,7 +8,6 @@ use super::format::{BLOCK, BLOCK_LEN};
 use super::layout;
 use super::output::Output;
 use super::tree::{Attributes, Body, FileType, Node, Special, Tree};
-use super::xattr;
 
 /// Bytes of the longest target of a symlink: the kernel's, without the closing NUL.
 const TARGET_MAX: usize = libc::PATH_MAX as usize - 1;
@@ -243,10 +242,19 @@ impl<W: Write + Seek> Writer<W> {
         self.tree.set(node, attributes)
     }
 
-    /// True if an extended attribute of this name can be stored.
+    /// Target of a symlink if it has at most 4064 bytes; `None` for other files.
+    pub(crate) fn short_target(&self, node: Node) -> Option<&[u8]> {
+        match &self.tree.inode(node).body {
+            Body::Flat { tail, .. } if self.kind(node) == FileType::Symlink => Some(tail),
+            _ => None,
+        }
+    }
+
+    /// True for a character device 0:0, overlayfs' whiteout.
     #[must_use]
-    pub fn is_storable(xattr: &[u8]) -> bool {
-        xattr::is_storable(xattr)
+    pub fn is_whiteout(&self, node: Node) -> bool {
+        let inode = self.tree.inode(node);
+        inode.kind() == FileType::Character && matches!(inode.body, Body::Special(0))
     }
 
     /// Writes the metadata. The image is complete and can be mounted, and is as durable as `out` makes

@@ -100,8 +100,9 @@ fn split(name: &[u8]) -> Result<(u8, &[u8]), Error> {
     Ok(found)
 }
 
-/// True if EROFS has a prefix for such an attribute.
-pub(super) fn is_storable(name: &[u8]) -> bool {
+/// True if EROFS can store an extended attribute of this name.
+#[must_use]
+pub fn is_storable(name: &[u8]) -> bool {
     split(name).is_ok()
 }
 

@@ -19,7 +19,7 @@ use crate::error::Error;
 use std::os::unix::ffi::OsStrExt;
 
 /// Symlinks on the way to one file.
-const MOST_LINKS: usize = 255;
+pub(in crate::apply) const MOST_LINKS: usize = 255;
 
 /// Where a name leads.
 enum Step {

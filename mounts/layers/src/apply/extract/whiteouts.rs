@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::tar::Entry;
 
 /// Bytes that all names in the list of the result may have.
-const MOST_LISTED: usize = 16 << 20;
+pub(in crate::apply) const MOST_LISTED: usize = 16 << 20;
 
 impl Extractor<'_> {
     /// Adds a whiteout to the list, or gives the list up.
