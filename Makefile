@@ -121,9 +121,10 @@ bench-durability: as-root release ## Measure what durability = "full" costs (as 
 	@$(own_mounts) target/release/layerd-bench durability
 
 .PHONY: bench-unpack
-bench-unpack: as-root peers release ## Measure unpacking beside containerd, and igzip with tar (as root)
+bench-unpack: as-root peers release ## Measure unpacking beside containerd, igzip with tar, and into images (as root)
 	@$(own_mounts) target/release/layerd-bench unpack
 	@$(own_mounts) target/release/layerd-bench unpack --memory
+	@$(own_mounts) target/release/layerd-bench images
 
 .PHONY: fuzz
 fuzz: as-root ## Fuzz the reading and unpacking of layers, MINUTES=20 each (as root)

@@ -14,6 +14,7 @@ mod cost;
 mod durability;
 mod flat;
 mod flushes;
+mod images;
 mod load;
 mod ops;
 mod place;
@@ -73,6 +74,8 @@ enum What {
         #[arg(long, value_delimiter = ',', default_value = "1,32")]
         clients: Vec<usize>,
     },
+    /// Layers unpacked as directories and as EROFS images, and removed
+    Images(images::Extent),
     /// Operations a second and their latency
     Ops {
         #[command(flatten)]
@@ -173,6 +176,7 @@ fn main() {
             ops::run(&on.fs, &contenders, &extent, svg.as_deref());
         }
         What::Flat(extent) => flat::run(&extent),
+        What::Images(extent) => images::run(&extent),
         What::Remove(extent) => remove::run(&extent),
         What::Scale(extent) => scale::run(&extent),
         What::Unpack(extent) => unpack::run(&extent),

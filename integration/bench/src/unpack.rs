@@ -8,7 +8,7 @@
 //! Ratios are formed round by round.
 
 mod contender;
-mod images;
+pub(crate) mod images;
 mod memory;
 mod together;
 

@@ -26,6 +26,18 @@ fn root_durability_compares_commits_and_unpacks() {
 }
 
 #[test]
+fn root_images_are_measured_beside_directories() {
+    let rows = rows(&[
+        "images", "--images", "tiny", "--fs", "target", "--rounds", "1",
+    ]);
+    let names: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(names, ["form", "directories", "images"]);
+    for row in &rows[1..] {
+        assert!(number(&row[1]) > 0.0 && number(&row[8]) > 0.0, "{row:?}");
+    }
+}
+
+#[test]
 fn root_volumes_are_removed_and_filled() {
     let rows = rows(&["volumes", "--short", "--fs", "target", "--rounds", "1"]);
     let names: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
