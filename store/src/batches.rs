@@ -298,7 +298,7 @@ impl Batches {
         self.rebuild_after = now + REBUILD_PAUSE;
         let (records, folder) = (self.shared.records.load_full(), self.folder.clone());
         // The failed commit may be on disk after all; the new database must not seem older.
-        let sequence = records.sequence().max(Db::last_sequence(&self.folder)?) + 1;
+        let sequence = records.sequence().max(Db::last_sequence(&self.folder)) + 1;
         let built = run_with_timeout(REBUILD_LIMIT, probe(&self.folder), move || {
             let (opened, old) = Db::rebuild(&folder, &records, sequence, ids_below)?;
             Db::discard(&old)?;

@@ -394,6 +394,15 @@ pub(crate) struct Meta {
     /// True if a write-ahead log stands beside the database, which may hold later commits.
     #[prost(bool, tag = "6")]
     pub(crate) has_log: bool,
+    /// Salt of that log, its lower half; 0 if it is not known.
+    #[prost(fixed64, tag = "7")]
+    pub(crate) log_salt: u64,
+    /// Number of the last commit that this log has held in any case; 0 if it is not known.
+    #[prost(uint64, tag = "8")]
+    pub(crate) log_last: u64,
+    /// True if the sequence file had a durable number before.
+    #[prost(bool, tag = "9")]
+    pub(crate) has_sequence_file: bool,
 }
 
 const META: &str = "meta";

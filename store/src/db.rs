@@ -12,21 +12,21 @@
 //!   So a copy is kept while opening, all that was read is compared with what the last commit
 //!   counted ([`Meta`]) and with the number of that commit in a file beside the database
 //!   ([`SequenceFile`]), and on any difference the copy is put back.
+//! - Commits may be in the write-ahead log alone. What no crash leaves is damage: no log or another
+//!   one, one with pages of zeros or without a commit that sled has from it, and no number in the
+//!   sequence file ([`lost_commits`]).
 //! - After a failed write the handle is of no use and the content of the disk is unknown: the kernel
 //!   reports a failed write-back once and marks the pages clean. Then a new database is built
 //!   from the acknowledged records, beside the old one, and exchanged with it in one rename.
 
+mod guards;
 mod paths;
 
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use sled::transaction::{
     ConflictableTransactionError, TransactionError, Transactional, TransactionalTree,
 };
@@ -41,14 +41,13 @@ use crate::sequence_file::SequenceFile;
 use crate::state::Item;
 use crate::sys;
 use crate::wal::{self, Entry, Reader, Rows, Wal};
+use guards::{Lacking, OpenError, lost_commits, remove_half_made_snapshots, wait_until_released};
 use paths::Paths;
 
 /// Size of sled's page cache. Records are read from memory, so little is enough.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// Period of sled's background thread, the only one that gives log space back.
 const BACKGROUND_FLUSH_MS: u64 = 5_000;
-/// Limit for sled's threads to let go of a closed database.
-const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 const META: &str = "meta";
 /// Rows in one commit of a rebuild or checkpoint; the rows of one entry of the log stay together.
 const ROWS: usize = 500;
@@ -74,49 +73,21 @@ pub(crate) struct Opened {
     pub(crate) ids_below: u64,
 }
 
-/// Cause of a failed opening.
-#[derive(Debug)]
-enum OpenError {
-    /// A full disk, missing permission or exhausted resource; the database itself is sound.
-    Environment(io::Error),
-    /// The content differs from the content that was written.
-    Damaged(String),
-}
-
-impl From<io::Error> for OpenError {
-    fn from(cause: io::Error) -> Self {
-        use io::ErrorKind as Kind;
-        let open_files = [libc::EMFILE, libc::ENFILE].map(Some);
-        match cause.kind() {
-            Kind::StorageFull | Kind::QuotaExceeded | Kind::ReadOnlyFilesystem => {
-                Self::Environment(cause)
-            }
-            // sled's threads still hold it, for want of an answer of the disk.
-            Kind::PermissionDenied | Kind::OutOfMemory | Kind::WouldBlock => {
-                Self::Environment(cause)
-            }
-            _ if open_files.contains(&cause.raw_os_error()) => Self::Environment(cause),
-            _ => Self::Damaged(cause.to_string()),
-        }
-    }
-}
-
-impl From<String> for OpenError {
-    fn from(what: String) -> Self {
-        Self::Damaged(what)
-    }
-}
-
-impl OpenError {
-    fn of(self, path: PathBuf) -> Error {
-        match self {
-            Self::Environment(cause) => io_error("open the database", &path)(cause),
-            Self::Damaged(what) => Error::Damaged { path, what },
+impl Opened {
+    /// Number of the last commit, and the ids below which all are handed out, as an export has them.
+    pub(crate) fn meta(&self) -> Meta {
+        Meta {
+            sequence: self.wal.last(),
+            ids_below: self.ids_below,
+            ..Meta::default()
         }
     }
 }
 
 impl Db {
+    /// Number of the commit that creates a database.
+    pub(crate) const FIRST_COMMIT: u64 = paths::FIRST_COMMIT;
+
     /// True if there is a database in `folder`, in whatever state.
     pub(crate) fn exists(folder: &Path) -> bool {
         !Paths::new(folder).sources().is_empty()
@@ -147,8 +118,7 @@ impl Db {
     /// Opens the database; restores it from a copy if that fails.
     fn open_kept(paths: &Paths) -> Result<Opened, Error> {
         let has_copy = paths.keep_copy()?;
-        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_and_read(&paths.db)));
-        let opened = opened.unwrap_or_else(|_| Err("opening it panics".to_owned().into()));
+        let opened = Self::open_caught(&paths.db, Lacking::Refused);
         match opened {
             Ok(opened) => {
                 remove_folder(&paths.copy)?;
@@ -165,6 +135,19 @@ impl Db {
                 Err(error.of(paths.db.clone()))
             }
         }
+    }
+
+    fn open_caught(path: &Path, lacking: Lacking) -> Result<Opened, OpenError> {
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_and_read(path, lacking)));
+        opened.unwrap_or_else(|_| Err("opening it panics".to_owned().into()))
+    }
+
+    /// Reads from a copy, made in `spare`, what a damaged database in `folder` still holds: all records
+    /// as of one commit, which may not be the last. `None` if they do not add up.
+    pub(crate) fn salvage(folder: &Path, spare: &Path) -> Option<Opened> {
+        let (paths, copy) = (Paths::new(folder), spare.join("db"));
+        copy_folder(&paths.db, &copy).ok()?;
+        Self::open_caught(&copy, Lacking::Allowed).ok()
     }
 
     /// Reads a copy of the database in `folder`, made in `spare`.
@@ -217,6 +200,8 @@ impl Db {
         let last = db.meta.sequence;
         drop(db);
         let old = paths.replace(last)?;
+        // Not before: until then it must not vouch for a database that lost it.
+        paths.begin_sequence_file(last)?;
         let mut opened = Self::open(folder, false)?;
         let last = opened.wal.last();
         opened.wal.note(last).map_err(write_error)?;
@@ -229,26 +214,21 @@ impl Db {
     }
 
     /// Number of the last commit by the sequence file in `folder`; 0 if that has none.
-    pub(crate) fn last_sequence(folder: &Path) -> Result<u64, Error> {
-        let path = folder.join("sequence");
-        let sequence_file = SequenceFile::open(&path).map_err(io_error("open", &path))?;
-        Ok(sequence_file.last.unwrap_or(0))
+    pub(crate) fn last_sequence(folder: &Path) -> u64 {
+        let opened = SequenceFile::open(&folder.join("sequence"));
+        opened.ok().and_then(|file| file.last).unwrap_or(0)
     }
 
-    fn open_and_read(path: &Path) -> Result<Opened, OpenError> {
+    fn open_and_read(path: &Path, lacking: Lacking) -> Result<Opened, OpenError> {
         remove_half_made_snapshots(path)?;
         let had_log = path.join(wal::NAME).exists();
-        if !had_log {
-            // A store of a release without a log. If the log was lost instead, the sequence file
-            // tells, and where that is lost as well, the database.
-            Wal::add(path)?;
-        } else if let Err(cause) = Wal::ensure_in_place(path) {
+        if had_log && let Err(cause) = Wal::ensure_in_place(path) {
             warn!(
                 error = &cause as &dyn std::error::Error,
                 "on a full disk the write-ahead log cannot be written"
             );
         }
-        let mut db = Self::open_sled(path)?;
+        let db = Self::open_sled(path, lacking)?;
         // sled removed the snapshots that a new one replaced. On a file system without order, a name
         // that is left on the disk would lead to whatever uses the inode next.
         if let Err(cause) = File::open(path).and_then(|folder| folder.sync_all()) {
@@ -257,23 +237,21 @@ impl Db {
                 "sync the folder of the database"
             );
         }
-        let row = db.meta_table.get(META).map_err(io::Error::from)?;
-        let Some(row) = row else {
+        if db.meta.sequence == 0 {
             return Err("it is empty".to_owned().into());
-        };
-        db.meta = Meta::from_row(&row).map_err(str::to_owned)?;
-        let (wal, entries) = Wal::open(path, db.meta.sequence)?;
-        if !had_log && db.meta.has_log && wal.noted().is_none() {
-            let what = "its journal and the number of the last commit are missing";
-            return Err(what.to_owned().into());
         }
-        let found = wal.last();
-        if let Some(noted) = wal.noted()
-            && found < noted
+        let (mut wal, entries) = Wal::open(path, db.meta.sequence)?;
+        if ![0, wal.id()].contains(&db.meta.log_salt) && had_log {
+            return Err("its write-ahead log is that of another database"
+                .to_owned()
+                .into());
+        }
+        if let Some(lost) = lost_commits(&db.meta, &wal)
+            && lacking == Lacking::Refused
         {
-            let what = format!("it ends with commit {found}, but commit {noted} was acknowledged");
-            return Err(what.into());
+            return Err(lost.into());
         }
+        wal.begin()?;
         let ids_below = entries.last().map_or(db.meta.ids_below, |e| e.ids_below);
         Ok(Opened {
             records: db.read_all(entries)?,
@@ -286,11 +264,11 @@ impl Db {
     /// Creates an empty database in a new folder; not durable before that is synced.
     fn create(path: &Path) -> Result<Self, Error> {
         let made = fs::create_dir(path).and_then(|()| Wal::create(path));
-        made.and_then(|()| Self::open_sled(path))
+        made.and_then(|()| Self::open_sled(path, Lacking::Refused))
             .map_err(write_error)
     }
 
-    fn open_sled(path: &Path) -> io::Result<Self> {
+    fn open_sled(path: &Path, lacking: Lacking) -> io::Result<Self> {
         let log = path.join("db");
         wait_until_released(&log)?;
         if log.exists() {
@@ -305,12 +283,24 @@ impl Db {
             .use_compression(false)
             .open()?;
         let tables = Table::ALL.iter().map(|table| sled.open_tree(table.name()));
+        let meta_table = sled.open_tree(META)?;
+        let meta = match meta_table.get(META)? {
+            Some(row) => Meta::from_row(&row).map_err(io::Error::other)?,
+            None => Meta::default(),
+        };
+        if !path.join(wal::NAME).exists() {
+            let is_older_release = !meta.has_log && meta.sequence > 0;
+            if !is_older_release && lacking == Lacking::Refused {
+                return Err(io::Error::other("its write-ahead log is missing"));
+            }
+            Wal::add(path)?;
+        }
         Ok(Self {
             tables: tables.collect::<Result<_, _>>()?,
-            meta_table: sled.open_tree(META)?,
+            meta_table,
             log: File::open(&log)?,
             wal: Reader::open(path)?,
-            meta: Meta::default(),
+            meta,
             sled,
         })
     }
@@ -368,7 +358,8 @@ impl Db {
         {
             merged.extend(rows);
             if merged.len() >= ROWS || sequence == through {
-                self.commit_rows(&std::mem::take(&mut merged), ids_below, sequence)?;
+                let rows = std::mem::take(&mut merged);
+                self.commit_rows(&rows, ids_below, (sequence, sequence))?;
             }
         }
         if self.meta.sequence < through {
@@ -381,16 +372,27 @@ impl Db {
     /// Commits an entry that is not in the log, and waits until it is durable. After an error as
     /// [`checkpoint`](Self::checkpoint).
     pub(crate) fn commit(&mut self, entry: &Entry) -> Result<(), Error> {
-        self.commit_rows(&entry.rows, entry.ids_below, entry.sequence)
+        let numbers = (entry.sequence, self.meta.log_last);
+        self.commit_rows(&entry.rows, entry.ids_below, numbers)
     }
 
     fn commit_next(&mut self, rows: &Rows, ids_below: u64) -> Result<(), Error> {
-        self.commit_rows(rows, ids_below, self.meta.sequence + 1)
+        let numbers = (self.meta.sequence + 1, self.meta.log_last);
+        self.commit_rows(rows, ids_below, numbers)
     }
 
-    fn commit_rows(&mut self, rows: &Rows, ids_below: u64, sequence: u64) -> Result<(), Error> {
+    /// Takes in `numbers` that of the commit, and that of the last commit in the log.
+    fn commit_rows(
+        &mut self,
+        rows: &Rows,
+        ids_below: u64,
+        (sequence, log_last): (u64, u64),
+    ) -> Result<(), Error> {
         let meta = Meta {
             has_log: true,
+            log_salt: self.wal.id(),
+            log_last,
+            has_sequence_file: true,
             sequence,
             ids_below,
             ..self.meta_after(rows)?
@@ -466,37 +468,6 @@ impl Db {
 
     fn table(&self, table: Table) -> &sled::Tree {
         &self.tables[table as usize]
-    }
-}
-
-fn remove_half_made_snapshots(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Waits until sled's threads let go of a closed database, which cannot be opened before. The store's
-/// own lock keeps other processes out.
-fn wait_until_released(log: &Path) -> io::Result<()> {
-    let start = Instant::now();
-    loop {
-        let file = match File::open(log) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
-            file => file?,
-        };
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(_) => return Ok(()),
-            Err((_, Errno::EWOULDBLOCK)) if start.elapsed() < RELEASE_LIMIT => {
-                thread::sleep(Duration::from_millis(5));
-            }
-            Err((_, errno)) => return Err(errno.into()),
-        }
     }
 }
 

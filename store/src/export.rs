@@ -75,6 +75,12 @@ impl Export {
         })
     }
 
+    /// Number of its last commit.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.meta.sequence
+    }
+
     /// All snapshots, removed ones included.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.items.iter().filter_map(|item| match item {
@@ -133,6 +139,22 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     }
     found.sort();
     Ok(found)
+}
+
+/// The newest whole export above a number. Broken ones above it are logged: nothing replaces them.
+pub(crate) fn newer_whole(folder: &Path, than: u64) -> Result<Option<(u64, PathBuf)>, Error> {
+    let newer = list(folder)?.into_iter().rev();
+    for (sequence, path) in newer.take_while(|(sequence, _)| *sequence > than) {
+        match Export::read(&path) {
+            Ok(export) if export.meta.sequence > than => return Ok(Some((sequence, path))),
+            Ok(_) => {}
+            Err(cause) => warn!(
+                error = &cause as &dyn std::error::Error,
+                "an export is of no use"
+            ),
+        }
+    }
+    Ok(None)
 }
 
 /// Writes all of `records` to `target`, which appears whole and durable or not at all.

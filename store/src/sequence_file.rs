@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::folder::{create_in_place, is_copied_on_write};
 
@@ -17,31 +17,66 @@ const SIZE: usize = 4096;
 /// that the kernel had not written back.
 #[derive(Debug)]
 pub(crate) struct SequenceFile {
-    pub(crate) file: File,
+    path: PathBuf,
+    /// None if it is missing.
+    file: Option<File>,
+    /// The number that it had when it was opened; `None` if it was missing, short or garbled.
     pub(crate) last: Option<u64>,
 }
 
 impl SequenceFile {
-    /// Opens or creates the file. A short or garbled one gives no number, which is no error: it only
-    /// guards the database.
+    /// Opens the file, if there is one. It has a number, durably, before the database's first commit
+    /// ([`ensure`](Self::ensure)); so one without a number was lost.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = match File::options().read(true).write(true).open(path) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => create(path, &[])?,
-            file => in_place(path, file?),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
+            file => Some(in_place(path, file?)),
         };
-        let mut bytes = [0; 12];
-        let read = file.read_exact_at(&mut bytes, 0);
-        let (number, crc) = bytes.split_at(8);
-        let whole = read.is_ok() && crc == crc32fast::hash(number).to_le_bytes();
-        let last = whole.then(|| u64::from_le_bytes(number.try_into().unwrap_or_default()));
-        Ok(Self { file, last })
+        Ok(Self {
+            path: path.to_owned(),
+            last: file.as_ref().and_then(number_in),
+            file,
+        })
+    }
+
+    /// Gives a missing or garbled file a number, durably, and leaves one with a number as it is.
+    pub(crate) fn ensure(&mut self, sequence: u64) -> io::Result<()> {
+        if self.last.is_some() {
+            return Ok(());
+        }
+        if self.file.is_none() {
+            self.file = Some(create(&self.path, &[])?);
+        }
+        self.note(sequence)?;
+        self.sync()?;
+        self.last = Some(sequence);
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        File::open(folder)?.sync_all()
     }
 
     pub(crate) fn note(&self, sequence: u64) -> io::Result<()> {
         let number = sequence.to_le_bytes();
         let crc = crc32fast::hash(&number).to_le_bytes();
-        self.file.write_all_at(&[&number[..], &crc].concat(), 0)
+        self.file()?.write_all_at(&[&number[..], &crc].concat(), 0)
     }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file()?.sync_all()
+    }
+
+    fn file(&self) -> io::Result<&File> {
+        self.file
+            .as_ref()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+fn number_in(file: &File) -> Option<u64> {
+    let mut bytes = [0; 12];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    let (number, crc) = bytes.split_at(8);
+    let is_whole = crc == crc32fast::hash(number).to_le_bytes();
+    is_whole.then(|| u64::from_le_bytes(number.try_into().unwrap_or_default()))
 }
 
 /// Replaces a file with copy-on-write, which could not be written on a full disk, if there is space.

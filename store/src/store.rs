@@ -6,6 +6,7 @@ mod volumes;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,8 +29,11 @@ use crate::records::Records;
 use crate::space::Space;
 use crate::stall;
 use crate::state::{self, Checked, Commit, Create};
+use crate::wal;
 use crate::writer::Writer;
-use opening::{above, check_format, open_database, open_folder, write_format};
+use opening::{
+    above, check_format, has_records, open_database, open_folder, refuse_lost_commits, write_format,
+};
 
 /// Makes the files durable on which records written after it rely.
 pub(crate) type Barrier =
@@ -105,8 +109,9 @@ impl Store {
         let lock = open_folder(folder)?;
         let mut space = Space::new(folder);
         let has_format = check_format(folder)?;
-        let fresh = !has_format && !Db::exists(folder) && export::list(folder)?.is_empty();
+        let fresh = !has_format && !has_records(folder)?;
         let mut opened = open_database(folder, fresh, &mut space)?;
+        refuse_lost_commits(folder, opened.wal.last())?;
         if !has_format {
             write_format(folder)?;
         }
@@ -175,7 +180,9 @@ impl Store {
         };
         let records = Records::of(export.items.clone(), export.meta.sequence)?;
         let ids_below = above(export.meta.ids_below, ids_on_disk);
-        let sequence = export.meta.sequence.max(Db::last_sequence(folder)?);
+        let exported = export::newer_whole(folder, export.meta.sequence)?;
+        let exported = exported.map_or(export.meta.sequence, |(sequence, _)| sequence);
+        let sequence = exported.max(Db::last_sequence(folder));
         let (opened, _) = Db::rebuild(folder, &records, sequence, ids_below)?;
         drop(opened);
         if !has_format {
@@ -183,6 +190,44 @@ impl Store {
         }
         lock.ended_cleanly();
         Ok(())
+    }
+
+    /// The newest records in a store's folder that cannot be opened: what the damaged database still
+    /// holds, or the newest whole export. Changes nothing; the daemon must not be running. Copies the
+    /// database to the folder for temporary files; without space there it takes the export.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be read.
+    pub fn newest_copy(folder: &Path) -> Result<Option<Export>, Error> {
+        let exported = Export::newest(folder)?;
+        let least = exported.as_ref().map_or(0, Export::sequence);
+        let salvaged = Self::salvage(folder).filter(|found| found.sequence() >= least);
+        Ok(salvaged.or(exported))
+    }
+
+    /// All records as of one commit, which may not be the last, read from a copy of a damaged database.
+    /// `None` if they do not add up.
+    fn salvage(folder: &Path) -> Option<Export> {
+        let _lock = Lock::take(folder).ok()?;
+        let spare = tempfile::tempdir().ok()?;
+        let opened = Db::salvage(folder, spare.path())?;
+        let path = folder.join("db");
+        let written = fs::metadata(path.join(wal::NAME)).and_then(|data| data.modified());
+        Some(Export {
+            path,
+            taken: written.map_or_else(|_| Timestamp::now(), Timestamp::from),
+            meta: opened.meta(),
+            items: opened.records,
+        })
+    }
+
+    /// True if there are records in `folder`, in whatever state: a database, an export, or the number of
+    /// a commit.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be read.
+    pub fn exists(folder: &Path) -> Result<bool, Error> {
+        Ok(folder.exists() && (folder.join("format").exists() || has_records(folder)?))
     }
 
     /// Writes all records to a file that [`Export::read`] reads.

@@ -14,8 +14,12 @@
 //! - An entry that must not be durable before other files carries the length of the log with it, one
 //!   byte more than before. A length is in the file system's journal, behind all earlier changes; so
 //!   one fsync(2) makes all of them durable, and a file shorter than an entry demands ends the half.
+//! - No page is ever zeros: those that were never used hold [`UNUSED`], so that a file that lost its
+//!   content is not taken for one that had none.
 //! - The last entries may not have been acknowledged. They count: their calls have no answer, and
 //!   may have been carried out.
+
+mod body;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -27,9 +31,11 @@ use std::sync::Arc;
 use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::codec::{RowKey, Table};
+use crate::codec::RowKey;
 use crate::folder::{create_in_place, is_copied_on_write};
 use crate::sequence_file::SequenceFile;
+
+pub(crate) use body::Body;
 
 /// Rows to put (or, where there is no value, to delete) in one commit.
 pub(crate) type Rows = BTreeMap<RowKey, Option<Vec<u8>>>;
@@ -38,6 +44,11 @@ pub(crate) type Rows = BTreeMap<RowKey, Option<Vec<u8>>>;
 pub(crate) const NAME: &str = "journal";
 
 const MAGIC: &[u8; 8] = b"layerdJ2";
+/// Position in page 0 of the mark of a log in which pages that were never used hold [`UNUSED`].
+const FILLED_AT: usize = MAGIC.len() + 16;
+const FILLED: &[u8; 8] = b"noZeros1";
+/// Repeated content of a page that was never used.
+const UNUSED: &[u8; 32] = b"an unused page of layerd's log.\n";
 const PAGE: usize = 4096;
 /// Size of a half, in bytes.
 const HALF: usize = 1024 * 1024;
@@ -53,62 +64,14 @@ pub(crate) struct Entry {
     pub(crate) rows: Rows,
 }
 
-/// Body of an entry.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Body {
-    #[prost(uint64, tag = "1")]
-    ids_below: u64,
-    #[prost(message, repeated, tag = "2")]
-    rows: Vec<Row>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Row {
-    #[prost(uint32, tag = "1")]
-    table: u32,
-    #[prost(bytes = "vec", tag = "2")]
-    key: Vec<u8>,
-    /// None deletes the row.
-    #[prost(bytes = "vec", optional, tag = "3")]
-    value: Option<Vec<u8>>,
-}
-
-impl Body {
-    pub(crate) fn new(rows: Rows, ids_below: u64) -> Self {
-        let row = |((table, key), value): (RowKey, Option<Vec<u8>>)| Row {
-            table: table as u32,
-            key,
-            value,
-        };
-        let rows = rows.into_iter().map(row).collect();
-        Self { ids_below, rows }
-    }
-
-    /// None if a table is unknown.
-    pub(crate) fn into_entry(self, sequence: u64) -> Option<Entry> {
-        let row = |row: Row| {
-            let table = *Table::ALL.get(usize::try_from(row.table).ok()?)?;
-            Some(((table, row.key), row.value))
-        };
-        Some(Entry {
-            sequence,
-            ids_below: self.ids_below,
-            rows: self.rows.into_iter().map(row).collect::<Option<_>>()?,
-        })
-    }
-
-    /// Bytes of its entry in the file, padding included.
-    pub(crate) fn size(&self) -> usize {
-        (HEAD + self.encoded_len()).next_multiple_of(PAGE)
-    }
-}
-
 /// Reader of the log; may be used while it is written.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
     file: Arc<File>,
     /// Input to the checksum of the first entry of a half.
     salt: u128,
+    /// Set if no page of it is zeros.
+    is_filled: bool,
 }
 
 /// Content of one half.
@@ -122,6 +85,8 @@ struct Half {
     last: u64,
     /// Set if an entry follows that demands a longer file.
     is_cut: bool,
+    /// Trace of commits that are gone, if no crash leaves it.
+    loss: Option<&'static str>,
 }
 
 impl Reader {
@@ -130,16 +95,45 @@ impl Reader {
             .read(true)
             .write(true)
             .open(folder.join(NAME))?;
-        let mut head = [0; MAGIC.len() + 16];
+        let mut head = [0; FILLED_AT + FILLED.len()];
         file.read_exact_at(&mut head, 0)?;
-        let Some(salt) = head.strip_prefix(MAGIC) else {
+        let Some((salt, mark)) = head.strip_prefix(MAGIC).map(|rest| rest.split_at(16)) else {
             return Err(invalid(
                 "it is no write-ahead log, or one of an unknown format",
             ));
         };
-        let salt = u128::from_le_bytes(salt.try_into().unwrap_or_default());
-        let file = Arc::new(file);
-        Ok(Self { file, salt })
+        Ok(Self {
+            salt: u128::from_le_bytes(salt.try_into().unwrap_or_default()),
+            is_filled: mark == FILLED,
+            file: Arc::new(file),
+        })
+    }
+
+    /// Number that tells this log from others.
+    pub(crate) fn id(&self) -> u64 {
+        let bytes = self.salt.to_le_bytes();
+        u64::from_le_bytes(*bytes.first_chunk().unwrap_or(&[0; 8]))
+    }
+
+    /// Marks the pages of a log of an older release that were never used, durably.
+    fn fill(&self) -> io::Result<()> {
+        if self.is_filled {
+            return Ok(());
+        }
+        let unused = UNUSED.repeat(PAGE / UNUSED.len());
+        for half in 0..2 {
+            let mut bytes = vec![0; HALF];
+            self.file.read_exact_at(&mut bytes, offset(half, 0))?;
+            for (page, content) in bytes.chunks(PAGE).enumerate() {
+                if is_zeros(content) {
+                    let at = offset(half, page * PAGE);
+                    self.file.write_all_at(&unused, at)?;
+                }
+            }
+        }
+        self.file.sync_data()?;
+        self.file.write_all_at(FILLED, FILLED_AT as u64)?;
+        self.file.sync_data()
     }
 
     /// The commits after number `checkpointed`, in order and without a gap.
@@ -153,18 +147,27 @@ impl Reader {
     /// Reads a half; of its entries those after number `checkpointed`.
     fn half(&self, half: usize, checkpointed: u64) -> io::Result<Half> {
         let mut bytes = vec![0; HALF];
-        self.file.read_exact_at(&mut bytes, offset(half, 0))?;
         let length = self.file.metadata()?.len();
+        let there = length.saturating_sub(offset(half, 0)).min(HALF as u64);
+        let there = usize::try_from(there).unwrap_or(HALF);
+        self.file
+            .read_exact_at(&mut bytes[..there], offset(half, 0))?;
         let mut found = Half {
             sum: self.salt,
+            loss: self.loss_in(&bytes, there),
             ..Half::default()
         };
         while let Some((entry, sum)) = parse(&bytes[found.used..], found.sum) {
+            let size = (HEAD + entry.body.len()).next_multiple_of(PAGE);
             if entry.length > length {
                 found.is_cut = true;
+                let next = bytes.get(found.used + size..).unwrap_or_default();
+                if parse(next, sum).is_some() {
+                    found.loss = Some("the write-ahead log is shorter than acknowledged commits");
+                }
                 break;
             }
-            found.used += (HEAD + entry.body.len()).next_multiple_of(PAGE);
+            found.used += size;
             found.sum = sum;
             found.last = entry.sequence;
             if entry.sequence <= checkpointed {
@@ -177,6 +180,15 @@ impl Reader {
             found.entries.push(read);
         }
         Ok(found)
+    }
+
+    /// Trace of a loss in a half of which so many bytes are `there`.
+    fn loss_in(&self, half: &[u8], there: usize) -> Option<&'static str> {
+        if there < HALF {
+            return Some("the write-ahead log is cut short");
+        }
+        let is_lost = self.is_filled && half.chunks(PAGE).any(is_zeros);
+        is_lost.then_some("the write-ahead log has pages of zeros, which were never written")
     }
 
     /// Makes the entries read so far durable again: after a failed write-back that was reported to an
@@ -244,6 +256,10 @@ fn offset(half: usize, at: usize) -> u64 {
     (PAGE + half * HALF + at) as u64
 }
 
+fn is_zeros(page: &[u8]) -> bool {
+    page.iter().all(|byte| *byte == 0)
+}
+
 fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
@@ -264,6 +280,19 @@ pub(crate) struct Wal {
     last_of_other_half: u64,
     length: u64,
     device: u64,
+    loss: Option<&'static str>,
+    /// Number of the last commit in the file when it was opened; 0 if there was none.
+    found: u64,
+    ends: [End; 2],
+}
+
+/// End of a half as it was found.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    used: usize,
+    /// Set if the half has commits that sled lacks.
+    is_newer: bool,
+    is_cut: bool,
 }
 
 impl Wal {
@@ -291,10 +320,11 @@ impl Wal {
         head[..MAGIC.len()].copy_from_slice(MAGIC);
         let salt = &mut head[MAGIC.len()..][..16];
         File::open("/dev/urandom")?.read_exact(salt)?;
+        head[FILLED_AT..][..FILLED.len()].copy_from_slice(FILLED);
         file.write_all_at(&head, 0)?;
-        let blank = vec![0; HALF];
-        file.write_all_at(&blank, offset(0, 0))?;
-        file.write_all_at(&blank, offset(1, 0))
+        let unused = UNUSED.repeat(HALF / UNUSED.len());
+        file.write_all_at(&unused, offset(0, 0))?;
+        file.write_all_at(&unused, offset(1, 0))
     }
 
     /// Replaces the log in a folder by a copy without copy-on-write, if it is on btrfs and has it. Needs
@@ -317,22 +347,12 @@ impl Wal {
         File::open(folder)?.sync_all()
     }
 
-    /// Opens the one in a folder, to go on after its last entry, and answers the commits after number
+    /// Opens the one in a folder and changes nothing, to go on after its last entry once it was verified
+    /// ([`begin`](Self::begin)), and answers the commits after number
     /// `checkpointed`, the last that sled has.
     pub(crate) fn open(folder: &Path, checkpointed: u64) -> io::Result<(Self, Vec<Entry>)> {
         let reader = Reader::open(folder)?;
         let halves = [reader.half(0, checkpointed)?, reader.half(1, checkpointed)?];
-        for (half, found) in halves.iter().enumerate() {
-            if found.last > checkpointed {
-                reader.write_again(half, found.used)?;
-            }
-            if found.is_cut {
-                // Some day the file reaches that length, and the entry must not count then.
-                let at = offset(half, found.used);
-                reader.file.write_all_at(&[0; HEAD], at)?;
-                reader.file.sync_data()?;
-            }
-        }
         let file = reader.file.metadata()?;
         let half = usize::from(halves[1].last > halves[0].last);
         let wal = Self {
@@ -344,6 +364,13 @@ impl Wal {
             last_of_other_half: halves[1 - half].last,
             length: file.len(),
             device: file.dev(),
+            loss: halves[0].loss.or(halves[1].loss),
+            found: halves[0].last.max(halves[1].last),
+            ends: [0, 1].map(|half: usize| End {
+                used: halves[half].used,
+                is_newer: halves[half].last > checkpointed,
+                is_cut: halves[half].is_cut,
+            }),
             reader,
         };
         Ok((wal, gapless(halves, checkpointed)?))
@@ -352,6 +379,40 @@ impl Wal {
     /// Number of the last commit in the sequence file; `None` if that is garbled or new.
     pub(crate) fn noted(&self) -> Option<u64> {
         self.sequence_file.last
+    }
+
+    /// Number that tells this log from others.
+    pub(crate) fn id(&self) -> u64 {
+        self.reader.id()
+    }
+
+    /// Number of the last commit in the file when it was opened, whether sled has it or not; 0 for none.
+    pub(crate) fn found(&self) -> u64 {
+        self.found
+    }
+
+    /// Trace of lost commits, if the log has one that no crash leaves.
+    pub(crate) fn loss(&self) -> Option<&'static str> {
+        self.loss
+    }
+
+    /// Readies a log whose content was verified: entries are made durable again, one that does not count
+    /// is erased, the sequence file has a number, and in a log of an older
+    /// release the pages that were never used are marked. Durable on return.
+    pub(crate) fn begin(&mut self) -> io::Result<()> {
+        for (half, end) in self.ends.iter().enumerate() {
+            if end.is_newer {
+                self.reader.write_again(half, end.used)?;
+            }
+            if end.is_cut {
+                // Some day the file reaches that length, and the entry must not count then.
+                let at = offset(half, end.used);
+                self.reader.file.write_all_at(&[0; HEAD], at)?;
+                self.reader.file.sync_data()?;
+            }
+        }
+        self.sequence_file.ensure(self.last)?;
+        self.reader.fill()
     }
 
     /// Number of the last commit.
@@ -440,7 +501,7 @@ impl Wal {
 
     /// Makes the sequence file durable, so that the next opening can detect a lost tail.
     pub(crate) fn seal(&self) -> io::Result<()> {
-        self.sequence_file.file.sync_all()
+        self.sequence_file.sync()
     }
 }
 

@@ -118,7 +118,7 @@ fn a_journal_that_lost_its_end_is_damage() {
     copy_folder(root.path(), &meta).unwrap();
     let wal = meta.join("db").join(crate::wal::NAME);
     let mut bytes = std::fs::read(&wal).unwrap();
-    bytes[10 * 4096..].fill(0);
+    bytes[10 * 4096..].fill(7);
     std::fs::write(&wal, bytes).unwrap();
     let error = Db::open(&meta, false).unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
@@ -138,7 +138,7 @@ fn a_database_without_a_journal_gets_one_if_nothing_is_missing() {
     let sequence = database.commit(rows, 1002, false).unwrap();
     database.finish().unwrap();
     assert!(database.close(LIMIT));
-    std::fs::remove_file(root.path().join("db").join(crate::wal::NAME)).unwrap();
+    Db::forget_log(root.path());
     let opened = open(root.path(), false);
     assert_holds(&opened, &model, sequence);
     let rows = change(&mut model, 2, Some(item(2, 0, 0)));
@@ -218,11 +218,39 @@ fn a_log_that_is_lost_with_the_number_of_the_last_commit_is_damage() {
     std::fs::remove_file(root.path().join("db").join(crate::wal::NAME)).unwrap();
     std::fs::remove_file(root.path().join("sequence")).unwrap();
     for _ in 0..2 {
-        // The copy that was put back must tell the same.
-        std::fs::remove_file(root.path().join("sequence")).ok();
         let error = Db::open(root.path(), false).unwrap_err();
         assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        // Nor does a kill between the two leave a log that seems to have been there.
+        assert!(!root.path().join("db").join(crate::wal::NAME).exists());
+        assert!(!root.path().join("sequence").exists());
     }
+}
+
+/// A log of a release that left unused pages zeros gets them marked, and keeps its commits.
+#[test]
+fn a_log_of_an_older_release_is_marked() {
+    use std::os::unix::fs::FileExt as _;
+
+    let (root, mut model) = (tempfile::tempdir().unwrap(), Model::new());
+    let mut database = Database::new(open(root.path(), true), root.path()).unwrap();
+    let rows = change(&mut model, 1, Some(item(1, 0, 0)));
+    let sequence = database.commit(rows, 1002, false).unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let meta = copy.path().join("meta");
+    copy_folder(root.path(), &meta).unwrap();
+    let path = meta.join("db").join(crate::wal::NAME);
+    let log = std::fs::File::options().write(true).open(&path).unwrap();
+    log.write_all_at(&[0; 8], 24).unwrap();
+    let pages = std::fs::metadata(&path).unwrap().len() / 4096;
+    for page in 2..pages {
+        log.write_all_at(&[0; 4096], page * 4096).unwrap();
+    }
+    assert_holds(&open(&meta, false), &model, sequence);
+    assert_holds(&open(&meta, false), &model, sequence);
+    // From now on zeros are a loss, whatever else is gone.
+    log.write_all_at(&[0; 4096], 9 * 4096).unwrap();
+    let error = Db::open(&meta, false).unwrap_err();
+    assert!(error.to_string().contains("pages of zeros"), "{error}");
 }
 
 /// A kill while a log is added to a database of an older release leaves part of one.
@@ -235,7 +263,7 @@ fn half_of_an_added_log_is_made_anew() {
     database.finish().unwrap();
     assert!(database.close(LIMIT));
     let log = root.path().join("db").join(crate::wal::NAME);
-    std::fs::remove_file(&log).unwrap();
+    Db::forget_log(root.path());
     std::fs::write(log.with_file_name("journal.new"), "half").unwrap();
     let opened = open(root.path(), false);
     assert_holds(&opened, &model, sequence);

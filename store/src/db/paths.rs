@@ -7,12 +7,16 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use tracing::warn;
 
-use super::{Db, wait_until_released};
+use super::Db;
+use super::guards::wait_until_released;
 use crate::error::Error;
 use crate::folder::{copy_folder, io_error, remove_folder, sync_folder};
+use crate::sequence_file::SequenceFile;
 use crate::wal::Rows;
 
 const FIRST_ID: u64 = 1;
+/// Number of the commit that creates a database.
+pub(super) const FIRST_COMMIT: u64 = 1;
 
 /// Paths of the database and its copies.
 pub(super) struct Paths {
@@ -70,7 +74,9 @@ impl Paths {
         }
     }
 
+    /// A crash leaves no database, or one with a number in the sequence file.
     pub(super) fn create(&self) -> Result<(), Error> {
+        self.begin_sequence_file(FIRST_COMMIT)?;
         let mut db = Db::create(&self.fresh)?;
         db.commit_next(&Rows::new(), FIRST_ID)?;
         drop(db);
@@ -78,6 +84,14 @@ impl Paths {
         wait_until_released(&log).map_err(io_error("close", &log))?;
         self.sync(&self.fresh)?;
         self.rename(&self.fresh, &self.db)
+    }
+
+    /// Gives the sequence file a number, durably, if it has none.
+    pub(super) fn begin_sequence_file(&self, sequence: u64) -> Result<(), Error> {
+        let path = self.folder.join("sequence");
+        let opened = SequenceFile::open(&path);
+        let begun = opened.and_then(|mut file| file.ensure(sequence));
+        begun.map_err(io_error("write", &path))
     }
 
     /// Exchanges the new database for the present one, in one step, and answers the new path of that:

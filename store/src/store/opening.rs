@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::db::{Db, Opened};
 use crate::error::Error;
+use crate::export;
 use crate::folder::io_error;
 use crate::lock::Lock;
 use crate::space::Space;
@@ -27,6 +28,29 @@ pub(super) fn open_database(
     }
     space.take_back(kept);
     opened
+}
+
+/// True if a folder has records, in whatever state. A crash during the first creation leaves none, and
+/// at most the number of its one commit.
+pub(super) fn has_records(folder: &Path) -> Result<bool, Error> {
+    let has_commits = Db::last_sequence(folder) > Db::FIRST_COMMIT;
+    Ok(has_commits || Db::exists(folder) || !export::list(folder)?.is_empty())
+}
+
+/// Refuses records that are older than a whole export beside them. An export is written from durable
+/// records, and a restored one gets a number above all others.
+///
+/// # Errors
+/// [`Error::Damaged`], [`Error::Io`] if the folder cannot be read.
+pub(super) fn refuse_lost_commits(folder: &Path, last: u64) -> Result<(), Error> {
+    let Some((sequence, path)) = export::newer_whole(folder, last)? else {
+        return Ok(());
+    };
+    let name = path.file_name().unwrap_or_default().display();
+    Err(Error::Damaged {
+        what: format!("it ends with commit {last}, and {name} has commit {sequence}"),
+        path: folder.join("db"),
+    })
 }
 
 /// Most ids by which the records may lag behind directories on disk. A higher number was not made by
