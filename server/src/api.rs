@@ -32,7 +32,6 @@ use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic_health::pb::health_server::{Health, HealthServer};
-use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 
 use crate::config::{InForce, UnpackConfig};
@@ -139,12 +138,4 @@ pub(crate) fn router(
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))
-}
-
-/// Reports the services as SERVING to health checks.
-pub(crate) async fn set_serving(health: &HealthReporter) {
-    health
-        .set_serving::<SnapshotsServer<snapshots::Service>>()
-        .await;
-    health.set_serving::<AdminServer<admin::Service>>().await;
 }

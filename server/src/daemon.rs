@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use layerd_drivers::{Driver, factory};
-use layerd_engine::{Engine, ErrorKind};
+use layerd_engine::{Engine, ErrorKind, newest_copy};
 use layerd_mounts::mounter::KernelMounter;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,10 +27,10 @@ use crate::optional::Failures;
 use crate::reaper::{self, Nudge};
 use crate::tasks::Tasks;
 use crate::traces::Traces;
-use crate::{api, metrics, notify, with_causes};
+use crate::{api, health, metrics, notify, with_causes};
 
 /// Interval of health checks, unless systemd's watchdog needs a shorter one.
-const HEALTH_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// After this time a writer that does not answer is logged.
 const WRITER_SLOW: Duration = Duration::from_secs(10);
 /// Time after a stop for peers to read or to send data for which a call waits.
@@ -112,8 +112,9 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     let engine = Arc::new(engine);
     let remove_socket = listener.remover();
     let nudge = Nudge::default();
-    let (health, health_service) = tonic_health::server::health_reporter();
-    api::set_serving(&health).await;
+    let (reporter, health_service) = health::service(true).await;
+    let followed = engine.clone();
+    tasks.spawn(|stop| health::follow(reporter, followed, stop));
     let calls = Calls::default();
     start_tasks(&config, &engine, &tasks, &nudge, &calls);
     let admission = Admission::new(config.limits, calls);
@@ -277,20 +278,21 @@ async fn rescue(
     (listener, docker): (&Listener, &docker::Socket),
     trouble: layerd_engine::Error,
 ) -> Result<bool, DaemonError> {
-    let trouble_text = format!(
-        "{}; `layerctl restore` puts the newest export of the records in its place, `layerctl restore FILE` a backup",
-        with_causes(&trouble)
-    );
+    let newest_copy = find_copy(config, driver, tasks).await;
+    let trouble_text = lost(&trouble, &newest_copy);
     error!("{trouble_text}");
     let done = CancellationToken::new();
     docker.refuse(&trouble_text, tasks, &done);
-    let router = api::layerd::rescue::router(api::layerd::rescue::Rescue {
+    let (_, health_service) = health::service(false).await;
+    let rescue = api::layerd::rescue::Rescue {
         root: config.root.clone(),
         driver: driver.clone(),
         tasks: tasks.clone(),
         trouble: trouble_text,
+        newest_copy,
         done: done.clone(),
-    });
+    };
+    let router = api::layerd::rescue::router(rescue, health_service);
     let socket = listener.socket.try_clone().and_then(UnixListener::from_std);
     let socket = socket.map_err(DaemonError::Runtime)?;
     notify::ready();
@@ -317,6 +319,32 @@ async fn rescue(
         () = enough => {}
     }
     Ok(done.is_cancelled())
+}
+
+/// The copy that a restore without a file takes, in words; empty without one.
+async fn find_copy(config: &Config, driver: &Arc<dyn Driver>, tasks: &Tasks) -> String {
+    let (root, driver) = (config.root.clone(), driver.clone());
+    let found = tasks.call(move || newest_copy(&root, driver.as_ref()));
+    match found.await {
+        Ok(Ok(copy)) => copy.map(|copy| copy.to_string()).unwrap_or_default(),
+        Ok(Err(error)) => {
+            warn!("look for a copy of the records: {}", with_causes(&error));
+            String::new()
+        }
+        Err(_) => String::new(),
+    }
+}
+
+fn lost(trouble: &layerd_engine::Error, newest_copy: &str) -> String {
+    let trouble = with_causes(trouble);
+    match newest_copy {
+        "" => format!(
+            "{trouble}; there is no whole copy of the records: `layerctl restore FILE` puts a backup in its place"
+        ),
+        copy => format!(
+            "{trouble}; `layerctl restore` goes back to {copy}; `layerctl restore FILE` takes a backup"
+        ),
+    }
 }
 
 /// Keeps systemd's watchdog quiet while there is no store to ask.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use layerd_drivers::{Driver, Survey, factory};
 use layerd_engine::layerd_layers::Silent;
 use layerd_engine::{
-    ContentCounts, Engine, Error, Problem, restore_records, survey, survey_content,
+    ContentCounts, Engine, Error, Problem, Restored, restore_records, survey, survey_content,
 };
 use layerd_mounts::mounter::KernelMounter;
 
@@ -35,13 +35,16 @@ pub(crate) fn run(settings: &Settings, repair: bool, content: bool) -> ExitCode 
 
 /// Puts an export in place of the records.
 pub(crate) fn restore(settings: &Settings, from: Option<&Path>) -> ExitCode {
-    report(Config::load(settings).map_err(|error| with_causes(&error)).and_then(|config| {
-        let driver = open_driver(&config)?;
-        let restored = restore_records(&config.root, driver.as_ref(), from);
-        let (snapshots, moved) = restored.map_err(|error| with_causes(&error))?;
-        print(format_args!("{snapshots} snapshots are back; {moved} layers that the export does not know are in lost/"));
-        Ok(true)
-    }))
+    report(
+        Config::load(settings)
+            .map_err(|error| with_causes(&error))
+            .and_then(|config| {
+                let driver = open_driver(&config)?;
+                let restored = restore_records(&config.root, driver.as_ref(), from);
+                print(back(&restored.map_err(|error| with_causes(&error))?));
+                Ok(true)
+            }),
+    )
 }
 
 fn look(config: &Config, content: bool) -> Result<bool, String> {
@@ -113,15 +116,16 @@ fn fix_database(config: &Config, content: bool, trouble: &Error) -> Result<bool,
     let trouble = with_causes(trouble);
     let driver = open_driver(config)?;
     let restored = restore_records(&config.root, driver.as_ref(), None);
-    let (snapshots, moved) =
-        restored.map_err(|error| format!("{trouble}; {}", with_causes(&error)))?;
-    print(format_args!(
-        "{trouble}: put the newest export in its place: done"
-    ));
-    print(format_args!(
-        "{snapshots} snapshots are back; {moved} layers that the export does not know are in lost/"
-    ));
+    let restored = restored.map_err(|error| format!("{trouble}; {}", with_causes(&error)))?;
+    let source = &restored.source;
+    print(format_args!("{trouble}: put {source}, in its place: done"));
+    print(back(&restored));
     fix(config, content)
+}
+
+fn back(restored: &Restored) -> String {
+    let (snapshots, moved) = (restored.snapshots, restored.moved);
+    format!("{snapshots} snapshots are back; {moved} layers that are newer are in lost/")
 }
 
 fn is_database(error: &Error) -> bool {

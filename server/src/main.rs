@@ -10,6 +10,7 @@ mod config;
 mod content;
 mod daemon;
 mod fsck;
+mod health;
 mod listener;
 mod logging;
 mod man;

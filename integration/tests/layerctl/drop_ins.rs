@@ -1,5 +1,7 @@
 //! The drop-ins that `layerctl setup containerd` writes, against real containerds.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -66,6 +68,31 @@ fn root_drop_in_is_not_forced_on_a_containerd_that_refuses_it() {
         "{said}"
     );
     assert_eq!(std::fs::read_to_string(&peer.config).unwrap(), before);
+    assert!(!peer.drop_ins.exists(), "all or nothing");
+}
+
+/// A drop-in that no configuration imports would be read at some later time, unexpected. One that was
+/// there stays as it was.
+#[test]
+fn a_refused_config_leaves_no_drop_in_behind() {
+    let mut peer = Peer::new("none", "version = 2");
+    peer.programs = peer.scratch.path().join("bin");
+    std::fs::create_dir(&peer.programs).unwrap();
+    let program = peer.programs.join("containerd");
+    let script = "#!/bin/sh\n[ \"$1\" = --version ] && echo 'containerd c v2.1.4 d' && exit\necho it complains >&2; exit 1\n";
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    let (status, said) = peer.try_setup(&["--write"]);
+    assert!(!status.success() && said.contains("it complains"), "{said}");
+    assert!(!peer.drop_ins.exists(), "{said}");
+
+    std::fs::create_dir(&peer.drop_ins).unwrap();
+    let path = peer.drop_ins.join("layerd.toml");
+    let old = peer.setup(&["--remap-ids"]);
+    std::fs::write(&path, &old).unwrap();
+    let (status, said) = peer.try_setup(&["--write"]);
+    assert!(!status.success(), "{said}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), old);
 }
 
 /// A containerd that is not running, with its own configuration.

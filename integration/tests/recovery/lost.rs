@@ -4,8 +4,12 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use layerd_integration::process::wait_until;
+use layerd_integration::snapshots::channel;
 
 use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use super::{World, layer_dir};
 
@@ -26,9 +30,66 @@ fn root_a_garbled_database_comes_back() {
     loses_and_gets_back(garble, None);
 }
 
+/// The database itself is whole then, and has what no export has.
 #[test]
-fn root_a_garbled_format_file_comes_back() {
-    loses_and_gets_back("head -c 9 /dev/urandom > meta/format", None);
+fn root_a_garbled_format_file_takes_nothing_along() {
+    keeps_all("head -c 9 /dev/urandom > meta/format");
+}
+
+/// Without the number of the last commit the database cannot vouch for its end.
+#[test]
+fn root_a_lost_sequence_file_takes_nothing_along() {
+    keeps_all("rm meta/sequence");
+}
+
+fn keeps_all(loss: &str) {
+    let mut world = World::new("");
+    world.furnish();
+    world.daemon.stop();
+    world.restart();
+    make_newer(&mut world);
+    let before = world.sh("ls l");
+    world.sh(loss);
+    world.restart();
+    let refused = world.client.stat("top").unwrap_err();
+    assert!(
+        refused.message().contains("still holds") && refused.message().contains("nothing on disk"),
+        "{refused:?}"
+    );
+    let text = world.run(&["restore"]);
+    assert!(
+        text.contains("are back: 6, from the records that the damaged database still holds"),
+        "{text}"
+    );
+    assert_eq!(world.sh("ls l"), before);
+    wait_until("the client to dial again", Duration::from_secs(5), || {
+        world.client.stat("newer").is_ok()
+    });
+    assert_eq!(world.run(&["fsck"]), "No problems.\n");
+}
+
+/// A restore goes back; how far is said before it is asked for.
+#[test]
+fn root_a_database_lost_with_its_format_says_what_a_restore_gives_up() {
+    let mut world = World::new("");
+    world.furnish();
+    world.daemon.stop();
+    let export = world.sh("ls meta | grep export | sort -t . -k 2n | tail -n 1");
+    world.restart();
+    world.commit("newer", "top");
+    world.make_volume("younger");
+    world.kill();
+    world.sh(&format!(
+        "for file in meta/export.*; do [ $file = meta/{export} ] || rm $file; done
+        rm -r meta/db meta/format meta/sequence; touch -d '5 hours ago' meta/{export}",
+        export = export.trim()
+    ));
+    world.restart();
+    let info = &world.json(&["info"])[0];
+    let alarm = info["alarms"][0].as_str().unwrap();
+    let says =
+        "goes back to the newest export, 5 h old; 1 layers (which go to lost/) and 1 volumes";
+    assert!(alarm.contains(says), "{alarm}");
 }
 
 #[test]
@@ -127,11 +188,24 @@ fn make_newer(world: &mut World) -> String {
     slot
 }
 
+fn health(world: &World) -> ServingStatus {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut client = HealthClient::new(channel(world.daemon.socket().to_owned()));
+        let reply = client.check(HealthCheckRequest::default()).await;
+        reply.unwrap().into_inner().status()
+    })
+}
+
 fn assert_rescue(world: &mut World) {
+    assert_eq!(health(world), ServingStatus::NotServing);
     let refused = world.client.stat("top").unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
     assert!(
-        refused.message().contains("`layerctl restore`"),
+        refused.message().contains("`layerctl restore"),
         "{refused:?}"
     );
     let refused = world.client.prepare("x", "top", &[]).unwrap_err();

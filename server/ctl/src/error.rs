@@ -315,9 +315,9 @@ fn call_hint(status: &Status) -> Option<&'static str> {
     }
     match status.code() {
         Code::NotFound => Some("`layerctl snapshot ls` shows what there is."),
-        Code::Unavailable => {
-            Some("layerd is stopping or starting: look at `systemctl status layerd`.")
-        }
+        Code::Unavailable => Some(
+            "`systemctl status layerd` says whether it is stopping or starting, `layerctl doctor` what else is wrong.",
+        ),
         Code::DataLoss => Some(
             "The data on disk is damaged: `layerctl fsck` says which, `journalctl -u layerd` since when.",
         ),

@@ -168,6 +168,15 @@ impl Remedy {
 }
 
 impl Problem {
+    /// True if the folder of a volume, or its link for people, is not where it belongs.
+    #[must_use]
+    pub fn is_volume_missing(&self) -> bool {
+        matches!(
+            self,
+            Self::Volume(VolumeProblem::NoFolder { .. } | VolumeProblem::NoLink { .. })
+        )
+    }
+
     /// Its remedy.
     #[must_use]
     pub fn remedy(&self) -> Remedy {

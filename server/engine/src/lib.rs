@@ -47,7 +47,7 @@ pub use health::Health;
 pub use layers::{Active, Changes, Counts, Layers, Mounted, Pack, Removed, Unpack, UnpackOptions};
 pub use list::{Entry, Listing};
 pub use reap::Reaped;
-pub use recover::{Finding, restore_records, survey};
+pub use recover::{Finding, NewestCopy, Restored, newest_copy, restore_records, survey};
 pub use trash::{Discarded, TrashOptions};
 pub use volumes::{
     Candidate, CreateVolume, Filled, Plan, Pruned, Purged, Source, VolumeEntry, VolumeFilter,

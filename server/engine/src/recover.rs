@@ -23,6 +23,8 @@
 //! a journal, both are one wait: see `store/src/wal.rs`. Work directories are never waited for: start-up makes them anew.
 //! File digests have a table of their own, in `layers/file_digests.rs`.
 
+mod copy;
+
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io;
@@ -41,6 +43,19 @@ use crate::stack::base_of;
 use crate::trash::hold_older;
 use crate::volumes::survey_volumes;
 use crate::{Engine, Error, Layers, ids, meta_folder, slot};
+
+pub use copy::{NewestCopy, newest_copy};
+
+/// Records that are back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// Number of snapshots that are back.
+    pub snapshots: usize,
+    /// Number of layers that were moved to `lost/`.
+    pub moved: usize,
+    /// Name and age of the copy that was taken, as in "the newest export, 3 h old"; empty for a file.
+    pub source: String,
+}
 
 /// A problem and what became of it.
 #[derive(Debug, Clone)]
@@ -123,7 +138,7 @@ pub(crate) fn refuse_lost_records(
         .iter()
         .filter(|entry| matches!(entry, Found::Slot(Place::Layer, _)))
         .count();
-    if layers + volumes == 0 || meta.join("format").exists() {
+    if layers + volumes == 0 || Store::exists(&meta)? {
         return Ok(());
     }
     Err(Error::Unrecorded {
@@ -134,12 +149,12 @@ pub(crate) fn refuse_lost_records(
     })
 }
 
-/// Puts an export in place of a lost or damaged database: the newest one, unless a file is named.
+/// Puts an export in place of a lost or damaged database. Unless a file is named, it is the newest one, or
+/// what the damaged database still holds if that is newer.
 /// Layers of which it knows nothing are moved to `lost/`, not deleted: they are younger than the
 /// export, and may be the only copy. Volumes of which it knows nothing stay. If it has something in
 /// the trash, the trash is not deleted until a person decides. The daemon must not be
-/// running. May be repeated after a crash. Answers the number of
-/// snapshots that are back and of layers that were moved.
+/// running. May be repeated after a crash.
 ///
 /// # Errors
 /// [`Error::NoExport`] if there is none; [`Error::Store`], [`Error::Driver`].
@@ -147,12 +162,12 @@ pub fn restore_records(
     root: &Path,
     driver: &dyn Driver,
     file: Option<&Path>,
-) -> Result<(usize, usize), Error> {
+) -> Result<Restored, Error> {
     let meta = meta_folder(root);
     let export = match file {
         Some(file) => Some(Export::read(file)?),
         None if !meta.exists() => None,
-        None => Export::newest(&meta)?,
+        None => Store::newest_copy(&meta)?,
     };
     let export = export.ok_or_else(|| Error::NoExport { meta: meta.clone() })?;
     let found = driver.list().map_err(Error::driver("list the layers"))?;
@@ -167,7 +182,15 @@ pub fn restore_records(
     }
     Store::restore(&meta, &export, &taken)?;
     let live = export.records().filter(|record| record.removed.is_none());
-    Ok((live.count(), moved))
+    let source = match file {
+        Some(_) => String::new(),
+        None => copy::named(copy::Origin::of(&export, &meta), export.taken),
+    };
+    Ok(Restored {
+        snapshots: live.count(),
+        moved,
+        source,
+    })
 }
 
 /// Moves layers that hold something and that an export does not know to `lost/`, durably. Answers how

@@ -26,7 +26,6 @@ use tracing::{info, warn};
 use super::KEY;
 use crate::optional::Failures;
 use crate::tasks::Tasks;
-use crate::with_causes;
 
 /// Spans that wait to be sent, at most: some 4 MiB.
 const QUEUE: usize = 4096;
@@ -231,7 +230,7 @@ impl Exporter {
             }
             Err(status) => {
                 self.trouble.tell(&self.endpoint, &status);
-                self.failures.add(KEY, with_causes(&status));
+                self.failures.add(KEY, said(&status));
                 if !is_final(status.code()) {
                     return false;
                 }
@@ -240,6 +239,14 @@ impl Exporter {
         }
         self.batch.clear();
         true
+    }
+}
+
+/// The status in words; its own text has a part for developers.
+fn said(status: &Status) -> String {
+    match status.message() {
+        "" => status.code().to_string(),
+        message => message.to_owned(),
     }
 }
 
@@ -273,7 +280,7 @@ impl Trouble {
         self.was_told = true;
         warn!(
             %endpoint,
-            error = status as &dyn std::error::Error,
+            error = said(status),
             "traces cannot be sent; once {QUEUE} spans wait, further ones are dropped"
         );
     }

@@ -204,6 +204,7 @@ mod tests {
             layers_unpacked: 7,
             layers_packed: 8,
             health: None,
+            newest_copy: String::new(),
         };
         let wanted = [
             "Server Version: 0.1.0",

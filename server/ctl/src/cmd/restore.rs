@@ -16,8 +16,9 @@ use crate::text::escape;
 
 /// Brings the records back after the database was lost or damaged
 ///
-/// Without FILE, layerd takes the newest export that it kept under its root by itself; FILE is
-/// what `layerctl backup` wrote. Nothing is deleted: a damaged database is set aside, and layers
+/// Without FILE, layerd takes the newest export that it kept under its root by itself, or what the
+/// damaged database still holds if that is newer; `layerctl info` says which, and what is newer on
+/// disk. FILE is what `layerctl backup` wrote. Nothing is deleted: a damaged database is set aside, and layers
 /// that the export does not know, because they are newer, are moved to lost/ under the root.
 /// layerd serves again as soon as the records are back, without a restart. While the records are
 /// sound it refuses. To take removed snapshots back, use `layerctl trash restore`.
@@ -34,6 +35,8 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 struct Json {
     snapshots: u64,
     set_aside: u64,
+    /// Name and age of the copy that was taken; empty for a file.
+    source: String,
 }
 
 pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
@@ -48,11 +51,12 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
         return out.object(&Json {
             snapshots: done.snapshots,
             set_aside: done.set_aside,
+            source: done.source,
         });
     }
     let source = match &args.file {
         Some(file) => file.display().to_string(),
-        None => format!("the newest export in {root}/meta"),
+        None => done.source.clone(),
     };
     for line in lines(&done, &source, &root) {
         out.line(&escape(&line))?;
@@ -175,6 +179,7 @@ mod tests {
         let done = |set_aside| RestoreRecordsResponse {
             snapshots: 2,
             set_aside,
+            source: String::new(),
         };
         let text = lines(&done(3), "b", "/r").join(" ");
         assert!(text.contains("are back: 2, from b"), "{text}");

@@ -138,9 +138,26 @@ fn containerd(args: Containerd, daemon: &Daemon, out: &mut Output) -> Result<(),
     if args.config == Path::new(main_file::MAIN) {
         check_installed(version)?;
     }
+    let before = fs::read(&path).ok();
     let done = write(&path, &drop_in)?;
-    change.apply(&args.config, out)?;
+    if let Err(error) = change.apply(&args.config, out) {
+        put_back(&path, before.as_deref())?;
+        return Err(error);
+    }
     tell(done, &change, &path, out)
+}
+
+/// Undoes [`write`], with an empty directory.
+fn put_back(path: &Path, before: Option<&[u8]>) -> Result<(), Error> {
+    let undone = match before {
+        Some(before) => atomic_file::replace(path, before),
+        None => managed_file::remove(path),
+    };
+    undone.map_err(|cause| failed("put back", path, cause))?;
+    if before.is_none() {
+        let _ = path.parent().map(fs::remove_dir);
+    }
+    Ok(())
 }
 
 /// The release that starts next must know what the drop-in has in it: an older one may not start.

@@ -97,11 +97,18 @@ fn optional(health: &Health) -> Vec<Finding> {
 /// Records that are lost, or a daemon that is older than this program.
 fn without_health(info: &InfoResponse) -> Finding {
     if info.driver.is_empty() {
+        let remedy = match info.newest_copy.is_empty() {
+            true => Remedy::advice(
+                "Put a backup back: `layerctl restore FILE` takes what `layerctl backup` wrote. Without one, the layers stay \
+                 where they are, but their names are lost.",
+            ),
+            false => Remedy::fix("layerctl restore"),
+        };
         return Finding::error(
             "database",
             some_of(&info.alarms),
             "The records are lost or damaged. layerd answers no client but layerctl, so that containerd waits.",
-            Remedy::fix("layerctl restore"),
+            remedy,
         );
     }
     Finding::warning(
@@ -337,14 +344,32 @@ fn clock(health: &Health, now: i64) -> Finding {
 /// Records against directories.
 pub(crate) fn records(problems: &[Problem]) -> Vec<Finding> {
     const CHECK: &str = "records and disk";
-    let texts = |quarantined: bool| -> Vec<String> {
-        let some = problems
-            .iter()
-            .filter(|problem| problem.quarantined == quarantined);
+    // The check of volumes tells those.
+    let told = problems.iter().filter(|problem| !problem.is_volume_missing);
+    let texts = |is_wanted: &dyn Fn(&Problem) -> bool| -> Vec<String> {
+        let some = told.clone().filter(|problem| is_wanted(problem));
         some.map(|problem| problem.problem.clone()).collect()
     };
-    let (damaged, other) = (texts(true), texts(false));
+    let damaged = texts(&|problem| problem.quarantined);
+    let advised = texts(&|problem| problem.is_advice);
+    let other = texts(&|problem| !problem.quarantined && !problem.is_advice);
     let mut findings = Vec::new();
+    if !advised.is_empty() {
+        let is_named = |problem: &&Problem| problem.is_advice;
+        let mut remedies: Vec<String> = told
+            .clone()
+            .filter(is_named)
+            .map(|one| one.remedy.clone())
+            .collect();
+        remedies.sort();
+        remedies.dedup();
+        findings.push(Finding::warning(
+            CHECK,
+            some_of(&advised),
+            "layerd cannot repair it, and leaves it as it is.",
+            Remedy::advice(format!("For each: {}.", some_of(&remedies))),
+        ));
+    }
     if !damaged.is_empty() {
         findings.push(Finding::error(
             CHECK,
@@ -363,7 +388,7 @@ pub(crate) fn records(problems: &[Problem]) -> Vec<Finding> {
             Remedy::safe("layerctl fsck --repair"),
         ));
     }
-    if problems.is_empty() {
+    if findings.is_empty() {
         findings.push(Finding::ok(CHECK, "they agree"));
     }
     findings

@@ -267,18 +267,29 @@ fn own_mounts(process: &Process) -> Option<Finding> {
 }
 
 fn few_descriptors(process: &Process) -> Option<Finding> {
+    let lines = [&*format!("LimitNOFILE={DESCRIPTORS}")];
+    few(
+        process,
+        "Under load it can accept no connection and open no layer.",
+        change("descriptors", &lines),
+    )
+}
+
+/// Finding for a layerd that something else than systemd started.
+pub(crate) fn few_of_process(pid: u32, process: &Process) -> Option<Finding> {
+    few(
+        process,
+        "Under load it can accept no connection and open no layer. What starts it has to set the limit as well.",
+        format!("prlimit --pid {pid} --nofile={DESCRIPTORS}"),
+    )
+}
+
+fn few(process: &Process, impact: &str, fix: String) -> Option<Finding> {
     let few = process
         .descriptors
         .filter(|count| *count < FEW_DESCRIPTORS)?;
-    Some(Finding::warning(
-        CHECK,
-        format!("layerd may have {few} file descriptors"),
-        "Under load it can accept no connection and open no layer.",
-        Remedy::safe(change(
-            "descriptors",
-            &[&format!("LimitNOFILE={DESCRIPTORS}")],
-        )),
-    ))
+    let found = format!("layerd may have {few} file descriptors");
+    Some(Finding::warning(CHECK, found, impact, Remedy::safe(fix)))
 }
 
 fn replaced(process: &Process) -> Option<Finding> {

@@ -200,6 +200,7 @@ fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoRespons
         }
         .to_owned(),
         health: Some(health(engine, disk, in_force)),
+        newest_copy: String::new(),
     };
     info.alarms = alarms::of(&info);
     info
@@ -309,5 +310,7 @@ pub(super) fn finding(finding: &Finding) -> pb::Finding {
         remedy: remedy.text().to_owned(),
         repaired: finding.repaired,
         quarantined: matches!(remedy, Remedy::Quarantine(_)),
+        is_advice: matches!(remedy, Remedy::Advice(_)),
+        is_volume_missing: finding.problem.is_volume_missing(),
     }
 }

@@ -22,6 +22,7 @@ use tonic::codegen::http::{Request as HttpRequest, Response as HttpResponse};
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic::{Request, Response, Status, Streaming};
+use tonic_health::pb::health_server::{Health, HealthServer};
 use tower::layer::util::{Identity, Stack};
 use tower::{Layer, Service as TowerService};
 use tracing::{error, info};
@@ -40,18 +41,24 @@ pub(crate) struct Rescue {
     pub(crate) tasks: Tasks,
     /// The error, with its fix.
     pub(crate) trouble: String,
+    /// The copy that a restore without a file takes; empty without one.
+    pub(crate) newest_copy: String,
     /// Cancelled when the records are back.
     pub(crate) done: CancellationToken,
 }
 
 /// The server of a daemon without records.
-pub(crate) fn router(rescue: Rescue) -> Router<Stack<Refuse, Identity>> {
+pub(crate) fn router(
+    rescue: Rescue,
+    health: HealthServer<impl Health>,
+) -> Router<Stack<Refuse, Identity>> {
     let refuse = Refuse {
         trouble: rescue.trouble.clone().into(),
     };
     Server::builder()
         .layer(refuse)
         .add_service(AdminServer::new(rescue))
+        .add_service(health)
 }
 
 #[tonic::async_trait]
@@ -66,6 +73,7 @@ impl Admin for Rescue {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             root: self.root.display().to_string(),
             alarms: vec![self.trouble.clone()],
+            newest_copy: self.newest_copy.clone(),
             ..InfoResponse::default()
         }))
     }
@@ -131,17 +139,24 @@ impl Admin for Rescue {
             restore_records(&root, driver.as_ref(), file)
         });
         let restored = restored.await.map_err(|lost| status::lost(&lost))?;
-        let (snapshots, set_aside) = restored.map_err(|error| match error {
+        let restored = restored.map_err(|error| match error {
             Error::Store(StoreError::Damaged { path, what }) if Some(&path) == file.as_ref() => {
                 Status::invalid_argument(format!("the file that was sent is no backup: {what}"))
             }
             other => status::of(&other),
         })?;
-        info!(snapshots, set_aside, "the records are back");
+        let (snapshots, set_aside) = (restored.snapshots, restored.moved);
+        info!(
+            snapshots,
+            set_aside,
+            source = restored.source,
+            "the records are back"
+        );
         self.done.cancel();
         Ok(Response::new(pb::RestoreRecordsResponse {
             snapshots: snapshots as u64,
             set_aside: set_aside as u64,
+            source: restored.source,
         }))
     }
 }
@@ -174,7 +189,7 @@ impl Rescue {
     }
 }
 
-/// Refuses everything but the rescue itself.
+/// Refuses everything but the rescue itself and health checks.
 #[derive(Debug, Clone)]
 pub(crate) struct Refuse {
     trouble: Arc<str>,
@@ -211,7 +226,8 @@ where
     }
 
     fn call(&mut self, request: HttpRequest<I>) -> Self::Future {
-        if request.uri().path().starts_with("/layerd.v1.Admin/") {
+        let path = request.uri().path();
+        if path.starts_with("/layerd.v1.Admin/") || path.starts_with("/grpc.health.v1.Health/") {
             return Box::pin(self.inner.call(request));
         }
         let answer = Status::unavailable(&*self.trouble).into_http();

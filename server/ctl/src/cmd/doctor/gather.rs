@@ -38,7 +38,11 @@ pub(super) async fn findings(args: &Args, daemon: &Daemon, now: i64) -> Vec<Find
     let file = host::file(args, health.as_ref());
     let checked = host::check(file.as_deref(), health.as_ref(), daemon.timeout).await;
     let mut found = Vec::new();
-    let settings = host::compare(checked, file.as_deref(), health.as_ref(), &mut found);
+    let mut settings = host::compare(checked, file.as_deref(), health.as_ref(), &mut found);
+    if let Some(info) = info.filter(|info| !info.root.is_empty()) {
+        // A daemon without records has no settings to tell, and a root of its command line all the same.
+        settings.insert("root".to_owned(), info.root.clone());
+    }
     let can_start = found.iter().all(|one| one.severity < Severity::Error);
     found.insert(0, kernel());
     match &mut answered {
@@ -56,7 +60,7 @@ pub(super) async fn findings(args: &Args, daemon: &Daemon, now: i64) -> Vec<Find
     found.extend(look_at_files(&own, &daemon.address, &settings));
     let client = answered.as_mut().ok().map(|(client, _)| client);
     found.extend(containerd::findings(args, daemon, &settings, client, now).await);
-    found.extend(host::units(daemon.timeout).await);
+    found.extend(host::units(daemon).await);
     found.extend(plugin::finding(&settings, daemon.timeout).await);
     found.extend(host::csi(&settings, daemon.timeout).await);
     address(&mut found, &daemon.address);
@@ -78,6 +82,9 @@ fn address(found: &mut [Finding], socket: &Path) {
     );
     for finding in found {
         finding.fix = finding.fix.replace("layerctl ", &with);
+        let quoted = format!("`{with}");
+        finding.advice = finding.advice.replace("`layerctl ", &quoted);
+        finding.impact = finding.impact.replace("`layerctl ", &quoted);
     }
 }
 
@@ -246,4 +253,26 @@ async fn output(program: &Path, arguments: &[String], limit: Duration) -> Option
         false => tokio::time::timeout(limit, ended).await.ok()?,
     };
     String::from_utf8(ended.ok()?.stdout).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_in_prose_reach_the_daemon_that_was_asked_too() {
+        let remedy = Remedy::advice("Look at `layerctl trash ls`.");
+        let mut found = [Finding::error(
+            "trash",
+            "held",
+            "`layerctl fsck` tells.",
+            remedy,
+        )];
+        address(&mut found, Path::new(DEFAULT_SOCKET));
+        assert!(!found[0].advice.contains("--address"));
+        address(&mut found, Path::new("/run/other.sock"));
+        let with = "`layerctl --address /run/other.sock ";
+        assert_eq!(found[0].advice, format!("Look at {with}trash ls`."));
+        assert!(found[0].impact.starts_with(with), "{found:?}");
+    }
 }

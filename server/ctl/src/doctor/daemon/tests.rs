@@ -164,13 +164,21 @@ fn a_full_disk_says_what_makes_room() {
 
 #[test]
 fn lost_records_are_told_from_an_old_daemon() {
-    let lost = InfoResponse {
+    let mut lost = InfoResponse {
         alarms: vec!["the database is damaged".to_owned()],
+        newest_copy: "the newest export, 3 h old".to_owned(),
         ..InfoResponse::default()
     };
     let found = findings(&lost, &[], NOW);
     assert_eq!((found.len(), found[0].severity), (1, Severity::Error));
     assert_eq!(found[0].fix, "layerctl restore");
+    // There is nothing to go back to.
+    lost.newest_copy.clear();
+    let found = &findings(&lost, &[], NOW)[0];
+    assert!(
+        found.fix.is_empty() && found.advice.contains("layerctl restore FILE"),
+        "{found:?}"
+    );
     let old = InfoResponse {
         health: None,
         ..well()
@@ -192,6 +200,34 @@ fn damaged_snapshots_come_before_what_can_be_repaired() {
         .collect();
     assert_eq!(told, [(Severity::Error, "b"), (Severity::Warning, "a")]);
     assert_eq!(records(&[])[0].severity, Severity::Ok);
+}
+
+/// A command is printed for what it ends alone, and each fault once.
+#[test]
+fn what_repair_leaves_to_a_person_is_advice() {
+    let hold = Problem {
+        problem: "attachment \"a\" holds a volume that is not there".to_owned(),
+        remedy: "detach it".to_owned(),
+        is_advice: true,
+        ..Problem::default()
+    };
+    let folder = Problem {
+        problem: "the folder of volume data is missing".to_owned(),
+        is_advice: true,
+        is_volume_missing: true,
+        ..Problem::default()
+    };
+    let link = Problem {
+        is_volume_missing: true,
+        ..Problem::default()
+    };
+    let found = records(&[hold, folder.clone()]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].fix.as_str(), found[0].safe), ("", false));
+    assert!(found[0].advice.contains("detach it"), "{found:?}");
+    assert!(!found[0].found.contains("folder"), "{found:?}");
+    // The check of volumes tells of both.
+    assert_eq!(records(&[folder, link])[0].severity, Severity::Ok);
 }
 
 #[test]

@@ -1,12 +1,16 @@
 //! The host, the configuration and the units.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use layerd_proto::layerd::v1::Health;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 
 use super::{Settings, output};
+use crate::cmd::Daemon;
 use crate::cmd::doctor::Args;
 use crate::doctor::csi;
 use crate::doctor::host::{self, Checked};
@@ -92,17 +96,15 @@ pub(super) fn compare(
     health.map_or(of_file, |health| health.settings.clone())
 }
 
-pub(super) async fn units(limit: Duration) -> Vec<Finding> {
+pub(super) async fn units(daemon: &Daemon) -> Vec<Finding> {
     if !is_booted() {
         let means = "Whatever starts layerd here, see to it that it starts it again after a crash.";
-        return vec![Finding::info(
-            "unit",
-            "this host is not run by systemd",
-            means,
-        )];
+        let unit = Finding::info("unit", "this host is not run by systemd", means);
+        let few = peer(&daemon.address).and_then(|pid| unit::few_of_process(pid, &process(pid)));
+        return few.into_iter().chain([unit]).collect();
     }
     let arguments = unit::ARGUMENTS.map(str::to_owned);
-    let output = output(Path::new("systemctl"), &arguments, limit).await;
+    let output = output(Path::new("systemctl"), &arguments, daemon.timeout).await;
     let output = output.unwrap_or_default();
     let process = unit::main_pid(&output).map(process).unwrap_or_default();
     unit::findings(&output, &process)
@@ -111,6 +113,13 @@ pub(super) async fn units(limit: Duration) -> Vec<Finding> {
 /// True if systemd runs this host, as by sd_booted(3).
 pub(super) fn is_booted() -> bool {
     Path::new("/run/systemd/system").exists()
+}
+
+/// Process that listens at a socket. Where systemd listens for a service, that is systemd.
+fn peer(socket: &Path) -> Option<u32> {
+    let stream = UnixStream::connect(socket).ok()?;
+    let credentials = getsockopt(&stream, PeerCredentials).ok()?;
+    u32::try_from(credentials.pid()).ok().filter(|pid| *pid > 0)
 }
 
 /// Facts about a process; unreadable ones count as sound.
