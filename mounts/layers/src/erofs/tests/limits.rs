@@ -215,3 +215,53 @@ fn memory_is_limited() {
     let bytes = finish(writer);
     assert_eq!(Image::open(&bytes[..]).unwrap().walk().count(), made + 1);
 }
+
+/// Output that is counted and dropped.
+struct Nowhere(u64);
+
+impl std::io::Write for Nowhere {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.0 += data.len() as u64;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl std::io::Seek for Nowhere {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        match to {
+            std::io::SeekFrom::Start(at) => Ok(at),
+            _ => Err(std::io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// Peak of this process, which runs one test, in bytes.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let number = line.unwrap().split_whitespace().nth(1).unwrap();
+    number.parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn a_directory_of_a_million_names_takes_bounded_memory() {
+    const COUNT: u64 = 1_000_000;
+    let before = peak();
+    let mut writer = Writer::new(Nowhere(0), Options::default()).unwrap();
+    let root = Writer::<Nowhere>::ROOT;
+    let dir = writer.directory(root, b"dir", &plain(0o755)).unwrap();
+    // 7919 is no factor of the count: all names, in no order.
+    for number in 0..COUNT {
+        let name = format!("file {:07}", number * 7919 % COUNT);
+        let file = writer.file(dir, name.as_bytes(), &plain(0o644), 0).unwrap();
+        file.finish().unwrap();
+    }
+    let (_, summary) = writer.finish().unwrap();
+    assert_eq!(summary.inodes, COUNT + 2);
+    let each = (peak() - before) / COUNT;
+    assert!(each < 300, "{each} bytes for each file");
+}
