@@ -234,6 +234,7 @@ fn root_rm_tries_every_operand() {
     let (code, error) = failure(&output);
     assert_eq!(code, 3, "the first failure decides: {error}");
     assert_eq!(error.matches("error:").count(), 2, "{error}");
+    assert_eq!(world.run(&["snapshot", "rm", "-f", "gone"]), "");
     world.run(&["snapshot", "rm", "top", "base"]);
     world.run(&["snapshot", "cleanup"]);
     world.daemon.assert_empty();

@@ -179,10 +179,106 @@ fn root_lists_show_what_the_filters_let_through() {
         (1, "gone".to_owned())
     );
     assert!(deleted[0]["deleted_at"].is_string());
-    world.fail(6, &["volume", "ls", "-f", "name=a", "-f", "name=b"]);
-    world.fail(2, &["volume", "ls", "-f", "size=3"]);
+    let either = ["-f", "name=logs", "-f", "name=db"];
+    assert_eq!(world.names(&either), ["web-logs", "db-data"]);
+    let others = ["-f", "label!=app=web", "-f", "until=0s", "--sort", "name"];
+    assert_eq!(world.names(&others), ["db-data"]);
+    assert_eq!(
+        world.names(&["--sort", "name"]),
+        ["db-data", "web-data", "web-logs"]
+    );
+    assert_eq!(world.names(&["-f", "until=1h"]), [] as [&str; 0]);
+    world.fail(6, &["volume", "ls", "-f", "driver=a", "-f", "driver=b"]);
+    let error = world.fail(2, &["volume", "ls", "-f", "size=3"]);
+    assert!(error.contains("there is no filter \"size\""), "{error}");
+    let sized = world.run(&["volume", "ls", "--size"]);
+    assert!(
+        sized.starts_with("USES  AGE  DRIVER  SIZE  NAME\n"),
+        "{sized}"
+    );
     let table = world.run(&["volume", "ls"]);
     assert!(table.starts_with("USES  AGE  DRIVER  NAME\n"), "{table}");
+}
+
+#[test]
+fn root_volumes_are_shown_in_docker_s_words() {
+    let world = World::new();
+    world.run(&[
+        "volume", "create", "data", "-l", "app=web", "--opt", "mode=700",
+    ]);
+    world.run(&["volume", "create", "other"]);
+    let array = world.run(&["volume", "inspect", "data", "other"]);
+    let array: serde_json::Value = serde_json::from_str(&array).unwrap();
+    let path = world.path("data");
+    assert_eq!(array.as_array().unwrap().len(), 2);
+    assert_eq!(array[0]["Name"], "data");
+    assert_eq!(array[0]["Mountpoint"], path.to_str().unwrap());
+    assert_eq!(array[0]["Labels"], json!({"app": "web"}));
+    assert_eq!(array[0]["Options"], json!({"mode": "700"}));
+    assert_eq!(
+        (&array[0]["Scope"], &array[0]["Driver"]),
+        (&json!("local"), &json!("local"))
+    );
+    let ended = world.ctl(&["volume", "inspect", "gone", "other"]);
+    assert_eq!(ended.code, 3);
+    assert!(ended.out.contains("\"Name\": \"other\""), "{ended:?}");
+    let field = world.run(&["volume", "inspect", "-f", "{{.Mountpoint}}", "data"]);
+    assert_eq!(field.trim_end(), path.to_str().unwrap());
+
+    let format = |template: &str| world.run(&["volume", "ls", "--format", template]);
+    assert_eq!(format("{{.Name}}:{{.Labels.app}}"), "data:web\nother:\n");
+    assert_eq!(
+        format("table {{.Name}}\\t{{.Driver}}"),
+        "NAME   DRIVER\ndata   local\nother  local\n"
+    );
+    let first = format("json").lines().next().unwrap().to_owned();
+    let first: serde_json::Value = serde_json::from_str(&first).unwrap();
+    assert_eq!(
+        (&first["Name"], &first["Size"]),
+        (&json!("data"), &json!("N/A"))
+    );
+    let error = world.fail(6, &["volume", "ls", "--format", "{{.Nmae}}"]);
+    assert!(
+        error.contains("Nmae") && error.contains("Mountpoint"),
+        "{error}"
+    );
+    let error = world.fail(2, &["volume", "ls", "--format", "{{range .}}"]);
+    assert!(error.contains("range"), "{error}");
+
+    let people = world.run(&["volume", "show", "data"]);
+    assert!(people.starts_with("Name: data\n"), "{people}");
+    let update = [
+        "volume",
+        "update",
+        "data",
+        "--label-add",
+        "tier=1",
+        "--label-rm",
+        "app",
+    ];
+    assert_eq!(world.run(&update), "data\n");
+    assert_eq!(world.inspect("data")["labels"], json!({"tier": "1"}));
+    world.fail(2, &["volume", "update", "data"]);
+}
+
+#[test]
+fn root_a_list_is_shown_again_and_again() {
+    use std::io::{BufRead, BufReader};
+
+    let world = World::new();
+    world.run(&["volume", "create", "data"]);
+    let mut command = world.command(&["volume", "ls", "-q", "--watch=50ms"]);
+    let mut child = command
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    assert_eq!((next(), next()), ("data".to_owned(), "data".to_owned()));
+    world.run(&["volume", "rename", "data", "other"]);
+    while next() != "other" {}
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

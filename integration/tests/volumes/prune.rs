@@ -93,7 +93,7 @@ fn root_nothing_is_pruned_without_consent() {
     let anonymous = world.run(&["volume", "create"]).trim().to_owned();
     let ended = world.ctl(&["volume", "prune"]);
     assert_eq!(ended.code, 5, "{ended:?}");
-    assert!(ended.error.contains("--yes"), "{ended:?}");
+    assert!(ended.error.contains("--force"), "{ended:?}");
     assert!(
         ended.out.contains(&anonymous) && !ended.out.contains("named"),
         "{ended:?}"
@@ -124,13 +124,13 @@ fn root_prune_chooses_by_name_and_label() {
     world.run(&["volume", "create", "-l", "app=web"]);
     world.run(&["volume", "usage", "--exact", "web"]);
     let bytes = world.one(&["volume", "usage", "web"])["bytes"].clone();
-    let choice = ["volume", "prune", "--all", "-f", "label=app=web"];
+    let choice = ["volume", "prune", "--all", "--filter", "label=app=web"];
     let plan = world.json(&[&choice[..], &["--dry-run"]].concat());
     assert_eq!((plan.len(), text(&plan[0], "name")), (2, "web".to_owned()));
     assert_eq!(plan[0]["bytes"], bytes);
     assert!(plan[1]["bytes"].is_null() && text(&plan[1], "reason").contains("anonymous"));
     assert_eq!(world.names(&[]).len(), 3);
-    let done = world.json(&[&choice[..], &["--yes"]].concat());
+    let done = world.json(&[&choice[..], &["-f"]].concat());
     assert!(
         done.len() == 2 && done.iter().all(|one| one["skipped"] == ""),
         "{done:?}"

@@ -120,7 +120,7 @@ fn root_one_volume_is_deleted_for_good() {
     let folders = || std::fs::read_dir(&trash).unwrap().count();
     assert_eq!(folders(), 4);
     let unasked = world.fail(5, &["volume", "purge", "one"]);
-    assert!(unasked.contains("--yes"), "{unasked}");
+    assert!(unasked.contains("--force"), "{unasked}");
     let error = world.fail(3, &["volume", "purge", "--yes", "live"]);
     assert!(error.contains("not in the trash"), "{error}");
     let error = world.fail(6, &["volume", "purge", "--yes", "two"]);

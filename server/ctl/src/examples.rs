@@ -122,14 +122,34 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     (
         "volume ls",
-        &[(
-            "Names of unused volumes",
-            "layerctl volume ls -q -f dangling=true",
-        )],
+        &[
+            (
+                "Names of unused volumes",
+                "layerctl volume ls -q -f dangling=true",
+            ),
+            (
+                "Columns of one's own",
+                "layerctl volume ls --format 'table {{.Name}}\\t{{.Size}}\\t{{.Labels.app}}'",
+            ),
+            (
+                "Older than a day, without a label, the largest first",
+                "layerctl volume ls -s -f until=24h -f label!=keep --sort size",
+            ),
+        ],
     ),
     (
         "volume inspect",
-        &[("Two volumes", "layerctl volume inspect data test")],
+        &[
+            ("As docker volume inspect", "layerctl volume inspect data"),
+            (
+                "One field",
+                "layerctl volume inspect -f '{{.Mountpoint}}' data",
+            ),
+        ],
+    ),
+    (
+        "volume show",
+        &[("Two volumes", "layerctl volume show data test")],
     ),
     (
         "volume rm",
@@ -144,13 +164,19 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     (
         "volume prune",
-        &[("See what would go", "layerctl volume prune --all --dry-run")],
+        &[
+            ("See what would go", "layerctl volume prune --all --dry-run"),
+            (
+                "Without being asked",
+                "layerctl volume prune -f --all --filter label=app=test",
+            ),
+        ],
     ),
     (
         "volume purge",
         &[(
             "For good, without being asked",
-            "layerctl volume purge test --yes",
+            "layerctl volume purge -f test",
         )],
     ),
     (
@@ -162,6 +188,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[(
             "Set one, remove another",
             "layerctl volume label data app=db -r owner",
+        )],
+    ),
+    (
+        "volume update",
+        &[(
+            "Add a label, remove another",
+            "layerctl volume update data --label-add app=db --label-rm owner",
         )],
     ),
     (
@@ -211,7 +244,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     (
         "trash empty",
-        &[("Without being asked", "layerctl trash empty --yes")],
+        &[("Without being asked", "layerctl trash empty -f")],
     ),
     (
         "mount",

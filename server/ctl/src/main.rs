@@ -12,6 +12,7 @@ mod containerd;
 mod doctor;
 mod error;
 mod examples;
+mod format;
 mod help;
 mod human;
 mod managed_file;
@@ -26,10 +27,11 @@ mod snapshot;
 mod table;
 mod text;
 mod tree_layout;
+mod view;
 mod volume;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anstream::{AutoStream, ColorChoice, stream::RawStream};
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
     let mut out = Output {
         json,
         colour: !plain && is_coloured(&stdout),
+        terminal: stdout.is_terminal(),
         now: human::now(),
         out: Box::new(io::BufWriter::new(stdout)),
     };

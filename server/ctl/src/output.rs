@@ -12,6 +12,8 @@ use crate::text;
 pub(crate) struct Output {
     pub(crate) json: bool,
     pub(crate) colour: bool,
+    /// Set if standard output is a terminal.
+    pub(crate) terminal: bool,
     /// Seconds since 1970.
     pub(crate) now: i64,
     pub(crate) out: Box<dyn Write>,
@@ -39,6 +41,14 @@ impl Output {
         table
             .write(&mut *self.out, self.colour)
             .map_err(Error::Output)
+    }
+
+    /// Clears the screen of a terminal.
+    pub(crate) fn clear(&mut self) -> Result<(), Error> {
+        match self.terminal {
+            true => self.raw(b"\x1b[H\x1b[2J"),
+            false => Ok(()),
+        }
     }
 
     /// Has what was written read by now.

@@ -107,6 +107,8 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
         &[
             "volume ls",
             "volume inspect",
+            "volume show",
+            "volume update",
             "volume undelete",
             "volume rename",
             "volume label",

@@ -66,13 +66,13 @@ struct Empty {
     release_only: bool,
 
     /// Do not ask; needed where standard input is no terminal
-    #[arg(short, long)]
-    yes: bool,
+    #[arg(short, long, alias = "yes", short_alias = 'y')]
+    force: bool,
 }
 
 const QUESTION: Confirmation = Confirmation {
     what: "empty the trash",
-    unasked: "Say --yes if everything in the trash may be deleted; `layerctl trash ls` shows it.",
+    unasked: "Say --force if everything in the trash may be deleted; `layerctl trash ls` shows it.",
     declined: "Nothing was changed; `layerctl trash restore` takes removed snapshots back.",
 };
 
@@ -241,7 +241,7 @@ fn list(ids: &[u64]) -> String {
 
 async fn empty(args: &Empty, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let mut client = daemon.connect().await?;
-    if !args.yes {
+    if !args.force {
         let (snapshots, volumes) = (client.trash().await?, client.deleted_volumes().await?);
         QUESTION.confirm(&question(&snapshots, &volumes, args.release_only))?;
     }

@@ -3,10 +3,12 @@
 pub(super) mod archive;
 mod change;
 mod create;
+mod filter;
 mod list;
 mod prune;
 mod purge;
 mod remove;
+mod show;
 mod usage;
 mod watch;
 
@@ -48,13 +50,15 @@ pub(crate) struct Args {
 enum Command {
     Create(create::Create),
     Ls(list::Ls),
-    Inspect(list::Inspect),
+    Inspect(show::Inspect),
+    Show(show::Show),
     Rm(remove::Rm),
     Undelete(remove::Undelete),
     Prune(prune::Args),
     Purge(purge::Args),
     Rename(change::Rename),
     Label(change::Label),
+    Update(change::Update),
     Usage(usage::Args),
     Snapshot(create::Snapshot),
     Clone(create::Copy),
@@ -67,13 +71,15 @@ pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
     match args.command {
         Command::Create(args) => create::create(args, daemon, out).await,
         Command::Ls(args) => list::ls(args, daemon, out).await,
-        Command::Inspect(args) => list::inspect(&args, daemon, out).await,
+        Command::Inspect(args) => show::inspect(&args, daemon, out).await,
+        Command::Show(args) => show::show(&args, daemon, out).await,
         Command::Rm(args) => remove::rm(&args, daemon, out).await,
         Command::Undelete(args) => remove::undelete(&args, daemon, out).await,
         Command::Purge(args) => purge::run(&args, daemon, out).await,
         Command::Prune(args) => prune::run(args, daemon, out).await,
         Command::Rename(args) => change::rename(&args, daemon, out).await,
         Command::Label(args) => change::label(args, daemon, out).await,
+        Command::Update(args) => change::update(args, daemon, out).await,
         Command::Usage(args) => usage::run(&args, daemon, out).await,
         Command::Snapshot(args) => create::snapshot(&args, daemon, out).await,
         Command::Clone(args) => create::copy(args, daemon, out).await,

@@ -50,6 +50,7 @@ fn run(dir: &Path, more: &[&str]) -> Result<String, Error> {
     let mut out = Output {
         json: false,
         colour: false,
+        terminal: false,
         now: 0,
         out: Box::new(seen.clone()),
     };

@@ -6,7 +6,7 @@ use super::parse_label;
 use super::show::print_mounts;
 use crate::client::New;
 use crate::cmd::Daemon;
-use crate::error::{Error, all_or, reason};
+use crate::error::{Error, Exit, all_or, reason};
 use crate::output::Output;
 use crate::text::escape;
 
@@ -70,6 +70,10 @@ pub(crate) struct Rm {
     /// Keys or names
     #[arg(required = true)]
     keys: Vec<String>,
+
+    /// A snapshot that is not there is no failure
+    #[arg(short, long)]
+    force: bool,
 }
 
 /// Sets and removes labels of a snapshot, and shows those it has then
@@ -114,6 +118,7 @@ pub(super) async fn rm(args: Rm, daemon: &Daemon, out: &mut Output) -> Result<()
         match client.remove(key).await {
             Ok(()) if out.json => out.object(&BTreeMap::from([("removed", key)]))?,
             Ok(()) => out.line(&escape(key))?,
+            Err(error) if args.force && error.exit() == Exit::NotFound => {}
             Err(error) => failed.push(advise_rm(error, key)),
         }
     }

@@ -34,12 +34,35 @@ pub(crate) struct Label {
     remove: Vec<String>,
 }
 
+/// Adds and removes labels of a volume, and prints its name
+#[derive(Debug, clap::Args)]
+#[group(id = "changes", required = true, multiple = true, args = ["add", "remove"])]
+pub(crate) struct Update {
+    /// The volume
+    name: String,
+
+    /// A label to add or change; may be repeated
+    #[arg(long = "label-add", value_name = "KEY=VALUE", value_parser = parse_label)]
+    add: Vec<(String, String)>,
+
+    /// Key of a label to remove; may be repeated
+    #[arg(long = "label-rm", value_name = "KEY")]
+    remove: Vec<String>,
+}
+
 pub(super) async fn rename(args: &Rename, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let mut client = daemon.connect().await?;
     print_name(
         &client.rename_volume(&args.name, &args.new_name).await?,
         out,
     )
+}
+
+pub(super) async fn update(args: Update, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let removed = args.remove.into_iter().map(|key| (key, String::new()));
+    let labels = args.add.into_iter().chain(removed).collect();
+    let mut client = daemon.connect().await?;
+    print_name(&client.label_volume(&args.name, labels).await?, out)
 }
 
 pub(super) async fn label(args: Label, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {

@@ -23,21 +23,21 @@ pub(crate) struct Args {
     all: bool,
 
     /// Only volumes with this label: label=KEY or label=KEY=VALUE. May be repeated; all must match
-    #[arg(short, long = "filter", value_name = "FILTER", value_parser = parse_filter)]
+    #[arg(long = "filter", value_name = "FILTER", value_parser = parse_filter)]
     filters: Vec<String>,
 
     /// Print the plan and change nothing
-    #[arg(short = 'n', long, conflicts_with = "yes")]
+    #[arg(short = 'n', long, conflicts_with = "force")]
     dry_run: bool,
 
     /// Do not ask; needed where standard input is no terminal
-    #[arg(short, long)]
-    yes: bool,
+    #[arg(short, long, alias = "yes", short_alias = 'y')]
+    force: bool,
 }
 
 const QUESTION: Confirmation = Confirmation {
     what: "prune volumes",
-    unasked: "Say --yes if the volumes above may go to the trash.",
+    unasked: "Say --force if the volumes above may go to the trash.",
     declined: "Nothing was changed.",
 };
 
@@ -57,9 +57,10 @@ struct Outcome<'a> {
 }
 
 fn parse_filter(text: &str) -> Result<String, String> {
-    match text.strip_prefix("label=") {
-        None | Some("") => Err("label=KEY or label=KEY=VALUE is wanted".to_owned()),
-        Some(label) => Ok(label.to_owned()),
+    match text.split_once('=') {
+        Some(("label", label)) if !label.is_empty() => Ok(label.to_owned()),
+        Some(("label", _)) | None => Err("label=KEY or label=KEY=VALUE is wanted".to_owned()),
+        Some((name, _)) => Err(format!("there is no filter {name:?} here: label")),
     }
 }
 
@@ -73,7 +74,7 @@ pub(super) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
     if args.dry_run || plan.candidates.is_empty() {
         return Ok(());
     }
-    if !args.yes {
+    if !args.force {
         out.out.flush().map_err(Error::Output)?;
         QUESTION.confirm(&question(&plan))?;
     }

@@ -22,13 +22,13 @@ pub(crate) struct Args {
     which: Vec<String>,
 
     /// Do not ask; needed where standard input is no terminal
-    #[arg(short, long)]
-    yes: bool,
+    #[arg(short, long, alias = "yes", short_alias = 'y')]
+    force: bool,
 }
 
 const QUESTION: Confirmation = Confirmation {
     what: "purge volumes",
-    unasked: "Say --yes if these volumes may be deleted for good; `layerctl volume ls --deleted` \
+    unasked: "Say --force if these volumes may be deleted for good; `layerctl volume ls --deleted` \
               shows them.",
     declined: "Nothing was changed; `layerctl volume undelete` takes removed volumes back.",
 };
@@ -44,7 +44,7 @@ pub(super) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
     let mut client = daemon.connect().await?;
     let deleted = client.deleted_volumes().await?;
     let (chosen, mut failed) = choose(&deleted, &args.which);
-    if !chosen.is_empty() && !args.yes {
+    if !chosen.is_empty() && !args.force {
         QUESTION.confirm(&question(&chosen, deleted.len()))?;
     }
     let mut left = deleted.len() as u64;
