@@ -168,6 +168,14 @@ fn root_info_counts() {
     let text = world.run(&["info"]);
     assert!(text.contains("Storage Driver: overlayfs\n"), "{text}");
     assert!(text.contains("Snapshots: 4\n"), "{text}");
+    for term in [
+        "Backing Filesystem: ",
+        "Supports d_type: true\n",
+        "Native Overlay Diff: true\n",
+    ] {
+        assert!(text.contains(&format!("\n {term}")), "{text}");
+    }
+    assert!(!text.contains("entry types"), "{text}");
     assert!(text.contains("\n unique mount ids: "), "{text}");
 }
 
@@ -559,6 +567,56 @@ fn root_man_pages_and_completions_cover_every_command() {
     }
     for shell in ["bash", "zsh", "fish"] {
         let script = output(layerctl().args(["completions", shell]));
-        assert!(script.contains("snapshot"), "{shell}");
+        assert!(script.contains("layerctl"), "{shell}");
     }
+}
+
+/// As a shell asks for them: words after `--`, the index of the one that is typed.
+#[test]
+fn root_completions_ask_the_daemon() {
+    let world = World::new();
+    world.fill();
+    world.run(&["volume", "create", "data"]);
+    world.run(&["volume", "create", "dump"]);
+    world.run(&["attach", "--owner", "container:web", "-v", "data:/d"]);
+    let complete = |shell: &str, words: &[&str]| -> Vec<String> {
+        let socket = world.daemon.socket().to_str().unwrap();
+        let mut command = layerctl();
+        command.env("COMPLETE", shell).env("_CLAP_IFS", "\n");
+        command.env("LAYERD_ADDRESS", socket);
+        command.env("_CLAP_COMPLETE_INDEX", words.len().to_string());
+        command.args(["--", "layerctl"]).args(words);
+        let said = output(&mut command);
+        said.lines()
+            .map(|line| line.split('\t').next().unwrap().trim().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        complete("bash", &["volume", "inspect", "d"]),
+        ["data", "dump"]
+    );
+    assert_eq!(complete("bash", &["who-uses", "du"]), ["dump"]);
+    assert_eq!(complete("bash", &["snapshot", "show", "t"]), ["top"]);
+    assert_eq!(complete("bash", &["detach", "--owner", "c"]).len(), 1);
+    assert_eq!(complete("fish", &["volume", "rm", "da"]), ["data"]);
+    assert!(complete("zsh", &["volume", "rm", "da"])[0].starts_with("data"));
+    assert_eq!(complete("bash", &["snapshot", "la"]), ["label"]);
+    let gone = ["--address", "/nonexistent.sock", "volume", "rm", "d"];
+    assert!(!complete("bash", &gone).contains(&"data".to_owned()));
+}
+
+#[test]
+fn root_names_are_cut_to_the_width_of_a_terminal() {
+    let world = World::new();
+    let key = format!("k8s.io/1/{}", "k".repeat(80));
+    world.run(&["snapshot", "prepare", &key]);
+    let list = |more: &[&str]| {
+        let arguments = [&["snapshot", "ls"], more].concat();
+        output(world.command(&arguments).env("COLUMNS", "80"))
+    };
+    let cut = list(&[]);
+    assert!(cut.lines().all(|line| line.chars().count() <= 80), "{cut}");
+    assert!(cut.contains("k…"), "{cut}");
+    assert!(list(&["--no-trunc"]).contains(&key));
+    assert!(world.run(&["snapshot", "ls"]).contains(&key), "no terminal");
 }

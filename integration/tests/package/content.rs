@@ -114,17 +114,24 @@ fn completions_load(tree: &Path) {
     let share = tree.join("usr/share");
     let bash = "
         source \"$0\"
-        COMP_WORDS=(layerctl snapshot la) COMP_CWORD=2
-        _layerctl layerctl la snapshot
+        COMP_WORDS=(layerctl snapshot la) COMP_CWORD=2 COMP_TYPE=9
+        _clap_complete_layerctl layerctl la snapshot
         echo \"${COMPREPLY[@]}\"";
+    let path = format!("{}:/usr/bin:/bin", tree.join("usr/bin").display());
     let file = share.join("bash-completion/completions/layerctl");
-    let said = output(Command::new("bash").args(["-euc", bash]).arg(file));
+    let said = output(
+        Command::new("bash")
+            .env("PATH", &path)
+            .args(["-euc", bash])
+            .arg(file),
+    );
     assert_eq!(said, "label\n");
     let file = share.join("zsh/vendor-completions/_layerctl");
     output(Command::new("zsh").arg("-n").arg(file));
     let fish = "source $argv[1]; complete --do-complete 'layerctl snapshot la'";
     let file = share.join("fish/vendor_completions.d/layerctl.fish");
     let mut command = Command::new("fish");
+    command.env("PATH", &path);
     let said = output(command.args(["--no-config", "--command", fish]).arg(file));
     assert!(said.starts_with("label"), "{said}");
 }

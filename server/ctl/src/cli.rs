@@ -11,6 +11,9 @@ use crate::cmd::{
 };
 use crate::human;
 
+/// Socket of a daemon with the default configuration.
+pub(crate) const ADDRESS: &str = "/run/layerd/layerd.sock";
+
 /// Looks into layerd and changes what it keeps
 #[derive(Debug, Parser)]
 #[command(
@@ -27,7 +30,7 @@ pub(crate) struct Cli {
         env = "LAYERD_ADDRESS",
         hide_env_values = true,
         value_name = "PATH",
-        default_value = "/run/layerd/layerd.sock",
+        default_value = ADDRESS,
         value_parser = parse_address
     )]
     pub(crate) address: PathBuf,

@@ -79,7 +79,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
 }
 
 /// Runs a conversation with the daemon on this thread.
-fn wait(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+pub(crate) fn wait<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -7,6 +7,7 @@ mod bundle;
 mod cli;
 mod client;
 mod cmd;
+mod complete;
 mod confirm;
 mod containerd;
 mod doctor;
@@ -46,6 +47,8 @@ use output::Output;
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
 fn main() -> ExitCode {
+    // A shell that completes a command line asks by the variable COMPLETE.
+    clap_complete::CompleteEnv::with_factory(help::command).complete();
     let words: Vec<OsString> = std::env::args_os().collect();
     let cli = match parse(&words) {
         Ok(cli) => cli,
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         json,
         colour: !plain && is_coloured(&stdout),
         terminal: stdout.is_terminal(),
+        columns: columns(&stdout),
         now: human::now(),
         out: Box::new(io::BufWriter::new(stdout)),
     };
@@ -120,6 +124,14 @@ fn asks_for_json(words: &[OsString]) -> bool {
 /// True for a terminal that shows colours, unless NO_COLOR or TERM forbids them.
 fn is_coloured(stream: &impl RawStream) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
+}
+
+/// Width of the terminal: as COLUMNS has it, which `watch` sets, or as the terminal says.
+fn columns(stdout: &io::Stdout) -> Option<u16> {
+    let variable = std::env::var("COLUMNS").ok();
+    let variable = variable.and_then(|text| text.parse().ok());
+    let size = || terminal_size::terminal_size_of(stdout).map(|(width, _)| width.0);
+    variable.or_else(size).filter(|columns| *columns > 0)
 }
 
 /// Prints the attempt, its error and a hint. A failure of standard error is ignored.

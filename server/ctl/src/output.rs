@@ -14,6 +14,8 @@ pub(crate) struct Output {
     pub(crate) colour: bool,
     /// Set if standard output is a terminal.
     pub(crate) terminal: bool,
+    /// Width of the terminal; `None` where nothing is to be cut.
+    pub(crate) columns: Option<u16>,
     /// Seconds since 1970.
     pub(crate) now: i64,
     pub(crate) out: Box<dyn Write>,
@@ -39,7 +41,7 @@ impl Output {
 
     pub(crate) fn table(&mut self, table: &Table) -> Result<(), Error> {
         table
-            .write(&mut *self.out, self.colour)
+            .write(&mut *self.out, self.colour, self.columns)
             .map_err(Error::Output)
     }
 

@@ -1,6 +1,17 @@
-//! Columns for people. What does not fit a terminal wraps; nothing is cut off.
+//! Columns for people. Where the width is known, columns of names are cut to fit it; elsewhere
+//! nothing is cut off.
 
 use std::io::{self, Write};
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{Attribute, CellAlignment, Color, ColumnConstraint, ContentArrangement, Row};
+
+/// Headings of columns that may be cut.
+const CUT: [&str; 7] = [
+    "KEY", "NAME", "PARENT", "SNAPSHOT", "SOURCE", "TARGET", "OPTIONS",
+];
+/// Columns between two cells.
+const GAP: u16 = 2;
 
 /// Colours, used sparingly: only where they carry meaning that the text has too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,19 +22,6 @@ pub(crate) enum Colour {
     Yellow,
     Red,
     Dim,
-}
-
-impl Colour {
-    fn code(self) -> Option<&'static str> {
-        match self {
-            Self::Plain => None,
-            Self::Green => Some("\x1b[32m"),
-            Self::Cyan => Some("\x1b[36m"),
-            Self::Yellow => Some("\x1b[33m"),
-            Self::Red => Some("\x1b[31m"),
-            Self::Dim => Some("\x1b[2m"),
-        }
-    }
 }
 
 /// One cell, already safe to print.
@@ -55,66 +53,82 @@ impl Cell {
         Self { colour, ..self }
     }
 
-    fn width(&self) -> usize {
-        self.text.chars().count()
+    fn rendered(&self) -> comfy_table::Cell {
+        let cell = comfy_table::Cell::new(&self.text);
+        let cell = match self.right {
+            true => cell.set_alignment(CellAlignment::Right),
+            false => cell,
+        };
+        match self.colour {
+            Colour::Plain => cell,
+            Colour::Green => cell.fg(Color::DarkGreen),
+            Colour::Cyan => cell.fg(Color::DarkCyan),
+            Colour::Yellow => cell.fg(Color::DarkYellow),
+            Colour::Red => cell.fg(Color::DarkRed),
+            Colour::Dim => cell.add_attribute(Attribute::Dim),
+        }
     }
 }
 
-/// A heading and rows of as many cells. The last column is not padded, so long names go there.
+/// A heading and rows of as many cells.
 #[derive(Debug)]
 pub(crate) struct Table {
+    heading: Vec<String>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
     pub(crate) fn new(heading: &[&str]) -> Self {
+        let heading: Vec<String> = heading.iter().map(ToString::to_string).collect();
         Self {
-            rows: vec![heading.iter().map(|&name| Cell::left(name)).collect()],
+            rows: vec![heading.iter().map(Cell::left).collect()],
+            heading,
         }
     }
 
     pub(crate) fn push(&mut self, row: Vec<Cell>) {
-        debug_assert_eq!(row.len(), self.rows[0].len(), "one cell a column");
+        debug_assert_eq!(row.len(), self.heading.len(), "one cell a column");
         self.rows.push(row);
     }
 
-    pub(crate) fn write(&self, out: &mut dyn Write, colour: bool) -> io::Result<()> {
-        let widths = self.widths();
+    /// Writes the table; with `columns`, the width of the terminal, no line is longer if that can be
+    /// had by cutting names.
+    pub(crate) fn write(
+        &self,
+        out: &mut dyn Write,
+        colour: bool,
+        columns: Option<u16>,
+    ) -> io::Result<()> {
+        let table = self.rendered(colour, columns);
+        let mut lines = table.lines();
+        lines.try_for_each(|line| writeln!(out, "{}", line.trim_end()))
+    }
+
+    fn rendered(&self, colour: bool, columns: Option<u16>) -> comfy_table::Table {
+        let mut table = comfy_table::Table::new();
+        table.load_style(NOTHING).force_no_tty().style_text_only();
+        if colour {
+            table.enforce_styling();
+        }
         for row in &self.rows {
-            let last = row.len() - 1;
-            for (column, cell) in row.iter().enumerate() {
-                let padding = widths[column].saturating_sub(cell.width());
-                let end = if column == last { "\n" } else { "  " };
-                write_cell(out, cell, if column == last { 0 } else { padding }, colour)?;
-                out.write_all(end.as_bytes())?;
+            let mut row = Row::from(row.iter().map(Cell::rendered).collect::<Vec<_>>());
+            row.max_height(1);
+            table.add_row(row);
+        }
+        if let Some(columns) = columns {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+            table.set_width(columns);
+        }
+        let last = self.heading.len().saturating_sub(1);
+        for (at, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((0, if at == last { 0 } else { GAP }));
+            // No character of a name: names are cut within, not between words.
+            column.set_delimiter('\0');
+            if !CUT.contains(&self.heading[at].as_str()) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
             }
         }
-        Ok(())
-    }
-
-    fn widths(&self) -> Vec<usize> {
-        let columns = self.rows[0].len();
-        (0..columns)
-            .map(|column| {
-                self.rows
-                    .iter()
-                    .map(|row| row[column].width())
-                    .max()
-                    .unwrap_or(0)
-            })
-            .collect()
-    }
-}
-
-fn write_cell(out: &mut dyn Write, cell: &Cell, padding: usize, colour: bool) -> io::Result<()> {
-    let (before, after) = if cell.right {
-        (padding, 0)
-    } else {
-        (0, padding)
-    };
-    match cell.colour.code().filter(|_| colour) {
-        Some(code) => write!(out, "{:before$}{code}{}\x1b[0m{:after$}", "", cell.text, ""),
-        None => write!(out, "{:before$}{}{:after$}", "", cell.text, ""),
+        table
     }
 }
 
@@ -122,26 +136,52 @@ fn write_cell(out: &mut dyn Write, cell: &Cell, padding: usize, colour: bool) ->
 mod tests {
     use super::{Cell, Colour, Table};
 
-    fn rendered(colour: bool) -> String {
+    fn rendered(colour: bool, columns: Option<u16>) -> String {
         let mut table = Table::new(&["KIND", "SIZE", "NAME"]);
         table.push(vec![
             Cell::left("active").coloured(Colour::Green),
             Cell::right("7B"),
             Cell::left("é"),
         ]);
+        table.push(vec![
+            Cell::left("view"),
+            Cell::right("12KiB"),
+            Cell::left("k8s.io/12/extract-1 sha256:0123456789abcdef"),
+        ]);
         let mut out = Vec::new();
-        table.write(&mut out, colour).unwrap();
+        table.write(&mut out, colour, columns).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn columns_line_up() {
-        assert_eq!(rendered(false), "KIND    SIZE  NAME\nactive    7B  é\n");
+        assert_eq!(
+            rendered(false, None),
+            "KIND    SIZE   NAME\n\
+             active     7B  é\n\
+             view    12KiB  k8s.io/12/extract-1 sha256:0123456789abcdef\n"
+        );
+    }
+
+    #[test]
+    fn names_are_cut_to_the_width() {
+        assert_eq!(
+            rendered(false, Some(40)),
+            "KIND    SIZE   NAME\n\
+             active     7B  é\n\
+             view    12KiB  k8s.io/12/extract-1 sha2…\n"
+        );
+        assert_eq!(rendered(false, Some(200)), rendered(false, None));
     }
 
     #[test]
     fn colours_do_not_change_the_columns() {
-        let text = rendered(true);
-        assert_eq!(text, "KIND    SIZE  NAME\n\x1b[32mactive\x1b[0m    7B  é\n");
+        let text = rendered(true, None);
+        let line = text.lines().nth(1).unwrap();
+        assert!(
+            line.starts_with("\u{1b}[") && line.contains("active\u{1b}["),
+            "{line:?}"
+        );
+        assert!(line.ends_with("m     7B  é"), "{line:?}");
     }
 }

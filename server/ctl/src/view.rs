@@ -16,6 +16,10 @@ pub(crate) struct View {
     #[arg(long, value_name = "TEMPLATE", value_parser = Template::parse)]
     pub(crate) format: Option<Template>,
 
+    /// Cut nothing; otherwise names are cut to fit the terminal
+    #[arg(long)]
+    no_trunc: bool,
+
     /// Show it again every 2 seconds, or as often as given, until it is interrupted
     #[arg(
         long,
@@ -47,6 +51,9 @@ impl View {
         out: &mut Output,
         mut list: impl AsyncFnMut(&mut Output) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        if self.no_trunc {
+            out.columns = None;
+        }
         let Some(every) = self.watch else {
             return list(out).await;
         };

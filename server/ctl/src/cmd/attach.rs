@@ -9,6 +9,7 @@ use super::attachments::print;
 use super::mount::Flags;
 use crate::attachment::{Attachment, MountSpec, Owner};
 use crate::client::Client;
+use crate::complete;
 use crate::error::{Error, all_or};
 use crate::output::Output;
 use crate::text::escape;
@@ -34,7 +35,7 @@ pub(crate) struct Attach {
 #[derive(Debug, clap::Args)]
 pub(super) struct What {
     /// Owner: container, pod, build, person or plugin, and its identity
-    #[arg(long, value_name = "KIND:ID", value_parser = Owner::parse)]
+    #[arg(long, value_name = "KIND:ID", value_parser = Owner::parse, add = complete::owners())]
     owner: Owner,
 
     /// Beginning of the keys, which go on with a colon and the target; the owner unless given
@@ -45,7 +46,7 @@ pub(super) struct What {
     flags: Flags,
 
     /// Fill volumes that are empty with what this committed snapshot has at their targets
-    #[arg(long, value_name = "SNAPSHOT")]
+    #[arg(long, value_name = "SNAPSHOT", add = complete::snapshots())]
     fill_from: Option<String>,
 
     /// SELinux label of the container's mounts, for `z` and `Z`; that of the bundle for `oci-apply`
@@ -62,13 +63,14 @@ pub(crate) struct Detach {
     /// Keys
     #[arg(
         value_name = "KEY",
+        add = complete::attachments(),
         required_unless_present = "owner",
         conflicts_with = "owner"
     )]
     keys: Vec<String>,
 
     /// All that this owner has
-    #[arg(long, value_name = "KIND:ID", value_parser = Owner::parse)]
+    #[arg(long, value_name = "KIND:ID", value_parser = Owner::parse, add = complete::owners())]
     owner: Option<Owner>,
 
     /// Take a mount that is in use out of sight now; the kernel lets go when its last user does

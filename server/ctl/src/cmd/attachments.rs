@@ -8,6 +8,7 @@ use clap::Subcommand;
 
 use super::Daemon;
 use crate::attachment::{Attachment, Owner};
+use crate::complete;
 use crate::error::Error;
 use crate::output::Output;
 use crate::table::{Cell, Colour, Table};
@@ -21,11 +22,11 @@ use crate::text::{escape, shorten};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only what this owner has
-    #[arg(long, global = true, value_name = "KIND:ID", value_parser = Owner::parse)]
+    #[arg(long, global = true, value_name = "KIND:ID", value_parser = Owner::parse, add = complete::owners())]
     owner: Option<Owner>,
 
     /// Only attachments of this volume
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::volumes())]
     volume: Option<String>,
 
     #[command(subcommand)]
@@ -41,7 +42,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct WhoUses {
     /// The volume
-    #[arg(value_name = "VOLUME")]
+    #[arg(value_name = "VOLUME", add = complete::volumes())]
     name: String,
 }
 

@@ -1,15 +1,16 @@
 //! `layerctl completions`.
 
-use clap::CommandFactory;
-use clap_complete::Shell;
+use std::io;
 
-use crate::cli::Cli;
+use clap_complete::Shell;
+use clap_complete::env::Shells;
+
 use crate::error::Error;
 use crate::output::Output;
 
 /// Prints the completions of a shell
 ///
-/// For bash: layerctl completions bash > /etc/bash_completion.d/layerctl
+/// They have the shell ask layerctl, which asks the daemon for names of volumes, snapshots and owners.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The shell
@@ -17,8 +18,18 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Error> {
-    // Into memory first: the generator panics where a write fails.
+    let shell = args.shell.to_string();
+    let failed = |cause| Error::Io {
+        what: format!("write completions for {shell}"),
+        cause,
+    };
+    let shells = Shells::builtins();
+    let completer = shells
+        .completer(&shell)
+        .ok_or_else(|| failed(io::ErrorKind::Unsupported.into()))?;
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "layerctl", &mut script);
+    completer
+        .write_registration("COMPLETE", "layerctl", "layerctl", "layerctl", &mut script)
+        .map_err(failed)?;
     out.raw(&script)
 }

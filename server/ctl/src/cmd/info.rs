@@ -79,6 +79,9 @@ impl<'a> From<&'a InfoResponse> for Json<'a> {
     }
 }
 
+/// Name of the daemon's fact that the file system tells the types of directory entries.
+const ENTRY_TYPES: &str = "entry types";
+
 pub(crate) async fn run(_args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let info = daemon.connect().await?.info().await?;
     if out.json {
@@ -117,8 +120,10 @@ fn lines(info: &InfoResponse) -> Vec<String> {
         format!("Storage Driver: {}", info.driver),
         format!(" Backing Filesystem: {}", info.backing_filesystem),
     ];
+    lines.extend(overlay(info));
     let features = info.features.iter();
-    lines.extend(features.map(|feature| format!(" {}: {}", feature.name, feature.value)));
+    let others = features.filter(|feature| feature.name != ENTRY_TYPES);
+    lines.extend(others.map(|feature| format!(" {}: {}", feature.name, feature.value)));
     lines.extend([
         format!(" Durability: {}", info.durability),
         format!("Snapshots: {snapshots}"),
@@ -136,6 +141,28 @@ fn lines(info: &InfoResponse) -> Vec<String> {
         format!(" Layers Packed: {}", info.layers_packed),
     ]);
     lines
+}
+
+/// Facts about overlayfs under the names that docker info has for them.
+fn overlay(info: &InfoResponse) -> Vec<String> {
+    let value = |name: &str| {
+        let mut features = info.features.iter();
+        features.find(|feature| feature.name == name)
+    };
+    // The daemon starts on no file system without entry types.
+    let Some(_) = value(ENTRY_TYPES) else {
+        return Vec::new();
+    };
+    let options = value("mount options").map_or("", |feature| &feature.value);
+    let has = |option: &str| options.split(',').any(|one| one == option);
+    let (metacopy, redirects) = (has("metacopy=on"), has("redirect_dir=on"));
+    vec![
+        " Supports d_type: true".to_owned(),
+        format!(" Using metacopy: {metacopy}"),
+        // Changes of a layer are read off its directory, which these options forbid.
+        format!(" Native Overlay Diff: {}", !metacopy && !redirects),
+        format!(" userxattr: {}", has("userxattr")),
+    ]
 }
 
 fn used(info: &InfoResponse) -> String {
@@ -185,10 +212,15 @@ mod tests {
             driver: "overlayfs".to_owned(),
             backing_filesystem: "xfs".to_owned(),
             kernel: "6.12".to_owned(),
-            features: vec![Feature {
-                name: "userxattr".to_owned(),
-                value: "no".to_owned(),
-            }],
+            features: [
+                ("entry types", "told by the file system"),
+                ("mount options", "index=off,userxattr"),
+            ]
+            .map(|(name, value)| Feature {
+                name: name.to_owned(),
+                value: value.to_owned(),
+            })
+            .to_vec(),
             active: 1,
             views: 2,
             committed: 3,
@@ -210,7 +242,11 @@ mod tests {
             "Server Version: 0.1.0",
             "Storage Driver: overlayfs",
             " Backing Filesystem: xfs",
-            " userxattr: no",
+            " Supports d_type: true",
+            " Using metacopy: false",
+            " Native Overlay Diff: true",
+            " userxattr: true",
+            " mount options: index=off,userxattr",
             " Durability: full",
             "Snapshots: 6",
             " Committed: 3",

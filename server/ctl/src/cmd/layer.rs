@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Daemon;
 use super::volume::archive::{aside, open};
 use crate::client::Client;
+use crate::complete;
 use crate::error::Error;
 use crate::human;
 use crate::output::Output;
@@ -39,6 +40,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Apply {
     /// The active snapshot
+    #[arg(add = complete::snapshots())]
     key: String,
 
     /// The layer; `-` is standard input
@@ -57,6 +59,7 @@ struct Apply {
 #[derive(Debug, clap::Args)]
 struct Diff {
     /// The snapshot, active or committed
+    #[arg(add = complete::snapshots())]
     key: String,
 
     /// Where to write; `-` is standard output

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Daemon;
 use crate::client::Client;
+use crate::complete;
 use crate::containerd::BackendKey;
 use crate::error::Error;
 use crate::human::{age, size};
@@ -20,6 +21,7 @@ const NAMES: usize = 5;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Key or name of the snapshot
+    #[arg(add = complete::snapshots())]
     key: String,
 }
 

@@ -51,6 +51,7 @@ fn run(dir: &Path, more: &[&str]) -> Result<String, Error> {
         json: false,
         colour: false,
         terminal: false,
+        columns: None,
         now: 0,
         out: Box::new(seen.clone()),
     };

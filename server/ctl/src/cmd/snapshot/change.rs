@@ -6,6 +6,7 @@ use super::parse_label;
 use super::show::print_mounts;
 use crate::client::New;
 use crate::cmd::Daemon;
+use crate::complete;
 use crate::error::{Error, Exit, all_or, reason};
 use crate::output::Output;
 use crate::text::escape;
@@ -30,6 +31,7 @@ struct NewArgs {
     key: String,
 
     /// A committed snapshot to build on; without one the new snapshot is empty
+    #[arg(add = complete::snapshots())]
     parent: Option<String>,
 
     /// A label for it; may be repeated
@@ -54,6 +56,7 @@ pub(crate) struct Commit {
     name: String,
 
     /// Key of the active snapshot; it is free afterwards
+    #[arg(add = complete::snapshots())]
     key: String,
 
     /// A label for it; may be repeated. Those of the active snapshot are not kept
@@ -68,7 +71,7 @@ pub(crate) struct Commit {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rm {
     /// Keys or names
-    #[arg(required = true)]
+    #[arg(required = true, add = complete::snapshots())]
     keys: Vec<String>,
 
     /// A snapshot that is not there is no failure
@@ -80,6 +83,7 @@ pub(crate) struct Rm {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Label {
     /// Key or name
+    #[arg(add = complete::snapshots())]
     key: String,
 
     /// Labels to set

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(short, long, alias = "usage", short_alias = 'u')]
     size: bool,
 
-    /// Show digests in full in the column of parents
+    /// Cut nothing; otherwise digests of parents are shortened, and names cut to fit the terminal
     #[arg(long)]
     no_trunc: bool,
 }
@@ -74,6 +74,9 @@ struct Measured<'a> {
 pub(super) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let mut client = daemon.connect().await?;
     let found = args.choice.fetch(&mut client).await?;
+    if args.no_trunc {
+        out.columns = None;
+    }
     if args.quiet {
         return names(&found, args.null, out);
     }

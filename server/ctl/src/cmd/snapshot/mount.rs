@@ -9,6 +9,7 @@ use layerd_mounts::mount::{Unmounted, mount as make, unmount};
 
 use super::show::advise;
 use crate::cmd::Daemon;
+use crate::complete;
 use crate::error::Error;
 use crate::output::Output;
 use crate::readonly;
@@ -24,6 +25,7 @@ use rules::Rules;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Mount {
     /// Key of an active snapshot or a view
+    #[arg(add = complete::snapshots())]
     key: String,
 
     /// An existing directory

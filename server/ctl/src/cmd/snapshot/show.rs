@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::cmd::Daemon;
+use crate::complete;
 use crate::error::{Error, reason};
 use crate::human;
 use crate::output::Output;
@@ -15,6 +16,7 @@ use crate::text::escape;
 #[command(visible_alias = "inspect")]
 pub(crate) struct Args {
     /// Key or name
+    #[arg(add = complete::snapshots())]
     key: String,
 }
 
@@ -22,6 +24,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Mounts {
     /// Key of an active snapshot or a view
+    #[arg(add = complete::snapshots())]
     key: String,
 }
 
@@ -29,7 +32,7 @@ pub(crate) struct Mounts {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Usage {
     /// Keys or names
-    #[arg(required = true)]
+    #[arg(required = true, add = complete::snapshots())]
     keys: Vec<String>,
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::create::Settings;
 use crate::client::{Client, Exported};
 use crate::cmd::Daemon;
+use crate::complete;
 use crate::error::Error;
 use crate::human;
 use crate::output::Output;
@@ -27,7 +28,7 @@ use crate::volume::Volume;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Export {
     /// The volume
-    #[arg(value_name = "VOLUME")]
+    #[arg(value_name = "VOLUME", add = complete::volumes())]
     name: String,
 
     /// Where to write; `-` is standard output

@@ -3,6 +3,7 @@
 use super::print_name;
 use crate::cmd::Daemon;
 use crate::cmd::snapshot::parse_label;
+use crate::complete;
 use crate::error::Error;
 use crate::output::Output;
 use crate::text::escape;
@@ -13,6 +14,7 @@ use crate::text::escape;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rename {
     /// The volume
+    #[arg(add = complete::volumes())]
     name: String,
 
     /// The name it is to have
@@ -23,6 +25,7 @@ pub(crate) struct Rename {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Label {
     /// The volume
+    #[arg(add = complete::volumes())]
     name: String,
 
     /// Labels to set
@@ -36,13 +39,18 @@ pub(crate) struct Label {
 
 /// Adds and removes labels of a volume, and prints its name
 #[derive(Debug, clap::Args)]
-#[group(id = "changes", required = true, multiple = true, args = ["add", "remove"])]
 pub(crate) struct Update {
     /// The volume
+    #[arg(add = complete::volumes())]
     name: String,
 
     /// A label to add or change; may be repeated
-    #[arg(long = "label-add", value_name = "KEY=VALUE", value_parser = parse_label)]
+    #[arg(
+        long = "label-add",
+        value_name = "KEY=VALUE",
+        value_parser = parse_label,
+        required_unless_present = "remove"
+    )]
     add: Vec<(String, String)>,
 
     /// Key of a label to remove; may be repeated

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::print_name;
 use crate::cmd::Daemon;
 use crate::cmd::snapshot::parse_label;
+use crate::complete;
 use crate::error::Error;
 use crate::output::Output;
 use crate::volume::Volume;
@@ -23,7 +24,7 @@ pub(crate) struct Create {
     settings: Settings,
 
     /// Begin as a copy of this volume, as `volume clone` makes it
-    #[arg(long, value_name = "VOLUME")]
+    #[arg(long, value_name = "VOLUME", add = complete::volumes())]
     clone_of: Option<String>,
 }
 
@@ -52,6 +53,7 @@ pub(super) struct Settings {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Snapshot {
     /// The volume
+    #[arg(add = complete::volumes())]
     name: String,
 
     /// Name of the copy; without one, that of the volume and the time
@@ -65,6 +67,7 @@ pub(crate) struct Snapshot {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Copy {
     /// The volume to copy
+    #[arg(add = complete::volumes())]
     source: String,
 
     /// Name of the copy

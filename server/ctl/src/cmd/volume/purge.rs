@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::cmd::Daemon;
+use crate::complete;
 use crate::confirm::Confirmation;
 use crate::error::{Error, all_or};
 use crate::human;
@@ -18,7 +19,7 @@ use crate::volume::Volume;
 pub(crate) struct Args {
     /// Ids as `volume ls --deleted` shows them, or names they had; an id wins over a name of the
     /// same digits
-    #[arg(required = true, value_name = "ID|NAME")]
+    #[arg(required = true, value_name = "ID|NAME", add = complete::removed_volumes())]
     which: Vec<String>,
 
     /// Do not ask; needed where standard input is no terminal

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::print_name;
 use crate::client::Client;
 use crate::cmd::Daemon;
+use crate::complete;
 use crate::error::{Error, all_or, reason};
 use crate::output::Output;
 use crate::text::escape;
@@ -17,7 +18,7 @@ use crate::text::escape;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rm {
     /// Names
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = complete::volumes())]
     names: Vec<String>,
 
     /// A volume that is not there is no failure. One that is in use stays all the same
@@ -30,7 +31,7 @@ pub(crate) struct Rm {
 pub(crate) struct Undelete {
     /// Id as `volume ls --deleted` shows it, or the name it had; an id wins over a name of the
     /// same digits
-    #[arg(value_name = "ID|NAME")]
+    #[arg(value_name = "ID|NAME", add = complete::removed_volumes())]
     which: String,
 
     /// Another name to give it, as when its own is taken by now

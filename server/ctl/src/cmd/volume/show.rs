@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::cmd::Daemon;
+use crate::complete;
 use crate::error::{Error, all_or};
 use crate::format::Template;
 use crate::human;
@@ -17,7 +18,7 @@ use crate::volume::Volume;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Inspect {
     /// Names
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = complete::volumes())]
     names: Vec<String>,
 
     /// Go template for each volume, such as '{{.Mountpoint}}', or json
@@ -29,7 +30,7 @@ pub(crate) struct Inspect {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Show {
     /// Names
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = complete::volumes())]
     names: Vec<String>,
 }
 

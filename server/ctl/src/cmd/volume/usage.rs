@@ -4,6 +4,7 @@ use layerd_proto::layerd::v1::VolumeUsageResponse;
 use serde::Serialize;
 
 use crate::cmd::Daemon;
+use crate::complete;
 use crate::error::{Error, all_or};
 use crate::human;
 use crate::output::Output;
@@ -17,7 +18,7 @@ use crate::text::escape;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Names
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required = true, value_name = "NAME", add = complete::volumes())]
     names: Vec<String>,
 
     /// Measure now; costs one look at each file
