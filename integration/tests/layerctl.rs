@@ -138,6 +138,19 @@ fn root_snapshots_are_listed_and_shown() {
         Value::from(world.json(&["snapshot", "mounts", "look"]))
     );
 
+    assert_eq!(world.names(&["snapshot", "show", "lo"]), ["look"]);
+    assert_eq!(
+        world.names(&["snapshot", "usage", "to", "b"]),
+        ["top", "base"]
+    );
+    world.run(&["snapshot", "prepare", "worn"]);
+    let (code, error) = world.fail(&["snapshot", "show", "wor"]);
+    assert_eq!(code, 6, "{error}");
+    assert!(error.contains("2 keys begin so: work, worn"), "{error}");
+    let (code, _) = world.fail(&["snapshot", "rm", "lo"]);
+    assert_eq!(code, 3, "a prefix removes nothing");
+    world.run(&["snapshot", "rm", "worn"]);
+
     let tree = world.json(&["snapshot", "tree"]);
     let depths: Vec<_> = tree
         .iter()

@@ -34,6 +34,26 @@ impl Both {
         found
     }
 
+    /// Makes two orphans and a foreign snapshot, of which `orphans rm` takes the orphans alone.
+    fn remove_orphans(&mut self) {
+        for key in ["gone/8/a", "gone/9/b", "by-hand"] {
+            self.world.client.prepare(key, "", &[]).unwrap();
+        }
+        let rm = |more: &[&str]| self.orphans(&[&["--grace", "0", "rm"], more].concat());
+        assert_eq!(rm(&[]).code, 5, "it asks first");
+        assert_eq!(rm(&["-f", "by-hand"]).code, 3);
+        assert_eq!(self.differences().len(), 3);
+        let removed = rm(&["-f"]).json();
+        let mut removed: Vec<&str> = removed
+            .iter()
+            .map(|one| one["removed"].as_str().unwrap())
+            .collect();
+        removed.sort_unstable();
+        assert_eq!(removed, ["gone/8/a", "gone/9/b"]);
+        assert_eq!(self.one()["key"], "by-hand");
+        self.world.client.remove("by-hand").unwrap();
+    }
+
     fn one(&self) -> Value {
         let found = self.differences();
         assert_eq!(found.len(), 1, "{found:#?}");
@@ -109,6 +129,7 @@ fn root_each_difference_is_named_and_mended_as_announced() {
             assert_eq!(orphan["client_key"], "db");
             both.mend(&orphan);
         }
+        both.remove_orphans();
 
         let web = both.backend("web");
         both.world.client.remove(&web).unwrap();

@@ -8,6 +8,7 @@ pub(crate) mod csi;
 mod events;
 mod filling;
 mod layers;
+mod resolve;
 mod volumes;
 
 pub(crate) use archives::Exported;

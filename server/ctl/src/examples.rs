@@ -349,6 +349,16 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[("Compare with containerd", "layerctl orphans")],
     ),
     (
+        "orphans rm",
+        &[
+            ("See them, and be asked", "layerctl orphans rm"),
+            (
+                "One, without being asked",
+                "layerctl orphans rm -f k8s.io/12/web",
+            ),
+        ],
+    ),
+    (
         "doctor",
         &[
             ("For monitoring", "layerctl doctor --quiet"),

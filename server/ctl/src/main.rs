@@ -128,8 +128,8 @@ fn is_coloured(stream: &impl RawStream) -> bool {
 
 /// Width of the terminal: as COLUMNS has it, which `watch` sets, or as the terminal says.
 fn columns(stdout: &io::Stdout) -> Option<u16> {
-    let variable = std::env::var("COLUMNS").ok();
-    let variable = variable.and_then(|text| text.parse().ok());
+    let variable = std::env::var_os("COLUMNS");
+    let variable = variable.and_then(|text| text.to_str()?.parse().ok());
     let size = || terminal_size::terminal_size_of(stdout).map(|(width, _)| width.0);
     variable.or_else(size).filter(|columns| *columns > 0)
 }

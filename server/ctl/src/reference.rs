@@ -69,7 +69,10 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
         "type, source, target, options (an array)",
     ),
     (&["snapshot usage"], "name, bytes, inodes"),
-    (&["snapshot rm"], "removed (the key), one object for each"),
+    (
+        &["snapshot rm", "orphans rm"],
+        "removed (the key), one object for each",
+    ),
     (
         &["doctor"],
         "severity (ok, info, warning, error), check, found, impact (what follows), fix (a command \

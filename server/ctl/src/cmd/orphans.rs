@@ -1,5 +1,7 @@
 //! `layerctl orphans`.
 
+mod rm;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +31,7 @@ const CONTAINERD: &str = "/run/containerd/containerd.sock";
 /// is told. Once it is told that an image's layer is gone, it collects the layers below, too: a pull
 /// that meets this and answers that a parent snapshot does not exist succeeds when it is repeated.
 ///
-/// Changes nothing, and names the fix for each. Where several containerds use one layerd, snapshots
+/// Changes nothing, and names the fix for each; `orphans rm` removes the orphans. Where several containerds use one layerd, snapshots
 /// of the others look like orphans: do not remove them.
 ///
 /// Exits with 0 if there is no difference, with 11 if there is one.
@@ -46,6 +48,14 @@ pub(crate) struct Args {
     /// Younger snapshots are not judged: containerd may be about to record them
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     grace: Duration,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Rm(rm::Rm),
 }
 
 #[derive(Serialize)]
@@ -63,13 +73,11 @@ struct Json<'a> {
 }
 
 pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    if let Some(Command::Rm(rm)) = &args.command {
+        return rm::run(args, rm, daemon, out).await;
+    }
     let mut client = daemon.connect().await?;
-    let address = address(args, &mut client).await?;
-    let containerd = Containerd::connect(&address, daemon.timeout).await?;
-    let seen = look(&mut client, &containerd, &args.snapshotter).await?;
-    let grace = i64::try_from(args.grace.as_secs()).unwrap_or(i64::MAX);
-    let until = out.now.saturating_sub(grace);
-    let found = differences(&seen, until, &args.snapshotter);
+    let found = compare(args, &mut client, daemon, out.now).await?;
     let found = measured(&mut client, found).await?;
     if out.json {
         for (one, bytes) in &found {
@@ -82,6 +90,24 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
         true => Ok(()),
         false => Err(Error::Told(Exit::ProblemsLeft)),
     }
+}
+
+/// Differences as of `now`, in seconds since 1970.
+async fn compare(
+    args: &Args,
+    client: &mut Client,
+    daemon: &Daemon,
+    now: i64,
+) -> Result<Vec<Difference>, Error> {
+    let address = address(args, client).await?;
+    let containerd = Containerd::connect(&address, daemon.timeout).await?;
+    let seen = look(client, &containerd, &args.snapshotter).await?;
+    let grace = i64::try_from(args.grace.as_secs()).unwrap_or(i64::MAX);
+    Ok(differences(
+        &seen,
+        now.saturating_sub(grace),
+        &args.snapshotter,
+    ))
 }
 
 /// containerd's socket: as given, else as layerd's configuration names it.

@@ -47,8 +47,8 @@ struct Reasons {
 
 pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let mut client = daemon.connect().await?;
-    let snapshot = client.stat(&args.key).await?;
-    let usage = client.usage_if_there(&args.key).await?;
+    let snapshot = client.find(&args.key).await?;
+    let usage = client.usage_if_there(&snapshot.name).await?;
     let children = client.children(&snapshot.name).await?;
     let depth = depth(&snapshot, &mut client).await?;
     let reasons = Reasons::new(&snapshot, usage, children, depth, out.now);

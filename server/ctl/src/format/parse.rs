@@ -47,12 +47,12 @@ pub(super) fn headings(parts: &[Part]) -> Vec<String> {
 
 fn heading(calls: &[Call]) -> String {
     let operands = calls.iter().flat_map(|call| &call.arguments);
-    let names = operands.filter_map(|operand| match operand {
+    let mut names = operands.filter_map(|operand| match operand {
         Operand::Path(names) if !names.is_empty() => Some(names.join(".").to_uppercase()),
         Operand::Path(_) => None,
         Operand::Text(text) => Some(text.to_uppercase()),
     });
-    names.last().unwrap_or_default()
+    names.next_back().unwrap_or_default()
 }
 
 fn push_text(parts: &mut Vec<Part>, text: &str) {

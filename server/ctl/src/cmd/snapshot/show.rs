@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::client::Client;
 use crate::cmd::Daemon;
 use crate::complete;
 use crate::error::{Error, reason};
@@ -12,6 +13,8 @@ use crate::table::{Cell, Table};
 use crate::text::escape;
 
 /// Shows all there is to know about a snapshot
+///
+/// The beginning of a key or of a digest is enough where no other has it.
 #[derive(Debug, clap::Args)]
 #[command(visible_alias = "inspect")]
 pub(crate) struct Args {
@@ -58,13 +61,13 @@ const CHILDREN_SHOWN: usize = 20;
 
 pub(super) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let mut client = daemon.connect().await?;
-    let snapshot = client.stat(&args.key).await?;
-    let usage = client.usage(&args.key).await?;
-    let children = client.children(&args.key).await?;
+    let snapshot = client.find(&args.key).await?;
+    let usage = client.usage(&snapshot.name).await?;
+    let children = client.children(&snapshot.name).await?;
     let mut children: Vec<String> = children.into_iter().map(|child| child.name).collect();
     children.sort();
     let mounts = match snapshot.kind {
-        Kind::Active | Kind::View => client.mounts(&args.key).await?,
+        Kind::Active | Kind::View => client.mounts(&snapshot.name).await?,
         Kind::Committed | Kind::Unknown => Vec::new(),
     };
     let shown = Shown {
@@ -119,8 +122,10 @@ fn lines(shown: &Shown, now: i64) -> Vec<String> {
 }
 
 pub(super) async fn mounts(args: &Mounts, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
-    let mounts = daemon.connect().await?.mounts(&args.key).await;
-    print_mounts(&mounts.map_err(|error| advise(error, &args.key))?, out)
+    let mut client = daemon.connect().await?;
+    let key = client.find(&args.key).await?.name;
+    let mounts = client.mounts(&key).await;
+    print_mounts(&mounts.map_err(|error| advise(error, &key))?, out)
 }
 
 /// Says which command leads to what was wanted.
@@ -160,8 +165,8 @@ pub(super) async fn usage(args: Usage, daemon: &Daemon, out: &mut Output) -> Res
     let mut measured = Vec::new();
     let mut failed = Vec::new();
     for key in &args.keys {
-        match client.usage(key).await {
-            Ok(usage) => measured.push((key, usage)),
+        match measure(&mut client, key).await {
+            Ok(one) => measured.push(one),
             Err(error) => failed.push(error),
         }
     }
@@ -169,11 +174,20 @@ pub(super) async fn usage(args: Usage, daemon: &Daemon, out: &mut Output) -> Res
     crate::error::all_or(failed)
 }
 
-fn print_usage(measured: &[(&String, snapshot::Usage)], out: &mut Output) -> Result<(), Error> {
+async fn measure(client: &mut Client, key: &str) -> Result<(String, snapshot::Usage), Error> {
+    let name = client.find(key).await?.name;
+    let usage = client.usage(&name).await?;
+    Ok((name, usage))
+}
+
+fn print_usage(measured: &[(String, snapshot::Usage)], out: &mut Output) -> Result<(), Error> {
     if out.json {
-        return measured
-            .iter()
-            .try_for_each(|&(name, usage)| out.object(&Measured { name, usage }));
+        return measured.iter().try_for_each(|(name, usage)| {
+            out.object(&Measured {
+                name,
+                usage: *usage,
+            })
+        });
     }
     let mut table = Table::new(&["SIZE", "INODES", "NAME"]);
     for (name, usage) in measured {
