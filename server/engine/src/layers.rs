@@ -23,7 +23,7 @@ pub use unpack::{Active, Changes, Pack, Unpack, UnpackOptions};
 
 use crate::root::Root;
 use crate::stack::Top;
-use crate::{Durability, Error, slot};
+use crate::{Durability, Error, LayerError, slot};
 use file_digests::DigestFiles;
 use layer_pool::LayerPool;
 use quarantine::Quarantine;
@@ -101,7 +101,7 @@ impl Layers {
             }
         };
         if !self.root.options.id_mapping {
-            return Err(Error::MappingOff);
+            return Err(Error::Layer(LayerError::MappingOff));
         }
         if !self.driver.features().id_mapping {
             return Err(self.lacks("id mappings"));
@@ -114,18 +114,22 @@ impl Layers {
     }
 
     pub(crate) fn plan(&self, key: &Key, stack: &Stack) -> Result<Mounted, Error> {
-        self.driver.plan(stack).map_err(|cause| Error::Plan {
-            key: key.clone(),
-            cause,
+        self.driver.plan(stack).map_err(|cause| {
+            Error::Layer(LayerError::Plan {
+                key: key.clone(),
+                cause,
+            })
         })
     }
 
     /// Has the driver make ready what mounts that are about to be answered refer to.
     pub(crate) fn make_mountable(&self, key: &Key, stack: &Stack) -> Result<(), Error> {
         let ready = self.driver.make_mountable(stack);
-        ready.map_err(|cause| Error::Plan {
-            key: key.clone(),
-            cause,
+        ready.map_err(|cause| {
+            Error::Layer(LayerError::Plan {
+                key: key.clone(),
+                cause,
+            })
         })
     }
 

@@ -41,7 +41,7 @@ pub use layerd_layers;
 pub use attach::{Attach, AttachmentEntry, Attachments, Living, OciMount, Publish, Reconciled};
 pub use check::{Problem, Remedy, VolumeProblem};
 pub use content::{ContentCounts, survey_content};
-pub use error::{Error, ErrorKind};
+pub use error::{AttachError, Error, ErrorKind, LayerError, VolumeError};
 pub use events::{Amount, Event, Topic, Watcher};
 pub use health::Health;
 pub use layers::{Active, Changes, Counts, Layers, Mounted, Pack, Removed, Unpack, UnpackOptions};

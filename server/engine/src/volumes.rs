@@ -36,7 +36,7 @@ pub(crate) use recover::survey_volumes;
 
 use crate::events::Topic;
 use crate::trash::Discarded;
-use crate::{Error, Root, volume_slot as slot};
+use crate::{Error, Root, VolumeError, volume_slot as slot};
 pub(crate) use create::{check_asked, check_settings, top_asked};
 use create::{new_volume, top};
 use fill::Pins;
@@ -226,7 +226,7 @@ impl Volumes {
     /// `Refused` while it is attached or being copied, naming who uses it.
     pub fn delete_volume(&self, name: &VolumeName) -> Result<Option<VolumeId>, Error> {
         let held = match self.hold_volume(name) {
-            Err(Error::NoVolume { .. }) => return Ok(None),
+            Err(Error::Volume(VolumeError::NoVolume { .. })) => return Ok(None),
             held => held?,
         };
         let id = held.volume.id;
@@ -421,10 +421,10 @@ impl Volumes {
         let gone = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
         let is_gone = cause.io_kind().is_some_and(|kind| gone.contains(&kind));
         match self.root.store.records().volumes().get(id) {
-            Some(volume) if is_gone => Error::NoContent {
+            Some(volume) if is_gone => Error::Volume(VolumeError::NoContent {
                 name: volume.name.clone(),
                 path: self.dirs.data_path(slot(id)),
-            },
+            }),
             _ => Error::driver("open a volume")(cause),
         }
     }
@@ -481,10 +481,10 @@ fn no_volume(view: &Records, name: &VolumeName) -> Error {
         other.starts_with(wanted) || wanted.starts_with(other) || other.eq_ignore_ascii_case(wanted)
     };
     let near = view.volumes().iter().filter(is_near).take(NEAR);
-    Error::NoVolume {
+    Error::Volume(VolumeError::NoVolume {
         name: name.clone(),
         near: near.map(|volume| volume.name.clone()).collect(),
-    }
+    })
 }
 
 #[cfg(test)]

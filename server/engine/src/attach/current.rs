@@ -20,7 +20,7 @@ use layerd_store::{Attachment, BadInput};
 use super::mount::as_recorded;
 use super::options::{propagation, read_only};
 use super::source::MadeSource;
-use crate::{Attachments, Error};
+use crate::{AttachError, Attachments, Error};
 
 impl Attachments {
     /// Makes sure of what a runtime binds by its path: it is there, or made, and may be bound. Answers
@@ -67,7 +67,9 @@ impl Attachments {
         let source = match self.source(spec, attachment.volume) {
             Ok(Some(source)) => source,
             Ok(None) => return Ok(true),
-            Err(Error::Mount(MountError::Missing { .. } | MountError::NotADirectory { .. })) => {
+            Err(Error::Attach(AttachError::Mount(
+                MountError::Missing { .. } | MountError::NotADirectory { .. },
+            ))) => {
                 return Ok(false);
             }
             Err(cause) => return Err(cause),

@@ -14,7 +14,7 @@ impl Attachments {
     /// Attachments that match, in the order of their creation. Costs one look at the mount table.
     ///
     /// # Errors
-    /// [`Error::Mount`] if that cannot be read.
+    /// [`AttachError::Mount`](crate::AttachError) if that cannot be read.
     pub fn attachments(
         &self,
         owner: Option<&Owner>,

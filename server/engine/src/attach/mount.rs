@@ -15,7 +15,7 @@ use tracing::info;
 
 use super::options::{id_maps, new_source, read_only, tmpfs_options};
 use crate::volume_slot as slot;
-use crate::{Attachments, Error};
+use crate::{AttachError, Attachments, Error};
 
 /// A mount that was made and stands nowhere yet.
 pub(super) struct MadeMount {
@@ -198,9 +198,11 @@ impl Attachments {
             .recursive(true)
             .mode(0o700)
             .create(&folder)
-            .map_err(|cause| Error::Place {
-                path: folder.clone(),
-                cause,
+            .map_err(|cause| {
+                Error::Attach(AttachError::Place {
+                    path: folder.clone(),
+                    cause,
+                })
             })?;
         self.mounter.private_root(&folder)?;
         Ok(())
@@ -214,9 +216,11 @@ impl Attachments {
                 .mode(0o755)
                 .create(place),
         };
-        made.map_err(|cause| Error::Place {
-            path: place.to_owned(),
-            cause,
+        made.map_err(|cause| {
+            Error::Attach(AttachError::Place {
+                path: place.to_owned(),
+                cause,
+            })
         })
     }
 
@@ -229,7 +233,7 @@ impl Attachments {
         };
         match removed {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::Place { path: place, cause })
+                Err(Error::Attach(AttachError::Place { path: place, cause }))
             }
             _ => Ok(()),
         }
@@ -238,9 +242,9 @@ impl Attachments {
     pub(super) fn refuse_occupied(&self, place: &Path) -> Result<(), Error> {
         match self.is_mount_point(place)? {
             false => Ok(()),
-            true => Err(Error::Occupied {
+            true => Err(Error::Attach(AttachError::Occupied {
                 path: place.to_owned(),
-            }),
+            })),
         }
     }
 
@@ -274,7 +278,7 @@ impl Attachments {
     ) -> Result<Option<Handle>, Error> {
         Ok(match &spec.kind {
             Kind::Volume(wanted) => {
-                let id = volume.ok_or(Error::Stopping)?;
+                let id = volume.ok_or(no_source("volume"))?;
                 let path = self.volumes.dirs.data_path(slot(id));
                 let data = self
                     .volumes
@@ -316,7 +320,7 @@ impl Attachments {
             (Kind::Tmpfs(tmpfs), _) => {
                 Ok(self.mounter.tmpfs(&tmpfs_options(tmpfs, spec.read_only)?)?)
             }
-            (Kind::Volume(_) | Kind::Bind(_), None) => Err(Error::Stopping),
+            (Kind::Volume(_) | Kind::Bind(_), None) => Err(no_source("volume or path").into()),
         }
     }
 
@@ -339,7 +343,7 @@ impl Attachments {
         image: &layerd_spec::Image,
         attachment: &Attachment,
     ) -> Result<Tree, Error> {
-        let layer = attachment.layer.ok_or(Error::Stopping)?;
+        let layer = attachment.layer.ok_or(no_source("layer"))?;
         let whole = self.mounter.view(&self.layers.image_plan(layer)?)?;
         match &image.subpath {
             None => Ok(whole),
@@ -373,9 +377,11 @@ impl Attachments {
 
     /// Binds what `subpath` names below a mount, read-only, without following a symlink in it.
     fn bind_below(&self, place: &Path, shown: &Path, subpath: &Path) -> Result<Tree, Error> {
-        let root = fs::File::open(place).map_err(|cause| Error::Place {
-            path: place.to_owned(),
-            cause,
+        let root = fs::File::open(place).map_err(|cause| {
+            Error::Attach(AttachError::Place {
+                path: place.to_owned(),
+                cause,
+            })
         })?;
         let root = Handle::new(root.into(), shown)?;
         let part = self.mounter.resolve(&root, subpath, Want::Any)?;
@@ -387,17 +393,16 @@ impl Attachments {
     }
 }
 
+/// The failure of a record that lacks what its specification asks for.
+pub(super) fn no_source(what: &'static str) -> AttachError {
+    AttachError::NoSource { what }
+}
+
 pub(super) fn as_recorded(mount: &MountedAt) -> Attached {
     Attached {
         id: mount.unique_id,
         last_id: mount.last_id,
         device: mount.device,
         inode: mount.inode,
-    }
-}
-
-impl From<MountError> for Error {
-    fn from(cause: MountError) -> Self {
-        Self::Mount(cause)
     }
 }

@@ -4,7 +4,7 @@ use layerd_mounts::mounter::{Handle, NewSource, Propagation, ReadOnly, TmpfsOpti
 use layerd_mounts::{IdMap, IdMaps};
 use layerd_spec::{Bind, Made, Tmpfs, TmpfsSize};
 
-use crate::Error;
+use crate::{AttachError, Error};
 
 /// Properties of a bind's missing source.
 pub(super) fn new_source(made: Made) -> NewSource {
@@ -41,9 +41,9 @@ pub(super) fn id_maps(bind: &Bind, source: &Handle) -> Result<Option<IdMaps>, Er
         Some(layerd_spec::IdMap::MatchUser(Some(user))) => user_numbers(user),
         Some(layerd_spec::IdMap::MatchUser(None) | layerd_spec::IdMap::UserNamespace) => None,
     };
-    let (uid, gid) = numbers.ok_or(Error::NotHonoured {
+    let (uid, gid) = numbers.ok_or(Error::Attach(AttachError::NotHonoured {
         what: "an id mapping to a user that is not given by number",
-    })?;
+    }))?;
     let (own_uid, own_gid) = source.owner()?;
     let one = |container, host| {
         vec![IdMap {
@@ -73,16 +73,16 @@ pub(super) fn tmpfs_options(
     let size = match tmpfs.size {
         Some(TmpfsSize::Bytes(bytes)) => Some(bytes),
         Some(TmpfsSize::Percent(_)) => {
-            return Err(Error::NotHonoured {
+            return Err(Error::Attach(AttachError::NotHonoured {
                 what: "a tmpfs size in percent",
-            });
+            }));
         }
         None => None,
     };
     if !tmpfs.more.is_empty() {
-        return Err(Error::NotHonoured {
+        return Err(Error::Attach(AttachError::NotHonoured {
             what: "a further mount option of a tmpfs",
-        });
+        }));
     }
     Ok(TmpfsOptions {
         size,

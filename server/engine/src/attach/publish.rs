@@ -17,10 +17,10 @@ use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use tracing::{info, warn};
 
-use super::mount::as_recorded;
+use super::mount::{as_recorded, no_source};
 use super::{Attach, AttachmentEntry, target};
 use crate::volume_slot as slot;
-use crate::{Attachments, Error};
+use crate::{AttachError, Attachments, Error};
 
 /// Mounts that are taken away from one mount point; more means that others mount there meanwhile.
 const STACKED_MAX: usize = 16;
@@ -62,7 +62,7 @@ impl Attachments {
 
     fn publish_at(&self, owner: &Owner, request: &Publish) -> Result<AttachmentEntry, Error> {
         let mut entries = self.attach(owner, std::slice::from_ref(&request.attach))?;
-        let entry = entries.pop().ok_or(Error::Stopping)?;
+        let entry = entries.pop().ok_or(no_source("volume"))?;
         if entry.attachment.volume == Some(request.volume) {
             // Once the volume is held for this call, and everything that refuses it has been asked.
             if let Some(group) = request.group {
@@ -156,7 +156,7 @@ impl Attachments {
     /// True if what an attachment shows is mounted where it was asked for.
     ///
     /// # Errors
-    /// [`Error::Mount`] if that cannot be found out.
+    /// [`AttachError::Mount`] if that cannot be found out.
     pub fn is_published(&self, attachment: &Attachment) -> Result<bool, Error> {
         let Some(mount) = &attachment.mount else {
             return Ok(false);
@@ -291,14 +291,14 @@ impl Attachments {
         match unlinkat(&above, name, UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR | Errno::EBUSY) => {
-                Err(Error::NotRemoved {
+                Err(Error::Attach(AttachError::NotRemoved {
                     path: PathBuf::from(path),
-                })
+                }))
             }
-            Err(cause) => Err(Error::Place {
+            Err(cause) => Err(Error::Attach(AttachError::Place {
                 path: path.to_owned(),
                 cause: cause.into(),
-            }),
+            })),
         }
     }
 }

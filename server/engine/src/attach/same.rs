@@ -6,7 +6,7 @@ use layerd_spec::{Kind, MountSpec};
 use layerd_store::{Attachment, Owner, Records, VolumeName};
 
 use super::{Wanted, parse, target};
-use crate::{Attachments, Error};
+use crate::{AttachError, Attachments, Error};
 
 impl Attachments {
     /// Refuses a call whose key has something else. A volume goes by the name it has now, and by the
@@ -46,12 +46,12 @@ impl Attachments {
         ];
         match fields.into_iter().find(|(_, have, want)| have != want) {
             None => Ok(()),
-            Some((field, have, want)) => Err(Error::AttachmentDrift {
+            Some((field, have, want)) => Err(Error::Attach(AttachError::AttachmentDrift {
                 key: there.key.clone(),
                 field,
                 have,
                 want,
-            }),
+            })),
         }
     }
 }

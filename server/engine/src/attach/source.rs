@@ -11,9 +11,10 @@ use layerd_store::{
 };
 use tracing::warn;
 
+use super::mount::no_source;
 use super::options::new_source;
 use crate::volumes::{CreateVolume, check_asked, check_settings};
-use crate::{Attachments, Error};
+use crate::{AttachError, Attachments, Error, VolumeError};
 
 /// The source of an attachment, found or made.
 #[derive(Debug, Default)]
@@ -88,7 +89,7 @@ impl Attachments {
     /// Those that [`attach`](Self::attach) would answer, if it would for this mount alone.
     pub fn check_mount(&self, spec: &MountSpec) -> Result<Decision, Error> {
         match self.look_at(spec, None)?.decision {
-            Decision::Refuse(refusal) => Err(Error::SourceMissing { refusal }),
+            Decision::Refuse(refusal) => Err(Error::Attach(AttachError::SourceMissing { refusal })),
             other => Ok(other),
         }
     }
@@ -123,7 +124,7 @@ impl Attachments {
             Decision::Create(made, _) => Some(*made),
             Decision::Refuse(refusal) => {
                 let refusal = refusal.clone();
-                return Err(Error::SourceMissing { refusal });
+                return Err(Error::Attach(AttachError::SourceMissing { refusal }));
             }
         };
         let is_dir = match &spec.kind {
@@ -203,17 +204,17 @@ impl Attachments {
             (Some(there), ..) => Ok(self
                 .source(spec, Some(there.id))?
                 .is_none_or(|it| it.is_dir())),
-            (None, Some(subpath), Some(name)) => Err(Error::NoSubpath {
+            (None, Some(subpath), Some(name)) => Err(Error::Volume(VolumeError::NoSubpath {
                 volume: name.clone(),
                 subpath: subpath.to_string(),
-            }),
+            })),
             (None, ..) => Ok(true),
         }
     }
 
     /// Clones the source as attaching would, and drops the clone.
     fn look_at_bind(&self, spec: &MountSpec, bind: &Bind) -> Result<bool, Error> {
-        let source = self.source(spec, None)?.ok_or(Error::Stopping)?;
+        let source = self.source(spec, None)?.ok_or(no_source("path"))?;
         self.bound(spec, bind, &source)?;
         Ok(source.is_dir())
     }
@@ -264,7 +265,7 @@ impl Attachments {
         let view = self.root.store.records();
         let decision = self.decide(&view, spec)?;
         if let Decision::Refuse(refusal) = decision {
-            return Err(Error::SourceMissing { refusal });
+            return Err(Error::Attach(AttachError::SourceMissing { refusal }));
         }
         let mut ground = Ground::default();
         match &spec.kind {
@@ -370,9 +371,9 @@ fn check_writable(volume: &Volume, spec: &MountSpec) -> Result<(), Error> {
     if volume.snapshot_of.is_none() || spec.read_only != ReadOnly::Rw {
         return Ok(());
     }
-    Err(Error::ReadOnlyVolume {
+    Err(Error::Volume(VolumeError::ReadOnlyVolume {
         name: volume.name.clone(),
-    })
+    }))
 }
 
 /// The layer of a committed snapshot.
@@ -382,7 +383,7 @@ pub(super) fn committed(view: &Records, name: &str) -> Result<LayerId, Error> {
         .find(&key)
         .ok_or_else(|| Refusal::Missing { key: key.clone() })?;
     if record.kind != SnapshotKind::Committed {
-        return Err(Error::NotCommitted { key });
+        return Err(Error::Attach(AttachError::NotCommitted { key }));
     }
     Ok(record.id)
 }

@@ -11,7 +11,7 @@ use layerd_spec::{HostPath, Kind, MountSpec};
 use layerd_store::{Attachment, BadInput};
 
 use super::mount::as_recorded;
-use crate::{Attachments, Error};
+use crate::{AttachError, Attachments, Error};
 
 impl Attachments {
     /// Checks a target, which must be there, for attachment `own`, or a new one. Symlinks in it are
@@ -119,11 +119,11 @@ impl Attachments {
                 && inner.starts_with(path)
                 && self.mounter.is_mounted(inner, &as_recorded(mount))?
             {
-                return Err(Error::WouldHide {
+                return Err(Error::Attach(AttachError::WouldHide {
                     path: path.to_owned(),
                     inner: inner.to_owned(),
                     key: other.key.clone(),
-                });
+                }));
             }
         }
         Ok(())

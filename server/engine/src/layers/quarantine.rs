@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use layerd_store::{LayerId, Record, Records};
 use tracing::{error, warn};
 
-use crate::{Error, Layers};
+use crate::{Error, LayerError, Layers};
 
 /// Layers that are damaged, besides those whose records say so.
 #[derive(Debug, Default)]
@@ -63,10 +63,10 @@ impl Quarantine {
     pub(crate) fn check(&self, record: &Record) -> Result<(), Error> {
         match self.why(record) {
             None => Ok(()),
-            Some(why) => Err(Error::Damaged {
+            Some(why) => Err(Error::Layer(LayerError::Damaged {
                 key: record.key.clone(),
                 why,
-            }),
+            })),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::events::Topic;
 use crate::keyed_lock::KeyedGuard;
 use crate::list::{Entry, Listing};
 use crate::stack::{Top, base};
-use crate::{Error, Layers, slot};
+use crate::{Error, LayerError, Layers, slot};
 
 /// Mounts of a snapshot.
 pub type Mounted = Vec<Mount>;
@@ -113,7 +113,7 @@ impl Layers {
         let view = self.root.store.records();
         let record = find(&view, key)?;
         if record.kind == Kind::Committed {
-            return Err(Error::NotMountable { key: key.clone() });
+            return Err(Error::Layer(LayerError::NotMountable { key: key.clone() }));
         }
         self.quarantine.check_stack(&view, record)?;
         self.unpacks.distrust(record.id);
@@ -210,7 +210,7 @@ impl Layers {
     fn freeze(&self, active: &Record) -> Result<(), Error> {
         let id = active.id;
         let frozen = self.driver.freeze(slot(id));
-        frozen.map_err(|cause| Error::WriteBack { id, cause })
+        frozen.map_err(|cause| Error::Layer(LayerError::WriteBack { id, cause }))
     }
 
     /// A layer that was removed during a call may be gone from the disk, which is no fault.
@@ -235,7 +235,7 @@ impl Layers {
                     format!("its content was lost on the way to the disk: {cause}"),
                 );
             }
-            Error::WriteBack { id, cause }
+            Error::Layer(LayerError::WriteBack { id, cause })
         })?;
         Ok(Usage {
             bytes: usage.bytes,
@@ -393,7 +393,7 @@ impl Layers {
                 self.root.backlog.abandon(id);
             }
             self.note_missing_parent(claim, &cause);
-            Error::Create { id, cause }
+            Error::Layer(LayerError::Create { id, cause })
         })
     }
 

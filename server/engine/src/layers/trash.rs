@@ -6,7 +6,7 @@ use tracing::info;
 use crate::events::Topic;
 use crate::stack::has_own;
 use crate::trash::Discarded;
-use crate::{Error, Layers, slot};
+use crate::{Error, LayerError, Layers, slot};
 
 /// A removed snapshot that could be restored.
 #[derive(Debug, Clone)]
@@ -44,10 +44,10 @@ impl Layers {
             && has_own(record)
             && !self.has_layer(id)?
         {
-            return Err(Error::Damaged {
+            return Err(Error::Layer(LayerError::Damaged {
                 key: record.key.clone(),
                 why: "its layer is deleted already, or part of it".to_owned(),
-            });
+            }));
         }
         let record = self.root.store.restore_removed(id)?;
         self.root.trash.restored(Discarded::Layer(id));

@@ -34,7 +34,7 @@ use crate::call_phase::enter;
 use crate::events::Topic;
 use crate::layers::snapshots::find;
 use crate::stack::{Top, lineage};
-use crate::{Error, Layers, Root, slot};
+use crate::{Error, LayerError, Layers, Root, slot};
 pub(crate) use memory::Unpacks;
 use memory::{Claim, Found};
 pub use pack::{Changes, Pack};
@@ -355,12 +355,14 @@ impl Layers {
             // After a cancellation any failure means that the snapshot was removed.
             _ if claim.is_cancelled() => Refusal::Missing { key }.into(),
             _ if self.root.backlog.is_stopping() => Error::Stopping,
-            _ if unpack.progress.cancelled() => Error::Unpack {
+            _ if unpack.progress.cancelled() => Error::Layer(LayerError::Unpack {
                 key,
                 cause: layerd_layers::Error::Stopped,
-            },
-            layerd_layers::Error::Beyond { bound, limit } => Error::TooMuch { key, bound, limit },
-            cause => Error::Unpack { key, cause },
+            }),
+            layerd_layers::Error::Beyond { bound, limit } => {
+                Error::Layer(LayerError::TooMuch { key, bound, limit })
+            }
+            cause => LayerError::Unpack { key, cause }.into(),
         }
     }
 
@@ -426,7 +428,7 @@ fn quoted(key: &Key) -> String {
 }
 
 fn foreign<T>(what: String) -> Result<T, Error> {
-    Err(Error::Foreign { what })
+    Err(Error::Layer(LayerError::Foreign { what }))
 }
 
 /// Handling of whiteouts: kept as marks for the layers below; executed in a whole tree and in a layer

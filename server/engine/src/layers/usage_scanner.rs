@@ -13,7 +13,7 @@ use layerd_drivers::Driver;
 use layerd_store::{Kind, LayerId, Store, Usage};
 use tracing::warn;
 
-use crate::{Error, slot};
+use crate::{Error, LayerError, slot};
 
 /// Number of threads: two, so that one huge layer does not delay the others.
 const THREADS: usize = 2;
@@ -265,7 +265,7 @@ impl Walk {
 fn measure_error(id: LayerId, cause: Arc<layerd_mounts::Error>) -> Error {
     match *cause {
         layerd_mounts::Error::Stopped => Error::Stopping,
-        _ => Error::Measure { id, cause },
+        _ => Error::Layer(LayerError::Measure { id, cause }),
     }
 }
 

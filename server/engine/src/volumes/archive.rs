@@ -10,7 +10,7 @@ use nix::sys::statvfs::statvfs;
 use tracing::info;
 
 use super::{CreateVolume, VolumeEntry, VolumeRef, new_volume, slot, top};
-use crate::{Error, Volumes};
+use crate::{Error, VolumeError, Volumes};
 
 /// Content of a new volume.
 #[derive(Debug)]
@@ -116,11 +116,11 @@ impl Volumes {
         let failed = self.drop_staged(id, "import a volume", cause);
         match limit {
             None => failed,
-            Some((what, limit)) => Error::NoRoom {
+            Some((what, limit)) => Error::Volume(VolumeError::NoRoom {
                 what,
                 limit,
                 keep_percent: self.root.options.import_keep_percent,
-            },
+            }),
         }
     }
 

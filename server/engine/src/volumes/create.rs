@@ -8,7 +8,7 @@ use layerd_mounts::volume_dirs::Top;
 use layerd_store::{BadInput, Timestamp, Volume, VolumeId, VolumeName};
 
 use super::{CreateVolume, LOCAL, VolumeRef, Volumes};
-use crate::Error;
+use crate::{Error, VolumeError};
 
 /// The option for the bytes that a volume is meant to hold.
 pub(super) const SIZE: &str = "size";
@@ -42,7 +42,7 @@ pub(crate) fn new_volume(
 fn anonymous_name() -> Result<VolumeName, Error> {
     let mut bytes = [0_u8; 32];
     let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    read.map_err(|cause: io::Error| Error::Random { cause })?;
+    read.map_err(|cause: io::Error| Error::Volume(VolumeError::Random { cause }))?;
     let name: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(VolumeName::parse("name", &name)?)
 }
@@ -197,12 +197,12 @@ fn check_entry(there: &Volume, field: String, have: Option<&str>, want: &str) ->
 }
 
 fn drift(there: &Volume, field: &str, have: String, want: String) -> Error {
-    Error::Drift {
+    Error::Volume(VolumeError::Drift {
         name: there.name.clone(),
         field: field.to_owned(),
         have,
         want,
-    }
+    })
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use layerd_store::{Labels, Refusal, Volume, VolumeId, VolumeName};
 
 use super::create::{SIZE, filled_from};
 use super::{CreateVolume, VolumeEntry, VolumeRef, new_volume, slot, top, top_asked};
-use crate::{Error, Volumes};
+use crate::{Error, VolumeError, Volumes};
 
 /// Volumes whose content is being read, by how many: they must not be deleted meanwhile.
 #[derive(Debug, Clone, Default)]
@@ -42,7 +42,7 @@ impl Pins {
     /// Refuses to delete a volume that is being read. Both callers hold the volume.
     pub(crate) fn refuse(&self, id: VolumeId, name: &VolumeName) -> Result<(), Error> {
         match self.lock().contains_key(&id) {
-            true => Err(Error::BeingRead { name: name.clone() }),
+            true => Err(Error::Volume(VolumeError::BeingRead { name: name.clone() })),
             false => Ok(()),
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use layerd_store::{Volume, VolumeId, VolumeName};
 
 use super::VolumeFilter;
-use crate::{Error, Volumes};
+use crate::{Error, VolumeError, Volumes};
 
 /// Validity of a plan.
 const VALID: Duration = Duration::from_secs(600);
@@ -112,7 +112,7 @@ impl Volumes {
         let plan = self
             .plans
             .take(id)
-            .ok_or_else(|| Error::NoPlan { id: id.to_owned() })?;
+            .ok_or_else(|| Error::Volume(VolumeError::NoPlan { id: id.to_owned() }))?;
         Ok(plan
             .candidates
             .into_iter()

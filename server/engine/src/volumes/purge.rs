@@ -5,7 +5,7 @@ use tracing::info;
 
 use super::{VolumeEntry, slot};
 use crate::events::Topic;
-use crate::{Error, Volumes};
+use crate::{Error, VolumeError, Volumes};
 
 /// A volume that was deleted for good.
 #[derive(Debug, Clone)]
@@ -61,6 +61,6 @@ impl Volumes {
     fn not_deleted(&self, name: Option<&VolumeName>) -> Option<Error> {
         let name = name?.clone();
         let is_there = self.root.store.records().volumes().find(&name).is_some();
-        is_there.then_some(Error::NotDeleted { name })
+        is_there.then_some(Error::Volume(VolumeError::NotDeleted { name }))
     }
 }

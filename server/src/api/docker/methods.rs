@@ -5,7 +5,9 @@ use std::error::Error as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use layerd_engine::{Error, VolumeEntry, VolumeFilter, VolumeRef, is_nocopy, size_asked};
+use layerd_engine::{
+    Error, VolumeEntry, VolumeError, VolumeFilter, VolumeRef, is_nocopy, size_asked,
+};
 use layerd_store::{VolumeId, VolumeName};
 use serde_json::{Value, json};
 use tonic::Code;
@@ -298,7 +300,7 @@ fn entry(door: &Door, name: &VolumeName) -> Result<VolumeEntry, Refused> {
         .volumes
         .volume(name)
         .map_err(|error| match error {
-            Error::NoVolume { .. } => missing(name),
+            Error::Volume(VolumeError::NoVolume { .. }) => missing(name),
             error => crate::api::status::of(&error).into(),
         })
 }
@@ -341,7 +343,7 @@ impl Measuring {
                 move || engine.volumes.volume_usage(&name, true)
             });
             if let Ok(Err(error)) = measured.await
-                && !matches!(error, Error::NoVolume { .. })
+                && !matches!(error, Error::Volume(VolumeError::NoVolume { .. }))
             {
                 warn!(error = &error as &dyn std::error::Error, cause = ?error.source(), "measure a volume");
             }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use layerd_engine::{Attach, AttachmentEntry, Error, Living};
+use layerd_engine::{Attach, AttachError, AttachmentEntry, Error, Living};
 use layerd_proto::layerd::v1::attachments_server::Attachments;
 use layerd_proto::layerd::v1::mounts_server::Mounts;
 use layerd_proto::layerd::v1::{self as pb};
@@ -194,7 +194,7 @@ fn parse(request: pb::ParseMountsRequest) -> Result<Vec<MountSpec>, Status> {
         tmpfs_flags: request.tmpfs,
         base_dir,
     };
-    layerd_spec::parse(&request).map_err(|bad| status::of(&Error::Spec(bad)))
+    layerd_spec::parse(&request).map_err(|bad| status::of(&bad.into()))
 }
 
 fn mount_spec(spec: &MountSpec) -> pb::MountSpec {
@@ -259,7 +259,7 @@ fn checked(
     let (decision, detail) = match decision {
         Ok(Decision::Use) => ("use", "what is there is used".to_owned()),
         Ok(Decision::Create(made, _)) => ("create", format!("{} is made", made_name(made))),
-        Ok(Decision::Refuse(refusal)) => refused(Error::SourceMissing { refusal }),
+        Ok(Decision::Refuse(refusal)) => refused(AttachError::SourceMissing { refusal }.into()),
         Err(error) => refused(error),
     };
     let detail = match note.filter(|_| decision != "fail") {

@@ -7,7 +7,7 @@ use layerd_mounts::mounter::Symlinks;
 use layerd_store::{AttachState, Attachment, MountedAt, Timestamp};
 
 use super::{Attach, Host, Wanted, key, mount, owner, tmpfs, umount, volume_at};
-use crate::Error;
+use crate::{AttachError, Error};
 
 const NONE: [PathBuf; 0] = [];
 
@@ -78,7 +78,10 @@ fn is_theirs(target: &Path) -> bool {
 fn is_left_alone(host: &Host, request: &Attach, target: &Path) {
     for _ in 0..2 {
         let refused = host.attach(std::slice::from_ref(request)).unwrap_err();
-        assert!(matches!(refused, Error::Occupied { .. }), "{refused}");
+        assert!(
+            matches!(refused, Error::Attach(AttachError::Occupied { .. })),
+            "{refused}"
+        );
         assert!(is_theirs(target));
     }
     // What was never acknowledged is forgotten when the repeated call is refused.

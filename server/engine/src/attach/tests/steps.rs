@@ -13,7 +13,7 @@ use layerd_store::{AttachState, Attachment, Commit, Create, Kind, Labels};
 use nix::errno::Errno;
 
 use super::{key, mount, owner, volume_at};
-use crate::{Attach, Engine, Error, Options, VolumeFilter};
+use crate::{Attach, AttachError, Engine, Error, Options, VolumeFilter};
 
 /// More than any call takes: a test that fails at each step ends.
 const STEPS_MAX: usize = 500;
@@ -167,7 +167,7 @@ fn commit_image(engine: &Engine) {
 }
 
 fn assert_named(error: &Error, step: &str) {
-    let Error::Mount(cause) = error else {
+    let Error::Attach(AttachError::Mount(cause)) = error else {
         panic!("{step}: {error}");
     };
     assert_eq!(cause.errno(), Some(Errno::EIO as i32), "{step}: {error}");

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use layerd_drivers::Stamp;
 use layerd_store::{Key, LayerId, Usage};
 
-use crate::Error;
 use crate::keyed_lock::{KeyedGuard, KeyedLock};
+use crate::{Error, LayerError};
 
 /// Layers that are being unpacked, or were and are not committed yet.
 #[derive(Debug, Default)]
@@ -153,8 +153,10 @@ impl Unpacks {
 
 fn check(state: Option<&State>, key: &Key) -> Result<(), Error> {
     match state {
-        Some(State::UnderWay { .. }) => Err(Error::BeingUnpacked { key: key.clone() }),
-        Some(State::Half) => Err(Error::HalfUnpacked { key: key.clone() }),
+        Some(State::UnderWay { .. }) => {
+            Err(Error::Layer(LayerError::BeingUnpacked { key: key.clone() }))
+        }
+        Some(State::Half) => Err(Error::Layer(LayerError::HalfUnpacked { key: key.clone() })),
         Some(State::Done(_)) | None => Ok(()),
     }
 }

@@ -14,7 +14,7 @@ use super::{Watch, foreign, quoted};
 use crate::events::Topic;
 use crate::layers::snapshots::find;
 use crate::stack::Top;
-use crate::{Error, Layers};
+use crate::{Error, LayerError, Layers};
 
 /// A snapshot whose changes are to be a layer.
 #[derive(Debug, Clone)]
@@ -163,15 +163,17 @@ impl Layers {
     /// but not of an id-mapped one, whose mount shows other owners than its parent's.
     fn not_packed(&self, key: &Key, cause: layerd_layers::Error, mapped: bool) -> Error {
         match cause {
-            layerd_layers::Error::Feature { .. } if !mapped => Error::NeedsMount {
-                key: key.clone(),
-                cause,
-            },
+            layerd_layers::Error::Feature { .. } if !mapped => {
+                Error::Layer(LayerError::NeedsMount {
+                    key: key.clone(),
+                    cause,
+                })
+            }
             layerd_layers::Error::Stopped if self.root.backlog.is_stopping() => Error::Stopping,
-            cause => Error::Pack {
+            cause => Error::Layer(LayerError::Pack {
                 key: key.clone(),
                 cause,
-            },
+            }),
         }
     }
 

@@ -24,7 +24,7 @@ use tracing::debug;
 use super::memory::Found;
 use crate::layers::snapshots::find;
 use crate::stack::Top;
-use crate::{Error, Layers, slot};
+use crate::{Error, LayerError, Layers, slot};
 
 /// Says that what is prepared is to be the layer of an image.
 const REF: &str = "containerd.io/snapshot.ref";
@@ -55,9 +55,9 @@ impl Layers {
     ) -> Result<Option<Usage>, Error> {
         if !active.has_deferred_parent {
             return match is_bound(active, commit) {
-                true => Err(Error::NotRebased {
+                true => Err(Error::Layer(LayerError::NotRebased {
                     key: active.key.clone(),
-                }),
+                })),
                 false => Ok(usage),
             };
         }
@@ -106,9 +106,11 @@ impl Layers {
             }
             None => delete_whiteouts(&rebase),
         };
-        let rebased = rebased.map_err(|cause| Error::Unpack {
-            key: active.key.clone(),
-            cause,
+        let rebased = rebased.map_err(|cause| {
+            Error::Layer(LayerError::Unpack {
+                key: active.key.clone(),
+                cause,
+            })
         })?;
         if rebased.moved {
             self.drop_digests(active.id);

@@ -1,0 +1,132 @@
+//! Failures of volumes.
+
+use std::io;
+use std::path::PathBuf;
+
+use layerd_store::VolumeName;
+
+use super::ErrorKind;
+
+/// A failure of a volume. Unless a variant says otherwise, nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// No volume has this name.
+    #[error(
+        "volume {name} does not exist{}; `layerctl volume create {name}` or `-v {name}:PATH` would create it",
+        suggestion(near)
+    )]
+    NoVolume {
+        /// The name asked for.
+        name: VolumeName,
+        /// Names that are near.
+        near: Vec<VolumeName>,
+    },
+    /// A volume is there, but not as it was asked for.
+    #[error(
+        "volume {name} already exists with other settings: {field} is {have:?}, asked for was {want:?}"
+    )]
+    Drift {
+        /// The volume.
+        name: VolumeName,
+        /// The differing field.
+        field: String,
+        /// Its value.
+        have: String,
+        /// The requested value.
+        want: String,
+    },
+    /// A snapshot of a volume was to be written to.
+    #[error(
+        "volume {name} is a read-only snapshot; attach it read-only (`ro`, `readonly`), or write to a clone of it (`layerctl volume clone`)"
+    )]
+    ReadOnlyVolume {
+        /// The snapshot.
+        name: VolumeName,
+    },
+    /// The folder of a volume is not on the disk.
+    #[error(
+        "the content of volume {name} is missing: there is no folder {}; put it back from a backup, \
+         or delete the volume (`layerctl fsck` lists all)",
+        path.display()
+    )]
+    NoContent {
+        /// The volume.
+        name: VolumeName,
+        /// Where its content belongs.
+        path: PathBuf,
+    },
+    /// A volume that is not in the trash was to be deleted for good.
+    #[error("volume {name} is not in the trash; `layerctl volume rm {name}` moves it there")]
+    NotDeleted {
+        /// The volume.
+        name: VolumeName,
+    },
+    /// Part of a volume was asked for that does not exist yet.
+    #[error(
+        "volume {volume} does not exist, and a new one has no {subpath:?}; create and fill it first, or leave volume-subpath out"
+    )]
+    NoSubpath {
+        /// The volume.
+        volume: VolumeName,
+        /// The part.
+        subpath: String,
+    },
+    /// A volume is being copied or exported.
+    #[error("volume {name} is being copied or exported; try again when that has ended")]
+    BeingRead {
+        /// The volume.
+        name: VolumeName,
+    },
+    /// An archive holds more than the disk can take.
+    #[error(
+        "the archive has more than {limit} {what}, which is what the disk takes as long as \
+         `import_keep_percent` keeps {keep_percent} % of it free"
+    )]
+    NoRoom {
+        /// The counted unit, such as "files".
+        what: &'static str,
+        /// The allowed number.
+        limit: u64,
+        /// The share that stays free.
+        keep_percent: u64,
+    },
+    /// The kernel gave no random bytes.
+    #[error("read random bytes for a name")]
+    Random {
+        /// Why not.
+        #[source]
+        cause: io::Error,
+    },
+    /// No prune has this plan.
+    #[error("there is no prune plan {id:?}, or it is older than ten minutes; plan again")]
+    NoPlan {
+        /// The id asked for.
+        id: String,
+    },
+}
+
+impl VolumeError {
+    /// Its class.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoRoom { .. } => ErrorKind::Full,
+            Self::NoVolume { .. } | Self::NoSubpath { .. } => ErrorKind::Missing,
+            Self::Drift { .. } => ErrorKind::Exists,
+            Self::BeingRead { .. }
+            | Self::NoPlan { .. }
+            | Self::ReadOnlyVolume { .. }
+            | Self::NotDeleted { .. } => ErrorKind::Refused,
+            Self::Random { .. } => ErrorKind::Internal,
+            Self::NoContent { .. } => ErrorKind::Damaged,
+        }
+    }
+}
+
+fn suggestion(near: &[VolumeName]) -> String {
+    if near.is_empty() {
+        return String::new();
+    }
+    let names: Vec<_> = near.iter().map(VolumeName::as_str).collect();
+    format!(" (there is {})", names.join(", "))
+}
