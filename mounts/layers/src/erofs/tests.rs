@@ -18,7 +18,7 @@ use crate::test_support::{Manifest, Seen};
 
 mod files;
 mod hostile;
-mod kernel;
+pub(crate) mod kernel;
 mod limits;
 mod peers;
 mod trees;

@@ -1,6 +1,6 @@
 //! Images of layers, beside the directories that the same archives make.
 
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, any};
@@ -8,11 +8,12 @@ use proptest::sample::select;
 
 use super::*;
 use crate::apply::{IMAGE_TOP, ImageTarget, apply_image};
+use crate::erofs::tests::kernel::Mounted;
 use crate::erofs::tests::{kept, seen};
 use crate::erofs::{self, Image};
 use crate::node::Kind;
 use crate::test_support::tree::{Who, build, items};
-use crate::test_support::{Manifest, assert_same, for_random, manifest};
+use crate::test_support::{Manifest, Merged, assert_same, for_random, manifest};
 
 #[path = "../../../fuzz/src/mend.rs"]
 mod mend;
@@ -138,6 +139,33 @@ fn root_random_archives_make_the_same_tree_as_image() {
             build(&bench.lower(), &items);
         }
         compare(&bench, &blob, &Options::default());
+    });
+}
+
+#[test]
+fn root_overlayfs_shows_images_as_it_shows_directories() {
+    test_support::enter_private_mounts();
+    let stacks = (items(Who::Layer, 14), archives());
+    for_random(25, &stacks, |(lower, blob)| {
+        let bench = Bench::new();
+        let below = bench.lower();
+        build(&below, &lower);
+        let Ok(directory) = bench.apply(&blob, OVERLAY, &Options::default()) else {
+            return;
+        };
+        let (_, bytes) = image(&bench, &blob, &Options::default()).unwrap();
+        let mounted = Mounted::of(|mut file| file.write_all(&bytes).unwrap());
+        let tree = |top: PathBuf| {
+            let merged = Merged::new(&[top, below.clone()]);
+            let mut tree = shared(kept(manifest(merged.path())), &directory.implied);
+            // Inode numbers of different layers may be the same ones.
+            tree.retain(|path, seen| {
+                seen.first = path.clone();
+                true
+            });
+            tree
+        };
+        assert_same(&tree(bench.layer()), &tree(mounted.path().join(IMAGE_TOP)));
     });
 }
 

@@ -12,18 +12,24 @@ use crate::test_support::tree::{Who, build, items};
 use crate::test_support::{assert_same, enter_private_mounts, for_random, manifest};
 
 /// An image that is mounted from its file.
-struct Mounted {
+pub(crate) struct Mounted {
     folder: tempfile::TempDir,
 }
 
 impl Mounted {
     /// Writes and mounts an image.
     fn new(write: impl FnOnce(&mut Writer<File>)) -> Self {
+        Self::of(|file| {
+            let mut writer = Writer::new(file, Options::default()).unwrap();
+            write(&mut writer);
+            writer.finish().unwrap();
+        })
+    }
+
+    /// Mounts the image that is written into a file.
+    pub(crate) fn of(write: impl FnOnce(File)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let file = File::create_new(folder.path().join("image")).unwrap();
-        let mut writer = Writer::new(file, Options::default()).unwrap();
-        write(&mut writer);
-        writer.finish().unwrap();
+        write(File::create_new(folder.path().join("image")).unwrap());
         let mounted = folder.path().join("mounted");
         fs::create_dir(&mounted).unwrap();
         let made = Self { folder };
@@ -51,7 +57,7 @@ impl Mounted {
         self.folder.path().join("image")
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("mounted")
     }
 }
