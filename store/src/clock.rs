@@ -9,7 +9,7 @@
 //! goes back behind a stamp in the records.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use tracing::warn;
 
+use crate::folder::create_temporary;
 use crate::model::SteadyTime;
 
 /// Age at which a saved reading is replaced.
@@ -100,7 +101,8 @@ impl Clock {
             uptime,
             boot,
         } = reading;
-        fs::write(&new, format!("{total} {uptime} {boot}\n"))?;
+        let mut file = create_temporary(&new)?;
+        file.write_all(format!("{total} {uptime} {boot}\n").as_bytes())?;
         fs::rename(&new, &self.path)
     }
 }

@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 
 use crate::codec::{self, Assembly, Meta, Table, VALUE_MAX, row_hash};
 use crate::error::Error;
-use crate::folder::io_error;
+use crate::folder::{create_temporary, io_error};
 use crate::model::{NAME_MAX, Record, Timestamp};
 use crate::records::Records;
 use crate::state::Item;
@@ -162,7 +162,7 @@ pub(crate) fn write(target: &Path, records: &Records, ids_below: u64) -> Result<
     let temporary = target.with_extension("new");
     let folder = target.parent().unwrap_or(Path::new("/"));
     let written = || {
-        let file = File::create(&temporary)?;
+        let file = create_temporary(&temporary)?;
         let file = write_to(file, records, ids_below)?;
         file.sync_all()?;
         fs::rename(&temporary, target)?;

@@ -30,7 +30,7 @@ impl VolumeDirs {
             live_ones(&folder, &mut found)?;
         }
         if let Some(folder) = existing(live.join(OWN[0]))? {
-            found.staged = slots(&folder, &[], &mut found.unknown_entries)?;
+            found.staged = staged(&folder, &mut found.unknown_entries)?;
         }
         if let Some(folder) = existing(live.join(OWN[1]))? {
             found.trashed = slots(&folder, &[], &mut found.unknown_entries)?;
@@ -49,7 +49,7 @@ impl VolumeDirs {
     pub fn list(&self) -> Result<FoundVolumes, Error> {
         let mut found = FoundVolumes::default();
         live_ones(&self.live, &mut found)?;
-        found.staged = slots(&self.staging, &[], &mut found.unknown_entries)?;
+        found.staged = staged(&self.staging, &mut found.unknown_entries)?;
         found.trashed = slots(&self.trash, &[], &mut found.unknown_entries)?;
         links(&self.names, &mut found)?;
         Ok(found)
@@ -75,6 +75,20 @@ fn live_ones(folder: &Folder, found: &mut FoundVolumes) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Directories that were being made, or what a power cut left of them: where there is no journal, a name
+/// may be on the disk before the directory, and names what had its inode before.
+fn staged(folder: &Folder, unknown_entries: &mut Vec<PathBuf>) -> Result<Vec<Slot>, Error> {
+    let mut slots = Vec::new();
+    each(folder, |name, _| {
+        let slot = name.to_str().and_then(|name| name.parse::<Slot>().ok());
+        match slot {
+            Some(slot) => slots.push(slot),
+            None => unknown_entries.push(folder.path.join(name)),
+        }
+    })?;
+    Ok(slots)
 }
 
 fn slots(

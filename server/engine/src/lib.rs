@@ -24,6 +24,7 @@ mod reap;
 mod recover;
 mod root;
 mod stack;
+mod stale;
 mod trash;
 mod volumes;
 

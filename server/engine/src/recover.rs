@@ -291,6 +291,7 @@ impl Engine {
         if self.root.store.was_unclean() {
             info!("the last process did not end in order; everything acknowledged was verified");
         }
+        let found = &self.drop_stale(found);
         let problems = problems(&Facts {
             found,
             claimed: &[],

@@ -198,3 +198,30 @@ fn what_the_driver_lacks_is_refused() {
     );
     commit(&engine, "base", "a").unwrap();
 }
+
+#[test]
+fn names_of_layers_that_are_no_directories_are_deleted_at_start() {
+    let rig = Rig::new();
+    create(&rig.engine, Kind::Active, "base", None).unwrap();
+    let root = rig.dir.path().join("root");
+    let kept = rig.path("base");
+    let next = Slot(1_000_000).to_string();
+    let id = rig.engine.layers.stat(&key("base")).unwrap().record.id;
+    drop(rig.engine);
+    let folders = ["l", "w"].map(|folder| root.join(folder));
+    // As after a power cut on an ext4 without a journal: deleted files had these inodes.
+    let spare = Slot(id.0 - 1).to_string();
+    for folder in &folders {
+        fs::write(folder.join(&spare), "old").unwrap();
+        fs::write(folder.join(&next), "not handed out").unwrap();
+        fs::write(folder.join("file"), "a user's").unwrap();
+    }
+    let driver = Arc::new(Native::open(&root).unwrap());
+    let mounter = Arc::new(FakeMounter::new());
+    drop(Engine::open(&root, driver, mounter, common::options()).unwrap());
+    assert!(kept.is_dir());
+    for folder in &folders {
+        assert!(!folder.join(&spare).exists());
+        assert!(folder.join(&next).exists() && folder.join("file").exists());
+    }
+}

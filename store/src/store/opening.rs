@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::db::{Db, Opened};
 use crate::error::Error;
 use crate::export;
-use crate::folder::io_error;
+use crate::folder::{create_temporary, io_error};
 use crate::lock::Lock;
 use crate::space::Space;
 
@@ -100,7 +100,7 @@ pub(super) fn check_format(folder: &Path) -> Result<bool, Error> {
 pub(super) fn write_format(folder: &Path) -> Result<(), Error> {
     let (path, temporary) = (format_file(folder), folder.join("format.new"));
     let write = || {
-        let mut file = File::create(&temporary)?;
+        let mut file = create_temporary(&temporary)?;
         writeln!(file, "{FORMAT}")?;
         file.sync_all()?;
         fs::rename(&temporary, &path)?;

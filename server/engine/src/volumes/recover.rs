@@ -42,7 +42,9 @@ impl Engine {
     /// Deletes what was staged, makes good what `found` shows, drops the records of what was deleted
     /// for good, and makes the links for people anew. Called before any request.
     pub(crate) fn recover_volumes(&self, found: &FoundVolumes) -> Result<(), Error> {
-        let found = &self.volumes.complete_exchanges(found.clone());
+        let mut found = self.volumes.complete_exchanges(found.clone());
+        found.unknown_entries.retain(|path| !is_stale_link(path));
+        let found = &found;
         for staged in &found.staged {
             note(
                 self.volumes.dirs.drop_stage(*staged),
@@ -153,14 +155,14 @@ impl Engine {
                 .driver
                 .move_to_lost_found(&Found::UnknownEntry(path.clone()))
                 .map(Some),
-            VolumeProblem::UnknownMountPoint { path } => delete_mount_point(path).map(|()| None),
+            VolumeProblem::UnknownMountPoint { path } => delete_empty(path).map(|()| None),
             _ => Ok(None),
         }
     }
 }
 
 /// An empty directory or file, as attachments are mounted on.
-fn delete_mount_point(path: &Path) -> Result<(), MountError> {
+fn delete_empty(path: &Path) -> Result<(), MountError> {
     let found = fs::symlink_metadata(path);
     let deleted = found.and_then(|found| match found.is_file() && found.len() == 0 {
         true => fs::remove_file(path),
@@ -171,6 +173,13 @@ fn delete_mount_point(path: &Path) -> Result<(), MountError> {
         path: path.to_owned(),
         cause,
     })
+}
+
+/// Deletes an entry of the folder of links that is none and holds nothing: where there is no journal, a
+/// power cut may leave the name of a link with what had its inode before. True if it was so.
+fn is_stale_link(path: &Path) -> bool {
+    let folder = path.parent().and_then(Path::file_name);
+    folder.is_some_and(|name| name == "by-name") && delete_empty(path).is_ok()
 }
 
 fn is_link(problem: &Problem) -> bool {
@@ -219,11 +228,18 @@ mod tests {
         fs::remove_dir(&staged).unwrap();
         fs::rename(&made.path, &staged).unwrap();
         drop(engine);
+        // A name that was on the disk before the directory.
+        fs::write(root.path().join("volumes/.staging/zz"), "").unwrap();
+        let link = root.path().join("volumes/by-name/gone");
+        fs::write(&link, "").unwrap();
+        fs::create_dir(link.with_file_name("folder")).unwrap();
+        fs::write(link.with_file_name("kept"), "a user's").unwrap();
 
         let engine = open(root.path());
         let content = engine.volumes.volume(&name).unwrap().path.join("file");
         assert_eq!(fs::read_to_string(content).unwrap(), "content");
         let found = engine.volumes.dirs.list().unwrap();
         assert_eq!((found.hollow, found.staged), (vec![], vec![]));
+        assert_eq!(found.unknown_entries, [link.with_file_name("kept")]);
     }
 }
