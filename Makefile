@@ -10,7 +10,7 @@ export CARGO_TERM_COLOR ?= auto
 # Tests that mount have names that begin with root_, or lie in a module of such a name.
 root_tests := test(/(^|::)root_/)
 # Those that drive other people's programs.
-peers_tests := package(layerd-integration) & binary(/^(clients|containerd|csi|docker|mount_grammar|conformance|odd_archives|volumes|volume_plugin|package|visible|vm)$$/) | (package(layerd-bench) & binary(peers)) | (package(layerd-layers) & test(/(^|::)root_peers_/))
+peers_tests := package(layerd-integration) & binary(/^(clients|containerd|cri|csi|docker|mount_grammar|conformance|odd_archives|volumes|volume_plugin|package|visible|vm)$$/) | (package(layerd-bench) & binary(peers)) | (package(layerd-layers) & test(/(^|::)root_peers_/))
 # Mounts of the tests, whatever becomes of them, are gone with the namespace.
 own_mounts := unshare --mount --propagation private --
 nextest := cargo nextest run --workspace --locked
@@ -141,5 +141,5 @@ release: ## Build layerd and what measures it, optimised
 
 .PHONY: package
 package: tools ## Make the Debian package, and that of its debug symbols, in target/debian
-	@cargo build --release --locked -p layerd -p layerctl
+	@cargo build --release --locked -p layerd -p layerctl -p layerd-nri
 	@deploy/package.sh release

@@ -28,6 +28,7 @@ flock 9
 rm -rf "$made" && mkdir -p "$made"/{man1,man8,man5,completions}
 "$programs/layerctl" man "$made/man1" >/dev/null
 "$programs/layerd" man "$made/man8"
+"$programs/layerd-nri" man "$made/man8"
 mv "$made"/man8/*.5 "$made/man5"
 for shell in bash zsh fish; do
     "$programs/layerctl" completions "$shell" >"$made/completions/$shell"

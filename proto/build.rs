@@ -16,6 +16,10 @@ const SERVED: [&str; 6] = [
 ];
 /// Services on a socket of their own, without reflection.
 const CSI: &str = "csi/v1/csi.proto";
+/// Messages of layerd-nri, called over ttrpc.
+const NRI: &str = "nri/v1alpha1/nri.proto";
+/// Services that the tests call.
+const CRI: &str = "cri/runtime/v1/cri.proto";
 /// Services that layerd and layerctl call.
 const CALLED: [&str; 6] = [
     "containerd/services/containers/v1/containers.proto",
@@ -27,13 +31,16 @@ const CALLED: [&str; 6] = [
 ];
 
 fn main() -> Result<(), Box<dyn error::Error>> {
-    for dir in ["containerd", "csi", "layerd"] {
+    for dir in ["containerd", "cri", "csi", "layerd", "nri"] {
         println!("cargo::rerun-if-changed={dir}");
     }
     let served = protox::compile(SERVED, ["."])?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), served.encode_to_vec())?;
-    let all = protox::compile(SERVED.iter().chain(&CALLED).chain([&CSI]), ["."])?;
+    let all = protox::compile(
+        SERVED.iter().chain(&CALLED).chain([&CSI, &NRI, &CRI]),
+        ["."],
+    )?;
     tonic_prost_build::configure()
         .codec_path("crate::codec::Codec")
         .btree_map(".")

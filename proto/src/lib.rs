@@ -101,6 +101,43 @@ pub mod csi {
     }
 }
 
+/// The Container Runtime Interface, called by the tests.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::missing_errors_doc,
+    clippy::too_many_lines,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the .proto files carry the documentation"
+)]
+pub mod cri {
+    /// `runtime`.
+    pub mod runtime {
+        /// `runtime.v1`.
+        pub mod v1 {
+            tonic::include_proto!("runtime.v1");
+        }
+    }
+}
+
+/// The Node Resource Interface: messages alone, for ttrpc.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::missing_errors_doc,
+    clippy::too_many_lines,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the .proto files carry the documentation"
+)]
+pub mod nri {
+    /// `nri.pkg.api.v1alpha1`, spoken by layerd-nri.
+    pub mod v1alpha1 {
+        tonic::include_proto!("nri.pkg.api.v1alpha1");
+    }
+}
+
 /// layerd's own packages.
 #[allow(
     missing_docs,

@@ -102,6 +102,46 @@ impl Containerd {
         Self::begin(version, dir, snapshotter, extra, "walking")
     }
 
+    /// As [`start`](Self::start), with the CRI, which uses layerd and the sandbox image `pause`, and with NRI at
+    /// `nri.sock` in `dir`.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up; if it is not installed.
+    #[must_use]
+    pub fn start_cri(version: Version, dir: &Path, snapshotter: &Path, pause: &str) -> Self {
+        let programs = peer(version.name());
+        let socket = dir.join("containerd.sock");
+        let plain = configuration(version, dir, &socket, snapshotter, "walking");
+        let (before, rest) = plain
+            .split_once("disabled_plugins = [")
+            .expect("the configuration has the list");
+        let (_, after) = rest.split_once("]\n").expect("the list ends");
+        let extra = Extra::default();
+        let config = format!(
+            "{before}disabled_plugins = [\"io.containerd.internal.v1.opt\"]\n{after}{}",
+            cri(version, dir, pause)
+        );
+        std::fs::write(dir.join("containerd.toml"), config).expect("the directory can be written");
+        let server = launch(&programs, dir, &socket, &extra.variables);
+        Self {
+            server,
+            programs,
+            dir: dir.to_owned(),
+            socket,
+            extra,
+        }
+    }
+
+    /// Kills it, as by a lack of memory, and starts it again.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up.
+    pub fn crash(&mut self) {
+        self.server.kill9();
+        let variables = &self.extra.variables;
+        self.server = launch(&self.programs, &self.dir, &self.socket, variables);
+    }
+
     fn begin(
         version: Version,
         dir: &Path,
@@ -297,6 +337,50 @@ address = "{snapshotter}"
         dir = dir.display(),
         socket = socket.display(),
         snapshotter = snapshotter.display(),
+    )
+}
+
+/// The tables of the CRI and of NRI. A pod is not protected from a lack of memory: the tests may not have the
+/// right to.
+fn cri(version: Version, dir: &Path, pause: &str) -> String {
+    let dir = dir.display();
+    let server = "disable_tcp_service = true\nstream_server_port = \"0\"\n";
+    let network = format!("bin_dir = \"{dir}/cni\"\nconf_dir = \"{dir}/cni\"\n");
+    let cri = match version {
+        Version::V1_6 | Version::V1_7 => format!(
+            r#"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{pause}"
+restrict_oom_score_adj = true
+{server}
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "layerd"
+[plugins."io.containerd.grpc.v1.cri".cni]
+{network}"#
+        ),
+        Version::V2_1 => format!(
+            r#"
+[plugins."io.containerd.grpc.v1.cri"]
+{server}
+[plugins."io.containerd.cri.v1.images"]
+snapshotter = "layerd"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "{pause}"
+[plugins."io.containerd.cri.v1.runtime"]
+restrict_oom_score_adj = true
+[plugins."io.containerd.cri.v1.runtime".cni]
+{network}"#
+        ),
+    };
+    format!(
+        r#"{cri}
+[plugins."io.containerd.nri.v1.nri"]
+disable = false
+disable_connections = false
+plugin_config_path = "{dir}/nri/conf.d"
+plugin_path = "{dir}/nri/plugins"
+socket_path = "{dir}/nri.sock"
+"#
     )
 }
 

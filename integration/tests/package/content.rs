@@ -14,6 +14,7 @@ const FILES: &str = "\
 -rw-r--r-- etc/layerd/config.toml
 -rw-r--r-- usr/lib/systemd/system/layerd-csi.socket
 -rw-r--r-- usr/lib/systemd/system/layerd-docker.socket
+-rw-r--r-- usr/lib/systemd/system/layerd-nri.service
 -rw-r--r-- usr/lib/systemd/system/layerd.service
 -rw-r--r-- usr/lib/systemd/system/layerd.socket
 -rw-r--r-- usr/lib/tmpfiles.d/layerd.conf
@@ -31,11 +32,13 @@ const FILES: &str = "\
 -rw-r--r-- usr/share/man/man5/layerd-config.5.gz
 -rw-r--r-- usr/share/man/man8/layerd-check.8.gz
 -rw-r--r-- usr/share/man/man8/layerd-fsck.8.gz
+-rw-r--r-- usr/share/man/man8/layerd-nri.8.gz
 -rw-r--r-- usr/share/man/man8/layerd-restore.8.gz
 -rw-r--r-- usr/share/man/man8/layerd.8.gz
 -rw-r--r-- usr/share/zsh/vendor-completions/_layerctl
 -rwxr-xr-x usr/bin/layerctl
 -rwxr-xr-x usr/bin/layerd
+-rwxr-xr-x usr/bin/layerd-nri
 ";
 
 #[test]
@@ -57,6 +60,7 @@ fn root_package_holds_what_an_operator_needs() {
         "layerd.socket",
         "layerd-docker.socket",
         "layerd-csi.socket",
+        "layerd-nri.service",
     ] {
         let packed = read_to_string(tree.join("usr/lib/systemd/system").join(name));
         assert_eq!(packed.unwrap(), read_to_string(deploy(name)).unwrap());

@@ -1,0 +1,158 @@
+//! Kubernetes' side of containerd, without Kubernetes: an own client of the CRI, layerd as the snapshotter,
+//! and layerd-nri, which gives containers their volumes.
+#![allow(
+    clippy::panic,
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is tests"
+)]
+
+#[path = "cri/client.rs"]
+mod client;
+#[path = "cri/world.rs"]
+mod world;
+
+use layerd_integration::Version;
+use layerd_proto::cri::runtime::v1::{self as cri};
+
+use client::{container, pod};
+use world::{IMAGE, World, owner};
+
+const DATA: &str =
+    "type=volume,src=data,dst=/data,on-missing=create\n\ntype=tmpfs,dst=/cache,tmpfs-size=1m\n";
+
+macro_rules! on_version {
+    ($name:ident, $version:expr) => {
+        mod $name {
+            use super::Version;
+
+            #[test]
+            fn a_container_has_what_its_annotation_asks_for_until_it_is_removed() {
+                super::lifecycle(&mut super::World::new($version));
+            }
+
+            #[test]
+            fn crashes_of_layerd_of_the_plugin_and_of_containerd() {
+                super::crashes(&mut super::World::new($version));
+            }
+
+            #[test]
+            fn what_is_refused_is_said_and_leaves_nothing() {
+                super::refusals(&mut super::World::new($version));
+            }
+        }
+    };
+}
+
+on_version!(root_containerd_1_7, Version::V1_7);
+on_version!(root_containerd_2_1, Version::V2_1);
+
+fn lifecycle(world: &mut World) {
+    let (sandbox, id) = world.web(DATA);
+    let table = world.exec(
+        &id,
+        "grep -E ' /(data|cache) ' /proc/mounts; echo kept > /data/file",
+    );
+    assert!(
+        table.contains(" /data ") && table.contains("tmpfs /cache tmpfs"),
+        "{table}"
+    );
+    assert_eq!(world.holders(), [owner(&id), owner(&id)]);
+    assert!(world.layerctl(&["who-uses", "data"]).contains(&id[..12]));
+
+    let stats = cri::ContainerStatsRequest {
+        container_id: id.clone(),
+    };
+    let stats = world
+        .client
+        .run(async |client| client.pods.container_stats(stats).await);
+    assert!(stats.unwrap().stats.is_some());
+    let disks = world
+        .client
+        .run(async |client| client.images.image_fs_info(cri::Empty {}).await);
+    let disks = disks.unwrap().image_filesystems;
+    let mountpoint = &disks[0].fs_id.as_ref().unwrap().mountpoint;
+    assert!(
+        mountpoint.ends_with("io.containerd.snapshotter.v1.layerd"),
+        "{disks:?}"
+    );
+
+    // A container without the annotation gets nothing; the next one with it, what is there.
+    let config = pod("shop", &[("volumes.layerd.io/web", DATA)]);
+    let other = world.start(&sandbox, &config, container("other", IMAGE));
+    assert_eq!(world.exec(&other, "ls -d /data /cache || true"), "");
+    world.remove(&other);
+    world.remove(&id);
+    assert_eq!(world.holders(), Vec::<String>::new());
+    let again = world.start(&sandbox, &config, container("web", IMAGE));
+    assert_eq!(world.exec(&again, "cat /data/file"), "kept\n");
+    world.remove(&again);
+    world.remove_pod(&sandbox);
+    assert_eq!(world.holders(), Vec::<String>::new());
+    world.daemon.assert_no_errors_logged();
+}
+
+fn crashes(world: &mut World) {
+    let (sandbox, id) = world.web(DATA);
+    let look = |world: &mut World, word: &str| {
+        let text = world.exec(
+            &id,
+            &format!("echo {word} >> /data/file; tail -n 1 /data/file"),
+        );
+        assert_eq!(text.trim(), word);
+    };
+    world.crash_layerd();
+    look(world, "layerd");
+    world.kill_plugin();
+    look(world, "plugin");
+    world.start_plugin();
+    look(world, "again");
+    world.crash_containerd();
+    look(world, "containerd");
+    assert_eq!(world.holders(), [owner(&id), owner(&id)]);
+
+    // A container is removed while the plugin is away: the list of containers tells of it later.
+    world.kill_plugin();
+    world.remove(&id);
+    assert_eq!(world.holders().len(), 2);
+    world.start_plugin();
+    world.wait_for_holders(&[]);
+    // And while layerd is away, the runtime does not wait.
+    let config = pod("shop", &[("volumes.layerd.io/web", DATA)]);
+    let id = world.start(&sandbox, &config, container("web", IMAGE));
+    world.exec(&id, "grep -q again /data/file");
+    let kept = world.holders();
+    assert_eq!(kept, [owner(&id), owner(&id)]);
+    world.remove(&id);
+    world.remove_pod(&sandbox);
+    world.wait_for_holders(&[]);
+}
+
+fn refusals(world: &mut World) {
+    for (line, wanted) in [
+        ("type=volume,src=missing,dst=/data", "missing"),
+        ("type=bind,src=/etc,dst=/data", "--allow-binds"),
+        ("type=volume,src=data,dst=data", "dst"),
+        (
+            "type=volume,src=made,dst=/a,on-missing=create\ntype=volume,src=missing,dst=/b",
+            "missing",
+        ),
+    ] {
+        let config = pod("shop", &[("volumes.layerd.io/web", line)]);
+        let sandbox = world.run_pod(&config);
+        let refused = world.try_create(&sandbox, &config, container("web", IMAGE));
+        let status = refused.unwrap_err();
+        assert!(status.message().contains(wanted), "{line}: {status:?}");
+        assert!(
+            status.message().contains("volumes.layerd.io/web"),
+            "{status:?}"
+        );
+        world.remove_pod(&sandbox);
+        assert_eq!(world.holders(), Vec::<String>::new(), "{line}");
+        assert_eq!(
+            world.layerctl(&["-o", "json", "volume", "ls"]),
+            "",
+            "{line}"
+        );
+    }
+}

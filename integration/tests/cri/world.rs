@@ -1,0 +1,257 @@
+//! A node: layerd, layerd-nri, and a containerd with CRI and NRI that has layerd as its snapshotter.
+
+use std::process::Command;
+use std::time::Duration;
+
+use layerd_integration::image::busybox;
+use layerd_integration::process::{Server, output, wait_until};
+use layerd_integration::scratch::profile;
+use layerd_integration::{Containerd, Daemon, Entry, Image, Scratch, Version};
+use layerd_proto::cri::runtime::v1::{self as cri};
+use serde_json::Value;
+use tonic::Status;
+
+use super::client::{Client, container, pod, spec};
+
+pub(crate) const IMAGE: &str = "docker.io/test/image:1";
+const PAUSE: &str = "docker.io/test/pause:1";
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Dropped in this order.
+pub(crate) struct World {
+    pub(crate) client: Client,
+    nri: Server,
+    pub(crate) containerd: Containerd,
+    pub(crate) daemon: Daemon,
+    scratch: Scratch,
+}
+
+impl World {
+    pub(crate) fn new(version: Version) -> Self {
+        let scratch = Scratch::new();
+        let daemon = Daemon::start(&scratch.dir("d"));
+        let containerd = Containerd::start_cri(version, &scratch.dir("c"), daemon.socket(), PAUSE);
+        let nri = plugin(&scratch, &daemon);
+        let mut client = Client::connect(containerd.socket());
+        import(&scratch, &containerd, &mut client);
+        let world = Self {
+            client,
+            nri,
+            containerd,
+            daemon,
+            scratch,
+        };
+        world.wait_for_plugin(1);
+        world
+    }
+
+    /// Waits until the plugin has registered so many times.
+    pub(crate) fn wait_for_plugin(&self, times: usize) {
+        wait_until("layerd-nri to register", LIMIT, || {
+            self.nri.log().matches("registered runtime").count() >= times
+        });
+    }
+
+    /// The times that it has registered.
+    pub(crate) fn registrations(&self) -> usize {
+        self.nri.log().matches("registered runtime").count()
+    }
+
+    pub(crate) fn kill_plugin(&mut self) {
+        self.nri.kill9();
+    }
+
+    pub(crate) fn start_plugin(&mut self) {
+        let before = self.registrations();
+        self.nri = plugin(&self.scratch, &self.daemon);
+        self.wait_for_plugin(before + 1);
+    }
+
+    pub(crate) fn crash_layerd(&mut self) {
+        self.daemon.kill9();
+        self.daemon.restart();
+        self.containerd.wait_for_snapshotter();
+    }
+
+    /// The plugin registers with the new one by itself.
+    pub(crate) fn crash_containerd(&mut self) {
+        let before = self.registrations();
+        self.containerd.crash();
+        self.client = Client::connect(self.containerd.socket());
+        self.wait_for_plugin(before + 1);
+    }
+
+    pub(crate) fn run_pod(&mut self, config: &cri::PodSandboxConfig) -> String {
+        let config = Some(config.clone());
+        let request = cri::RunPodSandboxRequest { config };
+        let started = self
+            .client
+            .run(async |client| client.pods.run_pod_sandbox(request).await);
+        started
+            .unwrap_or_else(|status| self.fail(&status))
+            .pod_sandbox_id
+    }
+
+    fn fail(&self, status: &Status) -> ! {
+        let (containerd, nri) = (self.containerd.log(), self.nri.log());
+        panic!("{status:?}\n{containerd}\n{nri}")
+    }
+
+    pub(crate) fn try_create(
+        &mut self,
+        sandbox: &str,
+        sandbox_config: &cri::PodSandboxConfig,
+        config: cri::ContainerConfig,
+    ) -> Result<String, Status> {
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+            config: Some(config),
+            sandbox_config: Some(sandbox_config.clone()),
+        };
+        let created = self
+            .client
+            .run(async |client| client.pods.create_container(request).await);
+        created.map(|created| created.container_id)
+    }
+
+    /// Creates and starts a container of the test's image.
+    pub(crate) fn start(
+        &mut self,
+        sandbox: &str,
+        sandbox_config: &cri::PodSandboxConfig,
+        config: cri::ContainerConfig,
+    ) -> String {
+        let created = self.try_create(sandbox, sandbox_config, config);
+        let id = created.unwrap_or_else(|status| self.fail(&status));
+        let container_id = id.clone();
+        let request = cri::StartContainerRequest { container_id };
+        let started = self
+            .client
+            .run(async |client| client.pods.start_container(request).await);
+        started.unwrap_or_else(|status| self.fail(&status));
+        id
+    }
+
+    /// A pod with one container `web`.
+    pub(crate) fn web(&mut self, annotation: &str) -> (String, String) {
+        let config = pod("shop", &[("volumes.layerd.io/web", annotation)]);
+        let sandbox = self.run_pod(&config);
+        let id = self.start(&sandbox, &config, container("web", IMAGE));
+        (sandbox, id)
+    }
+
+    /// Runs a command of the shell in a container, which must succeed. Answers what it printed.
+    pub(crate) fn exec(&mut self, container: &str, command: &str) -> String {
+        let request = cri::ExecSyncRequest {
+            container_id: container.to_owned(),
+            cmd: ["sh", "-euc", command].map(str::to_owned).into(),
+            timeout: 20,
+        };
+        let ran = self
+            .client
+            .run(async |client| client.pods.exec_sync(request).await);
+        let ran = ran.unwrap_or_else(|status| self.fail(&status));
+        assert_eq!(ran.exit_code, 0, "{command}: {ran:?}");
+        String::from_utf8(ran.stdout).unwrap()
+    }
+
+    pub(crate) fn remove(&mut self, container: &str) {
+        let container_id = container.to_owned();
+        let stop = cri::StopContainerRequest {
+            container_id: container_id.clone(),
+            timeout: 0,
+        };
+        let remove = cri::RemoveContainerRequest { container_id };
+        self.client
+            .run(async |client| {
+                client.pods.stop_container(stop).await?;
+                client.pods.remove_container(remove).await
+            })
+            .unwrap();
+    }
+
+    pub(crate) fn remove_pod(&mut self, sandbox: &str) {
+        let pod_sandbox_id = sandbox.to_owned();
+        let stop = cri::StopPodSandboxRequest {
+            pod_sandbox_id: pod_sandbox_id.clone(),
+        };
+        let remove = cri::RemovePodSandboxRequest { pod_sandbox_id };
+        self.client
+            .run(async |client| {
+                client.pods.stop_pod_sandbox(stop).await?;
+                client.pods.remove_pod_sandbox(remove).await
+            })
+            .unwrap();
+    }
+
+    pub(crate) fn layerctl(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(profile().join("layerctl"));
+        command.arg("--address").arg(self.daemon.socket());
+        output(command.args(arguments))
+    }
+
+    /// Owners of attachments.
+    pub(crate) fn holders(&self) -> Vec<String> {
+        let text = self.layerctl(&["-o", "json", "attachments"]);
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .map(|one: Value| one["owner"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    pub(crate) fn wait_for_holders(&self, wanted: &[String]) {
+        let mut last = Vec::new();
+        wait_until(&format!("{wanted:?} to hold"), LIMIT, || {
+            last = self.holders();
+            last == wanted
+        });
+    }
+}
+
+fn plugin(scratch: &Scratch, daemon: &Daemon) -> Server {
+    let mut command = Command::new(profile().join("layerd-nri"));
+    command.arg("--address").arg(daemon.socket());
+    command
+        .arg("--socket")
+        .arg(scratch.path().join("c/nri.sock"));
+    Server::start(&command, &scratch.path().join("nri.log"))
+}
+
+/// CRI comes to know images that others import a moment later.
+fn import(scratch: &Scratch, containerd: &Containerd, client: &mut Client) {
+    let images = scratch.dir("images");
+    for (name, layer) in [(IMAGE, busybox()), (PAUSE, pause())] {
+        let dir = images.join(if name == IMAGE { "image" } else { "pause" });
+        std::fs::create_dir(&dir).unwrap();
+        let image = Image::build(&dir, name, &[layer]);
+        containerd.ctr(&[
+            "--namespace",
+            "k8s.io",
+            "images",
+            "import",
+            "--snapshotter",
+            "layerd",
+            image.archive(),
+        ]);
+        wait_until("CRI to know an image", LIMIT, || {
+            let request = cri::ImageStatusRequest {
+                image: Some(spec(name)),
+            };
+            let known = client.run(async |client| client.images.image_status(request).await);
+            known.is_ok_and(|known| known.image.is_some())
+        });
+    }
+}
+
+/// An image whose command does nothing.
+fn pause() -> Vec<Entry> {
+    let mut layer = busybox();
+    layer.retain(|entry| entry.path != "bin/sh");
+    let script = "#!/bin/busybox ash\nexec /bin/busybox sleep 1000000\n";
+    layer.push(Entry::file("bin/sh", script).mode(0o755));
+    layer
+}
+
+pub(crate) fn owner(container: &str) -> String {
+    format!("container:nri:{container}")
+}
