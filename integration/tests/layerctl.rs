@@ -138,6 +138,19 @@ fn root_snapshots_are_listed_and_shown() {
         Value::from(world.json(&["snapshot", "mounts", "look"]))
     );
 
+    let sorted = world.run(&["snapshot", "ls", "-q", "--sort", "name"]);
+    assert_eq!(sorted, "base\nlook\ntop\nwork\n");
+    assert_eq!(
+        world
+            .names(&["snapshot", "ls", "--size", "--sort", "size"])
+            .len(),
+        4
+    );
+    assert_eq!(world.fail(&["snapshot", "ls", "--sort", "size"]).0, 6);
+    let format = "{{.Name}} {{.Kind}} {{.Label \"a.b/c\"}}";
+    let lines = world.run(&["snapshot", "ls", "--kind", "committed", "--format", format]);
+    assert_eq!(lines, "base committed d=e\ntop committed \n");
+    assert_eq!(world.run(&["attachments", "--format", "{{.Key}}"]), "");
     assert_eq!(world.names(&["snapshot", "show", "lo"]), ["look"]);
     assert_eq!(
         world.names(&["snapshot", "usage", "to", "b"]),

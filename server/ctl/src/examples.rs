@@ -15,7 +15,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "snapshot ls",
         &[
-            ("With sizes", "layerctl snapshot ls --size"),
+            (
+                "The largest first",
+                "layerctl snapshot ls --size --sort size",
+            ),
+            (
+                "Columns of one's own",
+                "layerctl snapshot ls --format 'table {{.Kind}}\\t{{.Name}}'",
+            ),
             (
                 "Names of containers' snapshots in containerd's namespace k8s.io",
                 "layerctl snapshot ls -q --kind active -f name~=^k8s.io/",

@@ -18,7 +18,7 @@ pub(crate) struct View {
 
     /// Cut nothing; otherwise names are cut to fit the terminal
     #[arg(long)]
-    no_trunc: bool,
+    pub(crate) no_trunc: bool,
 
     /// Show it again every 2 seconds, or as often as given, until it is interrupted
     #[arg(

@@ -5,6 +5,7 @@ mod reconcile;
 use std::io::{self, Write};
 
 use clap::Subcommand;
+use serde_json::{Value, json};
 
 use super::Daemon;
 use crate::attachment::{Attachment, Owner};
@@ -13,6 +14,7 @@ use crate::error::Error;
 use crate::output::Output;
 use crate::table::{Cell, Colour, Table};
 use crate::text::{escape, shorten};
+use crate::view::View;
 
 /// Lists attachments, oldest first
 ///
@@ -28,6 +30,9 @@ pub(crate) struct Args {
     /// Only attachments of this volume
     #[arg(long, value_name = "NAME", add = complete::volumes())]
     volume: Option<String>,
+
+    #[command(flatten)]
+    view: View,
 
     #[command(subcommand)]
     command: Option<Command>,
@@ -51,8 +56,32 @@ pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
         return reconcile::run(args.owner, keys, daemon, out).await;
     }
     let mut client = daemon.connect().await?;
-    let volume = args.volume.unwrap_or_default();
-    print(&client.attachments(args.owner, volume).await?, out)
+    let (owner, volume) = (args.owner, args.volume.unwrap_or_default());
+    let list = async |out: &mut Output| {
+        let found = client.attachments(owner.clone(), volume.clone()).await?;
+        match args.view.print(|| found.iter().map(row).collect(), out)? {
+            true => Ok(()),
+            false => print(&found, out),
+        }
+    };
+    args.view.show(out, list).await
+}
+
+/// Fields of `--format`.
+fn row(one: &Attachment) -> Value {
+    json!({
+        "Id": one.id,
+        "Key": one.key,
+        "Owner": one.owner,
+        "State": one.state,
+        "Type": one.mount.kind,
+        "Source": one.mount.source,
+        "Target": one.mount.target,
+        "Access": one.mount.access,
+        "Volume": one.volume,
+        "MountedAt": one.mounted_at,
+        "CreatedAt": one.created_at,
+    })
 }
 
 pub(crate) async fn who_uses(

@@ -1,7 +1,10 @@
 //! `layerctl snapshot ls`.
 
+use clap::ValueEnum;
 use serde::Serialize;
+use serde_json::{Value, json};
 
+use crate::client::Client;
 use crate::cmd::Daemon;
 use crate::error::Error;
 use crate::human;
@@ -9,6 +12,7 @@ use crate::output::Output;
 use crate::snapshot::{Kind, Snapshot, Usage};
 use crate::table::{Cell, Colour, Table};
 use crate::text::{escape, shorten};
+use crate::view::View;
 
 /// Lists snapshots, oldest first
 #[derive(Debug, clap::Args)]
@@ -18,7 +22,7 @@ pub(crate) struct Args {
     pub(super) choice: Choice,
 
     /// Print names only
-    #[arg(short, long, conflicts_with = "size")]
+    #[arg(short, long, conflicts_with_all = ["size", "format"])]
     quiet: bool,
 
     /// End names with NUL and print them unchanged, for `xargs -0`
@@ -29,13 +33,29 @@ pub(crate) struct Args {
     #[arg(short, long, alias = "usage", short_alias = 'u')]
     size: bool,
 
-    /// Cut nothing; otherwise digests of parents are shortened, and names cut to fit the terminal
-    #[arg(long)]
-    no_trunc: bool,
+    /// Order of the list: created (oldest first), name, or with --size also size (largest first)
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FIELD",
+        default_value = "created",
+        hide_possible_values = true
+    )]
+    sort: Sort,
+
+    #[command(flatten)]
+    view: View,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sort {
+    Created,
+    Name,
+    Size,
 }
 
 /// Which snapshots to show.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct Choice {
     /// Only snapshots that match, in containerd's language: kind==active, name~=sha256,
     /// parent=="", labels."containerd.io/snapshot.ref"==sha256:...; a comma means and, a second
@@ -72,19 +92,56 @@ struct Measured<'a> {
 }
 
 pub(super) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    if args.sort == Sort::Size && !args.size {
+        return Err(Error::Invalid {
+            what: "list snapshots".to_owned(),
+            why: "--sort size needs sizes".to_owned(),
+            hint: "Add --size; it costs a call for each snapshot.".to_owned(),
+        });
+    }
     let mut client = daemon.connect().await?;
-    let found = args.choice.fetch(&mut client).await?;
-    if args.no_trunc {
-        out.columns = None;
+    let list = async |out: &mut Output| show(&args, &mut client, out).await;
+    args.view.show(out, list).await
+}
+
+async fn show(args: &Args, client: &mut Client, out: &mut Output) -> Result<(), Error> {
+    let mut found = args.choice.clone().fetch(client).await?;
+    if args.sort == Sort::Name {
+        found.sort_by(|left, right| left.name.cmp(&right.name));
     }
     if args.quiet {
         return names(&found, args.null, out);
     }
     if !args.size {
-        return plain(&found, args.no_trunc, out);
+        let rows = || found.iter().map(|one| row(one, None)).collect();
+        return match args.view.print(rows, out)? {
+            true => Ok(()),
+            false => plain(&found, args.view.no_trunc, out),
+        };
     }
-    let rows = client.measure(found).await?;
-    measured(&rows, args.no_trunc, out)
+    let mut rows = client.measure(found).await?;
+    if args.sort == Sort::Size {
+        rows.sort_by_key(|(_, usage)| std::cmp::Reverse(usage.map(|usage| usage.bytes)));
+    }
+    let fields = || rows.iter().map(|(one, usage)| row(one, *usage)).collect();
+    match args.view.print(fields, out)? {
+        true => Ok(()),
+        false => measured(&rows, args.view.no_trunc, out),
+    }
+}
+
+/// Fields of `--format`.
+fn row(snapshot: &Snapshot, usage: Option<Usage>) -> Value {
+    let size = usage.map_or_else(|| "N/A".to_owned(), |usage| human::size(usage.bytes));
+    json!({
+        "Name": snapshot.name,
+        "Parent": snapshot.parent,
+        "Kind": snapshot.kind.name(),
+        "Labels": snapshot.labels,
+        "Size": size,
+        "CreatedAt": snapshot.created_at,
+        "UpdatedAt": snapshot.updated_at,
+    })
 }
 
 fn names(found: &[Snapshot], null: bool, out: &mut Output) -> Result<(), Error> {
