@@ -10,6 +10,8 @@
 mod backup;
 #[path = "recovery/brake.rs"]
 mod brake;
+#[path = "recovery/closed.rs"]
+mod closed;
 #[path = "recovery/faults.rs"]
 mod faults;
 #[path = "recovery/full.rs"]

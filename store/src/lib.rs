@@ -42,7 +42,7 @@ pub use model::{
     Record, Removal, SteadyTime, Timestamp, Usage,
 };
 pub use records::Records;
-pub use space::{Room, has_reserve};
+pub use space::Room;
 pub use state::{Checked, Commit, Create};
 pub use store::{Claim, Options, Store};
 pub use volume::{

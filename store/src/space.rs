@@ -10,6 +10,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::statvfs;
@@ -55,12 +57,6 @@ impl Room {
     };
 }
 
-/// True if space for removals is reserved in a store's folder.
-#[must_use]
-pub fn has_reserve(folder: &Path) -> bool {
-    length(&folder.join("reserve")) > LAST
-}
-
 /// Size of a file in bytes; 0 if it cannot be read.
 fn length(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |file| file.len())
@@ -71,7 +67,8 @@ fn length(path: &Path) -> u64 {
 pub(crate) struct Space {
     folder: PathBuf,
     reserve: PathBuf,
-    low: bool,
+    /// Set while no new record is taken.
+    low: Arc<AtomicBool>,
 }
 
 impl Space {
@@ -80,7 +77,7 @@ impl Space {
         let mut space = Self {
             folder: folder.to_owned(),
             reserve: folder.join("reserve"),
-            low: false,
+            low: Arc::default(),
         };
         space.look();
         space
@@ -99,18 +96,36 @@ impl Space {
             0 => u64::MAX,
             _ => disk.files_available(),
         };
-        if (free < LOW || inodes < FEW_INODES) && !self.low {
-            self.low = true;
+        let is_low = self.is_low();
+        if (free < LOW || inodes < FEW_INODES) && !is_low {
+            self.set_low(true);
             warn!("the disk is full: nothing new is taken");
         } else if free > ENOUGH && inodes > ENOUGH_INODES {
             self.renew();
+        } else if is_low && free > 2 * LOW && inodes > ENOUGH_INODES && !self.reserve.exists() {
+            // A disk that is too small for a reserve; nothing is to be taken back.
+            self.set_low(false);
+            info!("the disk has space again");
         }
-        self.low
+        self.is_low()
+    }
+
+    /// Set while no new record is taken, as of the last look.
+    pub(crate) fn low(&self) -> Arc<AtomicBool> {
+        self.low.clone()
+    }
+
+    fn is_low(&self) -> bool {
+        self.low.load(Ordering::Acquire)
+    }
+
+    fn set_low(&self, low: bool) {
+        self.low.store(low, Ordering::Release);
     }
 
     /// Releases the reserve but for [`LAST`]; true if there was more than that.
     pub(crate) fn release(&mut self) -> bool {
-        self.low = true;
+        self.set_low(true);
         let is_released = length(&self.reserve) > LAST && self.shorten(LAST);
         if is_released {
             warn!("the disk is full: removals go on, on the space kept for them");
@@ -121,7 +136,7 @@ impl Space {
     /// Releases [`PART`] of the reserve, so that the database can be opened; false if nothing was left.
     /// [`take_back`](Self::take_back) allocates it again.
     pub(crate) fn lend(&mut self) -> bool {
-        self.low = true;
+        self.set_low(true);
         let length = length(&self.reserve);
         length > 0 && self.shorten(length.saturating_sub(PART))
     }
@@ -173,10 +188,10 @@ impl Space {
     }
 
     fn renew(&mut self) {
-        if self.low {
+        if self.is_low() {
             info!("the disk has space again");
         }
-        self.low = false;
+        self.set_low(false);
         if length(&self.reserve) >= RESERVE {
             return;
         }

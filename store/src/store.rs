@@ -93,6 +93,8 @@ pub struct Store {
     lock: HeldLock,
     folder: PathBuf,
     fresh: bool,
+    /// Set while the disk is too full for new records.
+    full: Arc<AtomicBool>,
     /// First id that the records do not know as reserved by an earlier process.
     recorded: u64,
     first_id: u64,
@@ -133,6 +135,7 @@ impl Store {
         };
         let exporter = Exporter::start(folder, shared.clone());
         let exporter = exporter.map_err(io_error("start the exporter of", folder))?;
+        let full = space.low();
         let batches = Batches::new(opened, folder, space, shared.clone(), options);
         Ok(Self {
             writer: Writer::new(batches.map_err(io_error("start the threads of", folder))?),
@@ -141,6 +144,7 @@ impl Store {
             shared,
             folder: folder.to_owned(),
             fresh,
+            full,
             recorded,
             first_id: next,
         })
@@ -276,6 +280,12 @@ impl Store {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.shared.failed.load(Ordering::Acquire)
+    }
+
+    /// True while nothing new is taken for want of space or inodes, as of the last change.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
     }
 
     /// True once the database hangs. It takes no change any more; only a new process helps.

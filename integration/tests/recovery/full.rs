@@ -118,3 +118,27 @@ fn root_the_journal_on_btrfs_is_written_in_place() {
     assert!(is_in_place());
     daemon.snapshots().stat("kept").unwrap();
 }
+
+/// A disk that is smaller than what a full one has to have again: nothing is wrong while snapshots are
+/// made, and they are made again after it was full.
+#[test]
+fn root_a_small_disk_is_full_when_it_takes_nothing() {
+    let scratch = Scratch::on("ext4", 20);
+    let daemon = start(&scratch);
+    let mut client = daemon.snapshots();
+    let container = client.prepare("container", "", &[]).unwrap();
+    let alarms = || {
+        let mut info = super::program("layerctl");
+        let info = info.arg("--address").arg(daemon.socket()).arg("info");
+        super::end(info).out.matches("ALARM").count()
+    };
+    assert_eq!(alarms(), 0);
+    let file = layer_dir(&container).join("file");
+    fill(&file);
+    let refused = client.prepare("new", "", &[]).unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    assert_eq!(alarms(), 1);
+    fs::remove_file(&file).unwrap();
+    client.prepare("new", "", &[]).unwrap();
+    assert_eq!(alarms(), 0);
+}

@@ -1,8 +1,11 @@
 //! Facts for health checks from outside.
 
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use layerd_store::{Record, Room, Timestamp, has_reserve, newest_export};
+use layerd_store::{Record, Room, Timestamp, newest_export};
+use rustix::fs::{IFlags, ioctl_getflags};
 
 use crate::{Engine, meta_folder};
 
@@ -19,8 +22,10 @@ pub struct Health {
     pub low: Room,
     /// Above this it is taken again.
     pub enough: Room,
-    /// Set if space is reserved for removals on a full disk.
-    pub has_reserve: bool,
+    /// Set while nothing new is taken for want of space or inodes.
+    pub is_full: bool,
+    /// Folders of the data directory that are immutable or append-only.
+    pub closed: Vec<PathBuf>,
     /// Time for which a change of records has been waiting for the disk.
     pub writing_for: Duration,
     /// The latest time in a record; later than now if the clock went back.
@@ -41,7 +46,8 @@ impl Engine {
             export_is_behind: exported.map_or(0, |(sequence, _)| sequence) < view.sequence(),
             low: Room::LOW,
             enough: Room::ENOUGH,
-            has_reserve: has_reserve(&meta),
+            is_full: self.root.store.is_full(),
+            closed: self.closed_folders(),
             writing_for: self.root.store.writing_for(),
             newest: view
                 .iter()
@@ -50,6 +56,27 @@ impl Engine {
                 .max(),
         }
     }
+}
+
+impl Engine {
+    /// Folders in which `chattr +i` or `+a` keeps layerd from making or deleting anything.
+    fn closed_folders(&self) -> Vec<PathBuf> {
+        let below = [
+            "", "l", "w", "t", "m", "meta", "meta/db", "mnt", "lost", "volumes",
+        ];
+        let below =
+            below
+                .into_iter()
+                .chain(["volumes/.staging", "volumes/.trash", "volumes/by-name"]);
+        let all = below.map(|name| self.root.path.join(name));
+        all.filter(|path| is_closed(path)).collect()
+    }
+}
+
+fn is_closed(folder: &Path) -> bool {
+    let flags = File::open(folder).and_then(|folder| Ok(ioctl_getflags(folder)?));
+    // Some file systems have no flags, and some roots not all of the folders.
+    flags.is_ok_and(|flags| flags.intersects(IFlags::IMMUTABLE | IFlags::APPEND))
 }
 
 fn latest(record: &Record) -> Timestamp {

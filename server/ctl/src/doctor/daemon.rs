@@ -52,8 +52,23 @@ pub(crate) fn findings(info: &InfoResponse, holders: &Holders, now: i64) -> Vec<
         clock(health, now),
     ];
     found.extend(deletions(health));
+    found.extend(closed(health));
     found.extend(optional(health));
     found
+}
+
+/// Folders that chattr(1) closed.
+fn closed(health: &Health) -> Option<Finding> {
+    let all = &health.closed_folders;
+    let words: Vec<String> = all.iter().map(|path| quoted(path)).collect();
+    (!all.is_empty()).then(|| {
+        Finding::error(
+            "data directory",
+            format!("immutable or append-only: {}", some_of(all)),
+            "Nothing can be made or deleted there.",
+            Remedy::safe(format!("chattr -i -a {}", words.join(" "))),
+        )
+    })
 }
 
 /// Removed layers that stay.
@@ -239,7 +254,7 @@ struct Space {
 impl Space {
     fn finding(&self, health: &Health, room: impl Fn() -> Remedy) -> Finding {
         let (check, shown) = (self.check, &self.shown);
-        if self.free < self.low.0 || (!health.has_reserve && self.free < self.enough.0) {
+        if self.free < self.low.0 || (health.is_full && self.free < self.enough.0) {
             let (low, enough) = (&self.low.1, &self.enough.1);
             return Finding::error(
                 check,

@@ -1,6 +1,7 @@
 //! `layerd.v1.Admin`: what an operator asks and decides.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use layerd_engine::{Discarded, Durability, Engine, Finding, Remedy, Removed};
 use layerd_proto::layerd::v1::admin_server::Admin;
@@ -206,6 +207,13 @@ fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoRespons
     info
 }
 
+fn shown(paths: &[PathBuf]) -> Vec<String> {
+    paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect()
+}
+
 /// Properties of the driver, then features of the kernel.
 fn features(engine: &Engine, facts: &[(String, String)]) -> Vec<pb::Feature> {
     let kernel = engine.attachments.kernel_features().iter();
@@ -231,7 +239,8 @@ fn health(engine: &Engine, disk: Option<Statvfs>, in_force: &InForce) -> pb::Hea
         low_inodes: health.low.inodes,
         enough_bytes: health.enough.bytes,
         enough_inodes: health.enough.inodes,
-        has_reserve: health.has_reserve,
+        is_full: health.is_full,
+        closed_folders: shown(&health.closed),
         inodes: disk.map_or(0, |disk| disk.files()),
         inodes_free: disk.map_or(0, |disk| disk.files_available()),
         records_are_older: engine.has_older_records(),

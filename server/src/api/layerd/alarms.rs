@@ -17,6 +17,7 @@ pub(super) fn of(info: &InfoResponse) -> Vec<String> {
         bytes(info, &health),
         inodes(&health),
         deletions(&health),
+        closed(&health),
     ];
     found.into_iter().flatten().collect()
 }
@@ -76,10 +77,17 @@ fn inodes(health: &Health) -> Option<String> {
     })
 }
 
-/// True if no new record is taken. The reserve is released on a full disk, and allocated again when
-/// there is enough.
+/// True if no new record is taken. On a full disk that goes on until there is enough.
 fn is_short(free: u64, low: u64, enough: u64, health: &Health) -> bool {
-    free < low || (!health.has_reserve && free < enough)
+    free < low || (health.is_full && free < enough)
+}
+
+fn closed(health: &Health) -> Option<String> {
+    let all = &health.closed_folders;
+    (!all.is_empty()).then(|| {
+        let all = all.join(" ");
+        format!("nothing can be made or deleted in what `chattr` closed: {all}; `chattr -i -a` on each opens it")
+    })
 }
 
 fn deletions(health: &Health) -> Option<String> {
@@ -110,7 +118,6 @@ mod tests {
                 low_inodes: 10,
                 enough_bytes: 100,
                 enough_inodes: 100,
-                has_reserve: true,
                 inodes: 1000,
                 inodes_free: 500,
                 ..Health::default()
@@ -122,7 +129,10 @@ mod tests {
     #[test]
     fn each_fault_is_an_alarm() {
         assert_eq!(of(&sound()), [""; 0]);
-        let cases: [(&str, Fault); 9] = [
+        let cases: [(&str, Fault); 10] = [
+            ("closed: /r/l;", |_, health| {
+                health.closed_folders = vec!["/r/l".to_owned()];
+            }),
             ("layerctl trash", |_, health| health.brake = "held".into()),
             ("DATA_LOSS", |info, _| info.quarantined = 1),
             ("takes no change", |_, health| health.database_failed = true),
@@ -130,7 +140,7 @@ mod tests {
             ("of /r is read-only", |_, health| health.read_only = true),
             ("9 bytes", |info, _| info.disk_free_bytes = 9),
             ("99 bytes", |info, health| {
-                (info.disk_free_bytes, health.has_reserve) = (99, false);
+                (info.disk_free_bytes, health.is_full) = (99, true);
             }),
             ("no inodes", |_, health| health.inodes_free = 9),
             ("(1, tried again): layer 7: busy", |_, health| {
@@ -159,6 +169,9 @@ mod tests {
         let mut info = sound();
         let health = info.health.as_mut().unwrap();
         (health.stalled_seconds, health.inodes, health.inodes_free) = (9, 0, 0);
+        assert_eq!(of(&info), [""; 0]);
+        // A disk too small for the reserve, on which new snapshots are taken.
+        info.disk_free_bytes = 99;
         assert_eq!(of(&info), [""; 0]);
     }
 }

@@ -234,7 +234,6 @@ fn disk(settings: &Settings) -> Vec<Finding> {
         settings: settings.clone(),
         inodes: disk.files(),
         inodes_free: disk.files_available(),
-        has_reserve: true,
         ..Health::default()
     };
     judge::disk(&info, &health)

@@ -25,7 +25,6 @@ fn well() -> InfoResponse {
             enough_bytes: 24 << 20,
             low_inodes: 16,
             enough_inodes: 64,
-            has_reserve: true,
             inodes: 1000,
             inodes_free: 500,
             newest_at: at(NOW),
@@ -90,7 +89,7 @@ fn every_trouble_is_named_once() {
         }),
         ("space", Severity::Error, |info, health| {
             info.disk_free_bytes = 20 << 20;
-            health.has_reserve = false;
+            health.is_full = true;
         }),
         ("space", Severity::Warning, |info, _| {
             info.disk_free_bytes = 9 << 30
@@ -256,4 +255,11 @@ fn a_disk_that_stalls_is_an_error_of_the_database() {
         (stalled.check.as_str(), stalled.severity),
         ("database", Severity::Error)
     );
+}
+
+#[test]
+fn closed_folders_are_opened_by_one_command() {
+    let found = after(|_, health| health.closed_folders = vec!["/r/l".into(), "/r/a b".into()]);
+    assert_eq!(found.fix, "chattr -i -a /r/l '/r/a b'");
+    assert!(found.safe && found.severity == Severity::Error, "{found:?}");
 }
