@@ -138,6 +138,26 @@ fn root_snapshots_are_listed_and_shown() {
         Value::from(world.json(&["snapshot", "mounts", "look"]))
     );
 
+    let tree = world.json(&["snapshot", "tree"]);
+    let depths: Vec<_> = tree
+        .iter()
+        .map(|node| (&node["name"], &node["depth"]))
+        .collect();
+    assert_eq!(
+        format!("{depths:?}"),
+        format!(
+            "{:?}",
+            [("base", 0), ("top", 1), ("work", 2), ("look", 2)]
+                .map(|(name, depth)| (Value::from(name), Value::from(depth)))
+        )
+    );
+    world.daemon.assert_no_errors_logged();
+}
+
+#[test]
+fn root_snapshots_are_sorted_formatted_and_found_by_the_beginning_of_a_key() {
+    let world = World::new();
+    world.fill();
     let sorted = world.run(&["snapshot", "ls", "-q", "--sort", "name"]);
     assert_eq!(sorted, "base\nlook\ntop\nwork\n");
     assert_eq!(
@@ -163,20 +183,6 @@ fn root_snapshots_are_listed_and_shown() {
     let (code, _) = world.fail(&["snapshot", "rm", "lo"]);
     assert_eq!(code, 3, "a prefix removes nothing");
     world.run(&["snapshot", "rm", "worn"]);
-
-    let tree = world.json(&["snapshot", "tree"]);
-    let depths: Vec<_> = tree
-        .iter()
-        .map(|node| (&node["name"], &node["depth"]))
-        .collect();
-    assert_eq!(
-        format!("{depths:?}"),
-        format!(
-            "{:?}",
-            [("base", 0), ("top", 1), ("work", 2), ("look", 2)]
-                .map(|(name, depth)| (Value::from(name), Value::from(depth)))
-        )
-    );
     world.daemon.assert_no_errors_logged();
 }
 

@@ -80,7 +80,7 @@ fn root_the_trash_can_be_let_go() {
     thread::sleep(LONG);
     let refused = world.ctl(&["trash", "empty"]);
     assert_eq!(refused.code, 5, "{refused:?}");
-    assert!(refused.error.contains("--yes"), "{refused:?}");
+    assert!(refused.error.contains("--force"), "{refused:?}");
     assert_held(&world);
     assert_eq!(world.json(&["trash", "empty", "--yes"])[0]["layers"], 5);
     world.daemon.assert_empty();

@@ -101,7 +101,8 @@ pub(super) fn lets_through(filters: &[Filter], volume: &Volume, now: i64) -> boo
             Filter::Until(Until::Time(time)) => volume.created < *time,
             Filter::Until(Until::Ago(ago)) => {
                 let ago = i64::try_from(ago.as_secs()).unwrap_or(i64::MAX);
-                volume.created < now.saturating_sub(ago)
+                // Both are whole seconds.
+                volume.created <= now.saturating_sub(ago)
             }
             Filter::Name(_) | Filter::Label(_) | Filter::Driver(_) | Filter::Dangling(_) => true,
         })
