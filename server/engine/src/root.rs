@@ -49,6 +49,14 @@ impl Root {
         self.tell_release(self.trash.release(Vec::new()));
     }
 
+    /// The same if nothing is left in the trash that could go, neither layers nor volumes.
+    pub(crate) fn release_empty_trash(&self) {
+        let view = self.store.records();
+        if view.removed().next().is_none() && view.volumes().removed().next().is_none() {
+            self.release_trash();
+        }
+    }
+
     pub(crate) fn tell_release(&self, was_held: bool) {
         if was_held {
             self.events.tell(Topic::Trash, "released", "the brake");

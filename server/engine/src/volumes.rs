@@ -319,6 +319,7 @@ impl Volumes {
             }
         })?;
         self.root.trash.restored(Discarded::Volume(id));
+        self.root.release_empty_trash();
         self.relink(&volume.name);
         self.root
             .events

@@ -88,9 +88,7 @@ impl Layers {
             }
             waiting = rest;
         }
-        if self.root.store.records().removed().next().is_none() {
-            self.root.release_trash();
-        }
+        self.root.release_empty_trash();
         done
     }
 }
