@@ -274,9 +274,11 @@ fn misplaced(facts: &Facts<'_>, id: LayerId, places: &BTreeSet<Place>) -> Option
         return None;
     }
     let place = *places.first()?;
+    // Beside no layer a work directory holds nothing of a client.
+    let is_work_alone = places.iter().all(|place| *place == Place::Work);
     Some(if !(facts.is_issued)(id.0) {
         Problem::UnknownLayer { place, id }
-    } else if (facts.is_used)(id) {
+    } else if (facts.is_used)(id) && !is_work_alone {
         Problem::Unrecorded { id }
     } else {
         Problem::Abandoned { id }

@@ -220,6 +220,26 @@ fn only_unacknowledged_directories_are_deleted() {
     }
 }
 
+/// A power cut may leave the name of one with content of an older directory.
+#[test]
+fn a_work_directory_beside_no_layer_is_deleted_whatever_it_holds() {
+    let found = [at(Place::Work, 8), at(Place::Work, 9), at(Place::Layer, 9)];
+    let problems = problems(&Facts {
+        found: &found,
+        claimed: &[],
+        view: &Records::default(),
+        is_issued: &|_| true,
+        is_used: &|_| true,
+        needs_work: &|_| false,
+    });
+    let (alone, whole) = (LayerId(8), LayerId(9));
+    let wanted = [
+        Problem::Abandoned { id: alone },
+        Problem::Unrecorded { id: whole },
+    ];
+    assert_eq!(problems, wanted.into());
+}
+
 #[test]
 fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
     let dir = tempfile::tempdir().unwrap();

@@ -43,7 +43,9 @@ impl Engine {
     /// for good, and makes the links for people anew. Called before any request.
     pub(crate) fn recover_volumes(&self, found: &FoundVolumes) -> Result<(), Error> {
         let mut found = self.volumes.complete_exchanges(found.clone());
-        found.unknown_entries.retain(|path| !is_stale_link(path));
+        found
+            .unknown_entries
+            .retain(|path| !self.clear_stale_link(path));
         let found = &found;
         for staged in &found.staged {
             note(
@@ -161,6 +163,36 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Clears an entry of the folder of links that is none: where there is no journal, a power cut may
+    /// leave the name of a link with what had its inode before. After one, what holds something goes to
+    /// lost+found. True if it was so.
+    fn clear_stale_link(&self, path: &Path) -> bool {
+        let folder = path.parent().and_then(Path::file_name);
+        if folder.is_none_or(|name| name != "by-name") {
+            return false;
+        }
+        if delete_empty(path).is_ok() {
+            return true;
+        }
+        // People have links of their own there.
+        if path.is_symlink() || !self.root.store.was_unclean() {
+            return false;
+        }
+        let found = Found::UnknownEntry(path.to_owned());
+        match self.layers.driver.move_to_lost_found(&found) {
+            Ok(kept) => {
+                warn!(path = %path.display(), kept = %kept.display(), "moved what is no link out of the way");
+                true
+            }
+            Err(cause) => {
+                note(Err(cause), "move what is no link out of the way");
+                false
+            }
+        }
+    }
+}
+
 /// An empty directory or file, as attachments are mounted on.
 fn delete_empty(path: &Path) -> Result<(), MountError> {
     let found = fs::symlink_metadata(path);
@@ -173,13 +205,6 @@ fn delete_empty(path: &Path) -> Result<(), MountError> {
         path: path.to_owned(),
         cause,
     })
-}
-
-/// Deletes an entry of the folder of links that is none and holds nothing: where there is no journal, a
-/// power cut may leave the name of a link with what had its inode before. True if it was so.
-fn is_stale_link(path: &Path) -> bool {
-    let folder = path.parent().and_then(Path::file_name);
-    folder.is_some_and(|name| name == "by-name") && delete_empty(path).is_ok()
 }
 
 fn is_link(problem: &Problem) -> bool {
