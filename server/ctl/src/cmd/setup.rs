@@ -147,7 +147,7 @@ fn containerd(args: Containerd, daemon: &Daemon, out: &mut Output) -> Result<(),
     tell(done, &change, &path, out)
 }
 
-/// Undoes [`write`], with an empty directory.
+/// Undoes [`write()`], with an empty directory.
 fn put_back(path: &Path, before: Option<&[u8]>) -> Result<(), Error> {
     let undone = match before {
         Some(before) => atomic_file::replace(path, before),

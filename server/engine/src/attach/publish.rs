@@ -97,7 +97,7 @@ impl Attachments {
     /// the path is there or what was mounted for it still is. Unmounts nothing.
     ///
     /// # Errors
-    /// [`Error::Mount`] if the path or the mount table cannot be read; [`Error::Store`].
+    /// [`AttachError::Mount`] if the path or the mount table cannot be read; [`Error::Store`].
     pub fn release_vanished(&self, key: &Key) -> Result<bool, Error> {
         let _guard = self.locks.lock(key);
         let records = self.root.store.records();

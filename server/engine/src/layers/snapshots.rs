@@ -126,12 +126,12 @@ impl Layers {
 
     /// Turns an active snapshot into a committed one; a repeated call answers success.
     ///
-    /// Durable on return: the record and, with [`Durability::Full`], the content of the layer. For
+    /// Durable on return: the record and, with [`Durability::Full`](crate::Durability::Full), the content of the layer. For
     /// that, dirty files are written back and one journal commit is waited for, which calls of the
     /// same moment share; no other files are, and no lock is held. Where the file system has no
     /// journal for all files, other programs' dirty files on it are waited for. It costs a look at each
     /// file, which gives the layer's figure as well; not so for a layer that was unpacked by
-    /// [`apply`](Self::apply) and left alone since. With [`Durability::Metadata`] the call takes
+    /// [`apply`](Self::apply) and left alone since. With [`Durability::Metadata`](crate::Durability::Metadata) the call takes
     /// the same time for a layer of any size, and the layer is measured afterwards.
     ///
     /// The layer that is committed is the one whose content this call looked at: where the key, or
