@@ -175,9 +175,13 @@ impl Engine {
         if delete_empty(path).is_ok() {
             return true;
         }
-        // People have links of their own there.
-        if path.is_symlink() || !self.root.store.was_unclean() {
+        if !self.root.store.was_unclean() {
             return false;
+        }
+        if path.is_symlink() {
+            // People have links of their own there, which lead somewhere.
+            let leads = fs::read_link(path).is_ok_and(|target| !target.as_os_str().is_empty());
+            return !leads && fs::remove_file(path).is_ok();
         }
         let found = Found::UnknownEntry(path.to_owned());
         match self.layers.driver.move_to_lost_found(&found) {
