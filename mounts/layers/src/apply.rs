@@ -19,7 +19,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::copy::Markers;
 use crate::durable::Durable;
-use crate::error::Error;
+use crate::error::{Bound, Error};
 use crate::progress::{Progress, Silent};
 
 pub use image::{ImageTarget, TOP as IMAGE_TOP, apply_image};
@@ -75,6 +75,17 @@ pub struct Limits {
     /// Bytes of memory for the window of a Zstandard frame. Of those above 128 MiB there is one at
     /// a time in the process.
     pub most_window: u64,
+}
+
+impl Limits {
+    /// Refuses the name that makes them more than a layer may have.
+    fn check_entries(&self, entries: u64) -> Result<(), Error> {
+        let (bound, limit) = (Bound::Entries, self.most_entries);
+        match entries <= limit {
+            true => Ok(()),
+            false => Err(Error::Beyond { bound, limit }),
+        }
+    }
 }
 
 impl Default for Limits {

@@ -120,17 +120,28 @@ impl DirStack {
         if length <= LONGEST_PATH {
             return Ok(());
         }
-        let path = self.join(name);
-        let start = &path.as_os_str().as_bytes()[..200];
-        Err(Error::TooLong {
-            path: PathBuf::from(OsStr::from_bytes(start)),
-            length,
-            limit: LONGEST_PATH,
-        })
+        Err(too_long(self.join(name).as_os_str().as_bytes(), length))
     }
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+}
+
+/// Refuses a path that could not be opened from the root in one call.
+pub(crate) fn check_path_length(path: &[u8]) -> Result<(), Error> {
+    match path.len() <= LONGEST_PATH {
+        true => Ok(()),
+        false => Err(too_long(path, path.len())),
+    }
+}
+
+/// The error for a path of `length`, which shows its beginning.
+fn too_long(path: &[u8], length: usize) -> Error {
+    Error::TooLong {
+        path: PathBuf::from(OsStr::from_bytes(&path[..200])),
+        length,
+        limit: LONGEST_PATH,
     }
 }
 

@@ -49,7 +49,7 @@ use crate::apply::stream::Plain;
 use crate::apply::write::Job;
 use crate::apply::{Options, Target, Whiteouts};
 use crate::dir_stack;
-use crate::error::{Bound, Error};
+use crate::error::Error;
 use crate::node;
 use crate::tar::{Entry, EntryKind, Reader};
 
@@ -184,12 +184,7 @@ impl<'a> Extractor<'a> {
 
     fn count(&mut self) -> Result<(), Error> {
         self.entries += 1;
-        let limit = self.options.limits.most_entries;
-        if self.entries > limit {
-            let bound = Bound::Entries;
-            return Err(Error::Beyond { bound, limit });
-        }
-        Ok(())
+        self.options.limits.check_entries(self.entries)
     }
 
     fn entry(&mut self, entry: Entry) -> Result<(), Error> {
@@ -198,13 +193,7 @@ impl<'a> Extractor<'a> {
         let Some((name, parents)) = parts.split_last() else {
             return self.top(&entry);
         };
-        if path.len() > dir_stack::LONGEST_PATH {
-            return Err(Error::TooLong {
-                path: shown(&path[..200]),
-                length: path.len(),
-                limit: dir_stack::LONGEST_PATH,
-            });
-        }
+        dir_stack::check_path_length(&path)?;
         let dir = self.parent(&path[..path.len() - name.len()], parents)?;
         match names::meaning(name) {
             Name::Plain => {}

@@ -28,7 +28,7 @@ use crate::apply::{Applied, Options};
 use crate::copy::Markers;
 use crate::dir_stack;
 use crate::erofs::{self, Attributes, FileType, Node, Special, Writer};
-use crate::error::{Bound, Error};
+use crate::error::Error;
 use crate::tar::{Entry, EntryKind, Reader};
 use dirs::Dir;
 
@@ -164,12 +164,7 @@ impl<'a, W: Write + Seek> Builder<'a, W> {
 
     fn count(&mut self) -> Result<(), Error> {
         self.entries += 1;
-        let limit = self.options.limits.most_entries;
-        if self.entries > limit {
-            let bound = Bound::Entries;
-            return Err(Error::Beyond { bound, limit });
-        }
-        Ok(())
+        self.options.limits.check_entries(self.entries)
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<(), Error> {
@@ -178,13 +173,7 @@ impl<'a, W: Write + Seek> Builder<'a, W> {
         let Some((name, parents)) = parts.split_last() else {
             return self.set_top(entry);
         };
-        if path.len() > dir_stack::LONGEST_PATH {
-            return Err(Error::TooLong {
-                path: shown(&path[..200]),
-                length: path.len(),
-                limit: dir_stack::LONGEST_PATH,
-            });
-        }
+        dir_stack::check_path_length(&path)?;
         let dir = self.parent(&path[..path.len() - name.len()], parents)?;
         match names::meaning(name) {
             Name::Plain => {}
