@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use common::{all, create, key, open};
 
-/// What a kill leaves of a folder: the content of each file, by its path.
+/// Content of each file of a folder, by its path, as a kill leaves it.
 type Image = BTreeMap<PathBuf, Vec<u8>>;
 
 fn image_of(folder: &Path) -> Image {
@@ -143,7 +143,7 @@ impl Fault {
     }
 }
 
-/// What is wrong after the folder is opened, if anything is.
+/// Opens the folder, and says which records are wrong then, if any are.
 fn verdict(image: &Image, records: &[Record]) -> Result<(), String> {
     let root = lay_out(image);
     match open(root.path()) {

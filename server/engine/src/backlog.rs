@@ -70,7 +70,7 @@ impl Backlog {
         due.copied().collect()
     }
 
-    /// What could not be deleted, and why.
+    /// Entries that could not be deleted, each with the reason.
     pub(crate) fn failures(&self) -> Vec<(Discarded, String)> {
         let failures = held(&self.failures);
         let reasons = failures.iter();

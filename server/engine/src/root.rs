@@ -11,7 +11,7 @@ use crate::events::{Events, Topic};
 use crate::trash::{self, Look, Trash};
 use crate::{Error, Options, meta_folder};
 
-/// What all wings of an engine use: records, events, the trash, and the mark that the daemon stops.
+/// Parts that all wings of an engine use: records, events, the trash, and the mark that the daemon stops.
 #[derive(Debug)]
 pub(crate) struct Root {
     pub(crate) store: Arc<Store>,

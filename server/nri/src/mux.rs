@@ -4,8 +4,8 @@
 //! and the payload: a piece of that connection's stream. Connection 1 carries the runtime's calls of the
 //! plugin, connection 2 the plugin's calls of the runtime.
 //!
-//! What is sent goes in frames of at most 4096 bytes: a peer in Go reads each into a buffer of that size, and
-//! gives up if it does not fit. What is received is bounded by ttrpc's largest message; memory for each
+//! Frames sent hold at most 4096 bytes: a peer in Go reads each into a buffer of that size, and gives up if
+//! it does not fit. Frames received are bounded by ttrpc's largest message; memory for each
 //! connection is bounded by its pipe, and a reader that is slow holds up the socket rather than filling memory.
 
 use std::io;

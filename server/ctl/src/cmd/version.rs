@@ -10,7 +10,7 @@ use crate::text::escape;
 
 /// Shows the versions of layerctl and of the daemon
 ///
-/// That of layerctl is shown also while the daemon cannot be reached; the command fails then.
+/// While the daemon cannot be reached, the version of layerctl is shown alone and the command fails.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 

@@ -128,7 +128,7 @@ impl World {
     }
 }
 
-/// What a failed call leaves alone.
+/// State that a failed call must not change.
 #[derive(Debug, PartialEq)]
 struct State {
     mounts: Vec<PathBuf>,
