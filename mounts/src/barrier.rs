@@ -17,7 +17,9 @@
 //! that file system included. A call that filled a tree makes it on its own thread: calls that share
 //! a wait for records do not wait for it. New directories of layerd's own wait for it too, because
 //! an ext4 without a journal uses inodes again whose old names are still on the disk: after a power
-//! cut e2fsck leaves a directory that has two names one of them, and not always the new one.
+//! cut e2fsck leaves a directory that has two names one of them, and not always the new one. A
+//! deletion waits for it before it lets go of inodes, for the same reason
+//! ([`Barrier::reuse_is_in_order`]).
 //!
 //! On btrfs directories are not synced by fsync(2), which writes a log to be replayed by the next
 //! mount: after directories were moved and synced so, and the power was cut, Linux 6.18 was seen to
@@ -174,6 +176,23 @@ impl Barrier {
         }
     }
 
+    /// True if an inode and a block that are free in memory are so on the disk before they are used
+    /// again.
+    ///
+    /// Where they are not, the block of a deleted directory is used again with its old entries still
+    /// in it, since the kernel drops what was not written of it. A new directory whose inode reaches
+    /// the disk before its first block then shows them after a power cut, and e2fsck(8), which believes
+    /// a block with a wrong checksum if its entries look sound, gives it the directories that have
+    /// those inode numbers by now: it takes them out of trees that were synced long before. So a
+    /// deletion keeps inodes in use until the blocks that named them are on the disk without them.
+    #[must_use]
+    pub fn reuse_is_in_order(&self) -> bool {
+        match self.order {
+            Order::Journal(_) | Order::Transactions => true,
+            Order::None => false,
+        }
+    }
+
     /// Brings the removal of a name to the disk before its inode is used again, where that is not
     /// in order by itself.
     ///
@@ -226,10 +245,12 @@ fn sync(dir: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
     fsync(dir).map_err(|cause| Error::io("sync", path, cause))
 }
 
-/// An ext4 may have been made without one (mke2fs(8), `-O ^has_journal`). The kernel tells which
-/// process writes it (Documentation/ABI/testing/sysfs-fs-ext4); where that cannot be read, there is
-/// none for all that is known.
-fn ext4_has_journal(device: u64) -> bool {
+/// True if the ext4 on a device has a journal. It may have been made without one (mke2fs(8),
+/// `-O ^has_journal`). The kernel tells which process writes it
+/// (Documentation/ABI/testing/sysfs-fs-ext4); where that cannot be read, there is none for all that is
+/// known.
+#[must_use]
+pub fn ext4_has_journal(device: u64) -> bool {
     let (major, minor) = (major(device), minor(device));
     let disk = fs::read_link(format!("/sys/dev/block/{major}:{minor}"));
     let process = disk.ok().and_then(|disk| {

@@ -17,6 +17,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::barrier::Barrier;
 use crate::error::Error;
 use crate::folder::FLAGS;
 use crate::sys::{self, Stat, WriteBack};
@@ -35,8 +36,14 @@ pub use label::label;
 /// Directories that are read again in one deletion because they were not empty after all.
 const SECOND_LOOKS: u32 = 1000;
 
+/// Deleted files that are held open at once by one deletion.
+const HELD: usize = 256;
+
 /// Deletes `name` in `parent` and all below it, also what is immutable or append-only. `shown` is
-/// the path of `parent`, for errors. Cost: one unlink a file. Nothing there is success. `keep_going` is asked before each entry.
+/// the path of `parent`, for errors, and `barrier` that of its file system. Cost: one unlink a file;
+/// where that file system keeps no order, one descriptor more a file and one syncfs(2) for 256 of
+/// them ([`reuse_is_in_order`](Barrier::reuse_is_in_order)). Nothing there is success. `keep_going` is
+/// asked before each entry.
 ///
 /// # Errors
 /// [`Error::Stopped`] at once when `keep_going` answers false. Otherwise, after everything that
@@ -46,13 +53,19 @@ pub fn delete(
     parent: BorrowedFd<'_>,
     name: &CStr,
     shown: &Path,
+    barrier: &Barrier,
     keep_going: &dyn Fn() -> bool,
 ) -> Result<(), Error> {
     let mut delete = Delete {
+        held: (!barrier.reuse_is_in_order()).then(Vec::new),
+        barrier,
+        busy: None,
+        failed: None,
         second_looks: SECOND_LOOKS,
-        ..Delete::default()
     };
-    walk(parent, name, shown, &mut delete, keep_going)?;
+    let walked = walk(parent, name, shown, &mut delete, keep_going);
+    delete.release()?;
+    walked?;
     match delete.busy.or(delete.failed) {
         Some(error) => Err(error),
         None => Ok(()),
@@ -98,14 +111,46 @@ pub fn is_empty(dir: BorrowedFd<'_>, shown: &Path) -> Result<bool, Error> {
     Ok(true)
 }
 
-#[derive(Default)]
-struct Delete {
+struct Delete<'a> {
+    /// What was deleted since the last wait, open, so that its inode is in use; `None` where that is
+    /// not needed.
+    held: Option<Vec<OwnedFd>>,
+    barrier: &'a Barrier,
     busy: Option<Error>,
     failed: Option<Error>,
     second_looks: u32,
 }
 
-impl Visitor for Delete {
+impl Delete<'_> {
+    /// Keeps the inode of `name`, which is about to be deleted, in use until its name has left the
+    /// disk.
+    fn hold(&mut self, dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+        let full = self.held.as_ref().is_some_and(|held| held.len() >= HELD);
+        if full && let Err(error) = self.release() {
+            self.failed.get_or_insert(error);
+            return Err(Errno::EIO);
+        }
+        if let Some(held) = &mut self.held {
+            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            held.push(openat(dir, name, flags, Mode::empty())?);
+        }
+        Ok(())
+    }
+
+    /// Waits until the names of what was deleted have left the disk, and lets go of the inodes.
+    fn release(&mut self) -> Result<(), Error> {
+        match &mut self.held {
+            Some(held) if !held.is_empty() => {
+                self.barrier.filled()?;
+                held.clear();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Visitor for Delete<'_> {
     fn verb(&self) -> &'static str {
         "delete"
     }
@@ -124,6 +169,7 @@ impl Visitor for Delete {
         if is_dir {
             return Ok(Next::Enter);
         }
+        self.hold(dir, name)?;
         let unlink = || unlinkat(dir, name, UnlinkatFlags::NoRemoveDir);
         match flags::without(dir, name, unlink) {
             Err(Errno::EISDIR) => Ok(Next::Enter), // it was replaced since it was read
@@ -155,6 +201,7 @@ impl Visitor for Delete {
     }
 
     fn left(&mut self, dir: BorrowedFd<'_>, name: &CStr, clean: bool) -> Result<bool, Errno> {
+        self.hold(dir, name)?;
         let rmdir = || unlinkat(dir, name, UnlinkatFlags::RemoveDir);
         match flags::without(dir, name, rmdir) {
             Err(Errno::ENOTEMPTY | Errno::EEXIST) if !clean => Ok(false),

@@ -274,7 +274,7 @@ impl VolumeDirs {
     /// # Errors
     /// As for [`delete`](Self::delete).
     pub fn drop_stage(&self, slot: Slot) -> Result<(), Error> {
-        delete(&self.staging, slot, &|| true)
+        self.delete_staged(slot, &|| true)
     }
 
     /// Moves a volume to the trash. One that is not there is passed over.
@@ -319,9 +319,15 @@ impl VolumeDirs {
     ) -> Result<(), Error> {
         self.step("delete", slot);
         let name = slot.to_string();
-        delete(&self.staging, slot, keep_going)?;
+        self.delete_staged(slot, keep_going)?;
         self.move_over(from, &name, &self.staging)?;
-        delete(&self.staging, slot, keep_going)
+        self.delete_staged(slot, keep_going)
+    }
+
+    fn delete_staged(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
+        let (folder, name) = (&self.staging, c_name(&slot.to_string()));
+        let parent = folder.fd.as_fd();
+        tree::delete(parent, &name, &folder.path, &self.barrier, keep_going)
     }
 
     /// Measures a volume: one look at each file.
@@ -449,13 +455,4 @@ fn open_data(folder: &Folder, slot: Slot) -> Result<OwnedFd, Error> {
             cause,
         )
     })
-}
-
-fn delete(folder: &Folder, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
-    tree::delete(
-        folder.fd.as_fd(),
-        &c_name(&slot.to_string()),
-        &folder.path,
-        keep_going,
-    )
 }

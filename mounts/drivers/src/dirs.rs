@@ -141,7 +141,7 @@ impl LayerDirs {
         match unlinkat(&work.fd, name.as_c_str(), UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             // The kernel has worked in it, or something else is wrong.
-            Err(_) => tree::delete(work.fd.as_fd(), &name, &work.path, &|| true),
+            Err(_) => tree::delete(work.fd.as_fd(), &name, &work.path, &self.barrier, &|| true),
         }
     }
 
@@ -163,8 +163,10 @@ impl LayerDirs {
             self.barrier.note();
             keep_going()
         };
-        let delete =
-            |name: String| tree::delete(trash.fd.as_fd(), &c_name(&name), &trash.path, &keep_going);
+        let delete = |name: String| {
+            let (parent, name) = (trash.fd.as_fd(), c_name(&name));
+            tree::delete(parent, &name, &trash.path, &self.barrier, &keep_going)
+        };
         if !keep_going() {
             return Err(Error::Stopped);
         }

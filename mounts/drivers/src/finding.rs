@@ -1,8 +1,10 @@
 //! Checks of a root and of the machine, for drivers.
 
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use layerd_mounts::barrier::ext4_has_journal;
 use layerd_mounts::{Error, mountinfo, sys};
 use nix::errno::Errno;
 
@@ -78,6 +80,10 @@ pub(crate) fn file_system(root: &Path) -> Result<(Finding, FileSystem), Error> {
     let dir = open(root)?;
     let fail = |cause: Errno| Error::io("look at", root, cause);
     let id = sys::stat(dir.as_fd(), c"").map_err(fail)?.mount;
+    let device = dir
+        .metadata()
+        .map_err(|cause| Error::io("look at", root, cause))?
+        .dev();
     let table = mountinfo::read()?;
     let entry = match id {
         Some(id) => table.iter().find(|entry| entry.id == id),
@@ -89,7 +95,12 @@ pub(crate) fn file_system(root: &Path) -> Result<(Finding, FileSystem), Error> {
     };
     let kind = entry.kind.to_string_lossy();
     let source = entry.source.to_string_lossy();
-    let detail = format!("{kind}, {source} on {}", entry.target.display());
+    let kept = if kind == "ext4" && !ext4_has_journal(device) {
+        " without a journal"
+    } else {
+        ""
+    };
+    let detail = format!("{kind}{kept}, {source} on {}", entry.target.display());
     if ["tmpfs", "ramfs"].contains(&&*kind) {
         let advice = "put the root on a disk if layers are to outlive a reboot";
         let finding = Finding::bad(NAME, detail, advice).tolerable();

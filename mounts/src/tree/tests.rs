@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::walk::FLAGS;
 use super::{delete, usage, write_back};
+use crate::barrier::Barrier;
 use crate::error::Error;
 use crate::folder::{Folder, rename_over};
 use crate::mount::unmount;
@@ -43,7 +44,14 @@ impl Ground {
     }
 
     fn delete_while(&self, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
-        delete(self.fd.as_fd(), c"top", self.dir.path(), keep_going)
+        let barrier = Barrier::open(self.dir.path()).expect("a barrier");
+        delete(
+            self.fd.as_fd(),
+            c"top",
+            self.dir.path(),
+            &barrier,
+            keep_going,
+        )
     }
 
     fn usage(&self, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error> {
@@ -269,6 +277,7 @@ fn root_what_cannot_be_deleted_keeps_nothing_else() {
     enter_private_mounts();
     let disk = LoopDisk::ext4(16);
     let fd = fs::File::open(disk.path()).expect("open");
+    let barrier = Barrier::open(disk.path()).expect("a barrier");
     let at = |name: &str| disk.path().join(name);
     fs::create_dir_all(at("top/a/b")).expect("mkdir");
     fs::create_dir_all(at("top/c")).expect("mkdir");
@@ -279,7 +288,7 @@ fn root_what_cannot_be_deleted_keeps_nothing_else() {
     let mut own = capabilities(None).expect("own capabilities");
     own.effective -= CapabilitySet::LINUX_IMMUTABLE;
     set_capabilities(None, own).expect("a thread can give capabilities up");
-    let error = delete(fd.as_fd(), c"top", disk.path(), &|| true).expect_err("immutable");
+    let error = delete(fd.as_fd(), c"top", disk.path(), &barrier, &|| true).expect_err("immutable");
     assert_eq!(error.errno(), Some(Errno::EPERM as i32));
     assert!(error.to_string().ends_with("/top/a/stays"), "{error}");
     assert!(at("top/a/stays").exists());
@@ -287,7 +296,7 @@ fn root_what_cannot_be_deleted_keeps_nothing_else() {
         assert!(!at(gone).exists(), "{gone}");
     }
     drop(guard);
-    delete(fd.as_fd(), c"top", disk.path(), &|| true).expect("delete");
+    delete(fd.as_fd(), c"top", disk.path(), &barrier, &|| true).expect("delete");
     assert!(!at("top").exists());
 }
 
@@ -317,7 +326,8 @@ fn root_what_is_immutable_or_append_only_is_moved_and_deleted() {
         }
         let moved = rename_over(&from, "top", &to, "top").expect("rename");
         assert!(moved && to.path.join("top/file").exists());
-        delete(to.fd.as_fd(), c"top", &to.path, &|| true).expect("delete");
+        let barrier = Barrier::open(disk.path()).expect("a barrier");
+        delete(to.fd.as_fd(), c"top", &to.path, &barrier, &|| true).expect("delete");
         assert!(!to.path.join("top").exists());
     }
 }

@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use layerd_mounts::barrier::Barrier;
 use layerd_mounts::error::with_causes;
 use layerd_mounts::mounter::{BindOptions, KernelMounter, Mounter, Symlinks};
 use layerd_mounts::{Error, IdMaps, mount, overlay_options, tree};
@@ -95,7 +96,8 @@ impl Drop for Scratch {
 fn discard(root: &Path, path: &Path) -> Result<(), Error> {
     let name = path.file_name().map(|name| name.as_encoded_bytes());
     let name = CString::new(name.unwrap_or_default()).expect("a file name has no NUL");
-    tree::delete(open(root)?.as_fd(), &name, root, &|| true)
+    let barrier = Barrier::open(root)?;
+    tree::delete(open(root)?.as_fd(), &name, root, &barrier, &|| true)
 }
 
 /// Deletes what processes that no longer run left behind.
