@@ -137,7 +137,8 @@ fn images(dir: &Path, image: &Image) {
         let target = ImageTarget {
             out: File::create_new(dir.join(number.to_string())).expect("a new file"),
             lowers: &[],
-            markers: Markers::Trusted,
+            whiteouts: Whiteouts::Devices(Markers::Trusted),
+            top: layerd_layers::erofs::Attributes::directory(),
             image: layerd_layers::erofs::Options::default(),
         };
         let blob = File::open(blob).expect("the image is whole");

@@ -24,7 +24,7 @@ use crate::apply::names::{self, Name};
 use crate::apply::queue::Chunk;
 use crate::apply::run::{self, Shared};
 use crate::apply::stream::Plain;
-use crate::apply::{Applied, Options};
+use crate::apply::{Applied, Options, Whiteouts};
 use crate::copy::Markers;
 use crate::dir_stack;
 use crate::erofs::{self, Attributes, FileType, Node, Special, Writer};
@@ -47,8 +47,10 @@ pub struct ImageTarget<'a, W> {
     pub out: W,
     /// The layers below, nearest first. They are only read.
     pub lowers: &'a [BorrowedFd<'a>],
-    /// Where opaque directories have their mark.
-    pub markers: Markers,
+    /// Handling of deletions. Where they are executed, nothing is below, and nothing is to be done.
+    pub whiteouts: Whiteouts,
+    /// Attributes of the layer's top directory, as far as the archive does not say them.
+    pub top: Attributes,
     /// Options of the image; its memory is limited here.
     pub image: erofs::Options,
 }
@@ -87,7 +89,8 @@ struct Builder<'a, W> {
     reader: Reader<Plain<'a>>,
     writer: Writer<W>,
     below: Below<'a>,
-    markers: Markers,
+    /// Where deletions are noted; `None` where they are executed.
+    markers: Option<Markers>,
     top: Node,
     dirs: HashMap<Node, Dir>,
     /// The parent of the last entry, by the text of its path.
@@ -105,21 +108,21 @@ impl<'a, W: Write + Seek> Builder<'a, W> {
         options: &'a Options<'a>,
         shared: &'a Shared,
     ) -> Result<Self, Error> {
-        let given = Attributes {
-            permissions: 0o755,
-            ..Attributes::default()
-        };
         let begin = || {
             let mut writer = Writer::new(target.out, target.image)?;
-            let top = writer.directory(Writer::<W>::ROOT, TOP.as_bytes(), &given)?;
+            let top = writer.directory(Writer::<W>::ROOT, TOP.as_bytes(), &target.top)?;
             Ok((writer, top))
         };
         let (writer, top) = begin().map_err(|cause| failed(b"", cause))?;
+        let markers = match target.whiteouts {
+            Whiteouts::Devices(markers) => Some(markers),
+            Whiteouts::Delete => None,
+        };
         Ok(Self {
             reader: Reader::of_layer(Plain::new(shared)),
             writer,
-            below: Below::new(target.lowers, target.markers),
-            markers: target.markers,
+            below: Below::new(target.lowers, markers.unwrap_or_default()),
+            markers,
             top,
             dirs: HashMap::from([(top, Dir::new(top, b"", false))]),
             last: (Vec::new(), top),
@@ -324,7 +327,7 @@ impl<'a, W: Write + Seek> Builder<'a, W> {
         self.replace(dir, name)?;
         // It may have been what was replaced, or in it.
         let node = self.writer.lookup(from, target).ok_or_else(missing)?;
-        if self.writer.is_whiteout(node) {
+        if self.is_whiteout(node) {
             return Err(missing()); // it is deleted
         }
         let linked = self.writer.link(dir, name, node);

@@ -63,6 +63,18 @@ pub struct Attributes {
     pub xattrs: Vec<Xattr>,
 }
 
+impl Attributes {
+    /// Those of a directory that anyone may enter and root alone may change: 0755, root's, of the
+    /// first moment of 1970.
+    #[must_use]
+    pub fn directory() -> Self {
+        Self {
+            permissions: 0o755,
+            ..Self::default()
+        }
+    }
+}
+
 impl FileType {
     const ALL: [(Self, u32, u8, &'static str); 7] = [
         (Self::Regular, libc::S_IFREG, 1, "a regular file"),

@@ -165,11 +165,11 @@ impl<W: Write + Seek> Builder<'_, W> {
                         Error::io("resolve", as_path(&path), Errno::NAMETOOLONG)
                     })
             }
-            _ if self.writer.is_whiteout(node) && make => {
+            _ if self.is_whiteout(node) && make => {
                 self.remove(at, name)?;
                 self.imply(at, name, Seen::Nothing, true)
             }
-            _ if self.writer.is_whiteout(node) => Ok(Step::Nowhere),
+            _ if self.is_whiteout(node) => Ok(Step::Nowhere),
             _ => {
                 let path = as_path(&self.join(at, name)).to_owned();
                 let found = "no directory";

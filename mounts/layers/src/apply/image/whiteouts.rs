@@ -14,7 +14,10 @@ const WHITEOUT: Special = Special::Character(0, 0);
 impl<W: Write + Seek> Builder<'_, W> {
     /// Has a directory hide all that is below it.
     pub(super) fn hide(&mut self, dir: Node) -> Result<(), Error> {
-        let mark = self.markers.opaque().to_bytes();
+        let Some(markers) = self.markers else {
+            return Ok(()); // nothing is below
+        };
+        let mark = markers.opaque().to_bytes();
         let mut given = self.writer.attributes(dir);
         given.xattrs.retain(|(name, _)| name != mark);
         given.xattrs.push((mark.to_vec(), b"y".to_vec()));
@@ -26,13 +29,19 @@ impl<W: Write + Seek> Builder<'_, W> {
         Ok(())
     }
 
+    /// True if a file says that what is below is deleted.
+    pub(super) fn is_whiteout(&self, node: Node) -> bool {
+        self.markers.is_some() && self.writer.is_whiteout(node)
+    }
+
     pub(super) fn whiteout(
         &mut self,
         dir: Node,
         hidden: &[u8],
         entry: &Entry,
     ) -> Result<(), Error> {
-        if !self.shows_below(dir, hidden)? {
+        // Where deletions are executed, all there is came with this layer.
+        if self.markers.is_none() || !self.shows_below(dir, hidden)? {
             return Ok(());
         }
         // What the layer brings is not what it deletes: only what is below is hidden.
@@ -90,7 +99,7 @@ impl<W: Write + Seek> Builder<'_, W> {
             let whiteouts: Vec<_> = self
                 .writer
                 .entries(dir)
-                .filter(|(_, node)| self.writer.is_whiteout(*node))
+                .filter(|(_, node)| self.is_whiteout(*node))
                 .map(|(name, _)| name.to_vec())
                 .collect();
             for name in whiteouts {

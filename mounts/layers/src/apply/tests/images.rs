@@ -20,6 +20,15 @@ mod mend;
 
 /// Unpacks a blob into an image in memory.
 fn image(bench: &Bench, blob: &[u8], options: &Options<'_>) -> Result<(Applied, Vec<u8>), Error> {
+    image_with(bench, blob, OVERLAY, options)
+}
+
+fn image_with(
+    bench: &Bench,
+    blob: &[u8],
+    whiteouts: Whiteouts,
+    options: &Options<'_>,
+) -> Result<(Applied, Vec<u8>), Error> {
     let lowers = (0..bench.lowers.get())
         .map(|number| File::open(bench.home.path().join(format!("lowers/{number:03}"))))
         .collect::<Result<Vec<_>, _>>()
@@ -28,7 +37,8 @@ fn image(bench: &Bench, blob: &[u8], options: &Options<'_>) -> Result<(Applied, 
     let target = ImageTarget {
         out: Cursor::new(Vec::new()),
         lowers: &lowers,
-        markers: Markers::Trusted,
+        whiteouts,
+        top: erofs::Attributes::directory(),
         image: erofs::Options::default(),
     };
     let (applied, out) = apply_image(blob, target, options)?;
@@ -67,9 +77,10 @@ fn below_top(tree: Manifest) -> Manifest {
 }
 
 /// Unpacks a blob into both forms, which say and hold the same.
-fn compare(bench: &Bench, blob: &[u8], options: &Options<'_>) {
-    let directory = bench.apply(blob, OVERLAY, options);
-    let (mut directory, mut applied, bytes) = match (directory, image(bench, blob, options)) {
+fn compare(bench: &Bench, blob: &[u8], whiteouts: Whiteouts, options: &Options<'_>) {
+    let directory = bench.apply(blob, whiteouts, options);
+    let image = image_with(bench, blob, whiteouts, options);
+    let (mut directory, mut applied, bytes) = match (directory, image) {
         (Ok(directory), Ok((applied, bytes))) => (directory, applied, bytes),
         (Err(_), Err(_)) => return,
         // mknod(2) cuts numbers off.
@@ -138,7 +149,16 @@ fn root_random_archives_make_the_same_tree_as_image() {
         for items in lowers {
             build(&bench.lower(), &items);
         }
-        compare(&bench, &blob, &Options::default());
+        compare(&bench, &blob, OVERLAY, &Options::default());
+    });
+}
+
+#[test]
+fn root_deletions_of_the_lowest_layer_are_executed_in_images_too() {
+    test_support::need_root();
+    for_random(100, &archives(), |blob| {
+        let bench = Bench::new();
+        compare(&bench, &blob, Whiteouts::Delete, &Options::default());
     });
 }
 
@@ -190,7 +210,8 @@ fn root_corpus_of_the_fuzzer_makes_the_same_trees_as_images() {
         if flags & 1 == 0 {
             mend::mend(&mut blob);
         }
-        compare(&Bench::new(), &blob, &options);
+        compare(&Bench::new(), &blob, OVERLAY, &options);
+        compare(&Bench::new(), &blob, Whiteouts::Delete, &options);
     }
 }
 
