@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use crate::slot::Slot;
+
 /// A failure of a driver or of a mount.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -32,6 +34,27 @@ pub enum Error {
     #[error("{} was written to after it was committed; remove it, and make it anew", path.display())]
     Altered {
         /// Its directory.
+        path: PathBuf,
+    },
+    /// The image of a layer is not what was written, or gone.
+    #[error("the image {} of layer {} cannot be used: {problem}", path.display(), slot.0)]
+    BadImage {
+        /// The layer.
+        slot: Slot,
+        /// Its image.
+        path: PathBuf,
+        /// The fault.
+        problem: String,
+    },
+    /// A layer that is an image was written to as well, through mounts that were answered before it was
+    /// unpacked.
+    #[error(
+        "{} was written to through mounts that were answered before a layer was unpacked into it; \
+         ask for the mounts after that, as these show the layer",
+        path.display()
+    )]
+    WrittenBeside {
+        /// The directory that was written to.
         path: PathBuf,
     },
     /// Something is mounted where files were to be deleted.

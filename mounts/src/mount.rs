@@ -1,6 +1,7 @@
-//! Makes planned mounts, for `layerctl` and the tests. The daemon mounts nothing.
+//! Makes planned mounts, for `layerctl` and the tests, and mounts images of layers.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -9,6 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::error::Error;
 use crate::overlay_options::{data as mount_data, shorten};
+use crate::sys;
 use crate::types::Mount;
 
 /// Result of an [`unmount`].
@@ -39,6 +41,61 @@ pub fn mount(mounts: &[Mount], target: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Access of the kernel to an image of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageAccess {
+    /// It reads the file itself (EROFS since Linux 6.12; not on tmpfs and overlayfs).
+    File,
+    /// It reads a loop device, which goes away with the mount.
+    LoopDevice,
+}
+
+/// Mounts an EROFS image, whose file is open as `file`, read-only on the directory `target`; through a
+/// loop device where the kernel does not take the file. Needs CAP_SYS_ADMIN.
+///
+/// # Errors
+/// [`Error::Io`] with the kernel's answer: ENODEV without EROFS.
+pub fn mount_image(
+    image: &Path,
+    file: BorrowedFd<'_>,
+    target: &Path,
+) -> Result<ImageAccess, Error> {
+    let mount = |source: &Path| {
+        let kind = Some("erofs");
+        nix::mount::mount(Some(source), target, kind, MsFlags::MS_RDONLY, None::<&str>)
+    };
+    let fail = |cause| Error::io("mount the image on", target, cause);
+    match mount(image) {
+        Ok(()) => Ok(ImageAccess::File),
+        Err(Errno::ENOTBLK) => {
+            let attached = sys::loop_device::attach(file);
+            let attached =
+                attached.map_err(|cause| Error::io("make a loop device of", image, cause));
+            let (device, open) = attached?;
+            mount(&device).map_err(fail)?;
+            drop(open);
+            Ok(ImageAccess::LoopDevice)
+        }
+        Err(cause) => Err(fail(cause)),
+    }
+}
+
+/// Takes the mounts on `target` away, also while they are in use: what uses them goes on. Nothing
+/// mounted is success.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn let_go(target: &Path) -> Result<(), Error> {
+    let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+    loop {
+        match umount2(target, flags) {
+            Ok(()) => {}
+            Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
+            Err(cause) => return Err(Error::io("unmount", target, cause)),
+        }
+    }
 }
 
 /// Takes away the topmost mount on `target`. Fails while it is in use; nothing is detached lazily.

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use nix::errno::Errno;
 
 pub mod btrfs;
+pub mod loop_device;
 
 /// Identity of a file: device, major and minor, and inode.
 pub type Identity = ((u32, u32), u64);

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use layerd_drivers::factory;
+use layerd_drivers::{LayerForm, factory};
 use layerd_engine::layerd_layers::apply;
 use layerd_engine::{Durability, TrashOptions, UnpackOptions};
 use nix::unistd::Gid;
@@ -209,6 +209,7 @@ impl TryFrom<Raw> for Config {
             driver: factory::Settings {
                 kind: driver,
                 mount_options: raw.overlayfs.mount_options.unwrap_or_default(),
+                layers: layer_form(raw.overlayfs.layers.as_deref())?,
             },
             engine: layerd_engine::Options {
                 socket: Some(socket.path.clone()),
@@ -368,6 +369,16 @@ fn driver(name: Option<&str>) -> Result<factory::Kind, ConfigError> {
         .map_err(|cause: factory::UnknownDriver| value("driver", name, cause.to_string()))
 }
 
+fn layer_form(name: Option<&str>) -> Result<LayerForm, ConfigError> {
+    let Some(name) = name else {
+        return Ok(LayerForm::default());
+    };
+    let mut all = LayerForm::ALL.into_iter();
+    let rule = r#"must be "directories", "images" or "auto""#;
+    all.find(|form| form.name() == name)
+        .ok_or_else(|| value("overlayfs.layers", name, rule))
+}
+
 fn limits(raw: &RawUnpack) -> Result<apply::Limits, ConfigError> {
     let usual = apply::Limits::default();
     let limit = |key, given, default, most| range(key, given, default, 1..=most);
@@ -487,6 +498,10 @@ mod tests {
             (
                 "[tracing]\nservice_name = ''",
                 "setting `tracing.service_name` is \"\": must have 1 to 255 bytes",
+            ),
+            (
+                "[overlayfs]\nlayers = 'image'",
+                "setting `overlayfs.layers` is \"image\": must be \"directories\", \"images\" or \"auto\"",
             ),
             ("[log]\nformat = 'xml'", "unknown variant `xml`"),
             ("[log]\nlevel = 'loud=='", "setting `log.level`"),

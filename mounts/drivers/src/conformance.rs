@@ -365,11 +365,16 @@ fn is<T: std::fmt::Debug>(result: &Result<T, Error>, kind: ErrorKind, rule: &str
 mod tests {
     use std::path::Path;
 
+    use layerd_mounts::Slot;
     use layerd_mounts::test_support::{LoopDisk, enter_private_mounts};
 
     use super::check;
     use crate::memory::Memory;
-    use crate::overlay::{Options, Overlay};
+    use layerd_layers::apply::IMAGE_TOP;
+    use layerd_layers::erofs::{self, Attributes, Writer};
+
+    use crate::driver::{ImageFile, Images as _};
+    use crate::overlay::{LayerForm, Options, Overlay};
 
     /// Writes a file straight into the directory of a layer.
     fn put(folder: &Path) {
@@ -383,6 +388,42 @@ mod tests {
     fn check_overlay(root: &Path) {
         let driver = Overlay::open(root, &Options::default()).expect("open");
         check(&driver, &|slot| put(&driver.layer_path(slot)));
+    }
+
+    /// Makes an image with one file the content of a layer, or writes to the directory of a layer that is
+    /// no image to be.
+    fn put_image(driver: &Overlay, slot: Slot) {
+        if !driver.is_due(slot).expect("look") {
+            return put(&driver.layer_path(slot));
+        }
+        let file = driver.create_image(slot).expect("create");
+        let mut writer = Writer::new(file, erofs::Options::default()).expect("write");
+        let (root, given) = (Writer::<ImageFile>::ROOT, Attributes::directory());
+        let top = writer.directory(root, IMAGE_TOP.as_bytes(), &given);
+        let mut file = writer
+            .file(top.expect("the top"), b"file", &given, 8192)
+            .expect("a file");
+        file.write(&[7; 8192]).expect("content");
+        file.finish().expect("its end");
+        let (file, _) = writer.finish().expect("the end");
+        driver.finish_image(slot, file, true).expect("take over");
+    }
+
+    fn check_images(root: &Path) {
+        let options = Options {
+            layers: LayerForm::Images,
+            ..Options::default()
+        };
+        let driver = Overlay::open(root, &options).expect("open");
+        check(&driver, &|slot| put_image(&driver, slot));
+    }
+
+    #[test]
+    fn root_overlay_keeps_the_contract_with_images() {
+        enter_private_mounts();
+        for disk in [LoopDisk::ext4(64), LoopDisk::xfs(&[]), LoopDisk::btrfs()] {
+            check_images(disk.path());
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! <root>/w/<slot>     what is kept beside it only while it is made or written
 //! <root>/t/<slot>     a layer that is being deleted, or what is left of it
 //! <root>/t/<slot>.w   what was kept beside it
+//! <root>/t/<slot>.i   its image (overlay/images.rs)
 //! ```
 //!
 //! These folders have mode 0700: no user of the machine gets at a layer's set-user-id files
@@ -27,6 +28,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 use crate::driver::{Base, Content, Found, Stamp};
+pub(crate) use survey::image_name;
 use survey::{PLACES, holds_nothing, list_folder, work_name};
 
 mod lost;
@@ -175,7 +177,8 @@ impl LayerDirs {
             return layer;
         }
         let work = delete(work_name(slot));
-        layer.and(work)
+        let image = delete(image_name(slot));
+        layer.and(work).and(image)
     }
 
     pub(crate) fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
@@ -211,6 +214,11 @@ impl LayerDirs {
     /// True if the directory of a slot in the trash is empty or missing.
     pub(crate) fn trash_holds_nothing(&self, slot: Slot) -> Result<bool, Error> {
         holds_nothing(&self.trash, slot)
+    }
+
+    /// The root.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Method of [`sync`](crate::Driver::sync), as a fact for people.

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use layerd_layers::Layering;
 use layerd_mounts::{Error, IdMaps, Mount, Slot, Usage};
 
+pub use crate::image_file::ImageFile;
+
 /// Content that a new layer starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
@@ -182,6 +184,32 @@ pub trait Survey: Send + Sync + fmt::Debug {
     /// [`Error::Io`], `NotFound` if there is no such layer; `Unsupported` if layers are no
     /// directories.
     fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error>;
+
+    /// Compares the image of a layer with its seal; `None` for a layer that is none. Cost: one reading of
+    /// the image. `keep_going` is told the bytes of each piece.
+    ///
+    /// # Errors
+    /// [`Error::Io`], `NotFound` if the image is gone; [`Error::Stopped`] when `keep_going` answers
+    /// false.
+    fn check_image(
+        &self,
+        slot: Slot,
+        keep_going: &dyn Fn(u64) -> bool,
+    ) -> Result<Option<CheckedImage>, Error> {
+        let _ = (slot, keep_going);
+        Ok(None)
+    }
+}
+
+/// Result of a comparison of an image with its seal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedImage {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Inodes of the layer; 0 if that cannot be told.
+    pub inodes: u64,
+    /// The fault, if it is not what was written.
+    pub problem: Option<String>,
 }
 
 /// Keeps layers on disk. Every call blocks; every call may be repeated.
@@ -230,10 +258,11 @@ pub trait Driver: Survey {
 
     /// Makes what a planned mount refers to mountable, after the record of a new layer is durable and
     /// before its mounts are answered, each time: devices are activated, images mounted. Undone by
-    /// [`discard`](Self::discard).
+    /// [`discard`](Self::discard). Cost: a look for each image that is mounted already; one reading of
+    /// each that is not, once a boot.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]; [`Error::BadImage`] for the first image that is not what was written.
     fn make_mountable(&self, stack: &Stack) -> Result<(), Error> {
         let _ = stack;
         Ok(())
@@ -309,6 +338,11 @@ pub trait Driver: Survey {
         None
     }
 
+    /// Capability: layers as images.
+    fn images(&self) -> Option<&dyn Images> {
+        None
+    }
+
     /// Capability: something beside a layer, kept only while it is made or written.
     fn work_dirs(&self) -> Option<&dyn WorkDirs> {
         None
@@ -352,6 +386,46 @@ pub trait Directories {
     /// # Errors
     /// [`Error::Io`], `NotFound` if there is no such layer.
     fn stamp(&self, slot: Slot) -> Result<Option<Stamp>, Error>;
+}
+
+/// Layers that are images, which [`Driver::make_mountable`] mounts, beside layers that are directories.
+///
+/// A writable layer becomes an image when its archive is unpacked: its directory stays empty beside
+/// the image until [`Driver::freeze`] deletes it. [`Survey::open_layer`] shows the content of
+/// the image from [`finish_image`](Self::finish_image) on, and mounts it for that.
+pub trait Images {
+    /// True if an archive for this layer is to become an image: the configuration and the kernel say
+    /// so, and nothing was written to the layer, nor was it ever mounted to be written. Cost: a few
+    /// looks.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn is_due(&self, slot: Slot) -> Result<bool, Error>;
+
+    /// Begins the image of a layer. One that was begun before is given up.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn create_image(&self, slot: Slot) -> Result<ImageFile, Error>;
+
+    /// Makes a written image the content of its layer, and measures it: `Usage` without the
+    /// directory beside it. With `durable` the content of the image is on the disk on return, and the
+    /// next [`Driver::sync`] makes the rest durable, as for [`Directories::filled`].
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::BadImage`] if no image was written: the layer is what it was.
+    fn finish_image(&self, slot: Slot, file: ImageFile, durable: bool) -> Result<Usage, Error>;
+
+    /// True if the layer is an image. Reads memory only.
+    fn is_image(&self, slot: Slot) -> bool;
+
+    /// Turns the image of a writable layer into files in its directory, so that clients may write
+    /// to it; a layer without an image stays as it is. Costs a copy of the layer.
+    ///
+    /// # Errors
+    /// As for [`Driver::make_mountable`]; [`Error::WrittenBeside`] if the directory holds something.
+    /// The image stays then.
+    fn expand(&self, slot: Slot) -> Result<(), Error>;
 }
 
 /// Directories in [`Place::Work`].

@@ -20,7 +20,7 @@ use crate::driver::{Driver, Survey};
 use crate::finding::Finding;
 use crate::memory::Memory;
 use crate::native::Native;
-use crate::overlay::{Options, Overlay};
+use crate::overlay::{LayerForm, Options, Overlay};
 
 /// Drivers that there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -85,12 +85,15 @@ pub struct Settings {
     pub kind: Kind,
     /// Further options for the mounts of [`Kind::Overlay`], one to an element.
     pub mount_options: Vec<String>,
+    /// Form of layers of [`Kind::Overlay`] that are unpacked from now on.
+    pub layers: LayerForm,
 }
 
 impl Settings {
     fn options(&self) -> Options {
         Options {
             mount_options: self.mount_options.clone(),
+            layers: self.layers,
         }
     }
 }

@@ -10,7 +10,8 @@ use layerd_mounts::fake::{Hook, HookCell};
 use layerd_mounts::{Error, Mount, Slot, Usage};
 
 use crate::driver::{
-    Base, Directories, Driver, Features, Found, Info, LayerPool, Stack, Stamp, Survey, WorkDirs,
+    Base, CheckedImage, Directories, Driver, Features, Found, ImageFile, Images, Info, LayerPool,
+    Stack, Stamp, Survey, WorkDirs,
 };
 
 /// Another driver behind a hook.
@@ -62,6 +63,44 @@ impl Survey for Hooked {
 
     fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
         self.tell("open_layer", Some(slot)).open_layer(slot)
+    }
+
+    fn check_image(
+        &self,
+        slot: Slot,
+        keep_going: &dyn Fn(u64) -> bool,
+    ) -> Result<Option<CheckedImage>, Error> {
+        let inner = self.tell("check_image", Some(slot));
+        inner.check_image(slot, keep_going)
+    }
+}
+
+impl Images for Hooked {
+    fn is_due(&self, slot: Slot) -> Result<bool, Error> {
+        let inner = self.tell("is_due", Some(slot));
+        inner.images().expect(LACKING).is_due(slot)
+    }
+
+    fn create_image(&self, slot: Slot) -> Result<ImageFile, Error> {
+        let inner = self.tell("create_image", Some(slot));
+        inner.images().expect(LACKING).create_image(slot)
+    }
+
+    fn finish_image(&self, slot: Slot, file: ImageFile, durable: bool) -> Result<Usage, Error> {
+        let inner = self.tell("finish_image", Some(slot));
+        inner
+            .images()
+            .expect(LACKING)
+            .finish_image(slot, file, durable)
+    }
+
+    fn is_image(&self, slot: Slot) -> bool {
+        self.inner.images().expect(LACKING).is_image(slot)
+    }
+
+    fn expand(&self, slot: Slot) -> Result<(), Error> {
+        let inner = self.tell("expand", Some(slot));
+        inner.images().expect(LACKING).expand(slot)
     }
 }
 
@@ -133,6 +172,10 @@ impl Driver for Hooked {
 
     fn directories(&self) -> Option<&dyn Directories> {
         self.inner.directories().map(|_| self as _)
+    }
+
+    fn images(&self) -> Option<&dyn Images> {
+        self.inner.images().map(|_| self as _)
     }
 
     fn work_dirs(&self) -> Option<&dyn WorkDirs> {

@@ -223,7 +223,7 @@ impl Driver for Memory {
     }
 
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
-        self.layout.plan(stack)
+        self.layout.plan(stack, &|_| false)
     }
 
     fn top_of(&self, mount: &Mount) -> Option<Slot> {

@@ -1,4 +1,4 @@
-//! Layers as plain directories, stacked by overlayfs.
+//! Layers as plain directories or images, stacked by overlayfs.
 //!
 //! ```text
 //! <root>/l/<slot>     a layer's content; the upper directory while it is written
@@ -6,7 +6,8 @@
 //! <root>/e            an empty directory, below layers whose parents are not known yet
 //! ```
 //!
-//! See `dirs.rs` for the others, and for what they have in common.
+//! See `dirs.rs` for the others, and for what they have in common. Layers that are unpacked may be
+//! images instead of directories (`images.rs`); a root may hold both.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -19,20 +20,56 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::dirs::{LayerDirs, Offline, prepare_root};
+use crate::dirs::{LayerDirs, Offline, Top, prepare_root};
 use crate::driver::{
-    Base, Content, Directories, Driver, Features, Found, Info, LayerPool, Stack, Stamp, Survey,
-    WorkDirs,
+    Base, CheckedImage, Content, Directories, Driver, Features, Found, ImageFile, Images, Info,
+    LayerPool, Place, Stack, Stamp, Survey, WorkDirs,
 };
 use crate::finding::{FileSystem, Finding};
+use crate::overlay::images::{LayerImages, recover};
 use crate::overlay::plan::Layout;
 
+mod images;
 pub mod plan;
 pub mod probe;
 
 /// Folder of the empty lower directory.
 const EMPTY_LOWER: &str = "e";
-const FOLDERS: &[&str] = &["l", "w", "t", EMPTY_LOWER];
+const FOLDERS: &[&str] = &[
+    "l",
+    "w",
+    "t",
+    EMPTY_LOWER,
+    images::IMAGES,
+    images::MOUNT_POINTS,
+];
+
+/// Form of layers that are unpacked. Others, and all that a client writes to, are directories.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LayerForm {
+    /// Files in a directory.
+    #[default]
+    Directories,
+    /// EROFS images; opening fails where they cannot be mounted.
+    Images,
+    /// Images where the kernel and the file system take them and SELinux is off, else directories.
+    Auto,
+}
+
+impl LayerForm {
+    /// All of them, the default first.
+    pub const ALL: [Self; 3] = [Self::Directories, Self::Images, Self::Auto];
+
+    /// Name in configurations.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Directories => "directories",
+            Self::Images => "images",
+            Self::Auto => "auto",
+        }
+    }
+}
 
 /// Settings of an [`Overlay`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,6 +77,8 @@ pub struct Options {
     /// Further options for every overlay mount, one to an element, as in `redirect_dir=on`. With
     /// an `index` or `userxattr` among them, layerd adds none of its own.
     pub mount_options: Vec<String>,
+    /// Form of layers that are unpacked from now on.
+    pub layers: LayerForm,
 }
 
 /// Layers as directories below one root.
@@ -47,6 +86,7 @@ pub struct Options {
 pub struct Overlay {
     layout: Layout,
     dirs: LayerDirs,
+    images: LayerImages,
     empty_lower: Folder,
     findings: Vec<Finding>,
     file_system: FileSystem,
@@ -66,8 +106,12 @@ impl Overlay {
             return Err(fatal.to_error(&root));
         }
         let empty_lower = Folder::open(&root, c"e")?;
+        let images = LayerImages::open(&root, checked.makes_images)?;
+        let dirs = LayerDirs::open(&root)?;
+        images.recover(&dirs)?;
         Ok(Self {
-            dirs: LayerDirs::open(&root)?,
+            dirs,
+            images,
             empty_lower,
             layout: checked.layout,
             findings: checked.findings,
@@ -107,6 +151,14 @@ impl Overlay {
         PathBuf::from(self.layout.layer(slot))
     }
 
+    /// Owner, group and mode of the top directory of a new layer.
+    fn top(&self, base: &Base) -> Result<Top, Error> {
+        match (base.owner, base.content) {
+            (None, Content::Of(parent)) if self.images.has(parent) => self.images.top(parent),
+            _ => self.dirs.top(base),
+        }
+    }
+
     /// Makes the work directory of a layer that was made a moment ago. One that is there belongs to
     /// something else: the layer is taken away again.
     fn create_work(&self, slot: Slot) -> Result<(), Error> {
@@ -129,6 +181,7 @@ impl Survey for Overlay {
     fn list(&self) -> Result<Vec<Found>, Error> {
         let mut found = self.dirs.list()?;
         LayerDirs::list_unknown_entries(&self.empty_lower, &mut found)?;
+        recover::list(self.dirs.root(), &mut found)?;
         Ok(found)
     }
 
@@ -137,15 +190,31 @@ impl Survey for Overlay {
     }
 
     fn is_unused(&self, slot: Slot) -> Result<bool, Error> {
-        self.dirs.holds_nothing(slot)
+        Ok(!self.images.has(slot) && self.dirs.holds_nothing(slot)?)
     }
 
     fn is_empty(&self, slot: Slot) -> Result<bool, Error> {
-        Ok(self.dirs.holds_nothing(slot)? && self.dirs.trash_holds_nothing(slot)?)
+        Ok(!recover::holds_image(self.dirs.root(), slot, true)
+            && self.dirs.holds_nothing(slot)?
+            && self.dirs.trash_holds_nothing(slot)?)
     }
 
     fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
-        self.dirs.open_layer(slot)
+        match self.images.has(slot) {
+            true => self.images.open_layer(slot),
+            false => self.dirs.open_layer(slot),
+        }
+    }
+
+    fn check_image(
+        &self,
+        slot: Slot,
+        keep_going: &dyn Fn(u64) -> bool,
+    ) -> Result<Option<CheckedImage>, Error> {
+        let is_image = self.images.has(slot);
+        is_image
+            .then(|| self.images.check(slot, keep_going))
+            .transpose()
     }
 }
 
@@ -159,7 +228,9 @@ impl Survey for OfflineOverlay {
     }
 
     fn list(&self) -> Result<Vec<Found>, Error> {
-        self.0.list()
+        let mut found = self.0.list()?;
+        recover::list(&self.0.root, &mut found)?;
+        Ok(found)
     }
 
     fn needs_work(&self, base: &Base) -> bool {
@@ -167,15 +238,29 @@ impl Survey for OfflineOverlay {
     }
 
     fn is_unused(&self, slot: Slot) -> Result<bool, Error> {
-        self.0.hold_nothing(&["l", "w"], slot)
+        Ok(!recover::holds_image(&self.0.root, slot, false)
+            && self.0.hold_nothing(&["l", "w"], slot)?)
     }
 
     fn is_empty(&self, slot: Slot) -> Result<bool, Error> {
-        self.0.hold_nothing(&["l", "w", "t"], slot)
+        Ok(!recover::holds_image(&self.0.root, slot, true)
+            && self.0.hold_nothing(&["l", "w", "t"], slot)?)
     }
 
     fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
         self.0.open_layer(slot)
+    }
+
+    fn check_image(
+        &self,
+        slot: Slot,
+        keep_going: &dyn Fn(u64) -> bool,
+    ) -> Result<Option<CheckedImage>, Error> {
+        if !recover::holds_image(&self.0.root, slot, false) {
+            return Ok(None);
+        }
+        let folder = self.0.root.join(images::IMAGES);
+        images::checked(&folder, slot, keep_going).map(Some)
     }
 }
 
@@ -202,7 +287,7 @@ impl Driver for Overlay {
     }
 
     fn create(&self, slot: Slot, base: &Base) -> Result<(), Error> {
-        self.dirs.make_layer(slot, self.dirs.top(base)?)?;
+        self.dirs.make_layer(slot, self.top(base)?)?;
         if self.needs_work(base) {
             self.create_work(slot)?;
         }
@@ -210,11 +295,30 @@ impl Driver for Overlay {
     }
 
     fn write_back(&self, slot: Slot) -> Result<Usage, Error> {
-        self.dirs.write_back(slot)
+        match self.images.has(slot) {
+            true => self.images.write_back(slot, &self.dirs),
+            false => self.dirs.write_back(slot),
+        }
+    }
+
+    /// Of an image the directory beside it goes, which shows that nothing was written to it.
+    fn freeze(&self, slot: Slot) -> Result<(), Error> {
+        match self.images.has(slot) {
+            true => self.images.freeze(slot, &self.dirs),
+            false => Ok(()),
+        }
+    }
+
+    fn make_mountable(&self, stack: &Stack) -> Result<(), Error> {
+        if let Some(own) = stack.own {
+            self.images.expand(own, &self.dirs)?;
+        }
+        let mut parents = stack.parents.iter();
+        parents.try_for_each(|parent| self.images.make_mountable(*parent))
     }
 
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
-        self.layout.plan(stack)
+        self.layout.plan(stack, &|slot| self.images.has(slot))
     }
 
     fn top_of(&self, mount: &Mount) -> Option<Slot> {
@@ -222,14 +326,22 @@ impl Driver for Overlay {
     }
 
     fn has(&self, slot: Slot) -> Result<bool, Error> {
-        self.dirs.layers.has(&slot.to_string())
+        match self.images.has(slot) {
+            true => self.images.is_there(slot),
+            false => self.dirs.layers.has(&slot.to_string()),
+        }
     }
 
     fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error> {
-        self.dirs.usage(slot, keep_going)
+        match self.images.has(slot) {
+            true if !keep_going() => Err(Error::Stopped),
+            true => self.images.usage(slot),
+            false => self.dirs.usage(slot, keep_going),
+        }
     }
 
     fn discard(&self, slot: Slot) -> Result<(), Error> {
+        self.images.discard(slot, &self.dirs)?;
         self.dirs.discard(slot)
     }
 
@@ -242,7 +354,17 @@ impl Driver for Overlay {
     }
 
     fn move_to_lost_found(&self, found: &Found) -> Result<PathBuf, Error> {
-        self.dirs.move_to_lost_found(found)
+        let Found::Slot(Place::Layer, slot) = found else {
+            return self.dirs.move_to_lost_found(found);
+        };
+        if !self.images.has(*slot) {
+            return self.dirs.move_to_lost_found(found);
+        }
+        if self.dirs.layers.has(&slot.to_string())? {
+            self.dirs.move_to_lost_found(found)?;
+        }
+        let image = Found::UnknownEntry(self.images.release(*slot)?);
+        self.dirs.move_to_lost_found(&image)
     }
 
     fn pool(&self) -> Option<&dyn LayerPool> {
@@ -250,6 +372,10 @@ impl Driver for Overlay {
     }
 
     fn directories(&self) -> Option<&dyn Directories> {
+        Some(self)
+    }
+
+    fn images(&self) -> Option<&dyn Images> {
         Some(self)
     }
 
@@ -265,7 +391,7 @@ impl Driver for Overlay {
 impl LayerPool for Overlay {
     fn take(&self, slot: Slot, base: &Base) -> Result<(), Error> {
         let name = slot.to_string();
-        let top = self.dirs.top(base)?;
+        let top = self.top(base)?;
         let made = self.dirs.stat(&self.dirs.layers, &c_name(&name))?;
         if !self.needs_work(base) {
             self.remove(slot)?;
@@ -294,6 +420,9 @@ impl Directories for Overlay {
     }
 
     fn stamp(&self, slot: Slot) -> Result<Option<Stamp>, Error> {
+        if self.images.has(slot) {
+            return Ok(None);
+        }
         let stamp = self.dirs.stamp(slot)?;
         // The kernel makes it with the first mount to be written, and leaves it there.
         let path = c_name(&format!("{slot}/work"));
@@ -305,6 +434,28 @@ impl Directories for Overlay {
                 Err(Error::io("look into", &path, cause))
             }
         }
+    }
+}
+
+impl Images for Overlay {
+    fn is_due(&self, slot: Slot) -> Result<bool, Error> {
+        Ok(self.images.is_wanted && self.is_unused(slot)?)
+    }
+
+    fn create_image(&self, slot: Slot) -> Result<ImageFile, Error> {
+        self.images.create(slot)
+    }
+
+    fn finish_image(&self, slot: Slot, file: ImageFile, durable: bool) -> Result<Usage, Error> {
+        self.images.finish(slot, file, durable, &self.dirs)
+    }
+
+    fn is_image(&self, slot: Slot) -> bool {
+        self.images.has(slot)
+    }
+
+    fn expand(&self, slot: Slot) -> Result<(), Error> {
+        self.images.expand(slot, &self.dirs)
     }
 }
 

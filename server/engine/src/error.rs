@@ -208,10 +208,12 @@ fn barrier_kind(cause: &(dyn StdError + Send + Sync + 'static)) -> ErrorKind {
 fn driver_kind(error: &layerd_mounts::Error) -> ErrorKind {
     match error {
         layerd_mounts::Error::Stopped => ErrorKind::Stopping,
-        layerd_mounts::Error::Busy { .. } => ErrorKind::Refused,
-        layerd_mounts::Error::Lost { .. } | layerd_mounts::Error::Altered { .. } => {
-            ErrorKind::Damaged
+        layerd_mounts::Error::Busy { .. } | layerd_mounts::Error::WrittenBeside { .. } => {
+            ErrorKind::Refused
         }
+        layerd_mounts::Error::Lost { .. }
+        | layerd_mounts::Error::Altered { .. }
+        | layerd_mounts::Error::BadImage { .. } => ErrorKind::Damaged,
         full if full.is_full() => ErrorKind::Full,
         _ => ErrorKind::Internal,
     }
@@ -230,6 +232,8 @@ fn copy_kind(error: &layerd_layers::Error) -> ErrorKind {
         | Error::Digest { .. }
         | Error::Limit { .. }
         | Error::Beyond { .. } => ErrorKind::Invalid,
+        // What EROFS cannot store; not a disk that fails.
+        Error::Image { .. } if error.errno().is_none() => ErrorKind::Invalid,
         Error::Unmapped { .. } => ErrorKind::Refused,
         Error::Stopped => ErrorKind::Stopping,
         _ => ErrorKind::Internal,

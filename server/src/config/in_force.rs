@@ -57,7 +57,7 @@ pub(super) fn all(config: &Config) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn daemon(config: &Config) -> [(&'static str, String); 13] {
+fn daemon(config: &Config) -> [(&'static str, String); 14] {
     let socket = &config.socket;
     let metrics = match &config.metrics {
         None => String::new(),
@@ -88,6 +88,7 @@ fn daemon(config: &Config) -> [(&'static str, String); 13] {
             "overlayfs.mount_options",
             config.driver.mount_options.join(","),
         ),
+        ("overlayfs.layers", config.driver.layers.name().to_owned()),
     ]
 }
 

@@ -65,6 +65,7 @@ pub(super) struct RawLog {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawOverlayfs {
     pub(super) mount_options: Option<Vec<String>>,
+    pub(super) layers: Option<String>,
     pub(super) id_mapping: Option<bool>,
     pub(super) rebase: Option<bool>,
     pub(super) spare_layers: Option<u64>,

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::stat::Mode;
 
-use super::survey::work_name;
+use super::survey::{image_name, work_name};
 use crate::driver::{Found, Place};
 
 /// Moves an entry to `<root>/lost/<folder>-<name>`, with a number behind it if that is taken. A
@@ -25,16 +25,16 @@ pub(super) fn move_to_lost_found(root: &Path, found: &Found) -> Result<PathBuf, 
     let source = match found {
         Found::Slot(Place::Trash, slot) => {
             let folder = root.join("t");
-            let [layer, work] = [slot.to_string(), work_name(*slot)].map(|name| folder.join(name));
-            let is_there = |path: &Path| path.symlink_metadata().is_ok();
-            match (is_there(&layer), is_there(&work)) {
-                (true, true) => {
-                    move_aside(root, work)?;
-                    layer
-                }
-                (false, true) => work,
-                (_, false) => layer,
+            let names = [slot.to_string(), image_name(*slot), work_name(*slot)];
+            let paths = names.each_ref().map(|name| folder.join(name));
+            let is_there = |path: &&PathBuf| path.symlink_metadata().is_ok();
+            let mut there: Vec<&PathBuf> = paths.iter().filter(is_there).collect();
+            // What is not there has its error.
+            let first = (!there.is_empty()).then(|| there.remove(0));
+            for beside in there {
+                move_aside(root, beside.clone())?;
             }
+            first.unwrap_or(&paths[0]).clone()
         }
         Found::Slot(Place::Layer, slot) => root.join("l").join(slot.to_string()),
         Found::Slot(Place::Work, slot) => root.join("w").join(slot.to_string()),

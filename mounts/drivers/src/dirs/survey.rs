@@ -88,6 +88,11 @@ pub(super) fn work_name(slot: Slot) -> String {
     format!("{slot}.w")
 }
 
+/// Name of the image of a layer in the trash.
+pub(crate) fn image_name(slot: Slot) -> String {
+    format!("{slot}.i")
+}
+
 pub(super) fn list_folder(
     place: Option<Place>,
     folder: &Folder,
@@ -102,8 +107,11 @@ pub(super) fn list_folder(
         if name == c"." || name == c".." {
             continue;
         }
-        let is_dir = entry.file_type() == Some(Type::Directory);
-        let place = place.filter(|_| is_dir);
+        let wanted = match place {
+            Some(Place::Trash) if name.to_bytes().ends_with(b".i") => Type::File,
+            _ => Type::Directory,
+        };
+        let place = place.filter(|_| entry.file_type() == Some(wanted));
         let slot = place.and_then(|place| Some((place, slot_of(place, name)?)));
         found.push(match slot {
             Some((place, slot)) => Found::Slot(place, slot),
@@ -117,7 +125,11 @@ pub(super) fn list_folder(
 fn slot_of(place: Place, name: &CStr) -> Option<Slot> {
     let name = name.to_str().ok()?;
     let number = match place {
-        Place::Trash => name.strip_suffix(".w").unwrap_or(name),
+        Place::Trash => {
+            let beside = [".w", ".i"];
+            let mut stripped = beside.iter().filter_map(|end| name.strip_suffix(end));
+            stripped.next().unwrap_or(name)
+        }
         Place::Layer | Place::Work => name,
     };
     number.parse().ok()

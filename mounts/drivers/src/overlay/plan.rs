@@ -6,9 +6,11 @@
 
 use std::path::Path;
 
+use layerd_layers::apply::IMAGE_TOP;
 use layerd_mounts::overlay_options::{MAX_LOWERS, data, shorten};
 use layerd_mounts::{Error, IdMap, Mount, Slot};
 
+use super::images::MOUNT_POINTS;
 use crate::driver::Stack;
 
 /// Where layers are and how they are mounted.
@@ -55,12 +57,20 @@ impl Layout {
         })
     }
 
-    /// Directory of a layer.
+    /// Directory of a layer that is no image.
     #[must_use]
     pub fn layer(&self, slot: Slot) -> String {
         match slot {
             Slot::EMPTY_LOWER => format!("{}/e", self.root),
             slot => format!("{}/l/{slot}", self.root),
+        }
+    }
+
+    /// Directory of a committed layer.
+    fn parent(&self, slot: Slot, is_image: &dyn Fn(Slot) -> bool) -> String {
+        match is_image(slot) {
+            true => format!("{}/{MOUNT_POINTS}/{slot}/{IMAGE_TOP}", self.root),
+            false => self.layer(slot),
         }
     }
 
@@ -82,11 +92,16 @@ impl Layout {
         &self.options
     }
 
-    /// The mounts of `stack`: as containerd's overlayfs snapshotter gives them.
+    /// The mounts of `stack`: as containerd's overlayfs snapshotter gives them. `is_image` says
+    /// which of the parents are images.
     ///
     /// # Errors
     /// As [`Driver::plan`](crate::Driver::plan).
-    pub fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
+    pub fn plan(
+        &self,
+        stack: &Stack,
+        is_image: &dyn Fn(Slot) -> bool,
+    ) -> Result<Vec<Mount>, Error> {
         let maps = map_options(stack);
         let mount = match (stack.own, stack.parents.as_slice(), stack.writable) {
             (None, _, true) => {
@@ -99,10 +114,12 @@ impl Layout {
                     problem: "it has no layers",
                 });
             }
-            (Some(own), [], writable) => self.bind(own, maps, writable),
-            (_, [parent], false) => self.bind(*parent, maps, false),
-            (Some(own), parents, true) => self.overlay(Some(own), parents, maps)?,
-            (_, parents, false) => self.overlay(None, parents, maps)?,
+            (Some(own), [], writable) => bind(self.layer(own), maps, writable),
+            (_, [parent], false) => bind(self.parent(*parent, is_image), maps, false),
+            (own, parents, writable) => {
+                let lowers = parents.iter().map(|slot| self.parent(*slot, is_image));
+                self.overlay(own.filter(|_| writable), &lowers.collect::<Vec<_>>(), maps)?
+            }
         };
         Ok(vec![mount])
     }
@@ -121,29 +138,24 @@ impl Layout {
             }
             _ => return None,
         };
-        let name = path.strip_prefix(&self.root)?.strip_prefix("/l/")?;
+        let path = path.strip_prefix(&self.root)?.strip_prefix('/')?;
+        let name = match path.split_once('/')? {
+            ("l", name) => name,
+            (MOUNT_POINTS, below) => below.strip_suffix(IMAGE_TOP)?.strip_suffix('/')?,
+            _ => return None,
+        };
         name.parse().ok()
-    }
-
-    fn bind(&self, slot: Slot, mut options: Vec<String>, writable: bool) -> Mount {
-        let access = if writable { "rw" } else { "ro" };
-        options.extend([access.to_owned(), "rbind".to_owned()]);
-        Mount {
-            kind: "bind".to_owned(),
-            source: self.layer(slot),
-            options,
-        }
     }
 
     fn overlay(
         &self,
         own: Option<Slot>,
-        parents: &[Slot],
+        lowers: &[String],
         mut options: Vec<String>,
     ) -> Result<Mount, Error> {
-        if parents.len() > MAX_LOWERS {
+        if lowers.len() > MAX_LOWERS {
             return Err(Error::TooDeep {
-                layers: parents.len(),
+                layers: lowers.len(),
                 limit: MAX_LOWERS,
             });
         }
@@ -151,10 +163,9 @@ impl Layout {
             options.push(format!("workdir={}", self.work(own)));
             options.push(format!("upperdir={}", self.layer(own)));
         }
-        let lowers: Vec<String> = parents.iter().map(|slot| self.layer(*slot)).collect();
         options.push(format!("lowerdir={}", lowers.join(":")));
         options.extend(self.options.iter().cloned());
-        self.check_length(&options, parents.len())?;
+        self.check_length(&options, lowers.len())?;
         Ok(Mount {
             kind: "overlay".to_owned(),
             source: "overlay".to_owned(),
@@ -175,6 +186,16 @@ impl Layout {
             });
         }
         Ok(())
+    }
+}
+
+fn bind(source: String, mut options: Vec<String>, writable: bool) -> Mount {
+    let access = if writable { "rw" } else { "ro" };
+    options.extend([access.to_owned(), "rbind".to_owned()]);
+    Mount {
+        kind: "bind".to_owned(),
+        source,
+        options,
     }
 }
 

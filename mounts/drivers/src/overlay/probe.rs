@@ -4,14 +4,16 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use layerd_mounts::{Error, mount};
+use layerd_mounts::Error;
+use layerd_mounts::mount::{self, ImageAccess};
 use nix::errno::Errno;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 
 use crate::finding::{FileSystem, Finding, file_system, open};
-use crate::overlay::Options;
 use crate::overlay::plan::Layout;
+use crate::overlay::{LayerForm, Options};
 
+mod images;
 mod trial;
 
 /// Result of the checks.
@@ -20,6 +22,8 @@ pub(crate) struct Checked {
     pub(crate) layout: Layout,
     pub(crate) findings: Vec<Finding>,
     pub(crate) file_system: FileSystem,
+    /// Set if layers that are unpacked become images.
+    pub(crate) makes_images: bool,
 }
 
 /// Looks at `root`, an existing directory without symlinks in its path.
@@ -29,6 +33,7 @@ pub(crate) struct Checked {
 /// root cannot be written.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<Checked, Error> {
     let in_userns = in_user_namespace();
+    let form = options.layers;
     trial::load_module();
     let index = Path::new("/sys/module/overlay/parameters/index").exists();
     let options = complete(&options.mount_options, in_userns, index);
@@ -36,23 +41,32 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<Checked, Error> {
     let (finding, file_system) = file_system(root)?;
     let mut findings = vec![on_overlay(root)?, finding];
     // Overlay on overlay fails in ways that the trial could only guess at.
+    let mut makes_images = false;
     if !findings.iter().any(Finding::refuses) {
-        findings.extend(tried(root, &options)?);
+        let (found, images) = tried(root, &options, form)?;
+        findings.extend(found);
+        let forms = images::decide(form, images);
+        findings.push(forms.finding);
+        makes_images = forms.makes_images;
     }
     findings.push(user_namespace(in_userns));
     Ok(Checked {
         layout,
         findings,
         file_system,
+        makes_images,
     })
 }
 
+/// Findings of a trial, and its outcome for images if these were tried.
+type Tried = (Vec<Finding>, Option<Result<ImageAccess, String>>);
+
 /// A root that holds layers passed the trial before. If there is no room to repeat it, the daemon
 /// must start all the same: to remove layers is what makes room.
-fn tried(root: &Path, options: &[String]) -> Result<Vec<Finding>, Error> {
+fn tried(root: &Path, options: &[String], form: LayerForm) -> Result<Tried, Error> {
     let in_use = root.join("l").exists();
-    match trial::run(root, options, in_use) {
-        Err(cause) if in_use && cause.is_full() => Ok(vec![trial::no_room(&cause)]),
+    match trial::run(root, options, in_use, form) {
+        Err(cause) if in_use && cause.is_full() => Ok((vec![trial::no_room(&cause)], None)),
         outcome => outcome,
     }
 }

@@ -71,7 +71,7 @@ fn root_good_disks_are_taken_and_nothing_stays_behind() {
             .map(|entry| entry.expect("read").file_name())
             .collect();
         names.sort();
-        assert_eq!(names, ["e", "l", "t", "w"]);
+        assert_eq!(names, ["e", "i", "l", "t", "w", "x"]);
         let table = layerd_mounts::mountinfo::read().expect("the mount table");
         let left = table.iter().find(|entry| entry.target.starts_with(&root));
         assert_eq!(left, None, "the trial's mount is gone");
@@ -138,6 +138,7 @@ fn root_options_the_kernel_does_not_know_are_refused() {
     let disk = LoopDisk::ext4(16);
     let options = Options {
         mount_options: vec!["no_such_option=1".to_owned()],
+        ..Options::default()
     };
     let refused = Overlay::open(disk.path(), &options);
     let error = refused.expect_err("no such option").to_string();

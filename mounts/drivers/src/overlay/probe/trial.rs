@@ -20,13 +20,19 @@ use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 
-use super::{Finding, SCRATCH, open, scratch};
+use super::{Finding, SCRATCH, Tried, images, open, scratch};
+use crate::overlay::LayerForm;
 
 const KINDS: &str = "use ext4, btrfs, or xfs made with ftype=1";
 
 /// Tries `options` on the file system of `root`. If it is `in_use` by layerd already, a full disk
 /// does not count.
-pub(super) fn run(root: &Path, options: &[String], in_use: bool) -> Result<Vec<Finding>, Error> {
+pub(super) fn run(
+    root: &Path,
+    options: &[String],
+    in_use: bool,
+    form: LayerForm,
+) -> Result<Tried, Error> {
     sweep(root)?;
     let scratch = Scratch::new(root)?;
     let kinds = entry_types(&scratch.path)?;
@@ -38,8 +44,9 @@ pub(super) fn run(root: &Path, options: &[String], in_use: bool) -> Result<Vec<F
     } else {
         Vec::new()
     };
+    let images = (form != LayerForm::Directories).then(|| images::run(&scratch.path));
     drop(scratch);
-    Ok([vec![kinds], mounted].concat())
+    Ok(([vec![kinds], mounted].concat(), images))
 }
 
 /// Lets the kernel load overlayfs if it is a module that nothing has used yet: its parameters show

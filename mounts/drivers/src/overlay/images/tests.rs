@@ -1,0 +1,365 @@
+use std::fs;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use layerd_layers::apply::IMAGE_TOP;
+use layerd_layers::erofs::{Attributes, Options as ImageOptions, Special, Writer};
+use layerd_mounts::test_support::{LoopDisk, enter_private_mounts};
+use layerd_mounts::{Error, Slot, mount, mountinfo, tree};
+
+use crate::driver::{Base, Driver, Found, ImageFile, Images, Place, Stack, Survey};
+use crate::overlay::{LayerForm, Options, Overlay};
+
+fn open(root: &Path, layers: LayerForm) -> Overlay {
+    let options = Options {
+        layers,
+        ..Options::default()
+    };
+    Overlay::open(root, &options).expect("images can be mounted here")
+}
+
+fn view(parents: &[u64]) -> Stack {
+    Stack {
+        own: None,
+        parents: parents.iter().copied().map(Slot).collect(),
+        writable: false,
+        ids: None,
+    }
+}
+
+fn on(own: u64, parents: &[u64]) -> Stack {
+    Stack {
+        own: Some(Slot(own)),
+        writable: true,
+        ..view(parents)
+    }
+}
+
+/// Writes an image with a file of this content, and a whiteout, and makes it the content of a layer.
+fn fill(driver: &Overlay, slot: Slot, content: &[u8]) {
+    assert!(driver.is_due(slot).expect("look"), "an empty layer");
+    let file = driver.create_image(slot).expect("create");
+    let mut writer = Writer::new(file, ImageOptions::default()).expect("write");
+    let top = Attributes {
+        permissions: 0o1775,
+        uid: 3,
+        gid: 4,
+        ..Attributes::default()
+    };
+    let root = Writer::<ImageFile>::ROOT;
+    let top = writer
+        .directory(root, IMAGE_TOP.as_bytes(), &top)
+        .expect("top");
+    let given = Attributes {
+        permissions: 0o644,
+        ..Attributes::default()
+    };
+    let size = content.len() as u64;
+    let mut file = writer.file(top, b"file", &given, size).expect("file");
+    file.write(content).expect("content");
+    file.finish().expect("end");
+    let device = Special::Character(0, 0);
+    writer
+        .special(top, b"gone", &given, device)
+        .expect("device");
+    let (file, _) = writer.finish().expect("finish");
+    let usage = driver.finish_image(slot, file, true).expect("take over");
+    assert_eq!(usage.inodes, 3);
+    assert_eq!(driver.usage(slot, &|| true).expect("measure"), usage);
+}
+
+/// A committed layer that is an image.
+fn commit(driver: &Overlay, slot: Slot, base: &Base, content: &[u8]) {
+    driver.create(slot, base).expect("create");
+    fill(driver, slot, content);
+    driver.write_back(slot).expect("write back");
+    driver.freeze(slot).expect("freeze");
+    driver.freeze(slot).expect("again");
+    driver.sync().expect("sync");
+}
+
+/// Reads a file of a layer as its mounts show it.
+fn read(driver: &Overlay, slot: Slot) -> Vec<u8> {
+    let stack = view(&[slot.0]);
+    driver.make_mountable(&stack).expect("mount the image");
+    let plan = driver.plan(&stack).expect("plan");
+    assert_eq!(driver.top_of(&plan[0]), Some(slot));
+    fs::read(Path::new(&plan[0].source).join("file")).expect("read")
+}
+
+fn mounts(root: &Path) -> Vec<PathBuf> {
+    let root = root.canonicalize().expect("resolve");
+    let table = mountinfo::read().expect("the mount table").into_iter();
+    let targets = table.map(|entry| entry.target);
+    targets
+        .filter(|target| target.starts_with(root.join("x")))
+        .collect()
+}
+
+/// A disk on which images may be mounted at the end.
+struct Disk(LoopDisk);
+
+impl Disk {
+    fn new(disk: LoopDisk) -> Self {
+        Self(disk)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        for target in mounts(self.path()) {
+            mount::let_go(&target).expect("unmount");
+        }
+    }
+}
+
+fn is_damaged<T>(outcome: Result<T, Error>) -> bool {
+    matches!(outcome, Err(Error::BadImage { slot: Slot(1), .. }))
+}
+
+fn life(root: &Path) {
+    let driver = open(root, LayerForm::Images);
+    commit(&driver, Slot(1), &Base::empty(), b"one");
+    assert!(!root.join("l/1").exists(), "an image has no directory");
+    assert!(driver.has(Slot(1)).expect("look"));
+    assert!(!driver.is_unused(Slot(1)).expect("look"));
+    assert_eq!(mounts(root), Vec::<PathBuf>::new(), "mounted when needed");
+    assert_eq!(read(&driver, Slot(1)), b"one");
+    assert_eq!(read(&driver, Slot(1)), b"one");
+    assert_eq!(mounts(root).len(), 1, "once a layer");
+    let base = Base::on(Slot(1));
+    commit(&driver, Slot(2), &base, b"two");
+    let child = Slot(3);
+    driver.create(child, &base).expect("create");
+    let made = fs::metadata(driver.layer_path(child)).expect("made");
+    let seen = (made.uid(), made.gid(), made.mode() & 0o7777);
+    assert_eq!(seen, (3, 4, 0o1775), "as the top of the image");
+    driver.make_mountable(&on(3, &[2, 1])).expect("both");
+    let listed = driver.list().expect("list");
+    for slot in [1, 2, 3] {
+        let layer = Found::Slot(Place::Layer, Slot(slot));
+        assert_eq!(listed.iter().filter(|found| **found == layer).count(), 1);
+    }
+    drop(driver);
+    let driver = open(root, LayerForm::Directories);
+    assert_eq!(mounts(root).len(), 2, "mounts outlive the process");
+    assert_eq!(read(&driver, Slot(2)), b"two");
+    for slot in [1, 2, 3] {
+        for _ in 0..2 {
+            driver.discard(Slot(slot)).expect("discard");
+        }
+        assert!(!driver.has(Slot(slot)).expect("look"));
+        assert!(!driver.is_empty(Slot(slot)).expect("look") || slot == 3);
+    }
+    assert_eq!(mounts(root), Vec::<PathBuf>::new());
+    for slot in [1, 2, 3] {
+        driver.delete(Slot(slot), &|| true).expect("delete");
+        assert!(driver.is_empty(Slot(slot)).expect("look"));
+    }
+    assert_eq!(driver.list().expect("list"), []);
+    for folder in ["i", "x", "t", "l", "w"] {
+        let left = fs::read_dir(root.join(folder)).expect("a folder").count();
+        assert_eq!(left, 0, "{folder}");
+    }
+}
+
+#[test]
+fn root_an_image_lives_and_goes_on_ext4() {
+    enter_private_mounts();
+    let disk = LoopDisk::ext4(32);
+    life(&disk.path().join("root"));
+}
+
+#[test]
+fn root_an_image_lives_and_goes_on_xfs_and_btrfs() {
+    enter_private_mounts();
+    for disk in [LoopDisk::xfs(&[]), LoopDisk::btrfs()] {
+        life(&disk.path().join("root"));
+    }
+}
+
+/// The kernel reads no file of tmpfs as a file system.
+#[test]
+fn root_an_image_is_mounted_through_a_loop_device_on_tmpfs() {
+    enter_private_mounts();
+    let disk = LoopDisk::tmpfs();
+    life(&disk.path().join("root"));
+}
+
+#[test]
+fn root_an_image_that_is_not_what_was_written_is_not_mounted() {
+    enter_private_mounts();
+    let disk = Disk::new(LoopDisk::ext4(32));
+    let image = disk.path().join("i/1");
+    let driver = open(disk.path(), LayerForm::Auto);
+    commit(&driver, Slot(1), &Base::empty(), &[7; 100_000]);
+    let whole = fs::read(&image).expect("read");
+    let mut altered = whole.clone();
+    altered[50_000] ^= 1;
+    for bad in [&whole[..whole.len() - 4096], &whole[..9000], b"", &altered] {
+        fs::write(&image, bad).expect("write");
+        // As after a start: content is taken on trust only where this process wrote it.
+        let driver = open(disk.path(), LayerForm::Directories);
+        assert!(is_damaged(driver.make_mountable(&view(&[1]))));
+        assert!(is_damaged(driver.open_layer(Slot(1))));
+        let checked = driver.check_image(Slot(1), &|_| true).expect("check");
+        assert!(checked.expect("an image").problem.is_some());
+        let offline = Overlay::survey(disk.path()).check_image(Slot(1), &|_| true);
+        assert!(offline.expect("check").expect("an image").problem.is_some());
+        assert_eq!(mounts(disk.path()), Vec::<PathBuf>::new());
+    }
+    fs::remove_file(&image).expect("remove");
+    assert!(is_damaged(driver.make_mountable(&view(&[1]))), "it is gone");
+    assert!(!driver.has(Slot(1)).expect("look"));
+    fs::write(&image, &whole).expect("write");
+    let driver = open(disk.path(), LayerForm::Directories);
+    assert_eq!(read(&driver, Slot(1)), [7; 100_000]);
+}
+
+#[test]
+fn root_an_image_becomes_a_directory_to_be_written_to() {
+    enter_private_mounts();
+    let disk = Disk::new(LoopDisk::xfs(&[]));
+    let driver = open(disk.path(), LayerForm::Images);
+    let base = Base::empty();
+    driver.create(Slot(1), &base).expect("create");
+    fill(&driver, Slot(1), b"content");
+    assert!(!driver.is_due(Slot(1)).expect("look"), "it is one");
+    driver.make_mountable(&on(1, &[])).expect("expand");
+    assert!(!driver.is_image(Slot(1)));
+    let layer = driver.layer_path(Slot(1));
+    assert_eq!(fs::read(layer.join("file")).expect("read"), b"content");
+    let device = fs::symlink_metadata(layer.join("gone")).expect("the whiteout");
+    assert_eq!((device.mode() & 0o170_000, device.rdev()), (0o020_000, 0));
+    let top = fs::metadata(&layer).expect("look");
+    assert_eq!((top.uid(), top.gid(), top.mode() & 0o7777), (3, 4, 0o1775));
+    assert!(!disk.path().join("i/1").exists());
+    assert_eq!(mounts(disk.path()), Vec::<PathBuf>::new());
+    let plan = driver.plan(&on(1, &[])).expect("plan");
+    assert_eq!(Path::new(&plan[0].source), layer);
+    driver.freeze(Slot(1)).expect("a directory like others");
+    assert_eq!(read(&driver, Slot(1)), b"content");
+}
+
+#[test]
+fn root_what_was_written_beside_an_image_is_not_dropped() {
+    enter_private_mounts();
+    let disk = Disk::new(LoopDisk::ext4(32));
+    let driver = open(disk.path(), LayerForm::Images);
+    driver.create(Slot(1), &Base::empty()).expect("create");
+    fill(&driver, Slot(1), b"content");
+    let beside = driver.layer_path(Slot(1)).join("beside");
+    fs::write(&beside, b"written").expect("through old mounts");
+    for refused in [driver.freeze(Slot(1)), driver.expand(Slot(1))] {
+        assert!(
+            matches!(refused, Err(Error::WrittenBeside { .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(fs::read(&beside).expect("read"), b"written");
+    fs::remove_file(&beside).expect("remove");
+    driver.freeze(Slot(1)).expect("freeze");
+}
+
+#[test]
+fn root_what_a_crash_left_is_taken_away() {
+    enter_private_mounts();
+    let disk = Disk::new(LoopDisk::ext4(32));
+    let at = |name: &str| disk.path().join(name);
+    let driver = open(disk.path(), LayerForm::Images);
+    for slot in [1, 2, 3] {
+        driver.create(Slot(slot), &Base::empty()).expect("create");
+        fill(&driver, Slot(slot), b"content");
+    }
+    // While it was written; while it was removed; while it was expanded, before and after the end.
+    fs::write(at("i/9.part"), b"part").expect("write");
+    driver.make_mountable(&view(&[1])).expect("mount");
+    fs::rename(at("i/1"), at("t/1.i")).expect("rename");
+    fs::create_dir(at("i/2.dir")).expect("mkdir");
+    fs::write(at("i/2.dir/file"), b"half").expect("write");
+    fs::create_dir(at("i/3.whole")).expect("mkdir");
+    fs::write(at("i/3.whole/file"), b"expanded").expect("write");
+    drop(driver);
+    let driver = open(disk.path(), LayerForm::Images);
+    assert_eq!(mounts(disk.path()), Vec::<PathBuf>::new());
+    let mut left: Vec<_> = fs::read_dir(at("i"))
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["2"]);
+    assert_eq!(fs::read(at("l/3/file")).expect("read"), b"expanded");
+    assert_eq!(read(&driver, Slot(2)), b"content");
+    driver.discard(Slot(1)).expect("go on");
+    driver.delete(Slot(1), &|| true).expect("delete");
+    assert!(driver.is_empty(Slot(1)).expect("look"));
+}
+
+#[test]
+fn root_a_mounted_image_outlives_its_removal() {
+    enter_private_mounts();
+    let disk = Disk::new(LoopDisk::ext4(32));
+    let driver = open(disk.path(), LayerForm::Images);
+    commit(&driver, Slot(1), &Base::empty(), &[9; 50_000]);
+    let layer = driver.open_layer(Slot(1)).expect("open");
+    let file = fs::File::open(format!(
+        "/proc/self/fd/{}/file",
+        std::os::fd::AsRawFd::as_raw_fd(&layer)
+    ));
+    driver.discard(Slot(1)).expect("discard");
+    driver.delete(Slot(1), &|| true).expect("delete");
+    let mut content = vec![0; 50_000];
+    let file = file.expect("open");
+    file.read_exact_at(&mut content, 0).expect("read");
+    assert!(content.iter().all(|byte| *byte == 9));
+    assert!(!tree::is_empty(layer.as_fd(), Path::new("layer")).expect("read"));
+}
+
+#[test]
+fn root_an_image_that_is_given_up_leaves_nothing() {
+    enter_private_mounts();
+    let disk = Disk::new(LoopDisk::ext4(32));
+    let driver = open(disk.path(), LayerForm::Images);
+    driver.create(Slot(1), &Base::empty()).expect("create");
+    let mut file = driver.create_image(Slot(1)).expect("create");
+    file.write_all(b"some of it").expect("write");
+    assert!(disk.path().join("i/1.part").exists());
+    drop(file);
+    assert!(!disk.path().join("i/1.part").exists());
+    let empty = driver.create_image(Slot(1)).expect("create");
+    assert!(is_damaged(driver.finish_image(Slot(1), empty, true)));
+    assert!(
+        driver.is_due(Slot(1)).expect("look"),
+        "it may be tried again"
+    );
+    fill(&driver, Slot(1), b"content");
+}
+
+#[test]
+fn root_layers_of_no_record_are_moved_away_whole() {
+    enter_private_mounts();
+    let disk = Disk::new(LoopDisk::ext4(32));
+    let driver = open(disk.path(), LayerForm::Images);
+    for slot in [1, 2] {
+        driver.create(Slot(slot), &Base::empty()).expect("create");
+        fill(&driver, Slot(slot), b"content");
+    }
+    driver.make_mountable(&view(&[1])).expect("mount");
+    let layer = Found::Slot(Place::Layer, Slot(1));
+    let moved = driver.move_to_lost_found(&layer).expect("move");
+    assert!(moved.ends_with("lost/i-1"), "{}", moved.display());
+    driver.discard(Slot(2)).expect("discard");
+    let trashed = Found::Slot(Place::Trash, Slot(2));
+    driver.move_to_lost_found(&trashed).expect("move");
+    assert_eq!(driver.list().expect("list"), []);
+    assert_eq!(mounts(disk.path()), Vec::<PathBuf>::new());
+    for name in ["l-1", "i-1", "t-2", "t-2.i"] {
+        assert!(disk.path().join("lost").join(name).exists(), "{name}");
+    }
+}
