@@ -1,15 +1,15 @@
-//! Comparison of committed layers with their file digests. Reads the content of every file, so it
+//! Comparison of committed layers with their file digests, and of images with their own. Reads the content of every file, so it
 //! runs on request only.
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use layerd_drivers::Survey;
 use layerd_layers::Progress;
 use layerd_layers::file_digests::{Checked, check};
-use layerd_mounts::{Error as MountError, Slot};
+use layerd_mounts::Error as MountError;
 use layerd_store::{Kind, LayerId, Record, Records, Store};
 
 use crate::call_phase::enter;
@@ -40,7 +40,7 @@ pub struct ContentCounts {
 struct Compared<'a> {
     view: &'a Records,
     digest_files: &'a DigestFiles,
-    open: &'a dyn Fn(Slot) -> Result<OwnedFd, MountError>,
+    layers: &'a dyn Survey,
     /// True unless a layer was removed meanwhile.
     is_there: &'a dyn Fn(LayerId) -> bool,
     progress: &'a dyn Progress,
@@ -61,7 +61,7 @@ pub fn survey_content(
     let layers = Compared {
         view: &view,
         digest_files: &DigestFiles::of(root),
-        open: &|slot| drivers_layers.open_layer(slot),
+        layers: drivers_layers,
         is_there: &|_| true,
         progress,
     };
@@ -91,7 +91,7 @@ impl Engine {
         let layers = Compared {
             view: &self.root.store.records(),
             digest_files: &self.layers.digest_files,
-            open: &|slot| self.layers.driver.open_layer(slot),
+            layers: self.layers.driver.as_ref(),
             is_there: &|id| self.root.store.records().get(id).is_some(),
             progress: &watch,
         };
@@ -127,6 +127,9 @@ impl Compared<'_> {
             .iter()
             .filter(|record| record.kind == Kind::Committed);
         for record in committed {
+            if self.check_image(record, &mut counts, each)? {
+                continue;
+            }
             let found = self.digest_files.find(record.id);
             match found.map_err(Error::driver("open the manifest of a layer"))? {
                 Some(digests) => self.check_one(record, &digests, &mut counts, each)?,
@@ -137,6 +140,43 @@ impl Compared<'_> {
         Ok(counts)
     }
 
+    /// Compares a layer that is an image with its digest; false for another one.
+    fn check_image(
+        &self,
+        record: &Record,
+        counts: &mut ContentCounts,
+        each: &mut dyn FnMut(Problem),
+    ) -> Result<bool, Error> {
+        let keep_going = |bytes| {
+            self.progress.advanced(0, bytes);
+            !self.progress.cancelled()
+        };
+        let image = match self.layers.check_image(slot(record.id), &keep_going) {
+            Ok(None) => return Ok(false),
+            Ok(Some(image)) => image,
+            Err(MountError::Stopped) => return Err(unchecked(layerd_layers::Error::Stopped)),
+            // Removed, or missing, which the other checks say.
+            Err(cause) if cause.io_kind() == Some(std::io::ErrorKind::NotFound) => return Ok(true),
+            Err(cause) => return Err(Error::driver("read the image of a layer")(cause)),
+        };
+        if !(self.is_there)(record.id) {
+            return Ok(true);
+        }
+        self.progress.advanced(image.inodes, 0);
+        counts.layers += 1;
+        counts.files += image.inodes;
+        counts.bytes += image.bytes;
+        if let Some(problem) = image.problem {
+            each(Problem::Altered {
+                id: record.id,
+                key: record.key.clone(),
+                files: image.inodes.max(1),
+                what: format!("of its image, {problem}"),
+            });
+        }
+        Ok(true)
+    }
+
     fn check_one(
         &self,
         record: &Record,
@@ -145,7 +185,7 @@ impl Compared<'_> {
         each: &mut dyn FnMut(Problem),
     ) -> Result<(), Error> {
         let (id, key) = (record.id, record.key.clone());
-        let layer = match (self.open)(slot(id)) {
+        let layer = match self.layers.open_layer(slot(id)) {
             // Removed, or missing, which the other checks say.
             Err(cause) if cause.io_kind() == Some(std::io::ErrorKind::NotFound) => return Ok(()),
             layer => layer.map_err(Error::driver("open a layer"))?,

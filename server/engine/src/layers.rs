@@ -126,11 +126,29 @@ impl Layers {
     pub(crate) fn make_mountable(&self, key: &Key, stack: &Stack) -> Result<(), Error> {
         let ready = self.driver.make_mountable(stack);
         ready.map_err(|cause| {
-            Error::Layer(LayerError::Plan {
+            self.note_bad_image(&cause);
+            Error::Layer(LayerError::MakeMountable {
                 key: key.clone(),
                 cause,
             })
         })
+    }
+
+    /// Quarantines a layer whose image is not what was written.
+    pub(crate) fn note_bad_image(&self, cause: &layerd_mounts::Error) {
+        if let layerd_mounts::Error::BadImage { slot, problem, .. } = cause {
+            let id = LayerId(slot.0);
+            // A layer that was removed meanwhile has no image.
+            if self.root.store.records().get(id).is_some() {
+                self.bar(id, format!("its image cannot be used: {problem}"));
+            }
+        }
+    }
+
+    /// True if a layer is an image. Reads memory only.
+    pub(crate) fn is_image(&self, id: LayerId) -> bool {
+        let images = self.driver.images();
+        images.is_some_and(|images| images.is_image(slot(id)))
     }
 
     /// Read-only mounts of a committed layer and those below it.

@@ -52,6 +52,15 @@ pub enum LayerError {
         #[source]
         cause: layerd_mounts::Error,
     },
+    /// What the mounts of a snapshot refer to could not be made ready.
+    #[error("make snapshot {key:?} mountable", key = key.as_str())]
+    MakeMountable {
+        /// The snapshot.
+        key: Key,
+        /// Why it failed.
+        #[source]
+        cause: layerd_mounts::Error,
+    },
     /// A layer could not be measured.
     #[error("measure layer {id}")]
     Measure {
@@ -142,7 +151,9 @@ impl LayerError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Mapping(_) | Self::TooMuch { .. } => ErrorKind::Invalid,
-            Self::Create { cause, .. } | Self::WriteBack { cause, .. } => driver_kind(cause),
+            Self::Create { cause, .. }
+            | Self::WriteBack { cause, .. }
+            | Self::MakeMountable { cause, .. } => driver_kind(cause),
             Self::Measure { cause, .. } => driver_kind(cause),
             Self::Unpack { cause, .. } | Self::Pack { cause, .. } => copy_kind(cause),
             Self::Foreign { .. } | Self::NeedsMount { .. } => ErrorKind::Unsupported,

@@ -197,7 +197,10 @@ impl Layers {
         commit: &Commit,
     ) -> Result<Option<Usage>, Error> {
         self.quarantine.check(active)?;
-        let usage = self.unpacked(active)?;
+        let usage = match self.image_usage(active)? {
+            Some(usage) => Some(usage),
+            None => self.unpacked(active)?,
+        };
         self.keep_digests_if_trusted(active, usage.is_some())?;
         let usage = self.rebase_onto_parent(view, active, commit, usage)?;
         match usage {
@@ -224,7 +227,7 @@ impl Layers {
         }
     }
 
-    fn write_back(&self, active: &Record) -> Result<Usage, Error> {
+    pub(crate) fn write_back(&self, active: &Record) -> Result<Usage, Error> {
         let id = active.id;
         enter("writing the content of the layer to the disk");
         let written = self.driver.write_back(slot(id));
@@ -235,6 +238,7 @@ impl Layers {
                     format!("its content was lost on the way to the disk: {cause}"),
                 );
             }
+            self.note_bad_image(&cause);
             Error::Layer(LayerError::WriteBack { id, cause })
         })?;
         Ok(Usage {

@@ -8,6 +8,7 @@
 //! writable, its top directory is unchanged, and no client asked for its mounts meanwhile. Else, and
 //! after a restart, Commit walks the layer, and its file digests (`file_digests.rs`) are deleted.
 
+mod image;
 mod memory;
 mod pack;
 mod partial;
@@ -110,6 +111,8 @@ struct Opened {
     open: Vec<OwnedFd>,
     whiteouts: Whiteouts,
     was_empty: bool,
+    /// Set if the layer is to become an image.
+    is_image_due: bool,
 }
 
 impl Layers {
@@ -170,6 +173,9 @@ impl Layers {
         let (claim, view, record) = self.claim(active)?;
         let layers = self.open_target(&view, &record);
         let layers = layers.inspect_err(|_| claim.undone())?;
+        if layers.is_image_due {
+            return self.apply_to_image(&record, &layers, &claim, source, unpack);
+        }
         let marked = self.mark_partial(record.id);
         marked.inspect_err(|_| claim.undone())?;
         let wanted = self.root.options.unpack.file_digests && layers.was_empty;
@@ -179,10 +185,14 @@ impl Layers {
             applied.map_err(|cause| self.give_up(&record, &layers, &claim, unpack, cause))?;
         let digests = self.end_digests(record.id, digests, self.wanted(unpack));
         self.note_applied(&record, &claim, unpack, &applied, layers.was_empty, digests)?;
+        self.tell_applied(&record, &applied);
+        Ok(applied)
+    }
+
+    fn tell_applied(&self, record: &Record, applied: &Applied) {
         let key = record.key.as_str();
         debug!(key, id = %record.id, bytes = applied.size, "applied");
         self.root.events.tell(Topic::Layer, "unpacked", key);
-        Ok(applied)
     }
 
     /// Claims an active layer for unpacking: until the claim is dropped it is not committed, and a
@@ -211,12 +221,15 @@ impl Layers {
         let stack = Top::recorded(view, record, None).stack(view);
         self.plan(&record.key, &stack)?;
         let layering = self.directories()?.layering();
+        self.expand(record)?;
+        let is_image_due = self.is_image_due(record)?;
         let mut open = self.open_layers(view, record)?;
         if layering == Layering::Full {
             open.truncate(1);
         }
         Ok(Opened {
             was_empty: self.is_empty(record.id, &open[0])?,
+            is_image_due,
             whiteouts: whiteouts(layering, &stack),
             open,
         })
@@ -258,6 +271,26 @@ impl Layers {
             lowers: &open[1..],
             whiteouts: layers.whiteouts,
         };
+        let digests = digests.map(|digests| digests as &dyn DigestSink);
+        self.unpack_with(source, claim, unpack, digests, |source, options| {
+            let applied = apply::apply(source, &target, options)?;
+            Ok((applied.size, applied))
+        })
+    }
+
+    /// Has `apply` unpack a blob, which it is given with options; it answers the bytes of the
+    /// decompressed stream and its result.
+    fn unpack_with<R: Read + Send, T>(
+        &self,
+        source: R,
+        claim: &Claim<'_>,
+        unpack: &Unpack<'_>,
+        digests: Option<&dyn DigestSink>,
+        apply: impl FnOnce(
+            Watched<'_, R>,
+            &apply::Options<'_>,
+        ) -> Result<(u64, T), layerd_layers::Error>,
+    ) -> Result<T, layerd_layers::Error> {
         let watch = Watch {
             root: &self.root,
             client: unpack.progress,
@@ -270,7 +303,7 @@ impl Layers {
             durable: self.wanted(unpack),
             workers: self.root.options.unpack.workers,
             progress: &watch,
-            digests: digests.map(|digests| digests as &dyn DigestSink),
+            digests,
         };
         let source = Watched {
             source,
@@ -278,9 +311,9 @@ impl Layers {
         };
         enter("unpacking the layer");
         let begun = Instant::now();
-        let applied = apply::apply(source, &target, &options)?;
+        let (size, applied) = apply(source, &options)?;
         histogram!("layerd_unpack_seconds").record(begun.elapsed());
-        counter!("layerd_unpack_bytes_total").increment(applied.size);
+        counter!("layerd_unpack_bytes_total").increment(size);
         Ok(applied)
     }
 
@@ -350,6 +383,17 @@ impl Layers {
                 warn!(error = &error as &dyn std::error::Error, id = %record.id, "look into a layer");
             }
         }
+        self.not_applied(record, claim, unpack, cause)
+    }
+
+    /// The error of a call whose unpacking failed.
+    fn not_applied(
+        &self,
+        record: &Record,
+        claim: &Claim<'_>,
+        unpack: &Unpack<'_>,
+        cause: layerd_layers::Error,
+    ) -> Error {
         let key = record.key.clone();
         match cause {
             // After a cancellation any failure means that the snapshot was removed.
@@ -386,7 +430,10 @@ impl Layers {
             .take(most)
             .map(|slot| self.driver.open_layer(slot));
         let opened = opened.collect::<Result<_, _>>();
-        opened.map_err(Error::driver("open a layer"))
+        opened.map_err(|cause| {
+            self.note_bad_image(&cause);
+            Error::driver("open a layer")(cause)
+        })
     }
 
     /// The snapshot whose layer a list of one mount shows on top, whatever else the mount says.

@@ -167,8 +167,8 @@ impl Claim<'_> {
         self.cancel.load(Ordering::Acquire)
     }
 
-    /// The layer is whole.
-    pub(crate) fn done(&self, mut found: Found) {
+    /// The layer is whole. Answers whether others may have written to it meanwhile.
+    pub(crate) fn done(&self, mut found: Found) -> bool {
         if let Some(State::Done(before)) = &self.before {
             found.implied.splice(0..0, before.implied.iter().cloned());
             let lists = before.whiteouts.clone().zip(found.whiteouts.take());
@@ -176,10 +176,13 @@ impl Claim<'_> {
             found.whiteouts = lists.map(|(before, new)| [before, new].concat());
         }
         self.unpacks.applied.fetch_add(1, Ordering::Relaxed);
+        let mut was_distrusted = false;
         self.end(|distrusted| {
+            was_distrusted = distrusted;
             found.stamp = found.stamp.filter(|_| !distrusted);
             State::Done(Arc::new(found))
         });
+        was_distrusted
     }
 
     /// Nothing was written: the layer is what it was.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use layerd_drivers::{Driver, Overlay};
+use layerd_drivers::{Driver, LayerForm, Overlay};
 use layerd_layers::apply::Compression;
 use layerd_layers::archive::{ExportOptions, export};
 use layerd_layers::diff::DiffCompression;
@@ -21,6 +21,7 @@ use crate::{Durability, Engine, Error, ErrorKind, Options};
 
 mod file_digests;
 mod identity;
+mod images;
 
 struct Rig {
     engine: Engine,
@@ -35,8 +36,22 @@ fn rig(durability: Durability) -> Rig {
 /// With an engine that is given what `on` makes of the driver.
 fn rig_on(durability: Durability, on: &dyn Fn(Arc<dyn Driver>) -> Arc<dyn Driver>) -> Rig {
     let dir = tempfile::tempdir().unwrap();
+    rig_in(dir, LayerForm::Directories, durability, on)
+}
+
+/// With a root in a directory, which may be one of before, and layers of a form.
+fn rig_in(
+    dir: tempfile::TempDir,
+    layers: LayerForm,
+    durability: Durability,
+    on: &dyn Fn(Arc<dyn Driver>) -> Arc<dyn Driver>,
+) -> Rig {
     let root = dir.path().join("root");
-    let driver = Arc::new(Overlay::open(&root, &layerd_drivers::Options::default()).unwrap());
+    let form = layerd_drivers::Options {
+        layers,
+        ..layerd_drivers::Options::default()
+    };
+    let driver = Arc::new(Overlay::open(&root, &form).unwrap());
     let options = Options {
         durability,
         ..Options::default()

@@ -142,16 +142,19 @@ impl Rules {
 
     /// True if a mount shows layers of the daemon's: an overlay of them, or a bind of one.
     fn is_snapshot(&self, top: &Handle) -> Result<bool, MountError> {
-        let layers = self.root.join("l");
-        let own = self.mounter.position(&self.open(&layers)?)?;
+        let own = self.mounter.position(&self.open(&self.root.join("l"))?)?;
         let at = self.mounter.position(top)?;
         if at.device == own.device && at.shown.starts_with(&own.path) {
             return Ok(true);
         }
         let table = mountinfo::read()?;
-        let overlays = table.iter().filter(|one| one.kind == "overlay");
-        let mut here = overlays.filter(|one| one.device == at.device);
-        Ok(here.any(|one| has_layers(&one.super_options, &layers)))
+        let images = self.root.join("x");
+        let mut here = table.iter().filter(|one| one.device == at.device);
+        Ok(here.any(|one| match one.kind.to_str() {
+            Some("overlay") => has_layers(&one.super_options, &self.root),
+            Some("erofs") => one.target.starts_with(&images),
+            _ => false,
+        }))
     }
 
     /// True if the handle is the root of a mount, not a file in it.
@@ -181,23 +184,31 @@ const ELSEWHERE: &str = "Mount it elsewhere.";
 const BY_HAND: &str = "`umount` takes away what you are sure of.";
 
 /// True if an overlay writes to a layer of the daemon's, or consists of its layers without an upper
-/// directory. Options near the size of a page name lower directories by their numbers alone.
-fn has_layers(options: &OsStr, layers: &Path) -> bool {
+/// directory. Options near the size of a page name lower directories by what follows their common folder.
+fn has_layers(options: &OsStr, root: &Path) -> bool {
     let value = |name: &[u8]| {
         let mut all = options.as_bytes().split(|byte| *byte == b',');
         all.find_map(|option| option.strip_prefix(name))
     };
     let path = |bytes| Path::new(OsStr::from_bytes(bytes));
     if let Some(upper) = value(b"upperdir=") {
-        return path(upper).starts_with(layers);
+        return path(upper).starts_with(root.join("l"));
     }
-    let lowers = value(b"lowerdir=").unwrap_or_default();
-    let first = lowers
-        .split(|byte| *byte == b':')
-        .next()
-        .unwrap_or_default();
-    let number = std::str::from_utf8(first).ok();
-    path(first).starts_with(layers) || number.is_some_and(|text| text.parse::<Slot>().is_ok())
+    let mut lowers = value(b"lowerdir=")
+        .unwrap_or_default()
+        .split(|byte| *byte == b':');
+    let first = lowers.next().unwrap_or_default();
+    let is_absolute = |folder| path(first).starts_with(root.join(folder));
+    let is_slot = |text: &str| text.parse::<Slot>().is_ok();
+    let is_image = |lower: &[u8]| {
+        let text = std::str::from_utf8(lower).ok();
+        let slot = text.and_then(|text| text.strip_suffix("/f"));
+        slot.is_some_and(|slot| is_slot(slot.strip_prefix("x/").unwrap_or(slot)))
+    };
+    ["l", "x"].into_iter().any(is_absolute)
+        || std::str::from_utf8(first).is_ok_and(is_slot)
+        || is_image(first)
+        || first.starts_with(b"l/") && lowers.any(is_image)
 }
 
 #[cfg(test)]
@@ -206,10 +217,14 @@ mod tests {
 
     #[test]
     fn overlays_are_told_by_their_layers() {
-        let has = |options: &str| has_layers(OsStr::new(options), Path::new("/r/l"));
+        let has = |options: &str| has_layers(OsStr::new(options), Path::new("/r"));
         assert!(has("rw,lowerdir=/r/l/2:/r/l/1,index=off"));
         assert!(has("rw,lowerdir=/r/e,upperdir=/r/l/2,workdir=/r/w/2"));
         assert!(has("ro,lowerdir=2:1"));
+        assert!(has("ro,lowerdir=/r/x/2/f:/r/l/1"));
+        assert!(has("ro,lowerdir=2/f:1/f"));
+        assert!(has("ro,lowerdir=l/2:x/1/f"));
+        assert!(!has("ro,lowerdir=/x/2/f:/x/1/f"));
         assert!(!has("rw,lowerdir=/x/l/2:/r/l/1,upperdir=/x/2"));
         assert!(!has("rw,lowerdir=l/ABC:l/DEF,upperdir=/x/2"));
         assert!(!has("ro,lowerdir=l/abc:l/def"));
