@@ -17,7 +17,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use tracing::warn;
 
-use crate::folder::create_temporary;
+use crate::file;
 use crate::model::SteadyTime;
 
 /// Age at which a saved reading is replaced.
@@ -46,8 +46,8 @@ impl Clock {
     pub(crate) fn open(folder: &Path, newest: SteadyTime) -> Self {
         let path = folder.join("clock");
         let (uptime, boot) = (uptime(), boot_id());
-        let last = fs::read_to_string(&path).ok();
-        let last = last.and_then(|text| Reading::parse(&text));
+        let last = file::read(&path).ok().flatten();
+        let last = last.and_then(|text| Reading::parse(str::from_utf8(&text).ok()?));
         let total = last.map_or(0, |last| last.at(uptime, &boot)).max(newest.0);
         let clock = Self {
             path,
@@ -75,7 +75,7 @@ impl Clock {
         }
     }
 
-    /// Saves the reading; not durable, since a lost one only makes the clock slow.
+    /// Saves the reading, durably.
     pub(crate) fn save(&self) {
         let reading = Reading {
             total: self.now().0,
@@ -95,15 +95,14 @@ impl Clock {
     }
 
     fn write(&self, reading: &Reading) -> io::Result<()> {
-        let new = self.path.with_extension("new");
         let Reading {
             total,
             uptime,
             boot,
         } = reading;
-        let mut file = create_temporary(&new)?;
-        file.write_all(format!("{total} {uptime} {boot}\n").as_bytes())?;
-        fs::rename(&new, &self.path)
+        file::replace(&self.path, |mut file| {
+            file.write_all(format!("{total} {uptime} {boot}\n").as_bytes())
+        })
     }
 }
 

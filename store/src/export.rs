@@ -22,7 +22,8 @@ use tracing::{debug, warn};
 
 use crate::codec::{self, Assembly, Meta, Table, VALUE_MAX, row_hash};
 use crate::error::Error;
-use crate::folder::{create_temporary, io_error};
+use crate::file;
+use crate::folder::io_error;
 use crate::model::{NAME_MAX, Record, Timestamp};
 use crate::records::Records;
 use crate::state::Item;
@@ -159,20 +160,8 @@ pub(crate) fn newer_whole(folder: &Path, than: u64) -> Result<Option<(u64, PathB
 
 /// Writes all of `records` to `target`, which appears whole and durable or not at all.
 pub(crate) fn write(target: &Path, records: &Records, ids_below: u64) -> Result<(), Error> {
-    let temporary = target.with_extension("new");
-    let folder = target.parent().unwrap_or(Path::new("/"));
-    let written = || {
-        let file = create_temporary(&temporary)?;
-        let file = write_to(file, records, ids_below)?;
-        file.sync_all()?;
-        fs::rename(&temporary, target)?;
-        File::open(folder)?.sync_all()
-    };
-    written().map_err(|cause| {
-        // If this half-written file cannot be removed, the next export overwrites it.
-        let _ = fs::remove_file(&temporary);
-        io_error("write the export", target)(cause)
-    })
+    file::replace(target, |file| write_to(file, records, ids_below).map(drop))
+        .map_err(io_error("write the export", target))
 }
 
 /// Writes all records to `sink` and returns it.

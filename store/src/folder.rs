@@ -40,22 +40,6 @@ pub(crate) fn create_in_place(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Creates a temporary file, in place of what an interrupted write left under its name. That is not
-/// always a file: where there is no journal, a power cut may leave the name with what had its inode
-/// before, such as a symlink, which must not be followed, or a FIFO, which must not be waited for.
-/// Not durable.
-///
-/// # Errors
-/// Those of open(2), and of rmdir(2) for a directory that holds something.
-pub(crate) fn create_temporary(path: &Path) -> io::Result<File> {
-    match fs::remove_file(path) {
-        Err(cause) if cause.kind() == io::ErrorKind::IsADirectory => fs::remove_dir(path)?,
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
-        _ => {}
-    }
-    File::options().write(true).create_new(true).open(path)
-}
-
 /// True for a file on btrfs that was not made by [`create_in_place`].
 pub(crate) fn is_copied_on_write(file: impl AsFd) -> io::Result<bool> {
     let is_btrfs = rustix::fs::fstatfs(&file)?.f_type == nix::sys::statfs::BTRFS_SUPER_MAGIC.0;
@@ -105,35 +89,5 @@ pub(crate) fn remove_folder(path: &Path) -> Result<(), Error> {
             Err(io_error("remove", path)(cause))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    #[test]
-    fn a_temporary_file_takes_the_place_of_anything() {
-        let folder = tempfile::tempdir().expect("folder");
-        let (path, other) = (folder.path().join("file.new"), folder.path().join("other"));
-        fs::write(&other, "another's").expect("write");
-        let fifo = || nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).map_err(Into::into);
-        let before: [&dyn Fn() -> io::Result<()>; 5] = [
-            &|| Ok(()),
-            &|| fs::write(&path, "longer than what comes"),
-            &|| symlink(&other, &path),
-            &|| fs::create_dir(&path),
-            &fifo,
-        ];
-        for before in before {
-            before().expect("it can be made");
-            let mut file = create_temporary(&path).expect("create");
-            io::Write::write_all(&mut file, b"new").expect("write");
-            assert_eq!(fs::read(&path).expect("read"), b"new");
-            assert_eq!(fs::read(&other).expect("read"), b"another's");
-            fs::remove_file(&path).expect("delete");
-        }
     }
 }

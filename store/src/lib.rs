@@ -17,6 +17,7 @@ mod database;
 mod db;
 mod error;
 mod export;
+pub mod file;
 mod folder;
 mod lock;
 mod model;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::file::replace_in_place;
 use crate::folder::{create_in_place, is_copied_on_write};
 
 /// Bytes of the file: btrfs stores a shorter one inline, which is not overwritten in place.
@@ -45,7 +46,7 @@ impl SequenceFile {
             return Ok(());
         }
         if self.file.is_none() {
-            self.file = Some(create(&self.path, &[])?);
+            self.file = Some(create(&self.path)?);
         }
         self.note(sequence)?;
         self.sync()?;
@@ -84,22 +85,23 @@ fn in_place(path: &Path, file: File) -> File {
     if !is_copied_on_write(&file).unwrap_or(false) {
         return file;
     }
-    let temporary = path.with_extension("new");
-    let replaced = fs::read(path).and_then(|bytes| {
-        let _ = fs::remove_file(&temporary);
-        let new = create(&temporary, &bytes)?;
-        fs::rename(&temporary, path).map(|()| new)
-    });
+    let replaced = fs::read(path)
+        .and_then(|bytes| replace_in_place(path, |new| new.write_all_at(&padded(&bytes), 0)));
     replaced.unwrap_or(file)
 }
 
 /// Creates the file; its content is durable, its name is not.
-fn create(path: &Path, begin: &[u8]) -> io::Result<File> {
+fn create(path: &Path) -> io::Result<File> {
+    let file = create_in_place(path)?;
+    file.write_all_at(&padded(&[]), 0)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Content of the file that begins with `begin`.
+fn padded(begin: &[u8]) -> [u8; SIZE] {
     let mut bytes = [0; SIZE];
     let length = begin.len().min(SIZE);
     bytes[..length].copy_from_slice(&begin[..length]);
-    let file = create_in_place(path)?;
-    file.write_all_at(&bytes, 0)?;
-    file.sync_all()?;
-    Ok(file)
+    bytes
 }

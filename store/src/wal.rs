@@ -32,6 +32,7 @@ use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::codec::RowKey;
+use crate::file::replace_in_place;
 use crate::folder::{create_in_place, is_copied_on_write};
 use crate::sequence_file::SequenceFile;
 
@@ -295,36 +296,28 @@ struct End {
     is_cut: bool,
 }
 
+/// Writes an empty log to an empty file.
+fn write_empty(file: &File) -> io::Result<()> {
+    let mut head = vec![0; PAGE];
+    head[..MAGIC.len()].copy_from_slice(MAGIC);
+    let salt = &mut head[MAGIC.len()..][..16];
+    File::open("/dev/urandom")?.read_exact(salt)?;
+    head[FILLED_AT..][..FILLED.len()].copy_from_slice(FILLED);
+    file.write_all_at(&head, 0)?;
+    let unused = UNUSED.repeat(HALF / UNUSED.len());
+    file.write_all_at(&unused, offset(0, 0))?;
+    file.write_all_at(&unused, offset(1, 0))
+}
+
 impl Wal {
     /// Creates an empty log in a folder. Durable when the caller has synced file and folder.
     pub(crate) fn create(folder: &Path) -> io::Result<()> {
-        Self::create_at(&folder.join(NAME))
+        write_empty(&create_in_place(&folder.join(NAME))?)
     }
 
     /// Adds a log to a database of a release without one: whole and durable, or not at all.
     pub(crate) fn add(folder: &Path) -> io::Result<()> {
-        let temporary = folder.join("journal.new");
-        match fs::remove_file(&temporary) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
-            _ => {}
-        }
-        Self::create_at(&temporary)?;
-        File::open(&temporary)?.sync_all()?;
-        fs::rename(&temporary, folder.join(NAME))?;
-        File::open(folder)?.sync_all()
-    }
-
-    fn create_at(path: &Path) -> io::Result<()> {
-        let file = create_in_place(path)?;
-        let mut head = vec![0; PAGE];
-        head[..MAGIC.len()].copy_from_slice(MAGIC);
-        let salt = &mut head[MAGIC.len()..][..16];
-        File::open("/dev/urandom")?.read_exact(salt)?;
-        head[FILLED_AT..][..FILLED.len()].copy_from_slice(FILLED);
-        file.write_all_at(&head, 0)?;
-        let unused = UNUSED.repeat(HALF / UNUSED.len());
-        file.write_all_at(&unused, offset(0, 0))?;
-        file.write_all_at(&unused, offset(1, 0))
+        replace_in_place(&folder.join(NAME), write_empty).map(drop)
     }
 
     /// Replaces the log in a folder by a copy without copy-on-write, if it is on btrfs and has it. Needs
@@ -334,17 +327,8 @@ impl Wal {
         if !is_copied_on_write(File::open(&path)?)? {
             return Ok(());
         }
-        let temporary = folder.join("journal.new");
-        match fs::remove_file(&temporary) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
-            _ => {}
-        }
-        let file = create_in_place(&temporary)?;
-        let copied = file.write_all_at(&fs::read(&path)?, 0);
-        let copied = copied.and_then(|()| file.sync_all());
-        copied.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
-        fs::rename(&temporary, &path)?;
-        File::open(folder)?.sync_all()
+        let log = fs::read(&path)?;
+        replace_in_place(&path, |file| file.write_all_at(&log, 0)).map(drop)
     }
 
     /// Opens the one in a folder and changes nothing, to go on after its last entry once it was verified

@@ -208,10 +208,11 @@ fn record(root: &Path, kind: Kind) -> Result<(), Error> {
         .map_err(|cause| Error::io("create directory", &meta, cause))?;
     let temporary = meta.join("driver.new");
     let write = || {
+        // A name that an interrupted call left may stand for anything. One that stays makes this fail.
+        let _ = fs::remove_file(&temporary).or_else(|_| fs::remove_dir(&temporary));
         let mut file = fs::OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&temporary)?;
         writeln!(file, "{kind}")?;
@@ -284,6 +285,25 @@ mod tests {
         drop(open(root.path(), &settings(Kind::Overlay)).expect("open"));
         let noted = fs::read_to_string(root.path().join("meta/driver")).expect("noted");
         assert_eq!(noted, "overlay\n");
+    }
+
+    #[test]
+    fn what_an_interrupted_call_left_is_not_written_to() {
+        let before: [&dyn Fn(&Path); 3] = [
+            &|path| fs::create_dir(path).expect("a directory"),
+            &|path| std::os::unix::fs::symlink("../other", path).expect("a symlink"),
+            &|path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).expect("a FIFO"),
+        ];
+        for before in before {
+            let root = tempfile::tempdir().expect("a temporary directory");
+            fs::create_dir(root.path().join("meta")).expect("a directory");
+            fs::write(root.path().join("other"), "another's").expect("write");
+            before(&root.path().join("meta/driver.new"));
+            drop(open(root.path(), &settings(Kind::Native)).expect("open"));
+            let read = |name| fs::read_to_string(root.path().join(name)).expect("read");
+            assert_eq!(read("meta/driver"), "native\n");
+            assert_eq!(read("other"), "another's");
+        }
     }
 
     #[test]

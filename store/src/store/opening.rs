@@ -1,14 +1,15 @@
 //! Steps of opening a store's folder.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io::Write;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::db::{Db, Opened};
 use crate::error::Error;
 use crate::export;
-use crate::folder::{create_temporary, io_error};
+use crate::file;
+use crate::folder::io_error;
 use crate::lock::Lock;
 use crate::space::Space;
 
@@ -75,11 +76,10 @@ pub(super) fn open_folder(folder: &Path) -> Result<Lock, Error> {
 /// known number: the records can be restored from an export.
 pub(super) fn check_format(folder: &Path) -> Result<bool, Error> {
     let path = format_file(folder);
-    let found = match fs::read(&path) {
-        Ok(found) => String::from_utf8_lossy(&found).trim().to_owned(),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(cause) => return Err(io_error("read", &path)(cause)),
+    let Some(found) = file::read(&path).map_err(io_error("read", &path))? else {
+        return Ok(false);
     };
+    let found = String::from_utf8_lossy(&found).trim().to_owned();
     match found.parse::<u32>() {
         Ok(FORMAT) => Ok(true),
         Ok(newer) if newer > FORMAT => Err(Error::Newer {
@@ -98,15 +98,8 @@ pub(super) fn check_format(folder: &Path) -> Result<bool, Error> {
 }
 
 pub(super) fn write_format(folder: &Path) -> Result<(), Error> {
-    let (path, temporary) = (format_file(folder), folder.join("format.new"));
-    let write = || {
-        let mut file = create_temporary(&temporary)?;
-        writeln!(file, "{FORMAT}")?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        File::open(folder)?.sync_all()
-    };
-    write().map_err(io_error("write", &path))
+    let path = format_file(folder);
+    file::replace(&path, |mut file| writeln!(file, "{FORMAT}")).map_err(io_error("write", &path))
 }
 
 fn format_file(folder: &Path) -> PathBuf {

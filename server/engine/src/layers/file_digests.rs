@@ -24,7 +24,7 @@ use layerd_layers::Durable;
 use layerd_layers::file_digests::Writer;
 use layerd_mounts::folder::sync_path;
 use layerd_mounts::{Error as MountError, Slot};
-use layerd_store::{Kind, LayerId, Record};
+use layerd_store::{Kind, LayerId, Record, file};
 use tracing::{debug, warn};
 
 use crate::{Error, Layers, slot};
@@ -57,6 +57,22 @@ impl Mark {
 
 fn is_mark(name: &OsStr) -> bool {
     Mark::ALL.iter().any(|mark| mark.layer(name).is_some())
+}
+
+/// Opens a mark to write it anew. A mark that is there is never away meanwhile; anything else of its
+/// name is replaced.
+fn open_mark(path: &Path) -> io::Result<File> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() => {
+            let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+            let mut old = OpenOptions::new();
+            old.write(true)
+                .truncate(true)
+                .custom_flags(flags)
+                .open(path)
+        }
+        _ => file::create(path),
+    }
 }
 
 /// The folder of digest files.
@@ -105,9 +121,7 @@ impl DigestFiles {
 
     fn create(&self, id: LayerId) -> Result<Writer, MountError> {
         let path = self.path(id);
-        let mut new = OpenOptions::new();
-        let opened = new.write(true).create_new(true).mode(0o600).open(&path);
-        opened
+        file::create(&path)
             .map(Writer::new)
             .map_err(|cause| failed("create", &path, cause))
     }
@@ -115,11 +129,7 @@ impl DigestFiles {
     /// Deletes a digest file; true if there was one. Not durable.
     pub(crate) fn remove(&self, id: LayerId) -> Result<bool, MountError> {
         let path = self.path(id);
-        match fs::remove_file(&path) {
-            Ok(()) => Ok(true),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(cause) => Err(failed("delete", &path, cause)),
-        }
+        file::remove(&path).map_err(|cause| failed("delete", &path, cause))
     }
 
     /// Makes the names in the folder durable.
@@ -137,9 +147,7 @@ impl DigestFiles {
         durable: bool,
     ) -> Result<(), MountError> {
         let path = self.mark_path(id, mark);
-        let mut options = OpenOptions::new();
-        let opened = options.write(true).create(true).truncate(true).mode(0o600);
-        let written = opened.open(&path).and_then(|mut file| {
+        let written = open_mark(&path).and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             if durable { file.sync_all() } else { Ok(()) }
         });
@@ -155,11 +163,9 @@ impl DigestFiles {
     /// Deletes a mark of a layer, if it has it. Not durable.
     pub(crate) fn unmark(&self, id: LayerId, mark: Mark) -> Result<(), MountError> {
         let path = self.mark_path(id, mark);
-        match fs::remove_file(&path) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                Err(failed("delete", &path, cause))
-            }
-            _ => Ok(()),
+        match file::remove(&path) {
+            Ok(_) => Ok(()),
+            Err(cause) => Err(failed("delete", &path, cause)),
         }
     }
 
@@ -303,5 +309,41 @@ pub(crate) fn failed(attempt: &'static str, path: &Path, cause: io::Error) -> Mo
         attempt,
         path: path.to_owned(),
         cause,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without a journal, a power cut may leave a name with what had its inode before.
+    #[test]
+    fn marks_and_digests_take_the_place_of_anything() {
+        let root = tempfile::tempdir().unwrap();
+        let files = DigestFiles::open(root.path()).unwrap();
+        let other = root.path().join("other");
+        fs::write(&other, "another's").unwrap();
+        let id = LayerId(1);
+        let before: [&dyn Fn(&Path); 4] = [
+            &|path| fs::write(path, "an older mark").unwrap(),
+            &|path| fs::create_dir(path).unwrap(),
+            &|path| std::os::unix::fs::symlink(&other, path).unwrap(),
+            &|path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap(),
+        ];
+        for before in before {
+            let mark = files.mark_path(id, Mark::Quarantined);
+            before(&mark);
+            files.mark(id, Mark::Quarantined, "why", true).unwrap();
+            assert_eq!(fs::read_to_string(&mark).unwrap(), "why");
+            files.unmark_all(id).unwrap();
+            before(&mark);
+            files.unmark_all(id).unwrap();
+            before(&files.path(id));
+            drop(files.create(id).unwrap());
+            assert!(files.find(id).unwrap().is_some());
+            files.remove(id).unwrap();
+            assert_eq!(fs::read_dir(root.path().join("m")).unwrap().count(), 0);
+            assert_eq!(fs::read_to_string(&other).unwrap(), "another's");
+        }
     }
 }

@@ -13,14 +13,14 @@
 //! nothing here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File};
+use std::fs::DirBuilder;
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use layerd_store::{LayerId, Records, Removal, SteadyTime, Store, VolumeId};
+use layerd_store::{LayerId, Records, Removal, SteadyTime, Store, VolumeId, file};
 use tracing::{error, info, warn};
 
 use crate::Error;
@@ -120,7 +120,7 @@ impl Trash {
         now: SteadyTime,
     ) -> Self {
         let brake_file = meta.join(BRAKE);
-        let brake = fs::read_to_string(&brake_file).ok();
+        let brake = reason_in(&brake_file);
         if let Some(reason) = &brake {
             error!("nothing is deleted from the trash: {reason}");
         }
@@ -219,7 +219,7 @@ impl Trash {
         let mut state = self.state();
         if state.emptied.remove(&what).is_some() && state.emptied.is_empty() {
             // One that stays names nothing that is there.
-            let _ = fs::remove_file(self.brake_file.with_file_name(EMPTIED));
+            let _ = file::remove(&self.brake_file.with_file_name(EMPTIED));
         }
     }
 
@@ -258,7 +258,7 @@ impl Trash {
         let mut state = self.state();
         if emptied.is_empty() {
             // What an earlier `trash empty` let go waits for its time again after a restart.
-            let _ = fs::remove_file(self.brake_file.with_file_name(EMPTIED));
+            let _ = file::remove(&self.brake_file.with_file_name(EMPTIED));
         }
         state.emptied.extend(emptied);
         state.recent.clear();
@@ -266,14 +266,11 @@ impl Trash {
         if was_on {
             info!("the trash may be deleted again");
         }
-        match fs::remove_file(&self.brake_file) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                warn!(
-                    error = &cause as &dyn std::error::Error,
-                    "note that the brake is released"
-                );
-            }
-            _ => {}
+        if let Err(cause) = file::remove(&self.brake_file) {
+            warn!(
+                error = &cause as &dyn std::error::Error,
+                "note that the brake is released"
+            );
         }
         was_on
     }
@@ -341,12 +338,9 @@ impl PendingRemoval<'_> {
 pub(crate) fn hold_older(meta: &Path) -> Result<(), Error> {
     let path = meta.join(BRAKE);
     let made = DirBuilder::new().recursive(true).mode(0o700).create(meta);
-    let forgotten = || match fs::remove_file(meta.join(EMPTIED)) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
-        _ => Ok(()),
-    };
+    let forgotten = || file::remove(&meta.join(EMPTIED));
     made.and_then(|()| forgotten())
-        .and_then(|()| write_durably(&path, OLDER))
+        .and_then(|_| write_durably(&path, OLDER))
         .map_err(|cause| {
             let attempt = "write";
             Error::driver("hold the trash")(layerd_mounts::Error::Io {
@@ -369,6 +363,15 @@ pub(crate) fn hold_if_older(meta: &Path, store: &Store) -> Result<(), Error> {
     Ok(())
 }
 
+/// The reason in the brake file; `None` if there is none. One that cannot be read holds the trash as
+/// well.
+fn reason_in(brake_file: &Path) -> Option<String> {
+    match file::read(brake_file) {
+        Ok(reason) => reason.map(|reason| String::from_utf8_lossy(&reason).into_owned()),
+        Err(cause) => Some(format!("{} cannot be read: {cause}", brake_file.display())),
+    }
+}
+
 /// Line of [`EMPTIED`] for one removal: kind, id and time, so that an id that was taken back and
 /// removed again is another one.
 fn emptied_line((discarded, removal): &(Discarded, Removal)) -> String {
@@ -382,9 +385,8 @@ fn emptied_line((discarded, removal): &(Discarded, Removal)) -> String {
 /// Removals of an earlier `trash empty` that are not deleted yet. Not for a trash that is held: the
 /// records may be older than the note.
 fn emptied_before(meta: &Path, records: &Records) -> BTreeMap<Discarded, Removal> {
-    let Ok(noted) = fs::read_to_string(meta.join(EMPTIED)) else {
-        return BTreeMap::new();
-    };
+    let noted = file::read(&meta.join(EMPTIED)).ok().flatten();
+    let noted = String::from_utf8(noted.unwrap_or_default()).unwrap_or_default();
     let noted: BTreeSet<&str> = noted.split_inclusive('\n').collect();
     let layers = records.removed();
     let layers = layers.filter_map(|record| Some((Discarded::Layer(record.id), record.removed?)));
@@ -397,11 +399,7 @@ fn emptied_before(meta: &Path, records: &Records) -> BTreeMap<Discarded, Removal
 
 /// Writes a file that is there after a power cut, too.
 fn write_durably(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    path.parent()
-        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    file::replace(path, |mut file| file.write_all(text.as_bytes()))
 }
 
 impl Drop for PendingRemoval<'_> {

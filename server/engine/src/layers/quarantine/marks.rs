@@ -5,28 +5,22 @@
 //! does not know of it, deleted with the layer.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, Read as _};
 
-use layerd_store::LayerId;
+use layerd_store::{LayerId, file};
 use tracing::warn;
 
 use crate::Layers;
 use crate::layers::file_digests::{DigestFiles, Mark};
 
-/// Longest reason that is read, in bytes.
-const REASON_MAX: u64 = 4096;
 /// Reason of a mark that a power cut left empty.
 const UNKNOWN: &str = "it was found to be damaged";
 
 impl DigestFiles {
     fn reason(&self, id: LayerId) -> String {
-        let mut text = String::new();
-        let file = fs::File::open(self.mark_path(id, Mark::Quarantined));
-        let read: io::Result<usize> =
-            file.and_then(|file| file.take(REASON_MAX).read_to_string(&mut text));
-        match read {
-            Ok(length) if length > 0 => text,
+        let read = file::read(&self.mark_path(id, Mark::Quarantined));
+        let text = read.ok().flatten().map(String::from_utf8);
+        match text {
+            Some(Ok(text)) if !text.is_empty() => text,
             _ => UNKNOWN.to_owned(),
         }
     }

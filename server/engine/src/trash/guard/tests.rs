@@ -142,3 +142,33 @@ fn what_is_deleted_is_not_counted() {
     let late = 8 + WINDOW.as_secs();
     assert_eq!(trash.removal().done(LayerId(5), Some(at(late)), 0), None);
 }
+
+/// After a power cut without a journal, or by an operator's hand, the name stands for anything.
+#[test]
+fn a_brake_that_cannot_be_read_holds_and_can_be_released() {
+    let made: [&dyn Fn(&Path); 4] = [
+        &|path| std::fs::write(path, b"\xff").unwrap(),
+        &|path| std::fs::create_dir(path).unwrap(),
+        &|path| std::os::unix::fs::symlink("nowhere", path).unwrap(),
+        &|path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap(),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    for made in made {
+        made(&dir.path().join(BRAKE));
+        let open = || {
+            Trash::open(
+                dir.path(),
+                keeping(Duration::ZERO, 600),
+                &Records::default(),
+                SteadyTime(0),
+            )
+        };
+        let trash = open();
+        assert_eq!(trash.due_in(LAYER, at(0), &look(9, 0)), None);
+        assert!(trash.release(Vec::new()));
+        assert_eq!(open().brake(), None);
+        hold_older(dir.path()).unwrap();
+        assert!(open().is_held_for_older());
+        open().release(Vec::new());
+    }
+}

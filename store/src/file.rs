@@ -1,0 +1,166 @@
+//! Small files that are replaced whole: after a crash or a power cut the old or the new one is there.
+//!
+//! A name may stand for anything when it is to be written: where there is no journal, a power cut may
+//! leave it with what had its inode before, such as a symlink, which must not be followed, or a FIFO,
+//! which must not be waited for. So no name is opened to be written that was not made for it.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+
+use crate::folder::create_in_place;
+
+/// Deletes a name, whatever it stands for; a symlink is not followed. Answers whether it was there. Not
+/// durable.
+///
+/// # Errors
+/// Those of unlink(2), and of rmdir(2) for a directory that holds something.
+pub fn remove(path: &Path) -> io::Result<bool> {
+    let removed = fs::remove_file(path).or_else(|cause| match cause.kind() {
+        io::ErrorKind::IsADirectory => fs::remove_dir(path),
+        _ => Err(cause),
+    });
+    match removed {
+        Ok(()) => Ok(true),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(cause) => Err(cause),
+    }
+}
+
+/// Reads a file; `None` if there is none. A symlink is not followed, and a FIFO not waited for.
+///
+/// # Errors
+/// Those of open(2) and read(2).
+pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let mut options = File::options();
+    let opened = options.read(true).custom_flags(flags.bits()).open(path);
+    match opened.and_then(|mut file| file.read_to_end(&mut bytes)) {
+        Ok(_) => Ok(Some(bytes)),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(cause),
+    }
+}
+
+/// Creates a file that only root reads, in place of what has its name, as [`remove`] does. Not durable.
+///
+/// # Errors
+/// Those of [`remove`] and open(2).
+pub fn create(path: &Path) -> io::Result<File> {
+    remove(path)?;
+    let mut new = File::options();
+    new.write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Writes a file beside `path`, with the extension `new`, and gives it the name `path` when it is whole.
+/// Durable on return: one wait for the file and one for its folder.
+///
+/// # Errors
+/// Those of `write` and the file system. Before the file has its name, nothing was changed; after
+/// that it may not be durable.
+pub fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    replace_as(path, create, write).map(drop)
+}
+
+/// As [`replace`], with a file as [`create_in_place`] makes it, which it answers.
+pub(crate) fn replace_in_place(
+    path: &Path,
+    write: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<File> {
+    let create = |path: &Path| {
+        remove(path)?;
+        create_in_place(path)
+    };
+    replace_as(path, create, write)
+}
+
+fn replace_as(
+    path: &Path,
+    create: impl FnOnce(&Path) -> io::Result<File>,
+    write: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<File> {
+    let temporary = path.with_extension("new");
+    let written = || -> io::Result<File> {
+        let file = create(&temporary)?;
+        write(&file)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        Ok(file)
+    };
+    let file = written().inspect_err(|_| {
+        // One that stays is in the way of nothing.
+        let _ = remove(&temporary);
+    })?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Makes what a name may stand for, in turn, and has `replace` write over it.
+    fn over_anything(path: &Path, replace: &dyn Fn() -> io::Result<()>) {
+        let other = path.with_file_name("other");
+        fs::write(&other, "another's").expect("write");
+        let fifo = || nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).map_err(Into::into);
+        let before: [&dyn Fn() -> io::Result<()>; 5] = [
+            &|| Ok(()),
+            &|| fs::write(path, "longer than what comes"),
+            &|| symlink(&other, path),
+            &|| fs::create_dir(path),
+            &fifo,
+        ];
+        for before in before {
+            before().expect("it can be made");
+            let _ = read(path).map(|found| found.map(|bytes| assert!(bytes != b"another's")));
+            replace().expect("replaced");
+            assert_eq!(fs::read(&other).expect("read"), b"another's");
+        }
+    }
+
+    #[test]
+    fn a_file_takes_the_place_of_anything() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("file");
+        over_anything(&path, &|| {
+            create(&path)?.write_all(b"new")?;
+            assert_eq!(fs::read(&path)?, b"new");
+            assert!(remove(&path)?);
+            remove(&path).map(|was_there| assert!(!was_there))
+        });
+    }
+
+    #[test]
+    fn remains_of_a_replacement_are_in_the_way_of_none() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("file");
+        let write = |mut file: &File| file.write_all(b"new");
+        let in_place = || replace_in_place(&path, write).map(drop);
+        let ways: [&dyn Fn() -> io::Result<()>; 2] = [&|| replace(&path, write), &in_place];
+        for way in ways {
+            over_anything(&folder.path().join("file.new"), &|| {
+                way()?;
+                assert_eq!(fs::read(&path)?, b"new");
+                fs::remove_file(&path)
+            });
+        }
+    }
+
+    #[test]
+    fn a_replacement_that_fails_leaves_the_old_file() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("file");
+        fs::write(&path, "old").expect("write");
+        replace(&path, |_| Err(io::ErrorKind::StorageFull.into())).expect_err("full");
+        assert_eq!(fs::read(&path).expect("read"), b"old");
+        assert_eq!(fs::read_dir(folder.path()).expect("list").count(), 1);
+    }
+}
