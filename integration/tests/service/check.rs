@@ -6,7 +6,7 @@ use std::process::Command;
 use layerd_integration::Scratch;
 use layerd_integration::process::output;
 
-use crate::{config, run};
+use crate::{config, program, run};
 
 /// Exit code and standard output of a check.
 fn check(arguments: &[&str]) -> (Option<i32>, String) {
@@ -154,5 +154,24 @@ fn root_check_refuses_a_path_that_options_cannot_carry() {
             said.contains("mount options cannot carry it"),
             "{name}: {said}"
         );
+    }
+}
+
+/// As layerd.service is shipped, it has no capability to map ids.
+#[test]
+fn root_check_names_the_sandbox_that_forbids_id_mappings() {
+    let scratch = Scratch::new();
+    let mut kept = Command::new("setpriv");
+    kept.args(["--bounding-set", "-setuid,-setgid"]);
+    let checked = kept.arg(program()).args(["check", "--root"]);
+    let checked = checked.arg(scratch.path().join("root")).output().unwrap();
+    let said = String::from_utf8(checked.stdout).unwrap();
+    let line = said.lines().find(|line| line.contains("id mappings:"));
+    let line = line.unwrap_or_else(|| panic!("{said}"));
+    for part in [
+        "RestrictNamespaces=mnt user",
+        "CapabilityBoundingSet=CAP_SETUID CAP_SETGID",
+    ] {
+        assert!(line.contains(part), "{line}");
     }
 }

@@ -18,11 +18,17 @@ use crate::types::{IdMap, IdMaps};
 type Trial = fn(&KernelMounter) -> Result<(), MountError>;
 
 /// Name, first release of Linux, what layerd does without it, and the trial.
-const TRIALS: [(&str, &str, Without, Trial); 7] = [
+const TRIALS: [(&str, &str, Without, Trial); 8] = [
     ("open_tree and move_mount", "5.2", Without::Nothing, clones),
     ("fsopen", "5.2", Without::Nothing, makes_tmpfs),
     ("openat2", "5.6", Without::Nothing, resolves),
     ("mount_setattr", "5.12", Without::Nothing, sets_attributes),
+    (
+        "id mappings",
+        "5.12",
+        Without::Refused("an id mapping of a bind mount"),
+        maps_ids,
+    ),
     (
         "id-mapped mounts of tmpfs",
         "6.3",
@@ -78,17 +84,26 @@ fn sets_attributes(mounter: &KernelMounter) -> Result<(), MountError> {
         .map_err(|cause| MountError::io("change a mount of", Path::new("/"), cause))
 }
 
-fn shifts_tmpfs(mounter: &KernelMounter) -> Result<(), MountError> {
-    let tree = mounter.tmpfs(&TmpfsOptions::default())?;
+fn maps_ids(_: &KernelMounter) -> Result<(), MountError> {
+    namespace().map(drop)
+}
+
+fn namespace() -> Result<UserNamespace, MountError> {
     let range = vec![IdMap {
         container: 0,
         host: 1,
         length: 1,
     }];
-    let namespace = UserNamespace::new(&IdMaps {
+    let ids = IdMaps {
         uid: range.clone(),
         gid: range,
-    })?;
+    };
+    UserNamespace::new(&ids, Path::new("this host"))
+}
+
+fn shifts_tmpfs(mounter: &KernelMounter) -> Result<(), MountError> {
+    let tree = mounter.tmpfs(&TmpfsOptions::default())?;
+    let namespace = namespace()?;
     let shown = Path::new("tmpfs");
     kernel::shift(tree.fd.as_fd(), shown, false, &namespace)
 }

@@ -5,8 +5,9 @@
 //! is opened, and it is killed: well under a millisecond in a small process.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -39,13 +40,16 @@ impl Drop for Child {
 }
 
 impl UserNamespace {
-    pub(super) fn new(ids: &IdMaps) -> Result<Self, MountError> {
-        let child = start()?;
+    /// For a mount of `shown`.
+    pub(super) fn new(ids: &IdMaps, shown: &Path) -> Result<Self, MountError> {
+        let child = start(shown)?;
         let path = |name: &str| PathBuf::from(format!("/proc/{}/{name}", child.0));
         for (name, ranges) in [("uid_map", &ids.uid), ("gid_map", &ids.gid)] {
             let path = path(name);
-            fs::write(&path, lines(ranges))
-                .map_err(|cause| MountError::io("write id mappings to", &path, cause))?;
+            fs::write(&path, lines(ranges)).map_err(|cause| match cause.kind() {
+                io::ErrorKind::PermissionDenied => forbidden(shown, cause),
+                _ => MountError::io("write id mappings to", &path, cause),
+            })?;
         }
         let path = path("ns/user");
         let file = File::open(&path)
@@ -55,15 +59,29 @@ impl UserNamespace {
 }
 
 /// No signal handler of this process may run in the child, which has them all, too.
-fn start() -> Result<Child, MountError> {
-    let path = PathBuf::from("/proc/self");
-    let fail = |cause: Errno| MountError::io("make a user namespace for", &path, cause);
+fn start(shown: &Path) -> Result<Child, MountError> {
+    let fail = |cause: Errno| MountError::io("make a user namespace for", shown, cause);
     let before = SigSet::all()
         .thread_swap_mask(SigmaskHow::SIG_BLOCK)
         .map_err(fail)?;
     let child = sys::start_in_user_namespace().map(Child);
     before.thread_set_mask().map_err(fail)?;
-    child.map_err(fail)
+    child.map_err(|cause| match cause {
+        Errno::EPERM => forbidden(shown, cause.into()),
+        cause => fail(cause),
+    })
+}
+
+/// What keeps root from making mappings is the sandbox of its service.
+fn forbidden(shown: &Path, cause: io::Error) -> MountError {
+    MountError::Unsupported {
+        what: "an id mapping",
+        path: shown.to_owned(),
+        advice: "this process may not make user namespaces with mappings; as layerd.service it may with \
+                 RestrictNamespaces=mnt user and CapabilityBoundingSet=CAP_SETUID CAP_SETGID in the \
+                 unit (systemctl edit layerd), at the price of a wider sandbox",
+        cause: Some(cause),
+    }
 }
 
 /// As user_namespaces(7) wants them: first id inside, first outside, length. What is on disk is

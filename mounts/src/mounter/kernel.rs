@@ -70,7 +70,7 @@ impl Mounter for KernelMounter {
         };
         let whole = restrict(tree.as_fd(), source.path(), options)?;
         if let Some(ids) = &options.ids {
-            let namespace = UserNamespace::new(ids)?;
+            let namespace = UserNamespace::new(ids, source.path())?;
             shift(tree.as_fd(), source.path(), options.recursive, &namespace)?;
         }
         let read_only = effective(tree.as_fd(), source.path(), whole)?;
