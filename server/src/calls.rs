@@ -68,6 +68,16 @@ struct UnderWay {
     was_named: bool,
 }
 
+impl UnderWay {
+    fn slow(&self) -> Slow {
+        Slow {
+            method: self.method,
+            running: self.begun.elapsed(),
+            doing: self.phase.now(),
+        }
+    }
+}
+
 /// A call that takes long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Slow {
@@ -116,13 +126,15 @@ impl Calls {
         slow.filter(|call| !call.was_named && call.begun.elapsed() > call.slow_after)
             .map(|call| {
                 call.was_named = true;
-                Slow {
-                    method: call.method,
-                    running: call.begun.elapsed(),
-                    doing: call.phase.now(),
-                }
+                call.slow()
             })
             .collect()
+    }
+
+    /// All calls that have not ended.
+    pub(crate) fn under_way(&self) -> Vec<Slow> {
+        let list = self.list();
+        list.under_way.values().map(UnderWay::slow).collect()
     }
 
     /// The list is whole even if a holder panicked: each use is one insert or remove.

@@ -22,12 +22,13 @@ use crate::api::docker::{self, Door};
 use crate::calls::Calls;
 use crate::config::Config;
 use crate::content::Content;
+use crate::ending::{CLOSE_LIMIT, Ending};
 use crate::listener::{Inherited, Latest, ListenError, Listener, Socket};
 use crate::optional::Failures;
 use crate::reaper::{self, Nudge};
 use crate::tasks::Tasks;
 use crate::traces::Traces;
-use crate::{api, health, metrics, notify, with_causes};
+use crate::{api, ending, health, metrics, notify, with_causes};
 
 /// Interval of health checks, unless systemd's watchdog needs a shorter one.
 pub(crate) const HEALTH_EVERY: Duration = Duration::from_secs(1);
@@ -59,6 +60,14 @@ pub(crate) enum DaemonError {
     Failed,
     #[error("calls did not end within {} s", .0.as_secs())]
     Stuck(Duration),
+    #[error(
+        "the end took more than {} s, because it is {doing}; layerd ends without that, and the next start \
+         has all that was acknowledged", .limit.as_secs()
+    )]
+    Unclosed {
+        limit: Duration,
+        doing: &'static str,
+    },
 }
 
 /// Runs until SIGTERM or SIGINT. The root of a driver that keeps nothing is a temporary directory.
@@ -86,10 +95,29 @@ fn run_on(config: Config) -> Result<(), DaemonError> {
             info!("stopped");
             Ok(())
         }
-        Ok(Some(engine)) => {
-            // Ends the connections that their clients left open, which hold the engine.
-            drop(runtime);
-            close(engine)
+        Ok(Some((engine, served))) => {
+            let is_failed = engine.has_failed();
+            let is_stuck = matches!(served, Err(DaemonError::Stuck(_)));
+            let closed = Ending::begin(move || {
+                match is_stuck {
+                    // What is stuck would keep us for ever. Nothing acknowledged depends on it.
+                    true => runtime.shutdown_background(),
+                    // Ends the connections that their clients left open, which hold the engine.
+                    false => drop(runtime),
+                }
+                drop(engine);
+            });
+            let closed = closed.wait(CLOSE_LIMIT);
+            served?;
+            closed.map_err(|unended| DaemonError::Unclosed {
+                limit: CLOSE_LIMIT,
+                doing: unended.doing,
+            })?;
+            info!("stopped");
+            match is_failed {
+                true => Err(DaemonError::Failed),
+                false => Ok(()),
+            }
         }
         Err(error) => {
             // What is stuck would keep us for ever. Nothing acknowledged depends on it.
@@ -99,8 +127,11 @@ fn run_on(config: Config) -> Result<(), DaemonError> {
     }
 }
 
-/// Answers the engine, which is to be closed; none if the records were never to be had.
-async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
+/// The engine, which is to be closed, and how serving ended.
+type Served = (Arc<Engine>, Result<(), DaemonError>);
+
+/// Serves until the daemon is told to stop; none if the records were never to be had.
+async fn serve(config: Config) -> Result<Option<Served>, DaemonError> {
     let tasks = Tasks::default();
     stop_on_signals(&tasks).map_err(DaemonError::Runtime)?;
     let started = Instant::now();
@@ -117,7 +148,7 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     tasks.spawn(|stop| health::follow(reporter, followed, stop));
     let calls = Calls::default();
     start_tasks(&config, &engine, &tasks, &nudge, &calls);
-    let admission = Admission::new(config.limits, calls);
+    let admission = Admission::new(config.limits, calls.clone());
     let failures = Failures::default();
     let parts = api::Parts {
         engine: engine.clone(),
@@ -155,8 +186,10 @@ async fn serve(config: Config) -> Result<Option<Arc<Engine>>, DaemonError> {
     let served = drain(served, &tasks, &latest, config.stop_timeout).await;
     remove_socket();
     flush.finish().await;
-    served?;
-    Ok(Some(engine))
+    if matches!(served, Err(DaemonError::Stuck(_))) {
+        ending::log_calls(&calls);
+    }
+    Ok(Some((engine, served)))
 }
 
 /// Starts the reaper and the watch over the daemon.
@@ -361,17 +394,6 @@ async fn keep_alive(done: CancellationToken, stop: CancellationToken) {
 
 fn watch_every() -> Duration {
     notify::watchdog().map_or(HEALTH_EVERY, |limit| (limit / 3).min(HEALTH_EVERY))
-}
-
-fn close(engine: Arc<Engine>) -> Result<(), DaemonError> {
-    let failed = engine.has_failed();
-    drop(engine);
-    info!("stopped");
-    if failed {
-        Err(DaemonError::Failed)
-    } else {
-        Ok(())
-    }
 }
 
 /// Signals are caught before anything is opened, so that a stop during recovery is orderly too.

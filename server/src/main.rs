@@ -9,6 +9,7 @@ mod check;
 mod config;
 mod content;
 mod daemon;
+mod ending;
 mod fsck;
 mod health;
 mod listener;

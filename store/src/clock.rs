@@ -17,6 +17,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use tracing::warn;
 
+use crate::call_phase;
 use crate::file;
 use crate::model::SteadyTime;
 
@@ -141,6 +142,7 @@ pub fn boot_id() -> String {
 
 impl Drop for Clock {
     fn drop(&mut self) {
+        call_phase::enter("saving the clock");
         self.save();
     }
 }

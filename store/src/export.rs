@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
+use crate::call_phase;
 use crate::codec::{self, Assembly, Meta, Table, VALUE_MAX, row_hash};
 use crate::error::Error;
 use crate::file;
@@ -325,6 +326,7 @@ impl Exporter {
 /// Writes the last export, so it must be dropped after the writer.
 impl Drop for Exporter {
     fn drop(&mut self) {
+        call_phase::enter("exporting the records");
         self.shared.published.end();
         if self
             .thread

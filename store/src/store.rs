@@ -17,6 +17,7 @@ use arc_swap::ArcSwap;
 use tracing::warn;
 
 use crate::batches::{Batches, Class};
+use crate::call_phase;
 use crate::clock::Clock;
 use crate::db::Db;
 use crate::error::{Error, Refusal};
@@ -552,6 +553,7 @@ struct HeldLock {
 
 impl Drop for HeldLock {
     fn drop(&mut self) {
+        call_phase::enter("noting the orderly end");
         if self.shared.failed.load(Ordering::Acquire) {
             warn!("the store did not end in order: its last write failed");
         } else {

@@ -152,6 +152,7 @@ impl Drop for Writer {
         if lock(&self.queue).is_broken {
             return;
         }
+        call_phase::enter("closing the database");
         if let Some(batches) = lock(&self.batches).take() {
             batches.end();
         }

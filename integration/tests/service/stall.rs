@@ -7,6 +7,7 @@ use std::time::Duration;
 use layerd_integration::process::{output, wait_until};
 use layerd_integration::scratch::profile;
 use layerd_integration::{Daemon, Scratch};
+use nix::sys::signal::{Signal, kill};
 
 /// A file system that takes no writes until it is dropped.
 struct Frozen(PathBuf);
@@ -55,5 +56,28 @@ fn root_a_stalled_disk_is_shown_and_does_not_end_the_daemon() {
     wait_until("the alarm to go", Duration::from_secs(10), || {
         !info(&daemon).contains("ALARM")
     });
+    daemon.stop();
+}
+
+/// A disk that stalls while the daemon ends: it does not wait until systemd kills it, and says why.
+#[test]
+fn root_the_end_is_bounded_and_says_what_it_waits_for() {
+    let scratch = Scratch::on("ext4", 256);
+    let (disk, root) = (scratch.dir("disk"), scratch.dir("root"));
+    output(Command::new("mount").arg("--bind").arg(&disk).arg(&root));
+    let mut daemon = Daemon::start(scratch.path());
+    daemon.snapshots().prepare("before", "", &[]).unwrap();
+    let frozen = Frozen::new(disk);
+    kill(daemon.pid(), Signal::SIGTERM).unwrap();
+    wait_until("the end to be given up", Duration::from_secs(100), || {
+        // Which step is the first to write depends on the disk.
+        daemon
+            .log()
+            .contains("the end took more than 10 s, because it is ")
+    });
+    drop(frozen);
+    daemon.kill9();
+    daemon.restart();
+    daemon.snapshots().stat("before").unwrap();
     daemon.stop();
 }

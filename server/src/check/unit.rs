@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use super::Looked;
 use crate::config::Config;
+use crate::ending::CLOSE_LIMIT;
 use crate::metrics::Address;
 use crate::traces::Endpoint;
 
 const CHECK: &str = "unit";
 const PROPERTIES: &str = "LoadState,ExecStart,RestrictAddressFamilies,IPAddressAllow,IPAddressDeny,TimeoutStopUSec,RequiresMountsFor";
-/// Time for closing the database beyond `stop_timeout_secs`.
-const CLOSE: Duration = Duration::from_secs(10);
 
 /// Compares the configuration with layerd.service, if that starts layerd with this `file`.
 pub(super) fn look(config: &Config, file: Option<&Path>) -> Vec<Looked> {
@@ -122,7 +121,7 @@ fn widen(key: &str) -> String {
 fn stop(unit: &Unit, config: &Config) -> Option<Looked> {
     let given = time_span(unit.value("TimeoutStopUSec"))?;
     let own = config.stop_timeout;
-    (given < own + CLOSE).then(|| Looked {
+    (given < own + CLOSE_LIMIT).then(|| Looked {
         advice: "Set TimeoutStopSec= of the unit 15 s above stop_timeout_secs with `systemctl edit layerd`.".to_owned(),
         ..Looked::unwell(
             CHECK,

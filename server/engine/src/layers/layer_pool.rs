@@ -16,6 +16,7 @@ use layerd_store::{Claim, Create, LayerId, Store};
 use nix::sys::statvfs::statvfs;
 use tracing::warn;
 
+use crate::call_phase::enter;
 use crate::{Error, slot};
 
 /// Share of the free inodes that spare layers may take: one in so many.
@@ -116,6 +117,7 @@ impl LayerPool {
 /// Deletes unused layers.
 impl Drop for LayerPool {
     fn drop(&mut self) {
+        enter("deleting layers that were made ahead");
         self.shared.state().ending = true;
         self.shared.changed.notify_all();
         if self

@@ -13,6 +13,7 @@ use layerd_drivers::Driver;
 use layerd_store::{Kind, LayerId, Store, Usage};
 use tracing::warn;
 
+use crate::call_phase::enter;
 use crate::{Error, LayerError, slot};
 
 /// Number of threads: two, so that one huge layer does not delay the others.
@@ -156,6 +157,7 @@ impl UsageScanner {
 
 impl Drop for UsageScanner {
     fn drop(&mut self) {
+        enter("ending the measuring of a layer");
         self.stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
