@@ -101,6 +101,8 @@ fn crashes(world: &mut World) {
         );
         assert_eq!(text.trim(), word);
     };
+    // `layerctl doctor` reads it from systemd.
+    world.wait_for_state("STATUS=registered with containerd ");
     world.crash_layerd();
     look(world, "layerd");
     world.kill_plugin();
@@ -108,6 +110,8 @@ fn crashes(world: &mut World) {
     world.start_plugin();
     look(world, "again");
     world.crash_containerd();
+    world.wait_for_state("STATUS=not registered: ");
+    world.wait_for_state("STATUS=registered with containerd ");
     look(world, "containerd");
     assert_eq!(world.holders(), [owner(&id), owner(&id)]);
 
@@ -123,9 +127,12 @@ fn crashes(world: &mut World) {
     world.exec(&id, "grep -q again /data/file");
     let kept = world.holders();
     assert_eq!(kept, [owner(&id), owner(&id)]);
+    world.hide_layerd_from_plugin();
     world.remove(&id);
-    world.remove_pod(&sandbox);
+    assert_eq!(world.holders(), kept);
+    world.show_layerd_to_plugin();
     world.wait_for_holders(&[]);
+    world.remove_pod(&sandbox);
 }
 
 fn refusals(world: &mut World) {

@@ -1,5 +1,8 @@
 //! A node: layerd, layerd-nri, and a containerd with CRI and NRI that has layerd as its snapshotter.
 
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -21,6 +24,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct World {
     pub(crate) client: Client,
     nri: Server,
+    /// Where layerd-nri tells its state, as to systemd.
+    told: UnixDatagram,
     pub(crate) containerd: Containerd,
     pub(crate) daemon: Daemon,
     scratch: Scratch,
@@ -31,12 +36,16 @@ impl World {
         let scratch = Scratch::new();
         let daemon = Daemon::start(&scratch.dir("d"));
         let containerd = Containerd::start_cri(version, &scratch.dir("c"), daemon.socket(), PAUSE);
-        let nri = plugin(&scratch, &daemon);
+        let told = UnixDatagram::bind(scratch.path().join("notify")).unwrap();
+        told.set_read_timeout(Some(LIMIT)).unwrap();
+        symlink(daemon.socket(), way(&scratch)).unwrap();
+        let nri = plugin(&scratch);
         let mut client = Client::connect(containerd.socket());
         import(&scratch, &containerd, &mut client);
         let world = Self {
             client,
             nri,
+            told,
             containerd,
             daemon,
             scratch,
@@ -57,13 +66,38 @@ impl World {
         self.nri.log().matches("registered runtime").count()
     }
 
+    /// Waits until systemd is told of a state that begins so.
+    pub(crate) fn wait_for_state(&self, begin: &str) {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = self.told.recv(&mut buffer).unwrap();
+            if buffer[..length].starts_with(begin.as_bytes()) {
+                return;
+            }
+        }
+    }
+
+    /// Restarts layerd where the plugin does not find it.
+    pub(crate) fn hide_layerd_from_plugin(&mut self) {
+        std::fs::remove_file(way(&self.scratch)).unwrap();
+        self.crash_layerd();
+    }
+
+    /// Undoes it, once the plugin has said that it cannot let go.
+    pub(crate) fn show_layerd_to_plugin(&self) {
+        wait_until("the plugin to fail", LIMIT, || {
+            self.nri.log().contains("cannot let go")
+        });
+        symlink(self.daemon.socket(), way(&self.scratch)).unwrap();
+    }
+
     pub(crate) fn kill_plugin(&mut self) {
         self.nri.kill9();
     }
 
     pub(crate) fn start_plugin(&mut self) {
         let before = self.registrations();
-        self.nri = plugin(&self.scratch, &self.daemon);
+        self.nri = plugin(&self.scratch);
         self.wait_for_plugin(before + 1);
     }
 
@@ -208,9 +242,15 @@ impl World {
     }
 }
 
-fn plugin(scratch: &Scratch, daemon: &Daemon) -> Server {
+/// A symlink to layerd's socket.
+fn way(scratch: &Scratch) -> PathBuf {
+    scratch.path().join("way")
+}
+
+fn plugin(scratch: &Scratch) -> Server {
     let mut command = Command::new(profile().join("layerd-nri"));
-    command.arg("--address").arg(daemon.socket());
+    command.env("NOTIFY_SOCKET", scratch.path().join("notify"));
+    command.arg("--address").arg(way(scratch));
     command
         .arg("--socket")
         .arg(scratch.path().join("c/nri.sock"));

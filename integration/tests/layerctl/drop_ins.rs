@@ -95,6 +95,64 @@ fn a_refused_config_leaves_no_drop_in_behind() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), old);
 }
 
+/// NRI is on after the drop-in, other settings of it stay, and removing it leaves the file as it was, in
+/// whatever order the two drop-ins go.
+#[test]
+fn root_setup_nri_turns_nri_on_and_takes_it_back() {
+    for (name, main, is_off) in [
+        ("containerd-1.7", "version = 2", true),
+        ("containerd-1.7", FORMAT_1, true),
+        ("containerd-2.1", "version = 3", false),
+    ] {
+        let peer = Peer::new(name, main);
+        let before = std::fs::read_to_string(&peer.config).unwrap();
+        let printed = peer.setup_nri(&[]);
+        assert_eq!(printed.contains("disable = false"), is_off, "{printed}");
+        let told = peer.setup_nri(&["--write"]);
+        assert!(told.contains("layerd-nri.service"), "{told}");
+        assert_eq!(peer.drop_ins.join("layerd-nri.toml").exists(), is_off);
+        assert!(peer.has_nri(), "{name} {main}");
+        peer.setup(&["--write"]);
+        assert!(peer.has_nri(), "{name} {main}");
+        peer.setup(&["--remove"]);
+        peer.setup_nri(&["--remove"]);
+        assert!(!peer.drop_ins.exists());
+        assert_eq!(std::fs::read_to_string(&peer.config).unwrap(), before);
+    }
+    let off =
+        "[plugins.'io.containerd.nri.v1.nri']\ndisable = true\nsocket_path = '/run/other.sock'";
+    let peer = Peer::new("containerd-2.1", "version = 2");
+    let main = std::fs::read_to_string(&peer.config).unwrap() + off;
+    std::fs::write(&peer.config, &main).unwrap();
+    assert!(!peer.has_nri());
+    peer.setup_nri(&["--write"]);
+    assert!(peer.has_nri());
+    assert!(peer.dump().contains("socket_path = '/run/other.sock'"));
+    let told = peer.setup_nri(&["--write"]);
+    assert!(told.contains("up to date"), "{told}");
+    peer.setup_nri(&["--remove"]);
+    assert_eq!(std::fs::read_to_string(&peer.config).unwrap(), main);
+}
+
+/// containerd 1.6 has no NRI, and a plugin that is disabled by its name stays so.
+#[test]
+fn root_setup_nri_refuses_where_nothing_helps() {
+    for (name, main, why) in [
+        ("containerd-1.6", "version = 2", "has none"),
+        (
+            "containerd-2.1",
+            "version = 2\ndisabled_plugins = ['io.containerd.nri.v1.nri']",
+            "disabled_plugins",
+        ),
+    ] {
+        let peer = Peer::new(name, main);
+        let ended = peer.command("nri").arg("--write").output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert!(!ended.status.success() && said.contains(why), "{said}");
+        assert!(!peer.drop_ins.exists());
+    }
+}
+
 /// A containerd that is not running, with its own configuration.
 struct Peer {
     programs: PathBuf,
@@ -126,21 +184,26 @@ impl Peer {
 
     /// Runs `layerctl setup containerd` with this containerd on the search path.
     fn setup(&self, more: &[&str]) -> String {
-        output(self.command().args(more))
+        output(self.command("containerd").args(more))
+    }
+
+    /// Runs `layerctl setup nri` likewise.
+    fn setup_nri(&self, more: &[&str]) -> String {
+        output(self.command("nri").args(more))
     }
 
     /// As [`setup`](Self::setup), for one that may fail; with what it said of it.
     fn try_setup(&self, more: &[&str]) -> (ExitStatus, String) {
-        let ended = self.command().args(more).output().unwrap();
+        let ended = self.command("containerd").args(more).output().unwrap();
         (ended.status, String::from_utf8(ended.stderr).unwrap())
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, of: &str) -> Command {
         let mut path = self.programs.clone().into_os_string();
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap());
         let mut command = layerctl();
-        command.env("PATH", path).args(["setup", "containerd"]);
+        command.env("PATH", path).args(["setup", of]);
         command.arg("--config").arg(&self.config);
         command.arg("--dir").arg(&self.drop_ins);
         command
@@ -152,8 +215,20 @@ impl Peer {
         command
     }
 
+    /// The configuration that containerd makes of its files.
+    fn dump(&self) -> String {
+        output(self.containerd().args(["config", "dump"])).replace('"', "'")
+    }
+
+    fn has_nri(&self) -> bool {
+        let dump = self.dump();
+        let section = dump.split("[plugins.'io.containerd.nri.v1.nri']").nth(1);
+        let section = section.and_then(|rest| rest.split("[plugins").next());
+        section.is_some_and(|section| section.contains("disable = false"))
+    }
+
     fn assert_config(&self, unpacks: Option<&str>) {
-        let dump = output(self.containerd().args(["config", "dump"])).replace('"', "'");
+        let dump = self.dump();
         assert!(dump.contains("[proxy_plugins.layerd]"), "{dump}");
         let entries = dump.matches("snapshotter = 'layerd'").count();
         assert_eq!(entries, usize::from(unpacks.is_some()), "{dump}");

@@ -4,6 +4,7 @@ pub(crate) mod dropin;
 pub(crate) mod effective;
 pub(crate) mod import;
 pub(crate) mod main_file;
+pub(crate) mod nri;
 
 use std::fmt;
 

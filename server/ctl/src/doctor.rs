@@ -6,6 +6,7 @@ pub(crate) mod daemon;
 pub(crate) mod files;
 pub(crate) mod host;
 pub(crate) mod mounts;
+pub(crate) mod nri;
 pub(crate) mod plugin;
 pub(crate) mod references;
 pub(crate) mod unit;

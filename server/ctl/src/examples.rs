@@ -425,6 +425,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "setup kubernetes",
         &[("See the manifests", "layerctl setup kubernetes")],
     ),
+    ("setup nri", &[("Write it", "layerctl setup nri --write")]),
     (
         "completions",
         &[(

@@ -137,9 +137,7 @@ async fn run(arguments: &Arguments) -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let layerd = Layerd::new(&arguments.address, &arguments.instance);
     let plugin = Arc::new(Plugin::new(layerd, arguments.allow_binds));
-    if let Err(cause) = sd_notify::notify(&[NotifyState::Ready]) {
-        warn!(%cause, "tell systemd about the state");
-    }
+    tell(NotifyState::Ready);
     tokio::select! {
         () = serve(arguments, &plugin) => {}
         () = plugin.releases.run(&plugin.layerd) => {}
@@ -147,6 +145,13 @@ async fn run(arguments: &Arguments) -> std::io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+/// Tells systemd, if it started this program. `layerctl doctor` reads the status.
+fn tell(state: NotifyState<'_>) {
+    if let Err(cause) = sd_notify::notify(&[state]) {
+        warn!(%cause, "tell systemd about the state");
+    }
 }
 
 /// Connects to the runtime again and again. A reason is logged once while it lasts.
@@ -169,6 +174,7 @@ async fn serve(arguments: &Arguments, plugin: &Arc<Plugin>) {
         };
         if reason != last {
             info!(reason, "not registered; trying on");
+            tell(NotifyState::Status(&format!("not registered: {reason}")));
             last = reason;
         }
         sleep(RETRY).await;

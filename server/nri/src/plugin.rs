@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use layerd_proto::layerd::v1::OciMount;
 use layerd_proto::nri::v1alpha1 as nri;
+use sd_notify::NotifyState;
 use tracing::{info, warn};
 
 use crate::annotation;
@@ -71,6 +72,9 @@ impl Plugin {
             .clear();
         let (runtime, version) = (&request.runtime_name, &request.runtime_version);
         info!(runtime, version, "registered");
+        crate::tell(NotifyState::Status(&format!(
+            "registered with {runtime} {version}"
+        )));
         nri::ConfigureResponse { events: EVENTS }
     }
 

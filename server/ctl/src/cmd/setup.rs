@@ -2,6 +2,7 @@
 
 mod kubernetes;
 mod main_config;
+mod nri;
 mod plugin;
 
 use std::fs;
@@ -36,6 +37,7 @@ enum Command {
     Docker(plugin::Docker),
     Podman(plugin::Podman),
     Kubernetes(kubernetes::Kubernetes),
+    Nri(nri::Nri),
 }
 
 /// Prints, writes or removes the drop-in that makes layerd a snapshotter of containerd
@@ -110,6 +112,7 @@ pub(crate) fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), E
         Command::Docker(args) => plugin::docker(&args, out),
         Command::Podman(args) => plugin::podman(&args, out),
         Command::Kubernetes(args) => kubernetes::run(&args, out),
+        Command::Nri(args) => nri::run(args, out),
     }
 }
 
@@ -140,11 +143,16 @@ fn containerd(args: Containerd, daemon: &Daemon, out: &mut Output) -> Result<(),
     }
     let before = fs::read(&path).ok();
     let done = write(&path, &drop_in)?;
-    if let Err(error) = change.apply(&args.config, out) {
+    if let Err(error) = change.apply(&args.config, has_layerd, out) {
         put_back(&path, before.as_deref())?;
         return Err(error);
     }
     tell(done, &change, &path, out)
+}
+
+/// True for a configuration with layerd as a snapshotter.
+fn has_layerd(dump: &str) -> bool {
+    dump.contains("[proxy_plugins.layerd]")
 }
 
 /// Undoes [`write()`], with an empty directory.

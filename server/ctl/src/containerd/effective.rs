@@ -10,6 +10,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::main_file::{DROP_INS, expand};
+use super::nri;
 
 /// A proxy plugin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -34,6 +35,7 @@ pub(crate) struct Unpack {
 #[serde(default)]
 struct Raw {
     imports: Vec<String>,
+    disabled_plugins: Vec<String>,
     proxy_plugins: BTreeMap<String, Proxy>,
     plugins: Table,
 }
@@ -47,13 +49,17 @@ pub(crate) struct Unreadable {
 }
 
 /// All files together.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Effective {
     /// Those that were read, in this order.
     pub(crate) files: Vec<PathBuf>,
     pub(crate) proxies: BTreeMap<String, Proxy>,
     /// None if no file has the list.
     pub(crate) unpack: Option<Vec<Unpack>>,
+    /// Plugins that do not run at all.
+    pub(crate) disabled: Vec<String>,
+    /// The files with settings of NRI; the last one counts.
+    pub(crate) nri: Vec<(PathBuf, Table)>,
 }
 
 impl Effective {
@@ -74,14 +80,19 @@ impl Effective {
             let raw = read(&path)?;
             let base = path.parent().unwrap_or(Path::new("/"));
             waiting.extend(raw.imports.iter().flat_map(|one| expand(base, one)));
-            all.merge(raw);
+            all.merge(raw, &path);
             all.files.push(path);
         }
         Ok(all)
     }
 
-    fn merge(&mut self, raw: Raw) {
+    fn merge(&mut self, raw: Raw, path: &Path) {
         self.proxies.extend(raw.proxy_plugins);
+        self.disabled.extend(raw.disabled_plugins);
+        let section = nri::NAMES.iter().find_map(|name| raw.plugins.get(*name));
+        let section = section.and_then(Value::as_table);
+        self.nri
+            .extend(section.map(|table| (path.to_owned(), table.clone())));
         let transfer = raw.plugins.get("io.containerd.transfer.v1.local");
         let list = transfer.and_then(|table| table.get("unpack_config"));
         if let Some(Value::Array(entries)) = list {

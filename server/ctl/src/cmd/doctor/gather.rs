@@ -3,6 +3,7 @@
 
 mod containerd;
 mod host;
+mod nri;
 mod plugin;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +64,7 @@ pub(super) async fn findings(args: &Args, daemon: &Daemon, now: i64) -> Vec<Find
     found.extend(host::units(daemon).await);
     found.extend(plugin::finding(&settings, daemon.timeout).await);
     found.extend(host::csi(&settings, daemon.timeout).await);
+    found.extend(nri::finding(args, daemon.timeout).await);
     address(&mut found, &daemon.address);
     if !host::is_booted() {
         without_systemd(&mut found);

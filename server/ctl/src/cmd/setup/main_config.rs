@@ -57,8 +57,14 @@ impl Change {
     }
 
     /// Has containerd read the new text first, if it is on the search path, and keeps the old file
-    /// beside the new one. Durable on return.
-    pub(super) fn apply(&self, main: &Path, out: &mut Output) -> Result<(), Error> {
+    /// beside the new one. `is_there` tells from the dumped configuration that the drop-in is in it.
+    /// Durable on return.
+    pub(super) fn apply(
+        &self,
+        main: &Path,
+        is_there: fn(&str) -> bool,
+        out: &mut Output,
+    ) -> Result<(), Error> {
         let name = escape(&main.display().to_string());
         let (new, done) = match self {
             Self::Nothing => return Ok(()),
@@ -72,7 +78,7 @@ impl Change {
                 (new, done)
             }
         };
-        try_out(new, main)?;
+        try_out(new, main, is_there)?;
         if matches!(self, Self::Edit { .. }) {
             keep(main)?;
         }
@@ -99,7 +105,7 @@ fn keep(main: &Path) -> Result<(), Error> {
 }
 
 /// Asks containerd for the configuration that `text` in the place of `main` would give.
-fn try_out(text: &str, main: &Path) -> Result<(), Error> {
+fn try_out(text: &str, main: &Path, is_there: fn(&str) -> bool) -> Result<(), Error> {
     let dir = main.parent().unwrap_or(Path::new("/"));
     let candidate = || -> io::Result<NamedTempFile> {
         fs::create_dir_all(dir)?;
@@ -116,14 +122,14 @@ fn try_out(text: &str, main: &Path) -> Result<(), Error> {
         Err(cause) => return Err(failed("run `containerd config dump` for", main, cause)),
     };
     let said = String::from_utf8_lossy(&dumped.stdout);
-    if dumped.status.success() && said.contains("[proxy_plugins.layerd]") {
+    if dumped.status.success() && is_there(&said) {
         return Ok(());
     }
     let complaint = String::from_utf8_lossy(&dumped.stderr);
     let complaint = complaint
         .lines()
         .last()
-        .unwrap_or("layerd is not in its configuration");
+        .unwrap_or("the drop-in is not in its configuration");
     Err(Error::Refused {
         what: format!("change {}", main.display()),
         why: format!("`containerd config dump` does not take it: {complaint}"),

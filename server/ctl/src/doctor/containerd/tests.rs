@@ -46,6 +46,7 @@ impl World {
                 ]
                 .into(),
                 unpack: Some(vec![entry]),
+                ..Effective::default()
             },
             running: Some(Running {
                 version: "v2.1.4".to_owned(),

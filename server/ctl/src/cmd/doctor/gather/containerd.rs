@@ -106,7 +106,7 @@ pub(super) fn drop_in(args: &Args) -> Option<PathBuf> {
 }
 
 /// The release that starts next.
-async fn installed(limit: Duration) -> Option<Version> {
+pub(super) async fn installed(limit: Duration) -> Option<Version> {
     let version = ["--version".to_owned()];
     let said = output(Path::new("containerd"), &version, limit).await?;
     Version::from_output(&said).ok()
