@@ -67,8 +67,8 @@ impl Client {
     }
 
     fn delete(&mut self, name: &str) {
-        let name = name.to_owned();
-        let call = self.volumes.delete(pb::DeleteVolumeRequest { name });
+        let (name, force) = (name.to_owned(), false);
+        let call = self.volumes.delete(pb::DeleteVolumeRequest { name, force });
         let reply = self.runtime.block_on(call);
         assert!(reply.expect("nothing uses it").into_inner().existed);
     }

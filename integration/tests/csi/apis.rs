@@ -2,11 +2,14 @@
 
 use std::fs;
 
+use layerd_integration::Plugin;
 use layerd_proto::csi::v1::volume_capability::access_mode::Mode;
 use layerd_proto::csi::v1::{self as pb};
+use prost_types::Timestamp;
+use serde_json::json;
 use tonic::Code;
 
-use super::client::{capability, create, publish};
+use super::client::{Services, capability, create, publish};
 use super::world::World;
 
 fn delete(id: &str) -> pb::DeleteVolumeRequest {
@@ -23,7 +26,10 @@ fn root_what_csi_holds_others_see_and_refuse_to_delete() {
     let target = world.target("pod-1");
     world.publish(&publish(&id, &target)).unwrap();
     assert!(world.ctl(0, &["volume", "ls"]).contains("pvc-1"));
-    assert!(world.ctl(5, &["volume", "rm", "pvc-1"]).contains("in use"));
+    let refused = world.ctl(5, &["volume", "rm", "pvc-1"]);
+    assert!(refused.contains("created through CSI"), "{refused}");
+    let refused = world.ctl(5, &["volume", "rm", "--force", "pvc-1"]);
+    assert!(refused.contains("in use"), "{refused}");
     assert!(world.ctl(0, &["who-uses", "pvc-1"]).contains("csi"));
     // A new name changes nothing for those who have the handle.
     world.ctl(0, &["volume", "rename", "pvc-1", "renamed"]);
@@ -67,6 +73,140 @@ fn root_what_others_hold_csi_sees_and_refuses_to_delete() {
     world.ctl(0, &["detach", "--owner", "container:web"]);
     world.publish(&single).unwrap();
     assert!(world.ctl(5, &attach).contains("as its only attachment"));
+}
+
+/// Ways to delete a volume of a name, of which CSI's takes the handle. None holds it.
+const DOORS: [&str; 6] = [
+    "rm",
+    "rm --force",
+    "prune --all",
+    "docker",
+    "csi volume",
+    "csi snapshot",
+];
+
+/// Deletes `name` through a door; answers why not.
+fn through(world: &mut World, plugin: &Plugin, door: &str, name: &str, id: &str) -> String {
+    let rm = |more: &[&str], world: &World| world.try_ctl(&[&["volume", "rm"], more].concat());
+    let (volume_id, snapshot_id) = (id.to_owned(), id.to_owned());
+    match door {
+        "rm" => rm(&[name], world),
+        "rm --force" => rm(&["--force", name], world),
+        "prune --all" => world.try_ctl(&["volume", "prune", "--all", "--force"]),
+        "docker" => {
+            let answer = plugin.call("Remove", &json!({ "Name": name }));
+            answer.error().to_owned()
+        }
+        "csi volume" => {
+            let call = async |client: &mut Services| {
+                let request = delete(&volume_id);
+                client.controller.delete_volume(request).await
+            };
+            world
+                .client
+                .run(call)
+                .map_or_else(|failed| failed.message, |_| String::new())
+        }
+        _ => {
+            let request = pb::DeleteSnapshotRequest {
+                snapshot_id,
+                ..pb::DeleteSnapshotRequest::default()
+            };
+            let call =
+                async |client: &mut Services| client.controller.delete_snapshot(request).await;
+            world
+                .client
+                .run(call)
+                .map_or_else(|failed| failed.message, |_| String::new())
+        }
+    }
+}
+
+/// Makes a volume of an owner; answers its name and CSI's handle.
+fn owned_by(world: &mut World, plugin: &Plugin, owner: &str) -> (&'static str, String) {
+    let handle = |world: &World, name: &str, kind: &str| {
+        let record = world.json(&["volume", "inspect", name]).remove(0);
+        let created: Timestamp = record["created_at"].as_str().unwrap().parse().unwrap();
+        let created = created.seconds * 1_000_000_000 + i64::from(created.nanos);
+        format!("{kind}-{}-{created:x}", record["id"])
+    };
+    match owner {
+        "docker" => {
+            plugin.ok("Create", &json!({ "Name": "data" }));
+            ("data", handle(world, "data", "vol"))
+        }
+        "layerctl" => {
+            world.ctl(0, &["volume", "create", "data"]);
+            ("data", handle(world, "data", "vol"))
+        }
+        "csi volume" => ("data", world.create(&create("data")).unwrap().volume_id),
+        "csi snapshot" => {
+            let id = world.create(&create("source")).unwrap().volume_id;
+            let request = pb::CreateSnapshotRequest {
+                name: "data".to_owned(),
+                source_volume_id: id,
+                ..pb::CreateSnapshotRequest::default()
+            };
+            let call =
+                async |client: &mut Services| client.controller.create_snapshot(request).await;
+            let made = world.client.run(call).unwrap().snapshot.unwrap();
+            ("data.snapshot", made.snapshot_id)
+        }
+        _ => unreachable!(),
+    }
+}
+
+/// Between two pods nothing holds a volume of an orchestrator, and a PersistentVolume that was written by hand
+/// may name a volume of Docker's.
+#[test]
+fn root_no_door_deletes_what_another_one_owns() {
+    const REFUSED: &str = "created through CSI";
+    const KEPT: &str = "";
+    for (owner, refusals) in [
+        // In the order of the doors: None deletes, an empty text leaves it and says nothing.
+        (
+            "docker",
+            [None, None, None, None, Some(REFUSED), Some(KEPT)],
+        ),
+        (
+            "layerctl",
+            [None, None, None, None, Some(REFUSED), Some(KEPT)],
+        ),
+        (
+            "csi volume",
+            [
+                Some(REFUSED),
+                None,
+                Some(KEPT),
+                Some(REFUSED),
+                None,
+                Some(KEPT),
+            ],
+        ),
+        (
+            "csi snapshot",
+            [
+                Some(REFUSED),
+                None,
+                Some(KEPT),
+                Some(REFUSED),
+                Some(KEPT),
+                None,
+            ],
+        ),
+    ] {
+        for (door, refusal) in DOORS.into_iter().zip(refusals) {
+            let (mut world, plugin) = World::with_plugin();
+            let (name, id) = owned_by(&mut world, &plugin, owner);
+            let said = through(&mut world, &plugin, door, name, &id);
+            let is_there = plugin.names().iter().any(|one| one == name);
+            assert_eq!(is_there, refusal.is_some(), "{owner} by {door}: {said}");
+            assert!(
+                said.contains(refusal.unwrap_or_default()),
+                "{owner} by {door}: {said}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use layerd_integration::Scratch;
 use layerd_integration::process::{Server, output, wait_until};
 use layerd_integration::scratch::{mounts_below, profile};
+use layerd_integration::{Plugin, Scratch};
 use layerd_proto::csi::v1::{
     CreateVolumeRequest, NodePublishVolumeRequest, NodeUnpublishVolumeRequest, Volume,
 };
@@ -41,8 +41,24 @@ impl World {
         Self::with(&[])
     }
 
-    pub(crate) fn with(arguments: &[&str]) -> Self {
+    /// With Docker's plugin on a socket of its own.
+    pub(crate) fn with_plugin() -> (Self, Plugin) {
         let scratch = Scratch::new();
+        let (config, socket) = (
+            scratch.path().join("config.toml"),
+            scratch.path().join("docker.sock"),
+        );
+        let text = format!("[docker]\nsocket = \"{}\"\napi = \"\"\n", socket.display());
+        fs::write(&config, text).unwrap();
+        let arguments = ["--config", config.to_str().unwrap()];
+        (Self::begin(scratch, &arguments), Plugin::at(&socket))
+    }
+
+    pub(crate) fn with(arguments: &[&str]) -> Self {
+        Self::begin(Scratch::new(), arguments)
+    }
+
+    fn begin(scratch: Scratch, arguments: &[&str]) -> Self {
         let kubelet = scratch.dir("kubelet");
         for words in [
             vec!["--bind".as_ref(), kubelet.as_os_str(), kubelet.as_os_str()],
@@ -187,14 +203,23 @@ impl World {
 
     /// Runs layerctl, which must end with `code`. Answers what it printed on both.
     pub(crate) fn ctl(&self, code: i32, arguments: &[&str]) -> String {
+        let (ended, text) = self.ended(arguments);
+        assert_eq!(ended, Some(code), "{arguments:?}: {text}");
+        text
+    }
+
+    /// Runs layerctl, which may fail. Answers what it printed on both.
+    pub(crate) fn try_ctl(&self, arguments: &[&str]) -> String {
+        self.ended(arguments).1
+    }
+
+    fn ended(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(profile().join("layerctl"));
         command.env_remove("LAYERD_ADDRESS").arg("--address");
         command.arg(self.path().join("layerd.sock")).args(arguments);
         let ended = command.output().unwrap();
         let text = [ended.stdout, ended.stderr].concat();
-        let text = String::from_utf8(text).unwrap();
-        assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {text}");
-        text
+        (ended.status.code(), String::from_utf8(text).unwrap())
     }
 
     /// The JSON objects that layerctl prints.

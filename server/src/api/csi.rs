@@ -144,9 +144,16 @@ fn router(parts: Parts, admission: Admission, traces: Traces) -> Router<Layers> 
         .add_service(NodeServer::new(node::Service::new(parts)))
 }
 
-/// True for a volume that an orchestrator had made, which is the only one to know whether it is done with.
-pub(crate) fn has_made(volume: &layerd_store::Volume) -> bool {
-    record::kind(volume).is_some()
+/// Why other APIs leave a volume alone: an orchestrator had it made, and alone knows whether it is done with.
+/// Between two pods nothing holds it. None for volumes of other origin.
+pub(crate) fn keeps(volume: &layerd_store::Volume) -> Option<String> {
+    record::kind(volume)?;
+    let name = &volume.name;
+    Some(format!(
+        "volume {name} was created through CSI, and its orchestrator counts on it: delete the \
+         PersistentVolumeClaim, VolumeSnapshot or pod that it belongs to; if there is none any more, \
+         `layerctl volume rm --force {name}`"
+    ))
 }
 
 /// The status of a failed call of the engine: a volume that went meanwhile is not found.

@@ -84,9 +84,11 @@ impl Client {
     pub(crate) async fn delete_volume(
         &mut self,
         name: &str,
+        force: bool,
     ) -> Result<wire::DeleteVolumeResponse, Error> {
         let request = wire::DeleteVolumeRequest {
             name: name.to_owned(),
+            force,
         };
         let what = format!("remove volume \"{name}\"");
         about(answer(&what, self.timeout, self.volumes.delete(request)).await)

@@ -189,7 +189,7 @@ pub(super) async fn undo(attachments: &[Attachment], client: &mut Client) -> Vec
                 why: "only layerd knows whether it is what it made".to_owned(),
                 hint: "It was made for this call; remove it if it is not needed.".to_owned(),
             });
-        } else if let Err(error) = client.delete_volume(&made.volume).await {
+        } else if let Err(error) = client.delete_volume(&made.volume, false).await {
             failed.push(error);
         }
     }

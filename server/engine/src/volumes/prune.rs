@@ -76,18 +76,24 @@ impl Plans {
 
 impl Volumes {
     /// Lists what a prune would delete and why: volumes that nothing holds, the anonymous ones
-    /// only unless `include_named`. Deletes nothing.
+    /// only unless `include_named`, and those alone that `may_go`. Deletes nothing.
     ///
     /// # Errors
     /// [`Error::Store`] if no id can be had.
-    pub fn plan_prune(&self, include_named: bool, labels: Vec<String>) -> Result<Plan, Error> {
+    pub fn plan_prune(
+        &self,
+        include_named: bool,
+        labels: Vec<String>,
+        may_go: impl Fn(&Volume) -> bool,
+    ) -> Result<Plan, Error> {
         let filter = VolumeFilter {
             labels,
             dangling: Some(true),
             ..VolumeFilter::default()
         };
         let dangling = self.volumes(&filter).into_iter().map(|entry| entry.volume);
-        let wanted = dangling.filter(|volume| include_named || volume.anonymous);
+        let wanted =
+            dangling.filter(|volume| (include_named || volume.anonymous) && may_go(volume));
         let candidates = wanted.map(|volume| Candidate {
             id: volume.id,
             name: volume.name.clone(),

@@ -164,7 +164,7 @@ fn purge(engine: &Engine) -> Result<(), Error> {
 }
 
 fn prune(engine: &Engine) -> Result<(), Error> {
-    let plan = engine.volumes.plan_prune(true, Vec::new())?;
+    let plan = engine.volumes.plan_prune(true, Vec::new(), |_| true)?;
     engine.volumes.execute_prune(&plan.id).map(drop)
 }
 

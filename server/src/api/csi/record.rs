@@ -225,11 +225,19 @@ pub(super) fn volume(engine: &Engine, id: &str) -> Result<VolumeEntry, Status> {
     found.ok_or_else(|| not_found("volume_id", id))
 }
 
-/// Moves a volume to the trash.
+/// Moves a volume that CSI made to the trash.
 ///
 /// # Errors
-/// FAILED_PRECONDITION while it is used, naming who does.
+/// FAILED_PRECONDITION while it is used, naming who does, and if another API made it: a PersistentVolume that
+/// was written by hand may name any volume.
 pub(super) fn delete(engine: &Engine, entry: &VolumeEntry) -> Result<(), Status> {
+    if kind(&entry.volume).is_none() {
+        let name = &entry.volume.name;
+        return Err(Status::failed_precondition(format!(
+            "volume {name} was not created through CSI: `layerctl volume rm {name}` or `docker volume rm {name}` \
+             deletes it; a PersistentVolume for it wants persistentVolumeReclaimPolicy Retain"
+        )));
+    }
     engine
         .volumes
         .delete_volume_by_id(entry.volume.id)

@@ -134,8 +134,12 @@ async fn remove(door: &Door, client: Client, asked: &Asked) -> Result<Value, Ref
     let name = asked.name()?;
     let entry = entry(door, &name)?;
     let volume = entry.volume.id;
-    if csi::has_made(&entry.volume) {
-        return Err(of_orchestrator(&name));
+    if let Some(text) = csi::keeps(&entry.volume) {
+        return Err(Refused {
+            http: axum::http::StatusCode::INTERNAL_SERVER_ERROR,
+            code: Code::FailedPrecondition,
+            text,
+        });
     }
     if !door
         .parts
@@ -161,20 +165,6 @@ async fn remove(door: &Door, client: Client, asked: &Asked) -> Result<Value, Ref
     match removed {
         true => Ok(json!({})),
         false => Err(missing(&name)),
-    }
-}
-
-/// `podman volume prune` and `docker volume rm` see all volumes; between two pods nothing holds those of an
-/// orchestrator.
-fn of_orchestrator(name: &VolumeName) -> Refused {
-    let text = format!(
-        "volume {name} was created through CSI, and its orchestrator counts on it: delete the \
-         PersistentVolumeClaim or pod that it belongs to; if there is none any more, `layerctl volume rm {name}`"
-    );
-    Refused {
-        http: axum::http::StatusCode::INTERNAL_SERVER_ERROR,
-        code: Code::FailedPrecondition,
-        text,
     }
 }
 

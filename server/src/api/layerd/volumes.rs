@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use layerd_engine::layerd_layers::archive::Exported;
 use layerd_engine::{
-    CreateVolume, Event, Pruned, Topic, VolumeEntry, VolumeFilter, VolumeRef, Watcher,
+    CreateVolume, Error, Event, Pruned, Topic, VolumeEntry, VolumeError, VolumeFilter, VolumeRef,
+    Watcher,
 };
 use layerd_proto::layerd::v1::volumes_server::Volumes;
 use layerd_proto::layerd::v1::{self as pb};
@@ -16,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::api::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
 use crate::api::outgoing::{Outgoing, Outlet};
 use crate::api::wire::timestamp;
-use crate::api::{Messages, Parts, in_messages, status};
+use crate::api::{Messages, Parts, csi, in_messages, status};
 use crate::tasks::Lost;
 
 /// Events that a watcher may be behind before its stream ends.
@@ -123,14 +124,26 @@ impl Volumes for Service {
         &self,
         request: Request<pb::DeleteVolumeRequest>,
     ) -> Result<Response<pb::DeleteVolumeResponse>, Status> {
-        let name = name("name", &request.into_inner().name)?;
-        let deleted = self
+        let request = request.into_inner();
+        let name = name("name", &request.name)?;
+        let id = match self.parts.engine.volumes.volume(&name) {
+            Err(Error::Volume(VolumeError::NoVolume { .. })) => {
+                return Ok(Response::new(pb::DeleteVolumeResponse::default()));
+            }
+            Err(error) => return Err(status::of(&error)),
+            Ok(entry) => match csi::keeps(&entry.volume) {
+                Some(why) if !request.force => return Err(Status::failed_precondition(why)),
+                _ => entry.volume.id,
+            },
+        };
+        // By its id: a volume that took the name meanwhile is not the one that was looked at.
+        let existed = self
             .parts
-            .call(move |engine| engine.volumes.delete_volume(&name))
+            .call(move |engine| engine.volumes.delete_volume_by_id(id))
             .await?;
         Ok(Response::new(pb::DeleteVolumeResponse {
-            existed: deleted.is_some(),
-            id: deleted.map_or(0, |id| id.0),
+            existed,
+            id: if existed { id.0 } else { 0 },
         }))
     }
 
@@ -176,7 +189,9 @@ impl Volumes for Service {
             .call(move |engine| {
                 engine
                     .volumes
-                    .plan_prune(request.include_named, request.labels)
+                    .plan_prune(request.include_named, request.labels, |volume| {
+                        csi::keeps(volume).is_none()
+                    })
             })
             .await?;
         let candidates = plan

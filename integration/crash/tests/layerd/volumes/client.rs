@@ -96,7 +96,8 @@ impl Client {
 
     /// Deletes a volume; answers whether there was one.
     pub(crate) fn delete(&mut self, name: &str) -> Answer<bool> {
-        let request = DeleteVolumeRequest { name: name.into() };
+        let (name, force) = (name.into(), false);
+        let request = DeleteVolumeRequest { name, force };
         self.volumes(async |mut client| Ok(client.delete(request).await?.into_inner().existed))
     }
 

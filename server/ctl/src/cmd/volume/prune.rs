@@ -15,7 +15,7 @@ use crate::text::escape;
 ///
 /// Prints the plan, asks, and then removes the volumes of the plan and no others: one that came into
 /// use or changed since is skipped and listed. Removed volumes are in the trash, as after `volume rm`.
-/// Named volumes stay unless --all is given.
+/// Named volumes stay unless --all is given, and those that were created through CSI always.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Also volumes with a name; otherwise anonymous ones only

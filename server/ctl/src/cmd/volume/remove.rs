@@ -21,7 +21,8 @@ pub(crate) struct Rm {
     #[arg(required = true, value_name = "NAME", add = complete::volumes())]
     names: Vec<String>,
 
-    /// A volume that is not there is no failure. One that is in use stays all the same
+    /// A volume that is not there is no failure, and one that was created through CSI goes as well. One
+    /// that is in use stays all the same
     #[arg(short, long)]
     force: bool,
 }
@@ -65,7 +66,7 @@ async fn remove<'a>(client: &mut Client, name: &'a str, force: bool) -> Result<R
     if !force {
         client.volume(name).await?;
     }
-    let reply = client.delete_volume(name).await;
+    let reply = client.delete_volume(name, force).await;
     let reply = reply.map_err(|error| advise_rm(error, name))?;
     Ok(Removed {
         removed: name,
@@ -78,10 +79,14 @@ fn advise_rm(error: Error, name: &str) -> Error {
     match error {
         Error::Call { what, status } if status.code() == tonic::Code::FailedPrecondition => {
             let why = reason(&what, &status).to_owned();
-            let hint = format!(
-                "`layerctl who-uses '{}'` shows who; `layerctl detach` lets go.",
-                escape(name)
-            );
+            // A volume of an orchestrator is kept without a user, and the daemon says what removes it.
+            let hint = match why.contains("volume rm --force") {
+                true => "It stays in the trash for a while, as any other.".to_owned(),
+                false => format!(
+                    "`layerctl who-uses '{}'` shows who; `layerctl detach` lets go.",
+                    escape(name)
+                ),
+            };
             Error::Refused { what, why, hint }
         }
         other => other,
