@@ -6,6 +6,8 @@
     reason = "the whole file is tests"
 )]
 
+#[path = "volume_plugin/churn.rs"]
+mod churn;
 #[path = "volume_plugin/docker.rs"]
 mod docker;
 #[path = "volume_plugin/podman.rs"]

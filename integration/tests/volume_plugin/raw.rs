@@ -5,9 +5,11 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use layerd_integration::plugin::SOCKET;
+use layerd_integration::process::output;
 use serde_json::json;
 
 use super::World;
@@ -312,6 +314,39 @@ fn root_all_ways_lead_to_the_same_volumes() {
     assert_eq!(plugin.names(), Vec::<String>::new());
 }
 
+/// Sends a request and prints the answer.
+const CLIENT: &str = "
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+s.sendall(sys.argv[2].encode())
+print(s.recv(65536).decode())
+";
+
+/// As dockerd with `PrivateMounts=`, or in a container.
+#[test]
+fn root_a_client_that_does_not_see_the_folder_is_told() {
+    let world = World::new();
+    world.plugin().ok("Create", &json!({ "Name": "data" }));
+    let body = r#"{"Name":"data","ID":"a"}"#;
+    let length = body.len();
+    let request = format!(
+        "POST /VolumeDriver.Mount HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    let script = r#"mount -t tmpfs none "$0" && exec python3 -c "$@""#;
+    let mut client = Command::new("unshare");
+    client.args(["--mount", "sh", "-c", script]);
+    client
+        .arg(world.daemon.root())
+        .args([CLIENT, SOCKET, &request]);
+    let said = output(&mut client);
+    assert!(
+        said.contains("does not see") && said.contains("PrivateMounts="),
+        "{said}"
+    );
+    assert_eq!(world.holders("data"), Vec::<String>::new());
+}
+
 /// `podman volume prune` removes what it sees and no container of its own has.
 #[test]
 fn root_a_volume_of_an_orchestrator_is_not_removed_between_two_pods() {
@@ -322,11 +357,11 @@ fn root_a_volume_of_an_orchestrator_is_not_removed_between_two_pods() {
         world.layerctl(&["volume", "create", "pvc-1", "--label", &label]);
         let refused = plugin.refused("Remove", &json!({ "Name": "pvc-1" }));
         assert!(
-            refused.contains("created through CSI") && refused.contains("layerctl volume rm pvc-1"),
+            refused.contains("created through CSI") && refused.contains("rm --force pvc-1"),
             "{refused}"
         );
         assert_eq!(plugin.names(), ["pvc-1"]);
-        world.layerctl(&["volume", "rm", "pvc-1"]);
+        world.layerctl(&["volume", "rm", "--force", "pvc-1"]);
     }
 }
 

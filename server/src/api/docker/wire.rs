@@ -131,9 +131,18 @@ impl Asked {
     fn text(&self, field: &str) -> Result<&str, Refused> {
         match self.0.get(field) {
             Some(Value::String(text)) => Ok(text),
-            None | Some(Value::Null) => Err(Refused::bad_request(format!(
-                "{field}: is missing, it must be a string"
-            ))),
+            None | Some(Value::Null) => {
+                // dockerd repeats a call whose connection broke, and has used its content up (moby#39331).
+                let hint = match self.0.is_empty() {
+                    true => {
+                        ", and the request is empty: if layerd was killed just now, Docker repeats a call that it had not answered without its content; try again"
+                    }
+                    false => "",
+                };
+                Err(Refused::bad_request(format!(
+                    "{field}: is missing, it must be a string{hint}"
+                )))
+            }
             Some(other) => Err(Refused::bad_request(format!(
                 "{field}: is {}, it must be a string",
                 kind(other)

@@ -1,0 +1,282 @@
+//! Containers of Docker come and go while layerd is killed again and again.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{scope, sleep};
+use std::time::{Duration, SystemTime};
+
+use layerd_integration::plugin::{SOCKET, own_run};
+use layerd_integration::process::{output, wait_until};
+use layerd_integration::scratch::profile;
+use layerd_integration::{Activated, Docker, Plugin, Scratch};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::{AGREED, image, write_config};
+
+/// Containers that run at a time.
+const AT_ONCE: usize = 4;
+/// A container that is to fail for a reason of its own has this exit code.
+const OWN_FAILURE: i32 = 7;
+/// Docker's own fault, moby#39331: a call that layerd was killed in is repeated, as it should be, but empty.
+const LOST: &str = "the request is empty: if layerd was killed just now";
+/// Longest time between the start of a container and the kill that is meant for it, in milliseconds.
+const DELAY: u64 = 1500;
+
+#[test]
+fn root_containers_come_and_go_while_layerd_is_killed() {
+    churn(10, 3);
+}
+
+#[test]
+fn root_full_two_hundred_containers_come_and_go_while_layerd_is_killed_fifty_times() {
+    churn(200, 50);
+}
+
+/// Socket, data and log of a layerd whose socket systemd holds.
+struct Node {
+    held: UnixListener,
+    own: PathBuf,
+    config: PathBuf,
+    docker: Docker,
+    /// Commands that Docker failed because it repeated a call without its content.
+    lost: AtomicUsize,
+    scratch: Scratch,
+}
+
+impl Node {
+    fn new() -> Self {
+        own_run();
+        let scratch = Scratch::new();
+        let config = write_config(&scratch, 0);
+        let held = UnixListener::bind(SOCKET).unwrap();
+        let docker = Docker::start_alone(&scratch.dir("k"));
+        docker.docker(&["import", image(&scratch).to_str().unwrap(), "base"]);
+        let _ = scratch.dir("root");
+        Self {
+            held,
+            own: scratch.path().join("layerd.sock"),
+            config,
+            docker,
+            lost: AtomicUsize::new(0),
+            scratch,
+        }
+    }
+
+    fn start(&self) -> Activated {
+        let (own, config) = (self.own.to_str().unwrap(), self.config.to_str().unwrap());
+        let arguments = ["--socket", own, "--config", config];
+        let (root, log) = (self.scratch.path().join("root"), self.log());
+        Activated::start_named(&self.held, "docker", &root, &log, &arguments)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.scratch.path().join("log")
+    }
+
+    /// Objects that `layerctl -o json` prints.
+    fn layerctl(&self, arguments: &[&str]) -> Vec<Value> {
+        let mut command = Command::new(profile().join("layerctl"));
+        command.arg("--address").arg(&self.own).args(["-o", "json"]);
+        let text = output(command.args(arguments));
+        let lines = text.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// Runs container `number` to its end: the even ones write into a new volume, and the next one reads it.
+    fn container(&self, number: usize) {
+        let (name, volume) = (format!("c{number}"), volume(number));
+        let mount = format!("{volume}:/data");
+        let is_writer = number.is_multiple_of(2);
+        let code = if number % 10 < 2 { OWN_FAILURE } else { 0 };
+        let script = match is_writer {
+            true => format!("cat /data/of-image; echo {volume} > /data/file; exit {code}"),
+            false => format!("cat /data/file; exit {code}"),
+        };
+        let mut arguments = vec!["run", "--network", "none", "--name", &name];
+        arguments.extend(["-v", &mount, "-v", "/scratch", "--volume-driver", "layerd"]);
+        // The anonymous volume goes with the container, by `--rm` or by `rm --volumes`.
+        let removes_itself = number % 4 < 2;
+        arguments.extend(removes_itself.then_some("--rm"));
+        arguments.extend(["base", "sh", "-c", &script]);
+        let again = || {
+            // A part of it may be there.
+            let rest = ["rm", "--force", "--volumes", &name];
+            self.docker.command(&rest).output().unwrap();
+        };
+        let said = self.docker(&arguments, &volume, code, again);
+        let wanted = if is_writer { "image" } else { &volume };
+        assert_eq!(said.trim(), wanted, "{name}");
+        if !removes_itself {
+            let rm = ["rm", "--force", "--volumes", &name];
+            self.docker(&rm, &volume, 0, || {});
+        }
+        // Every second volume is removed after its reader.
+        if !is_writer && !is_kept(number) {
+            self.docker(&["volume", "rm", &volume], &volume, 0, || {});
+        }
+    }
+
+    /// Runs `docker`, which has to end with a code; once more if Docker lost the content of a call. Answers
+    /// what it printed.
+    fn docker(&self, arguments: &[&str], volume: &str, code: i32, again: impl Fn()) -> String {
+        loop {
+            let ended = self.docker.command(arguments).output().unwrap();
+            let failed = String::from_utf8_lossy(&ended.stderr);
+            // Docker takes any error of Get for a volume that is not there.
+            let is_missing = failed.contains("no such volume");
+            let is_there = is_missing && self.has(volume);
+            if failed.contains(LOST) || is_there {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                again();
+                continue;
+            }
+            if is_missing && arguments[..2] == ["volume", "rm"] {
+                return String::new(); // a call before had removed it
+            }
+            assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {ended:?}");
+            return String::from_utf8(ended.stdout).unwrap();
+        }
+    }
+
+    /// True if layerd has a volume, by its own API. Waits for a layerd that is away.
+    fn has(&self, volume: &str) -> bool {
+        const NOT_FOUND: i32 = 3;
+        let mut code = None;
+        wait_until("layerd to answer", AGREED, || {
+            let mut command = Command::new(profile().join("layerctl"));
+            command.arg("--address").arg(&self.own);
+            let ended = command
+                .args(["volume", "inspect", volume])
+                .output()
+                .unwrap();
+            code = ended.status.code();
+            matches!(code, Some(0 | NOT_FOUND))
+        });
+        code == Some(0)
+    }
+}
+
+fn volume(number: usize) -> String {
+    format!("data-{}", number / 2)
+}
+
+fn is_kept(number: usize) -> bool {
+    (number / 2).is_multiple_of(2)
+}
+
+/// Numbers that look random, of splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+}
+
+/// Runs containers in pairs, and kills layerd at moments that are spread over them.
+fn churn(containers: usize, kills: usize) {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let mut random = Random(u64::try_from(now.as_nanos() & u128::from(u64::MAX)).unwrap());
+    let node = Node::new();
+    let (next, started) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    // The thread that starts layerd lives longest: layerd is killed when it ends.
+    let mut daemon = node.start();
+    scope(|threads| {
+        let work = || {
+            loop {
+                let first = next.fetch_add(2, Ordering::Relaxed);
+                if first >= containers {
+                    return;
+                }
+                for number in [first, first + 1] {
+                    started.fetch_add(1, Ordering::Relaxed);
+                    node.container(number);
+                }
+            }
+        };
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| threads.spawn(work)).collect();
+        for kill in 0..kills {
+            // A worker that failed starts no more containers.
+            let due = kill * containers / kills;
+            wait_until("containers to start", Duration::from_secs(300), || {
+                started.load(Ordering::Relaxed) > due || workers.iter().any(|one| one.is_finished())
+            });
+            sleep(Duration::from_millis(random.below(DELAY)));
+            daemon.end(Signal::SIGKILL);
+            daemon = node.start();
+        }
+    });
+    assert_eq!(started.load(Ordering::Relaxed), containers);
+    nothing_is_lost_and_nothing_is_left(&node, containers, kills);
+    daemon.end(Signal::SIGTERM);
+}
+
+fn nothing_is_lost_and_nothing_is_left(node: &Node, containers: usize, kills: usize) {
+    let kept: BTreeSet<String> = (0..containers)
+        .filter(|&number| is_kept(number))
+        .map(volume)
+        .collect();
+    let plugin = Plugin::at(Path::new(SOCKET));
+    // An anonymous volume whose Remove was repeated without its name is one that Docker still lists.
+    let (anonymous, listed): (BTreeSet<String>, _) = plugin
+        .names()
+        .into_iter()
+        .partition(|name| name.len() == 64);
+    assert_eq!(listed, kept, "the volumes that were not removed");
+    let lost = node.lost.load(Ordering::Relaxed);
+    assert!(anonymous.len() <= kills, "{anonymous:?}");
+    eprintln!(
+        "{containers} containers, {kills} kills: Docker repeated {lost} commands' calls without content, {} \
+         anonymous volumes stayed for that",
+        anonymous.len()
+    );
+    for name in anonymous {
+        node.docker.docker(&["volume", "rm", &name]);
+    }
+    assert_eq!(node.docker.docker(&["ps", "--all", "--quiet"]), "");
+    wait_until("all holders to be let go", AGREED, || {
+        node.layerctl(&["attachments"]).is_empty()
+    });
+    let of_layerctl: BTreeSet<String> = node
+        .layerctl(&["volume", "ls"])
+        .iter()
+        .map(|one| one["name"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(of_layerctl, kept);
+    for volume in &kept {
+        let mount = format!("{volume}:/data");
+        let read = [
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "-v",
+            &mount,
+            "base",
+            "cat",
+            "/data/file",
+        ];
+        assert_eq!(node.docker.docker(&read).trim(), volume);
+    }
+    let fsck = node.layerctl(&["fsck"]);
+    assert!(fsck.is_empty(), "{fsck:#?}");
+    let log = fs::read_to_string(node.log()).unwrap();
+    assert!(!log.contains("ERROR"), "{log}");
+    wait_until("all holders to be let go", AGREED, || {
+        node.layerctl(&["attachments"]).is_empty()
+    });
+    for volume in &kept {
+        node.docker.docker(&["volume", "rm", volume]);
+    }
+    assert_eq!(plugin.names(), Vec::<String>::new());
+}
