@@ -179,6 +179,67 @@ fn paths_exist() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
+/// Names of tests, `FILE::FUNCTION` or `root_...`, with a star for any end.
+#[test]
+fn tests_that_are_named_exist() {
+    let tests = tests();
+    let has = |file: &str, name: &str| {
+        let fits = |one: &(String, String)| match name.strip_suffix('*') {
+            Some(begin) => one.1.starts_with(begin),
+            None => one.1 == name,
+        };
+        let mut found = tests.iter().filter(|one| file.is_empty() || one.0 == file);
+        found.any(fits)
+    };
+    let mut missing = BTreeSet::new();
+    for document in documents() {
+        for span in spans(&text(&document)) {
+            let (file, name) = span.split_once("::").unwrap_or(("", span));
+            let is_file = tests.iter().any(|one| one.0 == file);
+            let is_test = name.starts_with("root_") || (is_file && !file.is_empty());
+            let is_rule = matches!(name, "root_" | "root_full_");
+            if is_test && !is_rule && !name.contains([' ', '{']) && !has(file, name) {
+                missing.insert(format!("{document}: {span}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// Stem of the file and name of each function of the end-to-end tests.
+fn tests() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![top().join("integration/tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let source = fs::read_to_string(&path).unwrap();
+                let functions = source
+                    .lines()
+                    .filter_map(|line| line.trim_start().strip_prefix("fn "))
+                    .chain(names_of_macros(&source));
+                let stem = path.file_stem().unwrap().to_str().unwrap();
+                let name = |line: &str| line.split(['(', '<', ',']).next().unwrap().to_owned();
+                found.extend(functions.map(|line| (stem.to_owned(), name(line))));
+            }
+        }
+    }
+    found
+}
+
+/// Names of tests that a macro makes: the first words of its calls.
+fn names_of_macros(source: &str) -> impl Iterator<Item = &str> {
+    let calls = source
+        .lines()
+        .filter_map(|line| line.trim_start().split_once("!("));
+    calls
+        .map(|(_, rest)| rest)
+        .filter(|rest| rest.starts_with("root_"))
+}
+
 #[test]
 fn commands_exist() {
     let makefile = text("Makefile");
