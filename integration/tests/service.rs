@@ -12,6 +12,8 @@ mod check;
 mod descriptors;
 #[path = "service/doors.rs"]
 mod doors;
+#[path = "service/failed_write.rs"]
+mod failed_write;
 #[path = "service/load.rs"]
 mod load;
 #[path = "service/logs.rs"]

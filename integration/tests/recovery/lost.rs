@@ -188,6 +188,29 @@ fn make_newer(world: &mut World) -> String {
     slot
 }
 
+/// It is named, and exports go on beside it.
+#[test]
+fn root_a_broken_export_of_a_higher_number_is_logged() {
+    let mut world = World::new("");
+    world.furnish();
+    world.daemon.stop();
+    world.sh("head -c 4096 /dev/urandom > meta/export.999999");
+    world.restart();
+    let log = world.daemon.log();
+    let named = log.lines().filter(|line| {
+        line.contains(" WARN ")
+            && line.contains("an export is of no use")
+            && line.contains("export.999999")
+    });
+    assert!(named.count() > 0, "{log}");
+    let exports = "ls meta | grep '^export.' | grep -v 999999";
+    let before = world.sh(exports);
+    world.client.prepare("more", "top", &[]).unwrap();
+    world.daemon.stop();
+    assert_ne!(world.sh(exports), before, "a new one was written");
+    world.sh("test -e meta/export.999999");
+}
+
 fn health(world: &World) -> ServingStatus {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -116,6 +116,40 @@ fn root_json_lines_parse() {
     );
 }
 
+/// Not even the most talkative log has a line that does not begin with its time.
+#[test]
+fn root_text_of_clients_forges_no_line_of_the_trace_log() {
+    const FORGED: &str = "a\n\r\n2026-01-01T00:00:00Z ERROR layerd: forged";
+    let scratch = Scratch::new();
+    let daemon = Daemon::start_with(scratch.path(), &["--log-level", "trace"]);
+    let mut client = daemon.snapshots();
+    client.prepare(FORGED, "", &[]).unwrap();
+    let label = ("a", FORGED);
+    client.relabel(FORGED, &[label], None).unwrap();
+    client
+        .commit(&format!("{FORGED} 2"), FORGED, &[label])
+        .unwrap();
+    client.view("view", &format!("{FORGED} 2"), &[]).unwrap();
+    client.names(&[FORGED]).unwrap_err();
+    client.remove(FORGED).unwrap_err();
+    let dir = scratch.dir("a\n2026-01-01 ERROR forged");
+    let mut layerctl = Command::new(layerd_integration::scratch::profile().join("layerctl"));
+    layerctl.arg("--address").arg(daemon.socket());
+    layerctl.args(["attach", "--owner", &format!("container:{FORGED}")]);
+    let _ = layerctl
+        .args(["--volume", &format!("{}:/x", dir.display())])
+        .output()
+        .unwrap();
+    let log = daemon.log();
+    assert!(log.contains("forged"), "{log}");
+    let has_time = |line: &str| line.starts_with("20") && line.contains("Z ");
+    for line in log.lines() {
+        assert!(has_time(line), "{line}");
+        assert!(!line.contains("ERROR") || line.contains("\\n"), "{line}");
+        assert!(!line.starts_with("2026-01-01"), "{line}");
+    }
+}
+
 /// Text from clients cannot forge lines of the log.
 #[test]
 fn root_a_key_cannot_forge_a_line() {

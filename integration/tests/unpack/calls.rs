@@ -21,6 +21,9 @@ use super::{daemon, moved};
 
 const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// An empty Zstandard frame with a window of 2 MiB.
+const WIDE_FRAME: [u8; 9] = [0x28, 0xb5, 0x2f, 0xfd, 0, 11 << 3, 1, 0, 0];
 
 pub(super) struct World {
     pub(super) daemon: Daemon,
@@ -62,6 +65,9 @@ impl World {
                     .arg(&file),
             );
             std::fs::rename(self.scratch.path().join("layer.gz"), &file).unwrap();
+        }
+        if media_type == ZSTD {
+            std::fs::write(&file, WIDE_FRAME).unwrap();
         }
         let digest = digest(&file);
         let size = std::fs::metadata(&file).unwrap().len();
@@ -307,13 +313,18 @@ fn root_limits_are_kept() {
         ("max_entries = 3", "3 "),
         ("max_ratio = 2", "2 "),
         ("max_directories = 1", "1 directories"),
+        (
+            "max_window_bytes = 1048576",
+            "1048576 bytes in the window of a Zstandard frame",
+        ),
     ] {
         let mut world = World::new(&format!("[unpack]\n{limit}"));
         let mut layer: Vec<_> = (0..5).map(|n| Entry::file(n.to_string(), "")).collect();
         // The first 16 MiB are free of the ratio.
         layer.push(Entry::file("big", vec![7; 40 << 20]));
         layer.push(Entry::file("d/below", ""));
-        let (blob, _) = world.blob(&layer, GZIP);
+        let is_of_zstd = limit.starts_with("max_window");
+        let (blob, _) = world.blob(&layer, if is_of_zstd { ZSTD } else { GZIP });
         let mounts = world.prepare("a", "");
         let status = world.apply(&blob, &mounts).unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{limit}: {status}");

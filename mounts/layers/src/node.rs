@@ -331,3 +331,17 @@ pub(crate) fn write_all(file: BorrowedFd<'_>, mut data: &[u8], mut at: u64) -> R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Errno, owner_attempt};
+
+    #[test]
+    fn an_id_that_the_namespace_lacks_comes_with_where_to_add_it() {
+        let refused = owner_attempt(100_000, 8, Errno::INVAL);
+        for part in ["user 100000", "group 8", "/etc/subuid", "/etc/subgid"] {
+            assert!(refused.contains(part), "{refused}");
+        }
+        assert!(!owner_attempt(0, 0, Errno::IO).contains("subuid"));
+    }
+}
