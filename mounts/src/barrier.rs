@@ -87,8 +87,9 @@ impl Barrier {
             .then(|| open(root, flags, Mode::S_IRUSR | Mode::S_IWUSR))
             .transpose();
         let (order, file) = match file {
-            // A full disk must not keep the daemon from starting: syncfs(2) needs no file.
-            Err(Errno::ENOSPC | Errno::EDQUOT) => (Order::Transactions, None),
+            // A full disk must not keep the daemon from starting, nor a read-only one of volumes: syncfs(2)
+            // needs no file.
+            Err(Errno::ENOSPC | Errno::EDQUOT | Errno::EROFS) => (Order::Transactions, None),
             file => (order, file.map_err(fail)?),
         };
         Ok(Self {

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::openat;
 use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat, mknodat};
-use nix::sys::statvfs::fstatvfs;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
 
 use crate::barrier::Barrier;
@@ -192,6 +192,17 @@ impl VolumeDirs {
             inodes: disk.files(),
             inodes_free: disk.files_available(),
         })
+    }
+
+    /// True if the file system that holds the volumes is read-only, or was mounted so. One system call.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn is_read_only(&self) -> Result<bool, Error> {
+        let disk = fstatvfs(&self.live.fd);
+        let disk =
+            disk.map_err(|cause| Error::io("look at the disk of", &self.live.path, cause))?;
+        Ok(disk.flags().contains(FsFlags::ST_RDONLY))
     }
 
     /// Makes an empty volume in the staging area, and opens its content. Deletes remains of an earlier

@@ -5,10 +5,12 @@ mod unit;
 
 use std::collections::BTreeMap;
 use std::io::{Write as _, stdout};
+use std::path::Path;
 use std::process::ExitCode;
 
 use layerd_drivers::factory;
 use layerd_mounts::mounter::{Feature, KernelMounter, Mounter, Without};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use serde::Serialize;
 
 use crate::config::{Config, InForce};
@@ -28,6 +30,8 @@ struct Looked {
     advice: String,
     /// A command for a shell that changes it; empty if there is none.
     fix: String,
+    /// Name of the command, the same in every release; empty if there is none.
+    fix_name: &'static str,
     /// The first release of Linux that has it, if it is a feature of the kernel.
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<&'static str>,
@@ -89,10 +93,27 @@ pub(crate) fn run(settings: &Settings, json: bool) -> ExitCode {
     }
     let features = KernelMounter::new().features();
     all.extend(features.into_iter().map(Looked::from));
+    all.extend(volumes(&config));
     all.extend(metrics::look(&config));
     all.extend(unit::look(&config, settings.config.as_deref()));
     let settings = InForce::new(&config, settings).settings;
     verdict(&all, Some(Told { settings }), json)
+}
+
+/// Finding about a disk of volumes that takes none. Where the root's is read-only, the driver says so.
+fn volumes(config: &Config) -> Option<Looked> {
+    let is_read_only = |path: &Path| {
+        let disk = statvfs(path);
+        disk.is_ok_and(|disk| disk.flags().contains(FsFlags::ST_RDONLY))
+    };
+    let path = config.root.join("volumes");
+    (is_read_only(&path) && !is_read_only(&config.root)).then(|| Looked {
+        advice: "Mount it writable; layers are not concerned.".to_owned(),
+        ..Looked::unwell(
+            "volumes",
+            format!("the file system of {} is read-only", path.display()),
+        )
+    })
 }
 
 impl From<layerd_drivers::Finding> for Looked {

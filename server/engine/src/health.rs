@@ -26,6 +26,8 @@ pub struct Health {
     pub is_full: bool,
     /// Folders of the data directory that are immutable or append-only.
     pub closed: Vec<PathBuf>,
+    /// Set if the file system of the volumes is read-only.
+    pub volumes_read_only: bool,
     /// Time for which a change of records has been waiting for the disk.
     pub writing_for: Duration,
     /// The latest time in a record; later than now if the clock went back.
@@ -48,6 +50,8 @@ impl Engine {
             enough: Room::ENOUGH,
             is_full: self.root.store.is_full(),
             closed: self.closed_folders(),
+            // One that cannot be looked at fails every call, which says so.
+            volumes_read_only: self.volumes.dirs.is_read_only().unwrap_or(false),
             writing_for: self.root.store.writing_for(),
             newest: view
                 .iter()

@@ -225,6 +225,7 @@ fn features(engine: &Engine, facts: &[(String, String)]) -> Vec<pb::Feature> {
 
 fn health(engine: &Engine, disk: Option<Statvfs>, in_force: &InForce) -> pb::Health {
     let health = engine.health();
+    let read_only = disk.is_some_and(|disk| disk.flags().contains(FsFlags::ST_RDONLY));
     let file = in_force.file.as_ref();
     pb::Health {
         settings: in_force.settings.clone(),
@@ -245,7 +246,8 @@ fn health(engine: &Engine, disk: Option<Statvfs>, in_force: &InForce) -> pb::Hea
         inodes_free: disk.map_or(0, |disk| disk.files_available()),
         records_are_older: engine.has_older_records(),
         stalled_seconds: health.writing_for.as_secs(),
-        read_only: disk.is_some_and(|disk| disk.flags().contains(FsFlags::ST_RDONLY)),
+        read_only,
+        volumes_read_only: health.volumes_read_only && !read_only,
         newest_at: health.newest.map(timestamp),
         failing: BTreeMap::new(),
         failed_deletions: engine

@@ -14,6 +14,7 @@ pub(super) fn of(info: &InfoResponse) -> Vec<String> {
         quarantined(info),
         database(&health),
         read_only(info, &health),
+        volumes_read_only(info, &health),
         bytes(info, &health),
         inodes(&health),
         deletions(&health),
@@ -57,6 +58,16 @@ fn read_only(info: &InfoResponse, health: &Health) -> Option<String> {
         format!(
             "the file system of {} is read-only: nothing can be stored or removed; `journalctl -k` says why, and \
              after a repair `mount -o remount,rw` makes it writable",
+            info.root
+        )
+    })
+}
+
+fn volumes_read_only(info: &InfoResponse, health: &Health) -> Option<String> {
+    health.volumes_read_only.then(|| {
+        format!(
+            "the file system of {}/volumes is read-only: no volume can be made, changed or removed; layers are not \
+             concerned",
             info.root
         )
     })
@@ -129,7 +140,7 @@ mod tests {
     #[test]
     fn each_fault_is_an_alarm() {
         assert_eq!(of(&sound()), [""; 0]);
-        let cases: [(&str, Fault); 10] = [
+        let cases: [(&str, Fault); 11] = [
             ("closed: /r/l;", |_, health| {
                 health.closed_folders = vec!["/r/l".to_owned()];
             }),
@@ -138,6 +149,9 @@ mod tests {
             ("takes no change", |_, health| health.database_failed = true),
             ("for 12 s", |_, health| health.stalled_seconds = 12),
             ("of /r is read-only", |_, health| health.read_only = true),
+            ("of /r/volumes is read-only", |_, health| {
+                health.volumes_read_only = true;
+            }),
             ("9 bytes", |info, _| info.disk_free_bytes = 9),
             ("99 bytes", |info, health| {
                 (info.disk_free_bytes, health.is_full) = (99, true);
