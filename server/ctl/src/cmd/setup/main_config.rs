@@ -138,7 +138,7 @@ fn try_out(text: &str, main: &Path, is_there: fn(&str) -> bool) -> Result<(), Er
 }
 
 /// Undoes [`Change::apply`], unless other drop-ins rely on it by now. Manual changes made meanwhile
-/// stay.
+/// stay. Where `main` was made, so were its directories, which go if they are empty.
 pub(super) fn undo(main: &Path, drop_in: &Path, out: &mut Output) -> Result<(), Error> {
     let kept = import::backup(main);
     let owner = managed_file::owner(main).map_err(|cause| failed("read", main, cause))?;
@@ -161,6 +161,9 @@ pub(super) fn undo(main: &Path, drop_in: &Path, out: &mut Output) -> Result<(), 
     }
     if is_made {
         managed_file::remove(main).map_err(|cause| failed("remove", main, cause))?;
+        for dir in [drop_in.parent(), main.parent()].into_iter().flatten() {
+            let _ = fs::remove_dir(dir);
+        }
         return out.line(&format!("Removed {name}, which layerctl had made"));
     }
     restore(main, &kept, &text, drop_in)?;

@@ -149,15 +149,13 @@ fn the_main_file_is_changed_once_and_changed_back() {
 
 #[test]
 fn a_main_file_that_was_made_goes_again() {
-    let dir = tempfile::tempdir().unwrap();
-    run(dir.path(), &["--write"]).unwrap();
-    assert!(
-        fs::read_to_string(dir.path().join("config.toml"))
-            .unwrap()
-            .contains("imports")
-    );
-    run(dir.path(), &["--remove"]).unwrap();
-    assert_eq!(files(dir.path()), []);
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("containerd");
+    run(&dir, &["--write"]).unwrap();
+    let main = fs::read_to_string(dir.join("config.toml")).unwrap();
+    assert!(main.contains("imports"), "{main}");
+    run(&dir, &["--remove"]).unwrap();
+    assert!(!dir.exists(), "nothing is left behind");
 }
 
 #[test]
