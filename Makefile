@@ -100,6 +100,10 @@ soak: as-root tools build ## Let 64 clients loose on a daemon that is ended agai
 test-package: as-root peers tools build ## Install, upgrade and remove the package in a Debian (as root)
 	$(own_mounts) $(nextest) -E 'package(layerd-integration) & binary(package)'
 
+.PHONY: evidence
+evidence: test-package ## Make the transcripts of the package, the doctor and a lost database anew (as root)
+	@integration/evidence.sh
+
 # The end-to-end tests start the programs that this builds.
 .PHONY: build
 build: ## Build all programs

@@ -276,10 +276,11 @@ fn purged(machine: &Machine, transcript: &mut Transcript, before: &BTreeSet<Stri
     transcript.run(machine, &format!("ls -A /{DATA}"));
 }
 
-/// Saves what an operator saw where it can be looked at; docs/evidence/package.txt is a copy.
-fn save(transcript: &Transcript) {
-    let to = layerd_integration::scratch::profile().join("../package-transcript.txt");
-    std::fs::write(to, transcript.0.trim_start()).unwrap();
+/// Saves what an operator saw as a file from which `make evidence` makes one of docs/evidence.
+fn save_evidence(name: &str, text: &str) {
+    let dir = layerd_integration::scratch::profile().join("../evidence");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join(name), text).unwrap();
 }
 
 #[test]
@@ -299,7 +300,7 @@ fn root_package_comes_serves_and_goes_under_systemd() {
     upgraded(&machine, &mut transcript, &new);
     removed(&machine, &mut transcript, &new);
     purged(&machine, &mut transcript, &before);
-    save(&transcript);
+    save_evidence("package.txt", transcript.0.trim_start());
 }
 
 /// As in a container, or while an image is made: nothing runs, and systemctl may be missing.

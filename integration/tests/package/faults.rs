@@ -7,9 +7,12 @@ mod containerd;
 mod daemon;
 #[path = "faults/data.rs"]
 mod data;
+#[path = "faults/fixes.rs"]
+mod fixes;
 #[path = "faults/table.rs"]
 mod table;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use layerd_integration::peers::Debian;
@@ -17,6 +20,7 @@ use serde_json::Value;
 
 use super::debians::World;
 use super::machine::Machine;
+use super::save_evidence;
 use table::{BEFORE, Fault, PRELUDE};
 
 /// Findings after `fault`, and after its end; a row of the table of both.
@@ -61,7 +65,7 @@ impl Patient<'_> {
             }
         }
         let fix = finding["fix"].as_str().unwrap_or_default();
-        if fix.is_empty() != fault.has_advice {
+        if finding["fix_name"] != fault.fix || fix.is_empty() != fault.fix.is_empty() {
             return Err(format!("another remedy: {finding}"));
         }
         if !fix.is_empty() {
@@ -79,7 +83,7 @@ impl Patient<'_> {
         let text = |key: &str| finding[key].as_str().unwrap_or_default();
         let remedy = match text("fix") {
             "" => format!("advice: {}", text("advice")),
-            fix => format!("$ {fix}"),
+            fix => format!("$ {fix}\n  gone ({})", fault.fix),
         };
         let (severity, found) = (text("severity"), text("found"));
         let name = fault.name;
@@ -115,11 +119,9 @@ fn suffer(world: &World, before: &str, faults: &[Fault]) -> String {
     patient.report
 }
 
-/// The three together are docs/evidence/doctor.txt.
+/// All together are docs/evidence/doctor.txt, which `make evidence` writes.
 fn save(report: &str, name: &str) {
-    let to =
-        layerd_integration::scratch::profile().join(format!("../doctor-transcript-{name}.txt"));
-    std::fs::write(to, report).unwrap();
+    save_evidence(&format!("doctor-{name}.txt"), report);
 }
 
 fn machine(release: Debian) -> World {
@@ -180,5 +182,60 @@ fn root_faults_of_containerd_are_found_and_their_fixes_end_them() {
 #[test]
 fn root_a_drop_in_for_a_later_containerd_is_found_and_replaced() {
     let world = machine(Debian::Bookworm);
-    suffer(&world, "conf trash min_free_percent 0", &containerd::ON_1_6);
+    let report = suffer(
+        &world,
+        "restart_often; conf trash min_free_percent 0",
+        &containerd::ON_1_6,
+    );
+    save(&report, "old-containerd");
+}
+
+/// All faults, in the order of the table of docs/evidence/doctor.txt.
+fn all_faults() -> Vec<&'static Fault> {
+    let tables: [&'static [Fault]; 5] = [
+        &daemon::FAULTS,
+        &data::FAULTS,
+        &data::FULL,
+        &containerd::FAULTS,
+        &containerd::ON_1_6,
+    ];
+    tables.into_iter().flatten().collect()
+}
+
+/// A fix without a fault above was never seen to help.
+#[test]
+fn each_fix_in_the_sources_ends_a_fault_here() {
+    let named = fixes::named();
+    let mut tried: BTreeSet<String> = all_faults()
+        .iter()
+        .map(|fault| fault.fix.to_owned())
+        .filter(|name| !name.is_empty())
+        .collect();
+    // The machines have no chattr(1).
+    let elsewhere = "open-closed-folders";
+    assert!(include_str!("../recovery/closed.rs").contains(elsewhere));
+    tried.insert(elsewhere.to_owned());
+    let differing: Vec<_> = named.symmetric_difference(&tried).collect();
+    assert!(
+        differing.is_empty(),
+        "on one side alone, of the sources and the faults: {differing:?}"
+    );
+}
+
+/// The table in the documentation is of these faults, and says of each fix that the fault was gone.
+#[test]
+fn the_evidence_is_of_these_faults() {
+    let table = include_str!("../../../docs/evidence/doctor.txt");
+    let (_, rows) = table.split_once("\n\n").unwrap();
+    let names: Vec<&str> = rows.lines().filter(|line| !line.starts_with(' ')).collect();
+    let faults = all_faults();
+    let wanted: Vec<&str> = faults.iter().map(|fault| fault.name).collect();
+    assert_eq!(names, wanted, "make evidence");
+    let gone = rows
+        .lines()
+        .filter_map(|line| line.strip_prefix("  gone (")?.strip_suffix(')'));
+    let gone: Vec<&str> = gone.collect();
+    let fixed = faults.iter().map(|fault| fault.fix);
+    let fixed: Vec<&str> = fixed.filter(|name| !name.is_empty()).collect();
+    assert_eq!(gone, fixed, "make evidence");
 }

@@ -12,6 +12,8 @@ pub(crate) mod references;
 pub(crate) mod unit;
 pub(crate) mod volumes;
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 /// Severity of a finding.
@@ -42,22 +44,34 @@ impl Severity {
 /// Remedy of a finding: a command or a sentence, never both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Remedy {
-    /// A command for a shell after which the finding is gone. It deletes nothing, and containers go
-    /// on: `--fix` may run it.
-    Safe(String),
-    /// The same, for a person to decide on: it gives something up.
-    Fix(String),
+    /// A command for a shell after which the finding is gone.
+    Fix {
+        /// Name of the fix. The tests of the package break a machine for each name in the sources.
+        name: Cow<'static, str>,
+        command: String,
+        /// Set if it deletes nothing and containers go on: `--fix` may run it.
+        is_safe: bool,
+    },
     /// An action for a person, where no command can fix it.
     Advice(String),
 }
 
 impl Remedy {
-    pub(crate) fn safe(command: impl Into<String>) -> Self {
-        Self::Safe(command.into())
+    pub(crate) fn safe(name: impl Into<Cow<'static, str>>, command: impl Into<String>) -> Self {
+        Self::Fix {
+            name: name.into(),
+            command: command.into(),
+            is_safe: true,
+        }
     }
 
-    pub(crate) fn fix(command: impl Into<String>) -> Self {
-        Self::Fix(command.into())
+    /// A command that gives something up: for a person to decide on.
+    pub(crate) fn fix(name: &'static str, command: impl Into<String>) -> Self {
+        Self::Fix {
+            name: name.into(),
+            command: command.into(),
+            is_safe: false,
+        }
     }
 
     pub(crate) fn advice(text: impl Into<String>) -> Self {
@@ -76,6 +90,8 @@ pub(crate) struct Finding {
     pub(crate) impact: String,
     /// The command after which it is gone; empty if there is none.
     pub(crate) fix: String,
+    /// Name of the command, the same in every release; empty if there is none.
+    pub(crate) fix_name: String,
     /// Set if `--fix` may run it.
     pub(crate) safe: bool,
     /// An action for a person; empty without one, or if there is a command.
@@ -90,6 +106,7 @@ impl Finding {
             found: found.into(),
             impact: String::new(),
             fix: String::new(),
+            fix_name: String::new(),
             safe: false,
             advice: String::new(),
         }
@@ -114,8 +131,15 @@ impl Finding {
             ..Self::info(check, found, impact)
         };
         match remedy {
-            Remedy::Safe(command) => (finding.fix, finding.safe) = (command, true),
-            Remedy::Fix(command) => finding.fix = command,
+            Remedy::Fix {
+                name,
+                command,
+                is_safe,
+            } => {
+                finding.fix = command;
+                finding.fix_name = name.into_owned();
+                finding.safe = is_safe;
+            }
             Remedy::Advice(text) => finding.advice = text,
         }
         finding

@@ -76,7 +76,7 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
     (
         &["doctor"],
         "severity (ok, info, warning, error), check, found, impact (what follows), fix (a command \
-         that a shell runs; \"\" for none), safe (whether --fix may run it), advice (for people; \"\" \
+         that a shell runs; \"\" for none), fix_name (its name, the same in every release), safe (whether --fix may run it), advice (for people; \"\" \
          if there is a fix), one object for each finding, troubles first",
     ),
     (&["du"], "name, kind, layers, own_bytes, shared_bytes"),

@@ -97,6 +97,7 @@ fn network(unit: &Unit, key: &str, peer: Option<Peer>) -> Option<Looked> {
     Some(match peer {
         Peer::Local => Looked {
             fix: widen(key),
+            fix_name: "open-unit-to-host",
             ..Looked::unwell(CHECK, found)
         },
         Peer::Anywhere => Looked {
@@ -139,6 +140,7 @@ fn disk(unit: &Unit, config: &Config) -> Option<Looked> {
     let mut waited_for = unit.value("RequiresMountsFor").split(' ');
     let is_waited_for = waited_for.any(|path| Path::new(path).starts_with(&config.root));
     (!is_waited_for).then(|| Looked {
+        fix_name: "wait-for-disk",
         fix: format!(
             "mkdir -p /etc/systemd/system/layerd.service.d && printf '[Unit]\\nRequiresMountsFor=\"%s\"\\n' {} \
              >/etc/systemd/system/layerd.service.d/root.conf && systemctl daemon-reload",

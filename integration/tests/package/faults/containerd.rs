@@ -2,95 +2,127 @@
 
 use super::table::{Fault, advice, fix};
 
-pub(super) const ON_1_6: [Fault; 1] = [fix(
-    "a drop-in of containerd 2.1 under 1.6, which does not start",
-    "containerd's differ",
-    "a proxy of type \"diff\" is configured",
-    "layerctl setup containerd --version 2.1 >$K/conf.d/layerd.toml 2>/dev/null; ! systemctl restart containerd",
-    "systemctl is-active containerd",
-)];
-
-pub(super) const FAULTS: [Fault; 16] = [
-    // containerd.
+pub(super) const ON_1_6: [Fault; 2] = [
     fix(
-        "containerd is stopped",
+        "drop-unknown-differ",
+        "a drop-in of containerd 2.1 under 1.6, which does not start",
+        "containerd's differ",
+        "a proxy of type \"diff\" is configured",
+        "layerctl setup containerd --version 2.1 >$K/conf.d/layerd.toml 2>/dev/null; ! systemctl restart containerd",
+        "systemctl is-active containerd",
+    ),
+    fix(
+        "drop-unknown-remap-ids",
+        "a capability that containerd 1.6 does not know",
+        "containerd's release",
+        "the capability remap-ids",
+        "edit '/^type = .snapshot/a capabilities = [\"remap-ids\"]' || true",
+        "systemctl is-active containerd",
+    ),
+];
+
+pub(super) const FAULTS: [Fault; 22] = [
+    // containerd.
+    fix("start-containerd", "containerd is stopped",
         "containerd",
         "cannot reach containerd",
         "systemctl stop containerd",
         "",
     ),
-    fix(
-        "the drop-in is gone",
+    fix("write-drop-in", "the drop-in is gone",
         "containerd's drop-in",
         "do not name layerd",
         "rm $K/conf.d/layerd.toml; systemctl restart containerd",
         "",
     ),
-    fix(
-        "config.toml does not import the drop-in",
+    fix("write-drop-in", "config.toml does not import the drop-in",
         "containerd's drop-in",
         "do not name layerd",
         "sed -i /^imports/d $K/config.toml; systemctl restart containerd",
         "",
     ),
-    fix(
-        "there is no config.toml",
+    fix("write-main-file", "there is no config.toml",
         "containerd's drop-in",
         "there is no",
         "rm $K/config.toml; systemctl restart containerd",
         "edit_back",
     ),
-    fix(
-        "containerd was not restarted",
+    fix("load-proxy", "containerd was not restarted",
         "containerd's plugin",
         "has not loaded layerd",
         "mv $K/conf.d /root/; systemctl restart containerd; mv /root/conf.d $K/",
         "",
     ),
-    fix(
-        "another socket in the drop-in",
+    fix("correct-proxy-socket", "another socket in the drop-in",
         "containerd's drop-in",
         "names the socket",
         "edit '/^type = .snapshot/{n;s/layerd.sock/other.sock/}'",
         "edit_back",
     ),
-    fix(
-        "another type in the drop-in",
+    fix("correct-proxy-type", "another type in the drop-in",
         "containerd's drop-in",
         "is of type \"content\"",
         "edit 's/^type = .snapshot.*/type = \"content\"/'",
         "edit_back",
     ),
-    fix(
-        "another socket for the differ",
+    fix("correct-differ-socket", "another socket for the differ",
         "containerd's differ",
         "names the socket",
         "edit '/^type = .diff/{n;s/layerd.sock/other.sock/}'",
         "edit_back",
     ),
-    fix(
-        "another data directory in the drop-in",
+    fix("correct-exported-root", "another data directory in the drop-in",
         "containerd's drop-in",
         "exports the data directory",
         "edit 's|^root = .*|root = \"/elsewhere\"|'",
         "edit_back",
     ),
-    fix(
-        "the transfer service has no entry",
+    fix("add-transfer-entry", "the transfer service has no entry",
         "containerd's transfer service",
         "has no entry for layerd",
         "edit 's/^snapshotter = .layerd.*/snapshotter = \"native\"/'",
         "edit_back",
     ),
-    fix(
-        "a capability that loses deletions",
+    fix("drop-rebase-that-loses-deletions", "a capability that loses deletions",
         "containerd's release",
         "the capability rebase",
         "edit '/^type = .snapshot/a capabilities = [\"rebase\"]'",
         "edit_back",
     ),
     fix(
-        "a drop-in that is no TOML",
+        "drop-parallel-unpacking",
+        "parallel unpacking in a containerd that loses its errors",
+        "containerd's release",
+        "layers are unpacked in parallel",
+        "release 2.3.4; edit '/^type = .snapshot/a capabilities = [\"rebase\"]'",
+        "release_back; edit_back",
+    ),
+    fix(
+        "drop-disabled-rebase",
+        "parallel unpacking that layerd does not allow",
+        "containerd's drop-in",
+        "overlayfs.rebase = false",
+        "release 2.4.0; edit '/^type = .snapshot/a capabilities = [\"rebase\"]'",
+        "release_back; edit_back",
+    ),
+    fix(
+        "load-proxy-socket",
+        "containerd was not restarted, and calls another socket",
+        "containerd's plugin",
+        "and its files name",
+        "ln -s /run/layerd/layerd.sock /run/other.sock
+        sed -i '/^type = .snapshot/{n;s|/run/layerd/layerd.sock|/run/other.sock|}' $K/conf.d/layerd.toml",
+        "edit_back; rm /run/other.sock",
+    ),
+    fix(
+        "add-transfer-differ",
+        "the transfer service has no differ",
+        "containerd's transfer service",
+        "names no differ",
+        "edit '/^snapshotter = .layerd/{n;/^differ/d}'",
+        "edit_back",
+    ),
+    fix("replace-unreadable-drop-in", "a drop-in that is no TOML",
         "containerd's configuration",
         "conf.d/layerd.toml",
         "echo '[' >>$K/conf.d/layerd.toml",
@@ -103,16 +135,31 @@ pub(super) const FAULTS: [Fault; 16] = [
         "echo '[' >>$K/config.toml",
         "edit_back",
     ),
-    fix(
-        "layerd does not unpack, and is asked to",
+    fix("drop-disabled-differ", "layerd does not unpack, and is asked to",
         "containerd's differ",
         "unpack.enabled = false",
         "conf unpack enabled false",
         "conf_back; edit_back",
     ),
-    // What each knows of the other.
     fix(
-        "a layer of an image was removed",
+        "start-nri",
+        "the plugin of NRI is stopped",
+        "nri",
+        "is enabled and not active",
+        "systemctl enable layerd-nri.service",
+        "systemctl disable --now layerd-nri.service",
+    ),
+    fix(
+        "turn-on-nri",
+        "containerd has NRI off",
+        "nri",
+        "has NRI off",
+        "{ grep ^version $K/conf.d/layerd.toml; printf '%s\\n' '[plugins.\"io.containerd.nri.v1.nri\"]' 'disable = true'; } >$K/conf.d/a.toml
+        systemctl restart containerd; systemctl start layerd-nri.service",
+        "systemctl stop layerd-nri.service; edit_back",
+    ),
+    // What each knows of the other.
+    fix("restore-missing-snapshots", "a layer of an image was removed",
         "snapshots in containerd",
         "containerd needs what layerd does not have",
         "ctr images import --snapshotter layerd /root/busybox.tar >/dev/null

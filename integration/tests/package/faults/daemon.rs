@@ -2,50 +2,65 @@
 
 use super::table::{Fault, advice, fix};
 
-pub(super) const FAULTS: [Fault; 26] = [
+pub(super) const FAULTS: [Fault; 33] = [
     // The daemon and its units.
-    fix("layerd is stopped", "daemon", "cannot reach layerd", "both stop", ""),
-    fix("the file of the socket is gone", "daemon", "cannot reach layerd", "rm /run/layerd/layerd.sock", ""),
-    fix("the service is disabled", "unit", "layerd.service is not enabled", "systemctl disable layerd.service", ""),
-    fix("the service is masked", "unit", "is masked", "both stop; systemctl mask layerd.service", ""),
-    fix("the socket is masked", "unit", "is masked", "both stop; systemctl mask layerd.socket", ""),
-    fix(
-        "a unit was changed and not read again",
+    fix("start", "layerd is stopped", "daemon", "cannot reach layerd", "both stop", ""),
+    fix("start", "the file of the socket is gone", "daemon", "cannot reach layerd", "rm /run/layerd/layerd.sock", ""),
+    fix("start-socket", "the socket is stopped", "unit", "layerd.socket is not active", "both stop", ""),
+    fix("restart-other-version", "a layerd of another release", "daemon", "layerd 0.1.9 answers",
+        "cp -p /usr/bin/layerd /root/layerd; sed 's/0\\.1\\.0/0.1.9/g' /root/layerd >/root/other; chmod 755 /root/other
+        mv /root/other /usr/bin/layerd; systemctl restart layerd.service; mv /root/layerd /usr/bin/layerd",
+        ""),
+    fix("give-process-descriptors", "few descriptors, and no systemd", "unit", "may have 1024 file descriptors",
+        "both stop; mv /run/systemd/system /run/systemd/away
+        (ulimit -S -n 1024; exec setsid layerd --config $C </dev/null >/dev/null 2>&1 &)
+        wait_for 'layerctl info >/dev/null 2>&1'",
+        "mv /run/systemd/away /run/systemd/system; kill $(pidof layerd); wait_for '! pidof layerd'; both start"),
+    fix("start-plugin-socket", "the plugin's socket is stopped", "unit", "layerd-docker.socket is enabled and not active",
+        "systemctl stop layerd-docker.socket", ""),
+    fix("restart-plugin", "a dead socket in the place of the plugin's", "volume plugin", "does not answer",
+        "systemctl stop layerd-docker.socket
+        systemd-run --quiet --unit=dead --socket-property=ListenStream=/run/docker/plugins/layerd.sock true
+        systemctl stop dead.socket",
+        ""),
+    fix("restart-csi", "the CSI socket is gone", "csi", "does not answer",
+        "conf csi socket '\"/run/layerd/csi.sock\"'; layerctl info >/dev/null; rm /run/layerd/csi.sock",
+        "conf_back"),
+    fix("enable-service", "the service is disabled", "unit", "layerd.service is not enabled", "systemctl disable layerd.service", ""),
+    fix("unmask", "the service is masked", "unit", "is masked", "both stop; systemctl mask layerd.service", ""),
+    fix("unmask", "the socket is masked", "unit", "is masked", "both stop; systemctl mask layerd.socket", ""),
+    fix("reload-units", "a unit was changed and not read again",
         "unit",
         "changed since systemd read them",
         "mkdir -p $D; echo '[Service]' >$D/test.conf",
         "unit_back",
     ),
-    fix("nothing restarts it", "unit", "has Restart=no", "unit Restart=no", "unit_back"),
-    fix("it has no watchdog", "unit", "has no WatchdogSec=", "unit WatchdogSec=0", "unit_back"),
-    fix(
-        "a capability is taken away",
+    fix("set-restart", "nothing restarts it", "unit", "has Restart=no", "unit Restart=no", "unit_back"),
+    fix("set-watchdog", "it has no watchdog", "unit", "has no WatchdogSec=", "unit WatchdogSec=0", "unit_back"),
+    fix("give-capabilities", "a capability is taken away",
         "unit",
         "lacks CAP_MKNOD",
         "unit CapabilityBoundingSet= 'CapabilityBoundingSet=CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_FOWNER CAP_LINUX_IMMUTABLE CAP_CHOWN CAP_FSETID CAP_SETFCAP'",
         "unit_back",
     ),
-    fix("PrivateMounts=yes", "unit", "a mount namespace of its own", "unit PrivateMounts=yes", "unit_back"),
-    fix("PrivateTmp=yes", "unit", "a mount namespace of its own", "unit PrivateTmp=yes", "unit_back"),
-    fix("ProtectSystem=full", "unit", "a mount namespace of its own", "unit ProtectSystem=full", "unit_back"),
-    fix("few descriptors", "unit", "may have 1024 file descriptors", "unit LimitNOFILE=1024", "unit_back"),
-    fix(
-        "the program was replaced",
+    fix("share-mounts", "PrivateMounts=yes", "unit", "a mount namespace of its own", "unit PrivateMounts=yes", "unit_back"),
+    fix("share-mounts", "PrivateTmp=yes", "unit", "a mount namespace of its own", "unit PrivateTmp=yes", "unit_back"),
+    fix("share-mounts", "ProtectSystem=full", "unit", "a mount namespace of its own", "unit ProtectSystem=full", "unit_back"),
+    fix("give-descriptors", "few descriptors", "unit", "may have 1024 file descriptors", "unit LimitNOFILE=1024", "unit_back"),
+    fix("start-replaced-program", "the program was replaced",
         "unit",
         "was replaced since it started",
         "cp /usr/bin/layerd /root/layerd; mv /root/layerd /usr/bin/layerd",
         "",
     ),
-    fix(
-        "it crashed",
+    fix("reset-restart-count", "it crashed",
         "unit",
         "started layerd anew 1 times",
         "systemctl kill -s KILL layerd.service; wait_for '[ $(systemctl show --value -p NRestarts layerd.service) = 1 ]'; layerctl info",
         "",
     ),
     // Its configuration.
-    fix(
-        "metrics over TCP that the unit forbids",
+    fix("open-unit-to-host", "metrics over TCP that the unit forbids",
         "host: unit",
         "`metrics.address` is a TCP address",
         "conf metrics address '\"127.0.0.1:9100\"'",
@@ -59,8 +74,7 @@ pub(super) const FAULTS: [Fault; 26] = [
         unit 'RestrictAddressFamilies=AF_INET' IPAddressAllow=localhost; conf metrics address '\"127.0.0.1:9100\"'",
         "systemctl stop taken.socket; conf_back; unit_back",
     ),
-    fix(
-        "traces over TCP that the unit forbids",
+    fix("open-unit-to-host", "traces over TCP that the unit forbids",
         "host: unit",
         "`tracing.endpoint` is a TCP address",
         "conf tracing endpoint '\"http://localhost:4317\"'",
@@ -73,6 +87,9 @@ pub(super) const FAULTS: [Fault; 26] = [
         "conf tracing endpoint '\"unix:/run/away.sock\"'; wait_for 'layerctl info | grep -q tracing.endpoint'",
         "conf_back",
     ),
+    fix("wait-for-disk", "a data directory that the unit does not wait for", "host: unit", "does not wait for the file system of root",
+        "sed -i '0,/^#root/s|^#root = .*|root = \"/var/lib/elsewhere\"|' $C",
+        "conf_back; unit_back"),
     advice(
         "a stop that the unit does not wait for",
         "host: unit",
@@ -81,15 +98,14 @@ pub(super) const FAULTS: [Fault; 26] = [
         "conf_back",
     ),
     advice("an unknown setting", "configuration", "unknown field `bogus`", "sed -i '1i bogus = 1' $C", "conf_back"),
-    fix(
-        "a setting that is not in force",
+    fix("restart-for-configuration", "a setting that is not in force",
         "configuration in force",
         "is \"9\" in the file",
         "sed -i 's/^keep_secs = 3600/keep_secs = 9/' $C",
         "conf_back",
     ),
-    fix("others may write the configuration", "configuration files", "has the mode 0666", "chmod 666 $C", ""),
-    fix("the configuration is another's", "configuration files", "belongs to the user 1000", "chown 1000 $C", ""),
-    fix("others may write the drop-in", "configuration files", "has the mode 0646", "chmod 646 $K/conf.d/layerd.toml", ""),
-    fix("others may connect", "socket", "has the mode 0666", "chmod 666 /run/layerd/layerd.sock", ""),
+    fix("close-files", "others may write the configuration", "configuration files", "has the mode 0666", "chmod 666 $C", ""),
+    fix("close-files", "the configuration is another's", "configuration files", "belongs to the user 1000", "chown 1000 $C", ""),
+    fix("close-files", "others may write the drop-in", "configuration files", "has the mode 0646", "chmod 646 $K/conf.d/layerd.toml", ""),
+    fix("close-files", "others may connect", "socket", "has the mode 0666", "chmod 666 /run/layerd/layerd.sock", ""),
 ];

@@ -2,13 +2,13 @@
 
 use super::table::{Fault, advice, fix};
 
-pub(super) const FAULTS: [Fault; 21] = [
+pub(super) const FAULTS: [Fault; 22] = [
     // The data directory.
-    fix("the data directory is open", "data directory", "has the mode 0777", "chmod 777 $R", ""),
-    fix("the data directory is another's", "data directory", "belongs to the user 1000", "chown 1000 $R", ""),
-    fix("a folder of it is open", "records and disk", "has the mode 0755", "chmod 755 $R/l", ""),
-    fix("a file of another's among the layers", "records and disk", "l/notes is not layerd's", "touch $R/l/notes", ""),
-    fix("a work directory is gone", "records and disk", "has no work directory", "rm -r $R/w/$(number work)", ""),
+    fix("close-files", "the data directory is open", "data directory", "has the mode 0777", "chmod 777 $R", ""),
+    fix("close-files", "the data directory is another's", "data directory", "belongs to the user 1000", "chown 1000 $R", ""),
+    fix("repair-records", "a folder of it is open", "records and disk", "has the mode 0755", "chmod 755 $R/l", ""),
+    fix("repair-records", "a file of another's among the layers", "records and disk", "l/notes is not layerd's", "touch $R/l/notes", ""),
+    fix("repair-records", "a work directory is gone", "records and disk", "has no work directory", "rm -r $R/w/$(number work)", ""),
     advice(
         "a layer is gone",
         "records and disk",
@@ -23,8 +23,8 @@ pub(super) const FAULTS: [Fault; 21] = [
         "mv $(volume) /root/volume",
         "mv /root/volume $(volume)",
     ),
-    fix("the link of a volume is gone", "volumes", "no link in", "rm $R/volumes/by-name/data", ""),
-    fix("the link of a volume leads elsewhere", "volumes", "no link in", "ln -sfn /root $R/volumes/by-name/data", ""),
+    fix("restart-for-links", "the link of a volume is gone", "volumes", "no link in", "rm $R/volumes/by-name/data", ""),
+    fix("restart-for-links", "the link of a volume leads elsewhere", "volumes", "no link in", "ln -sfn /root $R/volumes/by-name/data", ""),
     advice(
         "a removed layer cannot be deleted",
         "deletions",
@@ -38,34 +38,30 @@ pub(super) const FAULTS: [Fault; 21] = [
         systemctl restart layerd; wait_for '! layerctl doctor -q | grep -q deletions' 900",
     ),
     // A restore holds the trash until a person decides.
-    fix("the database is gone", "database", "is damaged", "both stop; mv $R/meta/db /root/db; both start", "rm -r /root/db; layerctl trash empty --yes >/dev/null"),
-    fix("the database is empty", "database", "is damaged", "both stop; for f in $(find $R/meta/db -type f); do : >$f; done; both start", "layerctl trash empty --yes >/dev/null"),
-    fix("the file of the format is damaged", "database", "is damaged", "both stop; echo garbage >$R/meta/format; both start", "layerctl trash empty --yes >/dev/null"),
+    fix("restore-records", "the database is gone", "database", "is damaged", "both stop; mv $R/meta/db /root/db; both start", "rm -r /root/db; layerctl trash empty --yes >/dev/null"),
+    fix("restore-records", "the database is empty", "database", "is damaged", "both stop; for f in $(find $R/meta/db -type f); do : >$f; done; both start", "layerctl trash empty --yes >/dev/null"),
+    fix("restore-records", "the file of the format is damaged", "database", "is damaged", "both stop; echo garbage >$R/meta/format; both start", "layerctl trash empty --yes >/dev/null"),
     // Mounts.
-    fix(
-        "a mount without an attachment",
+    fix("unmount-leaked", "a mount without an attachment",
         "mounts",
         "mounted without an attachment",
         "mkdir -p -m 700 $R/mnt; mkdir $R/mnt/zz; mount -t tmpfs none $R/mnt/zz",
         "rmdir $R/mnt/zz",
     ),
-    fix(
-        "a removed container was never unmounted",
+    fix("unmount-removed", "a removed container was never unmounted",
         "mounts",
         "though the snapshot was removed",
         "layerctl snapshot prepare web kept >/dev/null; mkdir -p /root/web
         layerctl snapshot mount --rw web /root/web; layerctl snapshot rm web >/dev/null",
         "layerctl trash empty --yes >/dev/null",
     ),
-    fix(
-        "a container's writable layer is mounted twice",
+    fix("unmount-doubled", "a container's writable layer is mounted twice",
         "mounts",
         "mounted twice with one writable layer",
         "mkdir -p /root/a /root/b; for to in a b; do layerctl snapshot mount --rw work /root/$to; done",
         "umount /root/a /root/b 2>/dev/null || true",
     ),
-    fix(
-        "the snapshot of a running container was removed",
+    fix("restore-running", "the snapshot of a running container was removed",
         "mounts",
         "a container runs on",
         "layerctl snapshot prepare run kept >/dev/null; mkdir -p /root/run
@@ -82,22 +78,28 @@ pub(super) const FAULTS: [Fault; 21] = [
         "mv /root/layer $(cat /root/path); kill $(cat /root/pid); wait_for 'umount /root/run'; systemctl restart layerd.service
         layerctl snapshot rm run >/dev/null; layerctl trash empty --yes >/dev/null",
     ),
-    fix(
-        "the mount of an attachment is gone",
+    fix("detach-waiting", "the mount of an attachment is gone",
         "mounts",
         "attachments whose mounts are gone",
         "mkdir -p /root/target; layerctl attach --owner container:web --target /data=/root/target -v data:/data >/dev/null; umount /root/target",
         "",
     ),
-    fix(
-        "the file system is read-only",
+    fix("remount-writable", "the file system is read-only",
         "data directory",
         "is read-only",
         "both stop; mount --bind $R $R; mount -o remount,bind,ro $R; both start || true",
         "both stop; umount $R; both start",
     ),
     fix(
-        "containerd's metadata are older than layerd's data",
+        "remount-volumes-writable",
+        "the disk of volumes is read-only",
+        "data directory",
+        "the file system of volumes",
+        "both stop; mount --bind $R/volumes $R/volumes; mount -o remount,bind,ro $R/volumes; both start
+        layerctl snapshot prepare other kept >/dev/null; layerctl snapshot rm other >/dev/null",
+        "both stop; umount $R/volumes; both start; layerctl trash empty --yes >/dev/null",
+    ),
+    fix("remove-forgotten-snapshots", "containerd's metadata are older than layerd's data",
         "snapshots in containerd",
         "containerd has forgotten 1",
         "systemctl stop containerd; cp /root/meta.db /var/lib/containerd/io.containerd.metadata.v1.bolt/; systemctl start containerd
@@ -117,8 +119,7 @@ pub(super) const SMALL: &str = "
 ";
 
 pub(super) const FULL: [Fault; 5] = [
-    fix(
-        "little space is left, and removed layers hold some",
+    fix("empty-trash", "little space is left, and removed layers hold some",
         "space",
         "less than 10 %",
         "layerctl snapshot prepare large kept >/dev/null; head -c 30M /dev/zero >$(layer large)/file

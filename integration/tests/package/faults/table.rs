@@ -7,14 +7,15 @@ pub(super) struct Fault {
     /// The check that finds it, and a part of what it says.
     pub(super) check: &'static str,
     pub(super) found: &'static str,
-    /// Set if no command can end it, so that doctor has a sentence; `after` then does.
-    pub(super) has_advice: bool,
+    /// Name of the fix. Empty if no command can end it, so that doctor has a sentence; `after` does.
+    pub(super) fix: &'static str,
     /// Brings the machine back to where it was, after the fix.
     pub(super) after: &'static str,
 }
 
 /// One that a command ends.
 pub(super) const fn fix(
+    fix: &'static str,
     name: &'static str,
     check: &'static str,
     found: &'static str,
@@ -26,7 +27,7 @@ pub(super) const fn fix(
         inject,
         check,
         found,
-        has_advice: false,
+        fix,
         after,
     }
 }
@@ -39,10 +40,7 @@ pub(super) const fn advice(
     inject: &'static str,
     after: &'static str,
 ) -> Fault {
-    Fault {
-        has_advice: true,
-        ..fix(name, check, found, inject, after)
-    }
+    fix("", name, check, found, inject, after)
 }
 
 /// The data directory, the files of layerd and of containerd, and what the faults have in common.
@@ -61,6 +59,14 @@ conf_back() { cp /root/config.toml $C; systemctl restart layerd.service; }
 # A manual change of the drop-in, and a restart of containerd.
 edit() { sed -i "$1" $K/conf.d/layerd.toml; systemctl restart containerd; }
 edit_back() { rm -rf $K/conf.d $K/config.toml; cp -a /root/containerd/. $K/; systemctl restart containerd; }
+# Many restarts within seconds are the test's, not an operator's.
+restart_often() {
+    mkdir -p /run/systemd/system/containerd.service.d
+    printf '[Unit]\nStartLimitIntervalSec=0\n' >/run/systemd/system/containerd.service.d/test.conf; systemctl daemon-reload
+}
+# containerd says that it is of another release, until release_back.
+release() { mv /usr/bin/containerd /usr/bin/containerd.own; printf '#!/bin/sh\n[ "$1" != --version ] || exec echo containerd x %s x\nexec /usr/bin/containerd.own "$@"\n' $1 >/usr/bin/containerd; chmod 755 /usr/bin/containerd; }
+release_back() { mv /usr/bin/containerd.own /usr/bin/containerd; }
 # The writable layer of a snapshot, and the number in its name.
 layer() { layerctl snapshot mounts $1 -o json | grep -o 'upperdir=[^",]*' | cut -d = -f 2; }
 number() { basename $(layer $1); }
@@ -72,9 +78,7 @@ wait_for() { for i in $(seq ${2:-300}); do if eval "$1"; then return; fi; sleep 
 /// Removed layers are kept for a while, however full the disk is, and there are some of each kind of thing.
 pub(super) const BEFORE: &str = "
     conf trash keep_secs 3600; conf trash min_free_percent 0; conf overlayfs spare_layers 0
-    # Many restarts within seconds are the test's, not an operator's.
-    mkdir -p /run/systemd/system/containerd.service.d
-    printf '[Unit]\\nStartLimitIntervalSec=0\\n' >/run/systemd/system/containerd.service.d/test.conf; systemctl daemon-reload
+    restart_often
     systemctl stop containerd; cp /var/lib/containerd/io.containerd.metadata.v1.bolt/meta.db /root/; systemctl start containerd
     ctr images import --snapshotter layerd /root/busybox.tar >/dev/null
     cp -a $C /root/config.toml

@@ -194,7 +194,7 @@ mod tests {
     fn the_worst_decides() {
         let ok = Finding::ok("a", "x");
         let info = Finding::info("b", "x", "y");
-        let warning = Finding::warning("c", "x", "y", Remedy::safe("z"));
+        let warning = Finding::warning("c", "x", "y", Remedy::safe("fix-it", "z"));
         let error = Finding::error("d", "x", "y", Remedy::advice("z"));
         assert!(verdict(&[ok.clone(), info.clone()]).is_ok());
         assert_eq!(summary(&[ok.clone(), info]), "All is well.");

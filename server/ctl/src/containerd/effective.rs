@@ -45,7 +45,7 @@ struct Raw {
 #[error("{}: {why}", path.display())]
 pub(crate) struct Unreadable {
     pub(crate) path: PathBuf,
-    why: String,
+    pub(crate) why: String,
 }
 
 /// All files together.

@@ -89,7 +89,7 @@ impl Facts<'_> {
             DROP_IN,
             format!("{main} and what it imports do not name {}", self.name),
             "containerd does not know layerd: who asks for this snapshotter is refused.",
-            self.setup(),
+            self.setup("write-drop-in"),
         )
     }
 
@@ -102,7 +102,7 @@ impl Facts<'_> {
                     self.name, proxy.kind
                 ),
                 "containerd does not start, or knows no such snapshotter.",
-                self.setup(),
+                self.setup("correct-proxy-type"),
             );
         }
         if !is_same(&proxy.address, self.socket) {
@@ -114,7 +114,7 @@ impl Facts<'_> {
                     self.socket.display()
                 ),
                 "containerd's calls reach no layerd, or another one.",
-                self.setup(),
+                self.setup("correct-proxy-socket"),
             );
         }
         let file = self.files.files.last().unwrap_or(&self.files.files[0]);
@@ -131,7 +131,7 @@ impl Facts<'_> {
     /// Finding about the proxy in the running containerd.
     fn loaded(&self, proxy: &Proxy) -> Option<Finding> {
         const CHECK: &str = "containerd's plugin";
-        let restart = || Remedy::safe(RESTART);
+        let restart = |name| Remedy::safe(name, RESTART);
         let running = self.running?;
         if !has_snapshotter(running) && !self.files.files.iter().any(|file| file == self.main) {
             return Some(Finding::error(
@@ -141,7 +141,7 @@ impl Facts<'_> {
                     self.main.display()
                 ),
                 "containerd does not know layerd: who asks for this snapshotter is refused.",
-                self.setup(),
+                self.setup("write-main-file"),
             ));
         }
         if !has_snapshotter(running) {
@@ -149,7 +149,7 @@ impl Facts<'_> {
                 CHECK,
                 format!("containerd has not loaded {}", self.name),
                 "It was started before its files named layerd.",
-                restart(),
+                restart("load-proxy"),
             ));
         }
         // Later releases tell where a proxy is.
@@ -162,7 +162,7 @@ impl Facts<'_> {
                     proxy.address
                 ),
                 "It was started before its files were changed.",
-                restart(),
+                restart("load-proxy-socket"),
             ));
         }
         Some(Finding::ok(CHECK, "loaded"))
@@ -182,7 +182,7 @@ impl Facts<'_> {
                 DROP_IN,
                 format!("it exports the data directory {told}, and layerd's is {root}"),
                 "The kubelet is told of another disk, and frees space on the wrong one.",
-                self.setup(),
+                self.setup("correct-exported-root"),
             )),
             _ if is_default => None,
             _ => Some(Finding::info(
@@ -216,7 +216,7 @@ impl Facts<'_> {
                     self.socket.display()
                 ),
                 "Nothing is unpacked, for any snapshotter.",
-                self.setup(),
+                self.setup("correct-differ-socket"),
             )];
         }
         if version.is_some_and(|version| !version.since(1, 7, 4)) {
@@ -224,7 +224,7 @@ impl Facts<'_> {
                 DIFF,
                 "a proxy of type \"diff\" is configured",
                 "This release crashes on it at its next start; releases from 1.7.4 on know it.",
-                self.setup(),
+                self.setup("drop-unknown-differ"),
             )];
         }
         if self.is("unpack.enabled", "false") {
@@ -232,7 +232,7 @@ impl Facts<'_> {
                 DIFF,
                 format!("{name} is configured, and layerd has unpack.enabled = false"),
                 "Where containerd asks layerd alone, pulls fail.",
-                self.setup(),
+                self.setup("drop-disabled-differ"),
             )];
         }
         vec![Finding::ok(DIFF, format!("{name} is layerd"))]
@@ -250,7 +250,7 @@ impl Facts<'_> {
                     CHECK,
                     format!("its list unpack_config has no entry for {}", self.name),
                     "Pulls into layerd through it fail: those of ctr and nerdctl, and from 2.1 on Kubernetes'.",
-                    self.setup(),
+                    self.setup("add-transfer-entry"),
                 )
             });
         };
@@ -259,7 +259,7 @@ impl Facts<'_> {
                 CHECK,
                 format!("the entry for {} names no differ", self.name),
                 "Before 2.1.2 the first available differ unpacks, whichever it is.",
-                self.setup(),
+                self.setup("add-transfer-differ"),
             ));
         }
         Some(Finding::ok(
@@ -272,9 +272,9 @@ impl Facts<'_> {
         self.settings.get(key).is_some_and(|given| given == value)
     }
 
-    /// Command that writes the drop-in anew, with its present options where they can stay. containerd
-    /// is restarted only if that worked.
-    fn setup(&self) -> Remedy {
+    /// Command that writes the drop-in anew, with its present options where they can stay, under the
+    /// name of what it mends. containerd is restarted only if that worked.
+    fn setup(&self, name: &'static str) -> Remedy {
         let aside = self.edited.map(|path| {
             let path = path.display().to_string();
             format!(
@@ -283,27 +283,16 @@ impl Facts<'_> {
                 quoted(&format!("{path}.edited"))
             )
         });
-        Remedy::safe(format!(
+        let command = format!(
             "{}layerctl setup containerd --write{} && {RESTART}",
             aside.unwrap_or_default(),
             self.options()
-        ))
+        );
+        Remedy::safe(name, command)
     }
 
     fn options(&self) -> String {
-        let mut options = String::new();
-        if self.main != Path::new(MAIN) {
-            options.push_str(&format!(
-                " --config {}",
-                quoted(&self.main.display().to_string())
-            ));
-        }
-        if let Some(root) = self.settings.get("root").filter(|root| *root != ROOT) {
-            options.push_str(&format!(" --root {}", quoted(root)));
-        }
-        if self.is("unpack.enabled", "false") {
-            options.push_str(" --no-unpack");
-        }
+        let mut options = options_of_settings(self.main, self.settings);
         let version = self.installed;
         let since =
             |major, minor, patch| version.is_some_and(|version| version.since(major, minor, patch));
@@ -331,6 +320,25 @@ impl Facts<'_> {
         }
         options
     }
+}
+
+/// Options of `layerctl setup containerd --write` that follow from layerd's settings.
+pub(crate) fn options_of_settings(main: &Path, settings: &BTreeMap<String, String>) -> String {
+    let mut options = String::new();
+    if main != Path::new(MAIN) {
+        options.push_str(&format!(
+            " --config {}",
+            quoted(&main.display().to_string())
+        ));
+    }
+    if let Some(root) = settings.get("root").filter(|root| *root != ROOT) {
+        options.push_str(&format!(" --root {}", quoted(root)));
+    }
+    let unpacks = settings.get("unpack.enabled");
+    if unpacks.is_some_and(|unpacks| unpacks == "false") {
+        options.push_str(" --no-unpack");
+    }
+    options
 }
 
 /// A release that was installed and not started yet.
@@ -388,7 +396,7 @@ fn capabilities(facts: &Facts<'_>, proxy: &Proxy, version: Option<Version>) -> V
             RELEASE,
             "layerd is announced with the capability rebase",
             "Releases before 2.2.3 lose deletions with it: files that an image removed come back.",
-            facts.setup(),
+            facts.setup("drop-rebase-that-loses-deletions"),
         ));
     }
     if has("rebase") && !before(2, 2, 3) && before(2, 4, 0) {
@@ -396,7 +404,7 @@ fn capabilities(facts: &Facts<'_>, proxy: &Proxy, version: Option<Version>) -> V
             RELEASE,
             "layers are unpacked in parallel",
             "Releases before 2.4 lose an error of Prepare then: a pull can succeed with nothing unpacked.",
-            facts.setup(),
+            facts.setup("drop-parallel-unpacking"),
         ));
     }
     if has("rebase") && facts.is("overlayfs.rebase", "false") {
@@ -404,7 +412,7 @@ fn capabilities(facts: &Facts<'_>, proxy: &Proxy, version: Option<Version>) -> V
             DROP_IN,
             "it announces the capability rebase, and layerd has overlayfs.rebase = false",
             "layerd refuses to commit layers that were prepared without their parent: pulls fail.",
-            facts.setup(),
+            facts.setup("drop-disabled-rebase"),
         ));
     }
     if has("remap-ids") && before(2, 0, 0) {
@@ -412,7 +420,7 @@ fn capabilities(facts: &Facts<'_>, proxy: &Proxy, version: Option<Version>) -> V
             RELEASE,
             "layerd is announced with the capability remap-ids",
             "Releases before 2.0 do not understand the mount options that follow from it.",
-            facts.setup(),
+            facts.setup("drop-unknown-remap-ids"),
         ));
     }
     found

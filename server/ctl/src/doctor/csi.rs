@@ -38,7 +38,7 @@ pub(crate) fn finding(facts: &Facts) -> Finding {
             CHECK,
             format!("the driver does not answer at {socket}: {reason}"),
             "Pods that need a volume of layerd's wait until it does. Pods that run go on.",
-            Remedy::safe("systemctl restart layerd.service"),
+            Remedy::safe("restart-csi", "systemctl restart layerd.service"),
         ),
         (Ok(name), _) if name != DRIVER => Finding::warning(
             CHECK,

@@ -30,7 +30,7 @@ pub(crate) fn version(info: &InfoResponse, own: &str) -> Finding {
             info.version
         ),
         "One of the two was upgraded without the other. What only the newer one knows does not work.",
-        Remedy::safe(RESTART),
+        Remedy::safe("restart-other-version", RESTART),
     )
 }
 
@@ -40,7 +40,7 @@ pub(crate) type Holders = [(String, u64)];
 /// All that the daemon says of itself; `now` in seconds since 1970.
 pub(crate) fn findings(info: &InfoResponse, holders: &Holders, now: i64) -> Vec<Finding> {
     let Some(health) = &info.health else {
-        return vec![without_health(info)];
+        return vec![lost(info)];
     };
     let mut found = vec![
         database(health),
@@ -66,7 +66,10 @@ fn closed(health: &Health) -> Option<Finding> {
             "data directory",
             format!("immutable or append-only: {}", some_of(all)),
             "Nothing can be made or deleted there.",
-            Remedy::safe(format!("chattr -i -a {}", words.join(" "))),
+            Remedy::safe(
+                "open-closed-folders",
+                format!("chattr -i -a {}", words.join(" ")),
+            ),
         )
     })
 }
@@ -109,28 +112,20 @@ fn optional(health: &Health) -> Vec<Finding> {
     failing.map(finding).collect()
 }
 
-/// Records that are lost, or a daemon that is older than this program.
-fn without_health(info: &InfoResponse) -> Finding {
-    if info.driver.is_empty() {
-        let remedy = match info.newest_copy.is_empty() {
-            true => Remedy::advice(
-                "Put a backup back: `layerctl restore FILE` takes what `layerctl backup` wrote. Without one, the layers stay \
-                 where they are, but their names are lost.",
-            ),
-            false => Remedy::fix("layerctl restore"),
-        };
-        return Finding::error(
-            "database",
-            some_of(&info.alarms),
-            "The records are lost or damaged. layerd answers no client but layerctl, so that containerd waits.",
-            remedy,
-        );
-    }
-    Finding::warning(
+/// Records that are lost: only then a daemon tells nothing of its health.
+fn lost(info: &InfoResponse) -> Finding {
+    let remedy = match info.newest_copy.is_empty() {
+        true => Remedy::advice(
+            "Put a backup back: `layerctl restore FILE` takes what `layerctl backup` wrote. Without one, the layers stay \
+             where they are, but their names are lost.",
+        ),
+        false => Remedy::fix("restore-records", "layerctl restore"),
+    };
+    Finding::error(
         "database",
-        "this layerd tells nothing of its health",
-        "It is older than layerctl; much was not checked.",
-        Remedy::safe(RESTART),
+        some_of(&info.alarms),
+        "The records are lost or damaged. layerd answers no client but layerctl, so that containerd waits.",
+        remedy,
     )
 }
 
@@ -281,7 +276,7 @@ impl Space {
 /// Remedy for a full disk: the trash is emptied first.
 fn room(info: &InfoResponse, health: &Health, holders: &Holders) -> Remedy {
     if info.trash > 0 && health.brake.is_empty() && health.failed_deletions.is_empty() {
-        return Remedy::fix("layerctl trash empty --yes");
+        return Remedy::fix("empty-trash", "layerctl trash empty --yes");
     }
     let held: Vec<String> = holders
         .iter()
@@ -400,7 +395,7 @@ pub(crate) fn records(problems: &[Problem]) -> Vec<Finding> {
             CHECK,
             some_of(&other),
             "No snapshot suffers from it. What layerd does not know is moved to lost/, never deleted.",
-            Remedy::safe("layerctl fsck --repair"),
+            Remedy::safe("repair-records", "layerctl fsck --repair"),
         ));
     }
     if findings.is_empty() {

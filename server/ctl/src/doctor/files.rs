@@ -29,12 +29,25 @@ pub(crate) fn root(root: &Path, table: &[Entry]) -> Vec<Finding> {
         0o022,
         "Others can put files of their own where layerd keeps layers.",
     )];
-    if let Some(mount) = read_only(root, table) {
+    let of_root = read_only(root, table);
+    let of_volumes = read_only(&root.join("volumes"), table);
+    if let (None, Some(mount)) = (of_root, of_volumes) {
+        all.push(Some(Finding::error(
+            CHECK,
+            format!(
+                "the file system of volumes, mounted at {}, is read-only",
+                mount.display()
+            ),
+            "No volume can be made, changed or removed; layers are not concerned.",
+            Remedy::fix("remount-volumes-writable", remount(mount)),
+        )));
+    }
+    if let Some(mount) = of_root {
         all.push(Some(Finding::error(
             CHECK,
             format!("its file system, mounted at {}, is read-only", mount.display()),
             "Nothing can be pulled, started or removed. A file system that met an error becomes so by itself.",
-            Remedy::fix(format!("mount -o remount,rw {}", quoted(&mount.display().to_string()))),
+            Remedy::fix("remount-writable", remount(mount)),
         )));
     }
     or_well(CHECK, all, "root's alone, and writable")
@@ -103,9 +116,16 @@ fn access(
             check,
             format!("{} {}", path.display(), wrong.join(" and ")),
             impact,
-            Remedy::safe(fix.join(" && ")),
+            Remedy::safe("close-files", fix.join(" && ")),
         )
     })
+}
+
+fn remount(mount: &Path) -> String {
+    format!(
+        "mount -o remount,rw {}",
+        quoted(&mount.display().to_string())
+    )
 }
 
 fn or_well(check: &str, found: Vec<Option<Finding>>, well: &str) -> Vec<Finding> {
@@ -135,5 +155,28 @@ mod tests {
         assert_eq!(at("/var/lib"), None);
         assert_eq!(at("/var/lib/c/layerd").as_deref(), Some("/var/lib/c"));
         assert_eq!(at("/var/lib/cat"), None);
+    }
+
+    #[test]
+    fn a_disk_of_volumes_is_told_from_that_of_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().display();
+        for (of_root, of_volumes, wanted) in [
+            ("rw", "rw", None),
+            ("rw", "ro", Some("the file system of volumes")),
+            ("ro", "ro", Some("its file system")),
+        ] {
+            let table = format!(
+                "30 1 8:1 / {top} {of_root} - ext4 /dev/sda1 rw\n\
+                 31 30 8:2 / {top}/volumes {of_volumes} - ext4 /dev/sda2 rw\n"
+            );
+            let table = parse(table.as_bytes()).unwrap();
+            let found = root(dir.path(), &table);
+            let told = found.iter().find(|one| one.found.contains("is read-only"));
+            assert_eq!(told.is_some(), wanted.is_some(), "{found:?}");
+            if let (Some(told), Some(wanted)) = (told, wanted) {
+                assert!(told.found.starts_with(wanted), "{told:?}");
+            }
+        }
     }
 }

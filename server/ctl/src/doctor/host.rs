@@ -28,6 +28,8 @@ struct Looked {
     /// A command for a shell; empty for none.
     #[serde(default)]
     fix: String,
+    #[serde(default)]
+    fix_name: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,7 +54,8 @@ impl Checked {
 
     /// One finding for each; `file` is the configuration file, if there is one.
     pub(crate) fn findings(&self, file: Option<&str>) -> Vec<Finding> {
-        let looked = self.looked.iter();
+        // The doctor looks at the disk of volumes itself, and knows where it is mounted.
+        let looked = self.looked.iter().filter(|one| one.check != "volumes");
         looked.map(|looked| looked.finding(file)).collect()
     }
 }
@@ -83,7 +86,7 @@ impl Looked {
 
     fn remedy(&self) -> Remedy {
         match (self.fix.is_empty(), self.advice.is_empty()) {
-            (false, _) => Remedy::safe(&self.fix),
+            (false, _) => Remedy::safe(self.fix_name.clone(), &self.fix),
             (true, false) => Remedy::advice(self.advice()),
             (true, true) => {
                 Remedy::advice("Mend what the error names; `layerd check` looks at it alone.")
@@ -151,7 +154,10 @@ pub(crate) fn in_force(file: &BTreeMap<String, String>, health: &Health) -> Find
         CHECK,
         super::some_of(&differing),
         "The file was changed after layerd started; the next start will take it.",
-        Remedy::safe("systemctl restart layerd.service"),
+        Remedy::safe(
+            "restart-for-configuration",
+            "systemctl restart layerd.service",
+        ),
     )
 }
 

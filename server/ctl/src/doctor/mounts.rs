@@ -38,7 +38,7 @@ pub(crate) fn leaked(
             CHECK,
             format!("mounted without an attachment: {}", some_of(&leaked)),
             "No detach unmounts it, and what it shows cannot be removed. layerd unmounts only what it is told to.",
-            Remedy::fix(command("umount", &leaked)),
+            Remedy::fix("unmount-leaked", command("umount", &leaked)),
         )
     })
 }
@@ -55,7 +55,7 @@ pub(crate) fn waiting(attachments: &[Attachment]) -> Option<Finding> {
             CHECK,
             format!("attachments whose mounts are gone: {}", some_of(&keys)),
             "They hold their volumes until the same attach mounts them again, or they are detached.",
-            Remedy::fix(command("layerctl detach", &keys)),
+            Remedy::fix("detach-waiting", command("layerctl detach", &keys)),
         )
     })
 }
@@ -110,7 +110,7 @@ fn orphaned(upper: &Path, entries: &[&Entry], known: &Layers<'_>) -> Finding {
             CHECK,
             format!("still mounted, though the snapshot was removed: {shown}"),
             "A container's root file system was never unmounted. Its space comes back only when it is.",
-            Remedy::fix(command("umount", &targets)),
+            Remedy::fix("unmount-removed", command("umount", &targets)),
         );
     }
     let found = format!(
@@ -119,7 +119,7 @@ fn orphaned(upper: &Path, entries: &[&Entry], known: &Layers<'_>) -> Finding {
     );
     let impact = "What it has written is lost when it ends, and some of its calls fail already.";
     let remedy = match known.removed.get(upper) {
-        Some(id) => Remedy::safe(format!("layerctl trash restore {id}")),
+        Some(id) => Remedy::safe("restore-running", format!("layerctl trash restore {id}")),
         None => Remedy::advice(
             "Copy what is worth it out of `/proc/PID/root` while it runs, then stop the container and create it anew.",
         ),
@@ -137,7 +137,7 @@ fn doubled(entries: &[&Entry], known: &Layers<'_>) -> Finding {
         Some(entry) => {
             let same = entries.iter().filter(|one| one.device == entry.device);
             let targets: Vec<String> = same.map(|one| one.target.display().to_string()).collect();
-            Remedy::fix(command("umount", &targets))
+            Remedy::fix("unmount-doubled", command("umount", &targets))
         }
         None => Remedy::advice("Stop one of the two containers that run on them."),
     };

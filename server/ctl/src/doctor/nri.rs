@@ -34,7 +34,7 @@ pub(crate) fn finding(unit: &str, containerd: Option<&State>) -> Option<Finding>
             CHECK,
             "layerd-nri.service is enabled and not active",
             IMPACT,
-            Remedy::safe("systemctl restart layerd-nri.service"),
+            Remedy::safe("start-nri", "systemctl restart layerd-nri.service"),
         ),
         (true, _) if status.starts_with(REGISTERED) => {
             Finding::ok(CHECK, format!("layerd-nri is {status}"))
@@ -43,7 +43,10 @@ pub(crate) fn finding(unit: &str, containerd: Option<&State>) -> Option<Finding>
             CHECK,
             "layerd-nri runs, and containerd's configuration has NRI off",
             IMPACT,
-            Remedy::safe("layerctl setup nri --write && systemctl restart containerd"),
+            Remedy::safe(
+                "turn-on-nri",
+                "layerctl setup nri --write && systemctl restart containerd",
+            ),
         ),
         (true, Some(State::Unknown)) => Finding::error(
             CHECK,

@@ -33,7 +33,7 @@ pub(crate) fn finding(socket: &Path, answer: &Answer) -> Finding {
             CHECK,
             format!("{socket} does not answer: {why}"),
             impact,
-            Remedy::safe("systemctl restart layerd.service"),
+            Remedy::safe("restart-plugin", "systemctl restart layerd.service"),
         ),
     }
 }

@@ -38,7 +38,10 @@ fn missing(missing: &[&Difference]) -> Option<Finding> {
             ),
             "Pulls and starts of what needs them fail; containerd does not notice by itself.",
             match ids {
-                Some(ids) => Remedy::safe(format!("layerctl trash restore {}", ids.join(" "))),
+                Some(ids) => Remedy::safe(
+                    "restore-missing-snapshots",
+                    format!("layerctl trash restore {}", ids.join(" ")),
+                ),
                 None => Remedy::advice(
                     "`layerctl orphans` says for each what needs it and how it comes back.",
                 ),
@@ -57,7 +60,7 @@ fn orphaned(orphans: &[&Difference]) -> Option<Finding> {
             "They hold space, and an import of the same image unpacks nothing. containerd's metadata are older than \
              layerd's data, unless its collector has not come round yet.",
             match orphans.iter().all(|one| one.is_free) {
-                true => Remedy::fix(format!("layerctl snapshot rm {}", names.join(" "))),
+                true => Remedy::fix("remove-forgotten-snapshots", format!("layerctl snapshot rm {}", names.join(" "))),
                 false => Remedy::advice(
                     "Put containerd's metadata (io.containerd.metadata.v1.bolt/meta.db) of the same day back, or remove what \
                      stands on them first: `layerctl orphans` lists all in order.",

@@ -62,6 +62,8 @@ pub(crate) struct Process {
     pub(crate) is_replaced: bool,
     /// Descriptors that it may have.
     pub(crate) descriptors: Option<u64>,
+    /// Descriptors that it could be given without more rights: its hard limit.
+    pub(crate) most_descriptors: Option<u64>,
 }
 
 /// One unit.
@@ -145,7 +147,7 @@ fn masked(service: &Unit<'_>, socket: &Unit<'_>) -> Option<Finding> {
         let fix = format!(
             "systemctl unmask layerd.socket layerd.service && {ENABLE} && systemctl restart layerd.socket layerd.service"
         );
-        Finding::error(CHECK, "layerd.service or layerd.socket is masked", impact, Remedy::safe(fix))
+        Finding::error(CHECK, "layerd.service or layerd.socket is masked", impact, Remedy::safe("unmask", fix))
     })
 }
 
@@ -159,7 +161,7 @@ fn not_reloaded(service: &Unit<'_>, socket: &Unit<'_>) -> Option<Finding> {
             CHECK,
             "the units were changed since systemd read them",
             impact,
-            Remedy::safe(fix),
+            Remedy::safe("reload-units", fix),
         )
     })
 }
@@ -171,7 +173,7 @@ fn not_enabled(service: &Unit<'_>) -> Option<Finding> {
             CHECK,
             "layerd.service is not enabled",
             impact,
-            Remedy::safe(ENABLE),
+            Remedy::safe("enable-service", ENABLE),
         )
     })
 }
@@ -185,7 +187,7 @@ fn no_socket(service: &Unit<'_>, socket: &Unit<'_>) -> Option<Finding> {
             true => "layerd.socket is not active, and layerd.service is",
             false => "layerd.socket is not active",
         };
-        Finding::warning(CHECK, found, impact, Remedy::safe(fix))
+        Finding::warning(CHECK, found, impact, Remedy::safe("start-socket", fix))
     })
 }
 
@@ -196,7 +198,7 @@ fn no_plugin(socket: &Unit<'_>) -> Option<Finding> {
             CHECK,
             format!("{DOCKER} is enabled and not active"),
             "Docker and Podman have no volume plugin layerd: containers with its volumes do not start.",
-            Remedy::safe(RESTART),
+            Remedy::safe("start-plugin-socket", RESTART),
         )
     })
 }
@@ -209,7 +211,7 @@ fn restarted(service: &Unit<'_>) -> Option<Finding> {
             format!("systemd started layerd anew {count} times"),
             "It crashed, or it was stuck for longer than the watchdog waits: `journalctl -u layerd -p warning` says \
              which. Once that is known, the count can begin anew.",
-            Remedy::fix("systemctl reset-failed layerd.service"),
+            Remedy::fix("reset-restart-count", "systemctl reset-failed layerd.service"),
         )
     })
 }
@@ -220,7 +222,7 @@ fn not_kept_alive(service: &Unit<'_>) -> Option<Finding> {
             CHECK,
             format!("layerd.service has Restart={}", service.value("Restart")),
             "After a crash layerd stays away until the next call, or for good.",
-            Remedy::safe(change("restart", &["Restart=always"])),
+            Remedy::safe("set-restart", change("restart", &["Restart=always"])),
         )
     })
 }
@@ -231,7 +233,7 @@ fn unwatched(service: &Unit<'_>) -> Option<Finding> {
             CHECK,
             "layerd.service has no WatchdogSec=",
             "A layerd whose disk or database hangs is not started anew.",
-            Remedy::safe(change("watchdog", &["WatchdogSec=60s"])),
+            Remedy::safe("set-watchdog", change("watchdog", &["WatchdogSec=60s"])),
         )
     })
 }
@@ -249,7 +251,7 @@ fn incapable(service: &Unit<'_>) -> Option<Finding> {
             CHECK,
             format!("layerd.service lacks {lacks} in CapabilityBoundingSet="),
             "Layers of images with other owners, modes or devices can be neither unpacked nor deleted.",
-            Remedy::safe(change("capabilities", &[&format!("CapabilityBoundingSet={lacks}")])),
+            Remedy::safe("give-capabilities", change("capabilities", &[&format!("CapabilityBoundingSet={lacks}")])),
         )
     })
 }
@@ -261,7 +263,7 @@ fn own_mounts(process: &Process) -> Option<Finding> {
             "layerd has a mount namespace of its own, by PrivateMounts=, ProtectSystem= or the like",
             "It does not see what the host mounts and unmounts: removed layers stay busy, and volumes that it mounts are \
              seen by no container.",
-            Remedy::safe(change("mounts", &OWN_MOUNTS)),
+            Remedy::safe("share-mounts", change("mounts", &OWN_MOUNTS)),
         )
     })
 }
@@ -271,7 +273,7 @@ fn few_descriptors(process: &Process) -> Option<Finding> {
     few(
         process,
         "Under load it can accept no connection and open no layer.",
-        change("descriptors", &lines),
+        Remedy::safe("give-descriptors", change("descriptors", &lines)),
     )
 }
 
@@ -280,16 +282,28 @@ pub(crate) fn few_of_process(pid: u32, process: &Process) -> Option<Finding> {
     few(
         process,
         "Under load it can accept no connection and open no layer. What starts it has to set the limit as well.",
-        format!("prlimit --pid {pid} --nofile={DESCRIPTORS}"),
+        Remedy::safe(
+            "give-process-descriptors",
+            format!("prlimit --pid {pid} --nofile={}", limit(process)),
+        ),
     )
 }
 
-fn few(process: &Process, impact: &str, fix: String) -> Option<Finding> {
+/// A soft limit within the hard one where that is enough: raising the hard one takes CAP_SYS_RESOURCE.
+fn limit(process: &Process) -> String {
+    let most = process.most_descriptors.unwrap_or(DESCRIPTORS);
+    match most < FEW_DESCRIPTORS {
+        true => DESCRIPTORS.to_string(),
+        false => format!("{}:", most.min(DESCRIPTORS)),
+    }
+}
+
+fn few(process: &Process, impact: &str, fix: Remedy) -> Option<Finding> {
     let few = process
         .descriptors
         .filter(|count| *count < FEW_DESCRIPTORS)?;
     let found = format!("layerd may have {few} file descriptors");
-    Some(Finding::warning(CHECK, found, impact, Remedy::safe(fix)))
+    Some(Finding::warning(CHECK, found, impact, fix))
 }
 
 fn replaced(process: &Process) -> Option<Finding> {
@@ -298,7 +312,7 @@ fn replaced(process: &Process) -> Option<Finding> {
             CHECK,
             "the program that layerd runs was replaced since it started",
             "What the new one mends is not mended yet.",
-            Remedy::safe(RESTART),
+            Remedy::safe("start-replaced-program", RESTART),
         )
     })
 }
@@ -416,6 +430,22 @@ mod tests {
                 found[0].found.contains(wanted) && found[0].fix.contains(fix),
                 "{found:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_process_is_given_what_its_hard_limit_allows() {
+        for (most, wanted) in [
+            (Some(20_000), "prlimit --pid 7 --nofile=20000:"),
+            (Some(1_048_576), "prlimit --pid 7 --nofile=65536:"),
+            (Some(1024), "prlimit --pid 7 --nofile=65536"),
+        ] {
+            let process = Process {
+                descriptors: Some(1024),
+                most_descriptors: most,
+                ..Process::default()
+            };
+            assert_eq!(few_of_process(7, &process).unwrap().fix, wanted);
         }
     }
 

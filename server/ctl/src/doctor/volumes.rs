@@ -34,7 +34,7 @@ pub(crate) fn findings(volumes: &[Volume], root: &Path) -> Vec<Finding> {
             CHECK,
             format!("no link in {} leads to {}", links.display(), some_of(&unlinked)),
             "People and backups look for them there. Containers do not. The links are made anew at each start.",
-            Remedy::safe("systemctl restart layerd.service"),
+            Remedy::safe("restart-for-links", "systemctl restart layerd.service"),
         ));
     }
     if found.is_empty() {

@@ -97,6 +97,7 @@ fn without_systemd(found: &mut [Finding]) {
         .filter(|one| one.fix.contains("systemctl "))
     {
         let fix = std::mem::take(&mut finding.fix);
+        finding.fix_name.clear();
         finding.safe = false;
         finding.advice =
             format!("Do what `{fix}` does where systemd runs: this host has something else.");
@@ -118,7 +119,7 @@ fn unreachable(error: &Error, socket: &Path, can_start: bool) -> Finding {
             "`journalctl -u layerd` says what it waits for; systemd's watchdog starts it anew if it hangs.",
         )
     } else if host::is_booted() && socket == Path::new(DEFAULT_SOCKET) {
-        Remedy::safe("systemctl restart layerd.socket layerd.service")
+        Remedy::safe("start", "systemctl restart layerd.socket layerd.service")
     } else {
         Remedy::advice("Start it, or name its socket with --address.")
     };

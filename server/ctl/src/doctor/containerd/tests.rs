@@ -249,7 +249,7 @@ fn the_command_keeps_what_is_not_as_by_default() {
     let wanted = "mv --backup=numbered /etc/containerd/conf.d/layerd.toml /etc/containerd/conf.d/layerd.toml.edited && \
                   layerctl setup containerd --write --config '/etc/c d.toml' --root /r --remap-ids --parallel && \
                   systemctl restart containerd";
-    assert_eq!(facts.setup(), Remedy::safe(wanted));
+    assert_eq!(facts.setup("x"), Remedy::safe("x", wanted));
 }
 
 /// Its files are judged for the release that starts next.

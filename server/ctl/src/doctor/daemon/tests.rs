@@ -178,11 +178,6 @@ fn lost_records_are_told_from_an_old_daemon() {
         found.fix.is_empty() && found.advice.contains("layerctl restore FILE"),
         "{found:?}"
     );
-    let old = InfoResponse {
-        health: None,
-        ..well()
-    };
-    assert_eq!(findings(&old, &[], NOW)[0].severity, Severity::Warning);
 }
 
 #[test]

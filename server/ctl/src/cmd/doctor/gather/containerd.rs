@@ -10,7 +10,7 @@ use crate::cmd::{Daemon, orphans as look};
 use crate::containerd::Version;
 use crate::containerd::effective::{Effective, Unreadable};
 use crate::containerd::main_file::{DROP_INS, MAIN};
-use crate::doctor::containerd::{Facts, Running};
+use crate::doctor::containerd::{Facts, Running, options_of_settings};
 use crate::doctor::{Finding, Remedy, Severity, quoted, references};
 use crate::error::Error;
 use crate::managed_file::{self, Owner};
@@ -51,6 +51,7 @@ pub(super) async fn findings(
     let is_kept = of_files.iter().any(|one| one.severity == Severity::Error);
     if let Some(down) = found.iter_mut().find(|one| is_kept && one.is_trouble()) {
         down.fix.clear();
+        down.fix_name.clear();
         down.safe = false;
         down.advice = "Mend its configuration first, which is named here, too.".to_owned();
     }
@@ -65,7 +66,7 @@ pub(super) async fn findings(
 
 fn unreachable(error: &Error) -> Finding {
     let impact = "No container starts and no image is pulled, with whatever snapshotter; layerd itself is not the cause.";
-    let remedy = Remedy::safe("systemctl restart containerd");
+    let remedy = Remedy::safe("start-containerd", "systemctl restart containerd");
     Finding::error("containerd", error.to_string(), impact, remedy)
 }
 
@@ -94,7 +95,12 @@ async fn files(
             name: &args.snapshotter,
         }
         .findings(),
-        Err(why) => vec![unreadable(&why, drop_in.as_deref())],
+        Err(why) => vec![unreadable(
+            &why,
+            drop_in.as_deref(),
+            &args.containerd_config,
+            settings,
+        )],
     }
 }
 
@@ -116,13 +122,22 @@ fn is_edited(path: &Path) -> bool {
     matches!(managed_file::owner(path), Ok(Owner::Foreign(_)))
 }
 
-fn unreadable(why: &Unreadable, drop_in: Option<&Path>) -> Finding {
+fn unreadable(
+    why: &Unreadable,
+    drop_in: Option<&Path>,
+    main: &Path,
+    settings: &Settings,
+) -> Finding {
     let impact = "containerd does not start with it; one that runs goes on with what it read.";
     let remedy = if drop_in == Some(why.path.as_path()) {
         let path = quoted(&why.path.display().to_string());
-        Remedy::safe(format!(
-            "mv --backup=numbered {path} {path}.edited && layerctl setup containerd --write && systemctl restart containerd"
-        ))
+        let options = options_of_settings(main, settings);
+        Remedy::safe(
+            "replace-unreadable-drop-in",
+            format!(
+                "mv --backup=numbered {path} {path}.edited && layerctl setup containerd --write{options} && systemctl restart containerd"
+            ),
+        )
     } else {
         Remedy::advice(format!(
             "Mend {}; `containerd config dump` shows what containerd makes of it.",
@@ -153,5 +168,31 @@ async fn compare(
     match look::look(client, containerd, snapshotter).await {
         Ok(seen) => references::findings(&differences(&seen, now - GRACE, snapshotter)),
         Err(error) => vec![super::unasked("snapshots in containerd", &error)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drop_in_that_is_no_toml_is_written_anew_as_the_settings_ask() {
+        let path = Path::new(DROP_INS).join("layerd.toml");
+        let why = Unreadable {
+            path: path.clone(),
+            why: "no TOML".to_owned(),
+        };
+        let settings = [("root", "/data/layers"), ("unpack.enabled", "false")];
+        let settings: Settings = settings
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        let found = unreadable(&why, Some(&path), Path::new(MAIN), &settings);
+        let wanted = "setup containerd --write --root /data/layers --no-unpack && systemctl";
+        assert!(found.fix.contains(wanted), "{found:?}");
+        let other = unreadable(&why, None, Path::new(MAIN), &settings);
+        assert!(
+            other.fix.is_empty() && !other.advice.is_empty(),
+            "{other:?}"
+        );
     }
 }

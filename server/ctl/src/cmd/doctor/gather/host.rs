@@ -132,10 +132,12 @@ fn process(pid: u32) -> Process {
     let descriptors = limits
         .lines()
         .find_map(|line| line.strip_prefix("Max open files"));
+    let column = |number: usize| descriptors?.split_whitespace().nth(number)?.parse().ok();
     Process {
         has_own_mounts: own.is_some() && first.is_some() && own != first,
         is_replaced: program.is_some_and(|path| path.to_string_lossy().ends_with(" (deleted)")),
-        descriptors: descriptors.and_then(|line| line.split_whitespace().next()?.parse().ok()),
+        descriptors: column(0),
+        most_descriptors: column(1),
     }
 }
 
