@@ -16,7 +16,8 @@ use crate::mounter::{
     Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holder, Holders,
     Holds, Identity, Made, MountEntry, MountError, MountId, Mounter, NewSource, Position,
     PrivateRoot, Propagation, ReadOnly, Source, Symlinks, TmpfsOptions, Tree, Want, Without,
-    check_create, create_source, open_existing, open_source, real_path, remove_made, resolve,
+    check_create, create_source, open_existing, open_source, place_source, real_path, remove_made,
+    resolve,
 };
 use crate::types::Mount;
 
@@ -39,6 +40,7 @@ struct Table {
     numbers: u64,
     steps: Vec<&'static str>,
     failure: Option<(usize, Errno)>,
+    crash: Option<usize>,
     shared: bool,
 }
 
@@ -64,11 +66,20 @@ impl FakeMounter {
         table.failure = Some((table.steps.len() + nth, errno));
     }
 
+    /// As [`fail_at`](Self::fail_at), with a panic in place of an error, so that nothing is undone, as
+    /// after a kill.
+    pub fn crash_at(&self, nth: usize) {
+        let mut table = self.table();
+        table.crash = Some(table.steps.len() + nth);
+    }
+
     /// Lets everything work again. Answers whether a failure was set and never reached.
     pub fn heal(&self) -> bool {
         let mut table = self.table();
         let steps = table.steps.len();
-        table.failure.take().is_some_and(|(at, _)| at > steps)
+        let crash = table.crash.take();
+        let failure = table.failure.take().map(|(at, _)| at);
+        crash.or(failure).is_some_and(|at| at > steps)
     }
 
     /// Steps taken so far, by what each attempted, as errors name it.
@@ -119,6 +130,11 @@ impl FakeMounter {
     fn step(&self, attempt: &'static str, path: &Path) -> Result<(), MountError> {
         let mut table = self.table();
         table.steps.push(attempt);
+        if table.crash == Some(table.steps.len()) {
+            drop(table);
+            // Not by `panic!`, which would print where each of many was.
+            std::panic::resume_unwind(Box::new("told to crash"));
+        }
         match table.failure {
             Some((at, errno)) if at == table.steps.len() => {
                 Err(MountError::io(attempt, path, errno))
@@ -301,6 +317,11 @@ impl Mounter for FakeMounter {
 
     fn check_create(&self, path: &Path, new: &NewSource) -> Result<Handle, MountError> {
         check_create(path, new)
+    }
+
+    fn place_source(&self, staged: &Path, path: &Path) -> Result<bool, MountError> {
+        self.step("move", path)?;
+        place_source(staged, path)
     }
 
     fn remove_made(&self, made: &[Made]) -> Result<(), MountError> {

@@ -18,6 +18,7 @@ mod holders;
 mod idmap;
 mod kernel;
 mod layout;
+mod made;
 mod overlay;
 mod path;
 mod reserved;
@@ -33,9 +34,9 @@ pub use container::{MountNamespace, is_mount_point, oci_tree};
 pub use error::MountError;
 pub use kernel::KernelMounter;
 #[cfg(any(test, feature = "fake"))]
-pub(crate) use path::{
-    check_create, create_source, open_existing, open_source, remove_made, resolve,
-};
+pub(crate) use made::{place_source, remove_made};
+#[cfg(any(test, feature = "fake"))]
+pub(crate) use path::{check_create, create_source, open_existing, open_source, resolve};
 pub use reserved::Reserved;
 #[cfg(any(test, feature = "fake"))]
 pub(crate) use table::real_path;
@@ -81,8 +82,17 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// As for `create_source`, but for those of a full disk and of a race.
     fn check_create(&self, path: &Path, new: &NewSource) -> Result<Handle, MountError>;
 
+    /// Gives what was made as `staged` the name `path` in the same directory, whole and at once; false
+    /// if the name is taken. On a file system that only renames over others, such as NFS, the name is
+    /// taken first, empty.
+    ///
+    /// # Errors
+    /// As `open_source` for the directory, else [`MountError::Io`].
+    fn place_source(&self, staged: &Path, path: &Path) -> Result<bool, MountError>;
+
     /// Removes what `create_source` made, the last first, as long as it is the very thing that was
-    /// made and empty; the first that is not ends it, without an error.
+    /// made and empty; the first that is not ends it, without an error. One with the inode 0 is a
+    /// name of layerd's own, and goes whatever has it.
     ///
     /// # Errors
     /// As `open_source`.

@@ -197,7 +197,8 @@ pub struct MountedAt {
     pub access: String,
 }
 
-/// A directory or file of the host that layerd made.
+/// A directory or file of the host that layerd made. With the inode 0, one that it may have made, under
+/// a name of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadePath {
     /// Its path.
@@ -243,7 +244,7 @@ pub struct Attachment {
     pub mount: Option<MountedAt>,
     /// When it was first attached.
     pub created: Timestamp,
-    /// Paths and volume made for it, while it is [`Preparing`](AttachState::Preparing).
+    /// Paths and volume made for it, until its mount is recorded.
     pub made: MadeSource,
 }
 

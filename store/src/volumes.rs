@@ -361,6 +361,25 @@ pub(crate) fn attached(
     ))
 }
 
+/// Records what is made for an attachment.
+pub(crate) fn made(
+    records: &Records,
+    id: AttachmentId,
+    made: MadeSource,
+) -> Decision<Arc<Attachment>> {
+    let Some(attachment) = records.volumes().stored_attachment(id) else {
+        return Err(Refusal::NotAttached { id });
+    };
+    let attachment = Arc::new(Attachment {
+        made,
+        ..Attachment::clone(attachment)
+    });
+    Ok((
+        vec![Edit::Put(Item::Attachment(attachment.clone()))],
+        attachment,
+    ))
+}
+
 /// Drops an attachment whose mount is gone; no edit if there is none.
 pub(crate) fn detached(records: &Records, id: AttachmentId) -> Decision<()> {
     let there = records.volumes().stored_attachment(id);

@@ -167,6 +167,27 @@ fn creation(ground: &Ground<'_>) {
         let mode = fs::metadata(path).expect("it is there").permissions();
         assert_eq!(mode.mode() & 0o7777, 0o755, "whatever the umask");
     }
+    let place = |from: &Path, to: &Path| ground.mounter.place_source(from, to).expect("move");
+    let staged = ground.scratch.join("made/staged");
+    create(&staged.join("y"), &NewSource::DIRECTORY).expect("it is made");
+    assert!(
+        !place(&staged, &ground.scratch.join("made/x")),
+        "the name is taken"
+    );
+    assert!(place(&staged, &ground.scratch.join("made/z")));
+    assert!(ground.scratch.join("made/z/y").is_dir() && !staged.exists());
+    let planned = |path: &str| super::Made {
+        path: ground.scratch.join(path),
+        device: (0, 0),
+        inode: 0,
+    };
+    let planned = [
+        planned("made/z"),
+        planned("made/z/y"),
+        planned("made/z/y/none"),
+    ];
+    ground.mounter.remove_made(&planned).expect("remove");
+    assert!(!ground.scratch.join("made/z").exists());
     let again = create(&deep, &NewSource::DIRECTORY).expect("it is there");
     assert!(again.made.is_empty(), "nothing is made twice");
     let new = NewSource {

@@ -16,8 +16,8 @@ use super::idmap::UserNamespace;
 use super::{
     Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holders, Made,
     MountEntry, MountError, MountId, Mounter, NewSource, Position, PrivateRoot, Propagation,
-    ReadOnly, Source, Symlinks, TmpfsOptions, Tree, Want, features, holders, layout, overlay, path,
-    root, table, unmount,
+    ReadOnly, Source, Symlinks, TmpfsOptions, Tree, Want, features, holders, layout, made, overlay,
+    path, root, table, unmount,
 };
 use crate::sys::{self, MountAttributes};
 use crate::types::Mount;
@@ -51,8 +51,12 @@ impl Mounter for KernelMounter {
         path::check_create(path, new)
     }
 
+    fn place_source(&self, staged: &Path, path: &Path) -> Result<bool, MountError> {
+        made::place_source(staged, path)
+    }
+
     fn remove_made(&self, made: &[Made]) -> Result<(), MountError> {
-        path::remove_made(made)
+        made::remove_made(made)
     }
 
     fn resolve(&self, root: &Handle, subpath: &Path, want: Want) -> Result<Handle, MountError> {

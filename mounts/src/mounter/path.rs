@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
+use nix::unistd::{AccessFlags, faccessat};
 
 use super::{Handle, Made, MountError, NewSource, Source, Symlinks, Want};
 use crate::sys::{self, Identity};
@@ -124,7 +124,7 @@ pub(crate) fn create_source(path: &Path, new: &NewSource) -> Result<Source, Moun
     match create_missing(at, &missing, new, &mut made) {
         Ok(handle) => Ok(Source { handle, made }),
         Err(cause) => {
-            let _ = remove_made(&made); // the first error counts
+            let _ = super::made::remove_made(&made); // the first error counts
             Err(cause)
         }
     }
@@ -224,46 +224,6 @@ fn create_missing(
         }
     }
     Ok(at)
-}
-
-/// See [`super::Mounter::remove_made`].
-pub(crate) fn remove_made(made: &[Made]) -> Result<(), MountError> {
-    for one in made.iter().rev() {
-        let (Some(parent), Some(name)) = (one.path.parent(), one.path.file_name()) else {
-            return Ok(());
-        };
-        let parent = match open_source(parent, Symlinks::Follow) {
-            Err(MountError::Missing { .. }) => continue,
-            other => other?,
-        };
-        if !remove_one(&parent, name, one)? {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-/// Answers whether it is gone.
-fn remove_one(parent: &Handle, name: &OsStr, made: &Made) -> Result<bool, MountError> {
-    let fail = |cause| MountError::io("remove", &made.path, cause);
-    let c_name = CString::new(name.as_bytes()).unwrap_or_default();
-    let found = match sys::stat(parent.as_fd(), &c_name) {
-        Err(Errno::ENOENT) => return Ok(true),
-        other => other.map_err(fail)?,
-    };
-    if (found.device, found.inode) != (made.device, made.inode) {
-        return Ok(false);
-    }
-    let flags = match found.is_dir() {
-        true => UnlinkatFlags::RemoveDir,
-        false if found.size > 0 || found.links > 1 => return Ok(false),
-        false => UnlinkatFlags::NoRemoveDir,
-    };
-    match unlinkat(parent, name, flags) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(true),
-        Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::EBUSY) => Ok(false),
-        Err(cause) => Err(fail(cause)),
-    }
 }
 
 /// See [`super::Mounter::open_existing`].

@@ -14,6 +14,7 @@ mod again;
 mod current;
 mod detach;
 mod fill;
+mod host_path;
 mod list;
 mod mount;
 mod oci;
@@ -162,7 +163,8 @@ impl Attachments {
     }
 
     /// Attaches all mounts of one owner, or none of them. Repeating the call answers the same,
-    /// also after a crash of either side. Costs two durable writes a mount, one of them shared.
+    /// also after a crash of either side. Costs two durable writes a mount, one of them shared, and two
+    /// more where a path of the host is made.
     ///
     /// # Errors
     /// `Invalid` if a specification does not parse, `Exists` if a key has another one, `Missing` if
@@ -210,7 +212,7 @@ impl Attachments {
                     self.undo(&done);
                     self.put_back(removed);
                     for one in done.iter().filter(|one| !one.is_new) {
-                        self.take_back(&one.made, false, Some(one.entry.attachment.id));
+                        self.take_back_paths(&one.made, Some(one.entry.attachment.id));
                     }
                     return Err(cause);
                 }
@@ -300,14 +302,28 @@ impl Attachments {
             let ground = self.ground(&wanted.spec)?;
             left -= 1;
             match self.record_intent(owner, wanted, &ground) {
-                Ok(attachment) => return Ok((attachment, ground.made)),
+                Ok(attachment) => return self.make_missing_path(attachment, ground),
                 Err(layerd_store::Error::Refused(Refusal::VolumeGone { .. })) if left > 0 => {}
                 Err(cause) => {
-                    self.take_back(&ground.made, false, None);
+                    self.take_back_volume(&ground.made, false);
                     return Err(cause.into());
                 }
             }
         }
+    }
+
+    /// Makes a path of the host that the source of an intent lacks.
+    fn make_missing_path(
+        &self,
+        attachment: Arc<Attachment>,
+        ground: Ground,
+    ) -> Result<(Arc<Attachment>, MadeSource), Error> {
+        let mut made = ground.made;
+        if let Some((path, kind)) = ground.missing {
+            self.make_host_path(attachment.id, &path, kind, &mut made)
+                .inspect_err(|_| self.forget_intent(&attachment, &made, false))?;
+        }
+        Ok((attachment, made))
     }
 
     fn record_intent(
@@ -361,10 +377,13 @@ impl Attachments {
 
     /// Drops an intent that was acknowledged to no caller, and what was `made` for it.
     fn forget_intent(&self, attachment: &Attachment, made: &MadeSource, filled: bool) {
-        let cleared = self.clear_place(attachment);
-        let forgotten = cleared.and_then(|()| Ok(self.root.store.detach(attachment.id)?));
+        let forgotten = self.clear_place(attachment).and_then(|()| {
+            // As long as a record names them.
+            self.take_back_paths(made, Some(attachment.id));
+            Ok(self.root.store.detach(attachment.id)?)
+        });
         match forgotten {
-            Ok(()) => self.take_back(made, filled, None),
+            Ok(()) => self.take_back_volume(made, filled),
             Err(cause) => warn!(
                 error = &cause as &dyn std::error::Error,
                 key = attachment.key.as_str(),

@@ -7,7 +7,7 @@ use crate::batches::Class;
 use crate::error::{Error, Refusal};
 use crate::model::{LabelChange, Timestamp, Usage};
 use crate::volume::{
-    AttachState, Attachment, AttachmentId, MountedAt, Volume, VolumeId, VolumeName,
+    AttachState, Attachment, AttachmentId, MadeSource, MountedAt, Volume, VolumeId, VolumeName,
 };
 use crate::volumes;
 
@@ -160,6 +160,17 @@ impl Store {
         self.writer.write(Class::New, move |records| {
             volumes::attach(records, attachment)
         })
+    }
+
+    /// Records paths and volume that are made for an attachment, until its mount is recorded.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it does not exist; [`Error::Write`].
+    pub fn set_made(&self, id: AttachmentId, made: MadeSource) -> Result<(), Error> {
+        let written = self.writer.write(Class::Records, move |records| {
+            volumes::made(records, id, made)
+        });
+        written.map(drop)
     }
 
     /// Records state and mount of an attachment.

@@ -182,7 +182,7 @@ impl Attachments {
         let entry = if let Some(back) = back.transpose()?.flatten() {
             self.attachment_entry(back, true)?
         } else if self.is_as_asked(&wanted.spec, &there)? {
-            made.and(self.ready_path(&wanted.spec, &there)?);
+            self.ready_path(&wanted.spec, &there, &mut made)?;
             self.attachment_entry(there, true)?
         } else {
             self.clear_place(&there)?;
@@ -204,14 +204,14 @@ impl Attachments {
         there: &Attachment,
         made: &mut MadeSource,
     ) -> Result<AttachmentEntry, Error> {
-        made.and(self.ready_source(&wanted.spec)?);
+        self.ready_source(&wanted.spec, there.id, made)?;
         let mut filling = Filling::None;
         let finished = self.finish(wanted, there, &mut filling);
         let finished = finished.inspect_err(|_| match there.state {
             AttachState::Preparing => self.forget_intent(there, made, filling == Filling::Done),
             AttachState::Attached | AttachState::Waiting => {
                 self.wait_on(there);
-                self.take_back(made, false, Some(there.id));
+                self.take_back_paths(made, Some(there.id));
             }
         })?;
         self.attached(wanted, finished, filling, false)

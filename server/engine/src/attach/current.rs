@@ -23,20 +23,27 @@ use super::source::MadeSource;
 use crate::{AttachError, Attachments, Error};
 
 impl Attachments {
-    /// Makes sure of what a runtime binds by its path: it is there, or made, and may be bound. Answers
-    /// what was made.
+    /// Makes sure of what a runtime binds by its path: it is there, or made, and may be bound. Adds to
+    /// `made` what was made.
     pub(super) fn ready_path(
         &self,
         spec: &MountSpec,
         attachment: &Attachment,
-    ) -> Result<MadeSource, Error> {
+        made: &mut MadeSource,
+    ) -> Result<(), Error> {
         match (&attachment.mount, &spec.kind) {
-            (Some(_), _) => Ok(MadeSource::default()),
-            (None, Kind::Volume(_)) => {
-                self.source(spec, attachment.volume)?;
-                Ok(MadeSource::default())
+            (Some(_), _) => Ok(()),
+            (None, Kind::Volume(_)) => self.source(spec, attachment.volume).map(drop),
+            (None, Kind::Bind(_) | Kind::Image(_) | Kind::Tmpfs(_)) => {
+                self.ready_source(spec, attachment.id, made)?;
+                if made.is_some() {
+                    // It is the attachment's from now on, as of one that was made anew.
+                    self.root
+                        .store
+                        .set_made(attachment.id, layerd_store::MadeSource::default())?;
+                }
+                Ok(())
             }
-            (None, Kind::Bind(_) | Kind::Image(_) | Kind::Tmpfs(_)) => self.ready_source(spec),
         }
     }
 

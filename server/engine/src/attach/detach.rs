@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use layerd_store::{Attachment, Key};
+use layerd_store::{AttachState, Attachment, Key};
 use tracing::{debug, warn};
 
+use super::source::MadeSource;
 use super::{Done, depth};
 use crate::events::Topic;
 use crate::{Attachments, Error};
@@ -43,13 +44,26 @@ impl Attachments {
         let Some(now) = now.filter(|now| now.id == attachment.id) else {
             return Ok(false);
         };
-        self.detach_held(now, lazy)?;
+        let made = match now.state {
+            // It was acknowledged to none.
+            AttachState::Preparing => MadeSource::recorded(now),
+            AttachState::Attached | AttachState::Waiting => MadeSource::default(),
+        };
+        self.detach_held(now, &made, lazy)?;
         Ok(true)
     }
 
-    /// As [`detach_one`](Self::detach_one); the caller has the turn of the key.
-    pub(super) fn detach_held(&self, attachment: &Attachment, lazy: bool) -> Result<(), Error> {
+    /// As [`detach_one`](Self::detach_one), with the paths of the host that were `made` for it; the
+    /// caller has the turn of the key.
+    pub(super) fn detach_held(
+        &self,
+        attachment: &Attachment,
+        made: &MadeSource,
+        lazy: bool,
+    ) -> Result<(), Error> {
         self.clear_place_as(attachment, lazy)?;
+        self.drop_staged(&mut MadeSource::recorded(attachment));
+        self.take_back_paths(made, Some(attachment.id));
         self.root.store.detach(attachment.id)?;
         self.root
             .events
@@ -63,8 +77,8 @@ impl Attachments {
     pub(super) fn undo(&self, done: &[Done]) {
         for one in done.iter().rev().filter(|one| one.is_new) {
             let attachment = &one.entry.attachment;
-            match self.detach_held(attachment, false) {
-                Ok(()) => self.take_back(&one.made, one.entry.filled, None),
+            match self.detach_held(attachment, &one.made, false) {
+                Ok(()) => self.take_back_volume(&one.made, one.entry.filled),
                 Err(cause) => warn!(
                     error = &cause as &dyn std::error::Error,
                     key = attachment.key.as_str(),

@@ -6,14 +6,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use layerd_mounts::mounter::{
-    Attached, BindOptions, DetachMode, Effective, Handle, Made as MadePath, MountError, ReadOnly,
-    Symlinks, Tree, Want,
+    Attached, BindOptions, DetachMode, Effective, Handle, MountError, ReadOnly, Symlinks, Tree,
+    Want,
 };
-use layerd_spec::{Bind, Kind, Made, MountSpec};
+use layerd_spec::{Bind, Kind, MountSpec};
 use layerd_store::{AttachState, Attachment, MountedAt, VolumeId};
 use tracing::info;
 
-use super::options::{id_maps, new_source, read_only, tmpfs_options};
+use super::options::{id_maps, read_only, tmpfs_options};
 use crate::volume_slot as slot;
 use crate::{AttachError, Attachments, Error};
 
@@ -153,17 +153,6 @@ impl Attachments {
             info!(place = %place.display(), "took away a mount that an interrupted call left");
         }
         Ok(())
-    }
-
-    /// Makes the source of a bind because it was missing. Answers what was made.
-    pub(super) fn make_host_path(&self, path: &str, made: Made) -> Result<Vec<MadePath>, Error> {
-        let source = self
-            .mounter
-            .create_source(Path::new(path), &new_source(made))?;
-        if !source.made.is_empty() {
-            info!(path, "made the source of a bind mount");
-        }
-        Ok(source.made)
     }
 
     /// Mount point, if it is to be mounted. A runtime gets a path of layerd's own wherever

@@ -18,6 +18,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use tracing::{info, warn};
 
 use super::mount::{as_recorded, no_source};
+use super::source::MadeSource;
 use super::{Attach, AttachmentEntry, target};
 use crate::volume_slot as slot;
 use crate::{AttachError, Attachments, Error};
@@ -117,7 +118,7 @@ impl Attachments {
         {
             return Ok(false);
         }
-        self.detach_held(there, false)?;
+        self.detach_held(there, &MadeSource::default(), false)?;
         Ok(true)
     }
 

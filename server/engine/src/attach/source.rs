@@ -1,5 +1,5 @@
 //! Sources of mounts: what attaching would do about one, looked at by `check` and `attach` alike,
-//! how one that is missing is made, and how that is undone when the call fails.
+//! and how one that is missing is made.
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,8 @@ use crate::{AttachError, Attachments, Error, VolumeError};
 pub(super) struct Ground {
     pub(super) volume: Option<VolumeId>,
     pub(super) layer: Option<LayerId>,
+    /// The path of the host that is to be made, and its kind.
+    pub(super) missing: Option<(PathBuf, Made)>,
     pub(super) made: MadeSource,
 }
 
@@ -28,20 +30,15 @@ pub(super) struct Ground {
 #[derive(Debug, Default)]
 pub(super) struct MadeSource {
     volume: Option<VolumeId>,
-    /// Directories of the host, outermost first, and at most one file, the last.
-    paths: Vec<MadePath>,
+    /// Directories of the host, outermost first, and at most one file, the last; then those that may be
+    /// there under names of layerd's own, with the inode 0.
+    pub(super) paths: Vec<MadePath>,
 }
 
 impl MadeSource {
     /// True if anything was made.
     pub(super) fn is_some(&self) -> bool {
         self.volume.is_some() || !self.paths.is_empty()
-    }
-
-    /// Adds what was made later.
-    pub(super) fn and(&mut self, later: Self) {
-        self.volume = self.volume.or(later.volume);
-        self.paths.extend(later.paths);
     }
 
     /// As it is recorded with the intent.
@@ -285,9 +282,10 @@ impl Attachments {
                 ground.layer = Some(committed(&view, image.reference.as_str())?);
                 self.check_image(&view, ground.layer)?;
             }
+            // Made once the intent is recorded.
             Kind::Bind(bind) => {
                 if let Decision::Create(made, _) = decision {
-                    ground.made.paths = self.make_host_path(bind.source.as_str(), made)?;
+                    ground.missing = Some((bind.source.as_path().to_owned(), made));
                 }
             }
             Kind::Tmpfs(_) => {}
@@ -295,50 +293,33 @@ impl Attachments {
         Ok(ground)
     }
 
-    /// Finds or makes the source of an attachment that is to be mounted anew.
-    pub(super) fn ready_source(&self, spec: &MountSpec) -> Result<MadeSource, Error> {
-        let mut made = MadeSource::default();
-        if let Kind::Bind(bind) = &spec.kind
-            && let Decision::Create(kind, _) = self.look_at(spec, None)?.decision
-        {
-            made.paths = self.make_host_path(bind.source.as_str(), kind)?;
+    /// Finds or makes the source of an attachment that is to be mounted anew, or bound by a runtime.
+    /// Adds to `made` what it made.
+    pub(super) fn ready_source(
+        &self,
+        spec: &MountSpec,
+        id: AttachmentId,
+        made: &mut MadeSource,
+    ) -> Result<(), Error> {
+        self.drop_staged(made);
+        match &spec.kind {
+            Kind::Bind(bind) => match self.look_at(spec, None)?.decision {
+                Decision::Create(kind, _) => {
+                    self.make_host_path(id, bind.source.as_path(), kind, made)
+                }
+                Decision::Use | Decision::Refuse(_) => Ok(()),
+            },
+            Kind::Volume(_) | Kind::Image(_) | Kind::Tmpfs(_) => Ok(()),
         }
-        Ok(made)
     }
 
-    /// True for a directory or file of the host that is the source of an attachment other than `own`,
-    /// or lies above one.
-    fn is_bound(&self, made: &MadePath, own: Option<AttachmentId>) -> bool {
-        let records = self.root.store.records();
-        let all = records.volumes().attachments();
-        let mut others = all.filter(|one| Some(one.id) != own);
-        others.any(|one| match super::parse(&one.spec).map(|spec| spec.kind) {
-            Ok(Kind::Bind(bind)) => {
-                let path = bind.source.as_path();
-                let found = self.mounter.open_source(path, Symlinks::Follow);
-                let lineage = found.and_then(|found| found.lineage()).unwrap_or_default();
-                path.starts_with(&made.path) || lineage.contains(&(made.device, made.inode))
-            }
-            _ => false,
-        })
-    }
-
-    /// Takes back what a failed call made, unless it is in use or holds something by now: a volume
-    /// goes for good, or into the trash if the call filled it; directories and files of the host
-    /// are removed, unless another attachment than `own` binds them.
-    pub(super) fn take_back(&self, made: &MadeSource, filled: bool, own: Option<AttachmentId>) {
+    /// Takes back the volume that a failed call made and that no attachment holds, unless it holds
+    /// something by now: it goes for good, or into the trash if the call filled it.
+    pub(super) fn take_back_volume(&self, made: &MadeSource, filled: bool) {
         if let Some(id) = made.volume
             && let Err(cause) = self.volumes.drop_unused_volume(id, filled)
         {
             warn!(error = &cause as &dyn std::error::Error, %id, "remove the volume that a failed call made");
-        }
-        let held = made.paths.iter().rposition(|path| self.is_bound(path, own));
-        let free = held.map_or(0, |held| held + 1);
-        if let Err(cause) = self.mounter.remove_made(&made.paths[free..]) {
-            warn!(
-                error = &cause as &dyn std::error::Error,
-                "remove what a failed call made on the host"
-            );
         }
     }
 }

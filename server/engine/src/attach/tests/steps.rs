@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ const STEPS_MAX: usize = 500;
 struct World {
     engine: Engine,
     mounter: FakeMounter,
+    driver: Arc<Memory>,
     dir: tempfile::TempDir,
 }
 
@@ -31,17 +33,13 @@ impl World {
         let root = dir.path().join("root");
         fs::create_dir(&root).unwrap();
         let mounter = FakeMounter::new();
-        let engine = Engine::open(
-            &root,
-            Arc::new(Memory::new()),
-            Arc::new(mounter.clone()),
-            Options::default(),
-        );
-        let engine = engine.unwrap();
+        let driver = Arc::new(Memory::new());
+        let engine = open(&root, &driver, &mounter);
         commit_image(&engine);
         let world = Self {
             engine,
             mounter,
+            driver,
             dir,
         };
         let theirs = [
@@ -51,6 +49,24 @@ impl World {
         world.attach(&theirs).unwrap();
         world.mounter.add_foreign_mount(&world.dir("foreign"));
         world
+    }
+
+    /// As after the end of the process: mounts stand, and memory is gone.
+    fn restarted(self) -> Self {
+        let Self {
+            engine,
+            mounter,
+            driver,
+            dir,
+        } = self;
+        drop(engine);
+        let engine = open(&dir.path().join("root"), &driver, &mounter);
+        Self {
+            engine,
+            mounter,
+            driver,
+            dir,
+        }
     }
 
     fn dir(&self, name: &str) -> PathBuf {
@@ -148,6 +164,11 @@ fn walk(folder: &Path, paths: &mut BTreeSet<PathBuf>) {
     }
 }
 
+fn open(root: &Path, driver: &Arc<Memory>, mounter: &FakeMounter) -> Engine {
+    let mounter = Arc::new(mounter.clone());
+    Engine::open(root, driver.clone(), mounter, Options::default()).unwrap()
+}
+
 fn commit_image(engine: &Engine) {
     let create = Create {
         key: key("active"),
@@ -215,4 +236,64 @@ fn detach_that_fails_at_any_step_keeps_the_attachment() {
         (left.mounts, left.records),
         (without.mounts, without.records)
     );
+}
+
+/// Lets a call crash at its `nth` step; `None` if it has fewer.
+fn crashed_at(nth: usize, mounts: impl Fn(&World) -> Vec<Attach>) -> Option<(World, State)> {
+    let world = World::new();
+    let mounts = mounts(&world);
+    let before = world.state();
+    world.mounter.crash_at(nth);
+    let crashed = catch_unwind(AssertUnwindSafe(|| world.attach(&mounts))).is_err();
+    let is_over = world.mounter.heal();
+    assert_ne!(crashed, is_over, "step {nth}");
+    crashed.then(|| (world.restarted(), before))
+}
+
+/// The source of a bind, made for it: what a crash leaves is removed by detach, or is the attachment's
+/// after a repeated call.
+#[test]
+fn no_crash_leaves_a_path_of_the_host_that_no_record_names() {
+    let bind = |world: &World| vec![world.wanted().remove(1)];
+    let whole = World::new();
+    whole.attach(&bind(&whole)).unwrap();
+    let made = |world: &World| {
+        let mut paths = BTreeSet::new();
+        walk(&world.dir.path().join("host"), &mut paths);
+        let host = world.dir.path();
+        let names = paths
+            .iter()
+            .map(|path| path.strip_prefix(host).unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    // Once its mount is recorded, an attachment may have been acknowledged, and keeps its source.
+    let is_attached = |world: &World| {
+        let there = world.engine.attachments.attachment(&key("bind"));
+        there.is_some_and(|there| there.state != AttachState::Preparing)
+    };
+    // Each step at which the path is made, and some of the others.
+    let taken = World::new().mounter.steps().len();
+    let steps = whole.mounter.steps().split_off(taken);
+    let making = |step: &usize| {
+        let before = &steps[step.saturating_sub(3)..*step];
+        before.iter().any(|name| ["create", "move"].contains(name))
+    };
+    let (making, others): (Vec<_>, Vec<_>) = (1..=steps.len()).partition(making);
+    assert!(making.len() >= 4, "{steps:?}");
+    for step in making.into_iter().chain(others.into_iter().step_by(9)) {
+        let (world, before) = crashed_at(step, bind).unwrap();
+        let kept = is_attached(&world);
+        let detached = world.engine.attachments.detach(&[key("bind")], false);
+        detached.unwrap();
+        let left = world.state().paths == before.paths;
+        assert_eq!(left, !kept, "step {step}, detached: {:?}", made(&world));
+        let (world, before) = crashed_at(step, bind).unwrap();
+        world.mounter.fail_at(1, Errno::EIO);
+        world.attach(&bind(&world)).unwrap_err();
+        world.mounter.heal();
+        let left = world.state().paths == before.paths;
+        assert_eq!(left, !kept, "step {step}, failed: {:?}", made(&world));
+        world.attach(&bind(&world)).unwrap();
+        assert_eq!(made(&world), made(&whole), "step {step}, attached");
+    }
 }

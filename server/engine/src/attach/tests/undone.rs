@@ -6,7 +6,8 @@ use std::path::Path;
 
 use layerd_store::VolumeName;
 
-use super::{Host, key, mount, volume_at};
+use super::super::Wanted;
+use super::{Host, key, mount, owner, volume_at};
 use crate::{Attach, VolumeFilter};
 
 fn volumes(host: &Host, deleted: bool) -> Vec<String> {
@@ -85,15 +86,14 @@ fn root_what_is_refused_in_advance_is_not_made() {
     }
 }
 
-/// Makes the source of a mount, lets something happen, and takes it back.
+/// Makes the source of a mount for an intent, lets something happen, and takes both back.
 fn taken_back(host: &Host, attach: &Attach, filled: bool, meanwhile: impl Fn()) {
-    let spec = super::super::parse(&attach.mount).unwrap();
-    let ground = host.engine.attachments.ground(&spec).unwrap();
-    assert!(ground.made.is_some());
+    let attachments = &host.engine.attachments;
+    let wanted = Wanted::parse(attach).unwrap();
+    let (attachment, made) = attachments.intend(&owner(), &wanted).unwrap();
+    assert!(made.is_some());
     meanwhile();
-    host.engine
-        .attachments
-        .take_back(&ground.made, filled, None);
+    attachments.forget_intent(&attachment, &made, filled);
 }
 
 #[test]
@@ -108,13 +108,14 @@ fn root_a_volume_that_is_used_meanwhile_stays() {
     fs::remove_file(host.volume("new").join("file")).unwrap();
     let name = VolumeName::parse("name", "new").unwrap();
     host.engine.volumes.delete_volume(&name).unwrap();
+    let other = mount("other", "type=volume,src=new,dst=/x,on-missing=create");
     taken_back(&host, &new, false, || {
-        drop(host.attach(std::slice::from_ref(&new)).unwrap())
+        drop(host.attach(std::slice::from_ref(&other)).unwrap())
     });
     assert_eq!(volumes(&host, false), ["new"]);
     host.engine
         .attachments
-        .detach(&[key("new")], false)
+        .detach(&[key("other")], false)
         .unwrap();
     host.engine.volumes.delete_volume(&name).unwrap();
     taken_back(&host, &new, true, write);
