@@ -174,7 +174,7 @@ impl Daemon {
         let is_empty = |path: &Path| path.read_dir().map_or(true, |mut all| all.next().is_none());
         let may_be_spare =
             |path: &Path| !path.starts_with(&trash) && !used.contains(path) && is_empty(path);
-        ["l", "w", "t"]
+        ["l", "w", "t", "i", "x"]
             .iter()
             .flat_map(|part| {
                 let dir = self.root.join(part);

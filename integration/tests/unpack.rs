@@ -35,10 +35,15 @@ use tokio::runtime::Builder;
 /// Writes layerd's configuration for a containerd that lives in `c` of `scratch`, and answers the
 /// arguments that name it. `more` stands at its end.
 fn configured(scratch: &Scratch, more: &str) -> Vec<String> {
+    configured_with(scratch, "directories", more)
+}
+
+/// As [`configured`], with layers of this form.
+fn configured_with(scratch: &Scratch, layers: &str, more: &str) -> Vec<String> {
     let file = scratch.path().join("layerd.toml");
     let c = scratch.dir("c");
     let text = format!(
-        "[log]\nlevel = \"debug\"\n[overlayfs]\nspare_layers = 0\n[containerd]\naddress = \"{0}/containerd.sock\"\nroot = \"{0}/root\"\n{more}\n",
+        "[log]\nlevel = \"debug\"\n[overlayfs]\nspare_layers = 0\nlayers = \"{layers}\"\n[containerd]\naddress = \"{0}/containerd.sock\"\nroot = \"{0}/root\"\n{more}\n",
         c.display()
     );
     std::fs::write(&file, text).unwrap();

@@ -7,7 +7,7 @@ use layerd_integration::image;
 use layerd_integration::process::{output, wait_until};
 use layerd_integration::{Containerd, Daemon, Entry, Image, Scratch, Version};
 
-use super::{daemon, moved, text, trusted};
+use super::{moved, text, trusted};
 
 macro_rules! on_version {
     ($name:ident, $version:expr) => {
@@ -40,6 +40,11 @@ macro_rules! on_version {
             }
 
             #[test]
+            fn layers_are_images() {
+                super::layers_are_images($version);
+            }
+
+            #[test]
             fn a_crash_while_importing_is_made_good() {
                 super::a_crash_while_importing_is_made_good($version);
             }
@@ -62,7 +67,19 @@ struct World {
 impl World {
     fn new(version: Version, more: &str) -> Self {
         let scratch = Scratch::new();
-        let daemon = daemon(&scratch, more);
+        let arguments = super::configured(&scratch, more);
+        Self::start(version, scratch, &arguments)
+    }
+
+    fn with_images(version: Version) -> Self {
+        let scratch = Scratch::new();
+        let arguments = super::configured_with(&scratch, "images", "");
+        Self::start(version, scratch, &arguments)
+    }
+
+    fn start(version: Version, scratch: Scratch, arguments: &[String]) -> Self {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let daemon = Daemon::start_with(&scratch.dir("d"), &arguments);
         let containerd = Containerd::start_unpacking(version, &scratch.dir("c"), daemon.socket());
         Self {
             containerd,
@@ -131,6 +148,38 @@ fn unpacks_and_packs(version: Version) {
     diff_of_a_container(&world, &image);
     world.remove_image();
     world.finish();
+}
+
+/// Import into images, run, write, diff; kill layerd with containers, and after a reboot of the
+/// host, for which its mounts are taken away, start one again.
+fn layers_are_images(version: Version) {
+    let mut world = World::with_images(version);
+    let image = world.image(&image::corpus());
+    let count = image.chain().len();
+    world.import(&image, "layerd", &["--local"]);
+    assert_eq!(moved(&world.daemon), (count as u64, 0));
+    assert_eq!(names(&world, "i").len(), count, "each layer is an image");
+    world.assert_tree(&image, "layerd");
+    diff_of_a_container(&world, &image);
+    for is_reboot in [false, true] {
+        world.daemon.kill9();
+        if is_reboot {
+            for mounted in names(&world, "x") {
+                let target = world.daemon.root().join("x").join(mounted);
+                output(Command::new("umount").arg("--lazy").arg(target));
+            }
+        }
+        world.daemon.restart();
+        world.containerd.wait_for_snapshotter();
+        world.assert_tree(&image, "layerd");
+    }
+    world.remove_image();
+    world.finish();
+}
+
+fn names(world: &World, folder: &str) -> Vec<std::ffi::OsString> {
+    let entries = std::fs::read_dir(world.daemon.root().join(folder)).unwrap();
+    entries.map(|entry| entry.unwrap().file_name()).collect()
 }
 
 fn diff_of_a_container(world: &World, image: &Image) {

@@ -38,9 +38,13 @@ impl Served {
         std::fs::create_dir_all(&blobs).unwrap();
         let config = dir.join("layerd.toml");
         let text = format!(
-            "durability = \"metadata\"\n[overlayfs]\nrebase = {}\n\
+            "durability = \"metadata\"\n[overlayfs]\nrebase = {}\nlayers = \"{form}\"\n\
              [containerd]\naddress = \"{root}/missing\"\nroot = \"{root}\"\n",
             mode == Mode::Rebase,
+            form = match mode {
+                Mode::Images => "images",
+                Mode::Sequential | Mode::Rebase => "directories",
+            },
             root = root.display(),
         );
         std::fs::write(&config, text).unwrap();
@@ -65,7 +69,28 @@ impl Served {
         let answer = self.runtime.block_on(self.client.apply(request));
         let said = said(answer);
         self.finish(name, parent, said.is_ok());
-        (directory(&mounts[0]), said)
+        let layer = match said.is_ok() && self.has_images() {
+            true => self.image(name),
+            false => directory(&mounts[0]),
+        };
+        (layer, said)
+    }
+
+    /// Where the image of a committed layer is mounted.
+    fn image(&mut self, name: &str) -> PathBuf {
+        let view = format!("{name} (view)");
+        let mounts = self.snapshots.view(&view, name, &[]).unwrap();
+        let lower = |option: &String| option.strip_prefix("lowerdir=").map(str::to_owned);
+        let lowers = mounts[0].options.iter().find_map(lower);
+        let all = lowers.unwrap_or_else(|| mounts[0].source.clone());
+        let top = all.split(':').next().unwrap();
+        assert!(top.ends_with("/f"), "an image: {top}");
+        top.into()
+    }
+
+    /// True if layers are images, which keep no access times.
+    pub(crate) fn has_images(&self) -> bool {
+        self.mode == Mode::Images
     }
 
     /// As [`unpack`](Self::unpack), all layers of an image at once, the lowest first.

@@ -15,7 +15,9 @@ use super::{Handle, Identity, MountError, MountId, Mounter, Position, Symlinks};
 use crate::slot::Slot;
 
 /// Folders of the data root on which a disk can be mounted.
-const FOLDERS: [&str; 9] = ["meta", "l", "w", "t", "e", "m", "lost", "volumes", "mnt"];
+const FOLDERS: [&str; 11] = [
+    "meta", "l", "w", "t", "e", "i", "x", "m", "lost", "volumes", "mnt",
+];
 
 /// The daemon's own paths.
 #[derive(Debug, Clone, Copy)]

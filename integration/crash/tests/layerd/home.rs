@@ -176,7 +176,7 @@ pub(crate) struct Ids(BTreeSet<u64>);
 impl Ids {
     /// Notes the ids that are on disk now.
     pub(crate) fn note(&mut self, root: &Path) {
-        for folder in ["l", "w", "t"] {
+        for folder in ["l", "w", "t", "i"] {
             let names = names(&root.join(folder)).into_iter();
             self.0.extend(names.filter_map(|name| number(&name)));
         }
@@ -194,7 +194,7 @@ impl Ids {
 }
 
 fn number(name: &str) -> Option<u64> {
-    let number = name.strip_suffix(".w").unwrap_or(name);
+    let number = name.split_once('.').map_or(name, |(number, _)| number);
     u64::from_str_radix(number, 36).ok()
 }
 
@@ -265,9 +265,13 @@ fn tidy_folders(root: &Path) -> Verdict {
     let top = names(root);
     if !top
         .iter()
-        .all(|name| ["e", "l", "w", "t", "m", "meta", "volumes"].contains(&&**name))
+        .all(|name| ["e", "i", "l", "w", "t", "m", "meta", "volumes", "x"].contains(&&**name))
     {
         return Err(format!("in the root: {top:?}"));
+    }
+    let images: Vec<_> = ["i", "x"].map(|folder| names(&root.join(folder))).into();
+    if images.iter().any(|names| !names.is_empty()) {
+        return Err(format!("images of no layer: {images:?}"));
     }
     // A layer whose content could not be written is marked as damaged for as long as it is there.
     let mut beside = names(&root.join("m"));

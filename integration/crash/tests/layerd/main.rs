@@ -17,6 +17,7 @@ mod content;
 mod disks;
 mod errors;
 mod home;
+mod images;
 mod model;
 mod operation;
 mod power;

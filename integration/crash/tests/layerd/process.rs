@@ -80,6 +80,11 @@ impl Site {
         std::fs::write(&self.config, format!("{settings}{CONFIG}")).unwrap();
     }
 
+    /// As [`configure`](Self::configure), with layers as images.
+    pub(crate) fn configure_images(&self) {
+        self.configure("overlayfs.layers = \"images\"\n");
+    }
+
     pub(crate) fn client(&self) -> Snapshots {
         Snapshots::connect(&self.socket)
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use layerd_crash::disk::Filesystem;
 use layerd_crash::trace::{Class, Moment, Plan, Times};
 use layerd_integration::image::write_layer;
 use layerd_integration::snapshots::channel;
@@ -35,11 +36,26 @@ const PARTIAL: &str = ".part";
 struct Case {
     home: Home,
     layer: Vec<u8>,
+    form: Form,
+}
+
+/// Form of the layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Directory,
+    Image,
 }
 
 impl Case {
-    fn new() -> Self {
-        let mut home = Home::empty();
+    fn new(form: Form) -> Self {
+        let mut home = match form {
+            Form::Directory => Home::empty(),
+            // The kernel mounts a file of it.
+            Form::Image => Home::empty_on(Filesystem::Ext4),
+        };
+        if form == Form::Image {
+            home.site.configure_images();
+        }
         let layerd = Layerd::start(&home.site).unwrap();
         let mut client = home.site.client();
         let operation = prepare("a", "");
@@ -50,7 +66,7 @@ impl Case {
         let file = home.site.log.with_file_name("layer.tar");
         write_layer(&file, &entries());
         let layer = fs::read(file).unwrap();
-        Self { home, layer }
+        Self { home, layer, form }
     }
 
     fn root(&self) -> &Path {
@@ -97,8 +113,10 @@ impl Case {
             return Err("the commit is lost".into());
         }
         unpacker.expect(u64::from(is_committed), 0)?;
-        self.manifests(usize::from(is_committed))?;
+        let has_digests = is_committed && self.form == Form::Directory;
+        self.manifests(usize::from(has_digests))?;
         if !is_committed {
+            let images = self.images();
             let committed = commit("layer", "a").perform(&mut client);
             if self.is_partial() {
                 return match committed {
@@ -112,12 +130,18 @@ impl Case {
                 };
             }
             committed.map_err(|status| format!("Commit afterwards: {status}"))?;
-            unpacker.expect(0, 1)?;
+            // An image is whole, or not there.
+            unpacker.expect(images, 1 - images)?;
             self.manifests(0)?;
         }
         self.remove(&mut client, "layer")?;
         self.manifests(0)?;
         layerd.stop()
+    }
+
+    /// Number of images.
+    fn images(&self) -> u64 {
+        names(&self.root().join("i")).len() as u64
     }
 
     /// True if a layer is marked as holding part of something.
@@ -142,7 +166,7 @@ impl Case {
         let begun = Instant::now();
         loop {
             let _ = client.cleanup();
-            let left = ["l", "w", "t"].map(|folder| names(&self.root().join(folder)));
+            let left = ["l", "w", "t", "i", "x"].map(|folder| names(&self.root().join(folder)));
             if left.iter().all(|names| names.is_empty()) {
                 // The manifest goes after the layer.
                 thread::sleep(Duration::from_millis(20));
@@ -201,7 +225,7 @@ impl Case {
 }
 
 /// Everything that unpacking does in different ways.
-fn entries() -> Vec<Entry> {
+pub(crate) fn entries() -> Vec<Entry> {
     vec![
         Entry::directory("d").mode(0o700),
         Entry::file("d/small", "small"),
@@ -238,19 +262,19 @@ impl Fault {
 }
 
 /// A blocking client of what unpacks and what compares.
-struct Unpacker {
+pub(crate) struct Unpacker {
     runtime: Runtime,
     channel: Channel,
 }
 
 impl Unpacker {
-    fn connect(site: &Site) -> Self {
+    pub(crate) fn connect(site: &Site) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let channel = runtime.block_on(async { channel(site.socket.clone()) });
         Self { runtime, channel }
     }
 
-    fn apply(&mut self, key: &str, layer: &[u8]) -> Result<(), Status> {
+    pub(crate) fn apply(&mut self, key: &str, layer: &[u8]) -> Result<(), Status> {
         let mut client = LayersClient::new(self.channel.clone());
         let first = ApplyLayer {
             key: key.into(),
@@ -271,7 +295,7 @@ impl Unpacker {
 
     /// Layers that are as they were unpacked, and those of which nothing is known. Any other is
     /// wrong.
-    fn compare(&mut self) -> Verdict<(u64, u64)> {
+    pub(crate) fn compare(&mut self) -> Verdict<(u64, u64)> {
         let mut client = AdminClient::new(self.channel.clone());
         let request = CheckContentRequest { repair: false };
         let call = async {
@@ -303,8 +327,8 @@ impl Unpacker {
     }
 }
 
-fn kill(points: Points) {
-    let case = Case::new();
+fn kill(form: Form, points: Points) {
+    let case = Case::new(form);
     let mut sweep = Sweep::default();
     sweep.run("Apply and Commit", points, |number, moment| {
         case.strike(number, moment)
@@ -314,20 +338,40 @@ fn kill(points: Points) {
 
 #[test]
 fn root_short_unpacking_is_a_crash_point() {
-    kill(Points {
-        step: 13,
-        finishes: 1,
-        ..EVERY
-    });
+    kill(
+        Form::Directory,
+        Points {
+            step: 13,
+            finishes: 1,
+            ..EVERY
+        },
+    );
+}
+
+#[test]
+fn root_short_unpacking_into_an_image_is_a_crash_point() {
+    kill(
+        Form::Image,
+        Points {
+            step: 7,
+            finishes: 1,
+            ..EVERY
+        },
+    );
+}
+
+#[test]
+fn root_full_unpacking_into_an_image_is_a_crash_point() {
+    kill(Form::Image, EVERY);
 }
 
 #[test]
 fn root_full_unpacking_is_a_crash_point() {
-    kill(EVERY);
+    kill(Form::Directory, EVERY);
 }
 
-fn inject(errnos: &[(i32, Times)], step: usize) {
-    let case = Case::new();
+fn inject(form: Form, errnos: &[(i32, Times)], step: usize) {
+    let case = Case::new(form);
     let (mut injected, mut refused, mut bad) = (0, 0, Vec::new());
     for (errno, times) in errnos.iter().copied() {
         for class in [Class::Write, Class::Sync, Class::Create, Class::Attribute] {
@@ -359,6 +403,7 @@ fn inject(errnos: &[(i32, Times)], step: usize) {
 #[test]
 fn root_short_unpacking_is_refused_calls() {
     inject(
+        Form::Directory,
         &[(libc::ENOSPC, Times::Onwards), (libc::EIO, Times::Once)],
         10,
     );
@@ -369,5 +414,11 @@ fn root_full_unpacking_is_refused_calls() {
     let times = [Times::Once, Times::Onwards];
     let errnos = [libc::ENOSPC, libc::EIO];
     let all = errnos.map(|errno| times.map(|times| (errno, times)));
-    inject(all.as_flattened(), 1);
+    inject(Form::Directory, all.as_flattened(), 1);
+}
+
+#[test]
+fn root_short_unpacking_into_an_image_is_refused_calls() {
+    let errnos = [(libc::ENOSPC, Times::Onwards), (libc::EIO, Times::Once)];
+    inject(Form::Image, &errnos, 3);
 }

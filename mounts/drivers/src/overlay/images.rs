@@ -161,16 +161,12 @@ impl LayerImages {
     /// Brings the content of an image to the disk.
     pub(super) fn write_back(&self, slot: Slot, dirs: &LayerDirs) -> Result<Usage, Error> {
         let file = self.open_file(slot)?;
-        self.flush(slot, &file)?;
-        dirs.barrier.filled()?;
-        self.usage_of(slot, &file)
-    }
-
-    fn flush(&self, slot: Slot, file: &File) -> Result<(), Error> {
-        fdatasync(file).map_err(|cause| Error::Lost {
+        fdatasync(&file).map_err(|cause| Error::Lost {
             path: self.path(slot),
             cause: cause.into(),
-        })
+        })?;
+        dirs.barrier.filled()?;
+        self.usage_of(slot, &file)
     }
 
     /// Begins the image of a layer, in place of one that was begun before.
@@ -202,7 +198,8 @@ impl LayerImages {
         let (part, name) = (part(slot), slot.to_string());
         let finish = || {
             if durable {
-                self.flush(slot, &file)?;
+                let synced = fdatasync(&file);
+                synced.map_err(|cause| Error::io("sync", &self.images.path.join(&part), cause))?;
             }
             rename_over(&self.images, &part, &self.images, &name)?;
             if durable {
