@@ -8,6 +8,8 @@ use layerd_integration::image::tar::{BLOCK, octal, pad, record, seal, text};
 
 #[path = "cases/headers.rs"]
 mod headers;
+#[path = "cases/relations.rs"]
+mod relations;
 
 const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -41,6 +43,7 @@ pub(crate) fn all() -> Vec<Case> {
     sums(&mut cases);
     headers::sparse(&mut cases);
     compressed(&mut cases);
+    relations::relations(&mut cases);
     cases
 }
 

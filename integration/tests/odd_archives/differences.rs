@@ -105,6 +105,11 @@ const KNOWN: &[Known] = &[
          archive; containerd says that the archive is damaged",
         &["gzip that says it is plain"],
     ),
+    known(
+        "containerd sets the times of directories by name at the end, and fails where the name is that of a \
+         dangling symlink by then; layerd sets those of what is there",
+        &["a symlink in the place of a directory"],
+    ),
     Known {
         reason: "igzip, which containerd 2 calls where it is installed, passes over what follows the \
                  last member; Go's gzip, which it uses otherwise, refuses it as layerd does",
