@@ -24,6 +24,9 @@ fn root_a_removed_volume_comes_back_whole() {
     world.crash();
     assert_eq!(world.names(&["--deleted"]), deleted);
     assert_eq!(world.run(&["volume", "undelete", "data"]), "data\n");
+    let error = world.fail(3, &["volume", "undelete", "data"]);
+    assert!(error.contains("no volume data is in the trash"), "{error}");
+    assert!(!error.contains("volume create"), "it is there: {error}");
     assert_eq!(Tree::read(&world.path("data")), tree);
     let after = world.inspect("data");
     assert_eq!(

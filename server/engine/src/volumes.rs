@@ -440,7 +440,9 @@ impl Volumes {
             .removed()
             .filter(|volume| volume.name == *name);
         match (found.next(), found.next()) {
-            (None, _) => Err(no_volume(&view, name)),
+            (None, _) => Err(Error::Volume(VolumeError::NotInTrash {
+                name: name.clone(),
+            })),
             (Some(only), None) => Ok(only.id),
             (Some(first), Some(second)) => {
                 let rule = format!(

@@ -210,6 +210,12 @@ fn bytes(info: &InfoResponse, health: &Health, holders: &Holders) -> Finding {
         enough: (health.enough_bytes, size(health.enough_bytes)),
         wanted: setting(health, "trash.min_free_percent"),
     };
+    // A list of those that hold next to nothing would send people the wrong way.
+    let held: u64 = holders.iter().map(|(_, bytes)| bytes).sum();
+    let holders = match held < total.saturating_sub(free) / HELD_PART {
+        true => &[],
+        false => holders,
+    };
     space.finding(health, || room(info, health, holders))
 }
 
@@ -231,6 +237,8 @@ fn inodes(info: &InfoResponse, health: &Health, holders: &Holders) -> Finding {
     space.finding(health, || room(info, health, holders))
 }
 
+/// Share of the used space, as a divisor, below which layerd's largest are not what fills a disk.
+const HELD_PART: u64 = 20;
 /// Free share of the inodes, in percent, that is too small. Deleting early brings few back.
 const FEW_INODES: u64 = 5;
 

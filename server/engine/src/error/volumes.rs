@@ -21,6 +21,12 @@ pub enum VolumeError {
         /// Names that are near.
         near: Vec<VolumeName>,
     },
+    /// No volume of this name was deleted and can be taken back.
+    #[error("no volume {name} is in the trash")]
+    NotInTrash {
+        /// The name asked for.
+        name: VolumeName,
+    },
     /// A volume is there, but not as it was asked for.
     #[error(
         "volume {name} already exists with other settings: {field} is {have:?}, asked for was {want:?}"
@@ -111,7 +117,9 @@ impl VolumeError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoRoom { .. } => ErrorKind::Full,
-            Self::NoVolume { .. } | Self::NoSubpath { .. } => ErrorKind::Missing,
+            Self::NoVolume { .. } | Self::NotInTrash { .. } | Self::NoSubpath { .. } => {
+                ErrorKind::Missing
+            }
             Self::Drift { .. } => ErrorKind::Exists,
             Self::BeingRead { .. }
             | Self::NoPlan { .. }

@@ -159,6 +159,13 @@ fn a_full_disk_says_what_makes_room() {
         found.advice.contains("5.00GiB 'k8s.io/7/big image'"),
         "{found:?}"
     );
+    // Others fill this disk.
+    let little = [("web".to_owned(), 4096)];
+    let found = &findings(&full(0), &little, NOW)[3];
+    assert!(
+        found.advice.contains("layerd holds little of it") && !found.advice.contains("web"),
+        "{found:?}"
+    );
 }
 
 #[test]
