@@ -135,9 +135,10 @@ fuzz: as-root ## Fuzz the reading and unpacking of layers, MINUTES=20 each (as r
 	@mounts/layers/fuzz/run.sh $(or $(MINUTES),20)
 
 .PHONY: bench-volumes
-bench-volumes: as-root release ## Measure removal, copy-up and attachments of volumes (as root)
+bench-volumes: as-root peers release ## Measure removal, copy-up and attachments of volumes, also by Docker (as root)
 	@$(own_mounts) target/release/layerd-bench volumes
 	@$(own_mounts) target/release/layerd-bench attachments
+	@$(own_mounts) target/release/layerd-bench docker
 
 .PHONY: release
 release: ## Build layerd and what measures it, optimised

@@ -11,6 +11,7 @@
 
 mod content;
 mod cost;
+mod docker;
 mod durability;
 mod flat;
 mod flushes;
@@ -53,6 +54,12 @@ enum What {
         count: usize,
         /// Restarts
         #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// `docker run -v` with a volume of the plugin beside one of Docker's local driver
+    Docker {
+        /// Containers of each kind
+        #[arg(long, default_value_t = 30)]
         rounds: usize,
     },
     /// Cost of durability = "full" beside "metadata": commits, and unpacking an image
@@ -149,6 +156,7 @@ fn main() {
             let rounds = on.rounds;
             durability::run(&on.fs, durability::Extent { rounds, short });
         }
+        What::Docker { rounds } => docker::run(rounds),
         What::Flushes { fs, clients } => flushes::run(&fs, &clients),
         What::Ops {
             on,

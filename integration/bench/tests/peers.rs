@@ -13,6 +13,16 @@ use std::process::Command;
 use common::{number, rows};
 
 #[test]
+fn root_docker_runs_with_volumes_of_both_drivers() {
+    let rows = rows(&["docker", "--rounds", "1"]);
+    let names: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(names, ["volume", "new", "known"]);
+    for row in &rows[1..] {
+        assert!(number(&row[1]) > 0.0 && number(&row[2]) > 0.0, "{row:?}");
+    }
+}
+
+#[test]
 fn root_ops_are_measured_beside_the_peer_in_both_forms() {
     let build = concat!(env!("CARGO_MANIFEST_DIR"), "/peer/build.sh");
     let built = Command::new(build).output().expect("it can be run");
