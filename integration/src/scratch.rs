@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 
@@ -19,13 +20,15 @@ use crate::process;
 pub struct Scratch(Option<TempDir>);
 
 impl Scratch {
-    /// Makes the directory.
+    /// Makes the directory. Gives the process, and all that it starts, the usual umask.
     ///
     /// # Panics
     /// Without root: the tests mount.
     #[must_use]
     pub fn new() -> Self {
         assert!(geteuid().is_root(), "this test mounts: run it as root");
+        // Programs that layerd is compared with give it to what they make.
+        umask(Mode::from_bits_truncate(0o022));
         let parent = target().join("tmp");
         std::fs::create_dir_all(&parent).expect("target/ can be written");
         let dir = tempfile::Builder::new()

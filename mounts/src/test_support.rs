@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::mount;
 use crate::types::Mount;
 
-/// Gives this thread, and what it starts from here on, a mount namespace of its own.
+/// Gives this thread, and what it starts from here on, a mount namespace of its own and the usual umask.
 ///
 /// # Panics
 /// If this process is not root.
@@ -22,6 +22,13 @@ pub fn enter_private_mounts() {
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
     nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
         .expect("root may make its mounts private");
+    set_umask();
+}
+
+/// Gives the files that this thread and what it starts make the usual modes, whatever the umask of
+/// who runs the tests.
+pub fn set_umask() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
 }
 
 /// A file system of its own in a file, mounted. Call [`enter_private_mounts`] first.

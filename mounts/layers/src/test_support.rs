@@ -181,13 +181,20 @@ pub(crate) fn for_random<S: proptest::strategy::Strategy>(
     result.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Gives this thread, and what it starts from here on, a mount namespace of its own.
+/// Gives this thread, and what it starts from here on, a mount namespace of its own and the usual umask.
 pub(crate) fn enter_private_mounts() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
         .expect("this test mounts file systems: run it as root");
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
     nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
         .expect("root may make its mounts private");
+    set_umask();
+}
+
+/// Gives the files that this thread and what it starts make the usual modes, whatever the umask of
+/// who runs the tests.
+pub(crate) fn set_umask() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
 }
 
 /// Fails unless this is root, who alone may make devices and give files away.

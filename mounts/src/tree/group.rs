@@ -72,6 +72,7 @@ mod tests {
 
     #[test]
     fn root_a_tree_is_given_to_a_group_once() {
+        crate::test_support::set_umask();
         let dir = tempfile::tempdir().unwrap();
         let top = dir.path().join("top");
         fs::create_dir_all(top.join("a/b")).unwrap();

@@ -402,6 +402,7 @@ fn packings_hold_the_same_archive_and_come_out_the_same_again() {
 
 #[test]
 fn times_end_at_the_source_date_epoch() {
+    test_support::set_umask();
     let tree = tempfile::tempdir().unwrap();
     for (name, seconds) in [("a-young", 2000), ("b-epoch", 1000), ("c-old", 500)] {
         fs::write(tree.path().join(name), "").unwrap();
