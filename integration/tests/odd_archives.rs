@@ -136,3 +136,8 @@ fn root_what_layerd_packs_is_unpacked_by_containerd_1_7() {
 fn root_what_layerd_packs_is_unpacked_by_containerd_2_1() {
     back::packed_for(Version::V2_1);
 }
+
+#[test]
+fn root_what_odd_archives_became_is_unpacked_by_containerd_2_1() {
+    back::taken_in_for(Version::V2_1);
+}

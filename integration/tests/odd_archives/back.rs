@@ -167,3 +167,47 @@ fn shown<T>(
     umount(&place).unwrap();
     seen
 }
+
+/// True for what means a deletion in a layer: it is packed as one, or not at all.
+fn is_mark((name, text): (&Vec<u8>, &String)) -> bool {
+    text.contains(" device 0 ") || name.starts_with(b".wh.")
+}
+
+/// Trees that odd archives became, packed by layerd and unpacked by containerd: nothing that layerd takes in
+/// comes out otherwise.
+pub(crate) fn taken_in_for(version: Version) {
+    // Every other one: all of them take a minute.
+    const STEP: usize = 2;
+    let scratch = Scratch::new();
+    let top = memory(&scratch);
+    let mut theirs = Theirs::start(version, &scratch);
+    let empty = top.join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let (mut packed_count, mut wrong) = (0, Vec::new());
+    for (number, case) in super::cases::all().iter().enumerate().step_by(STEP) {
+        let [one, two] = ["o", "t"].map(|side| top.join(format!("{side}{number}")));
+        for dir in [&one, &two] {
+            std::fs::create_dir(dir).unwrap();
+        }
+        let is_taken = super::ours(&case.blob, case.media_type, &one).is_ok();
+        let wanted = seen(&one);
+        if is_taken && !wanted.iter().any(is_mark) {
+            packed_count += 1;
+            let blob = packed(&empty, &one, DiffCompression::None);
+            let said = theirs.apply_bound(&blob, media_type(DiffCompression::None), &two);
+            match said {
+                Ok(()) => {
+                    let differences = exact::differences(&wanted, &seen(&two));
+                    if !differences.is_empty() {
+                        wrong.push(format!("{}: {}", case.name, differences.join("; ")));
+                    }
+                }
+                Err(error) => wrong.push(format!("{}: {error}", case.name)),
+            }
+        }
+        output(Command::new("rm").arg("-r").args([&one, &two]));
+    }
+    eprintln!("{packed_count} trees, {} differences", wrong.len());
+    assert!(packed_count >= 200, "{packed_count} trees");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
