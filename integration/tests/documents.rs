@@ -206,14 +206,16 @@ fn tests_that_are_named_exist() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// Stem of the file and name of each function of the end-to-end tests.
+/// Stem of the file and name of each function of the sources, tests among them.
 fn tests() -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let mut folders = vec![top().join("integration/tests")];
+    let mut folders = ["integration", "mounts", "server", "store"]
+        .map(|name| top().join(name))
+        .to_vec();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() {
+            if path.is_dir() && !path.ends_with("target") {
                 folders.push(path);
             } else if path.extension().is_some_and(|end| end == "rs") {
                 let source = fs::read_to_string(&path).unwrap();
