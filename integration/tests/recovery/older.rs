@@ -128,6 +128,40 @@ fn root_younger_layers_outlive_an_older_backup_of_a_root_in_use() {
     go_back(false, 8);
 }
 
+/// Nothing on the disk tells of ids that were given out after the backup. Who gets them again finds
+/// nothing of those that had them, as all that bears an id is deleted before its record.
+#[test]
+fn root_ids_of_what_is_gone_are_given_out_again_empty() {
+    let mut world = World::new("");
+    world.furnish();
+    world.daemon.stop();
+    world.sh("cp -a meta ../older");
+    world.restart();
+    let younger = world.make_younger();
+    for key in ["open", "committed"] {
+        world.client.remove(key).unwrap();
+    }
+    world.run(&["volume", "rm", "younger"]);
+    world.run(&["trash", "empty", "--yes"]);
+    wait_until("all to be deleted", Duration::from_secs(60), || {
+        world.json(&["trash", "ls"]).is_empty()
+    });
+    world.kill();
+    world.sh("rm -r meta && cp -a ../older meta");
+    world.restart();
+    let found = world.ctl(&["fsck"]);
+    assert_eq!(found.code, 0, "{found:?}");
+    let dir = layer_dir(&world.client.prepare("new", "top", &[]).unwrap());
+    let again = world.daemon.root().join(&younger.committed);
+    assert_eq!(dir, again, "the first id after the backup");
+    assert_eq!(dir.read_dir().unwrap().count(), 0);
+    let made = &world.json(&["volume", "create", "new"])[0];
+    let path = PathBuf::from(made["path"].as_str().unwrap());
+    assert_eq!(path.read_dir().unwrap().count(), 0);
+    let found = world.ctl(&["fsck"]);
+    assert_eq!(found.code, 0, "{found:?}");
+}
+
 /// Snapshots that a backup has as removed were restored after it, and the trash keeps nothing.
 fn take_back(restore: impl FnOnce(&mut World)) {
     let mut world = World::new("");
