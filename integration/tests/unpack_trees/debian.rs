@@ -14,7 +14,7 @@ use rustix::fs::{XattrFlags, setxattr};
 
 use super::served::Served;
 use super::sides::{Said, Theirs};
-use super::{Ground, Grown, Mode, accidents, colons, exact, judge, shown};
+use super::{Ground, Grown, Mode, accidents, colons, judge, served, shown};
 
 /// Packages, directories, and what is new in place of a directory (an opaque one).
 const GONE: &str = "
@@ -193,7 +193,7 @@ fn compare(mode: Mode) {
         );
     }
     found.retain(|text| !(served.is_early() && accidents::is_early_one(text)));
-    found.retain(|text| !(served.has_images() && exact::is_access_time(text)));
+    found.retain(|text| !(served.has_images() && served::is_access_time(text)));
     let count = found.len();
     found.truncate(50);
     assert_eq!(count, 0, "differences:\n{}", found.join("\n"));

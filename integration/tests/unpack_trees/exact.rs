@@ -39,20 +39,6 @@ pub(crate) fn differences(ours: &Exact, theirs: &Exact) -> Vec<String> {
     paths.into_iter().filter(differs).map(said).collect()
 }
 
-/// True if a difference is one of access times alone.
-pub(crate) fn is_access_time(difference: &str) -> bool {
-    let side = |name: &str| {
-        let said = difference
-            .lines()
-            .find_map(|line| line.strip_prefix(name))?;
-        let mut words: Vec<&str> = said.split(' ').collect();
-        let at = words.iter().position(|word| *word == "read")?;
-        words.remove(at + 1);
-        Some(words)
-    };
-    side("    ours   ").is_some_and(|ours| Some(ours) == side("    theirs "))
-}
-
 /// True if two files are alike. Directories without a member have the time of their last change in
 /// containerd's result, and that of the layer below in ours; and those with a member keep
 /// the attributes of the one below that the member does not have, which in ours are gone, as in all

@@ -176,3 +176,17 @@ fn directory(mount: &Mount) -> PathBuf {
     let upper = mount.options.iter().find_map(upper);
     upper.unwrap_or_else(|| mount.source.clone().into())
 }
+
+/// True if a difference is one of access times alone.
+pub(crate) fn is_access_time(difference: &str) -> bool {
+    let side = |name: &str| {
+        let said = difference
+            .lines()
+            .find_map(|line| line.strip_prefix(name))?;
+        let mut words: Vec<&str> = said.split(' ').collect();
+        let at = words.iter().position(|word| *word == "read")?;
+        words.remove(at + 1);
+        Some(words)
+    };
+    side("    ours   ").is_some_and(|ours| Some(ours) == side("    theirs "))
+}
