@@ -174,10 +174,13 @@ impl Daemon {
         let is_empty = |path: &Path| path.read_dir().map_or(true, |mut all| all.next().is_none());
         let may_be_spare =
             |path: &Path| !path.starts_with(&trash) && !used.contains(path) && is_empty(path);
-        ["l", "w", "t", "i", "x"]
-            .iter()
-            .flat_map(|part| {
-                let dir = self.root.join(part);
+        // Images and their mounts are folders of the overlay driver alone.
+        let of_images = ["i", "x"].map(|part| self.root.join(part));
+        ["l", "w", "t"]
+            .map(|part| self.root.join(part))
+            .into_iter()
+            .chain(of_images.into_iter().filter(|dir| dir.exists()))
+            .flat_map(|dir| {
                 std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("read {}: {e}", dir.display()))
             })
             .map(|entry| entry.expect("the directory can be read").path())

@@ -73,7 +73,7 @@ fn root_a_request_that_breaks_a_rule_names_it_and_makes_nothing() {
     let (block, staff) = (block(), group("staff"));
     let path = target.to_str().unwrap();
     let away = world.path().join("kubelet/no/pod/mount");
-    let data = world.path().join("root/x");
+    let data = world.path().join("root/target");
     let link = world.path().join("kubelet/link");
     symlink(target.parent().unwrap(), &link).unwrap();
     let linked = link.join("mount");
