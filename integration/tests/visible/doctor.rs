@@ -229,7 +229,7 @@ fn root_a_full_disk_is_named() {
     world.sh("free=$(df --output=avail -k . | tail -n 1); head -c $(((free - 2048) * 1024)) /dev/zero > ../filler");
     let full = world.trouble("space", "error", "nothing new is taken below 4.00MiB");
     let advice = full["advice"].as_str().unwrap();
-    assert!(advice.contains("the most is held by"), "{full}");
+    assert!(advice.contains("layerd holds little of it"), "{full}");
     let refused = world.ctl(&["snapshot", "prepare", "next"]);
     assert_eq!(refused.code, 10, "doctor is right: {refused:?}");
     world.sh("rm ../filler");
