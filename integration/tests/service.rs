@@ -35,7 +35,26 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use layerd_integration::process::output;
+use layerd_integration::scratch::profile;
 use layerd_integration::{Daemon, Scratch};
+
+/// A daemon with the active snapshot `before`, and the disk that is its data directory. Its log lies
+/// elsewhere: it would fail or stall with the disk, and the daemon with it.
+fn on_its_own_disk() -> (Scratch, PathBuf, Daemon) {
+    let scratch = Scratch::on("ext4", 256);
+    let (disk, root) = (scratch.dir("disk"), scratch.dir("root"));
+    output(Command::new("mount").arg("--bind").arg(&disk).arg(&root));
+    let daemon = Daemon::start(scratch.path());
+    daemon.snapshots().prepare("before", "", &[]).unwrap();
+    (scratch, disk, daemon)
+}
+
+/// Output of `layerctl info`.
+fn info(daemon: &Daemon) -> String {
+    let mut layerctl = Command::new(profile().join("layerctl"));
+    output(layerctl.arg("--address").arg(daemon.socket()).arg("info"))
+}
 
 /// The built program.
 fn program() -> PathBuf {

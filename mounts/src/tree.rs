@@ -112,7 +112,7 @@ pub fn is_empty(dir: BorrowedFd<'_>, shown: &Path) -> Result<bool, Error> {
 }
 
 struct Delete<'a> {
-    /// What was deleted since the last wait, open, so that its inode is in use; `None` where that is
+    /// Files deleted since the last wait, open, so that its inode is in use; `None` where that is
     /// not needed.
     held: Option<Vec<OwnedFd>>,
     barrier: &'a Barrier,

@@ -15,7 +15,7 @@ use crate::table::{Table, verdict};
 const GOAL: f64 = 1.1;
 const DRIVERS: [&str; 2] = ["local", "layerd"];
 
-/// What to run.
+/// Options of the measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Volume {
     /// One that the command creates.

@@ -3,14 +3,15 @@
 use std::process::Command;
 use std::time::Duration;
 
+use layerd_integration::Daemon;
 use layerd_integration::process::{output, wait_until};
-use layerd_integration::scratch::profile;
 use layerd_integration::snapshots::channel;
-use layerd_integration::{Daemon, Scratch};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+
+use crate::{info, on_its_own_disk};
 
 /// The daemon as a whole, and its services.
 const SERVICES: [&str; 8] = [
@@ -48,13 +49,8 @@ fn health(daemon: &Daemon) -> Vec<ServingStatus> {
 
 #[test]
 fn root_after_a_failed_write_no_service_serves() {
-    let scratch = Scratch::on("ext4", 256);
-    // Alone: a log on the same disk would be lost with it.
-    let (disk, root) = (scratch.dir("disk"), scratch.dir("root"));
-    output(Command::new("mount").arg("--bind").arg(&disk).arg(&root));
-    let mut daemon = Daemon::start(scratch.path());
+    let (_scratch, disk, mut daemon) = on_its_own_disk();
     let mut client = daemon.snapshots();
-    client.prepare("before", "", &[]).unwrap();
     assert_eq!(health(&daemon), [ServingStatus::Serving; SERVICES.len()]);
 
     output(Command::new("python3").args(["-c", SHUT_DOWN]).arg(&disk));
@@ -64,8 +60,7 @@ fn root_after_a_failed_write_no_service_serves() {
         health(&daemon) == [ServingStatus::NotServing; SERVICES.len()]
     });
     client.stat("before").expect("reads are answered");
-    let mut layerctl = Command::new(profile().join("layerctl"));
-    let said = output(layerctl.arg("--address").arg(daemon.socket()).arg("info"));
+    let said = info(&daemon);
     assert!(said.starts_with("ALARM: "), "{said}");
     daemon.kill9();
 }

@@ -5,9 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use layerd_integration::process::{output, wait_until};
-use layerd_integration::scratch::profile;
-use layerd_integration::{Daemon, Scratch};
 use nix::sys::signal::{Signal, kill};
+
+use crate::{info, on_its_own_disk};
 
 /// A file system that takes no writes until it is dropped.
 struct Frozen(PathBuf);
@@ -25,21 +25,10 @@ impl Drop for Frozen {
     }
 }
 
-fn info(daemon: &Daemon) -> String {
-    let mut layerctl = Command::new(profile().join("layerctl"));
-    output(layerctl.arg("--address").arg(daemon.socket()).arg("info"))
-}
-
 /// Longer than the ten seconds that sled may be silent while the disk is not.
 #[test]
 fn root_a_stalled_disk_is_shown_and_does_not_end_the_daemon() {
-    let scratch = Scratch::on("ext4", 256);
-    // Alone: a log on the same disk would stall the daemon as well.
-    let (disk, root) = (scratch.dir("disk"), scratch.dir("root"));
-    output(Command::new("mount").arg("--bind").arg(&disk).arg(&root));
-    let mut daemon = Daemon::start(scratch.path());
-    let mut client = daemon.snapshots();
-    client.prepare("before", "", &[]).unwrap();
+    let (_scratch, disk, mut daemon) = on_its_own_disk();
     let frozen = Frozen::new(disk);
     let socket = daemon.socket().to_owned();
     let waiting = std::thread::spawn(move || {
@@ -62,11 +51,7 @@ fn root_a_stalled_disk_is_shown_and_does_not_end_the_daemon() {
 /// A disk that stalls while the daemon ends: it does not wait until systemd kills it, and says why.
 #[test]
 fn root_the_end_is_bounded_and_says_what_it_waits_for() {
-    let scratch = Scratch::on("ext4", 256);
-    let (disk, root) = (scratch.dir("disk"), scratch.dir("root"));
-    output(Command::new("mount").arg("--bind").arg(&disk).arg(&root));
-    let mut daemon = Daemon::start(scratch.path());
-    daemon.snapshots().prepare("before", "", &[]).unwrap();
+    let (_scratch, disk, mut daemon) = on_its_own_disk();
     let frozen = Frozen::new(disk);
     kill(daemon.pid(), Signal::SIGTERM).unwrap();
     wait_until("the end to be given up", Duration::from_secs(100), || {

@@ -28,8 +28,8 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 use crate::driver::{Base, Content, Found, Stamp};
-pub(crate) use survey::image_name;
-use survey::{PLACES, holds_nothing, list_folder, work_name};
+use survey::{PLACES, list_folder, work_name};
+pub(crate) use survey::{holds_nothing, image_name};
 
 mod lost;
 mod survey;

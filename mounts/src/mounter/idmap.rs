@@ -72,7 +72,7 @@ fn start(shown: &Path) -> Result<Child, MountError> {
     })
 }
 
-/// What keeps root from making mappings is the sandbox of its service.
+/// The sandbox of its service keeps root from making mappings.
 fn forbidden(shown: &Path, cause: io::Error) -> MountError {
     MountError::Unsupported {
         what: "an id mapping",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What stands before the name of a fix.
+/// Code before the name of a fix.
 const BEFORE: [&str; 5] = [
     "Remedy::safe(",
     "Remedy::fix(",
@@ -12,7 +12,7 @@ const BEFORE: [&str; 5] = [
     "restart(",
     "fix_name:",
 ];
-/// What stands there instead in helpers that are given the name, and in declarations.
+/// Code there in helpers that are given the name, and in declarations.
 const HANDED_ON: [&str; 5] = [
     "name,",
     "self.fix_name.clone()",

@@ -74,7 +74,7 @@ impl Offline {
 }
 
 /// True if the directory of a slot in a folder is empty or missing.
-pub(super) fn holds_nothing(folder: &Folder, slot: Slot) -> Result<bool, Error> {
+pub(crate) fn holds_nothing(folder: &Folder, slot: Slot) -> Result<bool, Error> {
     let name = slot.to_string();
     let path = folder.path.join(&name);
     match openat(&folder.fd, name.as_str(), FLAGS, Mode::empty()) {

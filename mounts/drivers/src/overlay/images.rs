@@ -31,7 +31,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, fdatasync, unlinkat};
 
-use crate::dirs::{LAYER_MODE, LayerDirs, Top, image_name};
+use crate::dirs::{LAYER_MODE, LayerDirs, Top, holds_nothing, image_name};
 use crate::driver::{CheckedImage, ImageFile};
 
 pub(super) mod recover;
@@ -299,7 +299,7 @@ impl LayerImages {
             return Ok(()); // another call was faster
         }
         self.mount(slot)?;
-        if !is_empty(&dirs.layers, slot)? {
+        if !holds_nothing(&dirs.layers, slot)? {
             let path = dirs.layers.path.join(slot.to_string());
             return Err(Error::WrittenBeside { path });
         }
@@ -433,17 +433,6 @@ fn unlink(folder: &Folder, name: &str) -> Result<(), Error> {
     match unlinkat(&folder.fd, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(cause) => Err(Error::io("delete", &folder.path.join(name), cause)),
-    }
-}
-
-/// True if the directory of a slot is empty or missing.
-fn is_empty(folder: &Folder, slot: Slot) -> Result<bool, Error> {
-    let name = slot.to_string();
-    let path = folder.path.join(&name);
-    match openat(&folder.fd, name.as_str(), FLAGS, Mode::empty()) {
-        Ok(dir) => tree::is_empty(dir.as_fd(), &path),
-        Err(Errno::ENOENT) => Ok(true),
-        Err(cause) => Err(Error::io("open directory", &path, cause)),
     }
 }
 

@@ -52,7 +52,7 @@ pub enum LayerError {
         #[source]
         cause: layerd_mounts::Error,
     },
-    /// What the mounts of a snapshot refer to could not be made ready.
+    /// Images or devices that the mounts of a snapshot refer to could not be made ready.
     #[error("make snapshot {key:?} mountable", key = key.as_str())]
     MakeMountable {
         /// The snapshot.

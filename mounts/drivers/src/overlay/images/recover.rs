@@ -1,4 +1,4 @@
-//! What is there at start: images, their mounts, and what a crash left of both.
+//! Start: images and their mounts are listed, and what a crash left of both is made good.
 //!
 //! | left behind | by a crash in | made good as |
 //! |---|---|---|

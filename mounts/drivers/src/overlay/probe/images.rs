@@ -18,7 +18,7 @@ const NAME: &str = "layers";
 const ADVICE: &str = "set `layers = \"directories\"` under [overlayfs], or use Linux 6.12 or newer with \
                       EROFS (modprobe erofs), a disk with ext4, xfs or btrfs, and a layerd that is root on the machine";
 
-/// What there is to say of the form of layers.
+/// Findings about the form of layers.
 pub(super) struct Forms {
     pub(super) finding: Finding,
     /// Set if layers that are unpacked become images.
