@@ -409,7 +409,7 @@ impl VolumeDirs {
     }
 
     /// Links a name to a volume, in place of what it led to. `name` is the checked name of a
-    /// volume, which is no path.
+    /// volume, which is no path. Durable after [`sync`](Self::sync).
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -418,16 +418,22 @@ impl VolumeDirs {
         self.unlink(name)?;
         let target = format!("../{slot}/{DATA}");
         let linked = symlinkat(target.as_str(), &self.names.fd, name);
-        linked.map_err(|cause| Error::io("make the link", &self.names.path.join(name), cause))
+        linked.map_err(|cause| Error::io("make the link", &self.names.path.join(name), cause))?;
+        self.barrier.note();
+        Ok(())
     }
 
-    /// Removes the link of a name. Nothing there is success.
+    /// Removes the link of a name. Nothing there is success. Durable after [`sync`](Self::sync).
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn unlink(&self, name: &str) -> Result<(), Error> {
         match unlinkat(&self.names.fd, name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Ok(()) => {
+                self.barrier.note();
+                Ok(())
+            }
+            Err(Errno::ENOENT) => Ok(()),
             Err(cause) => Err(Error::io(
                 "remove the link",
                 &self.names.path.join(name),

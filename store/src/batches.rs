@@ -312,11 +312,14 @@ impl Batches {
         Database::new(opened, &self.folder).map_err(io_error("start the thread of", &self.folder))
     }
 
-    /// Closes the database in order: returns unused reserved ids, checkpoints the log and seals it.
+    /// Closes the database in order: makes the files durable, returns unused reserved ids, checkpoints
+    /// the log and seals it.
     pub(crate) fn end(mut self) {
         if self.database.is_none() {
             return;
         }
+        // After an orderly end, no power cut takes back what was done after the last record.
+        let files = (self.options.barrier)();
         let mut records = Records::clone(&self.shared.records.load());
         let last = self.commit(Rows::new(), 0, false);
         // On a full disk the commits stay in the write-ahead log.
@@ -338,6 +341,13 @@ impl Batches {
                     "the last write of the store failed"
                 );
             }
+        }
+        if let Err(cause) = files {
+            self.shared.failed.store(true, Ordering::Release);
+            error!(
+                error = &*cause as &dyn std::error::Error,
+                "the last changes of files are not durable"
+            );
         }
         self.close(LIMIT);
     }

@@ -56,6 +56,28 @@ pub fn create(path: &Path) -> io::Result<File> {
     new.write(true).create_new(true).mode(0o600).open(path)
 }
 
+/// Opens a file of its own name to be read and written, or creates it empty with mode 0600. What has the
+/// name and is no file makes way, as for [`create`]. Not durable.
+///
+/// # Errors
+/// Those of [`remove`] and open(2).
+pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let mut existing = File::options();
+    existing.read(true).write(true).custom_flags(flags.bits());
+    if let Ok(file) = existing.open(path)
+        && file.metadata()?.is_file()
+    {
+        return Ok(file);
+    }
+    if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
+        remove(path)?;
+    }
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    options.mode(0o600).custom_flags(flags.bits()).open(path)
+}
+
 /// Writes a file beside `path`, with the extension `new`, and gives it the name `path` when it is whole.
 /// Durable on return: one wait for the file and one for its folder.
 ///
@@ -135,6 +157,20 @@ mod tests {
             assert_eq!(fs::read(&path)?, b"new");
             assert!(remove(&path)?);
             remove(&path).map(|was_there| assert!(!was_there))
+        });
+    }
+
+    #[test]
+    fn a_file_is_opened_as_it_is_and_takes_the_place_of_anything_else() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("file");
+        over_anything(&path, &|| {
+            let was = read(&path).ok().flatten().unwrap_or_default();
+            let mut kept = Vec::new();
+            open_or_create(&path)?.read_to_end(&mut kept)?;
+            assert_eq!(kept, if path.is_file() { was } else { Vec::new() });
+            assert!(fs::symlink_metadata(&path)?.is_file());
+            fs::remove_file(&path)
         });
     }
 

@@ -1,6 +1,6 @@
 //! The lock of a store: one process to a root, with a record of the last one's orderly end.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -9,6 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tracing::warn;
 
 use crate::error::Error;
+use crate::file::open_or_create;
 use crate::folder::io_error;
 
 /// The lock file, held. It names its holder while the store is open and is empty after an orderly
@@ -23,14 +24,7 @@ impl Lock {
     /// Takes the lock.
     pub(crate) fn take(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("lock");
-        let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path);
-        let mut file = file.map_err(io_error("open", &path))?;
+        let mut file = open_or_create(&path).map_err(io_error("open", &path))?;
         let mut holder = String::new();
         // The text is for people; the lock holds without it.
         let _ = file.read_to_string(&mut holder);

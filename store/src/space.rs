@@ -7,7 +7,7 @@
 //! free space too. [`LAST`] of it stays for the next start, since sled writes a little when it opens.
 //! When there is space again, the reserve is allocated anew.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::statvfs;
 use tracing::{info, warn};
+
+use crate::file::open_or_create;
 
 /// Size of the reserve, in bytes.
 const RESERVE: u64 = 8 * 1024 * 1024;
@@ -59,7 +61,10 @@ impl Room {
 
 /// Size of a file in bytes; 0 if it cannot be read.
 fn length(path: &Path) -> u64 {
-    fs::metadata(path).map_or(0, |file| file.len())
+    let found = fs::symlink_metadata(path)
+        .ok()
+        .filter(fs::Metadata::is_file);
+    found.map_or(0, |file| file.len())
 }
 
 /// The reserve of one store.
@@ -159,7 +164,7 @@ impl Space {
     }
 
     fn shorten(&self, length: u64) -> bool {
-        let opened = File::options().write(true).open(&self.reserve);
+        let opened = open_or_create(&self.reserve);
         let shortened = opened.and_then(|file| file.set_len(length));
         if let Err(cause) = &shortened {
             warn!(
@@ -172,11 +177,7 @@ impl Space {
 
     /// Allocates the reserve up to `size` bytes; after a failure it is as it was.
     fn make(&self, size: u64) -> io::Result<()> {
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&self.reserve)?;
+        let file = open_or_create(&self.reserve)?;
         let before = file.metadata()?.len();
         let length = i64::try_from(size).map_err(io::Error::other)?;
         let made = fallocate(&file, FallocateFlags::empty(), 0, length);

@@ -9,11 +9,13 @@
 
 mod common;
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
-use layerd_store::{Error, Export, Kind, LayerId, Record, Store};
+use layerd_store::{Error, Export, Kind, LayerId, Options, Record, Store};
 use tempfile::TempDir;
 
 use common::{all, commit, create, key, open};
@@ -151,6 +153,30 @@ fn an_unclean_end_is_noticed() {
     let survivor = open(copy.path()).unwrap();
     assert!(survivor.was_unclean());
     assert_eq!(all(&survivor), all(&store));
+}
+
+#[test]
+fn an_end_whose_files_are_not_durable_is_unclean() {
+    let (root, _) = filled();
+    for (refuses, is_unclean) in [(false, false), (true, true)] {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let barrier = move || {
+            counted.fetch_add(1, Ordering::AcqRel);
+            match refuses {
+                true => Err(Arc::new(io::Error::other("the disk refused")) as _),
+                false => Ok(()),
+            }
+        };
+        let options = Options {
+            barrier: Box::new(barrier),
+            shared_journal_device: None,
+            ids_on_disk: Vec::new(),
+        };
+        drop(Store::open(root.path(), options).unwrap());
+        assert_eq!(calls.load(Ordering::Acquire), 1, "no record was written");
+        assert_eq!(open(root.path()).unwrap().was_unclean(), is_unclean);
+    }
 }
 
 /// A file with a higher number is of another history, or no export: it takes no place of a new one.

@@ -175,14 +175,13 @@ impl Engine {
         if delete_empty(path).is_ok() {
             return true;
         }
-        if path.is_symlink() {
-            // People have links of their own there, which lead somewhere: symlink(2) makes no other.
-            // Links are not synced, so the power may also have gone after an orderly end.
-            let leads = fs::read_link(path).is_ok_and(|target| !target.as_os_str().is_empty());
-            return !leads && fs::remove_file(path).is_ok();
-        }
         if !self.root.store.was_unclean() {
             return false;
+        }
+        if path.is_symlink() {
+            // People have links of their own there, which lead somewhere.
+            let leads = fs::read_link(path).is_ok_and(|target| !target.as_os_str().is_empty());
+            return !leads && fs::remove_file(path).is_ok();
         }
         let found = Found::UnknownEntry(path.to_owned());
         match self.layers.driver.move_to_lost_found(&found) {
