@@ -20,7 +20,7 @@ use crate::records::Records;
 use crate::space::Space;
 use crate::stall::probe;
 use crate::state::Edit;
-use crate::store::{Options, Shared};
+use crate::store::{Files, Options, Shared};
 use crate::wal::Rows;
 use crate::worker_thread::run_with_timeout;
 
@@ -51,20 +51,23 @@ pub(crate) enum Class {
     /// Nothing: it changes or drops existing records.
     Records,
     /// Files durable before the record.
-    Files,
+    Files(Files),
     /// Free space, since it adds a record.
     New,
     /// Both.
-    NewWithFiles,
+    NewWithFiles(Files),
 }
 
 impl Class {
-    fn needs_barrier(self) -> bool {
-        matches!(self, Self::Files | Self::NewWithFiles)
+    fn files(self) -> Option<Files> {
+        match self {
+            Self::Files(files) | Self::NewWithFiles(files) => Some(files),
+            Self::Records | Self::New => None,
+        }
     }
 
     fn needs_space(self) -> bool {
-        matches!(self, Self::New | Self::NewWithFiles)
+        matches!(self, Self::New | Self::NewWithFiles(_))
     }
 }
 
@@ -127,7 +130,7 @@ impl Batches {
     pub(crate) fn serve(&mut self, mut waiting: VecDeque<Request>) -> Vec<Ready> {
         self.shared.writing_since(Some(Instant::now()));
         self.refuse_without_space(&mut waiting);
-        self.pass_barrier(&mut waiting);
+        self.pass_barriers(&mut waiting);
         let mut ready = Vec::with_capacity(waiting.len());
         while !waiting.is_empty() {
             self.batch(&mut waiting, &mut ready);
@@ -146,23 +149,32 @@ impl Batches {
         }
     }
 
-    /// Makes files durable before the records that rely on them: one barrier for all waiting requests,
-    /// none where files and records share a journal.
-    fn pass_barrier(&self, waiting: &mut VecDeque<Request>) {
-        if self.shares_journal() || !waiting.iter().any(|request| request.class.needs_barrier()) {
+    /// Makes files durable before the records that rely on them: one barrier of each kind for all waiting
+    /// requests, none where files and records share a journal. Only records that rely on it fail with it:
+    /// volumes may be on a disk of their own.
+    fn pass_barriers(&self, waiting: &mut VecDeque<Request>) {
+        if self.shares_journal() {
             return;
         }
-        for request in waiting.iter() {
-            request.enter(BARRIER);
+        for files in Files::ALL {
+            self.pass_barrier(files, waiting);
+        }
+    }
+
+    fn pass_barrier(&self, files: Files, waiting: &mut VecDeque<Request>) {
+        let relies = |class: Class| class.files() == Some(files);
+        let relying = waiting.iter().filter(|request| relies(request.class));
+        if relying.map(|request| request.enter(BARRIER)).count() == 0 {
+            return;
         }
         let begun = Instant::now();
-        let passed = (self.options.barrier)();
+        let passed = (self.options.barrier)(files);
         histogram!("layerd_barrier_seconds").record(begun.elapsed());
         if let Err(cause) = passed {
             let failed = || Error::Barrier {
                 cause: cause.clone(),
             };
-            fail_all(waiting, Class::needs_barrier, failed);
+            fail_all(waiting, relies, failed);
         }
     }
 
@@ -319,7 +331,7 @@ impl Batches {
             return;
         }
         // After an orderly end, no power cut takes back what was done after the last record.
-        let files = (self.options.barrier)();
+        let files = Files::ALL.map(&self.options.barrier);
         let mut records = Records::clone(&self.shared.records.load());
         let last = self.commit(Rows::new(), 0, false);
         // On a full disk the commits stay in the write-ahead log.
@@ -342,7 +354,7 @@ impl Batches {
                 );
             }
         }
-        if let Err(cause) = files {
+        if let Some(cause) = files.into_iter().find_map(Result::err) {
             self.shared.failed.store(true, Ordering::Release);
             error!(
                 error = &*cause as &dyn std::error::Error,
@@ -361,7 +373,11 @@ fn gone(why: &'static str) -> Error {
 }
 
 /// Fails the requests whose class `needs` the missing resource; the others stay.
-fn fail_all(waiting: &mut VecDeque<Request>, needs: fn(Class) -> bool, error: impl Fn() -> Error) {
+fn fail_all(
+    waiting: &mut VecDeque<Request>,
+    needs: impl Fn(Class) -> bool,
+    error: impl Fn() -> Error,
+) {
     let all = mem::take(waiting).into_iter();
     let (failed, rest) = all.partition::<Vec<_>, _>(|request| needs(request.class));
     waiting.extend(rest);
@@ -397,7 +413,7 @@ impl Draft {
     }
 
     fn take(&mut self, request: Request) {
-        let needs_files = request.class.needs_barrier();
+        let needs_files = request.class.files().is_some();
         self.after_files |= needs_files;
         self.frees |= !request.class.needs_space();
         request.enter(if needs_files && self.shares_journal {

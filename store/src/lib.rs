@@ -45,7 +45,7 @@ pub use model::{
 pub use records::Records;
 pub use space::Room;
 pub use state::{Checked, Commit, Create};
-pub use store::{Claim, Options, Store};
+pub use store::{Claim, Files, Options, Store};
 pub use volume::{
     AttachState, Attachment, AttachmentId, MadePath, MadeSource, MountedAt, Owner, SPEC_MAX,
     VOLUME_NAME_MAX, Volume, VolumeId, VolumeName,

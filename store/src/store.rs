@@ -36,9 +36,22 @@ use opening::{
     above, check_format, has_records, open_database, open_folder, refuse_lost_commits, write_format,
 };
 
+/// Files on which records rely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// Those of layers.
+    Layers,
+    /// Those of volumes, which may be on another file system.
+    Volumes,
+}
+
+impl Files {
+    pub(crate) const ALL: [Self; 2] = [Self::Layers, Self::Volumes];
+}
+
 /// Makes the files durable on which records written after it rely.
 pub(crate) type Barrier =
-    Box<dyn Fn() -> Result<(), Arc<dyn std::error::Error + Send + Sync>> + Send>;
+    Box<dyn Fn(Files) -> Result<(), Arc<dyn std::error::Error + Send + Sync>> + Send>;
 
 /// Options of [`Store::open`].
 pub struct Options {
@@ -377,7 +390,7 @@ impl Store {
         let ids = (claim.id, claim.parent().map(|parent| parent.id));
         let now = Timestamp::now();
         let class = if files {
-            Class::NewWithFiles
+            Class::NewWithFiles(Files::Layers)
         } else {
             Class::New
         };
@@ -412,7 +425,11 @@ impl Store {
         files: bool,
     ) -> Result<Arc<Record>, Error> {
         let now = Timestamp::now();
-        let class = if files { Class::Files } else { Class::Records };
+        let class = if files {
+            Class::Files(Files::Layers)
+        } else {
+            Class::Records
+        };
         self.writer.write(class, move |records| {
             state::commit(records, commit, checked.as_ref(), now)
         })
@@ -478,9 +495,10 @@ impl Store {
     /// # Errors
     /// [`Error::Barrier`], [`Error::Write`].
     pub fn drop_records(&self, ids: Vec<LayerId>) -> Result<(), Error> {
-        self.writer.write(Class::Files, move |records| {
-            state::drop_records(records, &ids)
-        })
+        self.writer
+            .write(Class::Files(Files::Layers), move |records| {
+                state::drop_records(records, &ids)
+            })
     }
 
     /// Commits an empty change; does not return while the disk hangs.

@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use layerd_store::{
-    Create, Error, Export, Kind, LABEL_MAX, LabelChange, Labels, NAME_MAX, Options, Refusal, Store,
-    Usage,
+    Create, Error, Export, Files, Kind, LABEL_MAX, LabelChange, Labels, NAME_MAX, Options, Refusal,
+    Store, Usage, VolumeId,
 };
 use tempfile::TempDir;
 
@@ -284,7 +284,7 @@ fn the_barrier_is_passed_unless_the_records_are_in_the_same_journal() {
     for (number, (journal, wanted)) in cases.into_iter().enumerate() {
         let passed = Arc::new(AtomicUsize::new(0));
         let counter = passed.clone();
-        let barrier = Box::new(move || {
+        let barrier = Box::new(move |_| {
             counter.fetch_add(1, Ordering::Relaxed);
             Ok(())
         });
@@ -307,27 +307,31 @@ fn the_barrier_is_passed_unless_the_records_are_in_the_same_journal() {
 }
 
 #[test]
-fn a_barrier_that_fails_keeps_records_from_being_written() {
-    let root = TempDir::new().unwrap();
-    let barrier = Box::new(|| {
-        let cause: Arc<dyn std::error::Error + Send + Sync> = Arc::new(std::io::Error::other("no"));
-        Err(cause)
-    });
-    let store = Store::open(
-        root.path(),
-        Options {
+fn a_barrier_that_fails_keeps_the_records_that_rely_on_it_from_being_written() {
+    for broken in [Files::Layers, Files::Volumes] {
+        let root = TempDir::new().unwrap();
+        let barrier = Box::new(move |files| match files == broken {
+            true => Err(Arc::new(std::io::Error::other("no")) as _),
+            false => Ok(()),
+        });
+        let options = Options {
             barrier,
             shared_journal_device: None,
             ids_on_disk: Vec::new(),
-        },
-    )
-    .unwrap();
-    assert!(matches!(
-        create(&store, "a", None, Kind::Active),
-        Err(Error::Barrier { .. })
-    ));
-    assert!(store.records().is_empty());
-    assert!(!store.has_failed());
+        };
+        let store = Store::open(root.path(), options).unwrap();
+        let layer = create(&store, "a", None, Kind::Active).map(drop);
+        let volume = store.drop_volume_records(vec![VolumeId(7)]);
+        let (failed, written) = match broken {
+            Files::Layers => (layer, volume),
+            Files::Volumes => (volume, layer),
+        };
+        assert!(matches!(failed, Err(Error::Barrier { .. })), "{failed:?}");
+        written.unwrap();
+        let layers = usize::from(broken == Files::Volumes);
+        assert_eq!(store.records().len(), layers);
+        assert!(!store.has_failed());
+    }
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn root_a_read_only_disk_of_volumes_stops_volumes_alone() {
     world.client.remove("work").unwrap();
     assert!(world.run(&["volume", "ls"]).contains("data"));
     let refused = world.ctl(&["volume", "create", "other"]);
-    assert_ne!(refused.code, 0);
+    assert_eq!(refused.code, 5, "refused: {refused:?}");
     assert!(
         refused.error.contains("Read-only file system"),
         "{refused:?}"

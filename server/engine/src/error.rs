@@ -9,6 +9,7 @@ use std::io;
 use std::path::PathBuf;
 
 use layerd_store::{BadInput, Refusal};
+use nix::errno::Errno;
 
 pub use attach::AttachError;
 pub use layers::LayerError;
@@ -215,6 +216,8 @@ fn driver_kind(error: &layerd_mounts::Error) -> ErrorKind {
         | layerd_mounts::Error::Altered { .. }
         | layerd_mounts::Error::BadImage { .. } => ErrorKind::Damaged,
         full if full.is_full() => ErrorKind::Full,
+        // The disk of volumes alone, or that of layers: the operator mounts it again to be written.
+        other if other.errno() == Some(Errno::EROFS as i32) => ErrorKind::Refused,
         _ => ErrorKind::Internal,
     }
 }
@@ -236,6 +239,7 @@ fn copy_kind(error: &layerd_layers::Error) -> ErrorKind {
         Error::Image { .. } if error.errno().is_none() => ErrorKind::Invalid,
         Error::Unmapped { .. } => ErrorKind::Refused,
         Error::Stopped => ErrorKind::Stopping,
+        other if other.errno() == Some(Errno::EROFS as i32) => ErrorKind::Refused,
         _ => ErrorKind::Internal,
     }
 }

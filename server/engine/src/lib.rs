@@ -35,7 +35,7 @@ use std::time::Duration;
 use layerd_drivers::Driver;
 use layerd_mounts::mounter::Mounter;
 use layerd_mounts::{Slot, VolumeDirs};
-use layerd_store::{LayerId, Store, VolumeId, call_phase};
+use layerd_store::{Files, LayerId, Store, VolumeId, call_phase};
 
 pub use layerd_layers;
 
@@ -238,11 +238,12 @@ fn open_store(
     ids_on_disk: Vec<u64>,
 ) -> Result<Store, Error> {
     let (layers, volumes) = (driver.clone(), volume_dirs.clone());
-    let barrier = move || {
-        layers
-            .sync()
-            .and_then(|()| volumes.sync())
-            .map_err(|cause| Arc::new(cause) as _)
+    let barrier = move |files| {
+        let synced = match files {
+            Files::Layers => layers.sync(),
+            Files::Volumes => volumes.sync(),
+        };
+        synced.map_err(|cause| Arc::new(cause) as _)
     };
     let journal = driver.shared_journal_device();
     let options = layerd_store::Options {

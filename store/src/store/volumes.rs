@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Store;
+use super::{Files, Store};
 use crate::batches::Class;
 use crate::error::{Error, Refusal};
 use crate::model::{LabelChange, Timestamp, Usage};
@@ -34,9 +34,10 @@ impl Store {
     /// [`Error::Refused`] if the name is taken; [`Error::Barrier`], [`Error::Full`],
     /// [`Error::Write`].
     pub fn create_volume(&self, volume: Volume) -> Result<Arc<Volume>, Error> {
-        self.writer.write(Class::NewWithFiles, move |records| {
-            volumes::create(records, volume)
-        })
+        self.writer
+            .write(Class::NewWithFiles(Files::Volumes), move |records| {
+                volumes::create(records, volume)
+            })
     }
 
     /// Changes labels of a volume, in order.
@@ -136,9 +137,10 @@ impl Store {
     /// # Errors
     /// [`Error::Barrier`], [`Error::Write`].
     pub fn set_volume_filled(&self, id: VolumeId, from: String) -> Result<(), Error> {
-        self.writer.write(Class::Files, move |records| {
-            volumes::filled(records, id, from)
-        })
+        self.writer
+            .write(Class::Files(Files::Volumes), move |records| {
+                volumes::filled(records, id, from)
+            })
     }
 
     /// Drops the records of deleted volumes whose directories are gone, which becomes durable first.
@@ -146,9 +148,10 @@ impl Store {
     /// # Errors
     /// [`Error::Barrier`], [`Error::Write`].
     pub fn drop_volume_records(&self, ids: Vec<VolumeId>) -> Result<(), Error> {
-        self.writer.write(Class::Files, move |records| {
-            volumes::drop_records(records, &ids)
-        })
+        self.writer
+            .write(Class::Files(Files::Volumes), move |records| {
+                volumes::drop_records(records, &ids)
+            })
     }
 
     /// Records the intent to attach. From then on its volume or layer cannot be removed.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use layerd_store::{Commit, Create, Error, Key, Kind, Labels, Options, Record, Refusal, Store};
 
 pub fn open(root: &Path) -> Result<Store, Error> {
-    let barrier = Box::new(|| Ok(()));
+    let barrier = Box::new(|_| Ok(()));
     Store::open(
         root,
         Options {

@@ -11,7 +11,7 @@ use crate::stack::base_of;
 /// `base` is 1 and committed; `active` is 2, on it; `view` is 3, on it; `bare` is 4, active;
 /// `empty` is 5, a view of nothing; 6 is retired; 7 is being made.
 fn records(folder: &Path) -> Arc<Records> {
-    let barrier = Box::new(|| Ok(()));
+    let barrier = Box::new(|_| Ok(()));
     let store = Store::open(
         folder,
         Options {
@@ -243,7 +243,7 @@ fn a_work_directory_beside_no_layer_is_deleted_whatever_it_holds() {
 #[test]
 fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
     let dir = tempfile::tempdir().unwrap();
-    let barrier = Box::new(|| Ok(()));
+    let barrier = Box::new(|_| Ok(()));
     let store = Store::open(
         dir.path(),
         Options {
