@@ -196,8 +196,8 @@ fn root_short_calls_are_crash_points() {
     for (index, (name, operation)) in (0..).zip(calls()) {
         let case = Case::new(operation);
         let points = Points {
-            first: 1 + index % 3,
-            step: 5,
+            first: 1 + index % 9,
+            step: 9,
             finishes: 1,
         };
         sweep.run(name, points, |number, moment| case.strike(number, moment));
