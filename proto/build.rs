@@ -21,9 +21,10 @@ const NRI: &str = "nri/v1alpha1/nri.proto";
 /// Services that the tests call.
 const CRI: &str = "cri/runtime/v1/cri.proto";
 /// Services that layerd and layerctl call.
-const CALLED: [&str; 6] = [
+const CALLED: [&str; 7] = [
     "containerd/services/containers/v1/containers.proto",
     "containerd/services/content/v1/content.proto",
+    "containerd/services/images/v1/images.proto",
     "containerd/services/introspection/v1/introspection.proto",
     "containerd/services/leases/v1/leases.proto",
     "containerd/services/namespaces/v1/namespace.proto",

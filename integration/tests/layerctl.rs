@@ -183,6 +183,8 @@ fn root_snapshots_are_sorted_formatted_and_found_by_the_beginning_of_a_key() {
     let (code, _) = world.fail(&["snapshot", "rm", "lo"]);
     assert_eq!(code, 3, "a prefix removes nothing");
     world.run(&["snapshot", "rm", "worn"]);
+    let removed = world.run(&["trash", "ls", "--format", "{{.Kind}} {{.Key}}"]);
+    assert_eq!(removed, "active worn\n");
     world.daemon.assert_no_errors_logged();
 }
 
@@ -197,6 +199,9 @@ fn root_info_counts() {
     );
     assert_eq!(info["root"], world.daemon.root().to_str().unwrap());
     assert_eq!(info["driver"], "overlayfs");
+    let format = "{{.Driver}} {{.Snapshots}} {{.Trash}}";
+    assert_eq!(world.run(&["info", "--format", format]), "overlayfs 4 0\n");
+    assert!(world.run(&["info", "-f", "json"]).contains("\"RootDir\":"));
     let text = world.run(&["info"]);
     assert!(text.contains("Storage Driver: overlayfs\n"), "{text}");
     assert!(text.contains("Snapshots: 4\n"), "{text}");
@@ -496,6 +501,9 @@ fn root_the_address_comes_from_the_environment_too() {
 #[test]
 fn root_versions_are_those_of_both_sides() {
     let mut world = World::new();
+    let format = "{{.Client.Version}} {{.Server.Version}}";
+    let versions = format!("{0} {0}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(world.run(&["version", "-f", format]), versions);
     let version = &world.json(&["version"])[0];
     assert_eq!(version["client"]["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(version["server"]["version"], env!("CARGO_PKG_VERSION"));

@@ -49,6 +49,13 @@ mod generated {
                     tonic::include_proto!("containerd.services.diff.v1");
                 }
             }
+            /// `containerd.services.images`.
+            pub mod images {
+                /// `containerd.services.images.v1`, called by layerctl.
+                pub mod v1 {
+                    tonic::include_proto!("containerd.services.images.v1");
+                }
+            }
             /// `containerd.services.introspection`.
             pub mod introspection {
                 /// `containerd.services.introspection.v1`, called by layerctl.

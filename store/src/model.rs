@@ -199,6 +199,15 @@ impl Labels {
         self.0.get(key).map(String::as_str)
     }
 
+    /// True for `KEY=VALUE` if the label has this value, and for `KEY` if there is such a label.
+    #[must_use]
+    pub fn matches(&self, wanted: &str) -> bool {
+        match wanted.split_once('=') {
+            Some((key, value)) => self.get(key) == Some(value),
+            None => self.get(wanted).is_some(),
+        }
+    }
+
     /// All labels in order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0

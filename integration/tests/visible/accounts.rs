@@ -66,6 +66,12 @@ fn root_why_tells_who_made_it_and_what_keeps_it() {
         (&"k8s.io".into(), &"web/1".into())
     );
     assert_eq!(web["depth"], 2);
+    assert_eq!(web["images"], Value::Null, "no containerd answers");
+    let listed = world.ctl(&["snapshot", "ls"]);
+    assert!(
+        !listed.out.contains("IMAGE") && listed.error.is_empty(),
+        "{listed:?}"
+    );
     let text = world.ctl(&["why", "top"]).out;
     for part in [
         "A finished layer",

@@ -153,6 +153,27 @@ fn root_everything_that_changes_is_told_in_order() {
 }
 
 #[test]
+fn root_events_of_before_can_be_asked_for() {
+    let mut world = World::new("");
+    let key = "k".to_owned();
+    world.client.prepare(&key, "", &[]).unwrap();
+    run(&world, &["volume", "create", "data"]);
+    let since = |time: &str, count: &str| {
+        let arguments = ["-o", "json", "events", "--since", time, "-n", count];
+        let events = world.ctl(&arguments).json();
+        let text =
+            |event: &Value| format!("{} {}", event["what"], event["subject"]).replace('"', "");
+        events.iter().map(text).collect::<Vec<_>>()
+    };
+    assert_eq!(since("1h", "2"), ["prepared k", "created data"]);
+    assert_eq!(since("2000-01-01T00:00:00Z", "1"), ["prepared k"]);
+    let of_volumes = ["events", "--since", "1h", "-t", "volume", "-n", "1"];
+    assert!(world.ctl(&of_volumes).out.ends_with("  data\n"));
+    let refused = world.ctl(&["events", "--since", "yesterday"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+}
+
+#[test]
 fn root_the_brake_is_told() {
     let mut world = World::braking();
     for key in ["a", "b", "c"] {

@@ -82,6 +82,34 @@ impl Both {
         image
     }
 
+    /// Every layer has the name of its image, and what is not containerd's has none.
+    fn images(&mut self, image: &Image) {
+        let list = self.world.json(&["snapshot", "ls"]);
+        assert_eq!(list.len(), 3, "two layers and a container: {list:?}");
+        assert!(
+            list.iter()
+                .all(|one| one["images"] == serde_json::json!([NAME])),
+            "{list:?}"
+        );
+        self.world.client.prepare("mine", "", &[]).unwrap();
+        for command in [&["snapshot", "ls"][..], &["du"]] {
+            let text = self.world.ctl(command).out;
+            assert!(text.lines().next().unwrap().contains(" IMAGE "), "{text}");
+            let mut lines = text.lines();
+            let mine = lines.find(|line| line.ends_with(" mine")).unwrap();
+            assert!(mine.split_whitespace().any(|word| word == "-"), "{text}");
+            let mut lines = text.lines();
+            let web = lines.find(|line| line.ends_with("/web")).unwrap();
+            assert!(web.contains(NAME), "{text}");
+        }
+        self.world.client.remove("mine").unwrap();
+        let top = self.backend(image.top());
+        let why = self.world.ctl(&["why", &top]).out;
+        assert!(why.contains(&format!("for the image {NAME}.")), "{why}");
+        let format = ["snapshot", "ls", "--format", "{{join .Images \" \"}}"];
+        assert_eq!(self.world.ctl(&format).out, format!("{NAME}\n").repeat(3));
+    }
+
     /// layerd's name of what containerd's clients call `key`.
     fn backend(&self, key: &str) -> String {
         let names = self.world.json(&["snapshot", "ls"]);
@@ -106,8 +134,9 @@ impl Both {
 fn root_each_difference_is_named_and_mended_as_announced() {
     for version in [Version::V1_6, Version::V1_7, Version::V2_1] {
         let mut both = Both::new(version);
-        both.furnish();
+        let image = both.furnish();
         assert_eq!(both.differences(), Vec::<Value>::new(), "{version:?}");
+        both.images(&image);
 
         both.world.client.prepare("by-hand", "", &[]).unwrap();
         let foreign = both.one();

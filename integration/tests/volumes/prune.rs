@@ -48,7 +48,7 @@ fn root_a_plan_is_executed_and_what_changed_is_passed_over() {
     }
     let all = PlanPruneRequest {
         include_named: true,
-        labels: Vec::new(),
+        ..PlanPruneRequest::default()
     };
     let plan = call(&world, async |client| client.plan_prune(all).await);
     let plan = plan.unwrap().into_inner();
@@ -136,4 +136,19 @@ fn root_prune_chooses_by_name_and_label() {
         "{done:?}"
     );
     assert_eq!(world.names(&[]), ["db"]);
+    let plan = |filter: &str| {
+        let arguments = ["volume", "prune", "-a", "-n", "--filter", filter];
+        world.json(&arguments).len()
+    };
+    for (filter, count) in [
+        ("label!=app=db", 0),
+        ("label!=app=web", 1),
+        ("until=1h", 0),
+        ("until=0s", 1),
+        ("until=2000-01-01T00:00:00Z", 0),
+    ] {
+        assert_eq!(plan(filter), count, "{filter}");
+    }
+    let refused = world.ctl(&["volume", "prune", "-n", "--filter", "name=db"]);
+    assert_eq!(refused.code, 6, "{refused:?}");
 }

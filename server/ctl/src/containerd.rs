@@ -8,6 +8,9 @@ pub(crate) mod nri;
 
 use std::fmt;
 
+/// Socket of a containerd with the default configuration.
+pub(crate) const ADDRESS: &str = "/run/containerd/containerd.sock";
+
 /// A release of containerd. Without a patch number it stands for the newest of its series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Version {

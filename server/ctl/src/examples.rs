@@ -177,6 +177,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "Without being asked",
                 "layerctl volume prune -f --all --filter label=app=test",
             ),
+            (
+                "Older than a week, but for those that are labelled",
+                "layerctl volume prune --all --filter until=168h --filter label!=keep",
+            ),
         ],
     ),
     (
@@ -241,7 +245,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         )],
     ),
     ("trash", &[("What can be taken back", "layerctl trash ls")]),
-    ("trash ls", &[("Everything", "layerctl trash ls")]),
+    (
+        "trash ls",
+        &[
+            ("Everything", "layerctl trash ls"),
+            ("Keys alone", "layerctl trash ls --format '{{.Key}}'"),
+        ],
+    ),
     (
         "trash restore",
         &[
@@ -337,12 +347,28 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "oci-hook poststop",
         &[("As config.json names it", "layerctl oci-hook poststop")],
     ),
-    ("info", &[("For programs", "layerctl info -o json")]),
-    ("version", &[("For a report of a bug", "layerctl version")]),
+    (
+        "info",
+        &[
+            ("For programs", "layerctl info -o json"),
+            ("One field", "layerctl info -f '{{.Driver}}'"),
+        ],
+    ),
+    (
+        "version",
+        &[
+            ("For a report of a bug", "layerctl version"),
+            (
+                "The daemon's alone",
+                "layerctl version -f '{{.Server.Version}}'",
+            ),
+        ],
+    ),
     (
         "events",
         &[
             ("Of volumes", "layerctl events -t volume -t attachment"),
+            ("Of the last hour, and on", "layerctl events --since 1h"),
             (
                 "Of containerd's namespace k8s.io",
                 "layerctl events -p k8s.io/",

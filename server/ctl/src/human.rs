@@ -1,6 +1,8 @@
-//! Sizes, ages and durations for people, and durations from them.
+//! Sizes, ages and durations for people, and durations and times from them.
 
 use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
 
 /// The present, in seconds since 1970. Asked once a run.
 #[allow(
@@ -76,6 +78,35 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .and_then(|number| number.checked_mul(millis))
         .map(Duration::from_millis)
         .ok_or_else(|| "a number with ms, s, m or h is wanted, such as 30s".to_owned())
+}
+
+/// A time, of people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Seconds since 1970.
+    Time(i64),
+    Ago(Duration),
+}
+
+impl When {
+    /// Reads a duration or a time.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        if let Ok(ago) = parse_duration(text) {
+            return Ok(Self::Ago(ago));
+        }
+        let time = text.parse::<Timestamp>();
+        time.map(|time| Self::Time(time.as_second())).map_err(|_| {
+            "a duration such as 24h or a time such as 2026-01-31T12:00:00Z is wanted".to_owned()
+        })
+    }
+
+    /// In seconds since 1970, of which `now` is one.
+    pub(crate) fn seconds(self, now: i64) -> i64 {
+        match self {
+            Self::Time(time) => time,
+            Self::Ago(ago) => now.saturating_sub(i64::try_from(ago.as_secs()).unwrap_or(i64::MAX)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod examples;
 mod format;
 mod help;
 mod human;
+mod images;
 mod managed_file;
 mod oci_state;
 mod orphans;

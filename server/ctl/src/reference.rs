@@ -54,15 +54,16 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
     (
         &["snapshot ls", "snapshot label"],
         "name, parent (\"\" for none), kind (active, view, committed), created_at, updated_at, labels \
-         (an object); ls --size: also bytes, inodes",
+         (an object); ls: also images (names, null if containerd does not answer); ls --size: also bytes, \
+         inodes",
     ),
     (
         &["snapshot tree"],
-        "as ls --size, and depth (0 for the bottom layer), children (a number)",
+        "as ls --size without images, and depth (0 for the bottom layer), children (a number)",
     ),
     (
         &["snapshot show"],
-        "as ls --size, and children (names), mounts (type, source, target, options; [] if committed)",
+        "as ls --size without images, and children (names), mounts (type, source, target, options; [] if committed)",
     ),
     (
         &["snapshot mounts", "snapshot prepare", "snapshot view"],
@@ -79,11 +80,14 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
          that a shell runs; \"\" for none), fix_name (its name, the same in every release), safe (whether --fix may run it), advice (for people; \"\" \
          if there is a fix), one object for each finding, troubles first",
     ),
-    (&["du"], "name, kind, layers, own_bytes, shared_bytes"),
+    (
+        &["du"],
+        "name, kind, layers, own_bytes, shared_bytes, images (as of snapshot ls)",
+    ),
     (
         &["why"],
         "name, kind, bytes (null if not known), namespace, client_key, unpacks (null for none), \
-         depth, children (names)",
+         depth, children (names), images (as of snapshot ls)",
     ),
     (
         &["orphans"],

@@ -7,8 +7,8 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, CellAlignment, Color, ColumnConstraint, ContentArrangement, Row};
 
 /// Headings of columns that may be cut.
-const CUT: [&str; 7] = [
-    "KEY", "NAME", "PARENT", "SNAPSHOT", "SOURCE", "TARGET", "OPTIONS",
+const CUT: [&str; 8] = [
+    "KEY", "NAME", "PARENT", "SNAPSHOT", "SOURCE", "TARGET", "OPTIONS", "IMAGE",
 ];
 /// Columns between two cells.
 const GAP: u16 = 2;

@@ -1,5 +1,5 @@
-//! Events. A watcher is called at once, on the thread of the operation, so it must not block; without
-//! a watcher, no event is built.
+//! Events. A watcher is called at once, on the thread of the operation, so it must not block; an event
+//! that no watcher wants is not built.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};

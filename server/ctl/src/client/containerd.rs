@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use layerd_proto::containerd::services::containers::v1::ListContainersRequest;
 use layerd_proto::containerd::services::containers::v1::containers_client::ContainersClient;
-use layerd_proto::containerd::services::content::v1::ListContentRequest;
+use layerd_proto::containerd::services::containers::v1::{Container, ListContainersRequest};
 use layerd_proto::containerd::services::content::v1::content_client::ContentClient;
+use layerd_proto::containerd::services::content::v1::{Info, ListContentRequest};
+use layerd_proto::containerd::services::images::v1::ListImagesRequest;
+use layerd_proto::containerd::services::images::v1::images_client::ImagesClient;
 use layerd_proto::containerd::services::introspection::v1::introspection_client::IntrospectionClient;
 use layerd_proto::containerd::services::introspection::v1::{Plugin, PluginsRequest};
 use layerd_proto::containerd::services::leases::v1::leases_client::LeasesClient;
@@ -19,9 +21,15 @@ use layerd_proto::containerd::services::version::v1::version_client::VersionClie
 use tonic::transport::Channel;
 use tonic::{Code, Request, Streaming};
 
-use super::{MAX_MESSAGE, answer, channel, failed, within};
+use super::{MAX_MESSAGE, SNAPSHOTTER, answer, channel, failed, within};
 use crate::error::{Error, Peer};
+use crate::images::{Blob, Namespace};
 use crate::snapshot::Snapshot;
+
+/// Label of a blob that needs another one; a suffix tells several apart.
+const CONTENT_LABEL: &str = "containerd.io/gc.ref.content";
+/// Label of a blob that needs a snapshot; ends with the name of the snapshotter.
+const SNAPSHOT_LABEL: &str = "containerd.io/gc.ref.snapshot.";
 
 /// A connection to containerd. Dropping it closes it.
 pub(crate) struct Containerd {
@@ -116,11 +124,38 @@ impl Containerd {
         Ok(all)
     }
 
-    async fn of_containers(
+    /// Images and containers of a namespace, as far as they concern layerd.
+    pub(crate) async fn images(&self, namespace: String) -> Result<Namespace, Error> {
+        let what = format!("list the images in containerd's namespace {namespace}");
+        let mut client =
+            ImagesClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let request = within_namespace(&namespace, ListImagesRequest::default())?;
+        let images = answer(&what, self.timeout, client.list(request))
+            .await?
+            .images;
+        let images = images.into_iter().map(|image| {
+            let target = image.target.unwrap_or_default();
+            (image.name, target.digest)
+        });
+        let containers = self.containers(&namespace, SNAPSHOTTER).await?.into_iter();
+        let blobs = self.content(&namespace, Vec::new()).await?.into_iter();
+        Ok(Namespace {
+            images: images.collect(),
+            containers: containers
+                .map(|one| (one.snapshot_key, one.image))
+                .filter(|(_, image)| !image.is_empty())
+                .collect(),
+            blobs: blobs.map(blob).collect(),
+            name: namespace,
+        })
+    }
+
+    /// Containers with a snapshot.
+    async fn containers(
         &self,
         namespace: &str,
         snapshotter: &str,
-    ) -> Result<Vec<Reference>, Error> {
+    ) -> Result<Vec<Container>, Error> {
         let what = format!("list the containers in containerd's namespace {namespace}");
         let mut client =
             ContainersClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
@@ -131,33 +166,51 @@ impl Containerd {
         while let Some(message) = self.next(&what, &mut stream).await? {
             let container = message.container.unwrap_or_default();
             if container.snapshotter == snapshotter && !container.snapshot_key.is_empty() {
-                let holder = Holder::Container(container.id);
-                all.push(reference(namespace, &container.snapshot_key, holder));
+                all.push(container);
             }
         }
         Ok(all)
     }
 
-    /// The configuration of an image that was unpacked is labelled with its topmost layer.
-    async fn of_images(&self, namespace: &str, snapshotter: &str) -> Result<Vec<Reference>, Error> {
+    async fn content(&self, namespace: &str, filters: Vec<String>) -> Result<Vec<Info>, Error> {
         let what = format!("list the content in containerd's namespace {namespace}");
-        let label = format!("containerd.io/gc.ref.snapshot.{snapshotter}");
         let mut client =
             ContentClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
-        let request = ListContentRequest {
-            filters: vec![format!("labels.\"{label}\"")],
-        };
-        let call = client.list(within_namespace(namespace, request)?);
+        let call = client.list(within_namespace(namespace, ListContentRequest { filters })?);
         let mut stream = answer(&what, self.timeout, call).await?;
         let mut all = Vec::new();
         while let Some(message) = self.next(&what, &mut stream).await? {
-            for info in message.info {
-                if let Some(key) = info.labels.get(&label) {
-                    all.push(reference(namespace, key, Holder::Image(info.digest)));
-                }
-            }
+            all.extend(message.info);
         }
         Ok(all)
+    }
+
+    async fn of_containers(
+        &self,
+        namespace: &str,
+        snapshotter: &str,
+    ) -> Result<Vec<Reference>, Error> {
+        let containers = self.containers(namespace, snapshotter).await?.into_iter();
+        Ok(containers
+            .map(|one| reference(namespace, &one.snapshot_key, Holder::Container(one.id)))
+            .collect())
+    }
+
+    /// The configuration of an image that was unpacked is labelled with its topmost layer.
+    async fn of_images(&self, namespace: &str, snapshotter: &str) -> Result<Vec<Reference>, Error> {
+        let label = format!("{SNAPSHOT_LABEL}{snapshotter}");
+        let filters = vec![format!("labels.\"{label}\"")];
+        let labelled = self.content(namespace, filters).await?.into_iter();
+        Ok(labelled
+            .filter_map(|info| {
+                let key = info.labels.get(&label)?;
+                Some(reference(
+                    namespace,
+                    key,
+                    Holder::Image(info.digest.clone()),
+                ))
+            })
+            .collect())
     }
 
     async fn of_leases(&self, namespace: &str, snapshotter: &str) -> Result<Vec<Reference>, Error> {
@@ -190,6 +243,19 @@ impl Containerd {
             .await?
             .map_err(|status| failed(what, status))
     }
+}
+
+/// Digest of a blob, and what its labels refer to.
+fn blob(info: Info) -> (String, Blob) {
+    let mut blob = Blob::default();
+    for (label, value) in info.labels {
+        if label.starts_with(CONTENT_LABEL) {
+            blob.refers_to.push(value);
+        } else if label.strip_prefix(SNAPSHOT_LABEL) == Some(SNAPSHOTTER) {
+            blob.snapshot = Some(value);
+        }
+    }
+    (info.digest, blob)
 }
 
 fn reference(namespace: &str, key: &str, holder: Holder) -> Reference {

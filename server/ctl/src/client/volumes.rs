@@ -141,13 +141,8 @@ impl Client {
 
     pub(crate) async fn plan_prune(
         &mut self,
-        include_named: bool,
-        labels: Vec<String>,
+        request: wire::PlanPruneRequest,
     ) -> Result<wire::PrunePlan, Error> {
-        let request = wire::PlanPruneRequest {
-            include_named,
-            labels,
-        };
         let call = self.volumes.plan_prune(request);
         answer("plan a prune", self.timeout, call).await
     }

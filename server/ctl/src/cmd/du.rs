@@ -8,6 +8,7 @@ use super::Daemon;
 use crate::client::Client;
 use crate::error::Error;
 use crate::human::size;
+use crate::images::Images;
 use crate::output::Output;
 use crate::snapshot::{Kind, Snapshot};
 use crate::table::{Cell, Table};
@@ -19,8 +20,9 @@ use crate::text::escape;
 ///
 /// One line for each snapshot that nothing builds on: a container, a view, or the top layer of an
 /// image. OWN goes when it is removed together with the layers that only it needs; SHARED is
-/// held by layers below it that others need too, and counts once in the total. Costs a call for
-/// each snapshot. Volumes have `layerctl volume usage`.
+/// held by layers below it that others need too, and counts once in the total. IMAGE is as containerd
+/// names it; the column is left out where containerd does not answer. Costs a call for each snapshot.
+/// Volumes have `layerctl volume usage`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Show only so many, the largest first; 0 shows all
@@ -49,6 +51,13 @@ struct Holder {
     shared_bytes: u64,
 }
 
+#[derive(Serialize)]
+struct Json<'a> {
+    #[serde(flatten)]
+    holder: &'a Holder,
+    images: Option<Vec<&'a str>>,
+}
+
 pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let mut client = daemon.connect().await?;
     let snapshots = measured(&mut client).await?;
@@ -59,20 +68,16 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
     if args.limit > 0 {
         holders.truncate(args.limit);
     }
+    let images = Images::ask(&mut client).await;
     if out.json {
-        return holders.iter().try_for_each(|holder| out.object(holder));
+        return holders.iter().try_for_each(|holder| {
+            out.object(&Json {
+                holder,
+                images: images.as_ref().map(|images| images.of(&holder.name)),
+            })
+        });
     }
-    let mut table = Table::new(&["OWN", "SHARED", "LAYERS", "KIND", "NAME"]);
-    for holder in &holders {
-        table.push(vec![
-            Cell::right(size(holder.own_bytes)),
-            Cell::right(size(holder.shared_bytes)),
-            Cell::right(holder.layers.to_string()),
-            holder.kind.cell(),
-            Cell::left(escape(&holder.name)),
-        ]);
-    }
-    out.table(&table)?;
+    out.table(&table(&holders, images.as_ref()))?;
     let info = client.info().await?;
     let trash = client.trash().await?;
     let in_trash: u64 = trash.iter().filter_map(|removed| removed.bytes).sum();
@@ -90,6 +95,26 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
         out.line(&line)?;
     }
     Ok(())
+}
+
+fn table(holders: &[Holder], images: Option<&Images>) -> Table {
+    let mut heading = vec!["OWN", "SHARED", "LAYERS", "KIND", "NAME"];
+    if images.is_some() {
+        heading.insert(4, "IMAGE");
+    }
+    let mut table = Table::new(&heading);
+    for holder in holders {
+        let mut row = vec![
+            Cell::right(size(holder.own_bytes)),
+            Cell::right(size(holder.shared_bytes)),
+            Cell::right(holder.layers.to_string()),
+            holder.kind.cell(),
+        ];
+        row.extend(images.map(|images| images.cell(&holder.name, false)));
+        row.push(Cell::left(escape(&holder.name)));
+        table.push(row);
+    }
+    table
 }
 
 /// All snapshots with their bytes; those that vanish meanwhile are passed over.

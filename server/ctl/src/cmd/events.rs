@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Daemon;
 use crate::error::Error;
+use crate::human::When;
 use crate::output::Output;
 use crate::text::escape;
 
@@ -14,7 +15,7 @@ use crate::text::escape;
 /// Snapshots that are prepared, viewed, committed, updated, removed or restored; layers that are
 /// unpacked into them or made from them; volumes and attachments; and the trash, with its
 /// mass-removal guard. Events that come faster than they can be shown are counted: a watcher delays
-/// no operation.
+/// no operation. The daemon keeps the last 1024 events since its start for --since.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Show only these; may be repeated
@@ -24,6 +25,11 @@ pub(crate) struct Args {
     /// Show only what has a key or name that begins so, such as k8s.io/
     #[arg(short, long, value_name = "TEXT", default_value = "")]
     prefix: String,
+
+    /// First show the kept events since then: a time such as 2026-01-31T12:00:00Z, or a duration such as
+    /// 24h for as long ago
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    since: Option<When>,
 
     /// End after so many lines; 0 goes on
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 0)]
@@ -68,6 +74,10 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
             .map(|topic| topic.name().to_owned())
             .collect(),
         prefix: args.prefix.clone(),
+        since: args.since.map(|since| prost_types::Timestamp {
+            seconds: since.seconds(out.now),
+            nanos: 0,
+        }),
     };
     let mut events = daemon.connect().await?.events(request).await?;
     out.flush()?;

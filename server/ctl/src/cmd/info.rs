@@ -2,9 +2,11 @@
 
 use layerd_proto::layerd::v1::InfoResponse;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::Daemon;
 use crate::error::Error;
+use crate::format::Template;
 use crate::human::size;
 use crate::output::Output;
 use crate::text::{escape, escape_message};
@@ -14,7 +16,11 @@ use crate::text::{escape, escape_message};
 /// Alarms come first: removed snapshots that are held back, damaged ones, a database that takes
 /// no changes or is lost. Each says what to do. Without alarms nothing needs a person.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Go template, such as '{{.ServerVersion}}', or json
+    #[arg(short, long, value_name = "TEMPLATE", value_parser = Template::parse)]
+    format: Option<Template>,
+}
 
 #[derive(Serialize)]
 struct Json<'a> {
@@ -82,8 +88,11 @@ impl<'a> From<&'a InfoResponse> for Json<'a> {
 /// Name of the daemon's fact that the file system tells the types of directory entries.
 const ENTRY_TYPES: &str = "entry types";
 
-pub(crate) async fn run(_args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let info = daemon.connect().await?.info().await?;
+    if let Some(template) = args.format.as_ref().filter(|template| !template.is_table()) {
+        return template.print(&[fields(&info)], out);
+    }
     if out.json {
         return out.object(&Json::from(&info));
     }
@@ -94,6 +103,32 @@ pub(crate) async fn run(_args: &Args, daemon: &Daemon, out: &mut Output) -> Resu
         out.line(&escape(&line))?;
     }
     Ok(())
+}
+
+/// Fields of `--format`, with the names of docker info where it has them.
+fn fields(info: &InfoResponse) -> Value {
+    let features = info.features.iter();
+    let status = features.map(|feature| [&feature.name, &feature.value]);
+    json!({
+        "ServerVersion": info.version,
+        "Driver": info.driver,
+        "DriverStatus": status.collect::<Vec<_>>(),
+        "BackingFilesystem": info.backing_filesystem,
+        "Durability": info.durability,
+        "RootDir": info.root,
+        "KernelVersion": info.kernel,
+        "Snapshots": info.active + info.views + info.committed,
+        "Active": info.active,
+        "Views": info.views,
+        "Committed": info.committed,
+        "Quarantined": info.quarantined,
+        "Trash": info.trash,
+        "DiskUsage": info.bytes,
+        "DiskTotal": info.disk_bytes,
+        "DiskFree": info.disk_free_bytes,
+        "Uptime": uptime(info.uptime_seconds),
+        "Warnings": info.alarms,
+    })
 }
 
 /// Whole, however long; a terminal wraps it.

@@ -17,8 +17,6 @@ use crate::output::Output;
 use crate::table::{Cell, Table};
 use crate::text::escape;
 
-const CONTAINERD: &str = "/run/containerd/containerd.sock";
-
 /// Compares the snapshots of layerd with those of containerd
 ///
 /// Shows those that layerd has and containerd does not know, and those that containerd needs and
@@ -99,7 +97,10 @@ async fn compare(
     daemon: &Daemon,
     now: i64,
 ) -> Result<Vec<Difference>, Error> {
-    let address = address(args, client).await?;
+    let address = match &args.containerd_address {
+        Some(address) => address.clone(),
+        None => client.containerd().await?,
+    };
     let containerd = Containerd::connect(&address, daemon.timeout).await?;
     let seen = look(client, &containerd, &args.snapshotter).await?;
     let grace = i64::try_from(args.grace.as_secs()).unwrap_or(i64::MAX);
@@ -108,16 +109,6 @@ async fn compare(
         now.saturating_sub(grace),
         &args.snapshotter,
     ))
-}
-
-/// containerd's socket: as given, else as layerd's configuration names it.
-async fn address(args: &Args, client: &mut Client) -> Result<PathBuf, Error> {
-    if let Some(address) = &args.containerd_address {
-        return Ok(address.clone());
-    }
-    let health = client.info().await?.health.unwrap_or_default();
-    let configured = health.settings.get("containerd.address");
-    Ok(configured.map_or_else(|| CONTAINERD.into(), PathBuf::from))
 }
 
 /// Looks at both sides twice.

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use layerd_proto::layerd::v1::{Removed, Restored};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::Daemon;
 use crate::confirm::Confirmation;
@@ -11,6 +12,7 @@ use crate::human;
 use crate::output::Output;
 use crate::table::{Cell, Colour, Table};
 use crate::text::escape;
+use crate::view::View;
 use crate::volume::Volume;
 
 /// Shows removed snapshots and volumes, restores or deletes them
@@ -36,7 +38,10 @@ enum Command {
 /// Lists removed snapshots that can be taken back, the first removed first, and then volumes
 #[derive(Debug, clap::Args)]
 #[command(visible_alias = "list")]
-struct Ls {}
+struct Ls {
+    #[command(flatten)]
+    view: View,
+}
 
 /// Takes removed snapshots back under the keys they had
 ///
@@ -106,19 +111,32 @@ pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
     }
 }
 
-async fn ls(_args: &Ls, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+async fn ls(args: &Ls, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let mut client = daemon.connect().await?;
-    let mut trash = client.trash().await?;
-    trash.extend(client.deleted_volumes().await?.into_iter().map(as_removed));
-    if out.json {
-        return trash
-            .iter()
-            .try_for_each(|removed| out.object(&entry(removed)));
-    }
+    let list = async |out: &mut Output| {
+        let mut trash = client.trash().await?;
+        trash.extend(client.deleted_volumes().await?.into_iter().map(as_removed));
+        if args
+            .view
+            .print(|| trash.iter().map(fields).collect(), out)?
+        {
+            return Ok(());
+        }
+        if out.json {
+            return trash
+                .iter()
+                .try_for_each(|removed| out.object(&entry(removed)));
+        }
+        out.table(&table(&trash, out.now))
+    };
+    args.view.show(out, list).await
+}
+
+fn table(trash: &[Removed], now: i64) -> Table {
     let mut table = Table::new(&["ID", "KIND", "REMOVED", "SIZE", "PARENT", "KEY"]);
-    for removed in &trash {
+    for removed in trash {
         let size = removed.bytes.map_or_else(|| "-".to_owned(), human::size);
-        let age = human::age(removed.removed_at.unwrap_or_default().seconds, out.now);
+        let age = human::age(removed.removed_at.unwrap_or_default().seconds, now);
         table.push(vec![
             Cell::right(removed.id.to_string()),
             Cell::left(escape(&removed.kind)),
@@ -128,7 +146,19 @@ async fn ls(_args: &Ls, daemon: &Daemon, out: &mut Output) -> Result<(), Error> 
             Cell::left(escape(&removed.key)),
         ]);
     }
-    out.table(&table)
+    table
+}
+
+/// Fields of `--format`.
+fn fields(removed: &Removed) -> Value {
+    json!({
+        "ID": removed.id,
+        "Key": removed.key,
+        "Parent": removed.parent,
+        "Kind": removed.kind,
+        "Size": removed.bytes.map_or_else(|| "N/A".to_owned(), human::size),
+        "RemovedAt": removed.removed_at.unwrap_or_default().to_string(),
+    })
 }
 
 /// The entry of a removed volume, with its time in whole seconds.

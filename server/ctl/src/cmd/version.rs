@@ -2,9 +2,11 @@
 
 use layerd_proto::layerd::v1::InfoResponse;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::Daemon;
 use crate::error::Error;
+use crate::format::Template;
 use crate::output::Output;
 use crate::text::escape;
 
@@ -12,7 +14,11 @@ use crate::text::escape;
 ///
 /// While the daemon cannot be reached, the version of layerctl is shown alone and the command fails.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Go template, such as '{{.Server.Version}}', or json
+    #[arg(short, long, value_name = "TEMPLATE", value_parser = Template::parse)]
+    format: Option<Template>,
+}
 
 #[derive(Debug, Serialize)]
 struct Versions<'a> {
@@ -32,16 +38,20 @@ struct Server<'a> {
     kernel: &'a str,
 }
 
-pub(crate) async fn run(_args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let info = match daemon.connect().await {
         Ok(mut client) => client.info().await,
         Err(error) => Err(error),
     };
-    show(info.as_ref().ok(), out)?;
+    show(info.as_ref().ok(), args.format.as_ref(), out)?;
     info.map(drop)
 }
 
-fn show(info: Option<&InfoResponse>, out: &mut Output) -> Result<(), Error> {
+fn show(
+    info: Option<&InfoResponse>,
+    template: Option<&Template>,
+    out: &mut Output,
+) -> Result<(), Error> {
     let server = info.map(|info| Server {
         version: &info.version,
         driver: &info.driver,
@@ -50,6 +60,9 @@ fn show(info: Option<&InfoResponse>, out: &mut Output) -> Result<(), Error> {
     let client = Client {
         version: env!("CARGO_PKG_VERSION"),
     };
+    if let Some(template) = template.filter(|template| !template.is_table()) {
+        return template.print(&[fields(&client, server.as_ref())], out);
+    }
     if out.json {
         return out.object(&Versions { client, server });
     }
@@ -66,4 +79,16 @@ fn show(info: Option<&InfoResponse>, out: &mut Output) -> Result<(), Error> {
         ]);
     }
     lines.iter().try_for_each(|line| out.line(&escape(line)))
+}
+
+/// Fields of `--format`. Without a daemon Server is null.
+fn fields(client: &Client, server: Option<&Server<'_>>) -> Value {
+    json!({
+        "Client": {"Version": client.version},
+        "Server": server.map(|server| json!({
+            "Version": server.version,
+            "Driver": server.driver,
+            "KernelVersion": server.kernel,
+        })),
+    })
 }

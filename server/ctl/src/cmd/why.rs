@@ -8,6 +8,7 @@ use crate::complete;
 use crate::containerd::BackendKey;
 use crate::error::Error;
 use crate::human::{age, size};
+use crate::images::Images;
 use crate::output::Output;
 use crate::snapshot::{Kind, Snapshot, Usage};
 use crate::text::escape;
@@ -41,6 +42,8 @@ struct Reasons {
     depth: usize,
     /// Names of those that build on it.
     children: Vec<String>,
+    /// Names of the images that need it; `None` if containerd does not answer.
+    images: Option<Vec<String>>,
     #[serde(skip)]
     age: String,
 }
@@ -51,7 +54,11 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
     let usage = client.usage_if_there(&snapshot.name).await?;
     let children = client.children(&snapshot.name).await?;
     let depth = depth(&snapshot, &mut client).await?;
-    let reasons = Reasons::new(&snapshot, usage, children, depth, out.now);
+    let images = Images::ask(&mut client).await;
+    let reasons = Reasons {
+        images: images.map(|images| owned(&images.of(&snapshot.name))),
+        ..Reasons::new(&snapshot, usage, children, depth, out.now)
+    };
     if out.json {
         return out.object(&reasons);
     }
@@ -89,6 +96,7 @@ impl Reasons {
             unpacks: snapshot.labels.get(REF).cloned(),
             depth,
             children: children.into_iter().map(|child| child.name).collect(),
+            images: None,
             age: age(snapshot.created.0, now),
         }
     }
@@ -109,6 +117,13 @@ impl Reasons {
             count(self.depth, "layer", "layers")
         )];
         lines.extend(self.origin());
+        if let Some(images) = self.images.as_ref().filter(|images| !images.is_empty()) {
+            let plural = if images.len() == 1 { "" } else { "s" };
+            lines.push(format!(
+                "containerd needs it for the image{plural} {}.",
+                some_of(images)
+            ));
+        }
         lines.push(self.keeper());
         lines
     }
@@ -139,11 +154,7 @@ impl Reasons {
                 _ => "Nothing builds on it. It goes when its container, build or lease goes.".to_owned(),
             };
         }
-        let some = self.children.iter().take(NAMES);
-        let mut names = some.cloned().collect::<Vec<_>>().join(", ");
-        if self.children.len() > NAMES {
-            names.push_str(&format!(" and {} more", self.children.len() - NAMES));
-        }
+        let names = some_of(&self.children);
         let (number, verb) = (
             self.children.len(),
             if self.children.len() == 1 { "s" } else { "" },
@@ -153,6 +164,19 @@ impl Reasons {
             count(number, "snapshot", "snapshots")
         )
     }
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+/// The first of the names, and the number of the others.
+fn some_of(names: &[String]) -> String {
+    let mut text = names[..names.len().min(NAMES)].join(", ");
+    if names.len() > NAMES {
+        text.push_str(&format!(" and {} more", names.len() - NAMES));
+    }
+    text
 }
 
 fn count(number: usize, one: &str, many: &str) -> String {
@@ -178,6 +202,7 @@ mod tests {
             unpacks: None,
             depth: 2,
             children: children.iter().map(|&child| child.to_owned()).collect(),
+            images: Some(vec!["app:1".to_owned(), "app:2".to_owned()]),
             age: "3h".to_owned(),
         };
         reasons.lines().join("\n")
@@ -209,6 +234,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("another client made it"), "{text}");
+        assert!(text.contains("for the images app:1, app:2."), "{text}");
         assert!(text.contains("It goes when"), "{text}");
     }
 }

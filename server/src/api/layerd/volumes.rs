@@ -184,15 +184,16 @@ impl Volumes for Service {
         request: Request<pb::PlanPruneRequest>,
     ) -> Result<Response<pb::PrunePlan>, Status> {
         let request = request.into_inner();
+        let (without, before) = (request.without_labels, request.created_before);
+        let may_go = move |volume: &Volume| {
+            csi::keeps(volume).is_none()
+                && !without.iter().any(|label| volume.labels.matches(label))
+                && before.is_none_or(|before| is_before(volume.created, before))
+        };
+        let (named, labels) = (request.include_named, request.labels);
         let plan = self
             .parts
-            .call(move |engine| {
-                engine
-                    .volumes
-                    .plan_prune(request.include_named, request.labels, |volume| {
-                        csi::keeps(volume).is_none()
-                    })
-            })
+            .call(move |engine| engine.volumes.plan_prune(named, labels, may_go))
             .await?;
         let candidates = plan
             .candidates
@@ -436,6 +437,11 @@ pub(crate) fn volume(entry: VolumeEntry) -> pb::Volume {
         options: record.options.clone(),
         bytes: record.usage.map(|(usage, _)| usage.bytes),
     }
+}
+
+fn is_before(time: Timestamp, limit: prost_types::Timestamp) -> bool {
+    let time = timestamp(time);
+    (time.seconds, time.nanos) < (limit.seconds, limit.nanos)
 }
 
 fn outcome(pruned: Pruned) -> pb::PruneOutcome {

@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::cmd::Daemon;
 use crate::error::Error;
 use crate::human;
+use crate::images::Images;
 use crate::output::Output;
 use crate::snapshot::{Kind, Snapshot, Usage};
 use crate::table::{Cell, Colour, Table};
@@ -15,6 +16,9 @@ use crate::text::{escape, shorten};
 use crate::view::View;
 
 /// Lists snapshots, oldest first
+///
+/// IMAGE names the images that need a snapshot, as containerd has them; the column is left out where
+/// containerd does not answer.
 #[derive(Debug, clap::Args)]
 #[command(visible_alias = "list")]
 pub(crate) struct Args {
@@ -83,10 +87,20 @@ impl Choice {
     }
 }
 
+/// A snapshot, with its usage if that was asked for and it is still there.
+type Row = (Snapshot, Option<Usage>);
+
 #[derive(Serialize)]
-struct Measured<'a> {
+struct Json<'a> {
     #[serde(flatten)]
     snapshot: &'a Snapshot,
+    #[serde(flatten)]
+    usage: Option<Measured>,
+    images: Option<Vec<&'a str>>,
+}
+
+#[derive(Serialize)]
+struct Measured {
     bytes: Option<u64>,
     inodes: Option<u64>,
 }
@@ -112,33 +126,44 @@ async fn show(args: &Args, client: &mut Client, out: &mut Output) -> Result<(), 
     if args.quiet {
         return names(&found, args.null, out);
     }
-    if !args.size {
-        let rows = || found.iter().map(|one| row(one, None)).collect();
-        return match args.view.print(rows, out)? {
-            true => Ok(()),
-            false => plain(&found, args.view.no_trunc, out),
-        };
+    let images = Images::ask(client).await;
+    let rows = match args.size {
+        true => sized(found, args.sort, client).await?,
+        false => found.into_iter().map(|one| (one, None)).collect(),
+    };
+    let fields = || {
+        rows.iter()
+            .map(|row| fields(row, images.as_ref()))
+            .collect()
+    };
+    if args.view.print(fields, out)? {
+        return Ok(());
     }
+    if out.json {
+        return json(&rows, args.size, images.as_ref(), out);
+    }
+    out.table(&table(&rows, args, images.as_ref(), out.now))
+}
+
+async fn sized(found: Vec<Snapshot>, sort: Sort, client: &mut Client) -> Result<Vec<Row>, Error> {
     let mut rows = client.measure(found).await?;
-    if args.sort == Sort::Size {
+    if sort == Sort::Size {
         rows.sort_by_key(|(_, usage)| std::cmp::Reverse(usage.map(|usage| usage.bytes)));
     }
-    let fields = || rows.iter().map(|(one, usage)| row(one, *usage)).collect();
-    match args.view.print(fields, out)? {
-        true => Ok(()),
-        false => measured(&rows, args.view.no_trunc, out),
-    }
+    Ok(rows)
 }
 
 /// Fields of `--format`.
-fn row(snapshot: &Snapshot, usage: Option<Usage>) -> Value {
+fn fields((snapshot, usage): &Row, images: Option<&Images>) -> Value {
     let size = usage.map_or_else(|| "N/A".to_owned(), |usage| human::size(usage.bytes));
+    let images = images.map(|images| images.of(&snapshot.name));
     json!({
         "Name": snapshot.name,
         "Parent": snapshot.parent,
         "Kind": snapshot.kind.name(),
         "Labels": snapshot.labels,
         "Size": size,
+        "Images": images.unwrap_or_default(),
         "CreatedAt": snapshot.created_at,
         "UpdatedAt": snapshot.updated_at,
     })
@@ -156,45 +181,50 @@ fn names(found: &[Snapshot], null: bool, out: &mut Output) -> Result<(), Error> 
     Ok(())
 }
 
-fn plain(found: &[Snapshot], full: bool, out: &mut Output) -> Result<(), Error> {
-    if out.json {
-        return found.iter().try_for_each(|snapshot| out.object(snapshot));
-    }
-    let mut table = Table::new(&["KIND", "AGE", "PARENT", "NAME"]);
-    for snapshot in found {
-        table.push(vec![
-            snapshot.kind.cell(),
-            Cell::right(human::age(snapshot.created.0, out.now)),
-            parent(snapshot, full),
-            Cell::left(escape(&snapshot.name)),
-        ]);
-    }
-    out.table(&table)
-}
-
-fn measured(rows: &[(Snapshot, Option<Usage>)], full: bool, out: &mut Output) -> Result<(), Error> {
-    if out.json {
-        return rows.iter().try_for_each(|(snapshot, usage)| {
-            out.object(&Measured {
-                snapshot,
+fn json(
+    rows: &[Row],
+    with_size: bool,
+    images: Option<&Images>,
+    out: &mut Output,
+) -> Result<(), Error> {
+    rows.iter().try_for_each(|(snapshot, usage)| {
+        out.object(&Json {
+            snapshot,
+            usage: with_size.then(|| Measured {
                 bytes: usage.map(|usage| usage.bytes),
                 inodes: usage.map(|usage| usage.inodes),
-            })
-        });
-    }
-    let mut table = Table::new(&["KIND", "AGE", "SIZE", "INODES", "PARENT", "NAME"]);
+            }),
+            images: images.map(|images| images.of(&snapshot.name)),
+        })
+    })
+}
+
+fn table(rows: &[Row], args: &Args, images: Option<&Images>, now: i64) -> Table {
+    let full = args.view.no_trunc;
+    let mut heading = vec!["KIND", "AGE"];
+    heading.extend(
+        args.size
+            .then_some(["SIZE", "INODES"])
+            .into_iter()
+            .flatten(),
+    );
+    heading.extend(images.map(|_| "IMAGE"));
+    heading.extend(["PARENT", "NAME"]);
+    let mut table = Table::new(&heading);
     for (snapshot, usage) in rows {
-        let inodes = usage.map_or_else(|| "-".to_owned(), |usage| usage.inodes.to_string());
-        table.push(vec![
+        let mut row = vec![
             snapshot.kind.cell(),
-            Cell::right(human::age(snapshot.created.0, out.now)),
-            size(*usage),
-            Cell::right(inodes),
-            parent(snapshot, full),
-            Cell::left(escape(&snapshot.name)),
-        ]);
+            Cell::right(human::age(snapshot.created.0, now)),
+        ];
+        if args.size {
+            let inodes = usage.map_or_else(|| "-".to_owned(), |usage| usage.inodes.to_string());
+            row.extend([size(*usage), Cell::right(inodes)]);
+        }
+        row.extend(images.map(|images| images.cell(&snapshot.name, full)));
+        row.extend([parent(snapshot, full), Cell::left(escape(&snapshot.name))]);
+        table.push(row);
     }
-    out.table(&table)
+    table
 }
 
 /// A size, or a dash for a snapshot that is gone by now.

@@ -1,12 +1,9 @@
 //! Filters of volumes, in Docker's words.
 
-use std::time::Duration;
-
-use jiff::Timestamp;
-use layerd_proto::layerd::v1::ListVolumesRequest;
+use layerd_proto::layerd::v1::{ListVolumesRequest, PlanPruneRequest};
 
 use crate::error::Error;
-use crate::human::parse_duration;
+use crate::human::When;
 use crate::volume::Volume;
 
 const NAMES: &str = "name, label, label!, driver, dangling, until";
@@ -20,15 +17,8 @@ pub(super) enum Filter {
     NotLabel(String),
     Driver(String),
     Dangling(bool),
-    Until(Until),
-}
-
-/// A time, before which a volume was created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Until {
-    /// Seconds since 1970.
-    Time(i64),
-    Ago(Duration),
+    /// Created before.
+    Until(When),
 }
 
 impl Filter {
@@ -49,21 +39,40 @@ impl Filter {
             ("dangling", "true" | "1") => Ok(Self::Dangling(true)),
             ("dangling", "false" | "0") => Ok(Self::Dangling(false)),
             ("dangling", _) => Err("dangling: true or false is wanted".to_owned()),
-            ("until", _) => until(&value).map(Self::Until),
+            ("until", _) => match When::parse(&value) {
+                Ok(until) => Ok(Self::Until(until)),
+                Err(why) => Err(format!("until: {why}")),
+            },
             _ => Err(format!("there is no filter {name:?}: {NAMES}")),
         }
     }
 }
 
-fn until(text: &str) -> Result<Until, String> {
-    if let Ok(ago) = parse_duration(text) {
-        return Ok(Until::Ago(ago));
+/// The plan of a prune, of which the daemon checks all conditions.
+pub(super) fn plan(filters: &[Filter], now: i64) -> Result<PlanPruneRequest, Error> {
+    let mut request = PlanPruneRequest::default();
+    let mut before: Option<i64> = None;
+    for filter in filters {
+        match filter {
+            Filter::Label(label) => request.labels.push(label.clone()),
+            Filter::NotLabel(label) => request.without_labels.push(label.clone()),
+            Filter::Until(until) => {
+                // A duration includes the second in which it began, as in lists.
+                let time = until.seconds(now) + i64::from(matches!(until, When::Ago(_)));
+                before = Some(before.map_or(time, |before| before.min(time)));
+            }
+            Filter::Name(_) | Filter::Driver(_) | Filter::Dangling(_) => {
+                return Err(Error::Invalid {
+                    what: "prune volumes".to_owned(),
+                    why: "--filter takes label, label! and until here".to_owned(),
+                    hint: "`layerctl volume ls` has the others; `volume rm` takes names."
+                        .to_owned(),
+                });
+            }
+        }
     }
-    let time = text.parse::<Timestamp>();
-    let time = time.map(|time| Until::Time(time.as_second()));
-    time.map_err(|_| {
-        "until: a duration such as 24h or a time such as 2026-01-31T12:00:00Z is wanted".to_owned()
-    })
+    request.created_before = before.map(|seconds| prost_types::Timestamp { seconds, nanos: 0 });
+    Ok(request)
 }
 
 /// The conditions that the daemon checks. Of those that it takes once, a second one is refused
@@ -98,12 +107,9 @@ pub(super) fn lets_through(filters: &[Filter], volume: &Volume, now: i64) -> boo
     is_named
         && filters.iter().all(|filter| match filter {
             Filter::NotLabel(label) => !has(volume, label),
-            Filter::Until(Until::Time(time)) => volume.created < *time,
-            Filter::Until(Until::Ago(ago)) => {
-                let ago = i64::try_from(ago.as_secs()).unwrap_or(i64::MAX);
-                // Both are whole seconds.
-                volume.created <= now.saturating_sub(ago)
-            }
+            Filter::Until(When::Time(time)) => volume.created < *time,
+            // Both are whole seconds.
+            Filter::Until(until) => volume.created <= until.seconds(now),
             Filter::Name(_) | Filter::Label(_) | Filter::Driver(_) | Filter::Dangling(_) => true,
         })
 }
@@ -127,7 +133,7 @@ fn twice(filter: &str) -> Error {
 mod tests {
     use layerd_proto::layerd::v1 as wire;
 
-    use super::{Filter, lets_through, request};
+    use super::{Filter, lets_through, plan, request};
     use crate::error::Exit;
     use crate::volume::Volume;
 
@@ -185,6 +191,25 @@ mod tests {
                 "{texts:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_prune_has_conditions_of_its_own() {
+        let texts = [
+            "label=k",
+            "label!=l=v",
+            "until=1h",
+            "until=2000-01-01T00:00:00Z",
+        ];
+        let planned = plan(&filters(&texts), 7200).unwrap();
+        assert_eq!(
+            (&planned.labels[..], &planned.without_labels[..]),
+            (&["k".to_owned()][..], &["l=v".to_owned()][..])
+        );
+        assert_eq!(planned.created_before.map(|time| time.seconds), Some(3601));
+        assert_eq!(plan(&[], 0).unwrap().created_before, None);
+        let refused = plan(&filters(&["name=a"]), 0).unwrap_err();
+        assert_eq!(refused.exit(), Exit::Invalid);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! `layerctl volume prune`: shows a plan, then has exactly that plan executed.
 
-use layerd_proto::layerd::v1::{PruneCandidate, PruneOutcome, PrunePlan};
+use layerd_proto::layerd::v1::{PlanPruneRequest, PruneCandidate, PruneOutcome, PrunePlan};
 use serde::Serialize;
 
+use super::filter::{self, Filter};
 use crate::cmd::Daemon;
 use crate::confirm::Confirmation;
 use crate::error::Error;
@@ -22,9 +23,10 @@ pub(crate) struct Args {
     #[arg(short, long)]
     all: bool,
 
-    /// Only volumes with this label: label=KEY or label=KEY=VALUE. May be repeated; all must match
-    #[arg(long = "filter", value_name = "FILTER", value_parser = parse_filter)]
-    filters: Vec<String>,
+    /// Only volumes that match: label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME (created before that;
+    /// a time, or a duration such as 24h for as long ago). May be repeated; all must match
+    #[arg(long = "filter", value_name = "FILTER", value_parser = Filter::parse)]
+    filters: Vec<Filter>,
 
     /// Print the plan and change nothing
     #[arg(short = 'n', long, conflicts_with = "force")]
@@ -56,17 +58,13 @@ struct Outcome<'a> {
     skipped: &'a str,
 }
 
-fn parse_filter(text: &str) -> Result<String, String> {
-    match text.split_once('=') {
-        Some(("label", label)) if !label.is_empty() => Ok(label.to_owned()),
-        Some(("label", _)) | None => Err("label=KEY or label=KEY=VALUE is wanted".to_owned()),
-        Some((name, _)) => Err(format!("there is no filter {name:?} here: label")),
-    }
-}
-
 pub(super) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
+    let request = PlanPruneRequest {
+        include_named: args.all,
+        ..filter::plan(&args.filters, out.now)?
+    };
     let mut client = daemon.connect().await?;
-    let plan = client.plan_prune(args.all, args.filters).await?;
+    let plan = client.plan_prune(request).await?;
     // Programs get one form of object: what would be, or what was.
     if !out.json || args.dry_run {
         show(&plan, out)?;
@@ -138,7 +136,7 @@ fn report(outcome: &PruneOutcome, out: &mut Output) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{PruneCandidate, PrunePlan, parse_filter, question};
+    use super::{PruneCandidate, PrunePlan, question};
 
     #[test]
     fn the_question_says_how_much() {
@@ -159,11 +157,5 @@ mod tests {
             question(&plan(vec![known, PruneCandidate::default()])),
             "Move 2 volumes (1.00KiB, and 1 not measured) to the trash?"
         );
-    }
-
-    #[test]
-    fn only_labels_choose() {
-        assert_eq!(parse_filter("label=a=b"), Ok("a=b".to_owned()));
-        assert!(parse_filter("name=a").is_err() && parse_filter("label=").is_err());
     }
 }

@@ -7,16 +7,15 @@ use super::{Settings, output};
 use crate::client::{Client, Containerd};
 use crate::cmd::doctor::Args;
 use crate::cmd::{Daemon, orphans as look};
-use crate::containerd::Version;
 use crate::containerd::effective::{Effective, Unreadable};
 use crate::containerd::main_file::{DROP_INS, MAIN};
+use crate::containerd::{ADDRESS, Version};
 use crate::doctor::containerd::{Facts, Running, options_of_settings};
 use crate::doctor::{Finding, Remedy, Severity, quoted, references};
 use crate::error::Error;
 use crate::managed_file::{self, Owner};
 use crate::orphans::differences;
 
-const CONTAINERD: &str = "/run/containerd/containerd.sock";
 /// Younger snapshots are not judged: containerd may be about to record them.
 const GRACE: i64 = 60;
 
@@ -29,7 +28,7 @@ pub(super) async fn findings(
 ) -> Vec<Finding> {
     let configured = settings.get("containerd.address").map(PathBuf::from);
     let address = args.containerd_address.clone().or(configured);
-    let address = address.unwrap_or_else(|| CONTAINERD.into());
+    let address = address.unwrap_or_else(|| ADDRESS.into());
     let asked = async {
         let containerd = Containerd::connect(&address, daemon.timeout).await?;
         let running = Running {
