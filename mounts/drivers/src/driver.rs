@@ -201,6 +201,15 @@ pub trait Survey: Send + Sync + fmt::Debug {
     }
 }
 
+/// Mounts of images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ImageMounts {
+    /// Images that are mounted.
+    pub mounted: usize,
+    /// Those of them that take a loop device.
+    pub loop_devices: usize,
+}
+
 /// Result of a comparison of an image with its seal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedImage {
@@ -418,6 +427,10 @@ pub trait Images {
 
     /// True if the layer is an image. Reads memory only.
     fn is_image(&self, slot: Slot) -> bool;
+
+    /// Number of images that are mounted, as far as the driver mounted and unmounted them. Reads memory
+    /// only.
+    fn mounts(&self) -> ImageMounts;
 
     /// Turns the image of a writable layer into files in its directory, so that clients may write
     /// to it; a layer without an image stays as it is. Costs a copy of the layer.

@@ -10,8 +10,8 @@ use layerd_mounts::fake::{Hook, HookCell};
 use layerd_mounts::{Error, Mount, Slot, Usage};
 
 use crate::driver::{
-    Base, CheckedImage, Directories, Driver, Features, Found, ImageFile, Images, Info, LayerPool,
-    Stack, Stamp, Survey, WorkDirs,
+    Base, CheckedImage, Directories, Driver, Features, Found, ImageFile, ImageMounts, Images, Info,
+    LayerPool, Stack, Stamp, Survey, WorkDirs,
 };
 
 /// Another driver behind a hook.
@@ -96,6 +96,10 @@ impl Images for Hooked {
 
     fn is_image(&self, slot: Slot) -> bool {
         self.inner.images().expect(LACKING).is_image(slot)
+    }
+
+    fn mounts(&self) -> ImageMounts {
+        self.inner.images().expect(LACKING).mounts()
     }
 
     fn expand(&self, slot: Slot) -> Result<(), Error> {

@@ -22,8 +22,8 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::dirs::{LayerDirs, Offline, Top, prepare_root};
 use crate::driver::{
-    Base, CheckedImage, Content, Directories, Driver, Features, Found, ImageFile, Images, Info,
-    LayerPool, Place, Stack, Stamp, Survey, WorkDirs,
+    Base, CheckedImage, Content, Directories, Driver, Features, Found, ImageFile, ImageMounts,
+    Images, Info, LayerPool, Place, Stack, Stamp, Survey, WorkDirs,
 };
 use crate::finding::{FileSystem, Finding};
 use crate::overlay::images::{LayerImages, recover};
@@ -452,6 +452,10 @@ impl Images for Overlay {
 
     fn is_image(&self, slot: Slot) -> bool {
         self.images.has(slot)
+    }
+
+    fn mounts(&self) -> ImageMounts {
+        self.images.mounts()
     }
 
     fn expand(&self, slot: Slot) -> Result<(), Error> {

@@ -13,7 +13,7 @@
 //! that could be taken for an empty layer. The tree of an image lies one level down, in `f`, for the same
 //! reason: below a mount point without its mount there is no `f`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
@@ -25,6 +25,7 @@ use layerd_layers::apply::IMAGE_TOP;
 use layerd_layers::copy::{self, copy_tree};
 use layerd_layers::erofs::{self, Seal};
 use layerd_mounts::folder::{FLAGS, Folder, c_name, move_over, rename_over};
+use layerd_mounts::mount::ImageAccess;
 use layerd_mounts::{Error, Slot, Usage, mount, sys, tree};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -32,7 +33,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, fdatasync, unlinkat};
 
 use crate::dirs::{LAYER_MODE, LayerDirs, Top, holds_nothing, image_name};
-use crate::driver::{CheckedImage, ImageFile};
+use crate::driver::{CheckedImage, ImageFile, ImageMounts};
 
 pub(super) mod recover;
 
@@ -42,12 +43,19 @@ pub(super) const MOUNT_POINTS: &str = "x";
 /// Locks that the slots share.
 const LOCKS: usize = 16;
 
+/// Major number of loop devices.
+const LOOP_MAJOR: u32 = 7;
+
 /// The images of a root, and their mounts.
 #[derive(Debug)]
 pub(super) struct LayerImages {
     images: Folder,
     points: Folder,
+    /// Device that the folder of mount points is on.
+    device: (u32, u32),
     known: RwLock<HashSet<Slot>>,
+    /// Mounted images, as far as layerd mounted and unmounted them.
+    mounted: Mutex<HashMap<Slot, ImageAccess>>,
     /// Images that this process wrote and did not mount yet: their content is as it was written.
     fresh: Mutex<HashSet<Slot>>,
     locks: [Mutex<()>; LOCKS],
@@ -58,10 +66,15 @@ pub(super) struct LayerImages {
 impl LayerImages {
     /// Opens the folders of `root`; makes those that are missing.
     pub(super) fn open(root: &Path, is_wanted: bool) -> Result<Self, Error> {
+        let points = Folder::open(root, c"x")?;
+        let found = sys::stat(points.fd.as_fd(), c"");
+        let found = found.map_err(|cause| Error::io("look at", &points.path, cause))?;
         Ok(Self {
             images: Folder::open(root, c"i")?,
-            points: Folder::open(root, c"x")?,
+            points,
+            device: found.device,
             known: RwLock::default(),
+            mounted: Mutex::default(),
             fresh: Mutex::default(),
             locks: Default::default(),
             is_wanted,
@@ -231,10 +244,36 @@ impl LayerImages {
     }
 
     fn is_mounted(&self, slot: Slot) -> Result<bool, Error> {
-        match sys::stat(self.points.fd.as_fd(), &c_name(&below(slot))) {
-            Ok(found) => Ok(found.is_dir()),
-            Err(Errno::ENOENT) => Ok(false),
-            Err(cause) => Err(Error::io("look at", &self.point(slot), cause)),
+        self.access(slot).map(|access| access.is_some())
+    }
+
+    /// Access of the kernel to an image, if it is mounted. Files that lie where the mount would be, as
+    /// in a copy of the data directory, are none.
+    fn access(&self, slot: Slot) -> Result<Option<ImageAccess>, Error> {
+        let found = match sys::stat(self.points.fd.as_fd(), &c_name(&below(slot))) {
+            Ok(found) => found,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+            Err(cause) => return Err(Error::io("look at", &self.point(slot), cause)),
+        };
+        let is_mounted = found.is_dir() && found.device != self.device;
+        Ok(is_mounted.then_some(match found.device.0 {
+            LOOP_MAJOR => ImageAccess::LoopDevice,
+            _ => ImageAccess::File,
+        }))
+    }
+
+    fn accesses(&self) -> MutexGuard<'_, HashMap<Slot, ImageAccess>> {
+        self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of mounts. Reads memory only.
+    pub(super) fn mounts(&self) -> ImageMounts {
+        let mounted = self.accesses();
+        let by_loop = mounted.values();
+        let by_loop = by_loop.filter(|access| **access == ImageAccess::LoopDevice);
+        ImageMounts {
+            mounted: mounted.len(),
+            loop_devices: by_loop.count(),
         }
     }
 
@@ -259,6 +298,7 @@ impl LayerImages {
             return Err(self.bad(slot, "it does not show the layer"));
         }
         self.fresh().remove(&slot);
+        self.accesses().insert(slot, access);
         tracing::debug!(slot = slot.0, ?access, "mounted the image of a layer");
         Ok(())
     }
@@ -266,6 +306,7 @@ impl LayerImages {
     /// Takes the mount and its mount point away, if they are there.
     fn unmount(&self, slot: Slot) -> Result<(), Error> {
         mount::let_go(&self.point(slot))?;
+        self.accesses().remove(&slot);
         let name = slot.to_string();
         match unlinkat(&self.points.fd, name.as_str(), UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),

@@ -6,6 +6,7 @@
 //! | `i/<slot>.dir` | the turning of an image into a directory | deleted; the image is whole |
 //! | `i/<slot>.whole` | the same, after all was copied | the image is deleted, and this put in its place |
 //! | `x/<slot>` without an image | Remove, after the image was moved | unmounted and deleted |
+//! | `x/<slot>` without a mount | the end of the machine, or a copy of the data directory that followed mounts | deleted, with the copy |
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -14,7 +15,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use layerd_mounts::folder::{Folder, c_name};
-use layerd_mounts::{Error, Slot, tree};
+use layerd_mounts::{Error, Slot, mount, tree};
 
 use super::{IMAGES, LayerImages, MOUNT_POINTS, unlink};
 use crate::dirs::{LayerDirs, image_name};
@@ -33,17 +34,24 @@ impl LayerImages {
                 None => {}
             }
         }
+        for name in names(&self.points.path)? {
+            let Some((slot, Name::Image)) = Name::of(&name) else {
+                continue;
+            };
+            match self.access(slot)? {
+                Some(access) if self.has(slot) => {
+                    self.accesses().insert(slot, access);
+                }
+                _ => {
+                    mount::let_go(&self.point(slot))?;
+                    delete(&self.points, &slot.to_string(), dirs)?;
+                }
+            }
+        }
         for slot in whole {
             self.unmount(slot)?;
             self.put_whole(slot, dirs)?;
             self.set_known(slot, false);
-        }
-        for name in names(&self.points.path)? {
-            if let Some((slot, Name::Image)) = Name::of(&name)
-                && !(self.has(slot) && self.is_mounted(slot)?)
-            {
-                self.unmount(slot)?;
-            }
         }
         Ok(())
     }

@@ -301,6 +301,40 @@ fn root_what_a_crash_left_is_taken_away() {
     assert!(driver.is_empty(Slot(1)).expect("look"));
 }
 
+/// Copies of a data directory may have followed mounts, and without a journal a name may be on the disk
+/// before its directory.
+#[test]
+fn root_what_lies_where_a_mount_would_be_is_no_mount() {
+    enter_private_mounts();
+    let disk = Disk::new(LoopDisk::ext4(32));
+    let driver = open(disk.path(), LayerForm::Images);
+    for slot in [1, 2, 3] {
+        commit(&driver, Slot(slot), &Base::empty(), b"content");
+    }
+    drop(driver);
+    let at = |name: &str| disk.path().join("x").join(name);
+    for slot in ["1", "9"] {
+        fs::create_dir_all(at(slot).join(IMAGE_TOP)).expect("mkdir");
+        fs::write(at(slot).join(IMAGE_TOP).join("file"), b"another").expect("write");
+    }
+    fs::write(at("2"), b"a file").expect("write");
+    let driver = open(disk.path(), LayerForm::Images);
+    assert_eq!(
+        fs::read_dir(disk.path().join("x")).expect("read").count(),
+        0
+    );
+    assert_eq!(driver.mounts().mounted, 0);
+    for slot in [1, 2, 3] {
+        assert_eq!(read(&driver, Slot(slot)), b"content");
+    }
+    assert_eq!((driver.mounts().mounted, mounts(disk.path()).len()), (3, 3));
+    drop(driver);
+    let driver = open(disk.path(), LayerForm::Images);
+    assert_eq!(driver.mounts().mounted, 3, "mounts outlive the process");
+    driver.discard(Slot(1)).expect("discard");
+    assert_eq!(driver.mounts().mounted, 2);
+}
+
 #[test]
 fn root_a_mounted_image_outlives_its_removal() {
     enter_private_mounts();
