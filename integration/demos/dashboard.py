@@ -22,6 +22,7 @@ SCRAPE = 1
 # Legends of what may be zero, and why.
 MAY_BE_QUIET = {
     "databases that take no changes": "no disk fails here",
+    "loop devices": "the kernel mounts files of images from Linux 6.12 on",
 }
 
 COLORS = "#3366cc #dc3912 #ff9900 #109618 #990099 #0099c6 #dd4477 #66aa00 #b82e2e #316395".split()

@@ -112,6 +112,8 @@ ip link set lo up
 cat >"$demo/layerd.toml" <<END
 [metrics]
 address = "127.0.0.1:9323"
+[overlayfs]
+layers = "images"
 [reaper]
 every_secs = 1
 [trash]

@@ -278,6 +278,12 @@ fn look(engine: &Engine) {
     }
     set("layerd_snapshot_bytes", counts.bytes);
     set("layerd_snapshots_unmeasured", counts.unmeasured);
+    let unmounted = counts.images.saturating_sub(counts.images_mounted);
+    for (state, count) in [("mounted", counts.images_mounted), ("unmounted", unmounted)] {
+        gauge!("layerd_images", "state" => state).set(number(count));
+    }
+    set("layerd_image_bytes", counts.image_bytes);
+    set("layerd_image_loop_devices", counts.image_loop_devices);
     set(
         "layerd_snapshots_quarantined",
         engine.layers.quarantined() as u64,

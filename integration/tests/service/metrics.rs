@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
+use layerd_integration::image::write_layer;
 use layerd_integration::metrics::{get, value};
 use layerd_integration::process::{Server, output, wait_until};
-use layerd_integration::{Daemon, Scratch};
+use layerd_integration::{Daemon, Entry, Scratch};
 use nix::sys::signal::Signal;
 
 use crate::run;
@@ -48,6 +49,59 @@ fn root_metrics_are_served_where_the_configuration_says() {
     assert!(head.starts_with("HTTP/1.1 404"), "{head}");
     let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "for root alone");
+}
+
+#[test]
+fn root_images_their_mounts_and_their_bytes_are_counted() {
+    let scratch = Scratch::new();
+    let socket = scratch.path().join("metrics.sock");
+    let config = scratch.path().join("config.toml");
+    let text = format!(
+        "[overlayfs]\nlayers = \"images\"\n[metrics]\naddress = \"unix:{}\"\n",
+        socket.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut daemon = Daemon::start_with(scratch.path(), &["--config", config.to_str().unwrap()]);
+    let archive = scratch.path().join("layer.tar");
+    write_layer(&archive, &[Entry::file("file", [7; 100_000])]);
+    let mut client = daemon.snapshots();
+    for name in ["one", "two"] {
+        client.prepare("key", "", &[]).unwrap();
+        let mut apply = Command::new(crate::program().with_file_name("layerctl"));
+        apply.arg("--address").arg(daemon.socket());
+        output(apply.args(["layer", "apply", "key"]).arg(&archive));
+        client.commit(name, "key", &[]).unwrap();
+    }
+    // Mounted and not, those by loop devices, and bytes.
+    let counts = || {
+        let (_, page) = get(&socket, "/metrics");
+        let count = |state: &str| value(&page, &format!("layerd_images{{state=\"{state}\"}} "));
+        assert!(
+            value(&page, "layerd_image_bytes ")
+                >= 100_000.0 * (count("mounted") + count("unmounted"))
+        );
+        let by_loop = value(&page, "layerd_image_loop_devices ");
+        (count("mounted"), count("unmounted"), by_loop)
+    };
+    assert_eq!(counts(), (0.0, 2.0, 0.0));
+    client.view("view", "one", &[]).unwrap();
+    // As the kernel says: before Linux 6.12 it takes loop devices.
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = table
+        .lines()
+        .find(|line| line.contains(scratch.path().to_str().unwrap()) && line.contains(" - erofs "));
+    let by_loop = f64::from(mount.unwrap().contains(" - erofs /dev/loop"));
+    assert_eq!(counts(), (1.0, 1.0, by_loop));
+    daemon.kill9();
+    daemon.restart();
+    assert_eq!(counts(), (1.0, 1.0, by_loop), "mounts outlive layerd");
+    let mut client = daemon.snapshots();
+    for key in ["view", "one"] {
+        client.remove(key).unwrap();
+    }
+    wait_until("the image to go", Duration::from_secs(10), || {
+        counts() == (0.0, 1.0, 0.0)
+    });
 }
 
 #[test]

@@ -84,6 +84,21 @@ pub(super) const METRICS: &[(&str, Kind, &str)] = &[
         "Snapshots that answer DATA_LOSS.",
     ),
     (
+        "layerd_images",
+        Kind::Gauge,
+        "Layers that are EROFS images, by state: mounted or unmounted.",
+    ),
+    (
+        "layerd_image_bytes",
+        Kind::Gauge,
+        "Bytes of disk held by layers that are images.",
+    ),
+    (
+        "layerd_image_loop_devices",
+        Kind::Gauge,
+        "Loop devices that mounted images take.",
+    ),
+    (
         "layerd_trash_layers",
         Kind::Gauge,
         "Removed layers still on the disk.",

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use layerd_drivers::Stack;
+use layerd_drivers::{Images, Stack};
 use layerd_mounts::Mount;
 use layerd_store::{
     Checked, Claim, Commit, Create, Key, Kind, LabelChange, LayerId, Record, Records, Refusal,
@@ -36,6 +36,14 @@ pub struct Counts {
     pub bytes: u64,
     /// Those whose figure is not known.
     pub unmeasured: u64,
+    /// Layers that are images.
+    pub images: u64,
+    /// Those of them that are mounted.
+    pub images_mounted: u64,
+    /// Those of the mounted ones that take a loop device.
+    pub image_loop_devices: u64,
+    /// Sum of the figures of images, in bytes.
+    pub image_bytes: u64,
 }
 
 /// A layer that is being committed, kept from others.
@@ -350,8 +358,11 @@ impl Layers {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let view = self.root.store.records();
+        let mounts = self.driver.images().map(Images::mounts).unwrap_or_default();
         let mut counts = Counts {
             removed: view.removed().count() as u64,
+            images_mounted: mounts.mounted as u64,
+            image_loop_devices: mounts.loop_devices as u64,
             ..Counts::default()
         };
         for record in view.iter() {
@@ -368,6 +379,10 @@ impl Layers {
             match figure {
                 Some(usage) => counts.bytes += usage.bytes,
                 None => counts.unmeasured += 1,
+            }
+            if self.is_image(record.id) {
+                counts.images += 1;
+                counts.image_bytes += figure.map_or(0, |usage| usage.bytes);
             }
         }
         counts
