@@ -37,6 +37,13 @@ macro_rules! on_version {
             }
 
             #[test]
+            fn pods_on_images_outlive_crashes() {
+                let mut world = super::World::with_images($version);
+                super::lifecycle(&mut world);
+                super::crashes(&mut world);
+            }
+
+            #[test]
             fn what_is_refused_is_said_and_leaves_nothing() {
                 super::refusals(&mut super::World::new($version));
             }

@@ -23,6 +23,8 @@ mod docker;
 mod encrypted;
 #[path = "unpack/hangup.rs"]
 mod hangup;
+#[path = "unpack/images.rs"]
+mod images;
 
 use std::path::Path;
 
@@ -52,7 +54,12 @@ fn configured_with(scratch: &Scratch, layers: &str, more: &str) -> Vec<String> {
 
 /// Starts layerd so configured.
 fn daemon(scratch: &Scratch, more: &str) -> Daemon {
-    let arguments = configured(scratch, more);
+    daemon_with(scratch, "directories", more)
+}
+
+/// As [`daemon`], with layers of this form.
+fn daemon_with(scratch: &Scratch, layers: &str, more: &str) -> Daemon {
+    let arguments = configured_with(scratch, layers, more);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     Daemon::start_with(&scratch.dir("d"), &arguments)
 }

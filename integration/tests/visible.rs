@@ -74,7 +74,7 @@ impl World {
         let config = scratch.path().join("config.toml");
         let socket = scratch.path().join("c/containerd.sock");
         let text = format!(
-            "{more}\n[overlayfs]\nspare_layers = 0\n[reaper]\nevery_secs = 1\n[containerd]\naddress = {socket:?}\n[trash]\n\
+            "overlayfs.spare_layers = 0\n{more}\n[reaper]\nevery_secs = 1\n[containerd]\naddress = {socket:?}\n[trash]\n\
              keep_secs = 3600\nmin_free_percent = 0\n{trash}\n"
         );
         std::fs::write(&config, text).unwrap();

@@ -15,7 +15,7 @@ mod machine;
 use machine::{Form, Machine, Suite};
 
 /// Behaviour that can differ between kernels, in about a minute: ids and propagation of mounts, views
-/// of images, id mappings, overlayfs on each file system.
+/// of images, id mappings, overlayfs on each file system, layers that are EROFS images.
 const SHORT: Form = Form {
     test_limit: 300,
     limit: 900,
@@ -38,6 +38,7 @@ const SHORT: Form = Form {
             folder: "mounts/drivers",
             tests: &[
                 "conformance::tests::root_overlay_keeps_the_contract_on_xfs",
+                "overlay::images::tests::root_an_image_lives_and_goes_on_ext4",
                 "overlay::probe::tests::root_good_disks_are_taken",
             ],
         },
@@ -65,7 +66,7 @@ const SHORT: Form = Form {
 /// All tests of mounts and layers but the longest; attachments of each kind, unpacking, fsck; and a
 /// container's life with the containerd of the kernel's Debian.
 macro_rules! long {
-    ($containerd:expr) => {
+    ($containerd:literal) => {
         Form {
             test_limit: 900,
             limit: 5400,
@@ -96,7 +97,7 @@ macro_rules! long {
                 Suite {
                     binary: "layerd-integration::containerd",
                     folder: "integration",
-                    tests: &[$containerd],
+                    tests: &[concat!($containerd, "::lifecycle")],
                 },
                 Suite {
                     binary: "layerd-integration::volumes",
@@ -109,8 +110,10 @@ macro_rules! long {
                     tests: &[
                         "calls::root_a_stack_is_unpacked_and_described",
                         "containerd::root_containerd_1_7::unpacks_and_packs",
+                        concat!("containerd::", $containerd, "::layers_are_images"),
                         "content::root_a_changed_byte_is_found_online_offline",
                         "diffs::root_layers_are_made_in_every_form",
+                        "images::",
                     ],
                 },
                 Suite {
@@ -126,7 +129,10 @@ macro_rules! long {
                 Suite {
                     binary: "layerd-integration::service",
                     folder: "integration",
-                    tests: &["check::root_check_of_a_good_host_passes"],
+                    tests: &[
+                        "check::root_check_of_a_good_host_passes",
+                        "metrics::root_images_their_mounts_and_their_bytes_are_counted",
+                    ],
                 },
             ],
         }
@@ -150,15 +156,15 @@ fn root_short_linux_newest() {
 
 #[test]
 fn root_full_linux_6_1() {
-    Machine::new("linux-6.1").run(&long!("root_containerd_1_6::lifecycle"));
+    Machine::new("linux-6.1").run(&long!("root_containerd_1_6"));
 }
 
 #[test]
 fn root_full_linux_6_12() {
-    Machine::new("linux-6.12").run(&long!("root_containerd_1_7::lifecycle"));
+    Machine::new("linux-6.12").run(&long!("root_containerd_1_7"));
 }
 
 #[test]
 fn root_full_linux_newest() {
-    Machine::new("linux-newest").run(&long!("root_containerd_2_1::lifecycle"));
+    Machine::new("linux-newest").run(&long!("root_containerd_2_1"));
 }

@@ -109,19 +109,44 @@ impl Containerd {
     /// With its log, if it does not come up; if it is not installed.
     #[must_use]
     pub fn start_cri(version: Version, dir: &Path, snapshotter: &Path, pause: &str) -> Self {
+        let extra = cri(version, dir, pause);
+        Self::begin_cri(version, dir, snapshotter, &extra, "walking")
+    }
+
+    /// As [`start_cri`](Self::start_cri), with layerd unpacking layers.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up; if it is not installed.
+    #[must_use]
+    pub fn start_cri_unpacking(
+        version: Version,
+        dir: &Path,
+        snapshotter: &Path,
+        pause: &str,
+    ) -> Self {
+        let extra = cri(version, dir, pause) + &differ(snapshotter);
+        Self::begin_cri(version, dir, snapshotter, &extra, DIFFER)
+    }
+
+    fn begin_cri(
+        version: Version,
+        dir: &Path,
+        snapshotter: &Path,
+        extra: &str,
+        differ: &str,
+    ) -> Self {
         let programs = peer(version.name());
         let socket = dir.join("containerd.sock");
-        let plain = configuration(version, dir, &socket, snapshotter, "walking");
+        let plain = configuration(version, dir, &socket, snapshotter, differ);
         let (before, rest) = plain
             .split_once("disabled_plugins = [")
             .expect("the configuration has the list");
         let (_, after) = rest.split_once("]\n").expect("the list ends");
-        let extra = Extra::default();
         let config = format!(
-            "{before}disabled_plugins = [\"io.containerd.internal.v1.opt\"]\n{after}{}",
-            cri(version, dir, pause)
+            "{before}disabled_plugins = [\"io.containerd.internal.v1.opt\"]\n{after}{extra}"
         );
         std::fs::write(dir.join("containerd.toml"), config).expect("the directory can be written");
+        let extra = Extra::default();
         let server = launch(&programs, dir, &socket, &extra.variables);
         Self {
             server,

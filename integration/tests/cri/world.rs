@@ -36,12 +36,34 @@ impl World {
         let scratch = Scratch::new();
         let daemon = Daemon::start(&scratch.dir("d"));
         let containerd = Containerd::start_cri(version, &scratch.dir("c"), daemon.socket(), PAUSE);
+        Self::of(scratch, daemon, containerd, &[])
+    }
+
+    /// With layers that layerd unpacks into images.
+    pub(crate) fn with_images(version: Version) -> Self {
+        let scratch = Scratch::new();
+        let (dir, file) = (scratch.dir("c"), scratch.path().join("layerd.toml"));
+        let text = format!(
+            "[overlayfs]\nlayers = \"images\"\n[containerd]\naddress = \"{0}/containerd.sock\"\nroot = \"{0}/root\"\n",
+            dir.display()
+        );
+        std::fs::write(&file, text).unwrap();
+        let arguments = ["--config", file.to_str().unwrap()];
+        let daemon = Daemon::start_with(&scratch.dir("d"), &arguments);
+        let containerd = Containerd::start_cri_unpacking(version, &dir, daemon.socket(), PAUSE);
+        let world = Self::of(scratch, daemon, containerd, &["--local"]);
+        let images = std::fs::read_dir(world.daemon.root().join("i")).unwrap();
+        assert_eq!(images.count(), 2, "a layer of each image");
+        world
+    }
+
+    fn of(scratch: Scratch, daemon: Daemon, containerd: Containerd, how: &[&str]) -> Self {
         let told = UnixDatagram::bind(scratch.path().join("notify")).unwrap();
         told.set_read_timeout(Some(LIMIT)).unwrap();
         symlink(daemon.socket(), way(&scratch)).unwrap();
         let nri = plugin(&scratch);
         let mut client = Client::connect(containerd.socket());
-        import(&scratch, &containerd, &mut client);
+        import(&scratch, &containerd, how, &mut client);
         let world = Self {
             client,
             nri,
@@ -258,21 +280,21 @@ fn plugin(scratch: &Scratch) -> Server {
 }
 
 /// CRI comes to know images that others import a moment later.
-fn import(scratch: &Scratch, containerd: &Containerd, client: &mut Client) {
+fn import(scratch: &Scratch, containerd: &Containerd, how: &[&str], client: &mut Client) {
     let images = scratch.dir("images");
     for (name, layer) in [(IMAGE, busybox()), (PAUSE, pause())] {
         let dir = images.join(if name == IMAGE { "image" } else { "pause" });
         std::fs::create_dir(&dir).unwrap();
         let image = Image::build(&dir, name, &[layer]);
-        containerd.ctr(&[
+        let import = [
             "--namespace",
             "k8s.io",
             "images",
             "import",
             "--snapshotter",
             "layerd",
-            image.archive(),
-        ]);
+        ];
+        containerd.ctr(&[&import, how, &[image.archive()]].concat());
         wait_until("CRI to know an image", LIMIT, || {
             let request = cri::ImageStatusRequest {
                 image: Some(spec(name)),

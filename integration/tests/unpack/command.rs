@@ -7,7 +7,7 @@ use layerd_integration::process::output;
 use layerd_integration::scratch::profile;
 use layerd_integration::{Daemon, Scratch};
 
-use super::{daemon, moved, text};
+use super::{daemon, daemon_with, moved, text};
 
 pub(super) fn layerctl(daemon: &Daemon, arguments: &[&str]) -> Command {
     let mut command = Command::new(profile().join("layerctl"));
@@ -27,8 +27,14 @@ fn failure(daemon: &Daemon, arguments: &[&str]) -> (Option<i32>, String) {
 /// A layer goes in from a file and from standard input, and what comes out holds the same again.
 #[test]
 fn root_layers_go_in_and_out() {
+    for layers in ["directories", "images"] {
+        go_in_and_out(layers);
+    }
+}
+
+fn go_in_and_out(layers: &str) {
     let scratch = Scratch::new();
-    let mut daemon = daemon(&scratch, "");
+    let mut daemon = daemon_with(&scratch, layers, "");
     let file = scratch.path().join("layer.tar");
     write_layer(&file, &busybox());
     output(&mut layerctl(&daemon, &["snapshot", "prepare", "a"]));

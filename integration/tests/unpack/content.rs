@@ -12,19 +12,24 @@ use layerd_integration::{Daemon, Entry, Scratch, Tree};
 use serde_json::Value;
 
 use super::command::layerctl;
-use super::{daemon, text};
+use super::{daemon, daemon_with, text};
 
 /// A daemon with two layers that were unpacked, `base` (layer 1) below `top` (2), and `by-hand` (3),
 /// which was not.
-struct World {
-    daemon: Daemon,
-    scratch: Scratch,
+pub(super) struct World {
+    pub(super) daemon: Daemon,
+    pub(super) scratch: Scratch,
 }
 
 impl World {
     fn new() -> Self {
+        Self::with("directories", "")
+    }
+
+    /// With layers of this form, and `more` configuration.
+    pub(super) fn with(layers: &str, more: &str) -> Self {
         let scratch = Scratch::new();
-        let daemon = daemon(&scratch, "");
+        let daemon = daemon_with(&scratch, layers, more);
         let world = Self { daemon, scratch };
         world.unpack("base", &[], &busybox());
         world.unpack("top", &["base"], &corpus()[1]);
@@ -33,7 +38,7 @@ impl World {
         world
     }
 
-    fn unpack(&self, name: &str, parent: &[&str], layer: &[Entry]) {
+    pub(super) fn unpack(&self, name: &str, parent: &[&str], layer: &[Entry]) {
         let file = self.scratch.path().join("layer.tar");
         write_layer(&file, layer);
         self.run(&[&["snapshot", "prepare", "a"], parent].concat());
@@ -41,16 +46,16 @@ impl World {
         self.run(&["snapshot", "commit", name, "a"]);
     }
 
-    fn run(&self, arguments: &[&str]) -> String {
+    pub(super) fn run(&self, arguments: &[&str]) -> String {
         output(&mut layerctl(&self.daemon, arguments))
     }
 
     /// Exit code and standard output.
-    fn ctl(&self, arguments: &[&str]) -> (i32, String) {
+    pub(super) fn ctl(&self, arguments: &[&str]) -> (i32, String) {
         ended(&mut layerctl(&self.daemon, arguments))
     }
 
-    fn offline(&self, more: &[&str]) -> (i32, String) {
+    pub(super) fn offline(&self, more: &[&str]) -> (i32, String) {
         let mut command = Command::new(profile().join("layerd"));
         command.arg("fsck").arg("--root").arg(self.daemon.root());
         ended(command.args(more))
@@ -63,7 +68,7 @@ fn ended(command: &mut Command) -> (i32, String) {
     (output.status.code().unwrap(), out)
 }
 
-fn flip(path: &Path) {
+pub(super) fn flip(path: &Path) {
     let file = std::fs::File::options().read(true).write(true).open(path);
     let file = file.unwrap();
     let mut byte = [0];

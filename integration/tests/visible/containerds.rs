@@ -17,7 +17,12 @@ pub(super) struct Both {
 
 impl Both {
     pub(super) fn new(version: Version) -> Self {
-        let world = World::new("");
+        Self::with_layers(version, "directories")
+    }
+
+    /// With layers of this form.
+    pub(super) fn with_layers(version: Version, form: &str) -> Self {
+        let world = World::new(&format!("overlayfs.layers = \"{form}\""));
         let dir = world.scratch.dir("c");
         let start = match version {
             Version::V1_6 => Containerd::start,
@@ -33,7 +38,7 @@ impl Both {
     }
 
     /// Exit code, and what is not well.
-    fn doctor(&self, more: &[&str]) -> (i32, Vec<Value>) {
+    pub(super) fn doctor(&self, more: &[&str]) -> (i32, Vec<Value>) {
         let config = self.config.to_str().unwrap();
         let asked = ["-o", "json", "doctor", "--containerd-config", config];
         let ended = self.world.ctl(&[&asked[..], more].concat());

@@ -174,11 +174,17 @@ fn root_each_difference_is_named_and_mended_as_announced() {
     }
 }
 
-/// A layer without a directory, not in the trash either: containerd pulls the image again.
+/// A layer that is gone, and not in the trash either: containerd pulls the image again.
 #[test]
 fn root_an_image_whose_layer_is_gone_can_be_had_again() {
-    let both = Both::new(Version::V1_7);
+    for form in ["directories", "images"] {
+        is_had_again(&Both::with_layers(Version::V1_7, form));
+    }
+}
+
+fn is_had_again(both: &Both) {
     let image = both.furnish();
+    assert_eq!(both.doctor(&[]), (0, Vec::new()));
     both.containerd.ctr(&["containers", "rm", "web"]);
     wait_until("containerd's collector", Duration::from_secs(20), || {
         let names = both.world.json(&["snapshot", "ls"]);
