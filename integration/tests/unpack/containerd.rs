@@ -1,5 +1,6 @@
 //! containerd 1.7 and 2.1 with layerd as snapshotter and differ; 1.6 on layers that are images.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -228,26 +229,59 @@ fn layers_are_images(version: Version) {
     world.finish();
 }
 
+/// containerd 2 has the kernel map the ids of each layer for a container with a user namespace.
+#[test]
+fn root_ids_of_images_are_mapped_for_a_user_namespace() {
+    let mut world = World::with_images(Version::V2_1);
+    let config = world.scratch.path().join("c/containerd.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let proxy = "[proxy_plugins.layerd]\n";
+    let able = format!("{proxy}capabilities = [\"remap-ids\"]\n");
+    std::fs::write(&config, text.replace(proxy, &able)).unwrap();
+    world.containerd.restart();
+    let image = world.image(&image::corpus());
+    world.import(&image, "layerd", &["--local"]);
+    let flags = [
+        "--remap-labels",
+        "--uidmap",
+        "0:100000:65536",
+        "--gidmap",
+        "0:100000:65536",
+    ];
+    let script = "/bin/busybox stat -c %u:%g /etc/motd > /seen; echo end > /end; exec sleep 1000";
+    run_a_container(&world, &flags, script, &|container| {
+        let state = format!("c/state/io.containerd.runtime.v2.task/layerd-test/{container}/rootfs");
+        let shown = world.scratch.path().join(state);
+        let owner = |name: &str| std::fs::metadata(shown.join(name)).unwrap().uid();
+        assert_eq!([owner("etc/motd"), owner("end")], [100_000; 2]);
+        let seen = std::fs::read_to_string(shown.join("seen")).unwrap();
+        assert_eq!(seen, "0:0\n", "in the container");
+    });
+    world.assert_tree(&image, "layerd");
+    world.remove_image();
+    world.finish();
+}
+
 fn names(world: &World, folder: &str) -> Vec<std::ffi::OsString> {
     let entries = std::fs::read_dir(world.daemon.root().join(folder)).unwrap();
     entries.map(|entry| entry.unwrap().file_name()).collect()
 }
 
 fn diff_of_a_container(world: &World, image: &Image) {
-    let container = world.scratch.path().file_name().unwrap().to_str().unwrap();
-    let run = [
-        "run",
-        "--detach",
-        "--null-io",
-        "--snapshotter",
-        "layerd",
-        NAME,
-        container,
-    ];
     let script = "echo changed > /etc/motd; rm -r /names/hidden; echo end > /end; exec sleep 1000";
-    world
-        .containerd
-        .ctr(&[&run[..], &["/bin/sh", "-c", script]].concat());
+    run_a_container(world, &[], script, &|container| {
+        if world.version != Version::V1_6 {
+            look_at_diffs(world, image, container);
+        }
+    });
+}
+
+/// Looks at a container when its script has written `/end`, and removes it.
+fn run_a_container(world: &World, flags: &[&str], script: &str, look: &dyn Fn(&str)) {
+    let container = world.scratch.path().file_name().unwrap().to_str().unwrap();
+    let run = ["run", "--detach", "--null-io", "--snapshotter", "layerd"];
+    let shell = [NAME, container, "/bin/sh", "-c", script];
+    world.containerd.ctr(&[&run, flags, &shell].concat());
     let exec = [
         "tasks",
         "exec",
@@ -260,9 +294,7 @@ fn diff_of_a_container(world: &World, image: &Image) {
     wait_until("the container's changes", Duration::from_secs(10), || {
         world.containerd.try_ctr(&exec).stdout == b"end\n"
     });
-    if world.version != Version::V1_6 {
-        look_at_diffs(world, image, container);
-    }
+    look(container);
     world
         .containerd
         .ctr(&["tasks", "kill", "--signal", "SIGKILL", container]);

@@ -266,9 +266,10 @@ pub trait Driver: Survey {
     }
 
     /// Makes what a planned mount refers to mountable, after the record of a new layer is durable and
-    /// before its mounts are answered, each time: devices are activated, images mounted. Undone by
+    /// before its mounts are answered, each time: devices are activated, images mounted, or turned into
+    /// directories where clients map ids and cannot do that with images. Undone by
     /// [`discard`](Self::discard). Cost: a look for each image that is mounted already; one reading of
-    /// each that is not, once a boot.
+    /// each that is not, once a boot; one copy of each that becomes a directory.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::BadImage`] for the first image that is not what was written.

@@ -200,10 +200,14 @@ impl Survey for Overlay {
     }
 
     fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
-        match self.images.has(slot) {
-            true => self.images.open_layer(slot),
-            false => self.dirs.open_layer(slot),
+        if self.images.has(slot) {
+            let opened = self.images.open_layer(slot);
+            // Unless it was turned into a directory meanwhile.
+            if opened.is_ok() || self.images.has(slot) {
+                return opened;
+            }
         }
+        self.dirs.open_layer(slot)
     }
 
     fn check_image(
@@ -314,11 +318,16 @@ impl Driver for Overlay {
             self.images.expand(own, &self.dirs)?;
         }
         let mut parents = stack.parents.iter();
-        parents.try_for_each(|parent| self.images.make_mountable(*parent))
+        match needs_directories(stack) {
+            true => parents.try_for_each(|parent| self.images.expand(*parent, &self.dirs)),
+            false => parents.try_for_each(|parent| self.images.make_mountable(*parent)),
+        }
     }
 
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
-        self.layout.plan(stack, &|slot| self.images.has(slot))
+        let needs_directories = needs_directories(stack);
+        let is_image = |slot| !needs_directories && self.images.has(slot);
+        self.layout.plan(stack, &is_image)
     }
 
     fn top_of(&self, mount: &Mount) -> Option<Slot> {
@@ -461,6 +470,12 @@ impl Images for Overlay {
     fn expand(&self, slot: Slot) -> Result<(), Error> {
         self.images.expand(slot, &self.dirs)
     }
+}
+
+/// True if clients map the ids of the layers of a stack: containerd from 2.1 on clones the folder that
+/// all of them lie in, without the mounts below it, and maps the ids of that.
+fn needs_directories(stack: &Stack) -> bool {
+    stack.ids.is_some()
 }
 
 /// overlayfs wants a work directory for an upper directory over others.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use layerd_layers::apply::IMAGE_TOP;
 use layerd_layers::erofs::{Attributes, Options as ImageOptions, Special, Writer};
 use layerd_mounts::test_support::{LoopDisk, enter_private_mounts};
-use layerd_mounts::{Error, Slot, mount, mountinfo, tree};
+use layerd_mounts::{Error, IdMap, IdMaps, Slot, mount, mountinfo, tree};
 
 use crate::driver::{Base, Driver, Found, ImageFile, Images, Place, Stack, Survey};
 use crate::overlay::{LayerForm, Options, Overlay};
@@ -245,6 +245,53 @@ fn root_an_image_becomes_a_directory_to_be_written_to() {
     assert_eq!(Path::new(&plan[0].source), layer);
     driver.freeze(Slot(1)).expect("a directory like others");
     assert_eq!(read(&driver, Slot(1)), b"content");
+}
+
+/// Clients clone the folder of the layers without what is mounted in it.
+#[test]
+fn root_images_become_directories_where_ids_are_mapped() {
+    enter_private_mounts();
+    let disk = Disk::new(LoopDisk::ext4(32));
+    let driver = open(disk.path(), LayerForm::Images);
+    let base = Base::on(Slot(1));
+    commit(&driver, Slot(1), &Base::empty(), b"one");
+    commit(&driver, Slot(2), &base, b"two");
+    assert_eq!(read(&driver, Slot(2)), b"two");
+    driver.create(Slot(3), &base.owned(7, 8)).expect("create");
+    let map = IdMap {
+        container: 0,
+        host: 7,
+        length: 9,
+    };
+    let maps = IdMaps {
+        uid: vec![map],
+        gid: vec![map],
+    };
+    let stack = Stack {
+        ids: Some(maps),
+        ..on(3, &[2, 1])
+    };
+    let plan = driver.plan(&stack).expect("plan");
+    for _ in 0..2 {
+        driver.make_mountable(&stack).expect("make directories");
+    }
+    assert_eq!(driver.plan(&stack).expect("plan"), plan);
+    assert_eq!(driver.mounts().mounted, 0);
+    for (slot, content) in [(1, b"one"), (2, b"two")] {
+        assert!(!driver.is_image(Slot(slot)));
+        let file = driver.layer_path(Slot(slot)).join("file");
+        assert!(
+            plan[0]
+                .options
+                .iter()
+                .any(|option| option.contains(&format!("/l/{slot}")))
+        );
+        assert_eq!(fs::read(file).expect("read"), content);
+        assert_eq!(read(&driver, Slot(slot)), content);
+    }
+    drop(driver);
+    let driver = open(disk.path(), LayerForm::Images);
+    assert_eq!(read(&driver, Slot(2)), b"two");
 }
 
 #[test]
