@@ -8,6 +8,10 @@
 
 #[path = "layerctl/drop_ins.rs"]
 mod drop_ins;
+#[path = "layerctl/mounting.rs"]
+mod mounting;
+#[path = "layerctl/pages.rs"]
+mod pages;
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -317,96 +321,6 @@ fn root_hostile_keys_and_labels_do_not_reach_the_terminal() {
     assert!(!bad(&error), "{error:?}");
 }
 
-#[test]
-fn root_mount_shows_a_snapshot_and_changes_nothing() {
-    let world = World::new();
-    world.fill();
-    let dir = world.scratch.dir("mnt");
-    let dir_text = dir.to_str().unwrap();
-    world.run(&["snapshot", "mount", "--rw", "work", dir_text]);
-    std::fs::write(dir.join("file"), "hello").unwrap();
-    world.run(&["snapshot", "umount", dir_text]);
-
-    world.run(&["snapshot", "mount", "work", dir_text]);
-    assert_eq!(std::fs::read_to_string(dir.join("file")).unwrap(), "hello");
-    let refused = std::fs::write(dir.join("other"), "").unwrap_err();
-    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
-    // A container may have it mounted at the same time.
-    let second = world.scratch.dir("second");
-    world.run(&[
-        "snapshot",
-        "mount",
-        "--rw",
-        "work",
-        second.to_str().unwrap(),
-    ]);
-    world.run(&["snapshot", "umount", second.to_str().unwrap()]);
-    world.run(&["snapshot", "umount", dir_text]);
-    assert!(!dir.join("file").exists());
-    let again = world.run(&["snapshot", "umount", dir_text]);
-    assert!(again.starts_with("Nothing is mounted"), "{again}");
-
-    let (code, error) = world.fail(&["snapshot", "mount", "top", dir_text]);
-    assert_eq!(code, 5, "{error}");
-    assert!(error.contains("snapshot view"), "{error}");
-    world.run(&["snapshot", "mount", "look", dir_text]);
-    world.run(&["snapshot", "umount", dir_text]);
-}
-
-#[test]
-fn root_mount_and_umount_leave_the_daemon_s_and_others_alone() {
-    let world = World::new();
-    world.fill();
-    let root = world.daemon.root().to_owned();
-    let dir = world.scratch.dir("mnt");
-    let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
-    let refused = |command: &str, path: &std::path::Path, why: &str| {
-        let path = text(path);
-        let all = ["snapshot", command, "work", &path];
-        let all: Vec<_> = match command {
-            "umount" => ["snapshot", "umount", &path].to_vec(),
-            _ => all.to_vec(),
-        };
-        let (code, error) = world.fail(&all);
-        assert_eq!(code, 6, "{path}: {error}");
-        assert!(error.contains(why), "{path}: {error}");
-    };
-    let run = |program: &str, arguments: &[&str]| {
-        output(Command::new(program).args(arguments));
-    };
-    let alias = world.scratch.dir("alias");
-    run("mount", &["--bind", &text(&root.join("l")), &text(&alias)]);
-    for command in ["mount", "umount"] {
-        refused(command, std::path::Path::new("/"), "root directory");
-    }
-    refused("mount", &root, "lies in layerd's data directory");
-    refused("mount", &root.join("meta"), "lies in layerd's data");
-    refused("mount", &alias, "lies in layerd's data directory");
-    refused("mount", root.parent().unwrap(), "holds layerd's data");
-    let missing = text(&dir.join("missing"));
-    let (code, error) = world.fail(&["snapshot", "mount", "work", &missing]);
-    assert_eq!(code, 3, "{error}");
-    world.run(&[
-        "attach",
-        "--owner",
-        "person:x",
-        "-v",
-        "vol:/v",
-        "--target",
-        &format!("/v={}", text(&dir)),
-    ]);
-    refused("mount", &dir, "mount point already");
-    refused("umount", &dir, "attachment \"person:x:/v\" has it mounted");
-    world.run(&["detach", "--owner", "person:x"]);
-    run("mount", &["-t", "tmpfs", "theirs", &text(&dir)]);
-    refused("umount", &dir, "is no snapshot");
-    run("umount", &[&text(&dir)]);
-    run("umount", &[&text(&alias)]);
-    world.run(&["snapshot", "mount", "work", &text(&dir)]);
-    refused("mount", &dir, "mount point already");
-    world.run(&["snapshot", "umount", &text(&dir)]);
-}
-
 /// Straight through the service: a thousand commands would take their time.
 async fn chain_of_500(client: &mut SnapshotsClient<Channel>) {
     for layer in 0..500_u32 {
@@ -542,121 +456,4 @@ fn root_errors_are_json_where_the_output_is() {
     );
     assert!(usage["error"].as_str().unwrap().contains("nothing"));
     assert_eq!(errors(&["detach", "gone"])[0]["code"], "not_found");
-}
-
-/// As `man -l` renders it, without warnings.
-#[test]
-fn root_man_pages_have_examples_and_references() {
-    let scratch = Scratch::new();
-    let dir = scratch.dir("man");
-    output(layerctl().arg("man").arg(&dir));
-    let sections = |page: &str| -> Vec<String> {
-        let text = std::fs::read_to_string(dir.join(page)).unwrap();
-        let titles = text.lines().filter_map(|line| line.strip_prefix(".SH "));
-        titles
-            .map(|title| title.trim_matches('"').to_owned())
-            .collect()
-    };
-    let root = sections("layerctl.1");
-    for title in [
-        "OPTIONS",
-        "EXIT STATUS",
-        "JSON OUTPUT",
-        "EXAMPLES",
-        "SEE ALSO",
-    ] {
-        assert!(root.contains(&title.to_owned()), "{title}: {root:?}");
-    }
-    for entry in std::fs::read_dir(&dir).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        let found = sections(&name);
-        let last = [
-            found[found.len() - 2].as_str(),
-            found[found.len() - 1].as_str(),
-        ];
-        assert_eq!(last, ["EXAMPLES", "SEE ALSO"], "{name}");
-    }
-    let mut man = Command::new("man");
-    man.env("LC_ALL", "C.UTF-8").env("MANWIDTH", "80");
-    let shown = man
-        .args(["--warnings", "--local-file"])
-        .arg(dir.join("layerctl.1"));
-    let shown = shown.output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&shown.stderr), "");
-    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(text.contains("--address"), "{text}");
-    assert!(text.contains("layerd(8)"), "{text}");
-    for line in text.lines() {
-        assert!(line.chars().count() <= 80, "{line}");
-    }
-}
-
-#[test]
-fn root_man_pages_and_completions_cover_every_command() {
-    let scratch = Scratch::new();
-    let dir = scratch.dir("man");
-    output(layerctl().arg("man").arg(&dir));
-    for page in [
-        "layerctl",
-        "layerctl-info",
-        "layerctl-snapshot-tree",
-        "layerctl-setup-containerd",
-    ] {
-        let text = std::fs::read_to_string(dir.join(format!("{page}.1"))).unwrap();
-        assert!(text.contains(".TH"), "{page}: {text}");
-    }
-    for shell in ["bash", "zsh", "fish"] {
-        let script = output(layerctl().args(["completions", shell]));
-        assert!(script.contains("layerctl"), "{shell}");
-    }
-}
-
-/// As a shell asks for them: words after `--`, the index of the one that is typed.
-#[test]
-fn root_completions_ask_the_daemon() {
-    let world = World::new();
-    world.fill();
-    world.run(&["volume", "create", "data"]);
-    world.run(&["volume", "create", "dump"]);
-    world.run(&["attach", "--owner", "container:web", "-v", "data:/d"]);
-    let complete = |shell: &str, words: &[&str]| -> Vec<String> {
-        let socket = world.daemon.socket().to_str().unwrap();
-        let mut command = layerctl();
-        command.env("COMPLETE", shell).env("_CLAP_IFS", "\n");
-        command.env("LAYERD_ADDRESS", socket);
-        command.env("_CLAP_COMPLETE_INDEX", words.len().to_string());
-        command.args(["--", "layerctl"]).args(words);
-        let said = output(&mut command);
-        said.lines()
-            .map(|line| line.split('\t').next().unwrap().trim().to_owned())
-            .collect()
-    };
-    assert_eq!(
-        complete("bash", &["volume", "inspect", "d"]),
-        ["data", "dump"]
-    );
-    assert_eq!(complete("bash", &["who-uses", "du"]), ["dump"]);
-    assert_eq!(complete("bash", &["snapshot", "show", "t"]), ["top"]);
-    assert_eq!(complete("bash", &["detach", "--owner", "c"]).len(), 1);
-    assert_eq!(complete("fish", &["volume", "rm", "da"]), ["data"]);
-    assert!(complete("zsh", &["volume", "rm", "da"])[0].starts_with("data"));
-    assert_eq!(complete("bash", &["snapshot", "la"]), ["label"]);
-    let gone = ["--address", "/nonexistent.sock", "volume", "rm", "d"];
-    assert!(!complete("bash", &gone).contains(&"data".to_owned()));
-}
-
-#[test]
-fn root_names_are_cut_to_the_width_of_a_terminal() {
-    let world = World::new();
-    let key = format!("k8s.io/1/{}", "k".repeat(80));
-    world.run(&["snapshot", "prepare", &key]);
-    let list = |more: &[&str]| {
-        let arguments = [&["snapshot", "ls"], more].concat();
-        output(world.command(&arguments).env("COLUMNS", "80"))
-    };
-    let cut = list(&[]);
-    assert!(cut.lines().all(|line| line.chars().count() <= 80), "{cut}");
-    assert!(cut.contains("k…"), "{cut}");
-    assert!(list(&["--no-trunc"]).contains(&key));
-    assert!(world.run(&["snapshot", "ls"]).contains(&key), "no terminal");
 }

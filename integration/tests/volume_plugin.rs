@@ -16,6 +16,8 @@ mod podman;
 mod raw;
 #[path = "volume_plugin/restarts.rs"]
 mod restarts;
+#[path = "volume_plugin/setup.rs"]
+mod setup;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -4,7 +4,6 @@
 //! shows through its mounts. Clones share one table, so that a test can throw an engine away and
 //! open a new one on what is left.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,34 +21,15 @@ use crate::mounter::{
 use crate::types::Mount;
 
 mod hook;
+mod table;
 
 pub use hook::{Hook, HookCell};
-
-/// First number given out.
-const FIRST: MountId = 1 << 32;
+use table::{Entry, Table};
 
 /// A mounter in memory.
 #[derive(Debug, Clone, Default)]
 pub struct FakeMounter {
     table: Arc<Mutex<Table>>,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    mounts: BTreeMap<MountId, Entry>,
-    numbers: u64,
-    steps: Vec<&'static str>,
-    failure: Option<(usize, Errno)>,
-    crash: Option<usize>,
-    shared: bool,
-}
-
-#[derive(Debug, Clone)]
-struct Entry {
-    mount: MountEntry,
-    top: Identity,
-    busy: bool,
-    self_bind: bool,
 }
 
 impl FakeMounter {
@@ -178,93 +158,6 @@ impl FakeMounter {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Table {
-    fn add(
-        &mut self,
-        target: PathBuf,
-        root: &Path,
-        device: (u32, u32),
-        top: Identity,
-        self_bind: bool,
-    ) -> MountId {
-        let id = self.number();
-        self.put(id, target, root, device, top, self_bind);
-        id
-    }
-
-    /// The next number.
-    fn number(&mut self) -> MountId {
-        self.numbers += 1;
-        FIRST + self.numbers
-    }
-
-    fn put(
-        &mut self,
-        id: MountId,
-        target: PathBuf,
-        root: &Path,
-        device: (u32, u32),
-        top: Identity,
-        self_bind: bool,
-    ) {
-        let mount = MountEntry {
-            id,
-            parent: self.under(&target).unwrap_or(FIRST),
-            target,
-            device,
-            root: root.to_owned(),
-            propagation: Propagation::Private,
-            unbindable: self_bind,
-        };
-        let entry = Entry {
-            mount,
-            top,
-            busy: false,
-            self_bind,
-        };
-        self.mounts.insert(id, entry);
-    }
-
-    /// The mount that a path lies on: the last one on its longest part.
-    fn under(&self, path: &Path) -> Option<MountId> {
-        let above = self.mounts.values().map(|entry| &entry.mount);
-        above
-            .filter(|mount| path.starts_with(&mount.target))
-            .max_by_key(|mount| (mount.target.components().count(), mount.id))
-            .map(|mount| mount.id)
-    }
-
-    fn on(&self, id: MountId) -> Option<&MountEntry> {
-        let mut mounts = self.mounts.values().map(|entry| &entry.mount);
-        mounts.find(|mount| mount.parent == id)
-    }
-
-    fn take(&mut self, target: &Path, expected: &Attached) -> Result<Detached, MountError> {
-        let id = expected.id;
-        let Some(entry) = self.mounts.get(&id) else {
-            return Ok(Detached::AlreadyGone);
-        };
-        if entry.top != (expected.device, expected.inode) {
-            return Ok(Detached::AlreadyGone);
-        }
-        if entry.mount.target != target {
-            return Err(MountError::Elsewhere {
-                path: target.to_owned(),
-                expected: id,
-            });
-        }
-        if let Some(other) = self.on(id) {
-            return Err(MountError::Covered {
-                path: other.target.clone(),
-                expected: id,
-                other: other.id,
-            });
-        }
-        self.mounts.remove(&id);
-        Ok(Detached::Now)
     }
 }
 
@@ -541,51 +434,4 @@ impl Mounter for FakeMounter {
 }
 
 #[cfg(test)]
-mod tests {
-    use nix::errno::Errno;
-
-    use super::FakeMounter;
-    use crate::mounter::{BindOptions, DetachMode, Detached, Mounter, Symlinks, contract};
-
-    #[test]
-    fn keeps_the_contract() {
-        let scratch = tempfile::tempdir().expect("a directory");
-        contract::check(&FakeMounter::new(), scratch.path());
-    }
-
-    #[test]
-    fn fails_at_the_step_it_was_told() {
-        let scratch = tempfile::tempdir().expect("a directory");
-        let fake = FakeMounter::new();
-        let attach = || {
-            let source = fake.open_source(scratch.path(), Symlinks::Follow)?;
-            let tree = fake.bind(&source, &BindOptions::default())?;
-            fake.attach(tree, &source)
-        };
-        for nth in 1..=3 {
-            fake.fail_at(nth, Errno::EIO);
-            let error = attach().expect_err("told to fail");
-            assert_eq!(error.errno(), Some(Errno::EIO as i32));
-            assert_eq!(fake.mounts(), [], "a failure leaves nothing");
-            assert!(!fake.heal(), "the failure was reached");
-        }
-        fake.fail_at(4, Errno::EIO);
-        let attached = attach().expect("three steps");
-        assert!(fake.heal(), "the failure was not reached");
-        fake.set_busy(attached.id, true);
-        let detach = |mode| fake.detach(scratch.path(), &attached, mode);
-        detach(DetachMode::Normal).expect_err("busy");
-        let gone = detach(DetachMode::Lazy).expect("lazily");
-        assert_eq!(gone, Detached::Now);
-    }
-
-    #[test]
-    fn a_reboot_takes_all_mounts() {
-        let scratch = tempfile::tempdir().expect("a directory");
-        let fake = FakeMounter::new();
-        fake.add_foreign_mount(scratch.path());
-        assert_eq!(fake.mounts().len(), 1);
-        fake.reboot();
-        assert_eq!(fake.mounts(), []);
-    }
-}
+mod tests;

@@ -32,6 +32,7 @@ pub mod contract;
 
 pub use container::{MountNamespace, is_mount_point, oci_tree};
 pub use error::MountError;
+pub use features::{Feature, UNIQUE_IDS, Without};
 pub use kernel::KernelMounter;
 #[cfg(any(test, feature = "fake"))]
 pub(crate) use made::{place_source, remove_made};
@@ -41,9 +42,9 @@ pub use reserved::Reserved;
 #[cfg(any(test, feature = "fake"))]
 pub(crate) use table::real_path;
 pub use types::{
-    Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holder, Holders,
-    Holds, Identity, Made, MountEntry, MountId, NewSource, Position, PrivateRoot, Propagation,
-    ReadOnly, Source, Symlinks, TmpfsOptions, Tree, UNIQUE_IDS, Want, Without,
+    Attached, BindOptions, DetachMode, Detached, Effective, Handle, Holder, Holders, Holds,
+    Identity, Made, MountEntry, MountId, NewSource, Position, PrivateRoot, Propagation, ReadOnly,
+    Source, Symlinks, TmpfsOptions, Tree, Want,
 };
 
 /// Makes and takes away mounts. Every call blocks; sources on a hung network file system may block

@@ -1,6 +1,7 @@
 //! The store: the calls of this crate.
 
 mod age;
+mod claim;
 mod opening;
 mod volumes;
 
@@ -32,6 +33,8 @@ use crate::stall;
 use crate::state::{self, Checked, Commit, Create};
 use crate::wal;
 use crate::writer::Writer;
+pub use claim::Claim;
+use claim::lock_claims;
 use opening::{
     above, check_format, has_records, open_database, open_folder, refuse_lost_commits, write_format,
 };
@@ -578,46 +581,4 @@ impl Drop for HeldLock {
             self.lock.ended_cleanly();
         }
     }
-}
-
-/// A snapshot in creation, which holds its key and id.
-#[derive(Debug)]
-pub struct Claim {
-    shared: Arc<Shared>,
-    create: Create,
-    id: LayerId,
-    parent: Option<Arc<Record>>,
-    has_deferred_parent: bool,
-}
-
-impl Claim {
-    /// The new snapshot's id.
-    #[must_use]
-    pub fn id(&self) -> LayerId {
-        self.id
-    }
-
-    /// Its parent, as it was when the key was claimed.
-    #[must_use]
-    pub fn parent(&self) -> Option<&Arc<Record>> {
-        self.parent.as_ref()
-    }
-
-    /// Defers the parent: the snapshot may get it at Commit.
-    #[must_use]
-    pub fn with_deferred_parent(mut self) -> Self {
-        self.has_deferred_parent = true;
-        self
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        lock_claims(&self.shared).remove(&self.create.key);
-    }
-}
-
-/// The map is whole even if a holder panicked: each use is one insert, remove or read.
-fn lock_claims(shared: &Shared) -> MutexGuard<'_, BTreeMap<Key, LayerId>> {
-    shared.claims.lock().unwrap_or_else(PoisonError::into_inner)
 }

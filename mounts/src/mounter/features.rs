@@ -1,5 +1,6 @@
 //! Features of the kernel, found by trying each.
 
+use std::fmt;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -7,15 +8,62 @@ use nix::errno::Errno;
 
 use super::idmap::UserNamespace;
 use super::kernel::{self, KernelMounter};
-use super::{
-    Feature, Handle, MountError, Mounter, Symlinks, TmpfsOptions, UNIQUE_IDS, Want, Without,
-    overlay,
-};
+use super::{Handle, MountError, Mounter, Symlinks, TmpfsOptions, Want, overlay};
 use crate::error::with_causes;
 use crate::sys::{self, MountAttributes};
 use crate::types::{IdMap, IdMaps};
 
 type Trial = fn(&KernelMounter) -> Result<(), MountError>;
+
+/// Name of the [`Feature`] that gives each mount a number which is never used again.
+pub const UNIQUE_IDS: &str = "unique mount ids";
+
+/// A feature of the kernel, as tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feature {
+    /// Name of the system call or property.
+    pub name: &'static str,
+    /// First release of Linux that has it, as in "6.8".
+    pub since: &'static str,
+    /// Effect of its absence.
+    pub without: Without,
+    /// Why it does not work; `None` if it does.
+    pub trouble: Option<String>,
+}
+
+impl Feature {
+    /// True if nothing can be attached without it.
+    #[must_use]
+    pub fn is_needed(&self) -> bool {
+        matches!(self.without, Without::Nothing)
+    }
+}
+
+/// One line for people: "works", or the release of Linux to use and what becomes of the work.
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(trouble) = &self.trouble else {
+            return f.write_str("works");
+        };
+        write!(f, "missing ({trouble}), Linux {} has it; ", self.since)?;
+        match self.without {
+            Without::Nothing => f.write_str("nothing can be attached"),
+            Without::Otherwise(way) => write!(f, "without it {way}"),
+            Without::Refused(work) => write!(f, "refused without it: {work}"),
+        }
+    }
+}
+
+/// Effect of a missing [`Feature`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Without {
+    /// Nothing can be attached.
+    Nothing,
+    /// It is done in another way, which the text describes.
+    Otherwise(&'static str),
+    /// The described operation is refused.
+    Refused(&'static str),
+}
 
 /// Name, first release of Linux, what layerd does without it, and the trial.
 const TRIALS: [(&str, &str, Without, Trial); 8] = [

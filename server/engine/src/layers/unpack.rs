@@ -13,6 +13,7 @@ mod memory;
 mod pack;
 mod partial;
 mod rebase;
+mod watch;
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -39,6 +40,7 @@ use crate::{Error, LayerError, Layers, Root, slot};
 pub(crate) use memory::Unpacks;
 use memory::{Claim, Found};
 pub use pack::{Changes, Pack};
+use watch::{Watch, Watched};
 
 /// Settings of unpacking.
 #[derive(Debug, Clone, Copy)]
@@ -484,41 +486,6 @@ fn whiteouts(layering: Layering, stack: &Stack) -> Whiteouts {
     match layering {
         Layering::Diff(markers) if !stack.parents.is_empty() => Whiteouts::Devices(markers),
         Layering::Diff(_) | Layering::Full => Whiteouts::Delete,
-    }
-}
-
-/// A source that fails with the next piece after a cancellation, however slowly pieces come.
-struct Watched<'a, R> {
-    source: R,
-    watch: &'a Watch<'a>,
-}
-
-impl<R: Read> Read for Watched<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(buffer)?;
-        if self.watch.cancelled() {
-            return Err(io::Error::other("cancelled"));
-        }
-        Ok(count)
-    }
-}
-
-/// Ends work on a layer when the client, the snapshot or the daemon goes.
-struct Watch<'a> {
-    root: &'a Root,
-    client: &'a dyn Progress,
-    claim: Option<&'a Claim<'a>>,
-}
-
-impl Progress for Watch<'_> {
-    fn advanced(&self, files: u64, bytes: u64) {
-        self.client.advanced(files, bytes);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.client.cancelled()
-            || self.claim.is_some_and(Claim::is_cancelled)
-            || self.root.backlog.is_stopping()
     }
 }
 
