@@ -34,7 +34,7 @@ use tonic::transport::server::Router;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tower::layer::util::{Identity, Stack};
 
-use crate::config::{InForce, UnpackConfig};
+use crate::config::{Effective, UnpackConfig};
 use crate::content::Content;
 use crate::optional::Failures;
 use crate::reaper::Nudge;
@@ -70,7 +70,7 @@ pub(crate) struct Parts {
     pub(crate) nudge: Nudge,
     pub(crate) started: Instant,
     /// Effective configuration.
-    pub(crate) in_force: Arc<InForce>,
+    pub(crate) effective: Arc<Effective>,
     /// Optional services that do not work.
     pub(crate) failures: Failures,
 }

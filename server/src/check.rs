@@ -13,7 +13,7 @@ use layerd_mounts::mounter::{Feature, KernelMounter, Mounter, Without};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use serde::Serialize;
 
-use crate::config::{Config, InForce};
+use crate::config::{Config, Effective};
 use crate::{Settings, with_causes};
 
 /// One thing that was looked at, as `--json` prints it.
@@ -96,7 +96,7 @@ pub(crate) fn run(settings: &Settings, json: bool) -> ExitCode {
     all.extend(volumes(&config));
     all.extend(metrics::look(&config));
     all.extend(unit::look(&config, settings.config.as_deref()));
-    let settings = InForce::new(&config, settings).settings;
+    let settings = Effective::new(&config, settings).settings;
     verdict(&all, Some(Told { settings }), json)
 }
 

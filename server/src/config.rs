@@ -3,7 +3,7 @@
 //! Every key is documented in `deploy/config.toml`; a test holds the two together.
 
 mod csi;
-mod in_force;
+mod effective;
 mod raw;
 mod value;
 
@@ -26,7 +26,7 @@ use crate::content::ContentConfig;
 use crate::metrics;
 use crate::traces::TracingConfig;
 pub(crate) use csi::CsiConfig;
-pub(crate) use in_force::InForce;
+pub(crate) use effective::Effective;
 use raw::{
     Raw, RawContainerd, RawDocker, RawDurability, RawLimits, RawLog, RawSocket, RawTracing,
     RawTrash, RawUnpack,
@@ -72,7 +72,7 @@ pub(crate) struct Config {
     /// Limit for calls to finish during a stop.
     pub(crate) stop_timeout: Duration,
     /// All of this in the words of the file.
-    pub(crate) in_force: InForce,
+    pub(crate) effective: Effective,
 }
 
 #[derive(Debug, Clone)]
@@ -162,7 +162,7 @@ impl Config {
         raw.log.level = settings.log_level.clone().or(raw.log.level);
         raw.log.format = settings.log_format.or(raw.log.format);
         let mut config = Self::try_from(raw)?;
-        config.in_force = InForce::new(&config, settings);
+        config.effective = Effective::new(&config, settings);
         Ok(config)
     }
 
@@ -170,7 +170,7 @@ impl Config {
     pub(crate) fn set_root(&mut self, root: &Path) {
         root.clone_into(&mut self.root);
         let key = "root".to_owned();
-        self.in_force
+        self.effective
             .settings
             .insert(key, root.display().to_string());
     }
@@ -250,7 +250,7 @@ impl TryFrom<Raw> for Config {
             unpack: (&raw.unpack).try_into()?,
             reap_every: seconds("reaper.every_secs", raw.reaper.every_secs, 60, 86_400)?,
             stop_timeout: seconds("stop_timeout_secs", raw.stop_timeout_secs, 30, 3_600)?,
-            in_force: InForce::default(),
+            effective: Effective::default(),
         })
     }
 }

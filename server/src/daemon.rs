@@ -155,7 +155,7 @@ async fn serve(config: Config) -> Result<Option<Served>, DaemonError> {
         tasks: tasks.clone(),
         nudge,
         started,
-        in_force: Arc::new(config.in_force.clone()),
+        effective: Arc::new(config.effective.clone()),
         failures: failures.clone(),
     };
     if let Some(address) = &config.metrics {

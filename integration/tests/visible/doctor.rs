@@ -67,7 +67,7 @@ fn root_a_daemon_that_is_well_has_no_trouble() {
         "kernel",
         "configuration",
         "host: overlay mount",
-        "configuration in force",
+        "effective configuration",
         "database",
         "last stop",
         "export",
@@ -158,7 +158,7 @@ fn root_a_changed_and_a_wrong_configuration_are_named() {
     let good = fs::read_to_string(&world.config).unwrap();
     fs::write(&world.config, good.replace("= 29", "= 28")).unwrap();
     let text = "stop_timeout_secs is \"28\" in the file and \"29\" in the daemon";
-    world.trouble("configuration in force", "warning", text);
+    world.trouble("effective configuration", "warning", text);
     fs::write(&world.config, format!("bogus = 1\n{good}")).unwrap();
     world.trouble("configuration", "error", "unknown field `bogus`");
     fs::write(&world.config, good).unwrap();

@@ -78,7 +78,7 @@ fn every_key_is_told_to_those_who_ask() {
         keys.extend(bare.map(|rest| format!("{table}{}", rest.split_once(" =").unwrap().0)));
     }
     keys.sort();
-    let told = in_force::all(&parse("").unwrap());
+    let told = effective::all(&parse("").unwrap());
     assert_eq!(
         told.keys().collect::<Vec<_>>(),
         keys.iter().collect::<Vec<_>>()

@@ -99,7 +99,7 @@ pub(super) const FAULTS: [Fault; 33] = [
     ),
     advice("an unknown setting", "configuration", "unknown field `bogus`", "sed -i '1i bogus = 1' $C", "conf_back"),
     fix("restart-for-configuration", "a setting that is not in force",
-        "configuration in force",
+        "effective configuration",
         "is \"9\" in the file",
         "sed -i 's/^keep_secs = 3600/keep_secs = 9/' $C",
         "conf_back",

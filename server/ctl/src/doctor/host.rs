@@ -128,8 +128,8 @@ fn configuration(looked: &Looked, file: Option<&str>) -> Finding {
 }
 
 /// Finding for a daemon whose effective configuration differs from its file.
-pub(crate) fn in_force(file: &BTreeMap<String, String>, health: &Health) -> Finding {
-    const CHECK: &str = "configuration in force";
+pub(crate) fn effective(file: &BTreeMap<String, String>, health: &Health) -> Finding {
+    const CHECK: &str = "effective configuration";
     let keys = file.keys().chain(health.settings.keys());
     let mut differing: Vec<String> = keys
         .filter(|key| !health.overridden.contains(key))
@@ -213,9 +213,9 @@ mod tests {
             overridden: vec!["root".to_owned()],
             ..Health::default()
         };
-        let same = in_force(&map(&[("root", "/r"), ("trash.keep_secs", "2")]), &health);
+        let same = effective(&map(&[("root", "/r"), ("trash.keep_secs", "2")]), &health);
         assert_eq!(same.severity, Severity::Ok, "{same:?}");
-        let changed = in_force(&map(&[("root", "/r"), ("trash.keep_secs", "9")]), &health);
+        let changed = effective(&map(&[("root", "/r"), ("trash.keep_secs", "9")]), &health);
         assert_eq!(changed.severity, Severity::Warning);
         assert_eq!(
             changed.found,

@@ -15,7 +15,7 @@ use super::events::{Ring, Watched};
 use super::{alarms, content};
 use crate::api::wire::timestamp;
 use crate::api::{Messages, Parts, in_messages};
-use crate::config::InForce;
+use crate::config::Effective;
 use crate::with_causes;
 
 /// Bytes in one chunk of a file.
@@ -43,12 +43,12 @@ impl Admin for Service {
 
     async fn info(&self, _request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
         let uptime_seconds = self.parts.started.elapsed().as_secs();
-        let in_force = self.parts.in_force.clone();
+        let effective = self.parts.effective.clone();
         let failing = self.parts.failures.all().into_iter();
         let failing = failing.map(|(key, reason)| (key.to_owned(), reason));
         let failing: BTreeMap<_, _> = failing.collect();
         let info = self.parts.call(move |engine| {
-            let mut info = info(engine, uptime_seconds, &in_force);
+            let mut info = info(engine, uptime_seconds, &effective);
             let alarms = failing
                 .iter()
                 .map(|(key, reason)| format!("`{key}` does not work: {reason}"));
@@ -167,7 +167,7 @@ impl Admin for Service {
 }
 
 /// Waits for the file system, which may hang.
-fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoResponse {
+fn info(engine: &Engine, uptime_seconds: u64, effective: &Effective) -> InfoResponse {
     let counts = engine.layers.counts();
     let (layers_unpacked, layers_packed) = engine.layers.layers_moved();
     let disk = statvfs(engine.root()).ok();
@@ -200,7 +200,7 @@ fn info(engine: &Engine, uptime_seconds: u64, in_force: &InForce) -> InfoRespons
             Durability::Metadata => "metadata",
         }
         .to_owned(),
-        health: Some(health(engine, disk, in_force)),
+        health: Some(health(engine, disk, effective)),
         newest_copy: String::new(),
     };
     info.alarms = alarms::of(&info);
@@ -223,13 +223,13 @@ fn features(engine: &Engine, facts: &[(String, String)]) -> Vec<pb::Feature> {
         .collect()
 }
 
-fn health(engine: &Engine, disk: Option<Statvfs>, in_force: &InForce) -> pb::Health {
+fn health(engine: &Engine, disk: Option<Statvfs>, effective: &Effective) -> pb::Health {
     let health = engine.health();
     let read_only = disk.is_some_and(|disk| disk.flags().contains(FsFlags::ST_RDONLY));
-    let file = in_force.file.as_ref();
+    let file = effective.file.as_ref();
     pb::Health {
-        settings: in_force.settings.clone(),
-        overridden: in_force.overridden.clone(),
+        settings: effective.settings.clone(),
+        overridden: effective.overridden.clone(),
         config_file: file.map_or_else(String::new, |file| file.display().to_string()),
         brake: engine.brake().unwrap_or_default(),
         database_failed: engine.has_failed(),

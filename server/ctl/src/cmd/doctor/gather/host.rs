@@ -88,7 +88,7 @@ pub(super) fn compare(
             let name = file.map(|file| file.display().to_string());
             found.extend(checked.findings(name.as_deref()));
             if let (Some(settings), Some(health)) = (&checked.settings, health) {
-                found.push(host::in_force(settings, health));
+                found.push(host::effective(settings, health));
             }
             of_file = checked.settings.unwrap_or_default();
         }

@@ -13,7 +13,7 @@ use crate::traces::TracingConfig;
 
 /// Effective configuration of a daemon, by the keys of the configuration file.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct InForce {
+pub(crate) struct Effective {
     /// Every key with its value, the default where nothing else was said: "trash.keep_secs".
     pub(crate) settings: BTreeMap<String, String>,
     /// Keys that the command line set.
@@ -22,7 +22,7 @@ pub(crate) struct InForce {
     pub(crate) file: Option<PathBuf>,
 }
 
-impl InForce {
+impl Effective {
     pub(crate) fn new(config: &Config, settings: &Settings) -> Self {
         let given = [
             ("root", settings.root.is_some()),
