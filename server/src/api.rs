@@ -37,7 +37,7 @@ use tower::layer::util::{Identity, Stack};
 use crate::config::{Effective, UnpackConfig};
 use crate::content::Content;
 use crate::optional::Failures;
-use crate::reaper::Nudge;
+use crate::reaper::Waker;
 use crate::tasks::Tasks;
 use crate::traces::Traces;
 
@@ -67,7 +67,7 @@ pub(crate) struct UnpackParts {
 pub(crate) struct Parts {
     pub(crate) engine: Arc<Engine>,
     pub(crate) tasks: Tasks,
-    pub(crate) nudge: Nudge,
+    pub(crate) waker: Waker,
     pub(crate) started: Instant,
     /// Effective configuration.
     pub(crate) effective: Arc<Effective>,

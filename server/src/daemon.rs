@@ -25,7 +25,7 @@ use crate::content::Content;
 use crate::ending::{CLOSE_LIMIT, Ending};
 use crate::listener::{Inherited, Latest, ListenError, Listener, Socket};
 use crate::optional::Failures;
-use crate::reaper::{self, Nudge};
+use crate::reaper::{self, Waker};
 use crate::tasks::Tasks;
 use crate::traces::Traces;
 use crate::{api, ending, health, metrics, notify, with_causes};
@@ -142,18 +142,18 @@ async fn serve(config: Config) -> Result<Option<Served>, DaemonError> {
     };
     let engine = Arc::new(engine);
     let remove_socket = listener.remover();
-    let nudge = Nudge::default();
+    let waker = Waker::default();
     let (reporter, health_service) = health::service(true).await;
     let followed = engine.clone();
     tasks.spawn(|stop| health::follow(reporter, followed, stop));
     let calls = Calls::default();
-    start_tasks(&config, &engine, &tasks, &nudge, &calls);
+    start_tasks(&config, &engine, &tasks, &waker, &calls);
     let admission = Admission::new(config.limits, calls.clone());
     let failures = Failures::default();
     let parts = api::Parts {
         engine: engine.clone(),
         tasks: tasks.clone(),
-        nudge,
+        waker,
         started,
         effective: Arc::new(config.effective.clone()),
         failures: failures.clone(),
@@ -193,12 +193,12 @@ async fn serve(config: Config) -> Result<Option<Served>, DaemonError> {
 }
 
 /// Starts the reaper and the watch over the daemon.
-fn start_tasks(config: &Config, engine: &Arc<Engine>, tasks: &Tasks, nudge: &Nudge, calls: &Calls) {
+fn start_tasks(config: &Config, engine: &Arc<Engine>, tasks: &Tasks, waker: &Waker, calls: &Calls) {
     tasks.spawn(|stop| {
         reaper::run(
             engine.clone(),
             tasks.clone(),
-            nudge.clone(),
+            waker.clone(),
             config.reap_every,
             stop,
         )

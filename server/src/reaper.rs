@@ -17,21 +17,21 @@ const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Wakes the reaper.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Nudge(Arc<Notify>);
+pub(crate) struct Waker(Arc<Notify>);
 
-impl Nudge {
-    /// Has the reaper look within [`SHORTEST`] of its last look. Costs nothing; many nudges are one.
-    pub(crate) fn nudge(&self) {
+impl Waker {
+    /// Has the reaper look within [`SHORTEST`] of its last look. Costs nothing; many wakes are one.
+    pub(crate) fn wake(&self) {
         self.0.notify_one();
     }
 }
 
-/// Reaps at once, at every nudge, when the next layer in the trash is due, and every so often,
+/// Reaps at once, whenever it is woken, when the next layer in the trash is due, and every so often,
 /// until it is told to stop.
 pub(crate) async fn run(
     engine: Arc<Engine>,
     tasks: Tasks,
-    nudge: Nudge,
+    waker: Waker,
     every: Duration,
     stop: CancellationToken,
 ) {
@@ -41,7 +41,7 @@ pub(crate) async fn run(
             sleep(wait.min(SHORTEST)).await;
             tokio::select! {
                 () = sleep(wait.saturating_sub(SHORTEST)) => {}
-                () = nudge.0.notified() => {}
+                () = waker.0.notified() => {}
             }
         };
         tokio::select! {

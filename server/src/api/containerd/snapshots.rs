@@ -105,7 +105,7 @@ impl Snapshots for Service {
         self.parts
             .call(move |engine| engine.layers.remove(&key))
             .await?;
-        self.parts.nudge.nudge();
+        self.parts.waker.wake();
         Ok(Response::new(()))
     }
 
@@ -175,7 +175,7 @@ impl Snapshots for Service {
     }
 
     async fn cleanup(&self, _request: Request<CleanupRequest>) -> Result<Response<()>, Status> {
-        self.parts.nudge.nudge();
+        self.parts.waker.wake();
         Ok(Response::new(()))
     }
 }

@@ -105,7 +105,7 @@ impl Admin for Service {
         } else {
             engine.empty_trash();
         }
-        self.parts.nudge.nudge();
+        self.parts.waker.wake();
         Ok(Response::new(pb::EmptyTrashResponse {
             layers: engine.layers.trash().len() as u64,
             volumes: engine.volumes.volumes_in_trash() as u64,
@@ -119,7 +119,7 @@ impl Admin for Service {
         let repair = request.into_inner().repair;
         let findings = self.parts.call(move |engine| engine.fsck(repair)).await?;
         if repair {
-            self.parts.nudge.nudge();
+            self.parts.waker.wake();
         }
         let findings = findings.iter().map(finding).collect();
         Ok(Response::new(pb::FsckResponse { findings }))
