@@ -16,7 +16,7 @@ use layerd_mounts::mounter::KernelMounter;
 use crate::config::Config;
 use crate::{Settings, with_causes};
 
-/// Finds what is wrong under a root; with `repair` does what the remedies announce. Without it,
+/// Finds what is wrong under a root; with `repair` does what the fixes announce. Without it,
 /// nothing is written: the database is read from a copy. With `content`, the files of layers are
 /// read as well. Exits with 0 if all is well or was repaired, with 1 otherwise.
 pub(crate) fn run(settings: &Settings, repair: bool, content: bool) -> ExitCode {
@@ -65,9 +65,9 @@ fn look(config: &Config, content: bool) -> Result<bool, String> {
     Ok(found == 0)
 }
 
-/// A problem and its remedy.
+/// A problem and its fix.
 fn line(problem: &Problem) -> String {
-    format!("{problem}: {}", problem.remedy().text())
+    format!("{problem}: {}", problem.fix().text())
 }
 
 fn compared(counts: &ContentCounts) -> String {

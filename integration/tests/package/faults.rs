@@ -66,7 +66,7 @@ impl Patient<'_> {
         }
         let fix = finding["fix"].as_str().unwrap_or_default();
         if finding["fix_name"] != fault.fix || fix.is_empty() != fault.fix.is_empty() {
-            return Err(format!("another remedy: {finding}"));
+            return Err(format!("another action: {finding}"));
         }
         if !fix.is_empty() {
             let (ok, said) = self.machine.try_run(fix);
@@ -81,7 +81,7 @@ impl Patient<'_> {
 
     fn note(&mut self, fault: &Fault, finding: &Value) {
         let text = |key: &str| finding[key].as_str().unwrap_or_default();
-        let remedy = match text("fix") {
+        let action = match text("fix") {
             "" => format!("advice: {}", text("advice")),
             fix => format!("$ {fix}\n  gone ({})", fault.fix),
         };
@@ -89,7 +89,7 @@ impl Patient<'_> {
         let name = fault.name;
         let _ = writeln!(
             self.report,
-            "{name}\n  {severity}: {}: {found}\n  {remedy}",
+            "{name}\n  {severity}: {}: {found}\n  {action}",
             fault.check
         );
     }

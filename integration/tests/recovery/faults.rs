@@ -15,7 +15,7 @@ struct Fault {
     inject: &'static str,
     /// Problem reported by fsck.
     problem: &'static str,
-    remedy: &'static str,
+    fix: &'static str,
     /// Condition after the repair; empty if there is none.
     repaired: &'static str,
 }
@@ -27,80 +27,80 @@ const FAULTS: [Fault; 13] = [
     Fault {
         inject: "mkdir -p t/6/left",
         problem: "layer 6 was left behind by an interrupted call",
-        remedy: "delete it",
+        fix: "delete it",
         repaired: "test ! -e l/6 && test ! -e t/6",
     },
     Fault {
         inject: "mkdir l/6; echo x > l/6/x; mkdir w/6",
         problem: "layer 6 is in use or was, but no record names it",
-        remedy: "move it to lost/",
+        fix: "move it to lost/",
         repaired: "test ! -e l/6 && test ! -e w/6 && grep -q x lost/l-6/x",
     },
     Fault {
         inject: "mkdir -p l/6 w/6/work",
         problem: "layer 6 is in use or was, but no record names it",
-        remedy: "move it to lost/",
+        fix: "move it to lost/",
         repaired: "test ! -e l/6 && test ! -e w/6 && test -d lost/w-6/work",
     },
     Fault {
         inject: "mkdir l/zzzz; echo x > l/zzzz/x",
         problem: "an id that was never handed out",
-        remedy: "move it to lost/",
+        fix: "move it to lost/",
         repaired: "test ! -e l/zzzz && grep -q x lost/l-zzzz/x",
     },
     Fault {
         inject: "mkdir t/zzzz.w; echo x > t/zzzz.w/x",
         problem: "an id that was never handed out",
-        remedy: "move it to lost/",
+        fix: "move it to lost/",
         repaired: "test ! -e t/zzzz.w && grep -q x lost/t-zzzz.w/x",
     },
     Fault {
         inject: "mv l/2 ../kept",
         problem: "the directory of layer 2 of snapshot \"top\" is missing",
-        remedy: AGAIN,
+        fix: AGAIN,
         repaired: "",
     },
     Fault {
         inject: "mkdir t/1; echo x > t/1/x",
         problem: "there is something of layer 1 in the trash, but its snapshot \"base\" was not removed",
-        remedy: "move it to lost/",
+        fix: "move it to lost/",
         repaired: "grep -q base l/1/base && grep -q x lost/t-1/x",
     },
     Fault {
         inject: "rm -r w/3",
         problem: "layer 3 of snapshot \"work\" has no work directory",
-        remedy: "make it",
+        fix: "make it",
         repaired: "test -d w/3",
     },
     Fault {
         inject: "mkdir w/2",
         problem: "layer 2 of snapshot \"top\" has a work directory that it does not need",
-        remedy: "delete it",
+        fix: "delete it",
         repaired: "test ! -e w/2 && test ! -e t/2.w",
     },
     Fault {
         inject: "echo x > l/notes",
         problem: "/l/notes is not layerd's",
-        remedy: "move it to lost/",
+        fix: "move it to lost/",
         repaired: "test ! -e l/notes && grep -q x lost/l-notes",
     },
     Fault {
         inject: "mkdir m/1",
         problem: "/m/1 is not layerd's",
-        remedy: "move it to lost/",
+        fix: "move it to lost/",
         repaired: "test ! -e m/1 && test -d lost/m-1",
     },
     Fault {
         inject: "chmod 0755 meta l",
         problem: "/meta has the mode 0755",
-        remedy: "set it to 0700",
+        fix: "set it to 0700",
         repaired: "test $(stat -c %a meta) = 700 && test $(stat -c %a l) = 700",
     },
     Fault {
         inject: "e=$(ls meta/export.[0-9]* | head -n 1)
             printf x | dd of=$e bs=1 seek=40 conv=notrunc status=none",
         problem: "is of no use",
-        remedy: "move it to lost/",
+        fix: "move it to lost/",
         repaired: "ls lost | grep -q meta-export",
     },
 ];
@@ -146,7 +146,7 @@ fn root_faults_are_found_and_repaired_online() {
         let before = folders();
         let found = world.ctl(&["fsck"]);
         assert_eq!(found.code, 11, "{}: {found:?}", fault.inject);
-        let texts = [fault.problem, fault.remedy];
+        let texts = [fault.problem, fault.fix];
         assert!(
             texts.iter().all(|text| found.out.contains(text)),
             "{found:?}"
@@ -180,7 +180,7 @@ fn root_faults_are_found_and_repaired_offline() {
         let before = Tree::read(world.daemon.root());
         let found = offline(&world, &[]);
         assert_eq!(found.code, 1, "{}: {found:?}", fault.inject);
-        let texts = [fault.problem, fault.remedy];
+        let texts = [fault.problem, fault.fix];
         assert!(
             texts.iter().all(|text| found.out.contains(text)),
             "{found:?}"
@@ -217,7 +217,7 @@ fn root_the_daemon_starts_with_every_fault() {
         world.client.remove("another").unwrap();
         let top = world.client.stat("top");
         let code = top.err().map(|status| status.code());
-        let wanted = (fault.remedy == AGAIN).then_some(Code::DataLoss);
+        let wanted = (fault.fix == AGAIN).then_some(Code::DataLoss);
         assert_eq!(code, wanted, "{}", fault.inject);
     }
 }

@@ -9,7 +9,7 @@ use super::faults::offline;
 struct Fault {
     inject: &'static str,
     problem: &'static str,
-    remedy: &'static str,
+    fix: &'static str,
     /// Condition after the repair; empty if only a person can make it.
     repaired: &'static str,
 }
@@ -20,67 +20,67 @@ const FAULTS: [Fault; 11] = [
     Fault {
         inject: "mkdir -p volumes/zzzz/data; echo x > volumes/zzzz/data/x",
         problem: "no record names the volume in",
-        remedy: "move it to lost/",
+        fix: "move it to lost/",
         repaired: "grep -q x lost/volumes-zzzz/data/x",
     },
     Fault {
         inject: "cp -r volumes/$data volumes/.trash/",
         problem: "no record names the volume in",
-        remedy: "move it to lost/",
+        fix: "move it to lost/",
         repaired: "test -d lost/.trash-$data/data && grep -q data volumes/$data/data/told",
     },
     Fault {
         inject: "mv volumes/$data ../kept",
         problem: "the folder of volume data is missing",
-        remedy: PUT_BACK,
+        fix: PUT_BACK,
         repaired: "",
     },
     Fault {
         inject: "rm -r volumes/$data/data",
         problem: "the folder of volume data is missing",
-        remedy: PUT_BACK,
+        fix: PUT_BACK,
         repaired: "",
     },
     Fault {
         inject: "mv volumes/$data volumes/.trash/",
         problem: "the folder of volume data is in the trash, but the volume was not deleted",
-        remedy: "move it back",
+        fix: "move it back",
         repaired: "grep -q data volumes/$data/data/told",
     },
     Fault {
         inject: "mv volumes/.trash/$gone volumes/",
         problem: "the folder of volume gone is in its place, but the volume was deleted",
-        remedy: "move it to the trash",
+        fix: "move it to the trash",
         repaired: "grep -q gone volumes/.trash/$gone/data/told",
     },
     Fault {
         inject: "rm volumes/by-name/data",
         problem: "the link volumes/by-name/data is missing or leads to another volume",
-        remedy: "make it anew",
+        fix: "make it anew",
         repaired: "grep -q data volumes/by-name/data/told",
     },
     Fault {
         inject: "ln -s ../zzzz/data volumes/by-name/old",
         problem: "the link volumes/by-name/old leads to no volume of that name",
-        remedy: "delete it",
+        fix: "delete it",
         repaired: "! test -L volumes/by-name/old",
     },
     Fault {
         inject: "echo x > volumes/by-name/notes",
         problem: "/volumes/by-name/notes is not layerd's",
-        remedy: "move it to lost/",
+        fix: "move it to lost/",
         repaired: "grep -q x lost/by-name-notes",
     },
     Fault {
         inject: "mkdir -p mnt/77 && chmod 0700 mnt",
         problem: "no attachment knows the mount point",
-        remedy: "delete it, unless something is mounted there",
+        fix: "delete it, unless something is mounted there",
         repaired: "test ! -e mnt/77",
     },
     Fault {
         inject: "chmod 0755 volumes",
         problem: "/volumes has the mode 0755",
-        remedy: "set it to 0700",
+        fix: "set it to 0700",
         repaired: "test $(stat -c %a volumes) = 700",
     },
 ];
@@ -108,7 +108,7 @@ fn root_faults_of_volumes_are_found_and_repaired_online() {
         assert_eq!(found.len(), 1, "{}: {found:?}", fault.inject);
         let text = |key: &str| found[0][key].as_str().unwrap().to_owned();
         assert!(text("problem").contains(fault.problem), "{found:?}");
-        assert_eq!(text("remedy"), fault.remedy);
+        assert_eq!(text("fix"), fault.fix);
         Tree::read(&world.daemon.root().join("volumes")).assert_equals(&before);
         let can_be = !fault.repaired.is_empty();
         let repaired = world.ctl(&["fsck", "--repair"]);
@@ -131,7 +131,7 @@ fn root_faults_of_volumes_are_found_and_repaired_offline() {
         let before = Tree::read(world.daemon.root());
         let found = offline(&world, &[]);
         assert_eq!(found.code, 1, "{}: {found:?}", fault.inject);
-        let texts = [fault.problem, fault.remedy];
+        let texts = [fault.problem, fault.fix];
         assert!(
             texts.iter().all(|text| found.out.contains(text)),
             "{found:?}"

@@ -28,8 +28,8 @@ impl World {
         found.retain(|one| one["severity"] != "ok" && one["severity"] != "info");
         for one in &found {
             let is_told = |field: &str| !one[field].as_str().unwrap().is_empty();
-            let remedies = usize::from(is_told("fix")) + usize::from(is_told("advice"));
-            assert!(is_told("impact") && remedies == 1, "{one}");
+            let fixes = usize::from(is_told("fix")) + usize::from(is_told("advice"));
+            assert!(is_told("impact") && fixes == 1, "{one}");
         }
         found
     }

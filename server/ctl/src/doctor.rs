@@ -41,9 +41,9 @@ impl Severity {
     }
 }
 
-/// Remedy of a finding: a command or a sentence, never both.
+/// Action of a finding: a command or a sentence, never both.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Remedy {
+pub(crate) enum Action {
     /// A command for a shell after which the finding is gone.
     Fix {
         /// Name of the fix. The tests of the package break a machine for each name in the sources.
@@ -56,7 +56,7 @@ pub(crate) enum Remedy {
     Advice(String),
 }
 
-impl Remedy {
+impl Action {
     pub(crate) fn safe(name: impl Into<Cow<'static, str>>, command: impl Into<String>) -> Self {
         Self::Fix {
             name: name.into(),
@@ -124,14 +124,14 @@ impl Finding {
         check: &str,
         found: impl Into<String>,
         impact: impl Into<String>,
-        remedy: Remedy,
+        action: Action,
     ) -> Self {
         let mut finding = Self {
             severity: Severity::Warning,
             ..Self::info(check, found, impact)
         };
-        match remedy {
-            Remedy::Fix {
+        match action {
+            Action::Fix {
                 name,
                 command,
                 is_safe,
@@ -140,7 +140,7 @@ impl Finding {
                 finding.fix_name = name.into_owned();
                 finding.safe = is_safe;
             }
-            Remedy::Advice(text) => finding.advice = text,
+            Action::Advice(text) => finding.advice = text,
         }
         finding
     }
@@ -149,11 +149,11 @@ impl Finding {
         check: &str,
         found: impl Into<String>,
         impact: impl Into<String>,
-        remedy: Remedy,
+        action: Action,
     ) -> Self {
         Self {
             severity: Severity::Error,
-            ..Self::warning(check, found, impact, remedy)
+            ..Self::warning(check, found, impact, action)
         }
     }
 

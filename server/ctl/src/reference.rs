@@ -205,7 +205,7 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
     ),
     (
         &["fsck"],
-        "problem, remedy, repaired, quarantined, one object for each problem; with --content in the \
+        "problem, fix, repaired, quarantined, one object for each problem; with --content in the \
          end also layers, without_digests, files, bytes",
     ),
     (

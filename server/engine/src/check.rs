@@ -1,6 +1,6 @@
 //! Compares records with what is on disk. Pure: facts come in, problems come out.
 //!
-//! Each problem knows its remedy. What is safe is made good at start; what needs a person's word
+//! Each problem knows its fix. What is safe is made good at start; what needs a person's word
 //! is only reported; a snapshot that cannot be trusted is quarantined: it answers DATA_LOSS, and
 //! nothing else suffers from it.
 
@@ -141,9 +141,9 @@ pub enum Problem {
     Volume(VolumeProblem),
 }
 
-/// Remedy of a problem.
+/// Fix of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remedy {
+pub enum Fix {
     /// Made good at start, or by `fsck --repair`; nothing can be lost by it.
     Safe(&'static str),
     /// Done only by `fsck --repair`.
@@ -154,8 +154,8 @@ pub enum Remedy {
     Advice(&'static str),
 }
 
-impl Remedy {
-    /// Description of the remedy, or of the action left to a person.
+impl Fix {
+    /// Description of the fix, or of the action left to a person.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -177,9 +177,9 @@ impl Problem {
         )
     }
 
-    /// Its remedy.
+    /// Its fix.
     #[must_use]
-    pub fn remedy(&self) -> Remedy {
+    pub fn fix(&self) -> Fix {
         const AGAIN: &str = "remove what uses it, then pull or create it again";
         match self {
             Self::UnknownEntry { .. }
@@ -187,18 +187,18 @@ impl Problem {
             | Self::Unrecorded { .. }
             | Self::InTrash { .. }
             | Self::BadExport { .. }
-            | Self::BadFileDigests { .. } => Remedy::OnRequest("move it to lost/"),
-            Self::Altered { .. } => Remedy::OnRequest(
+            | Self::BadFileDigests { .. } => Fix::OnRequest("move it to lost/"),
+            Self::Altered { .. } => Fix::OnRequest(
                 "bar it, so that it answers DATA_LOSS; then remove what uses it, and pull or create it again",
             ),
-            Self::FolderMode { .. } => Remedy::Safe("set it to 0700"),
-            Self::Abandoned { .. } => Remedy::Safe("delete it"),
-            Self::NoWorkDirectory { .. } => Remedy::Safe("make it"),
-            Self::SpareWorkDirectory { .. } => Remedy::Safe("delete it"),
+            Self::FolderMode { .. } => Fix::Safe("set it to 0700"),
+            Self::Abandoned { .. } => Fix::Safe("delete it"),
+            Self::NoWorkDirectory { .. } => Fix::Safe("make it"),
+            Self::SpareWorkDirectory { .. } => Fix::Safe("delete it"),
             Self::NoDirectory { .. } | Self::ParentGone { .. } | Self::Untrusted { .. } => {
-                Remedy::Quarantine(AGAIN)
+                Fix::Quarantine(AGAIN)
             }
-            Self::Volume(problem) => problem.remedy(),
+            Self::Volume(problem) => problem.fix(),
         }
     }
 

@@ -40,7 +40,7 @@ use layerd_store::{Files, LayerId, Store, VolumeId, call_phase};
 pub use layerd_layers;
 
 pub use attach::{Attach, AttachmentEntry, Attachments, Living, OciMount, Publish, Reconciled};
-pub use check::{Problem, Remedy, VolumeProblem};
+pub use check::{Fix, Problem, VolumeProblem};
 pub use content::{ContentCounts, survey_content};
 pub use error::{AttachError, Error, ErrorKind, LayerError, VolumeError};
 pub use events::{Amount, Event, Topic, Watcher};

@@ -37,7 +37,7 @@ use layerd_mounts::{Slot, VolumeDirs};
 use layerd_store::{Export, LayerId, Record, Store};
 use tracing::{error, info, warn};
 
-use crate::check::{Facts, Problem, Remedy, problems};
+use crate::check::{Facts, Fix, Problem, problems};
 use crate::layers::file_digests::DigestFiles;
 use crate::stack::base_of;
 use crate::trash::hold_older;
@@ -310,11 +310,11 @@ impl Engine {
             .into_iter()
             .chain(odd(&self.root.path));
         for problem in problems.into_iter().chain(others) {
-            match problem.remedy() {
+            match problem.fix() {
                 // What cannot be made good is logged, and found again by fsck.
-                Remedy::Safe(_) => drop(self.make_good(&problem)),
-                Remedy::OnRequest(_) => warn!("{problem}; it was left alone"),
-                Remedy::Quarantine(advice) | Remedy::Advice(advice) => {
+                Fix::Safe(_) => drop(self.make_good(&problem)),
+                Fix::OnRequest(_) => warn!("{problem}; it was left alone"),
+                Fix::Quarantine(advice) | Fix::Advice(advice) => {
                     error!("{problem}; {advice}");
                 }
             }
@@ -327,7 +327,7 @@ impl Engine {
         self.layers.recover_quarantined();
     }
 
-    /// Compares records and directories, and with `repair` does what the remedies announce. Two
+    /// Compares records and directories, and with `repair` does what the fixes announce. Two
     /// looks are taken, so that calls under way are not mistaken for problems. Costs two readings
     /// of layerd's folders.
     ///
@@ -387,10 +387,10 @@ impl Engine {
     }
 
     pub(crate) fn repair(&self, problem: &Problem) -> bool {
-        match problem.remedy() {
-            Remedy::Safe(_) => self.make_good(problem),
-            Remedy::OnRequest(_) => self.set_aside(problem),
-            Remedy::Quarantine(_) | Remedy::Advice(_) => false,
+        match problem.fix() {
+            Fix::Safe(_) => self.make_good(problem),
+            Fix::OnRequest(_) => self.set_aside(problem),
+            Fix::Quarantine(_) | Fix::Advice(_) => false,
         }
     }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// Code before the name of a fix.
 const BEFORE: [&str; 5] = [
-    "Remedy::safe(",
-    "Remedy::fix(",
+    "Action::safe(",
+    "Action::fix(",
     ".setup(",
     "restart(",
     "fix_name:",

@@ -112,7 +112,7 @@ fn mend(findings: &[Finding], is_agreed: bool, out: &mut Output) -> Result<bool,
     Ok(!done.is_empty())
 }
 
-/// Prints findings with a remedy, the worst first; then all others, a line each.
+/// Prints findings with an action, the worst first; then all others, a line each.
 fn show(findings: &[Finding], is_quiet: bool, out: &mut Output) -> Result<(), Error> {
     for finding in findings.iter().filter(|one| one.severity > Severity::Ok) {
         explain(finding, out)?;
@@ -187,15 +187,15 @@ fn verdict(findings: &[Finding]) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::{Finding, summary, verdict};
-    use crate::doctor::Remedy;
+    use crate::doctor::Action;
     use crate::error::Exit;
 
     #[test]
     fn the_worst_decides() {
         let ok = Finding::ok("a", "x");
         let info = Finding::info("b", "x", "y");
-        let warning = Finding::warning("c", "x", "y", Remedy::safe("fix-it", "z"));
-        let error = Finding::error("d", "x", "y", Remedy::advice("z"));
+        let warning = Finding::warning("c", "x", "y", Action::safe("fix-it", "z"));
+        let error = Finding::error("d", "x", "y", Action::advice("z"));
         assert!(verdict(&[ok.clone(), info.clone()]).is_ok());
         assert_eq!(summary(&[ok.clone(), info]), "All is well.");
         let warned = verdict(&[ok, warning.clone()]).unwrap_err();

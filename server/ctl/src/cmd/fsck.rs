@@ -15,7 +15,7 @@ use crate::text::escape_message;
 ///
 /// Changes nothing without --repair.
 ///
-/// Each problem is shown with its remedy. With --repair the remedies are carried out, as announced:
+/// Each problem is shown with its fix. With --repair the fixes are carried out, as announced:
 /// what layerd does not know is moved to lost/ under its root, never deleted. Quarantined
 /// snapshots answer DATA_LOSS until they are removed and pulled or created again; no repair brings
 /// their content back, and no other snapshot suffers from them. The daemon stays up meanwhile. For
@@ -30,7 +30,7 @@ use crate::text::escape_message;
 /// Exits with 0 if there are no problems or all were repaired, with 11 if problems are left.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Carry out the remedies
+    /// Carry out the fixes
     #[arg(long)]
     repair: bool,
 
@@ -42,7 +42,7 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Json<'a> {
     problem: &'a str,
-    remedy: &'a str,
+    fix: &'a str,
     repaired: bool,
     quarantined: bool,
 }
@@ -117,14 +117,14 @@ fn show(finding: &Finding, out: &mut Output) -> Result<(), Error> {
     if out.json {
         return out.object(&Json {
             problem: &finding.problem,
-            remedy: &finding.remedy,
+            fix: &finding.fix,
             repaired: finding.repaired,
             quarantined: finding.quarantined,
         });
     }
-    let (problem, remedy) = (&finding.problem, &finding.remedy);
+    let (problem, fix) = (&finding.problem, &finding.fix);
     out.line(&format!("{}: {}", state(finding), escape_message(problem)))?;
-    out.line(&format!("  remedy: {}", escape_message(remedy)))
+    out.line(&format!("  fix: {}", escape_message(fix)))
 }
 
 fn state(finding: &Finding) -> &'static str {
@@ -141,9 +141,9 @@ fn hint(findings: &[Finding], repair: bool) -> String {
     let mut advice = Vec::new();
     if left().any(|finding| !finding.quarantined) {
         advice.push(if repair {
-            "`journalctl -u layerd` says why a remedy failed."
+            "`journalctl -u layerd` says why a fix failed."
         } else {
-            "`layerctl fsck --repair` carries out the remedies."
+            "`layerctl fsck --repair` carries out the fixes."
         });
     }
     if left().any(|finding| finding.quarantined) {

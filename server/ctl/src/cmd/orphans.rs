@@ -212,11 +212,11 @@ fn show(found: &[(Difference, Option<u64>)], out: &mut Output) -> Result<(), Err
             Some(first) => format!("  # {} needs it", escape(&holder(first))),
             None => String::new(),
         };
-        let remedy = match one.fix.is_empty() {
+        let fix = match one.fix.is_empty() {
             false => escape(&one.fix),
             true => format!("# {}: {}", escape(&one.key), escape(&one.advice)),
         };
-        out.line(&format!("  {remedy}{because}"))?;
+        out.line(&format!("  {fix}{because}"))?;
     }
     out.line(&format!("\n{}", summary(found)))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use layerd_proto::containerd::services::introspection::v1::Plugin;
 
-use super::{Finding, Remedy, quoted};
+use super::{Action, Finding, quoted};
 use crate::containerd::Version;
 use crate::containerd::dropin::DIFFER;
 use crate::containerd::effective::{Effective, Proxy};
@@ -131,7 +131,7 @@ impl Facts<'_> {
     /// Finding about the proxy in the running containerd.
     fn loaded(&self, proxy: &Proxy) -> Option<Finding> {
         const CHECK: &str = "containerd's plugin";
-        let restart = |name| Remedy::safe(name, RESTART);
+        let restart = |name| Action::safe(name, RESTART);
         let running = self.running?;
         if !has_snapshotter(running) && !self.files.files.iter().any(|file| file == self.main) {
             return Some(Finding::error(
@@ -274,7 +274,7 @@ impl Facts<'_> {
 
     /// Command that writes the drop-in anew, with its present options where they can stay, under the
     /// name of what it mends. containerd is restarted only if that worked.
-    fn setup(&self, name: &'static str) -> Remedy {
+    fn setup(&self, name: &'static str) -> Action {
         let aside = self.edited.map(|path| {
             let path = path.display().to_string();
             format!(
@@ -288,7 +288,7 @@ impl Facts<'_> {
             aside.unwrap_or_default(),
             self.options()
         );
-        Remedy::safe(name, command)
+        Action::safe(name, command)
     }
 
     fn options(&self) -> String {
@@ -380,7 +380,7 @@ fn release(running: &Running, version: &Result<Version, String>) -> Finding {
             RELEASE,
             why.clone(),
             "layerd was not tried with it.",
-            Remedy::advice("Install containerd 1.6 or later."),
+            Action::advice("Install containerd 1.6 or later."),
         ),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Finding, Remedy};
+use super::{Action, Finding};
 
 const CHECK: &str = "csi";
 const DRIVER: &str = "csi.layerd.dev";
@@ -38,13 +38,13 @@ pub(crate) fn finding(facts: &Facts) -> Finding {
             CHECK,
             format!("the driver does not answer at {socket}: {reason}"),
             "Pods that need a volume of layerd's wait until it does. Pods that run go on.",
-            Remedy::safe("restart-csi", "systemctl restart layerd.service"),
+            Action::safe("restart-csi", "systemctl restart layerd.service"),
         ),
         (Ok(name), _) if name != DRIVER => Finding::warning(
             CHECK,
             format!("{socket} is served by {name}"),
             "Kubernetes finds no volume of layerd's on this node.",
-            Remedy::advice(
+            Action::advice(
                 "Change `csi.socket` in layerd's configuration, or stop what serves it.",
             ),
         ),
@@ -57,7 +57,7 @@ pub(crate) fn finding(facts: &Facts) -> Finding {
             CHECK,
             format!("the driver answers at {socket}, and kubelet was not told of it"),
             "Pods that need a volume of layerd's stay pending on this node.",
-            Remedy::advice(
+            Action::advice(
                 "Apply the manifests that `layerctl setup kubernetes` prints, and look at the log of node-driver-registrar.",
             ),
         ),

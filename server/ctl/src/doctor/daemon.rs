@@ -2,7 +2,7 @@
 
 use layerd_proto::layerd::v1::{Finding as Problem, Health, InfoResponse};
 
-use super::{Finding, Remedy, quoted, some_of};
+use super::{Action, Finding, quoted, some_of};
 use crate::human::{age, size};
 
 /// A wait for the disk that is longer than any write takes.
@@ -30,7 +30,7 @@ pub(crate) fn version(info: &InfoResponse, own: &str) -> Finding {
             info.version
         ),
         "One of the two was upgraded without the other. What only the newer one knows does not work.",
-        Remedy::safe("restart-other-version", RESTART),
+        Action::safe("restart-other-version", RESTART),
     )
 }
 
@@ -66,7 +66,7 @@ fn closed(health: &Health) -> Option<Finding> {
             "data directory",
             format!("immutable or append-only: {}", some_of(all)),
             "Nothing can be made or deleted there.",
-            Remedy::safe(
+            Action::safe(
                 "open-closed-folders",
                 format!("chattr -i -a {}", words.join(" ")),
             ),
@@ -89,7 +89,7 @@ fn deletions(health: &Health) -> Option<Finding> {
             "deletions",
             some_of(&failed),
             "What was removed holds its space. Deleting them is tried again, every five minutes at last.",
-            Remedy::advice(
+            Action::advice(
                 "Remove the cause that is named: unmount what is mounted there, mend the disk; for `Operation not permitted`, the unit needs CAP_LINUX_IMMUTABLE.",
             ),
         )
@@ -104,7 +104,7 @@ fn optional(health: &Health) -> Vec<Finding> {
             key,
             format!("does not work: {reason}"),
             "Nothing is stored differently; only what this setting asks for is missing.",
-            Remedy::advice(format!(
+            Action::advice(format!(
                 "Start what is to answer there, or change `{key}` in layerd's configuration; `layerd check` compares it with the unit."
             )),
         )
@@ -114,18 +114,18 @@ fn optional(health: &Health) -> Vec<Finding> {
 
 /// Records that are lost: only then a daemon tells nothing of its health.
 fn lost(info: &InfoResponse) -> Finding {
-    let remedy = match info.newest_copy.is_empty() {
-        true => Remedy::advice(
+    let action = match info.newest_copy.is_empty() {
+        true => Action::advice(
             "Put a backup back: `layerctl restore FILE` takes what `layerctl backup` wrote. Without one, the layers stay \
              where they are, but their names are lost.",
         ),
-        false => Remedy::fix("restore-records", "layerctl restore"),
+        false => Action::fix("restore-records", "layerctl restore"),
     };
     Finding::error(
         "database",
         some_of(&info.alarms),
         "The records are lost or damaged. layerd answers no client but layerctl, so that containerd waits.",
-        remedy,
+        action,
     )
 }
 
@@ -139,7 +139,7 @@ fn database(health: &Health) -> Finding {
                 health.stalled_seconds
             ),
             "Calls that change something wait for the disk, or end at their deadline. layerd goes on when the disk does.",
-            Remedy::advice("`journalctl -k` may say why the disk does not answer."),
+            Action::advice("`journalctl -k` may say why the disk does not answer."),
         );
     }
     if !health.database_failed {
@@ -150,7 +150,7 @@ fn database(health: &Health) -> Finding {
         "takes no change",
         "A write failed. Only reads are answered until the database could be built anew beside the \
          old one, which is tried with every change.",
-        Remedy::advice(
+        Action::advice(
             "`journalctl -u layerd -p warning` names the write that failed; mend the disk.",
         ),
     )
@@ -187,7 +187,7 @@ fn export(health: &Health, info: &InfoResponse, now: i64) -> Finding {
         CHECK,
         format!("{found}, and records were changed since"),
         "If the database is lost now, what is newer than the copy is lost with it.",
-        Remedy::advice(
+        Action::advice(
             "`journalctl -u layerd -p warning` names what keeps exports from being written; until that is mended, \
              `layerctl backup FILE` writes one elsewhere.",
         ),
@@ -255,7 +255,7 @@ struct Space {
 }
 
 impl Space {
-    fn finding(&self, health: &Health, room: impl Fn() -> Remedy) -> Finding {
+    fn finding(&self, health: &Health, room: impl Fn() -> Action) -> Finding {
         let (check, shown) = (self.check, &self.shown);
         if self.free < self.low.0 || (health.is_full && self.free < self.enough.0) {
             let (low, enough) = (&self.low.1, &self.enough.1);
@@ -281,10 +281,10 @@ impl Space {
     }
 }
 
-/// Remedy for a full disk: the trash is emptied first.
-fn room(info: &InfoResponse, health: &Health, holders: &Holders) -> Remedy {
+/// Action for a full disk: the trash is emptied first.
+fn room(info: &InfoResponse, health: &Health, holders: &Holders) -> Action {
     if info.trash > 0 && health.brake.is_empty() && health.failed_deletions.is_empty() {
-        return Remedy::fix("empty-trash", "layerctl trash empty --yes");
+        return Action::fix("empty-trash", "layerctl trash empty --yes");
     }
     let held: Vec<String> = holders
         .iter()
@@ -298,7 +298,7 @@ fn room(info: &InfoResponse, health: &Health, holders: &Holders) -> Remedy {
         }
         false => format!("the most is held by {}", held.join(", ")),
     };
-    Remedy::advice(format!(
+    Action::advice(format!(
         "Remove images and containers that are not needed, or enlarge the disk: {held}. `layerctl du` and `layerctl volume \
          usage` list all, `layerctl volume prune --dry-run` the volumes that nothing uses."
     ))
@@ -331,21 +331,21 @@ fn trash(info: &InfoResponse, health: &Health) -> Finding {
         CHECK,
         format!("the brake is on: {}", health.brake),
         impact,
-        Remedy::advice(advice),
+        Action::advice(advice),
     )
 }
 
 fn clock(health: &Health, now: i64) -> Finding {
     const CHECK: &str = "clock";
-    let remedy =
-        || Remedy::advice("Set the clock (`timedatectl status` says whether it is synchronised).");
+    let action =
+        || Action::advice("Set the clock (`timedatectl status` says whether it is synchronised).");
     let newest = health.newest_at.unwrap_or_default().seconds;
     if now < EARLIEST {
         return Finding::warning(
             CHECK,
             "it stands before 2026",
             "Records get wrong times. It may be mended when the network is up.",
-            remedy(),
+            action(),
         );
     }
     if newest > now.saturating_add(CLOCK_OFF) {
@@ -353,7 +353,7 @@ fn clock(health: &Health, now: i64) -> Finding {
             CHECK,
             format!("it went back: a record is {} ahead of it", age(now, newest)),
             "Ages are wrong until it has caught up. Nothing is deleted too early because of it.",
-            remedy(),
+            action(),
         );
     }
     Finding::ok(CHECK, "not behind the records")
@@ -374,18 +374,18 @@ pub(crate) fn records(problems: &[Problem]) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !advised.is_empty() {
         let is_named = |problem: &&Problem| problem.is_advice;
-        let mut remedies: Vec<String> = told
+        let mut fixes: Vec<String> = told
             .clone()
             .filter(is_named)
-            .map(|one| one.remedy.clone())
+            .map(|one| one.fix.clone())
             .collect();
-        remedies.sort();
-        remedies.dedup();
+        fixes.sort();
+        fixes.dedup();
         findings.push(Finding::warning(
             CHECK,
             some_of(&advised),
             "layerd cannot repair it, and leaves it as it is.",
-            Remedy::advice(format!("For each: {}.", some_of(&remedies))),
+            Action::advice(format!("For each: {}.", some_of(&fixes))),
         ));
     }
     if !damaged.is_empty() {
@@ -393,7 +393,7 @@ pub(crate) fn records(problems: &[Problem]) -> Vec<Finding> {
             CHECK,
             some_of(&damaged),
             "These snapshots answer DATA_LOSS, and what stands on them cannot start; no other suffers.",
-            Remedy::advice(
+            Action::advice(
                 "Remove the containers and images that use them (`layerctl why KEY` names them), then pull or create them again.",
             ),
         ));
@@ -403,7 +403,7 @@ pub(crate) fn records(problems: &[Problem]) -> Vec<Finding> {
             CHECK,
             some_of(&other),
             "No snapshot suffers from it. What layerd does not know is moved to lost/, never deleted.",
-            Remedy::safe("repair-records", "layerctl fsck --repair"),
+            Action::safe("repair-records", "layerctl fsck --repair"),
         ));
     }
     if findings.is_empty() {

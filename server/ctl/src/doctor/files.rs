@@ -7,7 +7,7 @@ use std::path::Path;
 
 use layerd_mounts::mountinfo::Entry;
 
-use super::{Finding, Remedy, quoted};
+use super::{Action, Finding, quoted};
 
 /// The data directory: for root alone, and on a file system that can be written.
 pub(crate) fn root(root: &Path, table: &[Entry]) -> Vec<Finding> {
@@ -17,7 +17,7 @@ pub(crate) fn root(root: &Path, table: &[Entry]) -> Vec<Finding> {
             CHECK,
             format!("{} is not there", root.display()),
             "layerd has no data, or those of another directory.",
-            Remedy::advice(
+            Action::advice(
                 "Mount what belongs there, or name the right `root` in layerd's configuration.",
             ),
         )];
@@ -39,7 +39,7 @@ pub(crate) fn root(root: &Path, table: &[Entry]) -> Vec<Finding> {
                 mount.display()
             ),
             "No volume can be made, changed or removed; layers are not concerned.",
-            Remedy::fix("remount-volumes-writable", remount(mount)),
+            Action::fix("remount-volumes-writable", remount(mount)),
         )));
     }
     if let Some(mount) = of_root {
@@ -47,7 +47,7 @@ pub(crate) fn root(root: &Path, table: &[Entry]) -> Vec<Finding> {
             CHECK,
             format!("its file system, mounted at {}, is read-only", mount.display()),
             "Nothing can be pulled, started or removed. A file system that met an error becomes so by itself.",
-            Remedy::fix("remount-writable", remount(mount)),
+            Action::fix("remount-writable", remount(mount)),
         )));
     }
     or_well(CHECK, all, "root's alone, and writable")
@@ -116,7 +116,7 @@ fn access(
             check,
             format!("{} {}", path.display(), wrong.join(" and ")),
             impact,
-            Remedy::safe("close-files", fix.join(" && ")),
+            Action::safe("close-files", fix.join(" && ")),
         )
     })
 }

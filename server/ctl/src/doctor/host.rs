@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use layerd_proto::layerd::v1::Health;
 use serde::Deserialize;
 
-use super::{Finding, Remedy};
+use super::{Action, Finding};
 
 /// Output of `layerd check --json`.
 #[derive(Debug, Default)]
@@ -73,23 +73,23 @@ impl Looked {
                 &check,
                 &self.found,
                 "The configuration asks for something that does not work.",
-                self.remedy(),
+                self.action(),
             ),
             (false, true, _) => Finding::error(
                 &check,
                 &self.found,
                 "layerd cannot keep layers here, and does not start.",
-                self.remedy(),
+                self.action(),
             ),
         }
     }
 
-    fn remedy(&self) -> Remedy {
+    fn action(&self) -> Action {
         match (self.fix.is_empty(), self.advice.is_empty()) {
-            (false, _) => Remedy::safe(self.fix_name.clone(), &self.fix),
-            (true, false) => Remedy::advice(self.advice()),
+            (false, _) => Action::safe(self.fix_name.clone(), &self.fix),
+            (true, false) => Action::advice(self.advice()),
             (true, true) => {
-                Remedy::advice("Mend what the error names; `layerd check` looks at it alone.")
+                Action::advice("Mend what the error names; `layerd check` looks at it alone.")
             }
         }
     }
@@ -120,7 +120,7 @@ fn configuration(looked: &Looked, file: Option<&str>) -> Finding {
         CHECK,
         found.join(": "),
         "layerd would not start with it; one that runs goes on with what it read.",
-        Remedy::advice(format!(
+        Action::advice(format!(
             "Mend the line; `layerd check --config {}` shows where it is.",
             super::quoted(file.unwrap_or_default())
         )),
@@ -154,7 +154,7 @@ pub(crate) fn effective(file: &BTreeMap<String, String>, health: &Health) -> Fin
         CHECK,
         super::some_of(&differing),
         "The file was changed after layerd started; the next start will take it.",
-        Remedy::safe(
+        Action::safe(
             "restart-for-configuration",
             "systemctl restart layerd.service",
         ),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use layerd_mounts::mountinfo::Entry;
 
-use super::{Finding, Remedy, quoted, some_of};
+use super::{Action, Finding, quoted, some_of};
 use crate::attachment::Attachment;
 
 const CHECK: &str = "mounts";
@@ -38,7 +38,7 @@ pub(crate) fn leaked(
             CHECK,
             format!("mounted without an attachment: {}", some_of(&leaked)),
             "No detach unmounts it, and what it shows cannot be removed. layerd unmounts only what it is told to.",
-            Remedy::fix("unmount-leaked", command("umount", &leaked)),
+            Action::fix("unmount-leaked", command("umount", &leaked)),
         )
     })
 }
@@ -55,7 +55,7 @@ pub(crate) fn waiting(attachments: &[Attachment]) -> Option<Finding> {
             CHECK,
             format!("attachments whose mounts are gone: {}", some_of(&keys)),
             "They hold their volumes until the same attach mounts them again, or they are detached.",
-            Remedy::fix("detach-waiting", command("layerctl detach", &keys)),
+            Action::fix("detach-waiting", command("layerctl detach", &keys)),
         )
     })
 }
@@ -110,7 +110,7 @@ fn orphaned(upper: &Path, entries: &[&Entry], known: &Layers<'_>) -> Finding {
             CHECK,
             format!("still mounted, though the snapshot was removed: {shown}"),
             "A container's root file system was never unmounted. Its space comes back only when it is.",
-            Remedy::fix("unmount-removed", command("umount", &targets)),
+            Action::fix("unmount-removed", command("umount", &targets)),
         );
     }
     let found = format!(
@@ -118,13 +118,13 @@ fn orphaned(upper: &Path, entries: &[&Entry], known: &Layers<'_>) -> Finding {
         upper.display()
     );
     let impact = "What it has written is lost when it ends, and some of its calls fail already.";
-    let remedy = match known.removed.get(upper) {
-        Some(id) => Remedy::safe("restore-running", format!("layerctl trash restore {id}")),
-        None => Remedy::advice(
+    let action = match known.removed.get(upper) {
+        Some(id) => Action::safe("restore-running", format!("layerctl trash restore {id}")),
+        None => Action::advice(
             "Copy what is worth it out of `/proc/PID/root` while it runs, then stop the container and create it anew.",
         ),
     };
-    Finding::error(CHECK, found, impact, remedy)
+    Finding::error(CHECK, found, impact, action)
 }
 
 fn doubled(entries: &[&Entry], known: &Layers<'_>) -> Finding {
@@ -133,19 +133,19 @@ fn doubled(entries: &[&Entry], known: &Layers<'_>) -> Finding {
         .iter()
         .rev()
         .find(|entry| !known.running.contains(&entry.device));
-    let remedy = match unused {
+    let action = match unused {
         Some(entry) => {
             let same = entries.iter().filter(|one| one.device == entry.device);
             let targets: Vec<String> = same.map(|one| one.target.display().to_string()).collect();
-            Remedy::fix("unmount-doubled", command("umount", &targets))
+            Action::fix("unmount-doubled", command("umount", &targets))
         }
-        None => Remedy::advice("Stop one of the two containers that run on them."),
+        None => Action::advice("Stop one of the two containers that run on them."),
     };
     Finding::error(
         CHECK,
         format!("mounted twice with one writable layer: {}", some_of(&all)),
         "To the kernel this is undefined: the two can spoil each other's files.",
-        remedy,
+        action,
     )
 }
 

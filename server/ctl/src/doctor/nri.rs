@@ -1,6 +1,6 @@
 //! `layerd-nri`, as systemd and the configuration of containerd know it.
 
-use super::{Finding, Remedy};
+use super::{Action, Finding};
 use crate::containerd::nri::State;
 
 const CHECK: &str = "nri";
@@ -34,7 +34,7 @@ pub(crate) fn finding(unit: &str, containerd: Option<&State>) -> Option<Finding>
             CHECK,
             "layerd-nri.service is enabled and not active",
             IMPACT,
-            Remedy::safe("start-nri", "systemctl restart layerd-nri.service"),
+            Action::safe("start-nri", "systemctl restart layerd-nri.service"),
         ),
         (true, _) if status.starts_with(REGISTERED) => {
             Finding::ok(CHECK, format!("layerd-nri is {status}"))
@@ -43,7 +43,7 @@ pub(crate) fn finding(unit: &str, containerd: Option<&State>) -> Option<Finding>
             CHECK,
             "layerd-nri runs, and containerd's configuration has NRI off",
             IMPACT,
-            Remedy::safe(
+            Action::safe(
                 "turn-on-nri",
                 "layerctl setup nri --write && systemctl restart containerd",
             ),
@@ -52,7 +52,7 @@ pub(crate) fn finding(unit: &str, containerd: Option<&State>) -> Option<Finding>
             CHECK,
             "layerd-nri runs, and this containerd has no NRI",
             IMPACT,
-            Remedy::advice(
+            Action::advice(
                 "Install containerd 1.7 or later, or use the OCI hooks of docs/runtimes.md.",
             ),
         ),
@@ -60,13 +60,13 @@ pub(crate) fn finding(unit: &str, containerd: Option<&State>) -> Option<Finding>
             CHECK,
             "layerd-nri runs, and containerd's `disabled_plugins` names nri",
             IMPACT,
-            Remedy::advice("Take nri out of that list and restart containerd."),
+            Action::advice("Take nri out of that list and restart containerd."),
         ),
         (true, Some(State::On) | None) => Finding::error(
             CHECK,
             format!("layerd-nri runs, and no runtime calls it: {status}"),
             IMPACT,
-            Remedy::advice(
+            Action::advice(
                 "Restart the runtime if its configuration was changed; `journalctl -u layerd-nri` has more.",
             ),
         ),

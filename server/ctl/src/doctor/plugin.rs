@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Finding, Remedy};
+use super::{Action, Finding};
 
 const CHECK: &str = "volume plugin";
 
@@ -27,13 +27,13 @@ pub(crate) fn finding(socket: &Path, answer: &Answer) -> Finding {
             CHECK,
             format!("{socket} is not layerd's volume plugin: it answers {text:?}"),
             impact,
-            Remedy::advice("Stop what serves there, and restart layerd."),
+            Action::advice("Stop what serves there, and restart layerd."),
         ),
         Answer::None(why) => Finding::error(
             CHECK,
             format!("{socket} does not answer: {why}"),
             impact,
-            Remedy::safe("restart-plugin", "systemctl restart layerd.service"),
+            Action::safe("restart-plugin", "systemctl restart layerd.service"),
         ),
     }
 }

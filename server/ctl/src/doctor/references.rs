@@ -1,6 +1,6 @@
 //! References between containerd and layerd, as `layerctl orphans` finds them.
 
-use super::{Finding, Remedy, quoted, some_of};
+use super::{Action, Finding, quoted, some_of};
 use crate::orphans::{Difference, State};
 
 const CHECK: &str = "snapshots in containerd";
@@ -38,11 +38,11 @@ fn missing(missing: &[&Difference]) -> Option<Finding> {
             ),
             "Pulls and starts of what needs them fail; containerd does not notice by itself.",
             match ids {
-                Some(ids) => Remedy::safe(
+                Some(ids) => Action::safe(
                     "restore-missing-snapshots",
                     format!("layerctl trash restore {}", ids.join(" ")),
                 ),
-                None => Remedy::advice(
+                None => Action::advice(
                     "`layerctl orphans` says for each what needs it and how it comes back.",
                 ),
             },
@@ -60,8 +60,8 @@ fn orphaned(orphans: &[&Difference]) -> Option<Finding> {
             "They hold space, and an import of the same image unpacks nothing. containerd's metadata are older than \
              layerd's data, unless its collector has not come round yet.",
             match orphans.iter().all(|one| one.is_free) {
-                true => Remedy::fix("remove-forgotten-snapshots", format!("layerctl snapshot rm {}", names.join(" "))),
-                false => Remedy::advice(
+                true => Action::fix("remove-forgotten-snapshots", format!("layerctl snapshot rm {}", names.join(" "))),
+                false => Action::advice(
                     "Put containerd's metadata (io.containerd.metadata.v1.bolt/meta.db) of the same day back, or remove what \
                      stands on them first: `layerctl orphans` lists all in order.",
                 ),

@@ -1,7 +1,7 @@
 //! layerd as systemd knows it, from `systemctl show`, and its process as the kernel does.
 
+use super::Action;
 use super::Finding;
-use super::Remedy;
 
 const CHECK: &str = "unit";
 /// The units, and what is asked of each.
@@ -112,7 +112,7 @@ pub(crate) fn findings(output: &str, process: &Process) -> Vec<Finding> {
             CHECK,
             "layerd.service is not installed",
             "Nothing starts layerd with the machine, or again after a crash.",
-            Remedy::advice(
+            Action::advice(
                 "Install the package, or deploy/layerd.service and deploy/layerd.socket as README says.",
             ),
         )];
@@ -147,7 +147,7 @@ fn masked(service: &Unit<'_>, socket: &Unit<'_>) -> Option<Finding> {
         let fix = format!(
             "systemctl unmask layerd.socket layerd.service && {ENABLE} && systemctl restart layerd.socket layerd.service"
         );
-        Finding::error(CHECK, "layerd.service or layerd.socket is masked", impact, Remedy::safe("unmask", fix))
+        Finding::error(CHECK, "layerd.service or layerd.socket is masked", impact, Action::safe("unmask", fix))
     })
 }
 
@@ -161,7 +161,7 @@ fn not_reloaded(service: &Unit<'_>, socket: &Unit<'_>) -> Option<Finding> {
             CHECK,
             "the units were changed since systemd read them",
             impact,
-            Remedy::safe("reload-units", fix),
+            Action::safe("reload-units", fix),
         )
     })
 }
@@ -173,7 +173,7 @@ fn not_enabled(service: &Unit<'_>) -> Option<Finding> {
             CHECK,
             "layerd.service is not enabled",
             impact,
-            Remedy::safe("enable-service", ENABLE),
+            Action::safe("enable-service", ENABLE),
         )
     })
 }
@@ -187,7 +187,7 @@ fn no_socket(service: &Unit<'_>, socket: &Unit<'_>) -> Option<Finding> {
             true => "layerd.socket is not active, and layerd.service is",
             false => "layerd.socket is not active",
         };
-        Finding::warning(CHECK, found, impact, Remedy::safe("start-socket", fix))
+        Finding::warning(CHECK, found, impact, Action::safe("start-socket", fix))
     })
 }
 
@@ -198,7 +198,7 @@ fn no_plugin(socket: &Unit<'_>) -> Option<Finding> {
             CHECK,
             format!("{DOCKER} is enabled and not active"),
             "Docker and Podman have no volume plugin layerd: containers with its volumes do not start.",
-            Remedy::safe("start-plugin-socket", RESTART),
+            Action::safe("start-plugin-socket", RESTART),
         )
     })
 }
@@ -211,7 +211,7 @@ fn restarted(service: &Unit<'_>) -> Option<Finding> {
             format!("systemd started layerd anew {count} times"),
             "It crashed, or it was stuck for longer than the watchdog waits: `journalctl -u layerd -p warning` says \
              which. Once that is known, the count can begin anew.",
-            Remedy::fix("reset-restart-count", "systemctl reset-failed layerd.service"),
+            Action::fix("reset-restart-count", "systemctl reset-failed layerd.service"),
         )
     })
 }
@@ -222,7 +222,7 @@ fn not_kept_alive(service: &Unit<'_>) -> Option<Finding> {
             CHECK,
             format!("layerd.service has Restart={}", service.value("Restart")),
             "After a crash layerd stays away until the next call, or for good.",
-            Remedy::safe("set-restart", change("restart", &["Restart=always"])),
+            Action::safe("set-restart", change("restart", &["Restart=always"])),
         )
     })
 }
@@ -233,7 +233,7 @@ fn unwatched(service: &Unit<'_>) -> Option<Finding> {
             CHECK,
             "layerd.service has no WatchdogSec=",
             "A layerd whose disk or database hangs is not started anew.",
-            Remedy::safe("set-watchdog", change("watchdog", &["WatchdogSec=60s"])),
+            Action::safe("set-watchdog", change("watchdog", &["WatchdogSec=60s"])),
         )
     })
 }
@@ -251,7 +251,7 @@ fn incapable(service: &Unit<'_>) -> Option<Finding> {
             CHECK,
             format!("layerd.service lacks {lacks} in CapabilityBoundingSet="),
             "Layers of images with other owners, modes or devices can be neither unpacked nor deleted.",
-            Remedy::safe("give-capabilities", change("capabilities", &[&format!("CapabilityBoundingSet={lacks}")])),
+            Action::safe("give-capabilities", change("capabilities", &[&format!("CapabilityBoundingSet={lacks}")])),
         )
     })
 }
@@ -263,7 +263,7 @@ fn own_mounts(process: &Process) -> Option<Finding> {
             "layerd has a mount namespace of its own, by PrivateMounts=, ProtectSystem= or the like",
             "It does not see what the host mounts and unmounts: removed layers stay busy, and volumes that it mounts are \
              seen by no container.",
-            Remedy::safe("share-mounts", change("mounts", &OWN_MOUNTS)),
+            Action::safe("share-mounts", change("mounts", &OWN_MOUNTS)),
         )
     })
 }
@@ -273,7 +273,7 @@ fn few_descriptors(process: &Process) -> Option<Finding> {
     few(
         process,
         "Under load it can accept no connection and open no layer.",
-        Remedy::safe("give-descriptors", change("descriptors", &lines)),
+        Action::safe("give-descriptors", change("descriptors", &lines)),
     )
 }
 
@@ -282,7 +282,7 @@ pub(crate) fn few_of_process(pid: u32, process: &Process) -> Option<Finding> {
     few(
         process,
         "Under load it can accept no connection and open no layer. What starts it has to set the limit as well.",
-        Remedy::safe(
+        Action::safe(
             "give-process-descriptors",
             format!("prlimit --pid {pid} --nofile={}", limit(process)),
         ),
@@ -298,7 +298,7 @@ fn limit(process: &Process) -> String {
     }
 }
 
-fn few(process: &Process, impact: &str, fix: Remedy) -> Option<Finding> {
+fn few(process: &Process, impact: &str, fix: Action) -> Option<Finding> {
     let few = process
         .descriptors
         .filter(|count| *count < FEW_DESCRIPTORS)?;
@@ -312,7 +312,7 @@ fn replaced(process: &Process) -> Option<Finding> {
             CHECK,
             "the program that layerd runs was replaced since it started",
             "What the new one mends is not mended yet.",
-            Remedy::safe("start-replaced-program", RESTART),
+            Action::safe("start-replaced-program", RESTART),
         )
     })
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Finding, Remedy, some_of};
+use super::{Action, Finding, some_of};
 use crate::volume::Volume;
 
 const CHECK: &str = "volumes";
@@ -23,7 +23,7 @@ pub(crate) fn findings(volumes: &[Volume], root: &Path) -> Vec<Finding> {
             CHECK,
             format!("the folder is gone of {}", some_of(&gone)),
             "Their content is lost; what attaches them finds nothing.",
-            Remedy::advice(
+            Action::advice(
                 "Put the folder back from a backup, or remove the volume with `layerctl volume rm` and \
                  `layerctl volume import` its last export.",
             ),
@@ -34,7 +34,7 @@ pub(crate) fn findings(volumes: &[Volume], root: &Path) -> Vec<Finding> {
             CHECK,
             format!("no link in {} leads to {}", links.display(), some_of(&unlinked)),
             "People and backups look for them there. Containers do not. The links are made anew at each start.",
-            Remedy::safe("restart-for-links", "systemctl restart layerd.service"),
+            Action::safe("restart-for-links", "systemctl restart layerd.service"),
         ));
     }
     if found.is_empty() {

@@ -5,7 +5,7 @@ use layerd_drivers::{Found, Memory, Place, Survey as _};
 use layerd_mounts::Slot;
 use layerd_store::{Commit, Create, Key, Kind, Labels, LayerId, Options, Records, Store};
 
-use super::{Facts, Problem, Remedy, problems};
+use super::{Facts, Fix, Problem, problems};
 use crate::stack::base_of;
 
 /// `base` is 1 and committed; `active` is 2, on it; `view` is 3, on it; `bare` is 4, active;
@@ -207,7 +207,7 @@ fn what_is_found_becomes_problems() {
 fn only_unacknowledged_directories_are_deleted() {
     for (_, _, problems) in cases() {
         for problem in problems {
-            if let Remedy::Safe("delete it") = problem.remedy() {
+            if let Fix::Safe("delete it") = problem.fix() {
                 assert!(
                     matches!(
                         problem,

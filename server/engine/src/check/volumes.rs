@@ -7,7 +7,7 @@ use layerd_mounts::Slot;
 use layerd_mounts::volume_dirs::FoundVolumes;
 use layerd_store::{Attachment, Key, Records, Volume, VolumeId, VolumeName};
 
-use super::{Problem, Remedy};
+use super::{Fix, Problem};
 use crate::volume_slot as slot;
 
 /// Something about volumes or attachments that is not as it should be.
@@ -81,19 +81,17 @@ pub enum VolumeProblem {
 }
 
 impl VolumeProblem {
-    pub(super) fn remedy(&self) -> Remedy {
+    pub(super) fn fix(&self) -> Fix {
         match self {
-            Self::Unrecorded { .. } => Remedy::OnRequest("move it to lost/"),
-            Self::Abandoned { .. } | Self::SpareLink { .. } => Remedy::Safe("delete it"),
-            Self::InTrash { .. } => Remedy::Safe("move it back"),
-            Self::NotInTrash { .. } => Remedy::Safe("move it to the trash"),
-            Self::NoLink { .. } => Remedy::Safe("make it anew"),
-            Self::NoFolder { .. } => {
-                Remedy::Advice("put it back from a backup, or delete the volume")
-            }
-            Self::HoldsNothing { .. } => Remedy::Advice("detach it"),
+            Self::Unrecorded { .. } => Fix::OnRequest("move it to lost/"),
+            Self::Abandoned { .. } | Self::SpareLink { .. } => Fix::Safe("delete it"),
+            Self::InTrash { .. } => Fix::Safe("move it back"),
+            Self::NotInTrash { .. } => Fix::Safe("move it to the trash"),
+            Self::NoLink { .. } => Fix::Safe("make it anew"),
+            Self::NoFolder { .. } => Fix::Advice("put it back from a backup, or delete the volume"),
+            Self::HoldsNothing { .. } => Fix::Advice("detach it"),
             Self::UnknownMountPoint { .. } => {
-                Remedy::OnRequest("delete it, unless something is mounted there")
+                Fix::OnRequest("delete it, unless something is mounted there")
             }
         }
     }

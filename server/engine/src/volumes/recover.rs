@@ -12,7 +12,7 @@ use layerd_store::{Records, Volume, VolumeId};
 use tracing::{error, warn};
 
 use super::slot;
-use crate::check::{Problem, Remedy, VolumeFacts, VolumeProblem, volume_problems};
+use crate::check::{Fix, Problem, VolumeFacts, VolumeProblem, volume_problems};
 use crate::ids::mount_points;
 use crate::{Engine, Error, Volumes};
 
@@ -55,12 +55,12 @@ impl Engine {
         }
         let view = self.root.store.records();
         for problem in self.volumes.compare_volumes(found)? {
-            match problem.remedy() {
+            match problem.fix() {
                 // All at once, below.
                 _ if is_link(&problem) => {}
-                Remedy::Safe(_) => drop(self.repair(&problem)),
-                Remedy::OnRequest(_) => warn!("{problem}; it was left alone"),
-                Remedy::Quarantine(advice) | Remedy::Advice(advice) => {
+                Fix::Safe(_) => drop(self.repair(&problem)),
+                Fix::OnRequest(_) => warn!("{problem}; it was left alone"),
+                Fix::Quarantine(advice) | Fix::Advice(advice) => {
                     error!("{problem}; {advice}")
                 }
             }

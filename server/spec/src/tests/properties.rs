@@ -320,7 +320,7 @@ fn a_relative_source_needs_a_base() {
 }
 
 #[test]
-fn an_error_names_flag_field_rule_and_remedy() {
+fn an_error_names_flag_field_rule_and_fix() {
     let flags = [
         "-v vol:/a",
         "--mount dst=/b",

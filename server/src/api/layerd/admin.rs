@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use layerd_engine::{Discarded, Durability, Engine, Finding, Remedy, Removed};
+use layerd_engine::{Discarded, Durability, Engine, Finding, Fix, Removed};
 use layerd_proto::layerd::v1::admin_server::Admin;
 use layerd_proto::layerd::v1::{self as pb, InfoRequest, InfoResponse};
 use layerd_store::LayerId;
@@ -315,13 +315,13 @@ fn restore(engine: &Engine, request: &pb::RestoreTrashRequest) -> Vec<pb::Restor
 }
 
 pub(super) fn finding(finding: &Finding) -> pb::Finding {
-    let remedy = finding.problem.remedy();
+    let fix = finding.problem.fix();
     pb::Finding {
         problem: finding.problem.to_string(),
-        remedy: remedy.text().to_owned(),
+        fix: fix.text().to_owned(),
         repaired: finding.repaired,
-        quarantined: matches!(remedy, Remedy::Quarantine(_)),
-        is_advice: matches!(remedy, Remedy::Advice(_)),
+        quarantined: matches!(fix, Fix::Quarantine(_)),
+        is_advice: matches!(fix, Fix::Advice(_)),
         is_volume_missing: finding.problem.is_volume_missing(),
     }
 }

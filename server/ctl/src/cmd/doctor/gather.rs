@@ -23,7 +23,7 @@ use super::{Args, Daemon};
 use crate::client::Client;
 use crate::cmd::du;
 use crate::doctor::mounts::{self, Layers};
-use crate::doctor::{Finding, Remedy, Severity, daemon as judge, files, quoted, volumes};
+use crate::doctor::{Action, Finding, Severity, daemon as judge, files, quoted, volumes};
 use crate::error::Error;
 
 const DEFAULT_SOCKET: &str = "/run/layerd/layerd.sock";
@@ -112,20 +112,20 @@ async fn ask(daemon: &Daemon) -> Result<(Client, InfoResponse), Error> {
 }
 
 fn unreachable(error: &Error, socket: &Path, can_start: bool) -> Finding {
-    let remedy = if !can_start {
-        Remedy::advice("Mend first what keeps layerd from starting, which is named here, too.")
+    let action = if !can_start {
+        Action::advice("Mend first what keeps layerd from starting, which is named here, too.")
     } else if matches!(error, Error::TimedOut { .. }) {
-        Remedy::advice(
+        Action::advice(
             "`journalctl -u layerd` says what it waits for; systemd's watchdog starts it anew if it hangs.",
         )
     } else if host::is_booted() && socket == Path::new(DEFAULT_SOCKET) {
-        Remedy::safe("start", "systemctl restart layerd.socket layerd.service")
+        Action::safe("start", "systemctl restart layerd.socket layerd.service")
     } else {
-        Remedy::advice("Start it, or name its socket with --address.")
+        Action::advice("Start it, or name its socket with --address.")
     };
     let impact = "No container starts and no image is pulled; those that run go on. Records, trash and attachments were \
                   not looked at: `layerd fsck` looks at the records of a daemon that is down.";
-    Finding::error("daemon", error.to_string(), impact, remedy)
+    Finding::error("daemon", error.to_string(), impact, action)
 }
 
 fn kernel() -> Finding {
@@ -164,8 +164,8 @@ async fn ask_more(client: &mut Client, info: &InfoResponse, now: i64) -> Vec<Fin
 }
 
 fn unasked(check: &str, error: &Error) -> Finding {
-    let remedy = Remedy::advice("`journalctl -u layerd -p warning` may say why.");
-    Finding::error(check, error.to_string(), "It was not looked at.", remedy)
+    let action = Action::advice("`journalctl -u layerd -p warning` may say why.");
+    Finding::error(check, error.to_string(), "It was not looked at.", action)
 }
 
 async fn look_at_mounts(client: &mut Client, root: &Path) -> Result<Vec<Finding>, Error> {
@@ -263,12 +263,12 @@ mod tests {
 
     #[test]
     fn commands_in_prose_reach_the_daemon_that_was_asked_too() {
-        let remedy = Remedy::advice("Look at `layerctl trash ls`.");
+        let action = Action::advice("Look at `layerctl trash ls`.");
         let mut found = [Finding::error(
             "trash",
             "held",
             "`layerctl fsck` tells.",
-            remedy,
+            action,
         )];
         address(&mut found, Path::new(DEFAULT_SOCKET));
         assert!(!found[0].advice.contains("--address"));

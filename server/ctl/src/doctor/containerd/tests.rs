@@ -177,9 +177,9 @@ fn every_mistake_is_named() {
         let named = found.iter().find(|one| one.found.contains(text));
         let named = named.unwrap_or_else(|| panic!("{text}: {found:?}"));
         assert_eq!(named.severity, severity, "{named:?}");
-        let remedies = usize::from(!named.fix.is_empty()) + usize::from(!named.advice.is_empty());
+        let fixes = usize::from(!named.fix.is_empty()) + usize::from(!named.advice.is_empty());
         assert_eq!(
-            remedies,
+            fixes,
             usize::from(named.is_trouble()),
             "one or the other: {named:?}"
         );
@@ -249,7 +249,7 @@ fn the_command_keeps_what_is_not_as_by_default() {
     let wanted = "mv --backup=numbered /etc/containerd/conf.d/layerd.toml /etc/containerd/conf.d/layerd.toml.edited && \
                   layerctl setup containerd --write --config '/etc/c d.toml' --root /r --remap-ids --parallel && \
                   systemctl restart containerd";
-    assert_eq!(facts.setup("x"), Remedy::safe("x", wanted));
+    assert_eq!(facts.setup("x"), Action::safe("x", wanted));
 }
 
 /// Its files are judged for the release that starts next.

@@ -110,16 +110,16 @@ fn every_trouble_is_named_once() {
             (finding.check.as_str(), finding.severity),
             (check, severity)
         );
-        assert_one_remedy(&finding);
+        assert_one_fix(&finding);
         assert!(!finding.impact.is_empty(), "{finding:?}");
     }
 }
 
 /// Requires a fix or an advice, not both, of a finding that is trouble.
-fn assert_one_remedy(finding: &Finding) {
-    let remedies = usize::from(!finding.fix.is_empty()) + usize::from(!finding.advice.is_empty());
+fn assert_one_fix(finding: &Finding) {
+    let fixes = usize::from(!finding.fix.is_empty()) + usize::from(!finding.advice.is_empty());
     let wanted = usize::from(finding.is_trouble());
-    assert_eq!(remedies, wanted, "one or the other: {finding:?}");
+    assert_eq!(fixes, wanted, "one or the other: {finding:?}");
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn damaged_snapshots_come_before_what_can_be_repaired() {
 fn what_repair_leaves_to_a_person_is_advice() {
     let hold = Problem {
         problem: "attachment \"a\" holds a volume that is not there".to_owned(),
-        remedy: "detach it".to_owned(),
+        fix: "detach it".to_owned(),
         is_advice: true,
         ..Problem::default()
     };

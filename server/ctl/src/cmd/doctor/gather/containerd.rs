@@ -11,7 +11,7 @@ use crate::containerd::effective::{Effective, Unreadable};
 use crate::containerd::main_file::{DROP_INS, MAIN};
 use crate::containerd::{ADDRESS, Version};
 use crate::doctor::containerd::{Facts, Running, options_of_settings};
-use crate::doctor::{Finding, Remedy, Severity, quoted, references};
+use crate::doctor::{Action, Finding, Severity, quoted, references};
 use crate::error::Error;
 use crate::managed_file::{self, Owner};
 use crate::orphans::differences;
@@ -65,8 +65,8 @@ pub(super) async fn findings(
 
 fn unreachable(error: &Error) -> Finding {
     let impact = "No container starts and no image is pulled, with whatever snapshotter; layerd itself is not the cause.";
-    let remedy = Remedy::safe("start-containerd", "systemctl restart containerd");
-    Finding::error("containerd", error.to_string(), impact, remedy)
+    let action = Action::safe("start-containerd", "systemctl restart containerd");
+    Finding::error("containerd", error.to_string(), impact, action)
 }
 
 /// Its configuration of layerd.
@@ -128,17 +128,17 @@ fn unreadable(
     settings: &Settings,
 ) -> Finding {
     let impact = "containerd does not start with it; one that runs goes on with what it read.";
-    let remedy = if drop_in == Some(why.path.as_path()) {
+    let action = if drop_in == Some(why.path.as_path()) {
         let path = quoted(&why.path.display().to_string());
         let options = options_of_settings(main, settings);
-        Remedy::safe(
+        Action::safe(
             "replace-unreadable-drop-in",
             format!(
                 "mv --backup=numbered {path} {path}.edited && layerctl setup containerd --write{options} && systemctl restart containerd"
             ),
         )
     } else {
-        Remedy::advice(format!(
+        Action::advice(format!(
             "Mend {}; `containerd config dump` shows what containerd makes of it.",
             why.path.display()
         ))
@@ -147,7 +147,7 @@ fn unreadable(
         "containerd's configuration",
         one_line(&why.to_string()),
         impact,
-        remedy,
+        action,
     )
 }
 

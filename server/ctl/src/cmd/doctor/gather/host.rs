@@ -15,7 +15,7 @@ use crate::cmd::doctor::Args;
 use crate::doctor::csi;
 use crate::doctor::host::{self, Checked};
 use crate::doctor::unit::{self, Process};
-use crate::doctor::{Finding, Remedy};
+use crate::doctor::{Action, Finding};
 
 pub(super) const CONFIG: &str = "/etc/layerd/config.toml";
 
@@ -61,8 +61,8 @@ pub(super) async fn check(
     let output = output(&layerd(), &arguments, limit).await;
     output.and_then(|text| Checked::parse(&text)).ok_or_else(|| {
         let impact = "No layerd of this release is beside layerctl or on the search path, or its check did not end.";
-        let remedy = Remedy::advice("Install layerd and layerctl of one release.");
-        Finding::warning(CHECK, "`layerd check --json` says nothing", impact, remedy)
+        let action = Action::advice("Install layerd and layerctl of one release.");
+        Finding::warning(CHECK, "`layerd check --json` says nothing", impact, action)
     })
 }
 
