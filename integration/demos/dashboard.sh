@@ -118,8 +118,8 @@ layers = "images"
 every_secs = 1
 [trash]
 min_free_percent = 0
-brake_min = $containers
-brake_percent = 30
+guard_min = $containers
+guard_percent = 30
 END
 cat >"$demo/prometheus.yml" <<END
 global: {scrape_interval: 1s, evaluation_interval: 1s}

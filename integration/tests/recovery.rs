@@ -8,14 +8,14 @@
 
 #[path = "recovery/backup.rs"]
 mod backup;
-#[path = "recovery/brake.rs"]
-mod brake;
 #[path = "recovery/closed.rs"]
 mod closed;
 #[path = "recovery/faults.rs"]
 mod faults;
 #[path = "recovery/full.rs"]
 mod full;
+#[path = "recovery/guard.rs"]
+mod guard;
 #[path = "recovery/lost.rs"]
 mod lost;
 #[path = "recovery/older.rs"]
@@ -94,7 +94,7 @@ impl World {
         let scratch = Scratch::new();
         let file = scratch.path().join("config.toml");
         let trash = if trash.is_empty() {
-            "keep_secs = 3600\nbrake_percent = 0"
+            "keep_secs = 3600\nguard_percent = 0"
         } else {
             trash
         };

@@ -110,7 +110,7 @@ fn config(dir: &Path, text: &str) -> [String; 2] {
 fn without_trash(scratch: &Scratch) -> Daemon {
     let [name, file] = config(
         scratch.path(),
-        "[trash]\nkeep_secs = 0\nbrake_percent = 0\n",
+        "[trash]\nkeep_secs = 0\nguard_percent = 0\n",
     );
     Daemon::start_with(scratch.path(), &[&name, &file])
 }

@@ -52,7 +52,7 @@ impl World {
     fn configured(text: &str) -> Self {
         let scratch = Scratch::new();
         let file = scratch.path().join("config.toml");
-        let trash = "[trash]\nkeep_secs = 0\nbrake_percent = 0\n";
+        let trash = "[trash]\nkeep_secs = 0\nguard_percent = 0\n";
         std::fs::write(&file, format!("{trash}{text}")).unwrap();
         let arguments = ["--config", file.to_str().unwrap()];
         let daemon = Daemon::start_with(scratch.path(), &arguments);

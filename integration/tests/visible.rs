@@ -63,11 +63,11 @@ impl World {
         Self::in_dir(scratch, &data, more, "")
     }
 
-    /// As [`new`](Self::new); three removals put the brake on.
-    fn braking() -> Self {
+    /// As [`new`](Self::new); three removals put the guard on.
+    fn guarded() -> Self {
         let scratch = Scratch::new();
         let data = scratch.dir("d");
-        Self::in_dir(scratch, &data, "", "brake_min = 3")
+        Self::in_dir(scratch, &data, "", "guard_min = 3")
     }
 
     fn in_dir(scratch: Scratch, data: &Path, more: &str, trash: &str) -> Self {

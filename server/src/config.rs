@@ -270,8 +270,8 @@ impl TryFrom<RawTrash> for TrashOptions {
             )
             .map(Duration::from_secs)?,
             min_free_percent: range("trash.min_free_percent", raw.min_free_percent, 10, 0..=100)?,
-            brake_percent: range("trash.brake_percent", raw.brake_percent, 30, 0..=100)?,
-            brake_min: count("trash.brake_min", raw.brake_min, 600, 1..=1_000_000)?,
+            guard_percent: range("trash.guard_percent", raw.guard_percent, 30, 0..=100)?,
+            guard_min: count("trash.guard_min", raw.guard_min, 600, 1..=1_000_000)?,
         })
     }
 }

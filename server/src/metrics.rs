@@ -306,7 +306,7 @@ fn look_at_trash(engine: &Engine) {
     let bytes = bytes.map(|usage| usage.bytes).sum();
     set("layerd_trash_layers", trash.len() as u64);
     set("layerd_trash_bytes", bytes);
-    set("layerd_trash_brake", u64::from(engine.brake().is_some()));
+    set("layerd_trash_guard", u64::from(engine.guard().is_some()));
 }
 
 fn look_at_volumes(engine: &Engine) {

@@ -115,7 +115,7 @@ const AT_ONCE: &str = "keep_secs = 0\n";
 fn settings(durability: &str, trash: &str) -> String {
     format!(
         "durability = \"{durability}\"\n[log]\nlevel = \"warn\"\n\
-         [trash]\nbrake_percent = 0\n{trash}"
+         [trash]\nguard_percent = 0\n{trash}"
     )
 }
 

@@ -29,7 +29,7 @@ fn fill(file: &Path) {
 
 fn start(scratch: &Scratch) -> Daemon {
     let config = scratch.path().join("config.toml");
-    let settings = "[trash]\nkeep_secs = 3600\nmin_free_percent = 0\nbrake_percent = 0\n";
+    let settings = "[trash]\nkeep_secs = 3600\nmin_free_percent = 0\nguard_percent = 0\n";
     fs::write(&config, settings).unwrap();
     Daemon::start_with(
         &scratch.dir("disk"),

@@ -141,13 +141,17 @@ fn root_a_container_that_was_never_unmounted_is_named() {
 }
 
 #[test]
-fn root_the_brake_is_named_until_it_is_released() {
-    let mut world = World::braking();
+fn root_the_guard_is_named_until_it_is_released() {
+    let mut world = World::guarded();
     world.fill();
     for key in ["work", "top", "base"] {
         world.client.remove(key).unwrap();
     }
-    world.trouble("trash", "error", "the brake is on: 3 snapshots");
+    world.trouble(
+        "trash",
+        "error",
+        "the mass-removal guard is on: 3 snapshots",
+    );
     assert_eq!(world.ctl(&["trash", "empty", "--yes"]).code, 0);
     assert_eq!(world.troubles(&[]), Vec::<Value>::new());
 }

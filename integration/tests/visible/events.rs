@@ -174,8 +174,8 @@ fn root_events_of_before_can_be_asked_for() {
 }
 
 #[test]
-fn root_the_brake_is_told() {
-    let mut world = World::braking();
+fn root_the_guard_is_told() {
+    let mut world = World::guarded();
     for key in ["a", "b", "c"] {
         world.client.prepare(key, "", &[]).unwrap();
     }
@@ -183,26 +183,23 @@ fn root_the_brake_is_told() {
         &mut world,
         &["events", "--topic", "trash", "--topic", "volume"],
     );
-    // The ticks of the start may have braked it.
+    // The ticks of the start may have held it.
     run(&world, &["trash", "empty", "--yes"]);
     while watcher.any()["what"] != "emptied" {}
     for key in ["a", "b", "c"] {
         world.client.remove(key).unwrap();
     }
-    let braked = watcher.next();
+    let held = watcher.next();
     assert_eq!(
-        (&braked["topic"], &braked["what"]),
-        (&"trash".into(), &"braked".into())
+        (&held["topic"], &held["what"]),
+        (&"trash".into(), &"held".into())
     );
     assert!(
-        braked["subject"]
-            .as_str()
-            .unwrap()
-            .starts_with("3 snapshots"),
-        "{braked}"
+        held["subject"].as_str().unwrap().starts_with("3 snapshots"),
+        "{held}"
     );
     run(&world, &["trash", "empty", "--release-only", "--yes"]);
-    assert_eq!(watcher.told(1), ["trash released the brake"]);
+    assert_eq!(watcher.told(1), ["trash released the mass-removal guard"]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub enum Topic {
     Volume,
     /// An attachment: `attached` or `detached`.
     Attachment,
-    /// The trash: `deleted` (so many layers), `emptied` on demand, `braked` or `released`.
+    /// The trash: `deleted` (so many layers), `emptied` on demand, `held` or `released`.
     Trash,
 }
 

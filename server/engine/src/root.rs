@@ -44,7 +44,7 @@ impl Root {
         })
     }
 
-    /// Releases the brake; what is in the trash goes when its time is up.
+    /// Releases the guard; what is in the trash goes when its time is up.
     pub(crate) fn release_trash(&self) {
         self.tell_release(self.trash.release(Vec::new()));
     }
@@ -59,7 +59,8 @@ impl Root {
 
     pub(crate) fn tell_release(&self, was_held: bool) {
         if was_held {
-            self.events.tell(Topic::Trash, "released", "the brake");
+            self.events
+                .tell(Topic::Trash, "released", "the mass-removal guard");
         }
     }
 

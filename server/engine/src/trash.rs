@@ -14,8 +14,8 @@ use crate::events::Topic;
 impl Engine {
     /// Why the trash is not deleted, if that is so.
     #[must_use]
-    pub fn brake(&self) -> Option<String> {
-        self.root.trash.brake()
+    pub fn guard(&self) -> Option<String> {
+        self.root.trash.guard()
     }
 
     /// True if nothing is deleted because the records are those of a backup, older than the directories.
@@ -24,7 +24,7 @@ impl Engine {
         self.root.trash.is_held_for_older()
     }
 
-    /// Releases the brake and lets everything that is in the trash now be deleted, whatever its age.
+    /// Releases the guard and lets everything that is in the trash now be deleted, whatever its age.
     pub fn empty_trash(&self) {
         let view = self.root.store.records();
         let layers = view
@@ -38,8 +38,8 @@ impl Engine {
         self.root.events.tell(Topic::Trash, "emptied", "on demand");
     }
 
-    /// Releases the brake; what is in the trash goes when its time is up.
-    pub fn release_brake(&self) {
+    /// Releases the guard; what is in the trash goes when its time is up.
+    pub fn release_guard(&self) {
         self.root.release_trash();
     }
 }

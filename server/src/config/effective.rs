@@ -110,8 +110,8 @@ fn engine(config: &Config) -> [(&'static str, String); 11] {
         ("trash.keep_secs", seconds(trash.keep)),
         ("trash.keep_volumes_secs", seconds(trash.keep_volumes)),
         ("trash.min_free_percent", trash.min_free_percent.to_string()),
-        ("trash.brake_percent", trash.brake_percent.to_string()),
-        ("trash.brake_min", trash.brake_min.to_string()),
+        ("trash.guard_percent", trash.guard_percent.to_string()),
+        ("trash.guard_min", trash.guard_min.to_string()),
         (
             "volumes.import_keep_percent",
             engine.import_keep_percent.to_string(),

@@ -42,8 +42,8 @@ pub(super) struct RawTrash {
     pub(super) keep_secs: Option<u64>,
     pub(super) keep_volumes_secs: Option<u64>,
     pub(super) min_free_percent: Option<u64>,
-    pub(super) brake_percent: Option<u64>,
-    pub(super) brake_min: Option<u64>,
+    pub(super) guard_percent: Option<u64>,
+    pub(super) guard_min: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -109,7 +109,7 @@ pub(super) const METRICS: &[(&str, Kind, &str)] = &[
         "Bytes of disk held by removed layers whose figure is known.",
     ),
     (
-        "layerd_trash_brake",
+        "layerd_trash_guard",
         Kind::Gauge,
         "1 while nothing is deleted because too much was removed at once.",
     ),

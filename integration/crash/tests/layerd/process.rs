@@ -31,7 +31,7 @@ pub(crate) struct Site {
 }
 
 /// Configuration without a trash period or mass-removal guard, so that no test waits for deletions.
-const CONFIG: &str = "[trash]\nkeep_secs = 0\nbrake_percent = 0\n";
+const CONFIG: &str = "[trash]\nkeep_secs = 0\nguard_percent = 0\n";
 
 impl Site {
     /// With socket and log in `directory`, which is not below the root.

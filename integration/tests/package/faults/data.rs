@@ -152,8 +152,8 @@ pub(super) const FULL: [Fault; 5] = [
     advice(
         "most was removed at once",
         "trash",
-        "the brake is on",
-        "conf trash brake_min 2
+        "the mass-removal guard is on",
+        "conf trash guard_min 2
         for i in 1 2 3; do layerctl snapshot prepare many$i >/dev/null; done
         layerctl snapshot rm many1 many2 many3 >/dev/null",
         "layerctl trash empty --yes >/dev/null; wait_for 'layerctl info | grep -q \"Trash: empty\"'; conf_back",

@@ -19,7 +19,7 @@ use crate::volume::Volume;
 ///
 /// A removed snapshot stays in the trash for a time that the daemon's configuration sets
 /// (trash.keep_secs), and until then can be taken back whole. If a large share of all snapshots is
-/// removed at once, as happens when containerd loses its own records, a brake holds the trash:
+/// removed at once, as happens when containerd loses its own records, the mass-removal guard holds the trash:
 /// nothing is deleted until `trash restore` or `trash empty` decides. `layerctl info` shows that.
 /// Removed volumes are kept for trash.keep_volumes_secs; `volume undelete` takes them back.
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,7 @@ struct Ls {
 ///
 /// Prints the keys that are back. A snapshot needs its parent, so a parent that was removed too is
 /// to be named as well; the order does not matter. Those whose key is in use by now stay in the
-/// trash. The brake stays on: release it with `trash empty --release-only` when all that is wanted
+/// trash. The guard stays on: release it with `trash empty --release-only` when all that is wanted
 /// is back.
 #[derive(Debug, clap::Args)]
 struct Restore {
@@ -60,12 +60,12 @@ struct Restore {
     all: bool,
 }
 
-/// Deletes everything in the trash now, volumes too, for good, and releases the brake
+/// Deletes everything in the trash now, volumes too, for good, and releases the mass-removal guard
 ///
 /// Asks before it does. Returns at once; the space comes back a little later.
 #[derive(Debug, clap::Args)]
 struct Empty {
-    /// Only release the brake: removed snapshots go when their time is up, as usual. With the
+    /// Only release the mass-removal guard: removed snapshots go when their time is up, as usual. With the
     /// default time, that is at once for what has been in the trash for two seconds
     #[arg(long)]
     release_only: bool,

@@ -283,7 +283,7 @@ impl Space {
 
 /// Action for a full disk: the trash is emptied first.
 fn room(info: &InfoResponse, health: &Health, holders: &Holders) -> Action {
-    if info.trash > 0 && health.brake.is_empty() && health.failed_deletions.is_empty() {
+    if info.trash > 0 && health.guard.is_empty() && health.failed_deletions.is_empty() {
         return Action::fix("empty-trash", "layerctl trash empty --yes");
     }
     let held: Vec<String> = holders
@@ -310,7 +310,7 @@ fn trash(info: &InfoResponse, health: &Health) -> Finding {
         0 => "empty".to_owned(),
         some => format!("{some} removed snapshots are still on disk"),
     };
-    if health.brake.is_empty() {
+    if health.guard.is_empty() {
         return Finding::ok(CHECK, count);
     }
     let (impact, advice) = if health.records_are_older {
@@ -329,7 +329,7 @@ fn trash(info: &InfoResponse, health: &Health) -> Finding {
     };
     Finding::error(
         CHECK,
-        format!("the brake is on: {}", health.brake),
+        format!("the mass-removal guard is on: {}", health.guard),
         impact,
         Action::advice(advice),
     )

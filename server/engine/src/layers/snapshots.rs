@@ -283,7 +283,7 @@ impl Layers {
             .tell(Topic::Snapshot, "removed", key.as_str());
         let left = self.root.store.records().len();
         if let Some(reason) = removal.done(record.id, record.removed, left) {
-            self.root.events.tell(Topic::Trash, "braked", &reason);
+            self.root.events.tell(Topic::Trash, "held", &reason);
         }
         Ok(())
     }

@@ -63,7 +63,7 @@ impl Layers {
         there.map_err(Error::driver("look at a layer"))
     }
 
-    /// Takes back everything that is in the trash, parents first, which releases the brake if
+    /// Takes back everything that is in the trash, parents first, which releases the mass-removal guard if
     /// nothing is left. Answers what became of each.
     pub fn restore_all(&self) -> Vec<(Removed, Result<(), Error>)> {
         let mut waiting = self.trash();

@@ -130,7 +130,7 @@ fn all_that_the_guard_counts_is_there_when_it_acts() {
     let trash = TrashOptions {
         keep: Duration::ZERO,
         min_free_percent: 100, // space is wanted all the time
-        brake_min: 20,
+        guard_min: 20,
         ..TrashOptions::default()
     };
     let first = engine(dir.path(), &fake, trash.clone());
@@ -146,16 +146,16 @@ fn all_that_the_guard_counts_is_there_when_it_acts() {
     drop(first);
     let second = engine(dir.path(), &fake, trash);
     for name in after {
-        assert!(second.brake().is_none() || second.layers.trash().len() >= 20);
+        assert!(second.guard().is_none() || second.layers.trash().len() >= 20);
         second.layers.remove(&key(name)).unwrap();
         assert_eq!(second.reap().deleted, 0);
     }
-    assert!(second.brake().is_some(), "the guard did not act");
+    assert!(second.guard().is_some(), "the guard did not act");
     assert_eq!(second.layers.trash().len(), 31);
     for (_, outcome) in second.layers.restore_all() {
         outcome.unwrap();
     }
-    assert!(second.brake().is_none());
+    assert!(second.guard().is_none());
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn fewer_than_the_guard_wants_are_deleted_in_their_time() {
     let dir = tempfile::tempdir().unwrap();
     let fake = Memory::new();
     let trash = TrashOptions {
-        brake_min: 20,
+        guard_min: 20,
         ..at_once()
     };
     let engine = engine(dir.path(), &fake, trash);

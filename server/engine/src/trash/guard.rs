@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 use crate::Error;
 
 /// File in `meta/` that keeps the trash from being deleted; it holds the reason.
-const BRAKE: &str = "brake";
+const GUARD: &str = "guard";
 
 /// Reason of a hold after older records were put back.
 const OLDER: &str = "the records are those of a backup: what they call removed may have been taken back \
@@ -45,10 +45,10 @@ pub struct TrashOptions {
     pub keep_volumes: Duration,
     /// Share of the disk, in percent, below which removed layers are deleted before their time.
     pub min_free_percent: u64,
-    /// Share of all snapshots, in percent, whose removal at once engages the brake; 0 for never.
-    pub brake_percent: u64,
-    /// Number of snapshots removed at once below which the brake stays off.
-    pub brake_min: usize,
+    /// Share of all snapshots, in percent, whose removal at once engages the guard; 0 for never.
+    pub guard_percent: u64,
+    /// Number of snapshots removed at once below which the guard stays off.
+    pub guard_min: usize,
 }
 
 impl Default for TrashOptions {
@@ -57,8 +57,8 @@ impl Default for TrashOptions {
             keep: Duration::from_secs(2),
             keep_volumes: Duration::from_secs(7 * 24 * 3600),
             min_free_percent: 10,
-            brake_percent: 30,
-            brake_min: 600,
+            guard_percent: 30,
+            guard_min: 600,
         }
     }
 }
@@ -90,8 +90,8 @@ pub(crate) struct Look {
 #[derive(Debug)]
 pub(crate) struct Trash {
     options: TrashOptions,
-    /// There while the brake is engaged, so that a restart does not release it; holds the reason.
-    brake_file: PathBuf,
+    /// There while the guard is engaged, so that a restart does not release it; holds the reason.
+    guard_file: PathBuf,
     state: Mutex<State>,
 }
 
@@ -101,7 +101,7 @@ struct State {
     recent: BTreeSet<(SteadyTime, LayerId)>,
     /// Removals under way: they are in `recent` or among those that are there a moment later.
     pending: usize,
-    brake: Option<String>,
+    guard: Option<String>,
     /// Entries released by a person, with the time of their removal: one may be restored and removed
     /// again.
     emptied: BTreeMap<Discarded, Removal>,
@@ -119,9 +119,9 @@ impl Trash {
         view: &Records,
         now: SteadyTime,
     ) -> Self {
-        let brake_file = meta.join(BRAKE);
-        let brake = reason_in(&brake_file);
-        if let Some(reason) = &brake {
+        let guard_file = meta.join(GUARD);
+        let guard = reason_in(&guard_file);
+        if let Some(reason) = &guard {
             error!("nothing is deleted from the trash: {reason}");
         }
         let removed = view
@@ -129,16 +129,16 @@ impl Trash {
             .filter_map(|record| Some((record.removed?.steady?, record.id)));
         let state = State {
             recent: removed.collect(),
-            emptied: match &brake {
+            emptied: match &guard {
                 None => emptied_before(meta, view),
                 Some(_) => BTreeMap::new(),
             },
-            brake,
+            guard,
             ..State::default()
         };
         let trash = Self {
             options,
-            brake_file,
+            guard_file,
             state: Mutex::new(state),
         };
         trash.state().prune(now);
@@ -181,7 +181,7 @@ impl Trash {
         if state.emptied.get(&what) == Some(&removed) {
             return Some(Duration::ZERO);
         }
-        if state.brake.is_some() {
+        if state.guard.is_some() {
             return None;
         }
         let keep = match what {
@@ -202,7 +202,7 @@ impl Trash {
     fn may_act(&self, state: &mut State, look: &Look) -> bool {
         state.prune(look.now);
         let reach = state.recent.len() + state.pending + look.live;
-        self.options.brake_percent > 0 && reach >= self.options.brake_min
+        self.options.guard_percent > 0 && reach >= self.options.guard_min
     }
 
     /// Lets something go that was taken back.
@@ -219,18 +219,18 @@ impl Trash {
         let mut state = self.state();
         if state.emptied.remove(&what).is_some() && state.emptied.is_empty() {
             // One that stays names nothing that is there.
-            let _ = file::remove(&self.brake_file.with_file_name(EMPTIED));
+            let _ = file::remove(&self.guard_file.with_file_name(EMPTIED));
         }
     }
 
     /// Why nothing is deleted, if that is so.
-    pub(crate) fn brake(&self) -> Option<String> {
-        self.state().brake.clone()
+    pub(crate) fn guard(&self) -> Option<String> {
+        self.state().guard.clone()
     }
 
     /// True if nothing is deleted because the records are older than the directories.
     pub(crate) fn is_held_for_older(&self) -> bool {
-        self.state().brake.as_deref() == Some(OLDER)
+        self.state().guard.as_deref() == Some(OLDER)
     }
 
     pub(crate) fn min_free_percent(&self) -> u64 {
@@ -240,7 +240,7 @@ impl Trash {
     /// Calls [`release`](Self::release), for removals that a restart is to go on with. Where they
     /// cannot be noted on the disk, a restart has those that are left wait for their time.
     pub(crate) fn empty(&self, emptied: Vec<(Discarded, Removal)>) -> bool {
-        let path = self.brake_file.with_file_name(EMPTIED);
+        let path = self.guard_file.with_file_name(EMPTIED);
         let lines: String = emptied.iter().map(emptied_line).collect();
         if let Err(cause) = write_durably(&path, &lines) {
             let error = &cause as &dyn std::error::Error;
@@ -252,24 +252,24 @@ impl Trash {
         self.release(emptied)
     }
 
-    /// Releases the brake and lets `emptied` be deleted whatever its age. Answers whether the brake
+    /// Releases the guard and lets `emptied` be deleted whatever its age. Answers whether the guard
     /// was on.
     pub(crate) fn release(&self, emptied: Vec<(Discarded, Removal)>) -> bool {
         let mut state = self.state();
         if emptied.is_empty() {
             // What an earlier `trash empty` let go waits for its time again after a restart.
-            let _ = file::remove(&self.brake_file.with_file_name(EMPTIED));
+            let _ = file::remove(&self.guard_file.with_file_name(EMPTIED));
         }
         state.emptied.extend(emptied);
         state.recent.clear();
-        let was_on = state.brake.take().is_some();
+        let was_on = state.guard.take().is_some();
         if was_on {
             info!("the trash may be deleted again");
         }
-        if let Err(cause) = file::remove(&self.brake_file) {
+        if let Err(cause) = file::remove(&self.guard_file) {
             warn!(
                 error = &cause as &dyn std::error::Error,
-                "note that the brake is released"
+                "note that the guard is released"
             );
         }
         was_on
@@ -293,7 +293,7 @@ impl State {
 }
 
 impl PendingRemoval<'_> {
-    /// Counts the removal; engages the brake if it is one too many, and then answers why. `left` is
+    /// Counts the removal; engages the guard if it is one too many, and then answers why. `left` is
     /// the number of snapshots that are still there.
     pub(crate) fn done(self, id: LayerId, removed: Option<Removal>, left: usize) -> Option<String> {
         let now = removed.and_then(|removed| removed.steady)?;
@@ -303,10 +303,10 @@ impl PendingRemoval<'_> {
         state.prune(now);
         let count = state.recent.len();
         let share = 100 * count / (count + left);
-        let percent = trash.options.brake_percent;
-        if state.brake.is_some()
+        let percent = trash.options.guard_percent;
+        if state.guard.is_some()
             || percent == 0
-            || count < trash.options.brake_min
+            || count < trash.options.guard_min
             || (share as u64) < percent
         {
             return None;
@@ -318,13 +318,13 @@ impl PendingRemoval<'_> {
         error!(
             "{reason}: nothing is deleted until `layerctl trash empty` or `layerctl trash restore` decides"
         );
-        if let Err(cause) = write_durably(&trash.brake_file, &reason) {
+        if let Err(cause) = write_durably(&trash.guard_file, &reason) {
             warn!(
                 error = &cause as &dyn std::error::Error,
-                "note the brake, so that a restart does not release it"
+                "note the guard, so that a restart does not release it"
             );
         }
-        state.brake = Some(reason.clone());
+        state.guard = Some(reason.clone());
         Some(reason)
     }
 }
@@ -336,7 +336,7 @@ impl PendingRemoval<'_> {
 /// # Errors
 /// [`Error::Driver`].
 pub(crate) fn hold_older(meta: &Path) -> Result<(), Error> {
-    let path = meta.join(BRAKE);
+    let path = meta.join(GUARD);
     let made = DirBuilder::new().recursive(true).mode(0o700).create(meta);
     let forgotten = || file::remove(&meta.join(EMPTIED));
     made.and_then(|()| forgotten())
@@ -363,12 +363,12 @@ pub(crate) fn hold_if_older(meta: &Path, store: &Store) -> Result<(), Error> {
     Ok(())
 }
 
-/// The reason in the brake file; `None` if there is none. One that cannot be read holds the trash as
+/// The reason in the guard file; `None` if there is none. One that cannot be read holds the trash as
 /// well.
-fn reason_in(brake_file: &Path) -> Option<String> {
-    match file::read(brake_file) {
+fn reason_in(guard_file: &Path) -> Option<String> {
+    match file::read(guard_file) {
         Ok(reason) => reason.map(|reason| String::from_utf8_lossy(&reason).into_owned()),
-        Err(cause) => Some(format!("{} cannot be read: {cause}", brake_file.display())),
+        Err(cause) => Some(format!("{} cannot be read: {cause}", guard_file.display())),
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn options() -> Options {
         usage_patience: Duration::from_secs(60),
         trash: TrashOptions {
             keep: Duration::ZERO,
-            brake_percent: 0,
+            guard_percent: 0,
             ..TrashOptions::default()
         },
         ..Options::default()

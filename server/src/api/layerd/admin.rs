@@ -101,7 +101,7 @@ impl Admin for Service {
     ) -> Result<Response<pb::EmptyTrashResponse>, Status> {
         let engine = &self.parts.engine;
         if request.into_inner().only_release {
-            engine.release_brake();
+            engine.release_guard();
         } else {
             engine.empty_trash();
         }
@@ -231,7 +231,7 @@ fn health(engine: &Engine, disk: Option<Statvfs>, effective: &Effective) -> pb::
         settings: effective.settings.clone(),
         overridden: effective.overridden.clone(),
         config_file: file.map_or_else(String::new, |file| file.display().to_string()),
-        brake: engine.brake().unwrap_or_default(),
+        guard: engine.guard().unwrap_or_default(),
         database_failed: engine.has_failed(),
         ended_uncleanly: health.ended_uncleanly,
         exported_at: health.exported.map(timestamp),

@@ -10,7 +10,7 @@ const STALL_SECONDS: u64 = 10;
 pub(super) fn of(info: &InfoResponse) -> Vec<String> {
     let health = info.health.clone().unwrap_or_default();
     let found = [
-        brake(&health),
+        guard(&health),
         quarantined(info),
         database(&health),
         read_only(info, &health),
@@ -23,11 +23,11 @@ pub(super) fn of(info: &InfoResponse) -> Vec<String> {
     found.into_iter().flatten().collect()
 }
 
-fn brake(health: &Health) -> Option<String> {
-    (!health.brake.is_empty()).then(|| {
+fn guard(health: &Health) -> Option<String> {
+    (!health.guard.is_empty()).then(|| {
         format!(
             "{}: nothing is deleted until `layerctl trash empty` or `layerctl trash restore` decides",
-            health.brake
+            health.guard
         )
     })
 }
@@ -144,7 +144,7 @@ mod tests {
             ("closed: /r/l;", |_, health| {
                 health.closed_folders = vec!["/r/l".to_owned()];
             }),
-            ("layerctl trash", |_, health| health.brake = "held".into()),
+            ("layerctl trash", |_, health| health.guard = "held".into()),
             ("DATA_LOSS", |info, _| info.quarantined = 1),
             ("takes no change", |_, health| health.database_failed = true),
             ("for 12 s", |_, health| health.stalled_seconds = 12),

@@ -98,7 +98,7 @@ fn every_trouble_is_named_once() {
             health.inodes_free = 3
         }),
         ("trash", Severity::Error, |_, health| {
-            health.brake = "700 gone".to_owned()
+            health.guard = "700 gone".to_owned()
         }),
         ("clock", Severity::Warning, |_, health| {
             health.newest_at = at(NOW + 7200);
@@ -241,7 +241,7 @@ fn two_releases_do_not_fit() {
 fn a_hold_of_the_trash_is_explained_by_its_reason() {
     let impact = |older: bool| {
         let held = after(|_, health| {
-            health.brake = "held".to_owned();
+            health.guard = "held".to_owned();
             health.records_are_older = older;
         });
         held.impact

@@ -13,10 +13,10 @@ fn trash(options: TrashOptions) -> (tempfile::TempDir, Trash) {
     (dir, trash)
 }
 
-fn keeping(keep: Duration, brake_min: usize) -> TrashOptions {
+fn keeping(keep: Duration, guard_min: usize) -> TrashOptions {
     TrashOptions {
         keep,
-        brake_min,
+        guard_min,
         ..TrashOptions::default()
     }
 }
@@ -121,7 +121,7 @@ fn what_could_be_counted_waits_whatever_the_settings() {
     assert_eq!(trash.due_in(LAYER, at(5), &look(5, 9)), Some(WINDOW));
     drop(pending);
     let (_dir, off) = self::trash(TrashOptions {
-        brake_percent: 0,
+        guard_percent: 0,
         ..keeping(Duration::ZERO, 10)
     });
     assert_eq!(off.due_in(LAYER, at(5), &look(5, 10)), Some(Duration::ZERO));
@@ -135,7 +135,7 @@ fn what_is_deleted_is_not_counted() {
     for id in [2, 3] {
         assert_eq!(trash.removal().done(LayerId(id), Some(at(6)), 0), None);
     }
-    assert!(trash.brake().is_none());
+    assert!(trash.guard().is_none());
     // Nor what was taken back, nor what went before the window.
     trash.restored(Discarded::Layer(LayerId(2)));
     assert_eq!(trash.removal().done(LayerId(4), Some(at(7)), 0), None);
@@ -145,7 +145,7 @@ fn what_is_deleted_is_not_counted() {
 
 /// After a power cut without a journal, or by an operator's hand, the name stands for anything.
 #[test]
-fn a_brake_that_cannot_be_read_holds_and_can_be_released() {
+fn a_guard_that_cannot_be_read_holds_and_can_be_released() {
     let made: [&dyn Fn(&Path); 4] = [
         &|path| std::fs::write(path, b"\xff").unwrap(),
         &|path| std::fs::create_dir(path).unwrap(),
@@ -154,7 +154,7 @@ fn a_brake_that_cannot_be_read_holds_and_can_be_released() {
     ];
     let dir = tempfile::tempdir().unwrap();
     for made in made {
-        made(&dir.path().join(BRAKE));
+        made(&dir.path().join(GUARD));
         let open = || {
             Trash::open(
                 dir.path(),
@@ -166,7 +166,7 @@ fn a_brake_that_cannot_be_read_holds_and_can_be_released() {
         let trash = open();
         assert_eq!(trash.due_in(LAYER, at(0), &look(9, 0)), None);
         assert!(trash.release(Vec::new()));
-        assert_eq!(open().brake(), None);
+        assert_eq!(open().guard(), None);
         hold_older(dir.path()).unwrap();
         assert!(open().is_held_for_older());
         open().release(Vec::new());

@@ -9,7 +9,7 @@ use layerd_integration::process::wait_until;
 
 use super::{Ended, State, World, end, programs};
 
-const BRAKE: &str = "keep_secs = 2\nbrake_min = 3";
+const GUARD: &str = "keep_secs = 2\nguard_min = 3";
 /// Longer than removed layers are kept.
 const LONG: Duration = Duration::from_secs(4);
 /// Children before parents.
@@ -46,8 +46,8 @@ fn assert_held(world: &World) {
 }
 
 #[test]
-fn root_the_brake_holds_and_everything_comes_back() {
-    let mut world = World::new(BRAKE);
+fn root_the_guard_holds_and_everything_comes_back() {
+    let mut world = World::new(GUARD);
     world.furnish();
     assert_eq!(world.json(&["info"])[0]["alarms"], serde_json::json!([]));
     let before = remove_all(&mut world);
@@ -74,7 +74,7 @@ fn root_the_brake_holds_and_everything_comes_back() {
 
 #[test]
 fn root_the_trash_can_be_let_go() {
-    let mut world = World::new(BRAKE);
+    let mut world = World::new(GUARD);
     world.furnish();
     remove_all(&mut world);
     thread::sleep(LONG);
@@ -90,8 +90,8 @@ fn root_the_trash_can_be_let_go() {
 }
 
 #[test]
-fn root_the_brake_can_be_released_alone() {
-    let mut world = World::new(BRAKE);
+fn root_the_guard_can_be_released_alone() {
+    let mut world = World::new(GUARD);
     world.furnish();
     remove_all(&mut world);
     world.run(&["trash", "restore", "--all"]);
