@@ -128,7 +128,7 @@ fn unpack(ground: &Ground, theirs: &mut Theirs, seed: u64) -> (Grown, Vec<String
             grown.ours.insert(0, one);
             grown.theirs.insert(0, two);
         }
-        let differences = judge(ground, &ours, &theirs, &grown);
+        let differences = differences(ground, &ours, &theirs, &grown);
         let named = |text: &String| format!("seed {seed}, layer {index}: {text}");
         found.extend(differences.iter().map(named));
         if !differences.is_empty() {
@@ -138,7 +138,7 @@ fn unpack(ground: &Ground, theirs: &mut Theirs, seed: u64) -> (Grown, Vec<String
     (grown, found)
 }
 
-fn judge(ground: &Ground, ours: &Said, theirs: &Said, grown: &Grown) -> Vec<String> {
+fn differences(ground: &Ground, ours: &Said, theirs: &Said, grown: &Grown) -> Vec<String> {
     match (ours, theirs) {
         (Ok(said), Ok(other)) if said == other => merged(ground, grown),
         _ => vec![format!("\n    ours   {ours:?}\n    theirs {theirs:?}")],
@@ -328,7 +328,7 @@ fn serve(
             output(Command::new("rm").arg("-r").arg(&two));
             continue;
         }
-        let mut differences = judge(ground, &ours, &theirs, &grown);
+        let mut differences = differences(ground, &ours, &theirs, &grown);
         differences.retain(|text| !(served.is_early() && accidents::is_early_one(text)));
         differences.retain(|text| !(served.has_images() && served::is_access_time(text)));
         let named = |text: &String| format!("seed {seed}, layer {index}: {text}");

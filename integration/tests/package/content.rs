@@ -67,7 +67,7 @@ fn root_package_holds_what_an_operator_needs() {
     }
 }
 
-/// Debian's own judgement, and what it leaves to dpkg.
+/// Debian's own verdict, and what it leaves to dpkg.
 #[test]
 fn root_package_is_as_debian_wants_it() {
     let scratch = Scratch::new();

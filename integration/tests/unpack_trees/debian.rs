@@ -14,7 +14,7 @@ use rustix::fs::{XattrFlags, setxattr};
 
 use super::served::Served;
 use super::sides::{Said, Theirs};
-use super::{Ground, Grown, Mode, accidents, colons, judge, served, shown};
+use super::{Ground, Grown, Mode, accidents, colons, differences, served, shown};
 
 /// Packages, directories, and what is new in place of a directory (an opaque one).
 const GONE: &str = "
@@ -185,7 +185,7 @@ fn compare(mode: Mode) {
     for (index, ((one, ours), (two, theirs))) in ours.into_iter().zip(theirs).enumerate() {
         grown.ours.insert(0, one);
         grown.theirs.insert(0, two);
-        let differences = judge(&ground, &ours, &theirs, &grown);
+        let differences = differences(&ground, &ours, &theirs, &grown);
         found.extend(
             differences
                 .iter()

@@ -21,7 +21,7 @@ impl Both {
         self.world.ctl(&[&["-o", "json", "orphans"], more].concat())
     }
 
-    /// State, key and command of each, all snapshots judged.
+    /// State, key and command of each, all snapshots compared.
     fn differences(&self) -> Vec<Value> {
         let ended = self.orphans(&["--grace", "0"]);
         let found = ended.json();

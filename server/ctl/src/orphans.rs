@@ -2,7 +2,7 @@
 //! of each.
 //!
 //! Both go on meanwhile, so a difference counts only if it is in both lists. A snapshot
-//! reaches layerd before containerd's own records, hence none is judged before it has some age.
+//! reaches layerd before containerd's own records, hence none is compared before it has some age.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,7 +74,7 @@ pub(crate) struct Seen {
     pub(crate) trash: Vec<Removed>,
 }
 
-/// Compares. What was created after `until`, in seconds since 1970, is not judged. Children come
+/// Compares. What was created after `until`, in seconds since 1970, is not compared. Children come
 /// before parents, as they are to be removed.
 pub(crate) fn differences(seen: &Seen, until: i64, snapshotter: &str) -> Vec<Difference> {
     let mut found = unknown(seen, until);

@@ -97,7 +97,7 @@ impl Session {
 
     pub(crate) fn enter(&mut self, thread: i32, raw: &Raw) -> Verdict {
         let mut inside = Inside::default();
-        let verdict = self.judge(thread, raw, &mut inside);
+        let verdict = self.decide(thread, raw, &mut inside);
         self.inside.insert(thread, inside);
         verdict
     }
@@ -114,7 +114,7 @@ impl Session {
         }
     }
 
-    fn judge(&mut self, thread: i32, raw: &Raw, inside: &mut Inside) -> Verdict {
+    fn decide(&mut self, thread: i32, raw: &Raw, inside: &mut Inside) -> Verdict {
         if !self.count(thread, raw) {
             return Verdict::Pass;
         }

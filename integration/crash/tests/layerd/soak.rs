@@ -64,7 +64,7 @@ struct Soak<'a> {
     clients: Vec<Mutex<Client<'a>>>,
     phase: AtomicU8,
     /// Passed twice at each rest: when all have stopped, and when they may go on.
-    gate: Barrier,
+    barrier: Barrier,
     failures: Mutex<Vec<String>>,
 }
 
@@ -79,7 +79,7 @@ impl<'a> Soak<'a> {
         Self {
             site,
             scratch,
-            gate: Barrier::new(clients.len() + 1),
+            barrier: Barrier::new(clients.len() + 1),
             clients,
             phase: AtomicU8::new(WORK),
             failures: Mutex::new(Vec::new()),
@@ -102,8 +102,8 @@ impl<'a> Soak<'a> {
                 WORK => thread::sleep(Duration::from_millis(20)),
                 REST => {
                     lock(client).hang_up();
-                    self.gate.wait();
-                    self.gate.wait();
+                    self.barrier.wait();
+                    self.barrier.wait();
                 }
                 _ => return,
             }
@@ -113,10 +113,10 @@ impl<'a> Soak<'a> {
     /// Has all clients rest, and compares everything with what they believe.
     fn rest(&self, keeper: &mut Keeper<'_>) -> Verdict<Figures> {
         self.phase.store(REST, Ordering::SeqCst);
-        self.gate.wait();
+        self.barrier.wait();
         let examined = self.examine(keeper);
         self.phase.store(WORK, Ordering::SeqCst);
-        self.gate.wait();
+        self.barrier.wait();
         examined
     }
 

@@ -103,7 +103,7 @@ pub(super) const FAULTS: [Fault; 22] = [
         "snapshots in containerd",
         "containerd has forgotten 1",
         "systemctl stop containerd; cp /root/meta.db /var/lib/containerd/io.containerd.metadata.v1.bolt/; systemctl start containerd
-        # Nothing younger than a minute is judged.
+        # Nothing younger than a minute is compared.
         wait_for 'layerctl doctor -q | grep -q forgotten' 900",
         "layerctl trash empty --yes >/dev/null",
     ),

@@ -192,11 +192,11 @@ impl Checker<'_> {
         }
         let found = open_below(self.layer, path, OFlags::PATH)
             .and_then(|found| node::stat(found.as_fd()).map(|stat| (found, stat)));
-        judge(found, path)
+        classify(found, path)
     }
 
     fn digest(&mut self, found: &OwnedFd, path: &Path) -> Result<Result<u128, Wrong>, Error> {
-        let file = match judge(node::reopen(found.as_fd()), path)? {
+        let file = match classify(node::reopen(found.as_fd()), path)? {
             Ok(file) => file,
             Err(wrong) => return Ok(Err(wrong)),
         };
@@ -206,7 +206,7 @@ impl Checker<'_> {
                 Ok(0) => return Ok(Ok(hash.digest128())),
                 Ok(count) => count,
                 Err(Errno::INTR) => continue,
-                Err(cause) => return Ok(judge::<()>(Err(cause), path)?.map(|()| 0)),
+                Err(cause) => return Ok(classify::<()>(Err(cause), path)?.map(|()| 0)),
             };
             hash.update(&self.buffer[..count]);
             self.checked.bytes += count as u64;
@@ -231,7 +231,7 @@ impl Checker<'_> {
 }
 
 /// Tells what is wrong with a file from what hinders us.
-fn judge<T>(outcome: Result<T, Errno>, path: &Path) -> Result<Result<T, Wrong>, Error> {
+fn classify<T>(outcome: Result<T, Errno>, path: &Path) -> Result<Result<T, Wrong>, Error> {
     match outcome {
         Ok(found) => Ok(Ok(found)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(Err(Wrong::Missing)),

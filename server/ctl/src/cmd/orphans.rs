@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "layerd")]
     snapshotter: String,
 
-    /// Younger snapshots are not judged: containerd may be about to record them
+    /// Younger snapshots are not compared: containerd may be about to record them
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     grace: Duration,
 

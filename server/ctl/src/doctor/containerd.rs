@@ -203,9 +203,9 @@ impl Facts<'_> {
             .filter(|(name, proxy)| name.as_str() == DIFFER || is_same(&proxy.address, self.socket))
             .collect();
         let Some((name, proxy)) = ours.first() else {
-            let means =
+            let impact =
                 "containerd's own differ unpacks, one thread a layer; layerd would do it faster.";
-            return vec![Finding::info(DIFF, "layerd does not unpack", means)];
+            return vec![Finding::info(DIFF, "layerd does not unpack", impact)];
         };
         if !is_same(&proxy.address, self.socket) {
             return vec![Finding::error(
@@ -348,7 +348,7 @@ fn replaced(runs: Option<Version>, installed: Option<Version>) -> Option<Finding
         Finding::info(
             RELEASE,
             format!("containerd {runs} runs, and {installed} is installed"),
-            "Its files are judged for the one that starts next.",
+            "Its files are checked for the one that starts next.",
         )
     })
 }

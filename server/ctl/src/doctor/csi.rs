@@ -30,7 +30,7 @@ pub(crate) fn registration(socket: &Path) -> Option<PathBuf> {
         })
 }
 
-/// Judges them.
+/// Checks them.
 pub(crate) fn finding(facts: &Facts) -> Finding {
     let socket = facts.socket.display();
     match (&facts.answer, facts.is_registered) {

@@ -159,8 +159,8 @@ fn database(health: &Health) -> Finding {
 fn last_stop(health: &Health) -> Finding {
     const CHECK: &str = "last stop";
     if health.ended_uncleanly {
-        let means = "The start checked everything. Unless it was killed on purpose, `journalctl -u layerd` says why it ended.";
-        return Finding::info(CHECK, "layerd was killed, or the power was cut", means);
+        let impact = "The start checked everything. Unless it was killed on purpose, `journalctl -u layerd` says why it ended.";
+        return Finding::info(CHECK, "layerd was killed, or the power was cut", impact);
     }
     Finding::ok(CHECK, "orderly")
 }

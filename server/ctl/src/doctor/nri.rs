@@ -15,7 +15,7 @@ const REGISTERED: &str = "registered";
 const IMPACT: &str =
     "Containers with the annotation volumes.layerd.io/... are created without those mounts.";
 
-/// Judges the unit by the output of `systemctl show`, and NRI in containerd, if that is known. None where the
+/// Checks the unit by the output of `systemctl show`, and NRI in containerd, if that is known. None where the
 /// plugin is not used.
 pub(crate) fn finding(unit: &str, containerd: Option<&State>) -> Option<Finding> {
     let value = |name: &str| {

@@ -17,7 +17,7 @@ pub(crate) enum Answer {
     None(String),
 }
 
-/// Judges the answer at a socket that is there.
+/// Checks the answer at a socket that is there.
 pub(crate) fn finding(socket: &Path, answer: &Answer) -> Finding {
     let socket = socket.display();
     let impact = "`docker volume ls` waits for it, and containers with volumes of the driver layerd do not start.";

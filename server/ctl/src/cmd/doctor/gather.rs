@@ -1,4 +1,4 @@
-//! Gathers what the doctor judges. A fact that cannot be had is a finding of its own; nothing here
+//! Gathers what the doctor checks. A fact that cannot be had is a finding of its own; nothing here
 //! fails.
 
 mod containerd;
@@ -23,7 +23,7 @@ use super::{Args, Daemon};
 use crate::client::Client;
 use crate::cmd::du;
 use crate::doctor::mounts::{self, Layers};
-use crate::doctor::{Action, Finding, Severity, daemon as judge, files, quoted, volumes};
+use crate::doctor::{Action, Finding, Severity, daemon as checks, files, quoted, volumes};
 use crate::error::Error;
 
 const DEFAULT_SOCKET: &str = "/run/layerd/layerd.sock";
@@ -48,7 +48,7 @@ pub(super) async fn findings(args: &Args, daemon: &Daemon, now: i64) -> Vec<Find
     found.insert(0, kernel());
     match &mut answered {
         Ok((client, info)) => {
-            found.insert(0, judge::version(info, env!("CARGO_PKG_VERSION")));
+            found.insert(0, checks::version(info, env!("CARGO_PKG_VERSION")));
             found.extend(ask_more(client, info, now).await);
         }
         Err(error) => {
@@ -136,7 +136,7 @@ fn kernel() -> Finding {
 
 /// Facts from a daemon that answers.
 async fn ask_more(client: &mut Client, info: &InfoResponse, now: i64) -> Vec<Finding> {
-    let mut found = judge::findings(info, &[], now);
+    let mut found = checks::findings(info, &[], now);
     // Without records there is nothing more to ask.
     if info.driver.is_empty() {
         return found;
@@ -146,10 +146,10 @@ async fn ask_more(client: &mut Client, info: &InfoResponse, now: i64) -> Vec<Fin
         .any(|one| one.is_trouble() && matches!(one.check.as_str(), "space" | "inodes"))
     {
         let holders = du::largest(client).await.unwrap_or_default();
-        found = judge::findings(info, &holders, now);
+        found = checks::findings(info, &holders, now);
     }
     match client.fsck(false).await {
-        Ok(problems) => found.extend(judge::records(&problems)),
+        Ok(problems) => found.extend(checks::records(&problems)),
         Err(error) => found.push(unasked("records and disk", &error)),
     }
     found.extend(match look_at_mounts(client, Path::new(&info.root)).await {
@@ -239,7 +239,7 @@ fn disk(settings: &Settings) -> Vec<Finding> {
         inodes_free: disk.files_available(),
         ..Health::default()
     };
-    judge::disk(&info, &health)
+    checks::disk(&info, &health)
 }
 
 /// Standard output of a program, however it ends. None if it cannot be run, or not in time.

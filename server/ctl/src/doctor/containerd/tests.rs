@@ -252,7 +252,7 @@ fn the_command_keeps_what_is_not_as_by_default() {
     assert_eq!(facts.setup("x"), Action::safe("x", wanted));
 }
 
-/// Its files are judged for the release that starts next.
+/// Its files are checked for the release that starts next.
 #[test]
 fn an_older_release_that_is_installed_is_warned_of_in_time() {
     let mut world = World::new();

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::managed_file::{self, Owner};
 use crate::orphans::differences;
 
-/// Younger snapshots are not judged: containerd may be about to record them.
+/// Younger snapshots are not compared: containerd may be about to record them.
 const GRACE: i64 = 60;
 
 pub(super) async fn findings(

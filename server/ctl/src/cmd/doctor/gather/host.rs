@@ -37,14 +37,14 @@ pub(super) async fn check(
 ) -> Result<Checked, Finding> {
     const CHECK: &str = "host";
     if !nix::unistd::geteuid().is_root() {
-        let means = "Only root can try out a mount. Run `layerctl doctor` as root to have the host checked.";
-        return Err(Finding::info(CHECK, "not looked at", means));
+        let impact = "Only root can try out a mount. Run `layerctl doctor` as root to have the host checked.";
+        return Err(Finding::info(CHECK, "not looked at", impact));
     }
     if file.is_none() && health.is_none() {
         let found = format!("not looked at: there is no {CONFIG}, and no daemon to ask");
-        let means =
+        let impact =
             "Name the configuration with --config to have it and its data directory checked.";
-        return Err(Finding::info(CHECK, found, means));
+        return Err(Finding::info(CHECK, found, impact));
     }
     let mut arguments = vec!["check".to_owned(), "--json".to_owned()];
     let mut add =
@@ -74,7 +74,7 @@ fn layerd() -> PathBuf {
     beside.unwrap_or_else(|| PathBuf::from("layerd"))
 }
 
-/// Judges host and configuration; answers the settings that count.
+/// Checks host and configuration; answers the settings that count.
 pub(super) fn compare(
     checked: Result<Checked, Finding>,
     file: Option<&Path>,
@@ -98,8 +98,8 @@ pub(super) fn compare(
 
 pub(super) async fn units(daemon: &Daemon) -> Vec<Finding> {
     if !is_booted() {
-        let means = "Whatever starts layerd here, see to it that it starts it again after a crash.";
-        let unit = Finding::info("unit", "this host is not run by systemd", means);
+        let impact = "Whatever starts layerd here, see to it that it starts it again after a crash.";
+        let unit = Finding::info("unit", "this host is not run by systemd", impact);
         let few = peer(&daemon.address).and_then(|pid| unit::few_of_process(pid, &process(pid)));
         return few.into_iter().chain([unit]).collect();
     }
