@@ -40,6 +40,58 @@ enum Command {
     Nri(nri::Nri),
 }
 
+/// Options of drop-ins for containerd.
+#[derive(Debug, clap::Args)]
+struct Files {
+    /// containerd's version, such as 1.7 or 2.1.4; asked of `containerd --version` by default
+    #[arg(long, value_name = "VERSION", value_parser = Version::parse)]
+    version: Option<Version>,
+
+    /// Write the drop-in, unless it was edited
+    #[arg(long, conflicts_with = "remove")]
+    write: bool,
+
+    /// Remove the drop-in, and what --write did to config.toml
+    #[arg(long)]
+    remove: bool,
+
+    /// containerd's own configuration
+    #[arg(long, value_name = "FILE", default_value = main_file::MAIN)]
+    config: PathBuf,
+
+    /// Directory for the drop-in
+    #[arg(long, value_name = "DIR", default_value = main_file::DROP_INS)]
+    dir: PathBuf,
+}
+
+impl Files {
+    /// As given, else the installed one.
+    fn version(&self) -> Result<Version, Error> {
+        self.version.map_or_else(installed, Ok)
+    }
+
+    /// Writes a drop-in, and changes the main file with it. Undoes the first if the second fails.
+    fn write(
+        &self,
+        version: Version,
+        path: &Path,
+        drop_in: &str,
+        (change, is_loaded): (&Change, fn(&str) -> bool),
+        out: &mut Output,
+    ) -> Result<Done, Error> {
+        if self.config == Path::new(main_file::MAIN) {
+            check_installed(version)?;
+        }
+        let before = fs::read(path).ok();
+        let done = write(path, drop_in)?;
+        if let Err(error) = change.apply(&self.config, is_loaded, out) {
+            put_back(path, before.as_deref())?;
+            return Err(error);
+        }
+        Ok(done)
+    }
+}
+
 /// Prints, writes or removes the drop-in that makes layerd a snapshotter of containerd
 ///
 /// Without --write it is printed. With --write it is put into containerd's directory of drop-ins,
@@ -50,17 +102,8 @@ enum Command {
 /// change; running containers go on.
 #[derive(Debug, clap::Args)]
 struct Containerd {
-    /// containerd's version, such as 1.7 or 2.1.4; asked of `containerd --version` by default
-    #[arg(long, value_name = "VERSION", value_parser = Version::parse)]
-    version: Option<Version>,
-
-    /// Write the drop-in
-    #[arg(long, conflicts_with = "remove")]
-    write: bool,
-
-    /// Remove the drop-in, and what --write did to config.toml
-    #[arg(long)]
-    remove: bool,
+    #[command(flatten)]
+    files: Files,
 
     /// Socket containerd reaches layerd at; that of --address by default
     #[arg(long, value_name = "PATH", value_parser = crate::cli::parse_address)]
@@ -93,14 +136,6 @@ struct Containerd {
     #[arg(long)]
     no_unpack: bool,
 
-    /// containerd's own configuration
-    #[arg(long, value_name = "FILE", default_value = main_file::MAIN)]
-    config: PathBuf,
-
-    /// Directory for the drop-in, layerd.toml
-    #[arg(long, value_name = "DIR", default_value = main_file::DROP_INS)]
-    dir: PathBuf,
-
     /// Platform to unpack images for; this machine's by default
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
@@ -117,36 +152,26 @@ pub(crate) fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), E
 }
 
 fn containerd(args: Containerd, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
-    let path = args.dir.join("layerd.toml");
-    if args.remove {
-        return remove(&path, &args.config, out);
+    let files = &args.files;
+    let path = files.dir.join("layerd.toml");
+    if files.remove {
+        return remove(&path, &files.config, out);
     }
-    let version = match args.version {
-        Some(version) => version,
-        None => installed()?,
-    };
-    let text = read_main(&args.config)?;
+    let version = files.version()?;
+    let text = read_main(&files.config)?;
     let main = text.as_deref().map(MainFile::parse).transpose();
-    let main = main.map_err(|why| main_config::unreadable(&args.config, why))?;
-    let change = Change::plan(version, text.as_deref(), &args.config, &path)?;
+    let main = main.map_err(|why| main_config::unreadable(&files.config, why))?;
+    let change = Change::plan(version, text.as_deref(), &files.config, &path)?;
     let drop_in = drop_in(&args, version, main.as_ref(), daemon)?;
     if let Some(warning) = drop_in.warning() {
         out.progress(&format!("layerctl: warning: {warning}"))?;
     }
     let drop_in = managed_file::sealed(&drop_in.render());
-    if !args.write {
+    if !files.write {
         out.raw(drop_in.as_bytes())?;
-        return announce(&change, &args.config);
+        return announce(&change, &files.config);
     }
-    if args.config == Path::new(main_file::MAIN) {
-        check_installed(version)?;
-    }
-    let before = fs::read(&path).ok();
-    let done = write(&path, &drop_in)?;
-    if let Err(error) = change.apply(&args.config, has_layerd, out) {
-        put_back(&path, before.as_deref())?;
-        return Err(error);
-    }
+    let done = files.write(version, &path, &drop_in, (&change, has_layerd), out)?;
     tell(done, &change, &path, out)
 }
 

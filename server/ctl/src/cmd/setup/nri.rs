@@ -1,12 +1,11 @@
 //! `layerctl setup nri`: NRI in containerd, for `layerd-nri`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::main_config::{self, Change};
-use super::{announce, check_installed, installed, put_back, read_main, write};
+use super::{Files, announce, read_main};
 use crate::containerd::effective::{Effective, Unreadable};
-use crate::containerd::main_file::{self, MainFile};
+use crate::containerd::main_file::MainFile;
 use crate::containerd::nri::{self, State};
 use crate::containerd::{Schema, Version};
 use crate::error::Error;
@@ -23,39 +22,20 @@ use crate::text::escape;
 /// --remove undoes all of it. containerd must be restarted to notice a change; running containers go on.
 #[derive(Debug, clap::Args)]
 pub(super) struct Nri {
-    /// containerd's version, such as 1.7 or 2.1.4; asked of `containerd --version` by default
-    #[arg(long, value_name = "VERSION", value_parser = Version::parse)]
-    version: Option<Version>,
-
-    /// Write the drop-in, unless it was edited
-    #[arg(long, conflicts_with = "remove")]
-    write: bool,
-
-    /// Remove the drop-in, and what --write did to config.toml
-    #[arg(long)]
-    remove: bool,
-
-    /// containerd's own configuration
-    #[arg(long, value_name = "FILE", default_value = main_file::MAIN)]
-    config: PathBuf,
-
-    /// Directory for the drop-in, layerd-nri.toml
-    #[arg(long, value_name = "DIR", default_value = main_file::DROP_INS)]
-    dir: PathBuf,
+    #[command(flatten)]
+    files: Files,
 }
 
 const NEXT: &str = "Then `systemctl enable --now layerd-nri.service` gives containers volumes.";
 
 pub(super) fn run(args: Nri, out: &mut Output) -> Result<(), Error> {
-    let path = args.dir.join("layerd-nri.toml");
-    if args.remove {
-        return super::remove(&path, &args.config, out);
+    let options = &args.files;
+    let path = options.dir.join("layerd-nri.toml");
+    if options.remove {
+        return super::remove(&path, &options.config, out);
     }
-    let version = match args.version {
-        Some(version) => version,
-        None => installed()?,
-    };
-    let files = Effective::read(&args.config).map_err(|why| unreadable(&why))?;
+    let version = options.version()?;
+    let files = Effective::read(&options.config).map_err(|why| unreadable(&why))?;
     match nri::state(version, &files, Some(&path)) {
         State::Off => {}
         State::On => {
@@ -64,27 +44,19 @@ pub(super) fn run(args: Nri, out: &mut Output) -> Result<(), Error> {
             ));
         }
         State::Unknown => return Err(unknown(version)),
-        State::Barred => return Err(barred(&args.config)),
+        State::Barred => return Err(barred(&options.config)),
     }
-    let text = read_main(&args.config)?;
+    let text = read_main(&options.config)?;
     let main = text.as_deref().map(MainFile::parse).transpose();
-    let main = main.map_err(|why| main_config::unreadable(&args.config, why))?;
+    let main = main.map_err(|why| main_config::unreadable(&options.config, why))?;
     let schema = Schema::choose(version, main.map(|main| main.schema));
     let drop_in = managed_file::sealed(&nri::drop_in(version, schema, &files, &path));
-    let change = Change::plan(version, text.as_deref(), &args.config, &path)?;
-    if !args.write {
+    let change = Change::plan(version, text.as_deref(), &options.config, &path)?;
+    if !options.write {
         out.raw(drop_in.as_bytes())?;
-        return announce(&change, &args.config);
+        return announce(&change, &options.config);
     }
-    if args.config == Path::new(main_file::MAIN) {
-        check_installed(version)?;
-    }
-    let before = fs::read(&path).ok();
-    let done = write(&path, &drop_in)?;
-    if let Err(error) = change.apply(&args.config, nri::is_on, out) {
-        put_back(&path, before.as_deref())?;
-        return Err(error);
-    }
+    let done = options.write(version, &path, &drop_in, (&change, nri::is_on), out)?;
     let name = escape(&path.display().to_string());
     if done == Done::Already && change == Change::Nothing {
         return out.line(&format!("{name} is up to date"));

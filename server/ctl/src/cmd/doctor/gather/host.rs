@@ -98,7 +98,8 @@ pub(super) fn compare(
 
 pub(super) async fn units(daemon: &Daemon) -> Vec<Finding> {
     if !is_booted() {
-        let impact = "Whatever starts layerd here, see to it that it starts it again after a crash.";
+        let impact =
+            "Whatever starts layerd here, see to it that it starts it again after a crash.";
         let unit = Finding::info("unit", "this host is not run by systemd", impact);
         let few = peer(&daemon.address).and_then(|pid| unit::few_of_process(pid, &process(pid)));
         return few.into_iter().chain([unit]).collect();
