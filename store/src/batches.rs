@@ -12,15 +12,16 @@ use tracing::{error, warn};
 
 use crate::call_phase::CallPhase;
 use crate::codec;
-use crate::database::{Database, LIMIT, write_error};
+use crate::database::{Database, LIMIT};
+use crate::db::write_error;
 use crate::db::{Db, Opened};
 use crate::error::Error;
 use crate::folder::io_error;
 use crate::records::Records;
+use crate::shared::{Files, Options, Shared};
 use crate::space::Space;
 use crate::stall::probe;
 use crate::state::Edit;
-use crate::store::{Files, Options, Shared};
 use crate::wal::Rows;
 use crate::worker_thread::run_with_timeout;
 

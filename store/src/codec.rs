@@ -19,10 +19,10 @@ use prost::Message;
 
 mod body;
 
+use crate::item::Item;
 use crate::model::{
     Key, Kind, LABEL_MAX, Labels, LayerId, Record, Removal, SteadyTime, Timestamp, Usage,
 };
-use crate::state::Item;
 
 /// Longest value of a row, in bytes: a client's 4096 and the framing. sled made blob files of values
 /// from 7.6 KB only.

@@ -6,10 +6,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::db::{Db, Opened};
+use crate::db::{Db, Opened, write_error};
 use crate::error::Error;
 use crate::stall::probe;
 use crate::wal::{Body, Rows, Wal};
@@ -135,12 +134,6 @@ impl Database {
         let gone = || write_error(io::Error::other("the database hangs or panicked"));
         let disk = probe(&self.folder);
         pending.wait(LIMIT, disk).unwrap_or_else(|| Err(gone()))
-    }
-}
-
-pub(crate) fn write_error(cause: impl Into<io::Error>) -> Error {
-    Error::Write {
-        cause: Arc::new(cause.into()),
     }
 }
 

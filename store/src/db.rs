@@ -26,6 +26,7 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sled::transaction::{
     ConflictableTransactionError, TransactionError, Transactional, TransactionalTree,
@@ -33,12 +34,11 @@ use sled::transaction::{
 use tracing::warn;
 
 use crate::codec::{Assembly, Meta, Table, VALUE_MAX, row_hash, rows};
-use crate::database::write_error;
 use crate::error::Error;
 use crate::folder::{copy_folder, io_error, remove_folder};
+use crate::item::Item;
 use crate::records::Records;
 use crate::sequence_file::SequenceFile;
-use crate::state::Item;
 use crate::sys;
 use crate::wal::{self, Entry, Reader, Rows, Wal};
 use guards::{Lacking, OpenError, lost_commits, remove_half_made_snapshots, wait_until_released};
@@ -468,6 +468,12 @@ impl Db {
 
     fn table(&self, table: Table) -> &sled::Tree {
         &self.tables[table as usize]
+    }
+}
+
+pub(crate) fn write_error(cause: impl Into<io::Error>) -> Error {
+    Error::Write {
+        cause: Arc::new(cause.into()),
     }
 }
 

@@ -25,10 +25,10 @@ use crate::codec::{self, Assembly, Meta, Table, VALUE_MAX, row_hash};
 use crate::error::Error;
 use crate::file;
 use crate::folder::io_error;
+use crate::item::Item;
 use crate::model::{NAME_MAX, Record, Timestamp};
 use crate::records::Records;
-use crate::state::Item;
-use crate::store::Shared;
+use crate::shared::Shared;
 use crate::volume::Volume;
 
 const MAGIC: &[u8] = b"layerd export 1\n";

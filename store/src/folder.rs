@@ -9,7 +9,9 @@ use std::sync::Arc;
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use crate::error::Error;
-use crate::wal;
+
+/// Name of the write-ahead log.
+pub(crate) const WAL: &str = "journal";
 
 /// Adds operation and path to an I/O error.
 pub(crate) fn io_error(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -56,7 +58,7 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             copy_folder(&entry.path(), &target)?;
-        } else if entry.file_name() == wal::NAME {
+        } else if entry.file_name() == WAL {
             let bytes = fs::read(entry.path())?;
             io::Write::write_all(&mut create_in_place(&target)?, &bytes)?;
         } else {

@@ -19,17 +19,20 @@ mod error;
 mod export;
 pub mod file;
 mod folder;
+mod item;
 mod lock;
 mod model;
 mod published;
 mod records;
 mod sequence_file;
+mod shared;
 mod space;
 mod stall;
 mod state;
 mod store;
 mod sys;
 mod volume;
+mod volume_state;
 mod volumes;
 mod wal;
 mod worker_thread;
@@ -43,9 +46,10 @@ pub use model::{
     Record, Removal, SteadyTime, Timestamp, Usage,
 };
 pub use records::Records;
+pub use shared::{Files, Options};
 pub use space::Room;
 pub use state::{Checked, Commit, Create};
-pub use store::{Claim, Files, Options, Store};
+pub use store::{Claim, Store};
 pub use volume::{
     AttachState, Attachment, AttachmentId, MadePath, MadeSource, MountedAt, Owner, SPEC_MAX,
     VOLUME_NAME_MAX, Volume, VolumeId, VolumeName,

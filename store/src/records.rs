@@ -8,8 +8,8 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::error::Error;
+use crate::item::Item;
 use crate::model::{Key, Kind, LayerId, Record, Removal, SteadyTime};
-use crate::state::Item;
 use crate::volumes::Volumes;
 
 /// A consistent set of all records, as of one commit. Cheap to clone.

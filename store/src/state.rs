@@ -12,20 +12,13 @@
 use std::sync::Arc;
 
 use crate::error::Refusal;
+use crate::item::Item;
 use crate::model::{
     BadInput, Key, Kind, LabelChange, Labels, LayerId, Record, Removal, SteadyTime, Timestamp,
     Usage,
 };
 use crate::records::Records;
-use crate::volume::{Attachment, AttachmentId, Volume, VolumeId};
-
-/// One record of any kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Item {
-    Snapshot(Arc<Record>),
-    Volume(Arc<Volume>),
-    Attachment(Arc<Attachment>),
-}
+use crate::volume::{AttachmentId, Volume, VolumeId};
 
 /// One change to the records.
 #[derive(Debug, Clone)]

@@ -33,7 +33,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::codec::RowKey;
 use crate::file::replace_in_place;
-use crate::folder::{create_in_place, is_copied_on_write};
+use crate::folder::{self, create_in_place, is_copied_on_write};
 use crate::sequence_file::SequenceFile;
 
 pub(crate) use body::Body;
@@ -42,7 +42,7 @@ pub(crate) use body::Body;
 pub(crate) type Rows = BTreeMap<RowKey, Option<Vec<u8>>>;
 
 /// File name in the database's folder.
-pub(crate) const NAME: &str = "journal";
+pub(crate) const NAME: &str = folder::WAL;
 
 const MAGIC: &[u8; 8] = b"layerdJ2";
 /// Position in page 0 of the mark of a log in which pages that were never used hold [`UNUSED`].

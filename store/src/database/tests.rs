@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::*;
 use crate::codec;
 use crate::folder::copy_folder;
+use crate::item::Item;
 use crate::model::{Key, Kind, LABEL_MAX, Labels, LayerId, Record, Timestamp};
-use crate::state::Item;
 
 /// Records by id.
 type Model = BTreeMap<u64, Item>;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::Shared;
 use crate::model::{Key, LayerId, Record};
+use crate::shared::Shared;
 use crate::state::Create;
 
 /// A snapshot in creation, which holds its key and id.

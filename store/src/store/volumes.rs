@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Files, Store};
+use super::Store;
 use crate::batches::Class;
 use crate::error::{Error, Refusal};
 use crate::model::{LabelChange, Timestamp, Usage};
+use crate::shared::Files;
 use crate::volume::{
     AttachState, Attachment, AttachmentId, MadeSource, MountedAt, Volume, VolumeId, VolumeName,
 };
-use crate::volumes;
+use crate::volume_state;
 
 impl Store {
     /// Hands out an id for a volume.
@@ -36,7 +37,7 @@ impl Store {
     pub fn create_volume(&self, volume: Volume) -> Result<Arc<Volume>, Error> {
         self.writer
             .write(Class::NewWithFiles(Files::Volumes), move |records| {
-                volumes::create(records, volume)
+                volume_state::create(records, volume)
             })
     }
 
@@ -52,7 +53,7 @@ impl Store {
     ) -> Result<Arc<Volume>, Error> {
         let (name, now) = (name.clone(), Timestamp::now());
         self.writer.write(Class::Records, move |records| {
-            volumes::relabel(records, &name, &changes, now)
+            volume_state::relabel(records, &name, &changes, now)
         })
     }
 
@@ -68,7 +69,7 @@ impl Store {
     ) -> Result<Arc<Volume>, Error> {
         let now = Timestamp::now();
         self.writer.write(Class::Records, move |records| {
-            volumes::set_option(records, id, key, value, now)
+            volume_state::set_option(records, id, key, value, now)
         })
     }
 
@@ -79,7 +80,7 @@ impl Store {
     pub fn rename_volume(&self, name: &VolumeName, new: VolumeName) -> Result<Arc<Volume>, Error> {
         let (name, now) = (name.clone(), Timestamp::now());
         self.writer.write(Class::Records, move |records| {
-            volumes::rename(records, &name, new, now)
+            volume_state::rename(records, &name, new, now)
         })
     }
 
@@ -99,7 +100,7 @@ impl Store {
             if only.is_some_and(|id| found.is_none_or(|volume| volume.id != id)) {
                 return Err(Refusal::VolumeMissing { name });
             }
-            volumes::mark_removed(records, &name, shared.removal_now())
+            volume_state::mark_removed(records, &name, shared.removal_now())
         })
     }
 
@@ -113,7 +114,7 @@ impl Store {
         name: Option<VolumeName>,
     ) -> Result<Arc<Volume>, Error> {
         self.writer.write(Class::Records, move |records| {
-            volumes::restore(records, id, name)
+            volume_state::restore(records, id, name)
         })
     }
 
@@ -128,7 +129,7 @@ impl Store {
         taken: Timestamp,
     ) -> Result<(), Error> {
         self.writer.write(Class::Records, move |records| {
-            volumes::measured(records, id, usage, taken)
+            volume_state::measured(records, id, usage, taken)
         })
     }
 
@@ -139,7 +140,7 @@ impl Store {
     pub fn set_volume_filled(&self, id: VolumeId, from: String) -> Result<(), Error> {
         self.writer
             .write(Class::Files(Files::Volumes), move |records| {
-                volumes::filled(records, id, from)
+                volume_state::filled(records, id, from)
             })
     }
 
@@ -150,7 +151,7 @@ impl Store {
     pub fn drop_volume_records(&self, ids: Vec<VolumeId>) -> Result<(), Error> {
         self.writer
             .write(Class::Files(Files::Volumes), move |records| {
-                volumes::drop_records(records, &ids)
+                volume_state::drop_records(records, &ids)
             })
     }
 
@@ -161,7 +162,7 @@ impl Store {
     /// [`Error::Write`].
     pub fn attach(&self, attachment: Attachment) -> Result<Arc<Attachment>, Error> {
         self.writer.write(Class::New, move |records| {
-            volumes::attach(records, attachment)
+            volume_state::attach(records, attachment)
         })
     }
 
@@ -171,7 +172,7 @@ impl Store {
     /// [`Error::Refused`] if it does not exist; [`Error::Write`].
     pub fn set_made(&self, id: AttachmentId, made: MadeSource) -> Result<(), Error> {
         let written = self.writer.write(Class::Records, move |records| {
-            volumes::made(records, id, made)
+            volume_state::made(records, id, made)
         });
         written.map(drop)
     }
@@ -187,7 +188,7 @@ impl Store {
         mount: Option<MountedAt>,
     ) -> Result<Arc<Attachment>, Error> {
         self.writer.write(Class::Records, move |records| {
-            volumes::attached(records, id, state, mount)
+            volume_state::attached(records, id, state, mount)
         })
     }
 
@@ -197,7 +198,7 @@ impl Store {
     /// [`Error::Write`].
     pub fn detach(&self, id: AttachmentId) -> Result<(), Error> {
         self.writer.write(Class::Records, move |records| {
-            volumes::detached(records, id)
+            volume_state::detached(records, id)
         })
     }
 }
