@@ -38,7 +38,7 @@ use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fst
 use nix::unistd::{fsync, ftruncate, syncfs};
 
 use crate::error::Error;
-use crate::folder::FLAGS;
+use crate::sys::FLAGS;
 
 /// Guarantee of a file system for changes that are not synced by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

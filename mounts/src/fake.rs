@@ -13,10 +13,9 @@ use nix::errno::Errno;
 
 use crate::mounter::{
     Attached, BindOptions, DetachMode, Detached, Effective, Feature, Handle, Holder, Holders,
-    Holds, Identity, Made, MountEntry, MountError, MountId, Mounter, NewSource, Position,
-    PrivateRoot, Propagation, ReadOnly, Source, Symlinks, TmpfsOptions, Tree, Want, Without,
-    check_create, create_source, open_existing, open_source, place_source, real_path, remove_made,
-    resolve,
+    Holds, Made, MountEntry, MountError, MountId, Mounter, NewSource, Position, PrivateRoot,
+    Propagation, ReadOnly, Source, Symlinks, TmpfsOptions, Tree, Want, Without, check_create,
+    create_source, open_existing, open_source, place_source, remove_made, resolve,
 };
 use crate::types::Mount;
 
@@ -184,7 +183,9 @@ fn place(target: &Path) -> Result<PathBuf, MountError> {
     };
     let parent = target.parent().ok_or_else(bad)?;
     let name = target.file_name().ok_or_else(bad)?;
-    Ok(real_path(&open_source(parent, Symlinks::Follow)?)?.join(name))
+    Ok(open_source(parent, Symlinks::Follow)?
+        .real_path()?
+        .join(name))
 }
 
 fn held(handle: &Handle) -> Result<OwnedFd, MountError> {
@@ -260,7 +261,7 @@ impl Mounter for FakeMounter {
                 });
             }
         };
-        self.tree(source, &real_path(source)?, options.propagation, read_only)
+        self.tree(source, &source.real_path()?, options.propagation, read_only)
     }
 
     fn is_current(
@@ -300,7 +301,7 @@ impl Mounter for FakeMounter {
             (false, true) => return Err(MountError::IsADirectory { path }),
             _ => {}
         }
-        let place = real_path(target)?;
+        let place = target.real_path()?;
         let (device, inode) = (top.device(), top.inode());
         let mut table = self.table();
         let id = tree.attached.id;
@@ -345,7 +346,7 @@ impl Mounter for FakeMounter {
     }
 
     fn mounts_below(&self, root: &Path) -> Result<Vec<MountEntry>, MountError> {
-        let root = real_path(&open_source(root, Symlinks::Follow)?)?;
+        let root = open_source(root, Symlinks::Follow)?.real_path()?;
         let mut found = self.mounts();
         found.retain(|mount| mount.target != root && mount.target.starts_with(&root));
         Ok(found)
@@ -354,7 +355,7 @@ impl Mounter for FakeMounter {
     fn position(&self, found: &Handle) -> Result<Position, MountError> {
         Ok(Position {
             device: found.device(),
-            path: real_path(found)?,
+            path: found.real_path()?,
             shown: PathBuf::from("/"),
             mount: found.mount_id()?,
         })
@@ -372,7 +373,7 @@ impl Mounter for FakeMounter {
         known: &[MountId],
         _limit: Duration,
     ) -> Result<Holders, MountError> {
-        let path = real_path(directory)?;
+        let path = directory.real_path()?;
         let mut found = self.mounts();
         found.retain(|mount| mount.root.starts_with(&path) && !known.contains(&mount.id));
         let holder = |mount: MountEntry| Holder {
@@ -392,7 +393,7 @@ impl Mounter for FakeMounter {
     fn private_root(&self, path: &Path) -> Result<PrivateRoot, MountError> {
         self.step("bind", path)?;
         let handle = open_source(path, Symlinks::Follow)?;
-        let place = real_path(&handle)?;
+        let place = handle.real_path()?;
         let below = !self.mounts_below(path)?.is_empty();
         let mut table = self.table();
         let bound = |entry: &Entry| entry.self_bind && entry.mount.target == place;
@@ -409,7 +410,7 @@ impl Mounter for FakeMounter {
 
     fn release_private_root(&self, path: &Path) -> Result<Detached, MountError> {
         self.step("unmount", path)?;
-        let place = real_path(&open_source(path, Symlinks::Follow)?)?;
+        let place = open_source(path, Symlinks::Follow)?.real_path()?;
         let below = !self.mounts_below(path)?.is_empty();
         let mut table = self.table();
         let bound = |entry: &&Entry| entry.self_bind && entry.mount.target == place;

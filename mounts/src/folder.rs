@@ -6,20 +6,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, RenameFlags, renameat2};
+use nix::fcntl::{RenameFlags, renameat2};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid, fchown, fsync};
 
 use crate::barrier::Barrier;
 use crate::error::Error;
 use crate::sys;
+pub use crate::sys::FLAGS;
 use crate::tree::flags;
-
-/// Flags with which layerd's own directories are opened.
-pub const FLAGS: OFlag = OFlag::O_RDONLY
-    .union(OFlag::O_DIRECTORY)
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_CLOEXEC);
 
 /// One of the driver's own directories.
 #[derive(Debug)]

@@ -12,8 +12,10 @@ use std::time::Duration;
 use crate::types::Mount;
 
 mod container;
+mod detached;
 mod error;
 mod features;
+mod holder;
 mod holders;
 mod idmap;
 mod kernel;
@@ -31,20 +33,19 @@ mod unmount;
 pub mod contract;
 
 pub use container::{MountNamespace, is_mount_point, oci_tree};
+pub use detached::KernelMounter;
 pub use error::MountError;
 pub use features::{Feature, UNIQUE_IDS, Without};
-pub use kernel::KernelMounter;
+pub use holder::{Holder, Holders, Holds, MountId};
 #[cfg(any(test, feature = "fake"))]
-pub(crate) use made::{place_source, remove_made};
+pub(crate) use made::{create_source, place_source, remove_made};
 #[cfg(any(test, feature = "fake"))]
-pub(crate) use path::{check_create, create_source, open_existing, open_source, resolve};
+pub(crate) use path::{check_create, open_existing, open_source, resolve};
 pub use reserved::Reserved;
-#[cfg(any(test, feature = "fake"))]
-pub(crate) use table::real_path;
 pub use types::{
-    Attached, BindOptions, DetachMode, Detached, Effective, Handle, Holder, Holders, Holds,
-    Identity, Made, MountEntry, MountId, NewSource, Position, PrivateRoot, Propagation, ReadOnly,
-    Source, Symlinks, TmpfsOptions, Tree, Want,
+    Attached, BindOptions, DetachMode, Detached, Effective, Handle, Identity, Made, MountEntry,
+    NewSource, Position, PrivateRoot, Propagation, ReadOnly, Source, Symlinks, TmpfsOptions, Tree,
+    Want,
 };
 
 /// Makes and takes away mounts. Every call blocks; sources on a hung network file system may block

@@ -9,9 +9,16 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 
 pub mod btrfs;
 pub mod loop_device;
+
+/// Flags with which layerd's own directories are opened.
+pub const FLAGS: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
 
 /// Identity of a file: device, major and minor, and inode.
 pub type Identity = ((u32, u32), u64);

@@ -19,7 +19,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::barrier::Barrier;
 use crate::error::Error;
-use crate::folder::FLAGS;
+use crate::sys::FLAGS;
 use crate::sys::{self, Stat, WriteBack};
 use crate::types::Usage;
 use walk::{Next, Visitor, open, walk};

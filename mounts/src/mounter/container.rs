@@ -14,7 +14,7 @@ use rustix::mount::MountAttrFlags;
 
 use super::{
     BindOptions, Handle, KernelMounter, MountError, Mounter, NewSource, Propagation, ReadOnly,
-    Symlinks, Tree, kernel, path,
+    Symlinks, Tree, detached, path,
 };
 use crate::error::Error;
 use crate::mount::on_thread;
@@ -79,7 +79,7 @@ fn tmpfs(shown: &Path, words: &[String]) -> Result<Tree, MountError> {
             (other, _) => return Err(unknown(shown, other)),
         }
     }
-    kernel::tmpfs(&pairs, attributes)
+    detached::tmpfs(&pairs, attributes)
 }
 
 fn unknown(target: &Path, option: &str) -> MountError {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
+use super::detached::{self, KernelMounter};
 use super::idmap::UserNamespace;
-use super::kernel::{self, KernelMounter};
 use super::{Handle, MountError, Mounter, Symlinks, TmpfsOptions, Want, overlay};
 use crate::error::with_causes;
 use crate::sys::{self, MountAttributes};
@@ -113,7 +113,7 @@ pub(super) fn probe(mounter: &KernelMounter) -> Vec<Feature> {
 }
 
 fn clones(mounter: &KernelMounter) -> Result<(), MountError> {
-    kernel::clone(&top(mounter)?, false).map(drop)
+    detached::clone(&top(mounter)?, false).map(drop)
 }
 
 fn makes_tmpfs(mounter: &KernelMounter) -> Result<(), MountError> {
@@ -126,7 +126,7 @@ fn resolves(mounter: &KernelMounter) -> Result<(), MountError> {
 }
 
 fn sets_attributes(mounter: &KernelMounter) -> Result<(), MountError> {
-    let tree = kernel::clone(&top(mounter)?, false)?;
+    let tree = detached::clone(&top(mounter)?, false)?;
     let nothing = MountAttributes::default();
     sys::mount_setattr(tree.as_fd(), true, &nothing)
         .map_err(|cause| MountError::io("change a mount of", Path::new("/"), cause))
@@ -153,7 +153,7 @@ fn shifts_tmpfs(mounter: &KernelMounter) -> Result<(), MountError> {
     let tree = mounter.tmpfs(&TmpfsOptions::default())?;
     let namespace = namespace()?;
     let shown = Path::new("tmpfs");
-    kernel::shift(tree.fd.as_fd(), shown, false, &namespace)
+    detached::shift(tree.fd.as_fd(), shown, false, &namespace)
 }
 
 fn numbers_mounts(_: &KernelMounter) -> Result<(), MountError> {

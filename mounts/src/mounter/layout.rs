@@ -31,7 +31,7 @@ pub(super) fn is_current(
             .filter_map(|entry| part(entry, top))
             .collect()
     };
-    let wanted = parts(&wanted, &table::real_path(source)?);
+    let wanted = parts(&wanted, &source.real_path()?);
     let all = parts(&found, &top.target);
     // What was mounted inside later is not part of the bind.
     let later: BTreeSet<MountId> = table::later(&found, bind).map(|entry| entry.id).collect();
@@ -45,7 +45,7 @@ pub(super) fn left_out(source: &Handle, options: &BindOptions) -> Result<Vec<Pat
     if !prunes(options) {
         return Ok(Vec::new());
     }
-    let top = table::real_path(source)?;
+    let top = source.real_path()?;
     let all = table::all_below(source.mount_id()?)?;
     let out = below(&top, all).into_iter();
     let out = out.filter(|entry| options.without.contains(&entry.id));
@@ -59,7 +59,7 @@ pub(super) fn copied(
     options: &BindOptions,
 ) -> Result<Vec<MountEntry>, MountError> {
     let all = table::all_below(source.mount_id()?)?;
-    let all = below(&table::real_path(source)?, all);
+    let all = below(&source.real_path()?, all);
     let left_out: BTreeSet<MountId> = all
         .iter()
         .filter(|entry| {

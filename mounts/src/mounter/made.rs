@@ -11,9 +11,25 @@ use nix::fcntl::{AtFlags, RenameFlags, renameat, renameat2};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
-use super::path::open_source;
-use super::{Handle, Made, MountError, Symlinks};
+use super::path::{check_open, create_missing, existing, open_source};
+use super::{Handle, Made, MountError, NewSource, Source, Symlinks};
 use crate::sys;
+
+/// See [`super::Mounter::create_source`].
+pub(crate) fn create_source(path: &Path, new: &NewSource) -> Result<Source, MountError> {
+    let (at, missing) = existing(path, new.symlinks)?;
+    if !missing.is_empty() {
+        check_open(&at, new)?;
+    }
+    let mut made = Vec::new();
+    match create_missing(at, &missing, new, &mut made) {
+        Ok(handle) => Ok(Source { handle, made }),
+        Err(cause) => {
+            let _ = remove_made(&made); // the first error counts
+            Err(cause)
+        }
+    }
+}
 
 /// See [`super::Mounter::place_source`].
 pub(crate) fn place_source(staged: &Path, path: &Path) -> Result<bool, MountError> {

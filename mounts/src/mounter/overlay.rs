@@ -13,7 +13,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen,
 };
 
-use super::kernel::{self, KernelMounter, new_tree, said};
+use super::detached::{self, KernelMounter, new_tree, said};
 use super::{
     BindOptions, Effective, Handle, MountError, Mounter, Propagation, ReadOnly, Symlinks, Tree,
 };
@@ -118,7 +118,7 @@ fn in_own_namespace(
         MountError::io("make an overlay with options", Path::new(&others), cause)
     })?;
     let view = mounter.open_source(at, Symlinks::Follow)?;
-    let fd = kernel::clone(&view, false)?;
+    let fd = detached::clone(&view, false)?;
     let read_only = MountAttributes {
         set: libc::MOUNT_ATTR_RDONLY,
         ..MountAttributes::default()

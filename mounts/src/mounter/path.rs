@@ -13,7 +13,7 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{AccessFlags, faccessat};
 
-use super::{Handle, Made, MountError, NewSource, Source, Symlinks, Want};
+use super::{Handle, Made, MountError, NewSource, Symlinks, Want};
 use crate::sys::{self, Identity};
 
 /// Attempts while another process renames directories. Each takes microseconds; 1,000 exchanges a
@@ -114,22 +114,6 @@ pub(super) fn create_in_root(
     })
 }
 
-/// See [`super::Mounter::create_source`].
-pub(crate) fn create_source(path: &Path, new: &NewSource) -> Result<Source, MountError> {
-    let (at, missing) = existing(path, new.symlinks)?;
-    if !missing.is_empty() {
-        check_open(&at, new)?;
-    }
-    let mut made = Vec::new();
-    match create_missing(at, &missing, new, &mut made) {
-        Ok(handle) => Ok(Source { handle, made }),
-        Err(cause) => {
-            let _ = super::made::remove_made(&made); // the first error counts
-            Err(cause)
-        }
-    }
-}
-
 /// See [`super::Mounter::check_create`].
 pub(crate) fn check_create(path: &Path, new: &NewSource) -> Result<Handle, MountError> {
     let (at, missing) = existing(path, new.symlinks)?;
@@ -178,7 +162,7 @@ const CGROUPS: [u64; 2] = [0x27_e0eb, 0x6367_7270];
 
 /// Refuses a directory in which the kernel would make nothing. What a quota, a full disk or a server
 /// forbids shows only when it is tried.
-fn check_open(at: &Handle, new: &NewSource) -> Result<(), MountError> {
+pub(super) fn check_open(at: &Handle, new: &NewSource) -> Result<(), MountError> {
     let closed = |why| {
         let path = at.path().to_owned();
         Err(MountError::Closed { path, why })
@@ -200,7 +184,7 @@ fn check_open(at: &Handle, new: &NewSource) -> Result<(), MountError> {
     }
 }
 
-fn create_missing(
+pub(super) fn create_missing(
     mut at: Handle,
     missing: &[&OsStr],
     new: &NewSource,
@@ -232,7 +216,10 @@ pub(crate) fn open_existing(path: &Path, symlinks: Symlinks) -> Result<(Handle, 
 }
 
 /// Opens as much of a path as there is. Answers the names that are missing below.
-fn existing(path: &Path, symlinks: Symlinks) -> Result<(Handle, Vec<&OsStr>), MountError> {
+pub(super) fn existing(
+    path: &Path,
+    symlinks: Symlinks,
+) -> Result<(Handle, Vec<&OsStr>), MountError> {
     let mut missing: Vec<&OsStr> = Vec::new();
     let mut there = path;
     loop {
@@ -276,31 +263,36 @@ fn refuse_dangling(at: &Handle, name: &OsStr, symlinks: Symlinks) -> Result<(), 
     }
 }
 
-/// See [`Handle::lineage`].
-pub(super) fn lineage(handle: &Handle) -> Result<Vec<Identity>, MountError> {
-    let fail = |cause| MountError::io("look above", handle.path(), cause);
-    let mut all = Vec::new();
-    let mut at = if handle.is_dir() {
-        handle
-            .fd
-            .try_clone()
-            .map_err(|cause| MountError::io("look above", handle.path(), cause))?
-    } else {
-        all.push((handle.device(), handle.inode()));
-        let path = super::table::real_path(handle)?;
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        open_source(parent, Symlinks::Refuse)?.fd
-    };
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut here = sys::mount_and_file(at.as_fd(), c"", false).map_err(fail)?;
-    loop {
-        all.push(here.1);
-        at = openat(&at, "..", flags, Mode::empty()).map_err(fail)?;
-        let above = sys::mount_and_file(at.as_fd(), c"", false).map_err(fail)?;
-        if above == here {
-            return Ok(all); // the root is its own parent
+impl Handle {
+    /// Device and inode of it and of each directory it lies in, itself first, the root last. Goes
+    /// by `..`, so mounts are left upwards as `cd ..` leaves them. One look at each.
+    ///
+    /// # Errors
+    /// [`MountError::Io`]; [`MountError::Missing`] for a file that was moved meanwhile.
+    pub fn lineage(&self) -> Result<Vec<Identity>, MountError> {
+        let fail = |cause| MountError::io("look above", self.path(), cause);
+        let mut all = Vec::new();
+        let mut at = if self.is_dir() {
+            self.fd
+                .try_clone()
+                .map_err(|cause| MountError::io("look above", self.path(), cause))?
+        } else {
+            all.push((self.device(), self.inode()));
+            let path = self.real_path()?;
+            let parent = path.parent().unwrap_or(Path::new("/"));
+            open_source(parent, Symlinks::Refuse)?.fd
+        };
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut here = sys::mount_and_file(at.as_fd(), c"", false).map_err(fail)?;
+        loop {
+            all.push(here.1);
+            at = openat(&at, "..", flags, Mode::empty()).map_err(fail)?;
+            let above = sys::mount_and_file(at.as_fd(), c"", false).map_err(fail)?;
+            if above == here {
+                return Ok(all); // the root is its own parent
+            }
+            here = above;
         }
-        here = above;
     }
 }
 

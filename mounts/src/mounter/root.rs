@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 
-use super::kernel::KernelMounter;
+use super::detached::KernelMounter;
 use super::{
     BindOptions, Detached, Handle, Holders, MountEntry, MountError, Mounter, PrivateRoot, Symlinks,
     path, table, unmount,
@@ -60,7 +60,7 @@ pub(super) fn release(path: &Path) -> Result<Detached, MountError> {
 /// The mount on `root`, if it shows what would be there without it.
 fn bound_on_itself(root: &Handle) -> Result<Option<MountEntry>, MountError> {
     let own = table::mount_of(root)?;
-    if own.target != table::real_path(root)? {
+    if own.target != root.real_path()? {
         return Ok(None);
     }
     let Some(below) = table::by_id(own.parent)? else {

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +23,7 @@ const PROC: &str = "/proc/thread-self/mountinfo";
 pub(super) fn below(root: &Path) -> Result<Vec<MountEntry>, MountError> {
     let handle = path::open_source(root, Symlinks::Follow)?;
     let top = handle.mount_id()?;
-    let root = real_path(&handle)?;
+    let root = handle.real_path()?;
     let inside = |entry: &MountEntry| entry.target != root && entry.target.starts_with(&root);
     let mut found: Vec<MountEntry> = all_below(top)?.into_iter().filter(inside).collect();
     in_order(&mut found);
@@ -112,7 +111,7 @@ pub(super) fn mount_of(handle: &Handle) -> Result<MountEntry, MountError> {
 /// See [`super::Mounter::position`].
 pub(super) fn position(found: &Handle) -> Result<Position, MountError> {
     let through = mount_of(found)?;
-    let path = real_path(found)?;
+    let path = found.real_path()?;
     let inner = path.strip_prefix(&through.target).unwrap_or(Path::new(""));
     Ok(Position {
         device: through.device,
@@ -143,14 +142,6 @@ pub(super) fn by_id(id: MountId) -> Result<Option<MountEntry>, MountError> {
 pub(super) fn standing(id: MountId, target: &Path) -> Result<Option<MountEntry>, MountError> {
     let found = by_id(id)?;
     Ok(found.filter(|entry| is_unique(id) || entry.target == target))
-}
-
-/// The path that the mount table has for it.
-pub(crate) fn real_path(handle: &Handle) -> Result<PathBuf, MountError> {
-    use std::os::fd::AsRawFd;
-    let link = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
-    std::fs::read_link(&link)
-        .map_err(|cause| MountError::io("find the real path of", handle.path(), cause))
 }
 
 /// Sorts so that a mount comes after the one it stands on.

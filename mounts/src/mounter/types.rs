@@ -1,6 +1,6 @@
 //! Arguments and results of a [`Mounter`].
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, openat};
@@ -9,15 +9,10 @@ use nix::sys::stat::Mode;
 use super::MountError;
 #[cfg(doc)]
 use super::Mounter;
+use super::holder::MountId;
 pub use crate::sys::Identity;
 use crate::sys::{self, Stat};
 use crate::types::IdMaps;
-
-/// Mount id, 64 bits, never reused within a boot (Linux 6.8). Older
-/// kernels give ids below 2^31 that are reused; an [`Attached`] mount is then also identified by
-/// mount point, device and inode. A mount that another process made of the same source at the same
-/// path after it was gone cannot be told from it there.
-pub type MountId = u64;
 
 /// A file or directory, held open so that its path is never looked up again. Holding one inside a
 /// mount keeps that mount busy.
@@ -97,16 +92,9 @@ impl Handle {
     /// # Errors
     /// [`MountError::Io`].
     pub fn real_path(&self) -> Result<PathBuf, MountError> {
-        super::table::real_path(self)
-    }
-
-    /// Device and inode of it and of each directory it lies in, itself first, the root last. Goes
-    /// by `..`, so mounts are left upwards as `cd ..` leaves them. One look at each.
-    ///
-    /// # Errors
-    /// [`MountError::Io`]; [`MountError::Missing`] for a file that was moved meanwhile.
-    pub fn lineage(&self) -> Result<Vec<Identity>, MountError> {
-        super::path::lineage(self)
+        let link = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        std::fs::read_link(&link)
+            .map_err(|cause| MountError::io("find the real path of", &self.path, cause))
     }
 }
 
@@ -392,59 +380,6 @@ pub struct Position {
     pub shown: PathBuf,
     /// The mount that it was reached through.
     pub mount: MountId,
-}
-
-/// A process that uses a file system.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
-    /// The process, or one of those that share the mount namespace.
-    pub pid: u32,
-    /// Its name, as in proc_pid_comm(5).
-    pub command: String,
-    /// The used resource.
-    pub holds: Holds,
-}
-
-/// Resource used by a [`Holder`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holds {
-    /// Its working directory is inside.
-    WorkingDirectory,
-    /// Its root directory is inside.
-    Root,
-    /// It runs a program from inside.
-    Program,
-    /// It has a file inside open.
-    File {
-        /// Number of the descriptor.
-        descriptor: u32,
-    },
-    /// Its mount namespace has it mounted.
-    Mount {
-        /// Where, as that process sees it.
-        target: PathBuf,
-        /// The mount namespace, as in the link `/proc/PID/ns/mnt`.
-        namespace: u64,
-    },
-}
-
-/// Answer of [`Mounter::holders`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Holders {
-    /// Those found.
-    pub found: Vec<Holder>,
-    /// Processes that this one may not look at, such as process 1 from inside a container.
-    pub hidden: Vec<u32>,
-    /// Set if the time ran out before the search ended.
-    pub cut_short: bool,
-}
-
-impl Holders {
-    /// True if all processes were searched; otherwise an empty result proves nothing.
-    #[must_use]
-    pub fn complete(&self) -> bool {
-        self.hidden.is_empty() && !self.cut_short
-    }
 }
 
 /// Result of [`Mounter::private_root`].

@@ -19,7 +19,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
 
-use super::kernel::propagation_word;
+use super::detached::propagation_word;
 use super::{
     Attached, DetachMode, Detached, Handle, MountEntry, MountError, MountId, Propagation, Symlinks,
     Tree, holders, path, table,
@@ -160,7 +160,7 @@ impl<'a> Place<'a> {
 
     /// The path that the mount table has for it.
     fn real_path(&self) -> Result<PathBuf, MountError> {
-        let parent = table::real_path(&self.parent)?;
+        let parent = self.parent.real_path()?;
         Ok(parent.join(OsStr::from_bytes(self.name.to_bytes())))
     }
 
@@ -379,7 +379,7 @@ pub(super) fn prune(tree: &Tree) -> Result<(), MountError> {
             .map_err(|cause| MountError::io("look at", &tree.shown, cause))?,
         &tree.shown,
     )?;
-    let top = table::real_path(&top)?;
+    let top = top.real_path()?;
     for inner in &tree.without {
         let target = top.join(inner);
         let place = match Place::new(&target) {

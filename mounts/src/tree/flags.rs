@@ -12,7 +12,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
-use crate::folder::FLAGS;
+use crate::sys::FLAGS;
 use crate::sys::{self, btrfs};
 
 /// Clears the flags of `name` and of `dir`, which holds it. False if neither has any, or the file
