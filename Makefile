@@ -53,12 +53,13 @@ fmt: ## Format the code
 	@cargo fmt --all
 
 .PHONY: lint
-lint: tools ## Check format, lints, documentation, licences, the crates' arrows and the words of comments
+lint: tools ## Check format, lints, documentation, licences, arrows between crates, circles of files, words
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --document-private-items --locked
 	@.ci/deny
 	@.ci/words
+	@.ci/circles
 
 .PHONY: prepush
 prepush: tools ## Check a push: format, words, and clippy and unit tests of the crates that changed

@@ -29,9 +29,6 @@ use crate::reaper::{self, Waker};
 use crate::tasks::Tasks;
 use crate::traces::Traces;
 use crate::{api, ending, health, metrics, notify, with_causes};
-
-/// Interval of health checks, unless systemd's watchdog needs a shorter one.
-pub(crate) const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// After this time a writer that does not answer is logged.
 const WRITER_SLOW: Duration = Duration::from_secs(10);
 /// Time after a stop for peers to read or to send data for which a call waits.
@@ -393,7 +390,7 @@ async fn keep_alive(done: CancellationToken, stop: CancellationToken) {
 }
 
 fn watch_every() -> Duration {
-    notify::watchdog().map_or(HEALTH_EVERY, |limit| (limit / 3).min(HEALTH_EVERY))
+    notify::watchdog().map_or(health::EVERY, |limit| (limit / 3).min(health::EVERY))
 }
 
 /// Signals are caught before anything is opened, so that a stop during recovery is orderly too.

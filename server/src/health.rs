@@ -1,6 +1,7 @@
 //! Answers of grpc.health.v1: SERVING while the database takes changes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use layerd_engine::Engine;
 use layerd_proto::containerd::services::diff::v1::diff_server::SERVICE_NAME as DIFF;
@@ -16,7 +17,8 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::{HealthReporter, health_reporter};
 
-use crate::daemon::HEALTH_EVERY;
+/// Interval of health checks, unless systemd's watchdog needs a shorter one.
+pub(crate) const EVERY: Duration = Duration::from_secs(1);
 
 /// Every service, and the daemon as a whole by the empty name.
 const NAMES: [&str; 8] = [
@@ -49,7 +51,7 @@ async fn report(reporter: &HealthReporter, serves: bool) {
 
 /// Follows the database, until the stop.
 pub(crate) async fn follow(reporter: HealthReporter, engine: Arc<Engine>, stop: CancellationToken) {
-    let mut tick = interval(HEALTH_EVERY);
+    let mut tick = interval(EVERY);
     let mut served = true;
     loop {
         tokio::select! {

@@ -12,7 +12,9 @@ mod resolve;
 mod volumes;
 
 pub(crate) use archives::Exported;
-pub(crate) use containerd::{Containerd, Holder, Reference};
+#[cfg(test)]
+pub(crate) use containerd::Blob;
+pub(crate) use containerd::{Containerd, Holder, Namespace, Reference};
 
 use std::collections::BTreeMap;
 use std::future::Future;

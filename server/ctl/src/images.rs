@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::client::{Client, Containerd};
+use crate::client::{Client, Containerd, Namespace};
 use crate::containerd::BackendKey;
 use crate::error::Error;
 use crate::snapshot::Snapshot;
@@ -13,26 +13,6 @@ use crate::text::escape;
 
 /// Time that containerd gets: without it, tables lack a column.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// A blob of containerd, as its labels for the garbage collection tell.
-#[derive(Debug, Default)]
-pub(crate) struct Blob {
-    /// Digests of the blobs that it refers to.
-    pub(crate) refers_to: Vec<String>,
-    /// Its topmost snapshot, if it is the configuration of an unpacked image.
-    pub(crate) snapshot: Option<String>,
-}
-
-/// Images and containers in a namespace of containerd. Keys are those of its clients.
-#[derive(Debug, Default)]
-pub(crate) struct Namespace {
-    pub(crate) name: String,
-    /// Names with the digests of their manifests or indexes.
-    pub(crate) images: Vec<(String, String)>,
-    pub(crate) blobs: HashMap<String, Blob>,
-    /// Keys of containers with the names of their images.
-    pub(crate) containers: Vec<(String, String)>,
-}
 
 impl Namespace {
     /// Keys of snapshots with the image of each.
@@ -143,7 +123,8 @@ impl Client {
 mod tests {
     use layerd_proto::containerd::services::snapshots::v1::Info;
 
-    use super::{Blob, Images, Namespace, Snapshot};
+    use super::{Images, Namespace, Snapshot};
+    use crate::client::Blob;
 
     fn snapshot(name: &str, parent: &str) -> Snapshot {
         Snapshot::from(Info {

@@ -67,7 +67,7 @@ fn mistakes_name_key_value_and_rule() {
 /// Every key of the sample, in its table.
 #[test]
 fn every_key_is_told_to_those_who_ask() {
-    let sample = include_str!("../../deploy/config.toml");
+    let sample = include_str!("../../../deploy/config.toml");
     let mut table = String::new();
     let mut keys = Vec::new();
     for line in sample.lines() {
@@ -89,7 +89,7 @@ fn every_key_is_told_to_those_who_ask() {
 /// it must parse, and change nothing.
 #[test]
 fn the_sample_names_every_key_with_its_default() {
-    let sample = include_str!("../../deploy/config.toml");
+    let sample = include_str!("../../../deploy/config.toml");
     let bare = |line: &str| {
         line.strip_prefix('#')
             .is_some_and(|rest| !rest.starts_with(' '))

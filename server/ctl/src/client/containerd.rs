@@ -1,5 +1,6 @@
 //! The calls to containerd itself: what it knows of the snapshots that it has layerd keep.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +24,6 @@ use tonic::{Code, Request, Streaming};
 
 use super::{MAX_MESSAGE, SNAPSHOTTER, answer, channel, failed, within};
 use crate::error::{Error, Peer};
-use crate::images::{Blob, Namespace};
 use crate::snapshot::Snapshot;
 
 /// Label of a blob that needs another one; a suffix tells several apart.
@@ -55,6 +55,26 @@ pub(crate) enum Holder {
     Image(String),
     /// Its id.
     Lease(String),
+}
+
+/// A blob of containerd, as its labels for the garbage collection tell.
+#[derive(Debug, Default)]
+pub(crate) struct Blob {
+    /// Digests of the blobs that it refers to.
+    pub(crate) refers_to: Vec<String>,
+    /// Its topmost snapshot, if it is the configuration of an unpacked image.
+    pub(crate) snapshot: Option<String>,
+}
+
+/// Images and containers in a namespace of containerd. Keys are those of its clients.
+#[derive(Debug, Default)]
+pub(crate) struct Namespace {
+    pub(crate) name: String,
+    /// Names with the digests of their manifests or indexes.
+    pub(crate) images: Vec<(String, String)>,
+    pub(crate) blobs: HashMap<String, Blob>,
+    /// Keys of containers with the names of their images.
+    pub(crate) containers: Vec<(String, String)>,
 }
 
 impl Containerd {

@@ -15,7 +15,7 @@ mod partial;
 mod rebase;
 mod watch;
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ use crate::call_phase::enter;
 use crate::events::Topic;
 use crate::layers::snapshots::find;
 use crate::stack::{Top, lineage};
-use crate::{Error, LayerError, Layers, Root, slot};
+use crate::{Error, LayerError, Layers, slot};
 pub(crate) use memory::Unpacks;
 use memory::{Claim, Found};
 pub use pack::{Changes, Pack};
