@@ -29,13 +29,13 @@ use std::fs::{self, File};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat, major, minor};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{fsync, ftruncate, syncfs};
+use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::sys::FLAGS;
@@ -128,7 +128,7 @@ impl Barrier {
             return Ok(());
         }
         self.filled.store(true, Ordering::Release);
-        let folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = self.folder.lock();
         if !self.filled.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
@@ -155,7 +155,7 @@ impl Barrier {
     /// # Errors
     /// [`Error::Io`].
     pub fn pass(&self) -> Result<(), Error> {
-        let mut commit = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut commit = self.commit.lock();
         if !self.changed.swap(false, Ordering::AcqRel) {
             return Ok(());
         }

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use layerd_store::call_phase::{CallPhase, PhaseObserver};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::OwnedSemaphorePermit;
 
 tokio::task_local! {
@@ -139,7 +140,7 @@ impl Calls {
 
     /// The list is whole even if a holder panicked: each use is one insert or remove.
     fn list(&self) -> MutexGuard<'_, List> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -2,7 +2,9 @@
 //! and stops nothing.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// Failures of optional services; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -11,19 +13,19 @@ pub(crate) struct Failures(Arc<Mutex<BTreeMap<&'static str, String>>>);
 impl Failures {
     /// Notes that the service that `key` of the configuration asks for does not work.
     pub(crate) fn add(&self, key: &'static str, reason: String) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.insert(key, reason);
     }
 
     /// Notes that the service works; true if it did not before.
     pub(crate) fn clear(&self, key: &'static str) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.remove(key).is_some()
     }
 
     /// Reasons by key of the configuration.
     pub(crate) fn all(&self) -> BTreeMap<&'static str, String> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.0.lock();
         all.clone()
     }
 }

@@ -6,8 +6,10 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 thread_local! {
     static OF_THIS_THREAD: RefCell<Option<Arc<CallPhase>>> = const { RefCell::new(None) };
@@ -58,14 +60,14 @@ impl CallPhase {
     /// The present phase, and the time spent in it.
     #[must_use]
     pub fn now(&self) -> (&'static str, Duration) {
-        let (phase, since) = *self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let (phase, since) = *self.now.lock();
         (phase, since.elapsed())
     }
 
     /// Begins a phase: a phrase that goes on after "it is", such as "making directories".
     pub fn enter(&self, phase: &'static str) {
         let until = Instant::now();
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.now.lock();
         let (ended, since) = std::mem::replace(&mut *now, (phase, until));
         drop(now);
         if let Some(observer) = &self.observer {
@@ -98,7 +100,7 @@ mod tests {
     impl PhaseObserver for Heard {
         fn phase_ended(&self, phase: &'static str, since: Instant, until: Instant) {
             assert!(since <= until);
-            self.0.lock().unwrap().push(phase);
+            self.0.lock().push(phase);
         }
     }
 
@@ -112,7 +114,7 @@ mod tests {
         });
         assert_eq!(seen, "making directories");
         let all = ["waiting for a thread", WORKING, "making directories"];
-        assert_eq!(*heard.0.lock().unwrap(), all);
+        assert_eq!(*heard.0.lock(), all);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Signals from the writer to the exporter: newer records, and the end.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// The newest published sequence number, with condition variables for the exporter.
 #[derive(Debug, Default)]
@@ -39,18 +40,19 @@ impl Published {
     /// Waits for a sequence number above `seen`; false at the end.
     pub(crate) fn wait_beyond(&self, seen: u64) -> bool {
         let waiting = |state: &mut State| !state.ended && state.sequence <= seen;
-        let state = self.changed.wait_while(self.state(), waiting);
-        !state.unwrap_or_else(PoisonError::into_inner).ended
+        let mut state = self.state();
+        self.changed.wait_while(&mut state, waiting);
+        !state.ended
     }
 
     /// Waits for `time`, or until the end.
     pub(crate) fn rest(&self, time: Duration) {
         let waiting = |state: &mut State| !state.ended;
-        drop(self.ended.wait_timeout_while(self.state(), time, waiting));
+        self.ended.wait_while_for(&mut self.state(), waiting, time);
     }
 
     /// The state is whole even if a holder panicked: each use is one assignment or read.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::model::{Key, LayerId};
@@ -94,7 +95,7 @@ impl Shared {
 
     /// Notes when the writer began what it writes; none when it has nothing to write.
     pub(crate) fn writing_since(&self, begun: Option<Instant>) {
-        *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = begun;
+        *self.writing.lock() = begun;
     }
 
     /// Makes newer records visible to readers.

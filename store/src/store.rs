@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::mem;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
 use tracing::warn;
 
 use crate::batches::{Batches, Class};
@@ -256,8 +257,7 @@ impl Store {
     /// is to be written.
     #[must_use]
     pub fn writing_for(&self) -> Duration {
-        let writing = self.shared.writing.lock();
-        let begun = *writing.unwrap_or_else(PoisonError::into_inner);
+        let begun = *self.shared.writing.lock();
         begun.map_or(Duration::ZERO, |begun| begun.elapsed())
     }
 

@@ -8,9 +8,9 @@
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fmt, mem};
 
+use parking_lot::{Mutex, MutexGuard};
 use tracing::error;
 
 use crate::batches::{Answer, Batches, Class, Request};
@@ -161,7 +161,7 @@ impl Drop for Writer {
 
 /// Locks a mutex also after a panic: `is_broken` keeps the state from being used then.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// Splits a decision into the edits to write and the answer to give once they are durable.

@@ -8,10 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use layerd_mounts::{Error, Mount, Slot, Usage};
 use nix::errno::Errno;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::driver::{
     Base, Content, Driver, Features, Found, Info, LayerPool, Place, Stack, Survey, WorkDirs,
@@ -102,7 +103,7 @@ impl Memory {
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+        self.disk.lock()
     }
 }
 

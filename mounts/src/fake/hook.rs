@@ -1,9 +1,10 @@
 //! Where a test may hold one call at a known point while others run. Tests only.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::slot::Slot;
+use parking_lot::{Mutex, MutexGuard};
 
 /// Called with the name of the method and the slot it is about, on the thread of the caller.
 pub type Hook = Arc<dyn Fn(&'static str, Option<Slot>) + Send + Sync>;
@@ -27,7 +28,7 @@ impl HookCell {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Hook>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

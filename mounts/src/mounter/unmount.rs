@@ -11,13 +11,13 @@ use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
+use parking_lot::{Condvar, Mutex};
 
 use super::detached::propagation_word;
 use super::{
@@ -315,11 +315,9 @@ impl Turn {
     fn wait(place: &Place<'_>) -> Self {
         let identity = (place.parent.device(), place.parent.inode());
         let key = (identity, place.name.clone());
-        let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = TURNS.lock();
         while !turns.insert(key.clone()) {
-            turns = TURN_OVER
-                .wait(turns)
-                .unwrap_or_else(PoisonError::into_inner);
+            TURN_OVER.wait(&mut turns);
         }
         Self(key)
     }
@@ -327,7 +325,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = TURNS.lock();
         turns.remove(&self.0);
         TURN_OVER.notify_all();
     }

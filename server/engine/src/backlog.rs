@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use layerd_store::LayerId;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::keyed_lock::{KeyedGuard, KeyedLock};
 use crate::trash::Discarded;
@@ -148,7 +148,7 @@ fn reason(error: &dyn std::error::Error) -> String {
 
 /// The data are whole even if a holder panicked: each use is one insert, remove or read.
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //! that no watcher wants is not built.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 
 use layerd_store::Timestamp;
+use parking_lot::Mutex;
 
 /// Topic of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Events {
     }
 
     fn send(&self, topic: Topic, what: &'static str, subject: &str, amount: Option<Amount>) {
-        let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watchers = self.0.lock();
         if !watchers.iter().any(|watcher| watcher.wants(topic)) {
             return;
         }
@@ -114,7 +114,7 @@ impl Events {
     }
 
     pub(crate) fn add(&self, watcher: Box<dyn Watcher>) {
-        let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watchers = self.0.lock();
         watchers.retain(|watcher| watcher.is_open());
         watchers.push(watcher);
     }

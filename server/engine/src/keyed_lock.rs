@@ -1,7 +1,8 @@
 //! Locks by key: callers with the same key exclude each other, others do not.
 
 use std::collections::BTreeSet;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// Locks by key.
 #[derive(Debug)]
@@ -35,12 +36,11 @@ impl<K: Ord + Clone> KeyedLock<K> {
     /// Waits until the lock of `key` is free, and takes it. Not fair.
     pub(crate) fn lock(&self, key: &K) -> KeyedGuard<'_, K> {
         let is_held = |held: &mut BTreeSet<K>| held.contains(key);
-        let held = self.held();
+        let mut held = self.held();
         #[cfg(test)]
         let _waits = held.contains(key).then(|| Waits::new(&self.waiting));
-        let held = self.released.wait_while(held, is_held);
-        held.unwrap_or_else(PoisonError::into_inner)
-            .insert(key.clone());
+        self.released.wait_while(&mut held, is_held);
+        held.insert(key.clone());
         KeyedGuard {
             lock: self,
             key: key.clone(),
@@ -65,7 +65,7 @@ impl<K> KeyedLock<K> {
 
     /// The set is whole even if a holder panicked: each use is one insert or remove.
     fn held(&self) -> MutexGuard<'_, BTreeSet<K>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use layerd_proto::layerd::v1::OciMount;
 use layerd_proto::nri::v1alpha1 as nri;
+use parking_lot::Mutex;
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 
@@ -66,10 +66,7 @@ impl Plugin {
             0 => RUNTIME_LIMIT,
             told => Duration::from_millis(told),
         });
-        self.listed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.listed.lock().clear();
         let (runtime, version) = (&request.runtime_name, &request.runtime_version);
         info!(runtime, version, "registered");
         crate::tell(NotifyState::Status(&format!(
@@ -80,7 +77,7 @@ impl Plugin {
 
     /// Has what containers have let go that the runtime does not list any more.
     pub(crate) fn synchronize(&self, request: nri::SynchronizeRequest) -> nri::SynchronizeResponse {
-        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listed = self.listed.lock();
         listed.extend(request.containers.into_iter().map(|one| one.id));
         if !request.more {
             self.releases.living(std::mem::take(&mut *listed));

@@ -2,9 +2,9 @@
 //! not made to wait for it. Nothing is kept on disk: the runtime's list at the next start shows what is left.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
@@ -54,7 +54,7 @@ impl Releases {
 
     /// Whole even after a panic: each use is one change.
     fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pending.lock()
     }
 
     /// Lets go for ever.

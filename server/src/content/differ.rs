@@ -6,11 +6,12 @@
 //! layerd first, as it is configured to; that second question is answered with UNIMPLEMENTED.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use layerd_proto::containerd::services::diff::v1::diff_client::DiffClient;
 use layerd_proto::containerd::services::diff::v1::{ApplyRequest, ApplyResponse};
 use layerd_store::Key;
+use parking_lot::Mutex;
 use tonic::Status;
 
 use super::{Caller, Content};
@@ -29,7 +30,7 @@ pub(crate) struct Asking {
 impl Elsewhere {
     /// Begins to ask; `None` if that is being done, so that this is the question coming back.
     pub(crate) fn ask(&self, key: &Key) -> Option<Asking> {
-        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.0.lock();
         keys.insert(key.clone()).then(|| Asking {
             elsewhere: self.clone(),
             key: key.clone(),
@@ -39,9 +40,7 @@ impl Elsewhere {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        let keys = self.elsewhere.0.lock();
-        let mut keys = keys.unwrap_or_else(PoisonError::into_inner);
-        keys.remove(&self.key);
+        self.elsewhere.0.lock().remove(&self.key);
     }
 }
 

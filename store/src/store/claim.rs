@@ -1,11 +1,12 @@
 //! Keys that are claimed before their records are written.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::model::{Key, LayerId, Record};
 use crate::shared::Shared;
 use crate::state::Create;
+use parking_lot::MutexGuard;
 
 /// A snapshot in creation, which holds its key and id.
 #[derive(Debug)]
@@ -46,5 +47,5 @@ impl Drop for Claim {
 
 /// The map is whole even if a holder panicked: each use is one insert, remove or read.
 pub(super) fn lock_claims(shared: &Shared) -> MutexGuard<'_, BTreeMap<Key, LayerId>> {
-    shared.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.claims.lock()
 }

@@ -18,7 +18,6 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use layerd_layers::Durable;
 use layerd_layers::apply::IMAGE_TOP;
@@ -31,6 +30,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, fdatasync, unlinkat};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::dirs::{LAYER_MODE, LayerDirs, Top, holds_nothing, image_name};
 use crate::driver::{CheckedImage, ImageFile, ImageMounts};
@@ -83,7 +83,7 @@ impl LayerImages {
 
     /// True if a layer is an image. Reads memory only.
     pub(super) fn has(&self, slot: Slot) -> bool {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read();
         known.contains(&slot)
     }
 
@@ -93,7 +93,7 @@ impl LayerImages {
     }
 
     fn set_known(&self, slot: Slot, is_image: bool) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write();
         if is_image {
             known.insert(slot);
         } else {
@@ -103,14 +103,14 @@ impl LayerImages {
     }
 
     fn fresh(&self) -> MutexGuard<'_, HashSet<Slot>> {
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+        self.fresh.lock()
     }
 
     /// Waits until no other call mounts, moves or expands the image.
     fn lock(&self, slot: Slot) -> MutexGuard<'_, ()> {
         let index = usize::try_from(slot.0 % LOCKS as u64).unwrap_or(0);
         let lock = &self.locks[index];
-        lock.lock().unwrap_or_else(PoisonError::into_inner)
+        lock.lock()
     }
 
     fn path(&self, slot: Slot) -> PathBuf {
@@ -263,7 +263,7 @@ impl LayerImages {
     }
 
     fn accesses(&self) -> MutexGuard<'_, HashMap<Slot, ImageAccess>> {
-        self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mounted.lock()
     }
 
     /// Number of mounts. Reads memory only.

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 use std::ops::Deref;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// The other side is gone, because something failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +63,7 @@ impl<T> Queue<T> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        // Nothing panics while it is locked.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Adds one, as soon as there is room.
@@ -70,7 +71,7 @@ impl<T> Queue<T> {
         let mut state = self.state();
         while state.items.len() >= self.room && !state.aborted {
             state.givers += 1;
-            state = wait(&self.drained, state);
+            self.drained.wait(&mut state);
             state.givers -= 1;
         }
         if state.aborted {
@@ -105,7 +106,7 @@ impl<T> Queue<T> {
                 return None;
             }
             state.takers += 1;
-            state = wait(&self.filled, state);
+            self.filled.wait(&mut state);
             state.takers -= 1;
         }
     }
@@ -126,7 +127,7 @@ impl<T> Queue<T> {
         let mut state = self.state();
         while !state.aborted && !state.is_idle() {
             state.idlers += 1;
-            state = wait(&self.finished, state);
+            self.finished.wait(&mut state);
             state.idlers -= 1;
         }
         if state.aborted { Err(Gone) } else { Ok(()) }
@@ -149,10 +150,6 @@ impl<T> Queue<T> {
         self.drained.notify_all();
         self.finished.notify_all();
     }
-}
-
-fn wait<'a, T>(on: &Condvar, state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
-    on.wait(state).unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Buffers of one size, of which there are only so many.

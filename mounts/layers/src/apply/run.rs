@@ -1,8 +1,8 @@
 //! The threads, and what they share.
 
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::apply::extract::{Extracted, Extractor};
 use crate::apply::queue::{Chunk, Pool, Queue};
@@ -12,6 +12,7 @@ use crate::apply::write_back::{self, Written};
 use crate::apply::{Applied, Options, Target};
 use crate::error::Error;
 use crate::sys;
+use parking_lot::Mutex;
 
 /// Bytes of a buffer of the blob, and buffers that there are.
 const RAW: (usize, usize) = (128 << 10, 16);
@@ -63,10 +64,7 @@ impl Shared {
 
     /// Ends the whole; the first error is the one that counts.
     fn fail(&self, error: Error) {
-        self.failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        self.failed.lock().get_or_insert(error);
         self.abort();
     }
 
@@ -89,7 +87,7 @@ impl Shared {
     }
 
     fn error(&self) -> Error {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.failed.lock();
         failed.take().unwrap_or(Error::Stopped)
     }
 }
@@ -139,7 +137,7 @@ pub(super) fn pipeline<T: Send>(
         shared.guarded(|| stream::fetch(source, &options.blob, shared));
         Some((join(hash)?, join(placer)?))
     });
-    let failed = shared.failed.lock().unwrap_or_else(PoisonError::into_inner);
+    let failed = shared.failed.lock();
     let has_failed = failed.is_some();
     drop(failed);
     found.filter(|_| !has_failed).ok_or_else(|| shared.error())

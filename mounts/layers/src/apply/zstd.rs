@@ -4,9 +4,9 @@
 //! [`LARGE`] are rare, so only one layer of the process at a time has one.
 
 use std::io::{self, BufRead, ErrorKind, Read};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex};
 use zstd::stream::raw::{DParameter, Decoder, Operation};
 
 use crate::progress::Progress;
@@ -145,13 +145,12 @@ struct Turn;
 
 impl Turn {
     fn wait(progress: &dyn Progress) -> io::Result<Self> {
-        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = TAKEN.lock();
         while *taken {
             if progress.cancelled() {
                 return Err(io::Error::other("not wanted any more"));
             }
-            let waited = GIVEN_BACK.wait_timeout(taken, ASK_AGAIN);
-            taken = waited.unwrap_or_else(PoisonError::into_inner).0;
+            GIVEN_BACK.wait_for(&mut taken, ASK_AGAIN);
         }
         *taken = true;
         Ok(Self)
@@ -160,7 +159,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        *TAKEN.lock() = false;
         GIVEN_BACK.notify_one();
     }
 }

@@ -2,15 +2,16 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::copy::Options;
 use crate::copy::content::{Content, Moved};
 use crate::durable::OnTheWay;
 use crate::error::Error;
 use crate::node::Attributes;
+use parking_lot::Mutex;
 
 /// Files that wait for a worker; each holds two descriptors.
 const WAITING: usize = 32;
@@ -78,7 +79,7 @@ impl<'a> Work<'a> {
             walk(&mut |job| self.hand_over(&give, job)).inspect_err(|_| self.give_up())
             // `give` ends here, which sends the workers home.
         });
-        let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut error = self.error.lock();
         // The walk's own error is only an echo if a worker failed first.
         error.take().map_or(walked, Err)
     }
@@ -97,7 +98,7 @@ impl<'a> Work<'a> {
     fn serve(&self, take: &Mutex<Receiver<Job>>) {
         let mut worker = Worker::new(self);
         loop {
-            let next = take.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let next = take.lock().recv();
             let Ok(job) = next else { break };
             if self.failed.load(Ordering::Relaxed) {
                 continue; // the walk is about to learn it
@@ -109,7 +110,7 @@ impl<'a> Work<'a> {
 
     fn note(&self, done: Result<(), Error>) {
         if let Err(error) = done {
-            let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut first = self.error.lock();
             first.get_or_insert(error);
             self.give_up();
         }

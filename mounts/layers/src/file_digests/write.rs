@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{FILE, GONE, LINK, MAGIC, SPARSE};
@@ -58,7 +58,7 @@ impl Writer {
     /// # Errors
     /// [`Error::Io`]; the file is of no use then.
     pub fn finish(self, durable: Durable) -> Result<u64, Error> {
-        let state = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let state = self.0.into_inner();
         let records = state.records;
         let failed = |cause| Error::io("write", Path::new("manifest"), cause);
         let file = state.end().map_err(failed)?;
@@ -71,7 +71,7 @@ impl Writer {
 
     /// The state is of use only if no holder panicked: then the layer is not whole either.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

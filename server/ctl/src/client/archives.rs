@@ -1,11 +1,12 @@
 //! The calls about archives of volumes.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use layerd_proto::layerd::v1 as wire;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -99,10 +100,7 @@ impl Client {
         let reply = filling.answer(&what, self.timeout, call).await;
         let mut reply = reply.map_err(|refused| {
             // Half an archive is refused; why it was half is what helps.
-            let cause = failure
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
+            let cause = failure.lock().take();
             cause.map_or(refused, |cause| Error::Io {
                 what: "read the archive".to_owned(),
                 cause,
@@ -130,7 +128,7 @@ pub(super) fn in_pieces(
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(cause) => {
-                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause);
+                    *failed.lock() = Some(cause);
                     return;
                 }
             }

@@ -3,7 +3,6 @@
 use std::io::{self, Read};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use layerd_proto::layerd::v1 as wire;
@@ -46,10 +45,7 @@ impl Client {
         };
         reply.map(tonic::Response::into_inner).map_err(|status| {
             // Half a layer is refused; why it was half is what helps.
-            let cause = failure
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
+            let cause = failure.lock().take();
             cause.map_or(failed(&what, status), |cause| Error::Io {
                 what: "read the layer".to_owned(),
                 cause,

@@ -7,13 +7,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use layerd_drivers::{Base, Driver};
 use layerd_store::{Claim, Create, LayerId, Store};
 use nix::sys::statvfs::statvfs;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing::warn;
 
 use crate::call_phase::enter;
@@ -161,8 +162,8 @@ impl Shared {
 
     fn wait_until_wanted(&self) -> bool {
         let waiting = |state: &mut State| !state.wanted && !state.ending;
-        let state = self.changed.wait_while(self.state(), waiting);
-        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        self.changed.wait_while(&mut state, waiting);
         state.wanted = false;
         !state.ending
     }
@@ -224,15 +225,14 @@ impl Shared {
         let end = Instant::now() + PAUSE;
         let mut state = self.state();
         while !state.ending && Instant::now() < end {
-            let rest = self.changed.wait_timeout(state, PAUSE);
-            state = rest.unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut state, PAUSE);
         }
         state.wanted = true;
     }
 
     /// The state is whole even if a holder panicked: each use leaves every id in one place.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -8,9 +8,9 @@
 mod marks;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use layerd_store::{LayerId, Record, Records};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tracing::{error, warn};
 
 use crate::{Error, LayerError, Layers};
@@ -26,35 +26,29 @@ pub(crate) struct Quarantine {
 impl Quarantine {
     /// Bars a layer.
     pub(crate) fn set(&self, id: LayerId, why: String) {
-        self.barred
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, why);
+        self.barred.write().insert(id, why);
     }
 
     fn unsaved(&self) -> MutexGuard<'_, BTreeMap<LayerId, String>> {
-        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unsaved.lock()
     }
 
     /// Lets those go that were barred for what a look at the disk shows, and no longer does.
     pub(crate) fn keep_only(&self, found: &BTreeSet<LayerId>) {
-        let mut barred = self.barred.write().unwrap_or_else(PoisonError::into_inner);
+        let mut barred = self.barred.write();
         let unsaved = self.unsaved();
         barred.retain(|id, _| found.contains(id) || unsaved.contains_key(id));
     }
 
     /// Lets a layer go that was deleted.
     pub(crate) fn forget(&self, id: LayerId) {
-        self.barred
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&id);
+        self.barred.write().remove(&id);
         self.unsaved().remove(&id);
     }
 
     /// Why a snapshot must not be used, if that is so.
     fn why(&self, record: &Record) -> Option<String> {
-        let barred = self.barred.read().unwrap_or_else(PoisonError::into_inner);
+        let barred = self.barred.read();
         let barred = barred.get(&record.id);
         barred.or(record.quarantine.as_ref()).cloned()
     }

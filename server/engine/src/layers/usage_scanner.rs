@@ -4,13 +4,14 @@
 //! files written since. All requests made before a walk begins share it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use layerd_drivers::Driver;
 use layerd_store::{Kind, LayerId, Store, Usage};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing::warn;
 
 use crate::call_phase::enter;
@@ -197,10 +198,7 @@ impl Shared {
                 return Some((id, walk));
             }
             if first.is_none() {
-                queue = self
-                    .asked
-                    .wait(queue)
-                    .unwrap_or_else(PoisonError::into_inner);
+                self.asked.wait(&mut queue);
             }
         }
     }
@@ -236,30 +234,26 @@ impl Shared {
 
     /// The queue is whole even if a holder panicked: each use is a few inserts or removes.
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 
 impl Walk {
     fn end(&self, outcome: Outcome) {
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        *self.outcome.lock() = Some(outcome);
         self.ended.notify_all();
     }
 
     /// Waits for the result; `None` if it did not come within `patience`.
     fn wait(&self, patience: Option<Duration>) -> Option<Outcome> {
-        let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outcome = self.outcome.lock();
         let pending = |outcome: &mut Option<Outcome>| outcome.is_none();
-        let outcome = match patience {
-            None => self
-                .ended
-                .wait_while(outcome, pending)
-                .unwrap_or_else(PoisonError::into_inner),
+        match patience {
+            None => self.ended.wait_while(&mut outcome, pending),
             Some(patience) => {
-                let waited = self.ended.wait_timeout_while(outcome, patience, pending);
-                waited.unwrap_or_else(PoisonError::into_inner).0
+                self.ended.wait_while_for(&mut outcome, pending, patience);
             }
-        };
+        }
         outcome.clone()
     }
 }

@@ -17,10 +17,10 @@ use std::fs::DirBuilder;
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use layerd_store::{LayerId, Records, Removal, SteadyTime, Store, VolumeId, file};
+use parking_lot::{Mutex, MutexGuard};
 use tracing::{error, info, warn};
 
 use crate::Error;
@@ -277,7 +277,7 @@ impl Trash {
 
     /// The state is whole even if a holder panicked: each use is a few assignments.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

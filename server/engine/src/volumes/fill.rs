@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use layerd_layers::Durable;
 use layerd_layers::copy::{self, copy_tree};
 use layerd_store::{Labels, Refusal, Volume, VolumeId, VolumeName};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::create::{SIZE, filled_from};
 use super::{CreateVolume, VolumeEntry, VolumeRef, new_volume, slot, top, top_asked};
@@ -47,8 +48,8 @@ impl Pins {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<VolumeId, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<VolumeId, usize>> {
+        self.0.lock()
     }
 }
 

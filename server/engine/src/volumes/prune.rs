@@ -1,10 +1,11 @@
 //! Deleting many volumes at once: a plan that a person can read, then that plan and nothing else.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use layerd_store::{Volume, VolumeId, VolumeName};
+use parking_lot::Mutex;
 
 use super::VolumeFilter;
 use crate::{Error, VolumeError, Volumes};
@@ -55,7 +56,7 @@ pub(crate) struct Plans(Mutex<BTreeMap<String, (Instant, Plan)>>);
 
 impl Plans {
     fn keep(&self, plan: Plan) {
-        let mut plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plans = self.0.lock();
         plans.retain(|_, (made, _)| made.elapsed() < VALID);
         if plans.len() >= PLANS {
             let oldest = plans
@@ -68,7 +69,7 @@ impl Plans {
     }
 
     fn take(&self, id: &str) -> Option<Plan> {
-        let mut plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plans = self.0.lock();
         let (made, plan) = plans.remove(id)?;
         (made.elapsed() < VALID).then_some(plan)
     }

@@ -1,8 +1,9 @@
 //! One call at a time for a volume: a second one is told to come again, as the standard wants it.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tonic::Status;
 
 /// Names and ids that calls work on.
@@ -33,7 +34,7 @@ impl Busy {
 
     /// The set is whole even if a holder panicked: each use is one insert or remove.
     fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

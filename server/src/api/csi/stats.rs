@@ -1,13 +1,14 @@
 //! Usage and condition of volumes.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use layerd_engine::{Engine, VolumeEntry, size_asked};
 use layerd_proto::csi::v1::volume_usage::Unit;
 use layerd_proto::csi::v1::{VolumeCondition, VolumeUsage};
 use layerd_store::{AttachState, Timestamp, Usage, VolumeId};
+use parking_lot::{Mutex, MutexGuard};
 use tonic::Status;
 
 use super::capacity::signed;
@@ -63,7 +64,7 @@ impl Walks {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<VolumeId, Walk>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Usage of a volume as of its last measurement; takes a new one if that is a while

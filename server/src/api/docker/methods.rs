@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use layerd_engine::{
     Error, VolumeEntry, VolumeError, VolumeFilter, VolumeRef, is_nocopy, size_asked,
 };
 use layerd_store::{VolumeId, VolumeName};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tonic::Code;
 use tracing::warn;
@@ -342,7 +343,7 @@ impl Measuring {
     }
 
     fn begin(&self, id: VolumeId) -> bool {
-        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.0.lock();
         let now = Instant::now();
         pending.not_before.retain(|_, until| *until > now);
         if pending.is_running || pending.not_before.contains_key(&id) {
@@ -353,7 +354,7 @@ impl Measuring {
     }
 
     fn end(&self, id: VolumeId, took: Duration) {
-        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.0.lock();
         pending.is_running = false;
         let until = Instant::now() + Self::PAUSE.max(took * 20);
         pending.not_before.insert(id, until);

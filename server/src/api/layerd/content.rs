@@ -1,11 +1,11 @@
 //! The comparison of layers with what was unpacked, told while it goes on.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use layerd_engine::layerd_layers::Progress;
 use layerd_engine::{ContentCounts, Finding};
 use layerd_proto::layerd::v1::{self as pb, CheckContentResponse};
+use parking_lot::Mutex;
 
 use super::admin;
 use crate::api::Parts;
@@ -68,7 +68,7 @@ impl Teller {
     }
 
     fn amount(&self) -> CheckContentResponse {
-        let sum = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = self.sum.lock();
         CheckContentResponse {
             files: sum.0,
             bytes: sum.1,
@@ -79,7 +79,7 @@ impl Teller {
 
 impl Progress for Teller {
     fn advanced(&self, files: u64, bytes: u64) {
-        let mut sum = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = self.sum.lock();
         sum.0 += files;
         sum.1 += bytes;
         let is_time = sum.2.elapsed() >= TELL_EVERY;

@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use layerd_engine::{Engine, Event, Topic, Watcher};
 use layerd_proto::layerd::v1::{EventsRequest, EventsResponse};
+use parking_lot::{Mutex, MutexGuard};
 use prost_types::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_stream::wrappers::BroadcastStream;
@@ -126,7 +127,7 @@ struct Writer {
 
 impl Writer {
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock()
     }
 }
 

@@ -1,11 +1,12 @@
 //! Results of unpacking, kept in memory until Commit.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use layerd_drivers::Stamp;
 use layerd_store::{Key, LayerId, Usage};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::keyed_lock::{KeyedGuard, KeyedLock};
 use crate::{Error, LayerError};
@@ -147,7 +148,7 @@ impl Unpacks {
 
     /// The map is whole even if a holder panicked: each use is one insert or remove.
     fn layers(&self) -> MutexGuard<'_, HashMap<LayerId, State>> {
-        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.layers.lock()
     }
 }
 
