@@ -40,22 +40,22 @@ pub(super) fn detach(
     expected: &Attached,
     mode: DetachMode,
 ) -> Result<Detached, MountError> {
-    let place = match Place::new(target) {
-        Ok(place) => place,
+    let mount_point = match MountPoint::new(target) {
+        Ok(mount_point) => mount_point,
         Err(MountError::Missing { .. } | MountError::NotADirectory { .. }) => {
             return not_at(target, expected.id);
         }
         Err(error) => return Err(error),
     };
     for _ in 0..TRIES {
-        match place.seen()? {
+        match mount_point.seen()? {
             Some((id, top)) if id == expected.id => {
                 // Numbers begin anew when the machine restarts, and old kernels use them again.
                 if top != (expected.device, expected.inode) {
                     return Ok(Detached::AlreadyGone);
                 }
             }
-            _ => match place.without(expected.id)? {
+            _ => match mount_point.without(expected.id)? {
                 Some(gone) => return Ok(gone),
                 None => continue, // what was on top is gone by now
             },
@@ -64,41 +64,41 @@ pub(super) fn detach(
         refuse_foreign_submounts(&below, expected)?;
         if !below.is_empty() {
             // Else what is unmounted here would go at its origin, too.
-            place.make_private(expected.id)?;
+            mount_point.make_private(expected.id)?;
         }
         let done = match mode {
-            DetachMode::Normal => take_all(&place, expected.id, &below)?,
-            DetachMode::Lazy => drop_lazily(&place, expected.id)?,
+            DetachMode::Normal => take_all(&mount_point, expected.id, &below)?,
+            DetachMode::Lazy => drop_lazily(&mount_point, expected.id)?,
         };
         if let Some(done) = done {
             return Ok(done);
         }
     }
-    Err(place.busy(expected.id))
+    Err(mount_point.busy(expected.id))
 }
 
 /// Opens the top of mount `id`, which keeps it busy; `None` if it is not the topmost on `target`.
 pub(super) fn topmost(target: &Path, id: MountId) -> Result<Option<Handle>, MountError> {
-    let place = match Place::new(target) {
-        Ok(place) => place,
+    let mount_point = match MountPoint::new(target) {
+        Ok(mount_point) => mount_point,
         Err(MountError::Missing { .. } | MountError::NotADirectory { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let top = match place.open() {
+    let top = match mount_point.open() {
         Err(Errno::ENOENT) => return Ok(None),
-        top => Handle::new(top.map_err(|cause| place.fail(cause))?, target)?,
+        top => Handle::new(top.map_err(|cause| mount_point.fail(cause))?, target)?,
     };
     Ok((top.mount_id()? == id).then_some(top))
 }
 
 /// A mount point: the directory it is in, held open, and its name there.
-struct Place<'a> {
+struct MountPoint<'a> {
     parent: Handle,
     name: CString,
     shown: &'a Path,
 }
 
-impl<'a> Place<'a> {
+impl<'a> MountPoint<'a> {
     fn new(target: &'a Path) -> Result<Self, MountError> {
         let bad = || MountError::BadPath {
             path: target.to_owned(),
@@ -197,7 +197,7 @@ fn make_private(mount: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
     sys::mount_setattr(mount, recursive, &attributes)
 }
 
-/// There is not even a place to look at.
+/// There is not even a mount point to look at.
 fn not_at(target: &Path, expected: MountId) -> Result<Detached, MountError> {
     if table::standing(expected, target)?.is_some() {
         return Err(MountError::Elsewhere {
@@ -231,19 +231,23 @@ fn refuse_foreign_submounts(below: &[MountEntry], expected: &Attached) -> Result
 /// tree the mounts go one by one, and the first ones would be missing under the rest. Users that
 /// are no processes, such as loop devices, are found when it is the turn of their mount.
 fn take_all(
-    place: &Place<'_>,
+    mount_point: &MountPoint<'_>,
     id: MountId,
     below: &[MountEntry],
 ) -> Result<Option<Detached>, MountError> {
     if !below.is_empty() {
-        refuse_used(place, id, below)?;
+        refuse_used(mount_point, id, below)?;
         take_below(below)?;
     }
-    take(place, id)
+    take(mount_point, id)
 }
 
 /// Waits a moment for users to go, as [`take`] does.
-fn refuse_used(place: &Place<'_>, id: MountId, below: &[MountEntry]) -> Result<(), MountError> {
+fn refuse_used(
+    mount_point: &MountPoint<'_>,
+    id: MountId,
+    below: &[MountEntry],
+) -> Result<(), MountError> {
     let all: Vec<MountId> = below.iter().map(|entry| entry.id).chain([id]).collect();
     let end = Instant::now() + SEARCH;
     loop {
@@ -252,7 +256,7 @@ fn refuse_used(place: &Place<'_>, id: MountId, below: &[MountEntry]) -> Result<(
             return Ok(());
         }
         if Instant::now() >= end {
-            let path = place.shown.to_owned();
+            let path = mount_point.shown.to_owned();
             return Err(MountError::Busy { path, holders });
         }
         std::thread::sleep(PAUSE);
@@ -271,34 +275,34 @@ fn take_below(below: &[MountEntry]) -> Result<(), MountError> {
 
 /// Takes the mount `id` away from `target`, as described above, if it is the topmost there.
 pub(super) fn take_at(target: &Path, id: MountId) -> Result<Detached, MountError> {
-    let place = match Place::new(target) {
-        Ok(place) => place,
+    let mount_point = match MountPoint::new(target) {
+        Ok(mount_point) => mount_point,
         Err(MountError::Missing { .. }) => return not_at(target, id),
         Err(error) => return Err(error),
     };
-    match take(&place, id)? {
+    match take(&mount_point, id)? {
         Some(done) => Ok(done),
         None => not_at(target, id),
     }
 }
 
 /// `None` if it is not the topmost.
-fn take(place: &Place<'_>, id: MountId) -> Result<Option<Detached>, MountError> {
-    let _turn = Turn::wait(place);
+fn take(mount_point: &MountPoint<'_>, id: MountId) -> Result<Option<Detached>, MountError> {
+    let _turn = Turn::wait(mount_point);
     for _ in 0..TRIES {
-        if place.top()? != Some(id) {
+        if mount_point.top()? != Some(id) {
             return Ok(None);
         }
-        match try_take(place, id)? {
+        match try_take(mount_point, id)? {
             Ok(()) => return Ok(Some(Detached::Now)),
             // It was accessed since, or is in use, maybe only for a moment.
             Err(Errno::EAGAIN | Errno::EBUSY) => std::thread::sleep(PAUSE),
             // It went, and nothing else is mounted there.
             Err(Errno::EINVAL | Errno::ENOENT) => {}
-            Err(cause) => return Err(place.fail(cause)),
+            Err(cause) => return Err(mount_point.fail(cause)),
         }
     }
-    Err(place.busy(id))
+    Err(mount_point.busy(id))
 }
 
 /// Lock of this process on unmounts from one path. Other paths are not affected, as their file
@@ -312,9 +316,9 @@ static TURNS: Mutex<BTreeSet<Key>> = Mutex::new(BTreeSet::new());
 static TURN_OVER: Condvar = Condvar::new();
 
 impl Turn {
-    fn wait(place: &Place<'_>) -> Self {
-        let identity = (place.parent.device(), place.parent.inode());
-        let key = (identity, place.name.clone());
+    fn wait(mount_point: &MountPoint<'_>) -> Self {
+        let identity = (mount_point.parent.device(), mount_point.parent.inode());
+        let key = (identity, mount_point.name.clone());
         let mut turns = TURNS.lock();
         while !turns.insert(key.clone()) {
             TURN_OVER.wait(&mut turns);
@@ -333,13 +337,13 @@ impl Drop for Turn {
 
 /// The two steps, quickly repeated, because everyone who walks through the mount takes the mark
 /// off again. A refused try is the first step of the next one.
-fn try_take(place: &Place<'_>, id: MountId) -> Result<Result<(), Errno>, MountError> {
+fn try_take(mount_point: &MountPoint<'_>, id: MountId) -> Result<Result<(), Errno>, MountError> {
     let mut answer = Err(Errno::EAGAIN);
     for _ in 0..QUICK_TRIES {
         if let Some(entry) = table::all_below(id)?.first() {
             return Err(covered(entry, id));
         }
-        answer = place.unmount(MntFlags::MNT_EXPIRE);
+        answer = mount_point.unmount(MntFlags::MNT_EXPIRE);
         if !matches!(answer, Err(Errno::EAGAIN | Errno::EBUSY)) {
             break;
         }
@@ -349,15 +353,15 @@ fn try_take(place: &Place<'_>, id: MountId) -> Result<Result<(), Errno>, MountEr
 
 /// A lazy unmount has no two steps; a mount that another process puts on top between the check and
 /// the call, a few microseconds, would go instead. `None` then, if it was not the mount that went.
-fn drop_lazily(place: &Place<'_>, id: MountId) -> Result<Option<Detached>, MountError> {
-    if place.top()? != Some(id) {
+fn drop_lazily(mount_point: &MountPoint<'_>, id: MountId) -> Result<Option<Detached>, MountError> {
+    if mount_point.top()? != Some(id) {
         return Ok(None);
     }
-    match place.unmount(MntFlags::MNT_DETACH) {
+    match mount_point.unmount(MntFlags::MNT_DETACH) {
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
-        Err(cause) => return Err(place.fail(cause)),
+        Err(cause) => return Err(mount_point.fail(cause)),
     }
-    let here = place.real_path()?;
+    let here = mount_point.real_path()?;
     Ok(table::standing(id, &here)?
         .is_none()
         .then_some(Detached::Now))
@@ -380,18 +384,18 @@ pub(super) fn prune(tree: &Tree) -> Result<(), MountError> {
     let top = top.real_path()?;
     for inner in &tree.without {
         let target = top.join(inner);
-        let place = match Place::new(&target) {
+        let mount_point = match MountPoint::new(&target) {
             Err(MountError::Missing { .. }) => continue, // it stood inside another one of these
-            place => place?,
+            mount_point => mount_point?,
         };
-        let below = place.parent.mount_id()?;
-        while let Some(mount) = place.top()?.filter(|mount| *mount != below) {
+        let below = mount_point.parent.mount_id()?;
+        while let Some(mount) = mount_point.top()?.filter(|mount| *mount != below) {
             if !came_along(mount) {
                 break;
             }
-            place
+            mount_point
                 .unmount(MntFlags::MNT_DETACH)
-                .map_err(|cause| place.fail(cause))?;
+                .map_err(|cause| mount_point.fail(cause))?;
         }
     }
     Ok(())

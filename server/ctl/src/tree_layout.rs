@@ -18,19 +18,19 @@ pub(crate) trait Member {
 /// One line of the picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Line {
-    /// A snapshot, by its place in the input.
+    /// A snapshot, by its position in the input.
     One {
         index: usize,
-        place: Place,
+        position: Position,
         children: usize,
     },
-    /// A stretch of a chain that was folded: snapshots by their place in the input.
+    /// A stretch of a chain that was folded: snapshots by their position in the input.
     Folded { indices: Vec<usize>, column: usize },
 }
 
 /// Where a snapshot stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Position {
     /// Steps to the right.
     pub(crate) column: usize,
     /// Set if the column starts here. Otherwise the parent is the nearest one above in it.
@@ -49,19 +49,20 @@ pub(crate) fn layout<M: Member>(members: &[M]) -> Vec<Line> {
     let order = breadth_first(&roots, &children);
     let weights = weights(members.len(), &order, &children);
     let mut lines = Vec::with_capacity(members.len());
-    let mut waiting: Vec<(usize, Place)> = roots.iter().rev().map(|&root| (root, ROOT)).collect();
-    while let Some((index, place)) = waiting.pop() {
+    let mut waiting: Vec<(usize, Position)> =
+        roots.iter().rev().map(|&root| (root, ROOT)).collect();
+    while let Some((index, position)) = waiting.pop() {
         lines.push(Line::One {
             index,
-            place,
+            position,
             children: children[index].len(),
         });
-        push_children(index, place, &children, &weights, &mut waiting);
+        push_children(index, position, &children, &weights, &mut waiting);
     }
     lines
 }
 
-const ROOT: Place = Place {
+const ROOT: Position = Position {
     column: 0,
     start: true,
     depth: 0,
@@ -70,25 +71,25 @@ const ROOT: Place = Place {
 /// The heaviest child goes on in the column, after all others.
 fn push_children(
     index: usize,
-    place: Place,
+    position: Position,
     children: &[Vec<usize>],
     weights: &[usize],
-    waiting: &mut Vec<(usize, Place)>,
+    waiting: &mut Vec<(usize, Position)>,
 ) {
     let Some(&heavy) = children[index].iter().max_by_key(|&&child| weights[child]) else {
         return;
     };
-    let depth = place.depth + 1;
+    let depth = position.depth + 1;
     waiting.push((
         heavy,
-        Place {
-            column: place.column,
+        Position {
+            column: position.column,
             start: false,
             depth,
         },
     ));
-    let aside = Place {
-        column: place.column + 1,
+    let aside = Position {
+        column: position.column + 1,
         start: true,
         depth,
     };
@@ -104,14 +105,14 @@ fn push_children(
 /// stands on is kept: it is the image of that container.
 pub(crate) fn fold(lines: Vec<Line>) -> Vec<Line> {
     let mut folded = Vec::with_capacity(lines.len());
-    let mut stretch: Vec<(usize, Place)> = Vec::new();
+    let mut stretch: Vec<(usize, Position)> = Vec::new();
     for line in lines {
         match line {
             Line::One {
                 index,
-                place,
+                position,
                 children: 1,
-            } if !place.start => stretch.push((index, place)),
+            } if !position.start => stretch.push((index, position)),
             other => {
                 close(&mut stretch, is_leaf(&other), &mut folded);
                 folded.push(other);
@@ -126,11 +127,11 @@ fn is_leaf(line: &Line) -> bool {
 }
 
 /// Ends a stretch, which a line that is no link always does: the last snapshot has no child.
-fn close(stretch: &mut Vec<(usize, Place)>, keep_last: bool, folded: &mut Vec<Line>) {
+fn close(stretch: &mut Vec<(usize, Position)>, keep_last: bool, folded: &mut Vec<Line>) {
     let kept = if keep_last { stretch.pop() } else { None };
     match stretch.first() {
-        Some((_, place)) if stretch.len() >= FOLD_FROM => folded.push(Line::Folded {
-            column: place.column,
+        Some((_, position)) if stretch.len() >= FOLD_FROM => folded.push(Line::Folded {
+            column: position.column,
             indices: stretch.iter().map(|&(index, _)| index).collect(),
         }),
         _ => folded.extend(stretch.iter().copied().map(link)),
@@ -139,10 +140,10 @@ fn close(stretch: &mut Vec<(usize, Place)>, keep_last: bool, folded: &mut Vec<Li
     folded.extend(kept.map(link));
 }
 
-fn link((index, place): (usize, Place)) -> Line {
+fn link((index, position): (usize, Position)) -> Line {
     Line::One {
         index,
-        place,
+        position,
         children: 1,
     }
 }
@@ -206,8 +207,8 @@ fn weights(count: usize, order: &[usize], children: &[Vec<usize>]) -> Vec<usize>
 }
 
 /// Prefix of a snapshot's name.
-pub(crate) fn prefix(place: Place) -> String {
-    match (place.column, place.start) {
+pub(crate) fn prefix(position: Position) -> String {
+    match (position.column, position.start) {
         (0, true) => "● ".to_owned(),
         (column, true) => format!("{}├─ ● ", "│  ".repeat(column - 1)),
         (column, false) => format!("{}↓ ", "│  ".repeat(column)),

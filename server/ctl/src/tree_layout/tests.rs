@@ -37,7 +37,9 @@ fn draw(members: &[Snap], lines: &[Line]) -> Vec<String> {
     lines
         .iter()
         .map(|line| match line {
-            Line::One { index, place, .. } => format!("{}{}", prefix(*place), members[*index].0),
+            Line::One {
+                index, position, ..
+            } => format!("{}{}", prefix(*position), members[*index].0),
             Line::Folded { indices, column } => {
                 format!("{}{} more", folded_prefix(*column), indices.len())
             }
@@ -81,7 +83,7 @@ fn a_chain_of_thousands_needs_no_indentation_and_no_stack() {
     assert!(
         lines
             .iter()
-            .all(|line| matches!(line, Line::One { place, .. } if place.column == 0))
+            .all(|line| matches!(line, Line::One { position, .. } if position.column == 0))
     );
     assert_eq!(
         draw(&members, &fold(lines)),
@@ -96,7 +98,7 @@ fn columns_grow_with_the_logarithm() {
         .map(|index| Snap(index.to_string(), (index / 2).to_string(), index))
         .collect();
     let widest = layout(&members).iter().fold(0, |widest, line| match line {
-        Line::One { place, .. } => widest.max(place.column),
+        Line::One { position, .. } => widest.max(position.column),
         Line::Folded { .. } => widest,
     });
     assert_eq!(widest, 11);

@@ -87,7 +87,7 @@ fn json(
     for line in lines {
         let Line::One {
             index,
-            place,
+            position,
             children,
         } = line
         else {
@@ -98,7 +98,7 @@ fn json(
             snapshot,
             bytes: usage.map(|usage| usage.bytes),
             inodes: usage.map(|usage| usage.inodes),
-            depth: place.depth,
+            depth: position.depth,
             children: *children,
         })?;
     }
@@ -109,7 +109,7 @@ fn row(line: &Line, members: &[(Snapshot, Option<Usage>)], now: i64) -> Vec<Cell
     match line {
         Line::One {
             index,
-            place,
+            position,
             children,
         } => {
             let (snapshot, usage) = &members[*index];
@@ -120,7 +120,7 @@ fn row(line: &Line, members: &[(Snapshot, Option<Usage>)], now: i64) -> Vec<Cell
                 Cell::right(human::age(snapshot.created.0, now)),
                 Cell::left(format!(
                     "{}{}",
-                    tree_layout::prefix(*place),
+                    tree_layout::prefix(*position),
                     escape(&snapshot.name)
                 )),
             ]
