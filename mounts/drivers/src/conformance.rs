@@ -8,7 +8,7 @@ use std::path::Path;
 use layerd_layers::Layering;
 use layerd_mounts::{Error, Slot, tree};
 
-use crate::driver::{Base, Driver, Found, Place, Stack};
+use crate::driver::{Base, Driver, Found, SlotKind, Stack};
 
 /// Runs all checks on a driver that holds nothing yet. `fill` puts one file of at least 8192 bytes
 /// of content into a layer.
@@ -37,10 +37,10 @@ pub fn check(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
 ///
 /// # Panics
 /// If listing fails, or lists something the driver cannot have made.
-fn listed(driver: &dyn Driver) -> Vec<(Place, Slot)> {
+fn listed(driver: &dyn Driver) -> Vec<(SlotKind, Slot)> {
     let found = driver.list().expect("listing works");
     let slot = |found| match found {
-        Found::Slot(place, slot) => Some((place, slot)),
+        Found::Slot(kind, slot) => Some((kind, slot)),
         Found::UnknownEntry(_) => None,
     };
     let mut slots: Vec<_> = found.into_iter().filter_map(slot).collect();
@@ -49,12 +49,12 @@ fn listed(driver: &dyn Driver) -> Vec<(Place, Slot)> {
 }
 
 /// Directories that a driver must list for acknowledged layers with these bases.
-fn expected(driver: &dyn Driver, layers: &[(Slot, Base)]) -> Vec<(Place, Slot)> {
+fn expected(driver: &dyn Driver, layers: &[(Slot, Base)]) -> Vec<(SlotKind, Slot)> {
     let worked = layers.iter().filter(|(_, base)| driver.needs_work(base));
-    let worked = worked.map(|(slot, _)| (Place::Work, *slot));
+    let worked = worked.map(|(slot, _)| (SlotKind::Work, *slot));
     let mut all: Vec<_> = layers
         .iter()
-        .map(|(slot, _)| (Place::Layer, *slot))
+        .map(|(slot, _)| (SlotKind::Layer, *slot))
         .collect();
     all.extend(worked);
     all.sort();
@@ -132,7 +132,7 @@ fn creation(driver: &dyn Driver) {
 fn another_work_directory(driver: &dyn Driver, slot: Slot, base: &Base) {
     let before = listed(driver);
     create(driver, slot, base);
-    let layer = Found::Slot(Place::Layer, slot);
+    let layer = Found::Slot(SlotKind::Layer, slot);
     driver.move_to_lost_found(&layer).expect("move away");
     let taken = driver.create(slot, base);
     is(
@@ -140,7 +140,7 @@ fn another_work_directory(driver: &dyn Driver, slot: Slot, base: &Base) {
         ErrorKind::AlreadyExists,
         "the work directory is another's",
     );
-    let mut left = [before, vec![(Place::Work, slot)]].concat();
+    let mut left = [before, vec![(SlotKind::Work, slot)]].concat();
     left.sort();
     assert_eq!(listed(driver), left, "a refusal leaves nothing behind");
     let work = driver.work_dirs().expect("it has one");
@@ -290,7 +290,7 @@ fn trash(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
         driver.discard(slot).expect("discarding may be repeated");
     }
     let kept = expected(driver, &[(other, Base::empty())]);
-    let rest = [kept.clone(), vec![(Place::Trash, slot)]].concat();
+    let rest = [kept.clone(), vec![(SlotKind::Trash, slot)]].concat();
     assert_eq!(listed(driver), rest, "all of a slot goes to the trash");
     assert!(!driver.has(slot).expect("look"), "not whole any more");
     for _ in 0..2 {
@@ -315,7 +315,7 @@ fn stopping(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     assert!(matches!(stopped, Err(Error::Stopped)), "it can be stopped");
     assert_eq!(
         listed(driver),
-        [(Place::Trash, slot)],
+        [(SlotKind::Trash, slot)],
         "and is not forgotten"
     );
     driver.delete(slot, &|| true).expect("and goes on later");

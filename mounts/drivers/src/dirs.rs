@@ -28,7 +28,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 use crate::driver::{Base, Content, Found, Stamp};
-use survey::{PLACES, list_folder, work_name};
+use survey::{FOLDERS, list_folder, work_name};
 pub(crate) use survey::{holds_nothing, image_name};
 
 mod lost;
@@ -189,11 +189,11 @@ impl LayerDirs {
 
     pub(crate) fn list(&self) -> Result<Vec<Found>, Error> {
         let mut found = Vec::new();
-        for ((place, _), folder) in PLACES
+        for ((kind, _), folder) in FOLDERS
             .into_iter()
             .zip([&self.layers, &self.work, &self.trash])
         {
-            list_folder(Some(place), folder, &mut found)?;
+            list_folder(Some(kind), folder, &mut found)?;
         }
         Ok(found)
     }

@@ -109,7 +109,7 @@ pub struct Stamp {
 
 /// Folder of a driver in which something of a slot was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum SlotKind {
     /// Among the layers.
     Layer,
     /// Beside the layers: what is kept only while a layer is made or written, such as overlayfs's
@@ -123,7 +123,7 @@ pub enum Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// Something the driver could have made.
-    Slot(Place, Slot),
+    Slot(SlotKind, Slot),
     /// Anything else; reported, never touched.
     UnknownEntry(PathBuf),
 }
@@ -159,7 +159,7 @@ pub trait Survey: Send + Sync + fmt::Debug {
     /// [`Error::Io`].
     fn list(&self) -> Result<Vec<Found>, Error>;
 
-    /// True if a layer with this base has an entry in [`Place::Work`] until it is committed.
+    /// True if a layer with this base has an entry in [`SlotKind::Work`] until it is committed.
     fn needs_work(&self, base: &Base) -> bool {
         let _ = base;
         false
@@ -324,7 +324,7 @@ pub trait Driver: Survey {
     fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error>;
 
     /// Makes all that was done to layers before this call durable. One wait for the disk, however
-    /// many slots there are; none if nothing was done. What is kept in [`Place::Work`] may still be
+    /// many slots there are; none if nothing was done. What is kept in [`SlotKind::Work`] may still be
     /// lost with the power: see [`WorkDirs::restore`].
     ///
     /// # Errors
@@ -442,7 +442,7 @@ pub trait Images {
     fn expand(&self, slot: Slot) -> Result<(), Error>;
 }
 
-/// Directories in [`Place::Work`].
+/// Directories in [`SlotKind::Work`].
 pub trait WorkDirs {
     /// Makes it anew if it is missing, as after a power cut. One that is there stays as it is. Not
     /// durable.

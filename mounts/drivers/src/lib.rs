@@ -18,7 +18,7 @@ mod whole_tree;
 pub use btrfs::Btrfs;
 pub use driver::{
     Base, CheckedImage, Content, Directories, Driver, Features, Found, ImageFile, ImageMounts,
-    Images, Info, LayerPool, Owner, Place, Stack, Stamp, Survey, WorkDirs,
+    Images, Info, LayerPool, Owner, SlotKind, Stack, Stamp, Survey, WorkDirs,
 };
 pub use finding::Finding;
 pub use layerd_layers::Layering;

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::driver::{
-    Base, Content, Driver, Features, Found, Info, LayerPool, Place, Stack, Survey, WorkDirs,
+    Base, Content, Driver, Features, Found, Info, LayerPool, SlotKind, Stack, Survey, WorkDirs,
 };
 use crate::overlay::needs_work;
 use crate::overlay::plan::Layout;
@@ -132,11 +132,13 @@ impl Disk {
     }
 
     fn found(&self) -> Vec<Found> {
-        let place = |place| move |slot: &Slot| Found::Slot(place, *slot);
+        let entry = |kind| move |slot: &Slot| Found::Slot(kind, *slot);
         let trash: BTreeSet<Slot> = self.now.trash.keys().copied().collect();
-        let layers = self.now.layers.keys().map(place(Place::Layer));
-        let work = self.now.work.iter().map(place(Place::Work));
-        let trash = trash.union(&self.now.trashed_work).map(place(Place::Trash));
+        let layers = self.now.layers.keys().map(entry(SlotKind::Layer));
+        let work = self.now.work.iter().map(entry(SlotKind::Work));
+        let trash = trash
+            .union(&self.now.trashed_work)
+            .map(entry(SlotKind::Trash));
         let unknown_entries = self
             .unknown_entries
             .iter()
@@ -289,9 +291,9 @@ impl Driver for Memory {
         let mut disk = self.disk();
         disk.step("move", None)?;
         match found {
-            Found::Slot(Place::Layer, slot) => drop(disk.now.layers.remove(slot)),
-            Found::Slot(Place::Work, slot) => drop(disk.now.work.remove(slot)),
-            Found::Slot(Place::Trash, slot) => drop(disk.now.trash.remove(slot)),
+            Found::Slot(SlotKind::Layer, slot) => drop(disk.now.layers.remove(slot)),
+            Found::Slot(SlotKind::Work, slot) => drop(disk.now.work.remove(slot)),
+            Found::Slot(SlotKind::Trash, slot) => drop(disk.now.trash.remove(slot)),
             Found::UnknownEntry(path) => disk.unknown_entries.retain(|other| other != path),
         }
         Ok(PathBuf::from(ROOT).join("lost"))

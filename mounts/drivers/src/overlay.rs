@@ -23,7 +23,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use crate::dirs::{LayerDirs, Offline, Top, prepare_root};
 use crate::driver::{
     Base, CheckedImage, Content, Directories, Driver, Features, Found, ImageFile, ImageMounts,
-    Images, Info, LayerPool, Place, Stack, Stamp, Survey, WorkDirs,
+    Images, Info, LayerPool, SlotKind, Stack, Stamp, Survey, WorkDirs,
 };
 use crate::finding::{FileSystem, Finding};
 use crate::overlay::images::{LayerImages, recover};
@@ -363,7 +363,7 @@ impl Driver for Overlay {
     }
 
     fn move_to_lost_found(&self, found: &Found) -> Result<PathBuf, Error> {
-        let Found::Slot(Place::Layer, slot) = found else {
+        let Found::Slot(SlotKind::Layer, slot) = found else {
             return self.dirs.move_to_lost_found(found);
         };
         if !self.images.has(*slot) {

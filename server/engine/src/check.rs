@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use layerd_drivers::{Found, Place};
+use layerd_drivers::{Found, SlotKind};
 use layerd_mounts::Slot;
 use layerd_store::{Key, LayerId, Record, Records};
 
@@ -69,7 +69,7 @@ pub enum Problem {
     #[error("a directory of layer {id} is there, an id that was never handed out")]
     UnknownLayer {
         /// In which folder.
-        place: Place,
+        kind: SlotKind,
         /// The id its name stands for.
         id: LayerId,
     },
@@ -237,15 +237,15 @@ pub(crate) struct Facts<'a> {
 
 /// Finds what is not as it should be.
 pub(crate) fn problems(facts: &Facts<'_>) -> BTreeSet<Problem> {
-    let mut places: BTreeMap<LayerId, BTreeSet<Place>> = BTreeMap::new();
+    let mut places: BTreeMap<LayerId, BTreeSet<SlotKind>> = BTreeMap::new();
     let mut found = BTreeSet::new();
     for entry in facts.found {
         match entry {
             Found::UnknownEntry(path) => {
                 found.insert(Problem::UnknownEntry { path: path.clone() });
             }
-            Found::Slot(place, Slot(id)) => {
-                places.entry(LayerId(*id)).or_default().insert(*place);
+            Found::Slot(kind, Slot(id)) => {
+                places.entry(LayerId(*id)).or_default().insert(*kind);
             }
         }
     }
@@ -264,20 +264,20 @@ pub(crate) fn problems(facts: &Facts<'_>) -> BTreeSet<Problem> {
 }
 
 /// The problem with the directories of one id, if there is one.
-fn misplaced(facts: &Facts<'_>, id: LayerId, places: &BTreeSet<Place>) -> Option<Problem> {
+fn misplaced(facts: &Facts<'_>, id: LayerId, places: &BTreeSet<SlotKind>) -> Option<Problem> {
     if let Some(record) = facts.view.get(id) {
         let key = record.key.clone();
-        let in_trash = places.contains(&Place::Trash);
+        let in_trash = places.contains(&SlotKind::Trash);
         return in_trash.then_some(Problem::InTrash { id, key });
     }
     if facts.view.get_removed(id).is_some() || facts.claimed.contains(&id) {
         return None;
     }
-    let place = *places.first()?;
+    let kind = *places.first()?;
     // Beside no layer a work directory holds nothing of a client.
-    let is_work_alone = places.iter().all(|place| *place == Place::Work);
+    let is_work_alone = places.iter().all(|kind| *kind == SlotKind::Work);
     Some(if !(facts.is_issued)(id.0) {
-        Problem::UnknownLayer { place, id }
+        Problem::UnknownLayer { kind, id }
     } else if (facts.is_used)(id) && !is_work_alone {
         Problem::Unrecorded { id }
     } else {
@@ -286,7 +286,7 @@ fn misplaced(facts: &Facts<'_>, id: LayerId, places: &BTreeSet<Place>) -> Option
 }
 
 /// Problems of one snapshot.
-fn unfit(facts: &Facts<'_>, record: &Record, places: &BTreeSet<Place>) -> Vec<Problem> {
+fn unfit(facts: &Facts<'_>, record: &Record, places: &BTreeSet<SlotKind>) -> Vec<Problem> {
     let view = facts.view;
     let (id, key) = (record.id, record.key.clone());
     let mut found = Vec::new();
@@ -301,11 +301,11 @@ fn unfit(facts: &Facts<'_>, record: &Record, places: &BTreeSet<Place>) -> Vec<Pr
         let key = key.clone();
         found.push(Problem::ParentGone { id, key });
     }
-    if has_own(record) && !places.contains(&Place::Layer) {
+    if has_own(record) && !places.contains(&SlotKind::Layer) {
         found.push(Problem::NoDirectory { id, key });
         return found;
     }
-    match ((facts.needs_work)(record), places.contains(&Place::Work)) {
+    match ((facts.needs_work)(record), places.contains(&SlotKind::Work)) {
         (true, false) => found.push(Problem::NoWorkDirectory { id, key }),
         (false, true) => found.push(Problem::SpareWorkDirectory { id, key }),
         _ => {}

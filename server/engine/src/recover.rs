@@ -31,7 +31,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use layerd_drivers::{Driver, Found, Place, Survey};
+use layerd_drivers::{Driver, Found, SlotKind, Survey};
 use layerd_mounts::volume_dirs::FoundVolumes;
 use layerd_mounts::{Slot, VolumeDirs};
 use layerd_store::{Export, LayerId, Record, Store};
@@ -136,7 +136,7 @@ pub(crate) fn refuse_lost_records(
     let volumes = volumes.live.len() + volumes.trashed.len();
     let layers = found
         .iter()
-        .filter(|entry| matches!(entry, Found::Slot(Place::Layer, _)))
+        .filter(|entry| matches!(entry, Found::Slot(SlotKind::Layer, _)))
         .count();
     if layers + volumes == 0 || Store::exists(&meta)? {
         return Ok(());
@@ -409,7 +409,7 @@ impl Engine {
                 self.layers.set_layer_aside(*id)
             }
             Problem::InTrash { id, .. } => {
-                let trash = Found::Slot(Place::Trash, slot(*id));
+                let trash = Found::Slot(SlotKind::Trash, slot(*id));
                 self.layers.driver.move_to_lost_found(&trash).map(Some)
             }
             Problem::Volume(problem) => self.set_volume_aside(problem),
@@ -475,11 +475,8 @@ impl Layers {
     /// Moves all directories of a layer. Answers where one of them is.
     fn set_layer_aside(&self, id: LayerId) -> Result<Option<PathBuf>, layerd_mounts::Error> {
         let mut last = None;
-        for place in [Place::Work, Place::Trash, Place::Layer] {
-            match self
-                .driver
-                .move_to_lost_found(&Found::Slot(place, slot(id)))
-            {
+        for kind in [SlotKind::Work, SlotKind::Trash, SlotKind::Layer] {
+            match self.driver.move_to_lost_found(&Found::Slot(kind, slot(id))) {
                 Ok(target) => last = Some(target),
                 Err(cause) if cause.io_kind() == Some(io::ErrorKind::NotFound) => {}
                 Err(cause) => return Err(cause),

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use common::{commit, create, entries, key, labels, open};
 use layerd_drivers::Memory;
-use layerd_drivers::{Found, Place, Survey as _};
+use layerd_drivers::{Found, SlotKind, Survey as _};
 use layerd_engine::{Engine, Error, ErrorKind};
 use layerd_mounts::Slot;
 use layerd_store::{Kind, LabelChange};
@@ -67,7 +67,7 @@ fn work(engine: &Engine) -> Fates {
 /// Records and directories agree, one to one.
 fn assert_whole(engine: &Engine, fake: &Memory) {
     let found = fake.list().unwrap();
-    let at = |place: Place| {
+    let at = |place: SlotKind| {
         let slots = found.iter().filter_map(move |entry| match entry {
             Found::Slot(there, slot) if *there == place => Some(*slot),
             _ => None,
@@ -87,9 +87,9 @@ fn assert_whole(engine: &Engine, fake: &Memory) {
         |record: &layerd_store::Record| record.kind != Kind::View || record.parent.is_none();
     let has_work =
         |record: &layerd_store::Record| record.kind == Kind::Active && record.parent.is_some();
-    assert_eq!(at(Place::Layer), wanted(has_layer), "layers");
-    assert_eq!(at(Place::Work), wanted(has_work), "work directories");
-    assert_eq!(at(Place::Trash), [], "trash");
+    assert_eq!(at(SlotKind::Layer), wanted(has_layer), "layers");
+    assert_eq!(at(SlotKind::Work), wanted(has_work), "work directories");
+    assert_eq!(at(SlotKind::Trash), [], "trash");
     assert!(engine.is_reaped());
     assert_eq!(engine.layers.quarantined(), 0);
     assert!(engine.fsck(false).unwrap().is_empty());

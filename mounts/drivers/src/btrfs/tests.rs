@@ -7,7 +7,7 @@ use layerd_mounts::{Error, Slot, Usage};
 
 use super::{Btrfs, btrfs};
 use crate::conformance;
-use crate::driver::{Base, Driver, Place, Stack, Survey};
+use crate::driver::{Base, Driver, SlotKind, Stack, Survey};
 use crate::{Found, factory};
 use std::os::fd::AsFd as _;
 
@@ -220,7 +220,7 @@ fn root_read_only_layers_can_be_moved_away() {
     ground.create(1, &Base::empty());
     ground.put(1, "file", 1);
     ground.commit(1);
-    let found = Found::Slot(Place::Layer, Slot(1));
+    let found = Found::Slot(SlotKind::Layer, Slot(1));
     let kept = ground.driver.move_to_lost_found(&found).expect("move");
     assert!(kept.join("file").exists());
     assert_eq!(ground.driver.list().expect("list"), []);

@@ -16,14 +16,14 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::stat::Mode;
 
 use super::survey::{image_name, work_name};
-use crate::driver::{Found, Place};
+use crate::driver::{Found, SlotKind};
 
 /// Moves an entry to `<root>/lost/<folder>-<name>`, with a number behind it if that is taken. A
 /// slot in the trash has a directory, a work directory, or both; all of them are moved. What is on a
 /// disk of its own below `volumes` goes to `volumes/.lost`. Durable on return.
 pub(super) fn move_to_lost_found(root: &Path, found: &Found) -> Result<PathBuf, Error> {
     let source = match found {
-        Found::Slot(Place::Trash, slot) => {
+        Found::Slot(SlotKind::Trash, slot) => {
             let folder = root.join("t");
             let names = [slot.to_string(), image_name(*slot), work_name(*slot)];
             let paths = names.each_ref().map(|name| folder.join(name));
@@ -36,8 +36,8 @@ pub(super) fn move_to_lost_found(root: &Path, found: &Found) -> Result<PathBuf, 
             }
             first.unwrap_or(&paths[0]).clone()
         }
-        Found::Slot(Place::Layer, slot) => root.join("l").join(slot.to_string()),
-        Found::Slot(Place::Work, slot) => root.join("w").join(slot.to_string()),
+        Found::Slot(SlotKind::Layer, slot) => root.join("l").join(slot.to_string()),
+        Found::Slot(SlotKind::Work, slot) => root.join("w").join(slot.to_string()),
         Found::UnknownEntry(path) => path.clone(),
     };
     move_aside(root, source)

@@ -12,11 +12,14 @@ use nix::errno::Errno;
 use nix::fcntl::openat;
 use nix::sys::stat::Mode;
 
-use crate::driver::{Found, Place};
+use crate::driver::{Found, SlotKind};
 
 /// Our folders, and what is in each.
-pub(super) const PLACES: [(Place, &str); 3] =
-    [(Place::Layer, "l"), (Place::Work, "w"), (Place::Trash, "t")];
+pub(super) const FOLDERS: [(SlotKind, &str); 3] = [
+    (SlotKind::Layer, "l"),
+    (SlotKind::Work, "w"),
+    (SlotKind::Trash, "t"),
+];
 
 /// The folders of a root that no daemon serves, opened for each call and never changed.
 #[derive(Debug, Clone)]
@@ -29,11 +32,11 @@ pub(crate) struct Offline {
 impl Offline {
     pub(crate) fn list(&self) -> Result<Vec<Found>, Error> {
         let mut found = Vec::new();
-        let places = PLACES.map(|(place, name)| (Some(place), name));
+        let folders = FOLDERS.map(|(kind, name)| (Some(kind), name));
         let empty = self.empty.map(|name| (None, name));
-        for (place, name) in places.into_iter().chain(empty) {
+        for (kind, name) in folders.into_iter().chain(empty) {
             if let Some(folder) = self.folder(name)? {
-                list_folder(place, &folder, &mut found)?;
+                list_folder(kind, &folder, &mut found)?;
             }
         }
         Ok(found)
@@ -94,7 +97,7 @@ pub(crate) fn image_name(slot: Slot) -> String {
 }
 
 pub(super) fn list_folder(
-    place: Option<Place>,
+    kind: Option<SlotKind>,
     folder: &Folder,
     found: &mut Vec<Found>,
 ) -> Result<(), Error> {
@@ -107,14 +110,14 @@ pub(super) fn list_folder(
         if name == c"." || name == c".." {
             continue;
         }
-        let wanted = match place {
-            Some(Place::Trash) if name.to_bytes().ends_with(b".i") => Type::File,
+        let wanted = match kind {
+            Some(SlotKind::Trash) if name.to_bytes().ends_with(b".i") => Type::File,
             _ => Type::Directory,
         };
-        let place = place.filter(|_| entry.file_type() == Some(wanted));
-        let slot = place.and_then(|place| Some((place, slot_of(place, name)?)));
+        let kind = kind.filter(|_| entry.file_type() == Some(wanted));
+        let slot = kind.and_then(|kind| Some((kind, slot_of(kind, name)?)));
         found.push(match slot {
-            Some((place, slot)) => Found::Slot(place, slot),
+            Some((kind, slot)) => Found::Slot(kind, slot),
             None => Found::UnknownEntry(folder.path.join(OsStr::from_bytes(name.to_bytes()))),
         });
     }
@@ -122,15 +125,15 @@ pub(super) fn list_folder(
     Ok(())
 }
 
-fn slot_of(place: Place, name: &CStr) -> Option<Slot> {
+fn slot_of(kind: SlotKind, name: &CStr) -> Option<Slot> {
     let name = name.to_str().ok()?;
-    let number = match place {
-        Place::Trash => {
+    let number = match kind {
+        SlotKind::Trash => {
             let beside = [".w", ".i"];
             let mut stripped = beside.iter().filter_map(|end| name.strip_suffix(end));
             stripped.next().unwrap_or(name)
         }
-        Place::Layer | Place::Work => name,
+        SlotKind::Layer | SlotKind::Work => name,
     };
     number.parse().ok()
 }

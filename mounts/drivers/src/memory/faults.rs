@@ -88,7 +88,7 @@ impl Memory {
 mod tests {
     use nix::errno::Errno;
 
-    use crate::driver::{Base, Driver, Found, Place, Survey};
+    use crate::driver::{Base, Driver, Found, SlotKind, Survey};
     use crate::memory::Memory;
     use layerd_mounts::Slot;
 
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(error.errno(), Some(Errno::ENOSPC as i32));
         assert_eq!(
             fake.list().expect("list"),
-            [Found::Slot(Place::Layer, Slot(1))]
+            [Found::Slot(SlotKind::Layer, Slot(1))]
         );
         assert!(!fake.heal(), "the failure was reached");
         fake.fail_at(3, Errno::EIO);
@@ -118,7 +118,7 @@ mod tests {
         fake.cut_power();
         assert_eq!(
             fake.list().expect("list"),
-            [Found::Slot(Place::Layer, Slot(1))]
+            [Found::Slot(SlotKind::Layer, Slot(1))]
         );
     }
 

@@ -7,7 +7,7 @@ use layerd_mounts::{Error, IdMaps, Slot};
 
 use super::Native;
 use crate::conformance;
-use crate::driver::{Base, Driver, Found, Place, Stack, Survey};
+use crate::driver::{Base, Driver, Found, SlotKind, Stack, Survey};
 
 fn open(root: &Path) -> Native {
     Native::open(root).expect("open")
@@ -97,7 +97,7 @@ fn marks_tell_what_was_not_acknowledged() {
         assert!(survey.is_unused(Slot(1)).expect("look"));
         assert!(survey.is_empty(Slot(1)).expect("look"));
         let found = survey.list().expect("list");
-        assert!(found.contains(&Found::Slot(Place::Work, Slot(1))));
+        assert!(found.contains(&Found::Slot(SlotKind::Work, Slot(1))));
     }
     let again = driver.create(Slot(1), &Base::empty());
     assert!(again.is_err(), "{again:?}");
@@ -110,7 +110,7 @@ fn marks_tell_what_was_not_acknowledged() {
         assert!(!survey.is_unused(Slot(1)).expect("look"), "it is in use");
         assert_eq!(
             survey.list().expect("list"),
-            [Found::Slot(Place::Layer, Slot(1))]
+            [Found::Slot(SlotKind::Layer, Slot(1))]
         );
     }
 }

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 
 use super::{Options, Overlay};
-use crate::driver::{Base, Directories, Driver, Found, Place, Stack, Survey, WorkDirs};
+use crate::driver::{Base, Directories, Driver, Found, SlotKind, Stack, Survey, WorkDirs};
 
 fn open(root: &Path) -> Overlay {
     Overlay::open(root, &Options::default()).expect("a temporary directory holds layers")
@@ -44,8 +44,8 @@ fn what_is_there_is_found_again() {
         .expect("create");
     let found = open(root.path()).list().expect("list");
     let expected = [
-        Found::Slot(Place::Layer, Slot(5)),
-        Found::Slot(Place::Work, Slot(5)),
+        Found::Slot(SlotKind::Layer, Slot(5)),
+        Found::Slot(SlotKind::Work, Slot(5)),
     ];
     assert_eq!(found, expected);
 }
@@ -114,7 +114,7 @@ fn a_half_retired_slot_is_completed() {
     driver.discard(Slot(1)).expect("discard");
     assert_eq!(
         driver.list().expect("list"),
-        [Found::Slot(Place::Trash, Slot(1))]
+        [Found::Slot(SlotKind::Trash, Slot(1))]
     );
     assert!(at("t/1").exists() && at("t/1.w").exists());
 }
@@ -147,7 +147,7 @@ fn half_of_a_layer_is_not_taken_for_one() {
     let files = fs::read_dir(at("t/1")).expect("it is still there").count();
     assert!((1..3).contains(&files), "some of it is: {files}");
     let found = || driver.list().expect("list");
-    assert_eq!(found(), [Found::Slot(Place::Trash, Slot(1))]);
+    assert_eq!(found(), [Found::Slot(SlotKind::Trash, Slot(1))]);
     assert!(!driver.has(Slot(1)).expect("look"));
     driver.discard(Slot(1)).expect("discard");
     driver.delete(Slot(1), &|| true).expect("delete");
@@ -186,14 +186,14 @@ fn strangers_are_reported_and_left_alone() {
     for entry in driver.list().expect("list") {
         match entry {
             Found::UnknownEntry(path) => found.push(path),
-            Found::Slot(place, slot) => slots.push((place, slot)),
+            Found::Slot(kind, slot) => slots.push((kind, slot)),
         }
     }
     found.sort();
     let real = root.path().canonicalize().expect("real");
     let expected: Vec<_> = unknown_entries.iter().map(|name| real.join(name)).collect();
     assert_eq!(found, expected);
-    assert_eq!(slots, [(Place::Layer, Slot(1))]);
+    assert_eq!(slots, [(SlotKind::Layer, Slot(1))]);
 }
 
 #[test]

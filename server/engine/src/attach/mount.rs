@@ -1,4 +1,4 @@
-//! The mounts that layerd makes for attachments: at a path that was asked for, or at a place of
+//! The mounts that layerd makes for attachments: at a path that was asked for, or at a mount point of
 //! its own where a path would not be safe to hand to a runtime.
 
 use std::fs;
@@ -32,7 +32,7 @@ impl Attachments {
         spec: &MountSpec,
         attachment: &Attachment,
     ) -> Result<Option<MadeMount>, Error> {
-        let Some(place) = self.place(spec, attachment) else {
+        let Some(mount_point) = self.mount_point(spec, attachment) else {
             self.source(spec, attachment.volume)?;
             return Ok(None);
         };
@@ -42,7 +42,7 @@ impl Attachments {
         }
         let tree = self.tree(spec, attachment)?;
         if attachment.target.is_some() {
-            self.check_target(spec, &place, Some(attachment))?;
+            self.check_target(spec, &mount_point, Some(attachment))?;
         }
         let access = match tree.read_only() {
             Effective::Writable => "rw",
@@ -51,7 +51,7 @@ impl Attachments {
         };
         let made = tree.attached();
         let at = MountedAt {
-            target: place.display().to_string(),
+            target: mount_point.display().to_string(),
             unique_id: made.id,
             last_id: made.last_id,
             device: made.device,
@@ -63,21 +63,21 @@ impl Attachments {
         Ok(Some(MadeMount { tree, target, at }))
     }
 
-    /// Opens the place for a mount that was made, on which nothing may stand; one of layerd's own is
+    /// Opens the mount point for a mount that was made, on which nothing may stand; one of layerd's own is
     /// made.
     pub(super) fn open_place(
         &self,
         attachment: &Attachment,
-        place: &str,
+        mount_point: &str,
         tree: &Tree,
     ) -> Result<Handle, Error> {
-        let place = Path::new(place);
+        let mount_point = Path::new(mount_point);
         if attachment.target.is_none() {
             self.private_folder()?;
-            self.make_place(place, tree.is_dir()?)?;
+            self.make_own_mount_point(mount_point, tree.is_dir()?)?;
         }
-        let target = self.mounter.open_source(place, Symlinks::Refuse)?;
-        self.refuse_occupied(place)?;
+        let target = self.mounter.open_source(mount_point, Symlinks::Refuse)?;
+        self.refuse_occupied(mount_point)?;
         Ok(target)
     }
 
@@ -99,7 +99,7 @@ impl Attachments {
         }
         match &attachment.mount {
             // A symlink may lead elsewhere by now.
-            None => Ok(self.place(spec, attachment).is_none()),
+            None => Ok(self.mount_point(spec, attachment).is_none()),
             Some(mount) if mount.boot != self.boot => Ok(false),
             Some(mount) => {
                 let recorded = as_recorded(mount);
@@ -127,21 +127,21 @@ impl Attachments {
             self.mounter
                 .detach(Path::new(&mount.target), &expected, mode)?;
         }
-        self.clear_own_place(&self.own_place(attachment), mode)?;
+        self.clear_own_mount_point(&self.own_mount_point(attachment), mode)?;
         self.remove_place(attachment)
     }
 
-    /// Takes away the image that an interrupted call put at the attachment's own place to take a
+    /// Takes away the image that an interrupted call put at the attachment's own mount point to take a
     /// part of it. It has no record; nothing but layerd mounts below its private folder.
-    fn clear_own_place(&self, place: &Path, mode: DetachMode) -> Result<(), Error> {
-        if !place.exists() || !self.is_mount_point(place)? {
+    fn clear_own_mount_point(&self, mount_point: &Path, mode: DetachMode) -> Result<(), Error> {
+        if !mount_point.exists() || !self.is_mount_point(mount_point)? {
             return Ok(());
         }
         let folder = self.root.path.join("mnt");
         let mut standing = self.mounter.mounts_below(&folder)?;
-        standing.retain(|entry| entry.target == place);
+        standing.retain(|entry| entry.target == mount_point);
         for entry in standing.into_iter().rev() {
-            let handle = self.mounter.open_source(place, Symlinks::Refuse)?;
+            let handle = self.mounter.open_source(mount_point, Symlinks::Refuse)?;
             let expected = Attached {
                 id: entry.id,
                 last_id: entry.id,
@@ -149,15 +149,15 @@ impl Attachments {
                 inode: handle.inode(),
             };
             drop(handle);
-            self.mounter.detach(place, &expected, mode)?;
-            info!(place = %place.display(), "took away a mount that an interrupted call left");
+            self.mounter.detach(mount_point, &expected, mode)?;
+            info!(mount_point = %mount_point.display(), "took away a mount that an interrupted call left");
         }
         Ok(())
     }
 
     /// Mount point, if it is to be mounted. A runtime gets a path of layerd's own wherever
     /// another process could exchange the source before the runtime mounts it.
-    fn place(&self, spec: &MountSpec, attachment: &Attachment) -> Option<PathBuf> {
+    fn mount_point(&self, spec: &MountSpec, attachment: &Attachment) -> Option<PathBuf> {
         if let Some(target) = &attachment.target {
             return Some(PathBuf::from(target));
         }
@@ -173,10 +173,10 @@ impl Attachments {
             }
             Kind::Tmpfs(_) => false,
         };
-        needs_own.then(|| self.own_place(attachment))
+        needs_own.then(|| self.own_mount_point(attachment))
     }
 
-    pub(super) fn own_place(&self, attachment: &Attachment) -> PathBuf {
+    pub(super) fn own_mount_point(&self, attachment: &Attachment) -> PathBuf {
         self.root.path.join("mnt").join(attachment.id.to_string())
     }
 
@@ -188,7 +188,7 @@ impl Attachments {
             .mode(0o700)
             .create(&folder)
             .map_err(|cause| {
-                Error::Attach(AttachError::Place {
+                Error::Attach(AttachError::MountPoint {
                     path: folder.clone(),
                     cause,
                 })
@@ -197,51 +197,54 @@ impl Attachments {
         Ok(())
     }
 
-    fn make_place(&self, place: &Path, is_dir: bool) -> Result<(), Error> {
+    fn make_own_mount_point(&self, mount_point: &Path, is_dir: bool) -> Result<(), Error> {
         let made = match is_dir {
-            false => fs::File::create(place).map(drop),
+            false => fs::File::create(mount_point).map(drop),
             true => fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o755)
-                .create(place),
+                .create(mount_point),
         };
         made.map_err(|cause| {
-            Error::Attach(AttachError::Place {
-                path: place.to_owned(),
+            Error::Attach(AttachError::MountPoint {
+                path: mount_point.to_owned(),
                 cause,
             })
         })
     }
 
     fn remove_place(&self, attachment: &Attachment) -> Result<(), Error> {
-        let place = self.own_place(attachment);
-        let removed = match fs::symlink_metadata(&place) {
-            Ok(found) if found.is_dir() => fs::remove_dir(&place),
-            Ok(_) => fs::remove_file(&place),
+        let mount_point = self.own_mount_point(attachment);
+        let removed = match fs::symlink_metadata(&mount_point) {
+            Ok(found) if found.is_dir() => fs::remove_dir(&mount_point),
+            Ok(_) => fs::remove_file(&mount_point),
             Err(cause) => Err(cause),
         };
         match removed {
             Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::Attach(AttachError::Place { path: place, cause }))
+                Err(Error::Attach(AttachError::MountPoint {
+                    path: mount_point,
+                    cause,
+                }))
             }
             _ => Ok(()),
         }
     }
 
-    pub(super) fn refuse_occupied(&self, place: &Path) -> Result<(), Error> {
-        match self.is_mount_point(place)? {
+    pub(super) fn refuse_occupied(&self, mount_point: &Path) -> Result<(), Error> {
+        match self.is_mount_point(mount_point)? {
             false => Ok(()),
             true => Err(Error::Attach(AttachError::Occupied {
-                path: place.to_owned(),
+                path: mount_point.to_owned(),
             })),
         }
     }
 
-    pub(super) fn is_mount_point(&self, place: &Path) -> Result<bool, Error> {
-        let Some(folder) = place.parent() else {
+    pub(super) fn is_mount_point(&self, mount_point: &Path) -> Result<bool, Error> {
+        let Some(folder) = mount_point.parent() else {
             return Ok(true);
         };
-        let [folder, top] = [folder, place].map(|path| {
+        let [folder, top] = [folder, mount_point].map(|path| {
             let found = self.mounter.open_source(path, Symlinks::Refuse)?;
             found.mount_id()
         });
@@ -249,9 +252,9 @@ impl Attachments {
     }
 
     /// Refuses to put a directory on a file, or a file on a directory.
-    pub(super) fn refuse_other_kind(&self, place: &Path, is_dir: bool) -> Result<(), Error> {
-        let target = self.mounter.open_source(place, Symlinks::Refuse)?;
-        let path = place.to_owned();
+    pub(super) fn refuse_other_kind(&self, mount_point: &Path, is_dir: bool) -> Result<(), Error> {
+        let target = self.mounter.open_source(mount_point, Symlinks::Refuse)?;
+        let path = mount_point.to_owned();
         match (is_dir, target.is_dir()) {
             (true, false) => Err(MountError::NotADirectory { path }.into()),
             (false, true) => Err(MountError::IsADirectory { path }.into()),
@@ -344,8 +347,8 @@ impl Attachments {
     }
 
     /// A file or folder of an image. Before Linux 6.15 the kernel clones only out of what stands
-    /// somewhere, so the whole stands for a moment at the attachment's own place; an interrupted
-    /// call leaves it to [`clear_own_place`](Self::clear_own_place).
+    /// somewhere, so the whole stands for a moment at the attachment's own mount point; an interrupted
+    /// call leaves it to [`clear_own_mount_point`](Self::clear_own_mount_point).
     fn part_of_image(
         &self,
         whole: Tree,
@@ -353,22 +356,23 @@ impl Attachments {
         subpath: &Path,
         attachment: &Attachment,
     ) -> Result<Tree, Error> {
-        let place = self.own_place(attachment);
+        let mount_point = self.own_mount_point(attachment);
         self.private_folder()?;
-        self.make_place(&place, true)?;
-        let target = self.mounter.open_source(&place, Symlinks::Refuse)?;
+        self.make_own_mount_point(&mount_point, true)?;
+        let target = self.mounter.open_source(&mount_point, Symlinks::Refuse)?;
         let standing = self.mounter.attach(whole, &target)?;
-        let part = self.bind_below(&place, shown, subpath);
-        self.mounter.detach(&place, &standing, DetachMode::Normal)?;
+        let part = self.bind_below(&mount_point, shown, subpath);
+        self.mounter
+            .detach(&mount_point, &standing, DetachMode::Normal)?;
         self.remove_place(attachment)?;
         part
     }
 
     /// Binds what `subpath` names below a mount, read-only, without following a symlink in it.
-    fn bind_below(&self, place: &Path, shown: &Path, subpath: &Path) -> Result<Tree, Error> {
-        let root = fs::File::open(place).map_err(|cause| {
-            Error::Attach(AttachError::Place {
-                path: place.to_owned(),
+    fn bind_below(&self, mount_point: &Path, shown: &Path, subpath: &Path) -> Result<Tree, Error> {
+        let root = fs::File::open(mount_point).map_err(|cause| {
+            Error::Attach(AttachError::MountPoint {
+                path: mount_point.to_owned(),
                 cause,
             })
         })?;

@@ -296,7 +296,7 @@ impl Attachments {
                     path: PathBuf::from(path),
                 }))
             }
-            Err(cause) => Err(Error::Attach(AttachError::Place {
+            Err(cause) => Err(Error::Attach(AttachError::MountPoint {
                 path: path.to_owned(),
                 cause: cause.into(),
             })),

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use layerd_drivers::{Found, Memory, Place, Survey as _};
+use layerd_drivers::{Found, Memory, SlotKind, Survey as _};
 use layerd_mounts::Slot;
 use layerd_store::{Commit, Create, Key, Kind, Labels, LayerId, Options, Records, Store};
 
@@ -54,25 +54,25 @@ fn key(name: &str) -> Key {
     Key::parse("key", name).unwrap()
 }
 
-fn at(place: Place, id: u64) -> Found {
-    Found::Slot(place, Slot(id))
+fn at(kind: SlotKind, id: u64) -> Found {
+    Found::Slot(kind, Slot(id))
 }
 
 /// Directories without a problem.
 fn well() -> Vec<Found> {
     vec![
-        at(Place::Layer, 1),
-        at(Place::Layer, 2),
-        at(Place::Work, 2),
-        at(Place::Layer, 4),
-        at(Place::Layer, 5),
-        at(Place::Layer, 6),
-        at(Place::Layer, 7),
+        at(SlotKind::Layer, 1),
+        at(SlotKind::Layer, 2),
+        at(SlotKind::Work, 2),
+        at(SlotKind::Layer, 4),
+        at(SlotKind::Layer, 5),
+        at(SlotKind::Layer, 6),
+        at(SlotKind::Layer, 7),
     ]
 }
 
 /// Each: what is missing, what is there besides, and what must be found.
-type Case = (&'static [(Place, u64)], Vec<Found>, Vec<Problem>);
+type Case = (&'static [(SlotKind, u64)], Vec<Found>, Vec<Problem>);
 
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn cases() -> Vec<Case> {
@@ -81,28 +81,28 @@ fn cases() -> Vec<Case> {
     let unknown_entry = PathBuf::from("/r/l/README");
     vec![
         (&[], vec![], vec![]),
-        (&[(Place::Layer, 6)], vec![], vec![]),
+        (&[(SlotKind::Layer, 6)], vec![], vec![]),
         (
             &[],
-            vec![at(Place::Trash, 8)],
+            vec![at(SlotKind::Trash, 8)],
             vec![Problem::Abandoned { id: id(8) }],
         ),
         (
             &[],
-            vec![at(Place::Layer, 8)],
+            vec![at(SlotKind::Layer, 8)],
             vec![Problem::Abandoned { id: id(8) }],
         ),
         (
             &[],
-            vec![at(Place::Work, 9)],
+            vec![at(SlotKind::Work, 9)],
             vec![Problem::Abandoned { id: id(9) }],
         ),
-        (&[], vec![at(Place::Work, 7)], vec![]),
+        (&[], vec![at(SlotKind::Work, 7)], vec![]),
         (
             &[],
-            vec![at(Place::Layer, 10)],
+            vec![at(SlotKind::Layer, 10)],
             vec![Problem::UnknownLayer {
-                place: Place::Layer,
+                kind: SlotKind::Layer,
                 id: id(10),
             }],
         ),
@@ -113,11 +113,15 @@ fn cases() -> Vec<Case> {
                 path: unknown_entry,
             }],
         ),
-        (&[(Place::Layer, 6)], vec![at(Place::Trash, 6)], vec![]),
-        (&[], vec![at(Place::Work, 6)], vec![]),
         (
-            &[(Place::Layer, 1)],
-            vec![at(Place::Trash, 1)],
+            &[(SlotKind::Layer, 6)],
+            vec![at(SlotKind::Trash, 6)],
+            vec![],
+        ),
+        (&[], vec![at(SlotKind::Work, 6)], vec![]),
+        (
+            &[(SlotKind::Layer, 1)],
+            vec![at(SlotKind::Trash, 1)],
             vec![
                 Problem::InTrash {
                     id: id(1),
@@ -131,14 +135,14 @@ fn cases() -> Vec<Case> {
         ),
         (
             &[],
-            vec![at(Place::Trash, 1)],
+            vec![at(SlotKind::Trash, 1)],
             vec![Problem::InTrash {
                 id: id(1),
                 key: base.clone(),
             }],
         ),
         (
-            &[(Place::Work, 2)],
+            &[(SlotKind::Work, 2)],
             vec![],
             vec![Problem::NoWorkDirectory {
                 id: id(2),
@@ -147,14 +151,14 @@ fn cases() -> Vec<Case> {
         ),
         (
             &[],
-            vec![at(Place::Work, 1)],
+            vec![at(SlotKind::Work, 1)],
             vec![Problem::SpareWorkDirectory {
                 id: id(1),
                 key: base.clone(),
             }],
         ),
         (
-            &[(Place::Layer, 1)],
+            &[(SlotKind::Layer, 1)],
             vec![],
             vec![Problem::NoDirectory {
                 id: id(1),
@@ -162,7 +166,7 @@ fn cases() -> Vec<Case> {
             }],
         ),
         (
-            &[(Place::Layer, 2), (Place::Work, 2)],
+            &[(SlotKind::Layer, 2), (SlotKind::Work, 2)],
             vec![],
             vec![Problem::NoDirectory {
                 id: id(2),
@@ -170,7 +174,7 @@ fn cases() -> Vec<Case> {
             }],
         ),
         (
-            &[(Place::Layer, 5)],
+            &[(SlotKind::Layer, 5)],
             vec![],
             vec![Problem::NoDirectory {
                 id: id(5),
@@ -186,7 +190,7 @@ fn what_is_found_becomes_problems() {
     let view = records(dir.path());
     for (missing, besides, wanted) in cases() {
         let mut found = well();
-        found.retain(|entry| !missing.iter().any(|(place, id)| *entry == at(*place, *id)));
+        found.retain(|entry| !missing.iter().any(|(kind, id)| *entry == at(*kind, *id)));
         found.extend(besides.clone());
         let memory = Memory::new();
         let facts = Facts {
@@ -223,7 +227,11 @@ fn only_unacknowledged_directories_are_deleted() {
 /// A power cut may leave the name of one with content of an older directory.
 #[test]
 fn a_work_directory_beside_no_layer_is_deleted_whatever_it_holds() {
-    let found = [at(Place::Work, 8), at(Place::Work, 9), at(Place::Layer, 9)];
+    let found = [
+        at(SlotKind::Work, 8),
+        at(SlotKind::Work, 9),
+        at(SlotKind::Layer, 9),
+    ];
     let problems = problems(&Facts {
         found: &found,
         claimed: &[],
@@ -273,7 +281,7 @@ fn a_layer_that_waits_for_its_parent_needs_a_work_directory() {
         };
         problems(&facts).into_iter().collect::<Vec<_>>()
     };
-    let (layer, work) = (at(Place::Layer, 1), at(Place::Work, 1));
+    let (layer, work) = (at(SlotKind::Layer, 1), at(SlotKind::Work, 1));
     let (id, waits) = (LayerId(1), key("waits"));
     assert_eq!(look(&[layer.clone(), work.clone()]), []);
     assert_eq!(

@@ -74,10 +74,10 @@ pub enum AttachError {
     /// A mount could not be made or undone.
     #[error(transparent)]
     Mount(MountError),
-    /// A place to mount at could not be made or removed.
+    /// A mount point could not be made or removed.
     #[error("make or remove the mount point {}", path.display())]
-    Place {
-        /// The place.
+    MountPoint {
+        /// Its path.
         path: PathBuf,
         /// Why it failed.
         #[source]
@@ -105,8 +105,8 @@ impl AttachError {
             | Self::NotHonoured { .. } => ErrorKind::Refused,
             Self::AttachmentDrift { .. } => ErrorKind::Exists,
             Self::Mount(cause) => mount_kind(cause),
-            Self::Place { cause, .. } if is_full(cause) => ErrorKind::Full,
-            Self::Place { .. } => ErrorKind::Internal,
+            Self::MountPoint { cause, .. } if is_full(cause) => ErrorKind::Full,
+            Self::MountPoint { .. } => ErrorKind::Internal,
             Self::NoSource { .. } => ErrorKind::Damaged,
         }
     }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use layerd_drivers::Memory;
-use layerd_drivers::{Found, Place, Survey as _};
+use layerd_drivers::{Found, SlotKind, Survey as _};
 use layerd_mounts::Slot;
 use layerd_mounts::fake::FakeMounter;
 use layerd_store::{Create, Key, Kind, Labels};
@@ -64,7 +64,7 @@ fn a_layer_that_cannot_be_deleted_holds_up_no_other() {
     fake.set_mounted(stuck, true);
     let reaped = engine.reap();
     assert_eq!((reaped.deleted, reaped.failed), (1, 1));
-    assert_eq!(fake.list().unwrap(), [Found::Slot(Place::Trash, stuck)]);
+    assert_eq!(fake.list().unwrap(), [Found::Slot(SlotKind::Trash, stuck)]);
     assert!(!engine.is_reaped());
     let again = engine.reap();
     assert_eq!((again.deleted, again.failed), (0, 0), "it waits its turn");
@@ -106,7 +106,7 @@ fn a_removed_layer_is_kept_for_its_time() {
     assert_eq!((reaped.deleted, reaped.failed), (0, 0));
     let left = reaped.next_in.expect("it says when");
     assert!(left <= Duration::from_millis(300));
-    assert_eq!(fake.list().unwrap(), [Found::Slot(Place::Layer, slot)]);
+    assert_eq!(fake.list().unwrap(), [Found::Slot(SlotKind::Layer, slot)]);
     std::thread::sleep(left);
     assert_eq!(engine.reap().deleted, 1);
     assert!(engine.is_reaped());
@@ -120,7 +120,7 @@ fn after_stop_nothing_is_deleted() {
     let slot = removed(&engine, "k");
     engine.stop();
     assert_eq!(engine.reap(), Reaped::default());
-    assert_eq!(fake.list().unwrap(), [Found::Slot(Place::Layer, slot)]);
+    assert_eq!(fake.list().unwrap(), [Found::Slot(SlotKind::Layer, slot)]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
-use layerd_drivers::{Driver, Found, Place};
+use layerd_drivers::{Driver, Found, SlotKind};
 use layerd_mounts::{Slot, VolumeDirs};
 use layerd_store::{Export, LayerId, Store, Timestamp};
 
@@ -82,7 +82,7 @@ pub fn newest_copy(root: &Path, driver: &dyn Driver) -> Result<Option<NewestCopy
     let known: BTreeSet<LayerId> = copy.records().map(|record| record.id).collect();
     let mut layers = 0;
     for entry in driver.list().map_err(Error::driver("list the layers"))? {
-        if let Found::Slot(Place::Layer, Slot(id)) = entry
+        if let Found::Slot(SlotKind::Layer, Slot(id)) = entry
             && !known.contains(&LayerId(id))
             && !is_empty(driver, LayerId(id))?
         {

@@ -19,7 +19,7 @@ use layerd_mounts::{Error, Slot, mount, tree};
 
 use super::{IMAGES, LayerImages, MOUNT_POINTS, unlink};
 use crate::dirs::{LayerDirs, image_name};
-use crate::driver::{Found, Place};
+use crate::driver::{Found, SlotKind};
 
 impl LayerImages {
     /// Reads which images there are, and makes good what a crash left.
@@ -83,7 +83,7 @@ impl Name {
 /// are not there hold nothing.
 pub(in crate::overlay) fn list(root: &Path, found: &mut Vec<Found>) -> Result<(), Error> {
     let layers = found.iter().filter_map(|entry| match entry {
-        Found::Slot(Place::Layer, slot) => Some(*slot),
+        Found::Slot(SlotKind::Layer, slot) => Some(*slot),
         _ => None,
     });
     let layers: HashSet<Slot> = layers.collect();
@@ -93,7 +93,7 @@ pub(in crate::overlay) fn list(root: &Path, found: &mut Vec<Found>) -> Result<()
         match Name::of(&name) {
             Some((slot, Name::Image)) if is_file(&path) => {
                 if !layers.contains(&slot) {
-                    found.push(Found::Slot(Place::Layer, slot));
+                    found.push(Found::Slot(SlotKind::Layer, slot));
                 }
             }
             Some((_, Name::Part | Name::Copy | Name::Whole)) => {}

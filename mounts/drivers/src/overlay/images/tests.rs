@@ -9,7 +9,7 @@ use layerd_layers::erofs::{Attributes, Options as ImageOptions, Special, Writer}
 use layerd_mounts::test_support::{LoopDisk, enter_private_mounts};
 use layerd_mounts::{Error, IdMap, IdMaps, Slot, mount, mountinfo, tree};
 
-use crate::driver::{Base, Driver, Found, ImageFile, Images, Place, Stack, Survey};
+use crate::driver::{Base, Driver, Found, ImageFile, Images, SlotKind, Stack, Survey};
 use crate::overlay::{LayerForm, Options, Overlay};
 
 fn open(root: &Path, layers: LayerForm) -> Overlay {
@@ -143,7 +143,7 @@ fn life(root: &Path) {
     driver.make_mountable(&on(3, &[2, 1])).expect("both");
     let listed = driver.list().expect("list");
     for slot in [1, 2, 3] {
-        let layer = Found::Slot(Place::Layer, Slot(slot));
+        let layer = Found::Slot(SlotKind::Layer, Slot(slot));
         assert_eq!(listed.iter().filter(|found| **found == layer).count(), 1);
     }
     drop(driver);
@@ -432,11 +432,11 @@ fn root_layers_of_no_record_are_moved_away_whole() {
         fill(&driver, Slot(slot), b"content");
     }
     driver.make_mountable(&view(&[1])).expect("mount");
-    let layer = Found::Slot(Place::Layer, Slot(1));
+    let layer = Found::Slot(SlotKind::Layer, Slot(1));
     let moved = driver.move_to_lost_found(&layer).expect("move");
     assert!(moved.ends_with("lost/i-1"), "{}", moved.display());
     driver.discard(Slot(2)).expect("discard");
-    let trashed = Found::Slot(Place::Trash, Slot(2));
+    let trashed = Found::Slot(SlotKind::Trash, Slot(2));
     driver.move_to_lost_found(&trashed).expect("move");
     assert_eq!(driver.list().expect("list"), []);
     assert_eq!(mounts(disk.path()), Vec::<PathBuf>::new());

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::thread::sleep;
 
 use layerd_drivers::Memory;
-use layerd_drivers::{Found, Place, Survey as _};
+use layerd_drivers::{Found, SlotKind, Survey as _};
 use layerd_mounts::Slot;
 use layerd_mounts::fake::FakeMounter;
 use layerd_store::{Key, Kind, Labels};
@@ -41,7 +41,7 @@ fn prepare(engine: &Engine, name: &str) -> Slot {
 
 fn layers(fake: &Memory) -> Vec<Slot> {
     let layer = |entry| match entry {
-        Found::Slot(Place::Layer, slot) => Some(slot),
+        Found::Slot(SlotKind::Layer, slot) => Some(slot),
         _ => None,
     };
     fake.list().unwrap().into_iter().filter_map(layer).collect()

@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use layerd_drivers::{Images as _, LayerForm, Place};
+use layerd_drivers::{Images as _, LayerForm, SlotKind};
 use layerd_layers::Silent;
 use layerd_layers::apply::Compression;
 use layerd_mounts::test_support::enter_private_mounts;
@@ -280,7 +280,7 @@ fn root_a_removed_image_can_be_taken_back_until_it_is_deleted() {
 }
 
 impl Images {
-    fn driver_list(&self) -> Vec<(Place, layerd_mounts::Slot)> {
+    fn driver_list(&self) -> Vec<(SlotKind, layerd_mounts::Slot)> {
         use layerd_drivers::{Found, Survey as _};
         let found = self.driver.list().unwrap().into_iter();
         found
