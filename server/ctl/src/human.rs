@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// The present, in seconds since 1970. Asked once a run.
 #[allow(
@@ -61,22 +61,11 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
-/// Reads `500ms`, `30s`, `2m`, `1h`, or a number of seconds.
+/// Reads `500ms`, `30s`, `2m`, `1h 30m`, or a number of seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let millis = match unit {
-        "ms" => 1,
-        "s" | "" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err("a number with ms, s, m or h is wanted, such as 30s".to_owned()),
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(millis))
-        .map(Duration::from_millis)
+    let seconds = text.parse().map(Duration::from_secs);
+    let parsed = || text.parse::<SignedDuration>().ok()?.try_into().ok();
+    (seconds.ok().or_else(parsed))
         .ok_or_else(|| "a number with ms, s, m or h is wanted, such as 30s".to_owned())
 }
 
@@ -160,13 +149,14 @@ mod tests {
         }
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
         for bad in [
             "",
             "s",
             "-1s",
             "1d",
-            "1.5s",
+            "1m ago",
             "99999999999999999999s",
             "18446744073709551615h",
         ] {

@@ -1,58 +1,52 @@
 //! Progress of long work: a line on standard error, if that is a terminal.
 
-use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, Instant};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::human;
 
-/// Interval of redrawing the line.
-const DRAW_EVERY: Duration = Duration::from_millis(100);
-/// Characters of a full bar.
-const BAR: u64 = 24;
+/// Form of the line while the whole is not known, and with it.
+const OPEN: &str = "{prefix}: {msg}";
+const BAR: &str = "{prefix} [{bar:24.##-}] {percent:>3} %, {msg}";
 
 /// The line. It is gone when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Progress {
-    /// Name of the work, such as "exporting data"; safe to print.
-    what: String,
-    drawn: Option<Instant>,
-    is_shown: bool,
-}
+pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
+    /// With the name of the work, such as "exporting data"; safe to print.
     pub(crate) fn new(what: String) -> Self {
-        Self {
-            what,
-            drawn: None,
-            is_shown: io::stderr().is_terminal(),
-        }
+        Self::on(ProgressDrawTarget::stderr(), what)
+    }
+
+    fn on(target: ProgressDrawTarget, what: String) -> Self {
+        let bar = ProgressBar::with_draw_target(None, target).with_prefix(what);
+        bar.set_style(style(OPEN));
+        Self(bar)
     }
 
     /// Bytes done, of so many if that is known.
     pub(crate) fn bytes(&mut self, done: u64, all: Option<u64>) {
-        self.draw(done, all, &human::size(done));
+        self.draw(done, all, human::size(done));
     }
 
     /// Files done, of so many if that is known, and the bytes in them.
     pub(crate) fn files(&mut self, done: u64, all: Option<u64>, bytes: u64) {
-        let amount = format!("{done} files, {}", human::size(bytes));
-        self.draw(done, all, &amount);
+        self.draw(done, all, format!("{done} files, {}", human::size(bytes)));
     }
 
     pub(crate) fn end(&mut self) {
-        if self.drawn.take().is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
+        self.0.finish_and_clear();
     }
 
-    fn draw(&mut self, done: u64, all: Option<u64>, amount: &str) {
-        let recently = |drawn: Instant| drawn.elapsed() < DRAW_EVERY;
-        if self.is_shown && !self.drawn.is_some_and(recently) {
-            let line = line(&self.what, done, all, amount);
-            // Progress that cannot be shown is no error.
-            let _ = write!(io::stderr(), "\r\x1b[K{line}");
-            self.drawn = Some(Instant::now());
+    /// The bar is full if more comes than was expected.
+    fn draw(&mut self, done: u64, all: Option<u64>, amount: String) {
+        let all = all.filter(|all| *all > 0);
+        if self.0.length() != all {
+            self.0.set_style(style(all.map_or(OPEN, |_| BAR)));
+            all.map_or_else(|| self.0.unset_length(), |all| self.0.set_length(all));
         }
+        self.0.set_message(amount);
+        self.0.set_position(all.map_or(done, |all| done.min(all)));
     }
 }
 
@@ -62,32 +56,37 @@ impl Drop for Progress {
     }
 }
 
-/// The line. The bar is full if more comes than was expected.
-fn line(what: &str, done: u64, all: Option<u64>, amount: &str) -> String {
-    let Some(all) = all.filter(|all| *all > 0) else {
-        return format!("{what}: {amount}");
-    };
-    let part = |of: u64| u128::from(done.min(all)) * u128::from(of) / u128::from(all);
-    let bar: String = (0..u128::from(BAR))
-        .map(|at| if at < part(BAR) { '#' } else { '-' })
-        .collect();
-    format!("{what} [{bar}] {:3} %, {amount}", part(100))
+/// The forms above are valid, as a test shows.
+fn style(form: &str) -> ProgressStyle {
+    ProgressStyle::with_template(form).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::line;
+    use indicatif::{ProgressDrawTarget, ProgressStyle};
+
+    use super::{BAR, OPEN, Progress};
 
     #[test]
-    fn a_bar_is_drawn_where_the_whole_is_known() {
-        assert_eq!(line("copying a", 7, None, "7 files"), "copying a: 7 files");
-        assert_eq!(
-            line("copying a", 0, Some(0), "nothing"),
-            "copying a: nothing"
-        );
-        let bar = format!("a [{}{}]  50 %, 1 of 2", "#".repeat(12), "-".repeat(12));
-        assert_eq!(line("a", 1, Some(2), "1 of 2"), bar);
-        let full = format!("a [{}] 100 %, 3", "#".repeat(24));
-        assert_eq!(line("a", 3, Some(2), "3"), full);
+    fn the_forms_are_valid() {
+        for form in [OPEN, BAR] {
+            assert!(ProgressStyle::with_template(form).is_ok(), "{form}");
+        }
+    }
+
+    #[test]
+    fn a_bar_is_drawn_where_the_whole_is_known_and_is_never_more_than_full() {
+        let mut progress = Progress::on(ProgressDrawTarget::hidden(), "a".to_owned());
+        for (done, all, wanted) in [
+            (7, None, (7, None)),
+            (0, Some(0), (0, None)),
+            (1, Some(2), (1, Some(2))),
+            (3, Some(2), (2, Some(2))),
+            (4, None, (4, None)),
+        ] {
+            progress.files(done, all, 7);
+            assert_eq!((progress.0.position(), progress.0.length()), wanted);
+            assert_eq!(progress.0.message(), format!("{done} files, 7B"));
+        }
     }
 }
