@@ -433,6 +433,13 @@ pub trait Images {
     /// only.
     fn mounts(&self) -> ImageMounts;
 
+    /// Opens the image of a layer to read it, beside [`Survey::open_layer`]; `None` for a layer that
+    /// is no image. It stays readable when the layer is removed.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::BadImage`] if it is gone.
+    fn open_image(&self, slot: Slot) -> Result<Option<OwnedFd>, Error>;
+
     /// Turns the image of a writable layer into files in its directory, so that clients may write
     /// to it; a layer without an image stays as it is. Costs a copy of the layer.
     ///

@@ -102,6 +102,11 @@ impl Images for Hooked {
         self.inner.images().expect(LACKING).mounts()
     }
 
+    fn open_image(&self, slot: Slot) -> Result<Option<OwnedFd>, Error> {
+        let inner = self.tell("open_image", Some(slot));
+        inner.images().expect(LACKING).open_image(slot)
+    }
+
     fn expand(&self, slot: Slot) -> Result<(), Error> {
         let inner = self.tell("expand", Some(slot));
         inner.images().expect(LACKING).expand(slot)

@@ -467,6 +467,12 @@ impl Images for Overlay {
         self.images.mounts()
     }
 
+    fn open_image(&self, slot: Slot) -> Result<Option<OwnedFd>, Error> {
+        let is_image = self.images.has(slot);
+        let open = is_image.then(|| self.images.open_file(slot));
+        Ok(open.transpose()?.map(OwnedFd::from))
+    }
+
     fn expand(&self, slot: Slot) -> Result<(), Error> {
         self.images.expand(slot, &self.dirs)
     }

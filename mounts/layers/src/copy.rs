@@ -27,6 +27,7 @@ use work::{Job, Work};
 
 mod content;
 mod markers;
+mod share;
 pub(crate) mod stack;
 mod work;
 
@@ -43,6 +44,9 @@ pub struct Options<'a> {
     pub workers: usize,
     /// Durability on return.
     pub durable: Durable,
+    /// For each layer that is a mounted EROFS image, at its position among them, the image file, with
+    /// which copies share blocks where the file system can. May be shorter than the layers.
+    pub images: &'a [Option<BorrowedFd<'a>>],
     /// Where the layers keep overlayfs' notes. Means nothing for a single directory.
     pub markers: Markers,
     /// Receiver of progress, which may cancel.
@@ -56,6 +60,7 @@ impl Default for Options<'_> {
         Self {
             workers: processors.min(MOST_WORKERS),
             durable: Durable::No,
+            images: &[],
             markers: Markers::Trusted,
             progress: &Silent,
         }

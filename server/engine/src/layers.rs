@@ -22,7 +22,7 @@ pub use trash::Removed;
 pub use unpack::{Active, Changes, Pack, Unpack, UnpackOptions};
 
 use crate::root::Root;
-use crate::stack::Top;
+use crate::stack::{Top, lineage};
 use crate::{Durability, Error, LayerError, slot};
 use file_digests::DigestFiles;
 use layer_pool::LayerPool;
@@ -172,6 +172,19 @@ impl Layers {
             layers.truncate(1);
         }
         Ok(layers)
+    }
+
+    /// The images, if they are some, of the layers that [`layers_of`](Self::layers_of) answers.
+    pub(crate) fn images_of(&self, image: LayerId) -> Result<Vec<Option<OwnedFd>>, Error> {
+        let view = self.root.store.records();
+        let record = view.get(image).ok_or(Refusal::LayerGone { id: image })?;
+        let Some(images) = self.driver.images() else {
+            return Ok(Vec::new());
+        };
+        let opened = lineage(&view, record).map(|slot| images.open_image(slot));
+        opened
+            .collect::<Result<_, _>>()
+            .map_err(Error::driver("open the image of a layer"))
     }
 
     /// True if content is durable with the record of a Commit.

@@ -130,7 +130,7 @@ impl LayerImages {
     }
 
     /// Opens the file of an image to read it.
-    fn open_file(&self, slot: Slot) -> Result<File, Error> {
+    pub(super) fn open_file(&self, slot: Slot) -> Result<File, Error> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let name = slot.to_string();
         match openat(&self.images.fd, name.as_str(), flags, Mode::empty()) {
@@ -220,7 +220,9 @@ impl LayerImages {
             } else {
                 dirs.barrier.note();
             }
-            self.usage_of(slot, &file)
+            // xfs keeps blocks beyond the end of a file that is open to be written.
+            drop(file);
+            self.usage(slot)
         };
         let finished = finish();
         if finished.is_ok() {
@@ -346,11 +348,12 @@ impl LayerImages {
         }
         let source = openat(&self.points.fd, below(slot).as_str(), FLAGS, Mode::empty());
         let source = source.map_err(|cause| Error::io("open", &self.point(slot), cause))?;
+        let image = self.open_file(slot)?;
         let (copy, whole) = (format!("{slot}.dir"), format!("{slot}.whole"));
-        self.copy(&source, &copy, dirs)?;
+        self.copy(&source, &image, &copy, dirs)?;
         dirs.barrier.filled()?;
         rename_over(&self.images, &copy, &self.images, &whole)?;
-        drop(source);
+        drop((source, image));
         self.unmount(slot)?;
         self.put_whole(slot, dirs)?;
         self.set_known(slot, false);
@@ -358,7 +361,13 @@ impl LayerImages {
     }
 
     /// Copies a layer to a new directory of this name beside the images.
-    fn copy(&self, source: &OwnedFd, name: &str, dirs: &LayerDirs) -> Result<(), Error> {
+    fn copy(
+        &self,
+        source: &OwnedFd,
+        image: &File,
+        name: &str,
+        dirs: &LayerDirs,
+    ) -> Result<(), Error> {
         let path = self.images.path.join(name);
         tree::delete(
             self.images.fd.as_fd(),
@@ -373,6 +382,7 @@ impl LayerImages {
         let to = to.map_err(|cause| Error::io("open directory", &path, cause))?;
         let options = copy::Options {
             durable: Durable::Content,
+            images: &[Some(image.as_fd())],
             ..copy::Options::default()
         };
         let copied = copy_tree(&[source.as_fd()], Path::new(""), to.as_fd(), &options);

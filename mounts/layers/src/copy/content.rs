@@ -1,5 +1,5 @@
-//! The content of one file: cloned where the file system can, else copied by the kernel, else by
-//! us; holes stay holes.
+//! The content of one file: cloned where the file system can, or sharing the blocks of the image that
+//! it is in, else copied by the kernel, else by us; holes stay holes.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
+use crate::copy::share::{Shared, share};
 use crate::copy::work::Job;
 use crate::error::Error;
 use crate::node;
@@ -23,6 +24,8 @@ const BUFFER: usize = 256 << 10;
 pub(super) enum Moved {
     /// It shares the blocks of the source.
     Cloned,
+    /// It shares all but its last block, which is written in part.
+    AllButLast,
     /// It has blocks of its own.
     Copied,
 }
@@ -30,23 +33,31 @@ pub(super) enum Moved {
 /// Copies content; remembers for each layer which methods its file system refused.
 pub(super) struct Content<'a> {
     layers: Vec<Ways>,
+    images: &'a [Option<BorrowedFd<'a>>],
     progress: &'a dyn Progress,
 }
 
 #[derive(Debug)]
 struct Ways {
     clone: AtomicBool,
+    share: AtomicBool,
     in_kernel: AtomicBool,
 }
 
 impl<'a> Content<'a> {
-    pub(super) fn new(layers: usize, progress: &'a dyn Progress) -> Self {
+    pub(super) fn new(
+        layers: usize,
+        images: &'a [Option<BorrowedFd<'a>>],
+        progress: &'a dyn Progress,
+    ) -> Self {
         let ways = || Ways {
             clone: AtomicBool::new(true),
+            share: AtomicBool::new(true),
             in_kernel: AtomicBool::new(true),
         };
         Self {
             layers: std::iter::repeat_with(ways).take(layers).collect(),
+            images,
             progress,
         }
     }
@@ -61,8 +72,36 @@ impl<'a> Content<'a> {
             self.progress.advanced(0, job.size);
             return Ok(Moved::Cloned);
         }
+        if let Some(whole) = self.share(job, ways)? {
+            self.advance(whole)?;
+            self.piece(job, ways, buffer, whole, job.size)?;
+            self.end(job)?;
+            let is_whole = whole == job.size;
+            return Ok(if is_whole {
+                Moved::Cloned
+            } else {
+                Moved::AllButLast
+            });
+        }
         self.pieces(job, ways, buffer)?;
         Ok(Moved::Copied)
+    }
+
+    /// Answers how much of the file is there by sharing the blocks of an image.
+    fn share(&self, job: &Job, ways: &Ways) -> Result<Option<u64>, Error> {
+        let image = self.images.get(job.layer).copied().flatten();
+        let Some(image) = image.filter(|_| ways.share.load(Ordering::Relaxed)) else {
+            return Ok(None);
+        };
+        let shared = share(job, image);
+        match shared.map_err(|cause| Error::io("share the blocks of", &job.path, cause))? {
+            Shared::Up(whole) => Ok(Some(whole)),
+            Shared::NotThis => Ok(None),
+            Shared::Never => {
+                ways.share.store(false, Ordering::Relaxed);
+                Ok(None)
+            }
+        }
     }
 
     fn clone(&self, job: &Job, ways: &Ways) -> Result<bool, Error> {
@@ -96,8 +135,13 @@ impl<'a> Content<'a> {
             at = end;
         }
         self.advance(job.size - at)?;
-        // The last piece may have been a hole, and the source may have shrunk meanwhile.
-        rustix::fs::ftruncate(&job.to, job.size).map_err(failed)
+        self.end(job)
+    }
+
+    /// The last piece may have been a hole, and the source may have shrunk meanwhile.
+    fn end(&self, job: &Job) -> Result<(), Error> {
+        let set = rustix::fs::ftruncate(&job.to, job.size);
+        set.map_err(|cause| Error::io("copy", &job.path, cause))
     }
 
     fn piece(

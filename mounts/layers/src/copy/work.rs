@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::copy::Options;
 use crate::copy::content::{Content, Moved};
+use crate::copy::share::BLOCK;
 use crate::durable::OnTheWay;
 use crate::error::Error;
 use crate::node::Attributes;
@@ -42,7 +43,7 @@ impl<'a> Work<'a> {
     pub(super) fn new(layers: usize, options: &'a Options<'a>) -> Self {
         Self {
             options,
-            content: Content::new(layers, options.progress),
+            content: Content::new(layers, options.images, options.progress),
             bytes: AtomicU64::new(0),
             cloned: AtomicU64::new(0),
             failed: AtomicBool::new(false),
@@ -138,15 +139,18 @@ impl<'w, 'a> Worker<'w, 'a> {
             .give(job.to.as_fd())
             .map_err(|(attempt, cause)| Error::io(attempt, &job.path, cause))?;
         self.work.bytes.fetch_add(job.size, Ordering::Relaxed);
-        if moved == Moved::Cloned {
-            self.work.cloned.fetch_add(job.size, Ordering::Relaxed);
-        }
+        let cloned = match moved {
+            Moved::Cloned => job.size,
+            Moved::AllButLast => job.size - job.size % BLOCK,
+            Moved::Copied => 0,
+        };
+        self.work.cloned.fetch_add(cloned, Ordering::Relaxed);
         self.work.options.progress.advanced(1, 0);
         self.write_back(job, moved)
     }
 
     fn write_back(&mut self, job: Job, moved: Moved) -> Result<(), Error> {
-        let dirty = moved == Moved::Copied && job.size > 0;
+        let dirty = moved != Moved::Cloned && job.size > 0;
         self.on_the_way.add(job.to, job.path, dirty)
     }
 }

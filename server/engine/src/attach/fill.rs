@@ -155,6 +155,11 @@ impl Attachments {
             .unwrap_or_default();
         let layers = self.layers.layers_of(image)?;
         let layers: Vec<BorrowedFd<'_>> = layers.iter().map(AsFd::as_fd).collect();
+        let images = self.layers.images_of(image)?;
+        let images: Vec<_> = images
+            .iter()
+            .map(|image| image.as_ref().map(AsFd::as_fd))
+            .collect();
         let staged = self
             .volumes
             .dirs
@@ -162,6 +167,7 @@ impl Attachments {
             .map_err(Error::driver("stage a volume"))?;
         let options = copy::Options {
             durable: Durable::Content,
+            images: &images,
             markers,
             progress: &self.volumes.telling(volume.name.as_str(), 0),
             ..copy::Options::default()
