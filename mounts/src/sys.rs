@@ -129,6 +129,14 @@ pub(crate) enum WriteBack {
     Finish,
 }
 
+/// Has the dirty pages of a file written, without waiting for that. Makes nothing durable.
+///
+/// # Errors
+/// As for sync_file_range(2).
+pub fn start_write_back(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    write_back(file, WriteBack::Start)
+}
+
 /// Writes back the dirty pages of a whole file: sync_file_range(2), as a system call, because the
 /// C function of this name is another one in layerd (see the store).
 pub(crate) fn write_back(file: BorrowedFd<'_>, what: WriteBack) -> Result<(), Errno> {

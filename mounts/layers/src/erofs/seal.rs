@@ -177,6 +177,11 @@ impl<W: Read + Write + Seek + ReadAt> Sealing<W> {
         }
     }
 
+    /// The file.
+    pub fn get_ref(&self) -> &W {
+        &self.out
+    }
+
     /// Seals the finished image of a layer whose top directory is `top` in the root directory. Gives
     /// the file back.
     ///

@@ -90,7 +90,16 @@ impl Layers {
             let top = sys::stat(layers.open[0].as_fd(), c"").map_err(|cause| {
                 layerd_mounts::Error::io("look at", std::path::Path::new("a layer"), cause)
             })?;
-            Ok((top, images.create_image(id)?))
+            let out = images.create_image(id)?;
+            let is_durable = self.wanted(unpack) != Durable::No;
+            Ok((
+                top,
+                if is_durable {
+                    out.write_back_early()
+                } else {
+                    out
+                },
+            ))
         };
         let (top, out) = begin().map_err(Error::driver("begin the image of a layer"))?;
         let open: Vec<BorrowedFd<'_>> = layers.open[1..].iter().map(AsFd::as_fd).collect();
