@@ -1,7 +1,7 @@
 //! Times of Commit and Usage by the number of a layer's files. The layers are unpacked by layerd
 //! itself, which therefore knows their usage at Commit.
 
-mod unpack;
+pub(crate) mod unpack;
 
 use std::time::Duration;
 

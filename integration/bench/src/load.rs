@@ -98,9 +98,20 @@ impl Caller {
 
     /// Makes an active snapshot and answers its upper directory.
     pub(crate) fn prepare(&mut self, key: &str, parent: &str) -> PathBuf {
+        upper(&self.prepare_mounts(key, parent))
+    }
+
+    /// Makes an active snapshot and answers its mounts.
+    pub(crate) fn prepare_mounts(&mut self, key: &str, parent: &str) -> Vec<Mount> {
         let request = request::prepare(key, parent);
         let answer = self.must("prepare", async |client| client.prepare(request).await);
-        upper(&answer.into_inner().mounts)
+        answer.into_inner().mounts
+    }
+
+    /// Makes a view.
+    pub(crate) fn view(&mut self, key: &str, parent: &str) {
+        let request = request::view(key, parent);
+        self.must("view", async |client| client.view(request).await);
     }
 
     /// The upper directory of an active snapshot.

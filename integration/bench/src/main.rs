@@ -15,6 +15,7 @@ mod docker;
 mod durability;
 mod flat;
 mod flushes;
+mod forms;
 mod images;
 mod load;
 mod ops;
@@ -81,6 +82,8 @@ enum What {
         #[arg(long, value_delimiter = ',', default_value = "1,32")]
         clients: Vec<usize>,
     },
+    /// Layers of layerd as directories and as EROFS images: many files, containers, mounts
+    Forms(forms::Extent),
     /// Layers unpacked as directories and as EROFS images, and removed
     Images(images::Extent),
     /// Operations a second and their latency
@@ -184,6 +187,7 @@ fn main() {
             ops::run(&on.fs, &contenders, &extent, svg.as_deref());
         }
         What::Flat(extent) => flat::run(&extent),
+        What::Forms(extent) => forms::run(&extent),
         What::Images(extent) => images::run(&extent),
         What::Remove(extent) => remove::run(&extent),
         What::Scale(extent) => scale::run(&extent),

@@ -8,6 +8,7 @@ use std::process::Command;
 use clap::ValueEnum;
 use layerd_integration::Scratch;
 use layerd_integration::process::output;
+use nix::mount::{MntFlags, umount2};
 
 /// Size of a loop image.
 const IMAGE_MIB: usize = 2048;
@@ -108,9 +109,11 @@ impl Place {
         (disk.blocks() - disk.blocks_free()) * disk.fragment_size()
     }
 
-    /// Empties a directory in it, in which nothing runs any more, and syncs.
+    /// Empties a directory in it, in which nothing runs any more, and syncs. Mounts in it, as those
+    /// of images outlive layerd, are taken away.
     pub(crate) fn clear(&self, dir: &Path) {
         assert!(dir.starts_with(&self.dir), "not ours: {}", dir.display());
+        self.unmount_below(dir);
         output(
             Command::new("rm")
                 .arg("-rf")
@@ -118,6 +121,20 @@ impl Place {
                 .arg(dir),
         );
         self.sync();
+    }
+
+    /// Takes the mounts below a directory in it away, the last one first.
+    pub(crate) fn unmount_below(&self, dir: &Path) {
+        assert!(dir.starts_with(&self.dir), "not ours: {}", dir.display());
+        let table = std::fs::read_to_string("/proc/self/mountinfo").expect("proc(5)");
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        let below: Vec<&str> = points
+            .filter(|point| Path::new(point).starts_with(dir))
+            .collect();
+        for point in below.iter().rev() {
+            let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+            umount2(*point, flags).unwrap_or_else(|error| panic!("unmount {point}: {error}"));
+        }
     }
 
     /// Requests that its block device has served so far. Other users of the disk count too.

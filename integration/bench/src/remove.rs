@@ -10,11 +10,12 @@ use clap::Args;
 use layerd_integration::process::output;
 
 use crate::content;
+use crate::flat::unpack::Unpacker;
+use crate::forms::Form;
 use crate::load::{Caller, Op, Work};
 use crate::place::{Fs, Place};
 use crate::stats::{Spread, Times, millis};
 use crate::table::{Table, verdict};
-use crate::target::Target;
 
 /// Extent of the measurement.
 #[derive(Debug, Args)]
@@ -25,6 +26,9 @@ pub(crate) struct Extent {
     /// Snapshots
     #[arg(long, default_value_t = 5_000)]
     snapshots: usize,
+    /// Form of their layers
+    #[arg(long, value_enum, default_value = "directories")]
+    layers: Form,
     /// Empty files in each of them
     #[arg(long, default_value_t = 1_000)]
     files: usize,
@@ -77,7 +81,7 @@ pub(crate) fn run(extent: &Extent) {
 
 fn by_layerd(place: &Place, extent: &Extent, seen: &mut Seen) {
     let dir = place.sub("run");
-    let running = Target::Layerd("full").start(&dir);
+    let running = extent.layers.start(&dir);
     let mut caller = Caller::connect(running.socket());
     let base = caller.base(10);
     let all = |op, clients| Work {
@@ -88,10 +92,18 @@ fn by_layerd(place: &Place, extent: &Extent, seen: &mut Seen) {
         made: extent.snapshots,
     };
     caller.drive(&all(Op::Prepare, REMOVERS));
-    let tops: Vec<_> = (0..extent.snapshots)
-        .map(|i| caller.upper(&format!("a-{i}")))
-        .collect();
-    fill(&tops, extent.files);
+    match extent.layers {
+        Form::Directories => {
+            let tops = (0..extent.snapshots).map(|i| caller.upper(&format!("a-{i}")));
+            fill(&tops.collect::<Vec<_>>(), extent.files);
+        }
+        Form::Images => {
+            let mut unpacker = Unpacker::connect(running.socket());
+            for i in 0..extent.snapshots {
+                unpacker.unpack(&format!("a-{i}"), extent.files);
+            }
+        }
+    }
     place.sync();
 
     let end = Instant::now() + Duration::from_secs(extent.idle_secs);
@@ -165,10 +177,11 @@ fn fill(tops: &[impl AsRef<Path> + Sync], files: usize) {
 
 fn table(place: &Place, extent: &Extent, all: &[Seen]) -> Table {
     let title = format!(
-        "{} snapshots of {} files removed at once on {}, {} rounds; Prepare is called {} times a \
-         second:",
+        "{} snapshots of {} files ({}) removed at once on {}, {} rounds; Prepare is called {} times \
+         a second:",
         extent.snapshots,
         extent.files,
+        extent.layers.name(),
         place.name(),
         all.len(),
         Duration::from_secs(1).as_millis() / EVERY.as_millis()

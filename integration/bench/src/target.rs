@@ -51,17 +51,22 @@ impl Target {
     /// As [`start`](Self::start), for a layerd that unpacks what the containerd with everything in
     /// `containerd` holds, with `more` in its configuration.
     pub(crate) fn start_beside(&self, dir: &Path, containerd: &Path, more: &str) -> Running {
+        let text = format!(
+            "[containerd]\naddress = \"{0}/containerd.sock\"\nroot = \"{0}/root\"\n{more}",
+            containerd.display()
+        );
+        self.start_with(dir, &text)
+    }
+
+    /// As [`start`](Self::start), for a layerd with `more` at the end of its configuration.
+    pub(crate) fn start_with(&self, dir: &Path, more: &str) -> Running {
         let command = self.command(dir, AT_ONCE);
         let config = dir.join("config.toml");
         let mut file = std::fs::OpenOptions::new()
             .append(true)
             .open(config)
             .expect("ours");
-        let text = format!(
-            "[containerd]\naddress = \"{0}/containerd.sock\"\nroot = \"{0}/root\"\n{more}",
-            containerd.display()
-        );
-        file.write_all(text.as_bytes()).expect("a fresh folder");
+        file.write_all(more.as_bytes()).expect("a fresh folder");
         Running::start(&command, dir)
     }
 

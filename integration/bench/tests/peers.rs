@@ -65,11 +65,28 @@ fn root_ops_are_measured_beside_the_peer_in_both_forms() {
 }
 
 #[test]
+fn root_containers_are_compared_on_both_forms_of_layers() {
+    let rows = rows(&[
+        "forms",
+        "--fs",
+        "xfs",
+        "--rounds",
+        "1",
+        "--parts",
+        "containers",
+    ]);
+    assert_eq!(rows.len(), 1 + 10, "{rows:#?}");
+    for row in &rows[1..] {
+        assert!(number(&row[1]) > 0.0 && number(&row[2]) > 0.0, "{row:?}");
+    }
+}
+
+#[test]
 fn root_unpacking_is_measured_beside_containerd() {
     let rows = rows(&[
         "unpack", "--fs", "target", "--images", "tiny", "--rounds", "1",
     ]);
-    assert_eq!(rows.len(), 1 + 7, "{rows:#?}");
+    assert_eq!(rows.len(), 1 + 8, "{rows:#?}");
     for row in &rows[1..] {
         assert!(number(&row[1]) > 0.0, "{row:?}");
     }

@@ -38,6 +38,34 @@ fn root_images_are_measured_beside_directories() {
 }
 
 #[test]
+fn root_forms_of_layers_are_compared() {
+    let rows = rows(&[
+        "forms",
+        "--fs",
+        "xfs",
+        "--rounds",
+        "1",
+        "--parts",
+        "files,mounts",
+        "--files",
+        "2000",
+        "--mounted",
+        "0,3",
+    ]);
+    let names: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(
+        names,
+        ["form", "directories", "images", "mounted", "0", "3"]
+    );
+    for row in &rows[1..3] {
+        assert!(number(&row[1]) > 0.0 && number(&row[5]) > 0.0, "{row:?}");
+    }
+    for row in &rows[4..] {
+        assert!(number(&row[3]) >= 0.0 && number(&row[7]) > 0.0, "{row:?}");
+    }
+}
+
+#[test]
 fn root_volumes_are_removed_and_filled() {
     let rows = rows(&["volumes", "--short", "--fs", "target", "--rounds", "1"]);
     let names: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
@@ -124,10 +152,14 @@ fn root_flat_compares_layers_of_few_and_many_files() {
 #[test]
 fn root_remove_is_timed_beside_rm() {
     let extent = ["--snapshots", "20", "--files", "10", "--idle-secs", "1"];
-    let arguments = ["remove", "--fs", "target", "--rounds", "2"];
-    let rows = rows(&[&arguments[..], &extent].concat());
-    assert_eq!(rows.len(), 1 + 4, "{rows:#?}");
-    for row in &rows[1..] {
-        assert!(number(&row[1]) > 0.0 && number(&row[2]) > 0.0, "{row:?}");
+    for layers in ["directories", "images"] {
+        let arguments = [
+            "remove", "--fs", "target", "--rounds", "2", "--layers", layers,
+        ];
+        let rows = rows(&[&arguments[..], &extent].concat());
+        assert_eq!(rows.len(), 1 + 4, "{rows:#?}");
+        for row in &rows[1..] {
+            assert!(number(&row[1]) > 0.0 && number(&row[2]) > 0.0, "{row:?}");
+        }
     }
 }

@@ -1,6 +1,8 @@
-//! Layers of empty files, streamed to layerd as they are made.
+//! Layers of empty files, streamed to layerd as they are made, and archives.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
 use layerd_integration::image::tar::BLOCK;
 use layerd_integration::snapshots::channel;
@@ -14,15 +16,18 @@ use crate::content::write_member;
 /// Files in one directory.
 const IN_ONE: usize = 1000;
 
+/// Bytes of an archive sent at once.
+const PIECE: u64 = 1 << 20;
+
 /// One who has layers unpacked.
 #[derive(Debug)]
-pub(super) struct Unpacker {
+pub(crate) struct Unpacker {
     runtime: Runtime,
     layers: LayersClient<Channel>,
 }
 
 impl Unpacker {
-    pub(super) fn connect(socket: PathBuf) -> Self {
+    pub(crate) fn connect(socket: PathBuf) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("descriptors are left");
         let channel = runtime.block_on(async { channel(socket) });
@@ -33,7 +38,22 @@ impl Unpacker {
     }
 
     /// Has a layer of so many empty files unpacked into an active snapshot.
-    pub(super) fn unpack(&mut self, key: &str, files: usize) {
+    pub(crate) fn unpack(&mut self, key: &str, files: usize) {
+        self.apply(key, pieces(files));
+    }
+
+    /// Has an archive unpacked into an active snapshot.
+    pub(crate) fn unpack_archive(&mut self, key: &str, archive: &Path) {
+        let mut file = File::open(archive).expect("it was made");
+        let pieces = std::iter::from_fn(move || {
+            let mut piece = Vec::new();
+            let read = (&mut file).take(PIECE).read_to_end(&mut piece);
+            (read.expect("it can be read") > 0).then_some(piece)
+        });
+        self.apply(key, pieces);
+    }
+
+    fn apply(&mut self, key: &str, pieces: impl Iterator<Item = Vec<u8>> + Send + Sync + 'static) {
         let first = ApplyLayerRequest {
             layer: Some(ApplyLayer {
                 key: key.to_owned(),
@@ -41,10 +61,10 @@ impl Unpacker {
             }),
             data: Vec::new(),
         };
-        let pieces = pieces(files).map(|data| ApplyLayerRequest { layer: None, data });
+        let pieces = pieces.map(|data| ApplyLayerRequest { layer: None, data });
         let messages = tokio_stream::iter(std::iter::once(first).chain(pieces));
         let reply = self.runtime.block_on(self.layers.apply(messages));
-        reply.unwrap_or_else(|status| panic!("unpack {files} files: {status}"));
+        reply.unwrap_or_else(|status| panic!("unpack {key}: {status}"));
     }
 }
 

@@ -44,8 +44,10 @@ pub(crate) enum Contender {
     ContainerdIgzip,
     /// containerd's differ into layerd's snapshots.
     Walking,
-    /// layerd's differ into layerd's snapshots, with a `durability`.
+    /// layerd's differ into layerd's snapshots, with a `durability`; layers are directories.
     Layerd(&'static str),
+    /// The same, its content durable, with layers as images.
+    Images,
     /// layerd, its content durable, with layers side by side: as newer versions of containerd ask for it.
     Together,
     /// igzip and tar, two layers at a time, each into a directory of its own: no snapshots.
@@ -54,13 +56,14 @@ pub(crate) enum Contender {
 
 impl Contender {
     /// All, in the order of the tables. The first is what others are compared with.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Containerd,
         Self::ContainerdIgzip,
         Self::Walking,
         Self::Layerd("metadata"),
         Self::Layerd("full"),
         Self::Together,
+        Self::Images,
         Self::Floor,
     ];
 
@@ -71,6 +74,7 @@ impl Contender {
             Self::Walking => "containerd's differ, layerd's snapshots".into(),
             Self::Layerd(durability) => format!("layerd, durability {durability}"),
             Self::Together => "the same, two layers at a time".into(),
+            Self::Images => "layerd, durability full, images".into(),
             Self::Floor => "igzip and tar, two at a time".into(),
         }
     }
@@ -78,7 +82,7 @@ impl Contender {
     /// "yes" if the layers are on the disk when the client gets its answer.
     pub(crate) fn is_durable(self) -> &'static str {
         match self {
-            Self::Layerd("full") | Self::Walking | Self::Together => "yes",
+            Self::Layerd("full") | Self::Walking | Self::Together | Self::Images => "yes",
             Self::Layerd(_) => "records only",
             Self::Containerd | Self::ContainerdIgzip | Self::Floor => "no",
         }
@@ -116,20 +120,13 @@ impl Contender {
         let (start, before) = (Instant::now(), processor());
         self.ask(&containerd, &socket, image);
         let (wall, after) = (start.elapsed(), processor());
-        let layers = if layerd.is_some() {
-            "layerd/root/l"
-        } else {
-            "overlayfs/snapshots"
+        let layers = match (self, &layerd) {
+            (Self::Images, _) => "layerd/root/i",
+            (_, Some(_)) => "layerd/root/l",
+            (_, None) => "overlayfs/snapshots",
         };
-        // layerd makes empty ones ahead.
-        let layers = std::fs::read_dir(dir.join(layers)).expect("it was made");
-        let filled = layers.filter(|layer| {
-            let path = layer.as_ref().expect("it can be read").path();
-            let mut held = path.read_dir().expect("nothing is deleted");
-            held.next().is_some()
-        });
         assert_eq!(
-            filled.count(),
+            filled(&dir.join(layers)),
             image.blobs.len(),
             "all layers are where they belong"
         );
@@ -149,10 +146,10 @@ impl Contender {
     }
 
     /// Has the image unpacked.
-    fn ask(self, containerd: &Containerd, socket: &Path, image: &Image) {
+    pub(super) fn ask(self, containerd: &Containerd, socket: &Path, image: &Image) {
         let snapshotter = match self {
             Self::Together => return together::unpack(socket, image),
-            Self::Walking | Self::Layerd(_) => "layerd",
+            Self::Walking | Self::Layerd(_) | Self::Images => "layerd",
             Self::Containerd | Self::ContainerdIgzip | Self::Floor => "overlayfs",
         };
         containerd.ctr(&[
@@ -164,10 +161,11 @@ impl Contender {
         ]);
     }
 
-    fn layerd(self, dir: &Path, state: &Path) -> Option<Running> {
+    pub(super) fn layerd(self, dir: &Path, state: &Path) -> Option<Running> {
         let (durability, more) = match self {
             Self::Layerd(durability) => (durability, ""),
             Self::Walking => ("full", ""),
+            Self::Images => ("full", "[overlayfs]\nlayers = \"images\"\n"),
             Self::Together => ("full", "[overlayfs]\nrebase = true\n"),
             Self::Containerd | Self::ContainerdIgzip | Self::Floor => return None,
         };
@@ -178,7 +176,7 @@ impl Contender {
 
     pub(super) fn extra(self, dir: &Path, socket: &Path) -> Extra {
         let differ = match self {
-            Self::Layerd(_) | Self::Together => "layerd-diff",
+            Self::Layerd(_) | Self::Images | Self::Together => "layerd-diff",
             _ => "walking",
         };
         let mut variables = vec![("CONTAINERD_DISABLE_PIGZ", "1".to_owned())];
@@ -205,6 +203,19 @@ root_path = "{}"
             variables,
         }
     }
+}
+
+/// Entries of a folder that are files, or directories that hold something: layerd makes empty ones
+/// ahead.
+fn filled(folder: &Path) -> usize {
+    let layers = std::fs::read_dir(folder).expect("it was made");
+    let is_filled = |path: PathBuf| {
+        let held = path.read_dir();
+        held.map_or(true, |mut held| held.next().is_some())
+    };
+    layers
+        .filter(|layer| is_filled(layer.as_ref().expect("it can be read").path()))
+        .count()
 }
 
 fn floor(place: &Place, dir: &Path, image: &Image) -> Took {
@@ -265,7 +276,7 @@ impl Content {
         state
     }
 
-    fn clear(&self, state: &Path) {
+    pub(super) fn clear(&self, state: &Path) {
         self.memory.clear(state);
     }
 }
