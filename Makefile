@@ -130,6 +130,7 @@ bench-unpack: as-root peers release ## Measure unpacking beside containerd, igzi
 	@$(own_mounts) target/release/layerd-bench unpack
 	@$(own_mounts) target/release/layerd-bench unpack --memory
 	@$(own_mounts) target/release/layerd-bench images
+	@$(own_mounts) target/release/layerd-bench forms
 
 .PHONY: fuzz
 fuzz: as-root ## Fuzz the reading and unpacking of layers, MINUTES=20 each (as root)
