@@ -201,12 +201,14 @@ pub trait Survey: Send + Sync + fmt::Debug {
     }
 }
 
-/// Mounts of images.
+/// Numbers of images and of their mounts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ImageMounts {
-    /// Images that are mounted.
+pub struct ImageCounts {
+    /// Images, without those in the trash.
+    pub images: usize,
+    /// Those of them that are mounted, as far as the driver mounted and unmounted them.
     pub mounted: usize,
-    /// Those of them that take a loop device.
+    /// Those of the mounted ones that take a loop device.
     pub loop_devices: usize,
 }
 
@@ -429,9 +431,8 @@ pub trait Images {
     /// True if the layer is an image. Reads memory only.
     fn is_image(&self, slot: Slot) -> bool;
 
-    /// Number of images that are mounted, as far as the driver mounted and unmounted them. Reads memory
-    /// only.
-    fn mounts(&self) -> ImageMounts;
+    /// Counts images and mounts. Reads memory only.
+    fn counts(&self) -> ImageCounts;
 
     /// Opens the image of a layer to read it, beside [`Survey::open_layer`]; `None` for a layer that
     /// is no image. It stays readable when the layer is removed.

@@ -10,7 +10,7 @@ use layerd_mounts::fake::{Hook, HookCell};
 use layerd_mounts::{Error, Mount, Slot, Usage};
 
 use crate::driver::{
-    Base, CheckedImage, Directories, Driver, Features, Found, ImageFile, ImageMounts, Images, Info,
+    Base, CheckedImage, Directories, Driver, Features, Found, ImageCounts, ImageFile, Images, Info,
     LayerPool, Stack, Stamp, Survey, WorkDirs,
 };
 
@@ -98,8 +98,8 @@ impl Images for Hooked {
         self.inner.images().expect(LACKING).is_image(slot)
     }
 
-    fn mounts(&self) -> ImageMounts {
-        self.inner.images().expect(LACKING).mounts()
+    fn counts(&self) -> ImageCounts {
+        self.inner.images().expect(LACKING).counts()
     }
 
     fn open_image(&self, slot: Slot) -> Result<Option<OwnedFd>, Error> {

@@ -17,7 +17,7 @@ mod whole_tree;
 
 pub use btrfs::Btrfs;
 pub use driver::{
-    Base, CheckedImage, Content, Directories, Driver, Features, Found, ImageFile, ImageMounts,
+    Base, CheckedImage, Content, Directories, Driver, Features, Found, ImageCounts, ImageFile,
     Images, Info, LayerPool, Owner, SlotKind, Stack, Stamp, Survey, WorkDirs,
 };
 pub use finding::Finding;

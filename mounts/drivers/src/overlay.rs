@@ -22,7 +22,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::dirs::{LayerDirs, Offline, Top, prepare_root};
 use crate::driver::{
-    Base, CheckedImage, Content, Directories, Driver, Features, Found, ImageFile, ImageMounts,
+    Base, CheckedImage, Content, Directories, Driver, Features, Found, ImageCounts, ImageFile,
     Images, Info, LayerPool, SlotKind, Stack, Stamp, Survey, WorkDirs,
 };
 use crate::finding::{FileSystem, Finding};
@@ -463,8 +463,8 @@ impl Images for Overlay {
         self.images.has(slot)
     }
 
-    fn mounts(&self) -> ImageMounts {
-        self.images.mounts()
+    fn counts(&self) -> ImageCounts {
+        self.images.counts()
     }
 
     fn open_image(&self, slot: Slot) -> Result<Option<OwnedFd>, Error> {

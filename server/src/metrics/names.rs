@@ -86,12 +86,12 @@ pub(super) const METRICS: &[(&str, Kind, &str)] = &[
     (
         "layerd_images",
         Kind::Gauge,
-        "Layers that are EROFS images, by state: mounted or unmounted.",
+        "EROFS images of layers, removed ones until their deletion begins included, by state: mounted or unmounted.",
     ),
     (
         "layerd_image_bytes",
         Kind::Gauge,
-        "Bytes of disk held by layers that are images.",
+        "Bytes of disk held by snapshots that are images.",
     ),
     (
         "layerd_image_loop_devices",

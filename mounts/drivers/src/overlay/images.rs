@@ -33,7 +33,7 @@ use nix::unistd::{UnlinkatFlags, fdatasync, unlinkat};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::dirs::{LAYER_MODE, LayerDirs, Top, holds_nothing, image_name};
-use crate::driver::{CheckedImage, ImageFile, ImageMounts};
+use crate::driver::{CheckedImage, ImageCounts, ImageFile};
 
 pub(super) mod recover;
 
@@ -268,12 +268,14 @@ impl LayerImages {
         self.mounted.lock()
     }
 
-    /// Number of mounts. Reads memory only.
-    pub(super) fn mounts(&self) -> ImageMounts {
+    /// Counts images and mounts. Reads memory only.
+    pub(super) fn counts(&self) -> ImageCounts {
+        let known = self.known.read();
         let mounted = self.accesses();
         let by_loop = mounted.values();
         let by_loop = by_loop.filter(|access| **access == ImageAccess::LoopDevice);
-        ImageMounts {
+        ImageCounts {
+            images: known.len(),
             mounted: mounted.len(),
             loop_devices: by_loop.count(),
         }

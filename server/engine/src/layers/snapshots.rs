@@ -36,13 +36,13 @@ pub struct Counts {
     pub bytes: u64,
     /// Those whose figure is not known.
     pub unmeasured: u64,
-    /// Layers that are images.
+    /// Images, also those of removed layers until their deletion begins.
     pub images: u64,
     /// Those of them that are mounted.
     pub images_mounted: u64,
     /// Those of the mounted ones that take a loop device.
     pub image_loop_devices: u64,
-    /// Sum of the figures of images, in bytes.
+    /// Bytes of disk of snapshots that are images.
     pub image_bytes: u64,
 }
 
@@ -358,11 +358,12 @@ impl Layers {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let view = self.root.store.records();
-        let mounts = self.driver.images().map(Images::mounts).unwrap_or_default();
+        let images = self.driver.images().map(Images::counts).unwrap_or_default();
         let mut counts = Counts {
             removed: view.removed().count() as u64,
-            images_mounted: mounts.mounted as u64,
-            image_loop_devices: mounts.loop_devices as u64,
+            images: images.images as u64,
+            images_mounted: images.mounted as u64,
+            image_loop_devices: images.loop_devices as u64,
             ..Counts::default()
         };
         for record in view.iter() {
@@ -381,7 +382,6 @@ impl Layers {
                 None => counts.unmeasured += 1,
             }
             if self.is_image(record.id) {
-                counts.images += 1;
                 counts.image_bytes += figure.map_or(0, |usage| usage.bytes);
             }
         }

@@ -277,7 +277,7 @@ fn root_images_become_directories_where_ids_are_mapped() {
         driver.make_mountable(&stack).expect("make directories");
     }
     assert_eq!(driver.plan(&stack).expect("plan"), plan);
-    assert_eq!(driver.mounts().mounted, 0);
+    assert_eq!(driver.counts().mounted, 0);
     for (slot, content) in [(1, b"one"), (2, b"two")] {
         assert!(!driver.is_image(Slot(slot)));
         let file = driver.layer_path(Slot(slot)).join("file");
@@ -371,16 +371,16 @@ fn root_what_lies_where_a_mount_would_be_is_no_mount() {
         fs::read_dir(disk.path().join("x")).expect("read").count(),
         0
     );
-    assert_eq!(driver.mounts().mounted, 0);
+    assert_eq!(driver.counts().mounted, 0);
     for slot in [1, 2, 3] {
         assert_eq!(read(&driver, Slot(slot)), b"content");
     }
-    assert_eq!((driver.mounts().mounted, mounts(disk.path()).len()), (3, 3));
+    assert_eq!((driver.counts().mounted, mounts(disk.path()).len()), (3, 3));
     drop(driver);
     let driver = open(disk.path(), LayerForm::Images);
-    assert_eq!(driver.mounts().mounted, 3, "mounts outlive the process");
+    assert_eq!(driver.counts().mounted, 3, "mounts outlive the process");
     driver.discard(Slot(1)).expect("discard");
-    assert_eq!(driver.mounts().mounted, 2);
+    assert_eq!(driver.counts().mounted, 2);
 }
 
 #[test]
