@@ -27,9 +27,11 @@ use crate::driver::{
 };
 use crate::finding::{FileSystem, Finding};
 use crate::overlay::images::{LayerImages, recover};
+use crate::overlay::offline::OfflineOverlay;
 use crate::overlay::plan::Layout;
 
 mod images;
+mod offline;
 pub mod plan;
 pub mod probe;
 
@@ -219,52 +221,6 @@ impl Survey for Overlay {
         is_image
             .then(|| self.images.check(slot, keep_going))
             .transpose()
-    }
-}
-
-/// Folders of overlayfs's layers that no daemon serves.
-#[derive(Debug)]
-struct OfflineOverlay(Offline);
-
-impl Survey for OfflineOverlay {
-    fn folders(&self) -> &'static [&'static str] {
-        FOLDERS
-    }
-
-    fn list(&self) -> Result<Vec<Found>, Error> {
-        let mut found = self.0.list()?;
-        recover::list(&self.0.root, &mut found)?;
-        Ok(found)
-    }
-
-    fn needs_work(&self, base: &Base) -> bool {
-        needs_work(base)
-    }
-
-    fn is_unused(&self, slot: Slot) -> Result<bool, Error> {
-        Ok(!recover::holds_image(&self.0.root, slot, false)
-            && self.0.hold_nothing(&["l", "w"], slot)?)
-    }
-
-    fn is_empty(&self, slot: Slot) -> Result<bool, Error> {
-        Ok(!recover::holds_image(&self.0.root, slot, true)
-            && self.0.hold_nothing(&["l", "w", "t"], slot)?)
-    }
-
-    fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
-        self.0.open_layer(slot)
-    }
-
-    fn check_image(
-        &self,
-        slot: Slot,
-        keep_going: &dyn Fn(u64) -> bool,
-    ) -> Result<Option<CheckedImage>, Error> {
-        if !recover::holds_image(&self.0.root, slot, false) {
-            return Ok(None);
-        }
-        let folder = self.0.root.join(images::IMAGES);
-        images::checked(&folder, slot, keep_going).map(Some)
     }
 }
 

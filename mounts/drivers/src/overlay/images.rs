@@ -209,12 +209,13 @@ impl LayerImages {
             .seal(slot.0)
             .map_err(|cause| self.failed(slot, cause))?;
         let (part, name) = (part(slot), slot.to_string());
+        let mut has_name = false;
         let finish = || {
             if durable {
                 let synced = fdatasync(&file);
                 synced.map_err(|cause| Error::io("sync", &self.images.path.join(&part), cause))?;
             }
-            rename_over(&self.images, &part, &self.images, &name)?;
+            has_name = rename_over(&self.images, &part, &self.images, &name)?;
             if durable {
                 dirs.barrier.filled()?;
             } else {
@@ -229,9 +230,10 @@ impl LayerImages {
             self.fresh().insert(slot);
             self.set_known(slot, true);
         } else {
-            let gone = unlink(&self.images, &part).and_then(|()| unlink(&self.images, &name));
-            // What stays is no layer's: the first one is the error to tell.
-            drop(gone);
+            // An image that had the name before is not this call's. What stays is no layer's: the first
+            // error is the one to tell.
+            let own = if has_name { &name } else { &part };
+            let _ = unlink(&self.images, own);
         }
         finished
     }

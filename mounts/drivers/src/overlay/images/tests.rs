@@ -5,13 +5,14 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use layerd_layers::apply::IMAGE_TOP;
-use layerd_layers::copy::{self, copy_tree};
 use layerd_layers::erofs::{Attributes, Options as ImageOptions, Special, Writer};
 use layerd_mounts::test_support::{LoopDisk, enter_private_mounts};
 use layerd_mounts::{Error, IdMap, IdMaps, Slot, mount, mountinfo, tree};
 
 use crate::driver::{Base, Driver, Found, ImageFile, Images, SlotKind, Stack, Survey};
 use crate::overlay::{LayerForm, Options, Overlay};
+
+mod sharing;
 
 fn open(root: &Path, layers: LayerForm) -> Overlay {
     let options = Options {
@@ -38,9 +39,8 @@ fn on(own: u64, parents: &[u64]) -> Stack {
     }
 }
 
-/// Writes an image with a file of this content, and a whiteout, and makes it the content of a layer.
-fn fill(driver: &Overlay, slot: Slot, content: &[u8]) {
-    assert!(driver.is_due(slot).expect("look"), "an empty layer");
+/// Writes an image with a file of this content, and a whiteout.
+fn written(driver: &Overlay, slot: Slot, content: &[u8]) -> ImageFile {
     let file = driver.create_image(slot).expect("create");
     let mut writer = Writer::new(file, ImageOptions::default()).expect("write");
     let top = Attributes {
@@ -65,7 +65,13 @@ fn fill(driver: &Overlay, slot: Slot, content: &[u8]) {
     writer
         .special(top, b"gone", &given, device)
         .expect("device");
-    let (file, _) = writer.finish().expect("finish");
+    writer.finish().expect("finish").0
+}
+
+/// Makes such an image the content of a layer.
+fn fill(driver: &Overlay, slot: Slot, content: &[u8]) {
+    assert!(driver.is_due(slot).expect("look"), "an empty layer");
+    let file = written(driver, slot, content);
     let usage = driver.finish_image(slot, file, true).expect("take over");
     assert_eq!(usage.inodes, 3);
     assert_eq!(driver.usage(slot, &|| true).expect("measure"), usage);
@@ -424,6 +430,21 @@ fn root_an_image_that_is_given_up_leaves_nothing() {
 }
 
 #[test]
+fn root_an_image_takes_no_others_place() {
+    enter_private_mounts();
+    let disk = Disk::new(LoopDisk::ext4(32));
+    let driver = open(disk.path(), LayerForm::Images);
+    let part = written(&driver, Slot(1), b"content");
+    let (name, old) = (disk.path().join("i/1"), "another's");
+    fs::write(&name, old).expect("write");
+    driver
+        .finish_image(Slot(1), part, false)
+        .expect_err("the name is taken");
+    assert_eq!(fs::read_to_string(&name).expect("it stays"), old);
+    assert!(!disk.path().join("i/1.part").exists());
+}
+
+#[test]
 fn root_layers_of_no_record_are_moved_away_whole() {
     enter_private_mounts();
     let disk = Disk::new(LoopDisk::ext4(32));
@@ -443,63 +464,5 @@ fn root_layers_of_no_record_are_moved_away_whole() {
     assert_eq!(mounts(disk.path()), Vec::<PathBuf>::new());
     for name in ["l-1", "i-1", "t-2", "t-2.i"] {
         assert!(disk.path().join("lost").join(name).exists(), "{name}");
-    }
-}
-
-/// Bytes of a file system that are taken, once everything is written.
-fn used(root: &Path) -> u64 {
-    let folder = fs::File::open(root).expect("open");
-    nix::unistd::syncfs(&folder).expect("sync");
-    let disk = nix::sys::statvfs::statvfs(root).expect("look");
-    (disk.blocks() - disk.blocks_free()) * disk.fragment_size()
-}
-
-/// Copies the file of an image; answers the bytes that are said to be shared, and those that the
-/// copy took on the disk.
-fn copy_out(driver: &Overlay, root: &Path, slot: Slot, content: &[u8]) -> (u64, u64) {
-    let name = format!("copy-{slot}");
-    fs::create_dir(root.join(&name)).expect("a folder");
-    let dest = fs::File::open(root.join(&name)).expect("open");
-    let layer = driver.open_layer(slot).expect("the layer");
-    let image = driver.open_image(slot).expect("the image");
-    let images = [image.as_ref().map(|image| image.as_fd())];
-    let options = copy::Options {
-        images: &images,
-        ..copy::Options::default()
-    };
-    let before = used(root);
-    let copied = copy_tree(&[layer.as_fd()], Path::new(""), dest.as_fd(), &options);
-    let shared = copied.expect("copy").cloned_bytes;
-    let taken = used(root).saturating_sub(before);
-    assert_eq!(
-        fs::read(root.join(name).join("file")).expect("read"),
-        content
-    );
-    (shared, taken)
-}
-
-#[test]
-fn root_copies_share_the_blocks_of_an_image() {
-    enter_private_mounts();
-    let large: Vec<u8> = (0..8_388_708_u32).map(|i| (i % 251) as u8 | 1).collect();
-    let sparse = [&large[..1 << 20], &vec![0; 2 << 20], &large[..1 << 20]].concat();
-    for (disk, shares) in [
-        (Disk::new(LoopDisk::xfs(&[])), true),
-        (Disk::new(LoopDisk::btrfs()), true),
-        (Disk::new(LoopDisk::ext4(64)), false),
-    ] {
-        let root = disk.path();
-        let driver = open(root, LayerForm::Images);
-        commit(&driver, Slot(1), &Base::empty(), &large);
-        commit(&driver, Slot(2), &Base::empty(), &sparse);
-        commit(&driver, Slot(3), &Base::empty(), &large[..5000]);
-        let (shared, taken) = copy_out(&driver, root, Slot(1), &large);
-        assert_eq!(shared, if shares { 8 << 20 } else { 0 });
-        assert_eq!(taken < 1 << 20, shares, "{taken} bytes");
-        let (shared, taken) = copy_out(&driver, root, Slot(2), &sparse);
-        assert_eq!(shared, if shares { 4 << 20 } else { 0 });
-        assert_eq!(taken < 1 << 20, shares, "{taken} bytes");
-        let (shared, _) = copy_out(&driver, root, Slot(3), &large[..5000]);
-        assert_eq!(shared, 0, "too small");
     }
 }
