@@ -62,17 +62,10 @@ pub fn create(path: &Path) -> io::Result<File> {
 /// # Errors
 /// Those of [`remove`] and open(2).
 pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let mut existing = File::options();
-    existing.read(true).write(true).custom_flags(flags.bits());
-    if let Ok(file) = existing.open(path)
-        && file.metadata()?.is_file()
-    {
-        return Ok(file);
-    }
-    if !fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
         remove(path)?;
     }
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
     options.mode(0o600).custom_flags(flags.bits()).open(path)
