@@ -86,20 +86,13 @@ impl Layers {
     ) -> Result<(Applied, Usage), Error> {
         let id = slot(record.id);
         let images = self.driver.images().ok_or_else(|| self.lacks("images"))?;
+        let durable = self.wanted(unpack) != Durable::No;
         let begin = || -> Result<_, layerd_mounts::Error> {
             let top = sys::stat(layers.open[0].as_fd(), c"").map_err(|cause| {
                 layerd_mounts::Error::io("look at", std::path::Path::new("a layer"), cause)
             })?;
             let out = images.create_image(id)?;
-            let is_durable = self.wanted(unpack) != Durable::No;
-            Ok((
-                top,
-                if is_durable {
-                    out.write_back_early()
-                } else {
-                    out
-                },
-            ))
+            Ok((top, if durable { out.write_back_early() } else { out }))
         };
         let (top, out) = begin().map_err(Error::driver("begin the image of a layer"))?;
         let open: Vec<BorrowedFd<'_>> = layers.open[1..].iter().map(AsFd::as_fd).collect();
@@ -121,7 +114,6 @@ impl Layers {
         });
         let filled = filled.map_err(|cause| self.not_applied(record, claim, unpack, cause));
         let (applied, out) = filled?;
-        let durable = self.wanted(unpack) != Durable::No;
         let usage = images.finish_image(id, out, durable);
         let usage = usage.map_err(Error::driver("take over the image of a layer"))?;
         let usage = Usage {
