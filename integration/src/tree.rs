@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fmt::Write as _;
 use std::fs::Metadata;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -63,8 +64,19 @@ impl Tree {
     /// If anything in it cannot be read.
     #[must_use]
     pub fn read(top: &Path) -> Self {
+        Self::try_read(top).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Reads a directory that may be deleted meanwhile. Mounts below it are walked into.
+    ///
+    /// # Errors
+    /// The first path that cannot be read, and why.
+    ///
+    /// # Panics
+    /// If a name is not text.
+    pub fn try_read(top: &Path) -> Result<Self, String> {
         let mut nodes = BTreeMap::new();
-        visit(top, "", &mut nodes);
+        visit(top, "", &mut nodes)?;
         let mut first: BTreeMap<(u64, u64), String> = BTreeMap::new();
         let nodes = nodes.into_iter().map(|(path, (inode, mut node))| {
             let name = first.entry(inode).or_insert_with(|| path.clone());
@@ -73,7 +85,7 @@ impl Tree {
             }
             (path, node)
         });
-        Self(nodes.collect())
+        Ok(Self(nodes.collect()))
     }
 
     /// Requires that two trees are equal.
@@ -94,37 +106,38 @@ impl Tree {
 
 type Found = BTreeMap<String, ((u64, u64), Node)>;
 
-fn visit(path: &Path, relative: &str, found: &mut Found) {
-    let meta =
-        std::fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+fn visit(path: &Path, relative: &str, found: &mut Found) -> Result<(), String> {
+    let told = |error: io::Error| format!("{}: {error}", path.display());
+    let meta = std::fs::symlink_metadata(path).map_err(told)?;
     if meta.is_dir() {
-        for entry in std::fs::read_dir(path).expect("the directory can be read") {
-            let name = entry.expect("the directory can be read").file_name();
+        for entry in std::fs::read_dir(path).map_err(told)? {
+            let name = entry.map_err(told)?.file_name();
             let name = name.to_str().expect("names in the tests' images are text");
             let below = if relative.is_empty() {
                 name.into()
             } else {
                 format!("{relative}/{name}")
             };
-            visit(&path.join(name), &below, found);
+            visit(&path.join(name), &below, found)?;
         }
     }
     let node = Node {
-        content: content(path, &meta),
+        content: content(path, &meta).map_err(told)?,
         mode: meta.mode() & 0o7777,
         uid: meta.uid(),
         gid: meta.gid(),
-        xattrs: xattrs(path),
+        xattrs: try_xattrs(path).map_err(told)?,
     };
     found.insert(relative.into(), ((meta.dev(), meta.ino()), node));
+    Ok(())
 }
 
-fn content(path: &Path, meta: &Metadata) -> Content {
+fn content(path: &Path, meta: &Metadata) -> io::Result<Content> {
     let kind = meta.file_type();
-    if kind.is_dir() {
+    Ok(if kind.is_dir() {
         Content::Directory
     } else if kind.is_symlink() {
-        Content::Symlink(std::fs::read_link(path).expect("it is a link"))
+        Content::Symlink(std::fs::read_link(path)?)
     } else if kind.is_char_device() {
         Content::Character(meta.rdev())
     } else if kind.is_block_device() {
@@ -134,13 +147,13 @@ fn content(path: &Path, meta: &Metadata) -> Content {
     } else if kind.is_socket() {
         Content::Socket
     } else {
-        let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let bytes = std::fs::read(path)?;
         Content::File {
             size: meta.len(),
             hash: hash(&bytes),
             first: String::new(),
         }
-    }
+    })
 }
 
 /// The hash a tree keeps of a file's bytes.
@@ -155,18 +168,21 @@ pub fn hash(bytes: &[u8]) -> u64 {
 /// If they cannot be read.
 #[must_use]
 pub fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
-    let path = CString::new(path.as_os_str().as_bytes()).expect("paths have no NUL");
+    try_xattrs(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn try_xattrs(path: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
     let mut names = vec![0; 1 << 16];
-    let length = rustix::fs::llistxattr(&path, &mut names[..]).expect("attributes can be listed");
+    let length = rustix::fs::llistxattr(&path, &mut names[..])?;
     names[..length]
         .split(|byte| *byte == 0)
         .filter(|name| !name.is_empty())
         .map(|name| {
             let mut value = vec![0; 1 << 16];
-            let length = rustix::fs::lgetxattr(&path, name, &mut value[..])
-                .expect("a listed attribute can be read");
+            let length = rustix::fs::lgetxattr(&path, name, &mut value[..])?;
             value.truncate(length);
-            (String::from_utf8_lossy(name).into_owned(), value)
+            Ok((String::from_utf8_lossy(name).into_owned(), value))
         })
         .collect()
 }

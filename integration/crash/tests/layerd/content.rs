@@ -10,6 +10,8 @@ use layerd_integration::Tree;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use rustix::fs::{XattrFlags, setxattr};
 
+use crate::Verdict;
+
 /// Everything about a layer that a client could see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layer {
@@ -26,13 +28,19 @@ impl Layer {
 
     /// Reads a layer.
     pub(crate) fn read(top: &Path) -> Self {
-        let tree = Tree::read(top);
+        Self::try_read(top).unwrap()
+    }
+
+    /// Reads a layer that may be deleted meanwhile.
+    pub(crate) fn try_read(top: &Path) -> Verdict<Self> {
+        let tree = Tree::try_read(top)?;
         let time = |path: &String| {
-            let data = fs::symlink_metadata(top.join(path)).unwrap();
-            (path.clone(), (data.mtime(), data.mtime_nsec()))
+            let data =
+                fs::symlink_metadata(top.join(path)).map_err(|error| format!("{path}: {error}"))?;
+            Ok((path.clone(), (data.mtime(), data.mtime_nsec())))
         };
-        let times = tree.0.keys().map(time).collect();
-        Self { tree, times }
+        let times = tree.0.keys().map(time).collect::<Verdict<_>>()?;
+        Ok(Self { tree, times })
     }
 
     /// Forgets the time of the top directory: xfs takes an exchange of two directories for a change

@@ -233,7 +233,7 @@ fn compare_layer(name: &str, snap: &Snap, root: &Path) -> Verdict {
     if !top.is_dir() {
         return Err(format!("{name}: its directory {} is gone", own.display()));
     }
-    match Layer::read(&top).difference(layer) {
+    match Layer::try_read(&top)?.difference(layer) {
         None => Ok(()),
         Some(text) => Err(format!("{name}: {text}")),
     }

@@ -134,7 +134,7 @@ fn shows(place: &Path, what: &str, state: &State) -> Verdict {
     else {
         return Ok(());
     };
-    match Layer::read(place).difference(content) {
+    match Layer::try_read(place)?.difference(content) {
         None => Ok(()),
         Some(text) => Err(format!("the mount of {what} shows {text}")),
     }

@@ -179,7 +179,7 @@ fn seen(volume: pb::Volume, data: &Path) -> Verdict<Vol> {
     if !data.is_dir() {
         return Err("has no folder".into());
     }
-    let mut layer = Layer::read(data);
+    let mut layer = Layer::try_read(data)?;
     if volume.filled_from.starts_with("image ") {
         layer = layer.forget_time_of_top();
     }
