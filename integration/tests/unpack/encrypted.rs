@@ -22,13 +22,16 @@ const ENCRYPTED: &str = "application/vnd.oci.image.layer.v1.tar+encrypted";
 /// Stand-in for encryption: a prefix that the processor drops.
 const SECRET: &str = "secret:";
 
-/// A stream processor of containerd's.
+/// A stream processor of containerd's. Its garbage collector, which runs once after the start, would take
+/// what is ingested and has no label yet.
 const PROCESSOR: &str = r#"
 [stream_processors."test.decrypt"]
 accepts = ["application/vnd.oci.image.layer.v1.tar+encrypted"]
 returns = "application/vnd.oci.image.layer.v1.tar"
 path = "tail"
 args = ["--bytes=+8"]
+[plugins."io.containerd.gc.v1.scheduler"]
+startup_delay = "24h"
 "#;
 
 fn apply(socket: &Path, request: ApplyRequest) -> Result<String, Status> {
