@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::FdStore;
 use crate::process::wait_until;
 use crate::scratch::profile;
 
@@ -46,21 +47,31 @@ impl Activated {
     ) -> Self {
         // LISTEN_PID has to be the process that layerd will be, so a shell becomes layerd.
         let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
-        let log = fs::File::options().create(true).append(true).open(log);
         let socket = listener.try_clone().expect("descriptors are left");
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", "sh", "-c", script])
-            .arg(profile().join("layerd"))
+        let mut command = command(script, root, log, arguments);
+        command
             .env("LISTEN_FDNAMES", name)
-            .arg("--root")
-            .arg(root)
-            .args(arguments)
-            .stdin(Stdio::from(OwnedFd::from(socket)))
-            .stdout(Stdio::null())
-            .stderr(log.expect("the log can be written"))
-            .spawn()
-            .expect("setpriv is installed");
-        Self(child)
+            .stdin(Stdio::from(OwnedFd::from(socket)));
+        Self(command.spawn().expect("setpriv is installed"))
+    }
+
+    /// As [`start_named`](Self::start_named), for a unit that has systemd keep descriptors of its own.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start_keeping(
+        store: &FdStore,
+        listener: &UnixListener,
+        name: &str,
+        root: &Path,
+        log: &Path,
+        arguments: &[&str],
+    ) -> Self {
+        let socket = listener.try_clone().expect("descriptors are left");
+        let mut command = command("LISTEN_PID=$$ exec \"$0\" \"$@\"", root, log, arguments);
+        store.hand_over((name.to_owned(), socket.into()), &mut command);
+        Self(command.spawn().expect("setpriv is installed"))
     }
 
     /// Its process id.
@@ -99,4 +110,20 @@ impl Drop for Activated {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// layerd by way of a shell script, killed with the thread that starts it.
+fn command(script: &str, root: &Path, log: &Path, arguments: &[&str]) -> Command {
+    let log = fs::File::options().create(true).append(true).open(log);
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "--", "sh", "-c", script])
+        .arg(profile().join("layerd"))
+        .arg("--root")
+        .arg(root)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log.expect("the log can be written"));
+    command
 }

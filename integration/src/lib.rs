@@ -12,6 +12,7 @@
 pub mod activated;
 pub mod collector;
 pub mod daemon;
+pub mod fd_store;
 pub mod image;
 pub mod metrics;
 pub mod peers;
@@ -25,6 +26,7 @@ pub mod wire;
 pub use activated::Activated;
 pub use collector::Collector;
 pub use daemon::Daemon;
+pub use fd_store::FdStore;
 pub use image::{Entry, Image, Layer};
 pub use peers::{Containerd, Docker, Podman, PodmanVersion, Version};
 pub use plugin::Plugin;

@@ -20,12 +20,15 @@ mod machine;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use layerd_integration::peers::Debian;
 use layerd_integration::plugin::SOCKET;
-use layerd_integration::process::output;
+use layerd_integration::process::{output, wait_until};
 use layerd_integration::{Plugin, Scratch};
 
 use serde_json::json;
@@ -163,6 +166,7 @@ fn plugged(machine: &Machine, transcript: &mut Transcript) {
     transcript.run(machine, "layerctl volume ls");
     machine.run("systemctl kill -s KILL layerd.service");
     assert_eq!(plugin.names(), ["of-docker"], "the call waited");
+    a_call_outlives_its_daemon(machine);
     transcript.run(
         machine,
         "layerctl setup docker; layerctl setup podman --write",
@@ -172,6 +176,27 @@ fn plugged(machine: &Machine, transcript: &mut Transcript) {
     assert!(!machine.path(SOCKET).exists(), "no plugin, no socket");
     machine.run("systemctl restart layerd.service");
     assert_eq!(plugin.names(), ["of-docker"]);
+}
+
+/// systemd keeps the connection, and the socket what was sent.
+fn a_call_outlives_its_daemon(machine: &Machine) {
+    let socket = callers::existing(machine.path(SOCKET));
+    let mut stream = UnixStream::connect(socket).unwrap();
+    let limit = Duration::from_secs(60);
+    stream.set_read_timeout(Some(limit)).unwrap();
+    let call = "POST /VolumeDriver.List HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{";
+    stream.write_all(call.as_bytes()).unwrap();
+    let kept = "systemctl show --value -p NFileDescriptorStore layerd.service";
+    wait_until("systemd to keep the connection", limit, || {
+        machine.run(kept).trim() == "1"
+    });
+    machine.run("systemctl kill -s STOP layerd.service");
+    stream.write_all(b"}").unwrap();
+    machine.run("systemctl kill -s KILL layerd.service");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(answer.contains("of-docker"), "{answer}");
 }
 
 fn pid(machine: &Machine) -> String {

@@ -1,7 +1,13 @@
 //! Notifications to systemd: readiness, stopping, and the watchdog (sd_notify(3)).
 
+use std::env;
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use sd_notify::NotifyState;
 use tracing::warn;
 
@@ -33,4 +39,63 @@ fn send(states: &[NotifyState<'_>]) {
             "tell systemd about the state"
         );
     }
+}
+
+/// Has systemd keep descriptors for the next layerd, which is handed them by a name (FDSTORE=1). systemd
+/// closes a connection when its other end does.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    message: String,
+    /// None without systemd.
+    socket: Option<UnixDatagram>,
+}
+
+impl Keeper {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "systemd names its socket in the environment alone"
+    )]
+    pub(crate) fn new(name: &str) -> Self {
+        let path = env::var("NOTIFY_SOCKET").ok();
+        let socket = path.and_then(|path| {
+            let connected = connect(&path);
+            let told = |cause: &io::Error| {
+                let error = cause as &dyn std::error::Error;
+                warn!(error, name, "have systemd keep descriptors");
+            };
+            connected.inspect_err(told).ok()
+        });
+        Self {
+            message: format!("FDSTORE=1\nFDNAME={name}\n"),
+            socket,
+        }
+    }
+
+    /// One system call: what is not kept yet is lost by a kill.
+    pub(crate) fn keep(&self, descriptor: &impl AsRawFd) {
+        let Some(socket) = &self.socket else {
+            return;
+        };
+        let sent = sendmsg::<()>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(self.message.as_bytes())],
+            &[ControlMessage::ScmRights(&[descriptor.as_raw_fd()])],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        );
+        if let Err(cause) = sent {
+            let error = &cause as &dyn std::error::Error;
+            warn!(error, "have systemd keep a descriptor");
+        }
+    }
+}
+
+fn connect(path: &str) -> io::Result<UnixDatagram> {
+    let address = match path.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(path)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    Ok(socket)
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use layerd_integration::plugin::{SOCKET, own_run};
 use layerd_integration::process::{output, wait_until};
 use layerd_integration::scratch::profile;
-use layerd_integration::{Activated, Docker, Plugin, Scratch};
+use layerd_integration::{Activated, Docker, FdStore, Plugin, Scratch};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -22,10 +22,6 @@ use super::{AGREED, image, write_config};
 const AT_ONCE: usize = 4;
 /// A container that is to fail for a reason of its own has this exit code.
 const OWN_FAILURE: i32 = 7;
-/// Docker's own fault, moby#39331: a call that layerd was killed in is repeated, as it should be, but empty.
-const LOST: &str = "the request is empty: if layerd was killed just now";
-/// Exit code of a container whose volume Docker has not filled from the image.
-const UNFILLED: i32 = 99;
 /// Longest time between the start of a container and the kill that is meant for it, in milliseconds.
 const DELAY: u64 = 1500;
 
@@ -39,14 +35,13 @@ fn root_full_two_hundred_containers_come_and_go_while_layerd_is_killed_fifty_tim
     churn(200, 50);
 }
 
-/// Socket, data and log of a layerd whose socket systemd holds.
+/// Socket, data and log of a layerd whose socket and connections systemd holds.
 struct Node {
     held: UnixListener,
+    store: FdStore,
     own: PathBuf,
     config: PathBuf,
     docker: Docker,
-    /// Commands that Docker failed because it repeated a call without its content.
-    lost: AtomicUsize,
     scratch: Scratch,
 }
 
@@ -61,10 +56,10 @@ impl Node {
         let _ = scratch.dir("root");
         Self {
             held,
+            store: FdStore::new(scratch.path()),
             own: scratch.path().join("layerd.sock"),
             config,
             docker,
-            lost: AtomicUsize::new(0),
             scratch,
         }
     }
@@ -73,7 +68,7 @@ impl Node {
         let (own, config) = (self.own.to_str().unwrap(), self.config.to_str().unwrap());
         let arguments = ["--socket", own, "--config", config, "--log-level", "debug"];
         let (root, log) = (self.scratch.path().join("root"), self.log());
-        Activated::start_named(&self.held, "docker", &root, &log, &arguments)
+        Activated::start_keeping(&self.store, &self.held, "docker", &root, &log, &arguments)
     }
 
     fn log(&self) -> PathBuf {
@@ -100,7 +95,7 @@ impl Node {
         // Docker may lose the output of a container that is short: the exit code tells.
         let script = match is_writer {
             true => format!(
-                "grep -q image /data/of-image || exit {UNFILLED}; echo {volume} > /data/file; exit {code}"
+                "grep -q image /data/of-image || exit 99; echo {volume} > /data/file; exit {code}"
             ),
             false => format!("grep -qx {volume} /data/file || exit 98; exit {code}"),
         };
@@ -110,59 +105,20 @@ impl Node {
         let removes_itself = number % 4 < 2;
         arguments.extend(removes_itself.then_some("--rm"));
         arguments.extend(["base", "sh", "-c", &script]);
-        let again = || {
-            // A part of it may be there.
-            let rest = ["rm", "--force", "--volumes", &name];
-            self.docker.command(&rest).output().unwrap();
-        };
-        self.docker(&arguments, &volume, code, again);
+        self.docker(&arguments, code);
         if !removes_itself {
-            let rm = ["rm", "--force", "--volumes", &name];
-            self.docker(&rm, &volume, 0, || {});
+            self.docker(&["rm", "--force", "--volumes", &name], 0);
         }
         // Every second volume is removed after its reader.
         if !is_writer && !is_kept(number) {
-            self.docker(&["volume", "rm", &volume], &volume, 0, || {});
+            self.docker(&["volume", "rm", &volume], 0);
         }
     }
 
-    /// Runs `docker`, which has to end with a code; once more if Docker lost the content of a call.
-    fn docker(&self, arguments: &[&str], volume: &str, code: i32, again: impl Fn()) {
-        loop {
-            let ended = self.docker.command(arguments).output().unwrap();
-            let failed = String::from_utf8_lossy(&ended.stderr);
-            // Docker takes any error of Get for a volume that is not there, and fills none then.
-            let is_missing = failed.contains("no such volume");
-            let is_unfilled = ended.status.code() == Some(UNFILLED);
-            let is_there = (is_missing || is_unfilled) && self.has(volume);
-            if failed.contains(LOST) || is_there {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-                again();
-                continue;
-            }
-            if is_missing && arguments[..2] == ["volume", "rm"] {
-                return; // a call before had removed it
-            }
-            assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {ended:?}");
-            return;
-        }
-    }
-
-    /// True if layerd has a volume, by its own API. Waits for a layerd that is away.
-    fn has(&self, volume: &str) -> bool {
-        const NOT_FOUND: i32 = 3;
-        let mut code = None;
-        wait_until("layerd to answer", AGREED, || {
-            let mut command = Command::new(profile().join("layerctl"));
-            command.arg("--address").arg(&self.own);
-            let ended = command
-                .args(["volume", "inspect", volume])
-                .output()
-                .unwrap();
-            code = ended.status.code();
-            matches!(code, Some(0 | NOT_FOUND))
-        });
-        code == Some(0)
+    /// Runs `docker`, which has to end with a code.
+    fn docker(&self, arguments: &[&str], code: i32) {
+        let ended = self.docker.command(arguments).output().unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {ended:?}");
     }
 }
 
@@ -220,32 +176,18 @@ fn churn(containers: usize, kills: usize) {
         }
     });
     assert_eq!(started.load(Ordering::Relaxed), containers);
-    nothing_is_lost_and_nothing_is_left(&node, containers, kills);
+    nothing_is_lost_and_nothing_is_left(&node, containers);
     daemon.end(Signal::SIGTERM);
 }
 
-fn nothing_is_lost_and_nothing_is_left(node: &Node, containers: usize, kills: usize) {
+fn nothing_is_lost_and_nothing_is_left(node: &Node, containers: usize) {
     let kept: BTreeSet<String> = (0..containers)
         .filter(|&number| is_kept(number))
         .map(volume)
         .collect();
     let plugin = Plugin::at(Path::new(SOCKET));
-    // An anonymous volume whose Remove was repeated without its name is one that Docker still lists.
-    let (anonymous, listed): (BTreeSet<String>, _) = plugin
-        .names()
-        .into_iter()
-        .partition(|name| name.len() == 64);
+    let listed: BTreeSet<String> = plugin.names().into_iter().collect();
     assert_eq!(listed, kept, "the volumes that were not removed");
-    let lost = node.lost.load(Ordering::Relaxed);
-    assert!(anonymous.len() <= kills * AT_ONCE, "{anonymous:?}");
-    eprintln!(
-        "{containers} containers, {kills} kills: Docker repeated {lost} commands' calls without content, {} \
-         anonymous volumes stayed for that",
-        anonymous.len()
-    );
-    for name in anonymous {
-        node.docker.docker(&["volume", "rm", &name]);
-    }
     assert_eq!(node.docker.docker(&["ps", "--all", "--quiet"]), "");
     wait_until("all holders to be let go", AGREED, || {
         node.layerctl(&["attachments"]).is_empty()

@@ -1,15 +1,18 @@
 //! layerd, dockerd and the machine end and come back under containers.
 
 use std::fs;
-use std::os::unix::net::UnixListener;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use layerd_integration::plugin::{SOCKET, own_run};
-use layerd_integration::process::wait_until;
-use layerd_integration::{Activated, Docker, Plugin, Scratch};
-use nix::sys::signal::Signal;
-use serde_json::json;
+use layerd_integration::process::{output, wait_until};
+use layerd_integration::scratch::profile;
+use layerd_integration::{Activated, Docker, FdStore, Plugin, Scratch};
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
 
 use super::{World, run, with_docker};
 
@@ -140,4 +143,164 @@ fn root_calls_wait_in_the_socket_while_layerd_is_away() {
         daemon = start();
         assert_eq!(waiting.join().unwrap(), "data\n");
     });
+}
+
+/// A connection that is used for several calls, as Docker's are.
+struct Connected(BufReader<UnixStream>);
+
+impl Connected {
+    fn new() -> Self {
+        let stream = UnixStream::connect(SOCKET).unwrap();
+        let limit = Some(Duration::from_secs(20));
+        stream.set_read_timeout(limit).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn send(&mut self, text: &str) {
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Status and body of the next answer.
+    fn answer(&mut self) -> (u16, Value) {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.0.read_line(&mut line).unwrap(), 0, "{lines:?}");
+            match line.trim_end() {
+                "" => break,
+                line => lines.push(line.to_ascii_lowercase()),
+            }
+        }
+        let length = |line: &String| line.strip_prefix("content-length: ")?.parse().ok();
+        let mut body = vec![0; lines.iter().find_map(length).unwrap()];
+        self.0.read_exact(&mut body).unwrap();
+        let status = lines[0].split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+}
+
+fn request(method: &str, body: &Value) -> String {
+    let body = body.to_string();
+    let length = body.len();
+    format!(
+        "POST /VolumeDriver.{method} HTTP/1.1\r\nHost: plugin\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// Socket and data of a layerd whose socket and connections systemd holds.
+struct Node {
+    held: UnixListener,
+    store: FdStore,
+    scratch: Scratch,
+}
+
+impl Node {
+    fn new() -> Self {
+        own_run();
+        let scratch = Scratch::new();
+        let _ = scratch.dir("root");
+        Self {
+            held: UnixListener::bind(SOCKET).unwrap(),
+            store: FdStore::new(scratch.path()),
+            scratch,
+        }
+    }
+
+    fn start(&self) -> Activated {
+        let [root, log, own] =
+            ["root", "log", "layerd.sock"].map(|name| self.scratch.path().join(name));
+        let own = ["--socket", own.to_str().unwrap()];
+        Activated::start_keeping(&self.store, &self.held, "docker", &root, &log, &own)
+    }
+
+    /// Waits until as many connections are kept.
+    fn kept(&self, count: usize) {
+        let limit = Duration::from_secs(20);
+        wait_until("connections to be kept", limit, || {
+            self.store.count() == count
+        });
+    }
+
+    /// Sends a call to a layerd that is killed when it has a part of it, and before it answers.
+    fn killed(&self, connected: &mut Connected, mut daemon: Activated, call: &str) {
+        let (head, rest) = call.split_at(call.len() - 5);
+        let kept = self.store.count();
+        connected.send(head);
+        self.kept(kept.max(1));
+        kill(daemon.pid(), Signal::SIGSTOP).unwrap();
+        connected.send(rest);
+        daemon.end(Signal::SIGKILL);
+    }
+}
+
+#[test]
+fn root_connections_outlive_layerd_and_not_their_clients() {
+    let node = Node::new();
+    let mut daemon = node.start();
+    let list = request("List", &json!({}));
+    let none = (200, json!({ "Volumes": [] }));
+    let mut idle = Connected::new();
+    idle.send(&list);
+    assert_eq!(idle.answer(), none);
+    drop(Connected::new());
+    node.kept(1);
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        daemon.end(signal);
+        daemon = node.start();
+        idle.send(&list);
+        assert_eq!(idle.answer(), none, "{signal}");
+    }
+    drop(idle);
+    node.kept(0);
+    daemon.end(Signal::SIGTERM);
+}
+
+#[test]
+fn root_calls_outlive_the_layerd_that_they_were_sent_to() {
+    let node = Node::new();
+    let mut daemon = node.start();
+    let mut connected = Connected::new();
+    let create = request("Create", &json!({ "Name": "data" }));
+    let (head, rest) = create.split_at(create.len() - 5);
+    connected.send(head);
+    node.kept(1);
+    daemon.end(Signal::SIGKILL);
+    daemon = node.start();
+    connected.send(rest);
+    assert_eq!(connected.answer(), (200, json!({})));
+    node.killed(&mut connected, daemon, &create);
+    let mut daemon = node.start();
+    assert_eq!(connected.answer(), (200, json!({})));
+
+    // A client that sends so many pieces that the socket has no room for the call.
+    let body = json!({ "Name": "data", "Opts": {}, "Filler": "x".repeat(2000) });
+    for piece in request("Create", &body).as_bytes().chunks(1) {
+        connected.0.get_mut().write_all(piece).unwrap();
+    }
+    assert_eq!(connected.answer(), (200, json!({})));
+    daemon.end(Signal::SIGTERM);
+}
+
+#[test]
+fn root_a_removal_that_was_not_answered_is_not_refused_when_it_comes_again() {
+    let node = Node::new();
+    let daemon = node.start();
+    let mut connected = Connected::new();
+    connected.send(&request("Create", &json!({ "Name": "data" })));
+    assert_eq!(connected.answer(), (200, json!({})));
+    let remove = request("Remove", &json!({ "Name": "data" }));
+    node.killed(&mut connected, daemon, &remove);
+    // As if that layerd had done it.
+    let [root, log, own] = ["root", "log", "other.sock"].map(|name| node.scratch.path().join(name));
+    let mut other = Activated::start(&UnixListener::bind(&own).unwrap(), &root, &log, &[]);
+    let mut layerctl = Command::new(profile().join("layerctl"));
+    layerctl.arg("--address").arg(&own);
+    output(layerctl.args(["volume", "rm", "data"]));
+    other.end(Signal::SIGTERM);
+    let mut daemon = node.start();
+    assert_eq!(connected.answer(), (200, json!({})));
+    connected.send(&remove);
+    let missing = json!({ "Err": "no such volume: data" });
+    assert_eq!(connected.answer(), (500, missing), "another call");
+    daemon.end(Signal::SIGTERM);
 }

@@ -6,6 +6,7 @@
 //! that runs, and a restart of layerd is not noticed by one.
 
 mod client;
+mod connection;
 mod dockerd;
 mod holders;
 mod methods;
@@ -15,6 +16,7 @@ mod wire;
 
 use std::convert::Infallible;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,14 +26,15 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Method as Verb, StatusCode};
 use axum::response::Response;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::net::UnixListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use tracing::error;
 
 use self::client::Client;
+use self::connection::{Connections, KEPT};
 use self::dockerd::Dockerd;
 use self::methods::Method;
 use self::reconcile::Wake;
@@ -86,21 +89,28 @@ const SOCKET_KEY: &str = "docker.socket";
 /// The socket of the plugin: systemd's, if it hands one over, else the configured one, else none. Storage
 /// does not depend on it: one that cannot be had is reported and stops nothing.
 #[derive(Debug)]
-pub(crate) struct Socket(Result<Option<Listener>, ListenError>);
+pub(crate) struct Socket {
+    listener: Result<Option<Listener>, ListenError>,
+    /// Connections that an earlier layerd had not ended.
+    before: Mutex<Vec<UnixStream>>,
+}
 
 impl Socket {
     pub(crate) fn open(config: &DockerConfig, inherited: &mut Inherited) -> Self {
+        let before = Mutex::new(inherited.take_connections(KEPT));
         let inherited = inherited.take_named(SOCKET_NAME);
-        let path = match (&inherited, &config.socket) {
-            (None, None) => return Self(Ok(None)),
-            (_, path) => path.clone().unwrap_or_default(),
+        let listener = match (&inherited, &config.socket) {
+            (None, None) => Ok(None),
+            (_, path) => {
+                let own = SocketConfig {
+                    path: path.clone().unwrap_or_default(),
+                    mode: 0o600,
+                    group: None,
+                };
+                Listener::open(&own, inherited).map(Some)
+            }
         };
-        let own = SocketConfig {
-            path,
-            mode: 0o600,
-            group: None,
-        };
-        Self(Listener::open(&own, inherited).map(Some))
+        Self { listener, before }
     }
 
     /// Serves the plugin until the daemon stops, and keeps its holders true to dockerd's list.
@@ -111,20 +121,22 @@ impl Socket {
             error!(reason, "Docker's volume plugin is not served");
             failures.add(SOCKET_KEY, reason);
         };
-        let listener = match self.0 {
+        let listener = match self.listener {
             Ok(None) => return,
             Ok(Some(listener)) => listener,
             Err(error) => return failed(&error),
         };
         let remove = listener.remover();
-        let socket = match UnixListener::from_std(listener.socket) {
-            Ok(socket) => socket,
+        let before = self.before.into_inner();
+        let connections = Connections::new(before, listener.socket, tasks.stopping());
+        let connections = match connections {
+            Ok(connections) => connections,
             Err(error) => return failed(&error),
         };
         let reconciler = door.clone();
         tasks.spawn(|stop| reconcile::run(reconciler, stop));
         let app = Router::new().fallback(answer).with_state(door);
-        let (served, end) = (listen(socket, app), tasks.peers_end());
+        let (served, end) = (listen(connections, app), tasks.peers_end());
         tasks.spawn(|stop| async move {
             end.run_until_cancelled(served(stop)).await;
             remove();
@@ -134,12 +146,16 @@ impl Socket {
     /// Answers every call with `trouble` until `done`: the records cannot be read, and an empty list would
     /// tell Docker that its volumes are gone.
     pub(crate) fn refuse(&self, trouble: &str, tasks: &Tasks, done: &CancellationToken) {
-        let Ok(Some(listener)) = &self.0 else {
+        let Ok(Some(listener)) = &self.listener else {
             return;
         };
-        let socket = listener.socket.try_clone().and_then(UnixListener::from_std);
-        let socket = match socket {
-            Ok(socket) => socket,
+        let before = std::mem::take(&mut *self.before.lock());
+        let stop = tasks.stopping();
+        let connections = listener.socket.try_clone();
+        let connections =
+            connections.and_then(|socket| Connections::new(before, socket, stop.clone()));
+        let connections = match connections {
+            Ok(connections) => connections,
             Err(error) => {
                 let error: &(dyn std::error::Error + 'static) = &error;
                 return error!(error, "Docker is not told that the records are lost");
@@ -148,8 +164,8 @@ impl Socket {
         let app = Router::new()
             .fallback(refused)
             .with_state(Arc::from(trouble));
-        let served = listen(socket, app);
-        let (stop, done) = (tasks.stopping(), done.clone());
+        let done = done.clone();
+        let served = listen(connections, app);
         tasks.spawn_with_peer(async move {
             let over = CancellationToken::new();
             tokio::join!(served(over.clone()), async {
@@ -173,13 +189,13 @@ async fn refused(State(trouble): State<Arc<str>>, request: Request) -> Response 
 /// Serves until its token is cancelled, and then as long as its clients take to send or receive what they
 /// began.
 fn listen(
-    socket: UnixListener,
+    connections: Connections,
     app: Router,
 ) -> impl FnOnce(CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let app = app.into_make_service_with_connect_info::<Client>();
     move |stop| {
         Box::pin(async move {
-            let served = axum::serve(socket, app);
+            let served = axum::serve(connections, app);
             let served = served.with_graceful_shutdown(stop.cancelled_owned());
             // It goes on after what fails at accepting, and ends with the token alone.
             let _: io::Result<()> = served.await;
@@ -257,6 +273,7 @@ async fn run(door: &Door, method: Method, client: Client, body: Body) -> Result<
                 ..Refused::bad_request(text)
             }
         })?;
+    client.exchange.note_received();
     if method.is_constant() {
         return Ok(method.constant());
     }

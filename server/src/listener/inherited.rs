@@ -1,9 +1,10 @@
 //! Sockets that systemd handed over (sd_listen_fds(3)), told apart by their names.
 
 use std::env;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use listenfd::ListenFd;
+use nix::libc::{AF_UNIX, SOCK_STREAM};
 
 use super::ListenError;
 
@@ -11,15 +12,21 @@ use super::ListenError;
 /// that of the API's socket.
 const OTHER_APIS: [&str; 2] = ["csi", "docker"];
 
+/// What the names of connections end with that an earlier layerd had systemd keep.
+const CONNECTION: &str = "-connection";
+
 /// The sockets that were handed over and not taken yet.
 #[derive(Debug, Default)]
-pub(crate) struct Inherited(Vec<(String, UnixListener)>);
+pub(crate) struct Inherited {
+    listening: Vec<(String, UnixListener)>,
+    connected: Vec<(String, UnixStream)>,
+}
 
 impl Inherited {
     /// Takes them over from the environment; a second call finds none.
     ///
     /// # Errors
-    /// [`ListenError::Inherit`] for what is no listening unix socket.
+    /// [`ListenError::Inherit`] for what is no unix socket.
     #[expect(
         clippy::disallowed_methods,
         reason = "systemd names what it hands over in the environment alone"
@@ -28,14 +35,20 @@ impl Inherited {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
         let mut handed_over = ListenFd::from_env();
-        let mut sockets = Vec::new();
+        let mut inherited = Self::default();
         for index in 0..handed_over.len() {
             let name = names.next().unwrap_or_default().to_owned();
-            let socket = handed_over.take_unix_listener(index);
-            let socket = socket.map_err(ListenError::Inherit)?;
-            sockets.extend(socket.map(|socket| (name, socket)));
+            if name.ends_with(CONNECTION) {
+                let socket = handed_over.take_custom(index, AF_UNIX, SOCK_STREAM, "connection");
+                let socket = socket.map_err(ListenError::Inherit)?;
+                inherited.connected.extend(socket.map(|one| (name, one)));
+            } else {
+                let socket = handed_over.take_unix_listener(index);
+                let socket = socket.map_err(ListenError::Inherit)?;
+                inherited.listening.extend(socket.map(|one| (name, one)));
+            }
         }
-        Ok(Self(sockets))
+        Ok(inherited)
     }
 
     /// The socket of layerd's own API.
@@ -48,9 +61,15 @@ impl Inherited {
         self.take(|other| other == name)
     }
 
+    /// The connections of this name.
+    pub(crate) fn take_connections(&mut self, name: &str) -> Vec<UnixStream> {
+        let taken = self.connected.extract_if(.., |(other, _)| other == name);
+        taken.map(|(_, connection)| connection).collect()
+    }
+
     fn take(&mut self, is_meant: impl Fn(&str) -> bool) -> Option<UnixListener> {
-        let at = self.0.iter().position(|(name, _)| is_meant(name))?;
-        Some(self.0.remove(at).1)
+        let at = self.listening.iter().position(|(name, _)| is_meant(name))?;
+        Some(self.listening.remove(at).1)
     }
 }
 
@@ -65,7 +84,10 @@ mod tests {
             let path = dir.path().join(format!("socket-{name}"));
             (name.to_owned(), UnixListener::bind(path).unwrap())
         };
-        let mut inherited = Inherited(vec![socket("csi"), socket("layerd.socket")]);
+        let mut inherited = Inherited {
+            listening: vec![socket("csi"), socket("layerd.socket")],
+            connected: Vec::new(),
+        };
         let path = |socket: Option<UnixListener>| {
             let address = socket?.local_addr().unwrap();
             Some(address.as_pathname()?.file_name()?.to_owned())
@@ -81,7 +103,10 @@ mod tests {
             "the CSI socket is not the API's"
         );
         assert_eq!(path(inherited.take_named("csi")), Some("socket-csi".into()));
-        let mut unnamed = Inherited(vec![socket("")]);
+        let mut unnamed = Inherited {
+            listening: vec![socket("")],
+            connected: Vec::new(),
+        };
         assert!(unnamed.take_own().is_some());
     }
 }

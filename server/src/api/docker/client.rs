@@ -1,16 +1,19 @@
 //! The process at the other end of a connection.
 
 use std::fs;
+use std::sync::Arc;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
-use tokio::net::UnixListener;
+
+use super::connection::{Connections, Exchange};
 
 /// The program that calls, by the kernel's credentials of the connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Client {
     /// Process id of the caller; `None` if it lies outside this process's pid namespace.
     pub(super) pid: Option<i32>,
+    pub(super) exchange: Arc<Exchange>,
 }
 
 /// The programs that speak the protocol.
@@ -33,7 +36,7 @@ impl Program {
 }
 
 impl Client {
-    pub(super) fn program(self) -> Program {
+    pub(super) fn program(&self) -> Program {
         let comm = self.pid.map(|pid| format!("/proc/{pid}/comm"));
         match comm.and_then(|path| fs::read_to_string(path).ok()) {
             Some(name) if name.trim_end().starts_with("podman") => Program::Podman,
@@ -42,12 +45,12 @@ impl Client {
     }
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Client {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred();
-        let pid = credentials.ok().and_then(|credentials| credentials.pid());
+impl Connected<IncomingStream<'_, Connections>> for Client {
+    fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
+        let connection = stream.io();
         Self {
-            pid: pid.filter(|pid| *pid > 0),
+            pid: connection.pid().filter(|pid| *pid > 0),
+            exchange: connection.exchange(),
         }
     }
 }

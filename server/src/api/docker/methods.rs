@@ -99,9 +99,9 @@ impl Method {
         match self {
             Self::Activate | Self::Capabilities => Ok(self.constant()),
             Self::Create => create(door, &asked).await,
-            Self::Remove => remove(door, client, &asked).await,
+            Self::Remove => remove(door, &client, &asked).await,
             Self::Mount => mount(door, client, &asked).await,
-            Self::Unmount => unmount(door, client, &asked).await,
+            Self::Unmount => unmount(door, &client, &asked).await,
             Self::Path => path(door, &asked),
             Self::Get => get(door, &asked),
             Self::List => Ok(list(door)),
@@ -131,9 +131,15 @@ async fn create(door: &Door, asked: &Asked) -> Result<Value, Refused> {
 }
 
 /// Docker asks for it when none of its containers refers to the volume any more, which its list confirms.
-async fn remove(door: &Door, client: Client, asked: &Asked) -> Result<Value, Refused> {
+async fn remove(door: &Door, client: &Client, asked: &Asked) -> Result<Value, Refused> {
     let name = asked.name()?;
-    let entry = entry(door, &name)?;
+    let entry = match entry(door, &name) {
+        // By a layerd that ended before it could say so.
+        Err(refused) if refused.code == Code::NotFound && client.exchange.is_repeated() => {
+            return Ok(json!({}));
+        }
+        entry => entry?,
+    };
     let volume = entry.volume.id;
     if let Some(text) = csi::keeps(&entry.volume) {
         return Err(Refused {
@@ -212,7 +218,7 @@ async fn mount(door: &Door, client: Client, asked: &Asked) -> Result<Value, Refu
 
 /// Drops the mount id. The container may go on running (`docker cp`), so those that Docker lists are
 /// recorded before. An id that is not known, and a volume that is gone, are what was asked for.
-async fn unmount(door: &Door, client: Client, asked: &Asked) -> Result<Value, Refused> {
+async fn unmount(door: &Door, client: &Client, asked: &Asked) -> Result<Value, Refused> {
     let (name, id) = (asked.name()?, asked.id()?.to_owned());
     let Ok(entry) = door.parts.engine.volumes.volume(&name) else {
         return Ok(json!({}));

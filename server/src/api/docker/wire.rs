@@ -135,7 +135,7 @@ impl Asked {
                 // dockerd repeats a call whose connection broke, and has used its content up (moby#39331).
                 let hint = match self.0.is_empty() {
                     true => {
-                        ", and the request is empty: if layerd was killed just now, Docker repeats a call that it had not answered without its content; try again"
+                        ", and the request is empty: Docker repeats a call whose connection broke without its content; try again"
                     }
                     false => "",
                 };
