@@ -56,6 +56,11 @@ fn root_containerd_snapshotter_suite_on_native() {
 }
 
 #[test]
+fn root_containerd_snapshotter_suite_on_overlay1() {
+    all_pass("overlay1", &work_dir("overlay1"));
+}
+
+#[test]
 fn root_containerd_snapshotter_suite_on_btrfs() {
     let scratch = Scratch::on("btrfs", 512);
     all_pass("btrfs", &scratch.dir("disk/w"));

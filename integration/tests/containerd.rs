@@ -143,6 +143,11 @@ impl World {
         Self::with_driver(version, Scratch::on("btrfs", 512), "btrfs")
     }
 
+    /// With the driver overlay1.
+    fn on_hard_links(version: Version) -> Self {
+        Self::with_driver(version, Scratch::on("ext4", 320), "overlay1")
+    }
+
     fn with_driver(version: Version, scratch: Scratch, driver: &str) -> Self {
         let data = scratch.dir("disk/d");
         let daemon = Daemon::start_with(&data, &["--driver", driver]);
@@ -430,6 +435,11 @@ fn crash_while_importing(mut world: World) {
 #[test]
 fn root_crash_while_importing_whole_trees() {
     crash_while_importing(World::native_on_tmpfs(Version::V2_1));
+}
+
+#[test]
+fn root_lifecycle_of_hard_links_with_crashes() {
+    lifecycle(World::on_hard_links(Version::V1_7), World::crash);
 }
 
 /// `make demo`, which people look at first.

@@ -114,7 +114,7 @@ fn settings_that_do_not_fit_are_refused() {
         ),
         (
             ["--driver", "aufs", "--root", "/nowhere"],
-            "setting `driver` is \"aufs\": there is no such driver; there are overlay, btrfs, native and memory",
+            "setting `driver` is \"aufs\": there is no such driver; there are overlay, overlay1, btrfs, native and memory",
         ),
     ] {
         let refused = Command::new(profile().join("layerd"))

@@ -68,13 +68,18 @@ fn create(driver: &dyn Driver, slot: Slot, base: &Base) {
     acknowledge(driver, slot);
 }
 
-fn acknowledge(driver: &dyn Driver, slot: Slot) {
-    let stack = Stack {
+/// A writable layer with nothing below.
+fn writable(slot: Slot) -> Stack {
+    Stack {
         own: Some(slot),
         parents: Vec::new(),
         writable: true,
         ids: None,
-    };
+    }
+}
+
+fn acknowledge(driver: &dyn Driver, slot: Slot) {
+    let stack = writable(slot);
     driver.make_mountable(&stack).expect("make mountable");
 }
 
@@ -185,7 +190,7 @@ fn content(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     create(driver, parent, &Base::empty());
     fill(parent);
     driver.write_back(parent).expect("write back");
-    driver.freeze(parent).expect("freeze");
+    driver.freeze(&writable(parent)).expect("freeze");
     create(driver, child, &Base::on(parent));
     let open = driver.open_layer(child).expect("open");
     let is_empty = tree::is_empty(open.as_fd(), Path::new("child")).expect("read");
@@ -270,7 +275,8 @@ fn freezing(driver: &dyn Driver, fill: &dyn Fn(Slot)) {
     create(driver, slot, &Base::empty());
     fill(slot);
     for _ in 0..2 {
-        driver.freeze(slot).expect("freezing may be repeated");
+        let stack = writable(slot);
+        driver.freeze(&stack).expect("freezing may be repeated");
     }
     let usage = driver.usage(slot, &|| true).expect("measure");
     assert_eq!(usage.inodes, 2, "a frozen layer holds what it held");

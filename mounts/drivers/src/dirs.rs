@@ -6,6 +6,7 @@
 //! <root>/t/<slot>     a layer that is being deleted, or what is left of it
 //! <root>/t/<slot>.w   what was kept beside it
 //! <root>/t/<slot>.i   its image (overlay/images.rs)
+//! <root>/t/<slot>.r   its whole tree (overlay1.rs)
 //! ```
 //!
 //! These folders have mode 0700: no user of the machine gets at a layer's set-user-id files
@@ -29,7 +30,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 use crate::driver::{Base, Content, Found, Stamp};
 use survey::{FOLDERS, list_folder, work_name};
-pub(crate) use survey::{holds_nothing, image_name};
+pub(crate) use survey::{holds_nothing, image_name, tree_name};
 
 mod lost;
 mod survey;
@@ -178,7 +179,8 @@ impl LayerDirs {
         }
         let work = delete(work_name(slot));
         let image = delete(image_name(slot));
-        layer.and(work).and(image)
+        let tree = delete(tree_name(slot));
+        layer.and(work).and(image).and(tree)
     }
 
     pub(crate) fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {

@@ -21,6 +21,7 @@ use crate::finding::Finding;
 use crate::memory::Memory;
 use crate::native::Native;
 use crate::overlay::{LayerForm, Options, Overlay};
+use crate::overlay1::{self, Overlay1};
 
 /// Drivers that there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Kind {
     /// Directories with changes, stacked by overlayfs.
     #[default]
     Overlay,
+    /// Directories with changes, and for overlayfs one whole tree of hard links below.
+    Overlay1,
     /// Subvolumes of btrfs, shown by bind mounts.
     Btrfs,
     /// Whole trees, copied and shown by bind mounts.
@@ -38,13 +41,20 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, the default first.
-    pub const ALL: [Self; 4] = [Self::Overlay, Self::Btrfs, Self::Native, Self::Memory];
+    pub const ALL: [Self; 5] = [
+        Self::Overlay,
+        Self::Overlay1,
+        Self::Btrfs,
+        Self::Native,
+        Self::Memory,
+    ];
 
     /// Name in configurations, and on the disk.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Overlay => "overlay",
+            Self::Overlay1 => "overlay1",
             Self::Btrfs => "btrfs",
             Self::Native => "native",
             Self::Memory => "memory",
@@ -66,13 +76,17 @@ impl fmt::Display for Kind {
 
 /// A name that is no driver's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("there is no such driver; there are overlay, btrfs, native and memory")]
+#[error("there is no such driver; there are overlay, overlay1, btrfs, native and memory")]
 pub struct UnknownDriver;
 
 impl FromStr for Kind {
     type Err = UnknownDriver;
 
+    /// Docker's name for the driver of the second generation is taken too.
     fn from_str(name: &str) -> Result<Self, UnknownDriver> {
+        if name == "overlay2" {
+            return Ok(Self::Overlay);
+        }
         let mut all = Self::ALL.into_iter();
         all.find(|kind| kind.name() == name).ok_or(UnknownDriver)
     }
@@ -83,7 +97,7 @@ impl FromStr for Kind {
 pub struct Settings {
     /// Which one.
     pub kind: Kind,
-    /// Further options for the mounts of [`Kind::Overlay`], one to an element.
+    /// Further options for the mounts of [`Kind::Overlay`] and [`Kind::Overlay1`], one to an element.
     pub mount_options: Vec<String>,
     /// Form of layers of [`Kind::Overlay`] that are unpacked from now on.
     pub layers: LayerForm,
@@ -109,6 +123,10 @@ pub fn open(root: &Path, settings: &Settings) -> Result<Arc<dyn Driver>, Error> 
     let driver: Arc<dyn Driver> = match settings.kind {
         Kind::Overlay => Arc::new(Overlay::open(root, &settings.options())?),
         // Recorded before there is anything that would be taken for overlayfs's.
+        Kind::Overlay1 => {
+            record(root, settings.kind)?;
+            Arc::new(Overlay1::open(root, &settings.mount_options)?)
+        }
         Kind::Btrfs => {
             record(root, settings.kind)?;
             Arc::new(Btrfs::open(root)?)
@@ -132,6 +150,7 @@ pub fn check(root: &Path, settings: &Settings) -> Result<Vec<Finding>, Error> {
     let mut findings = vec![Finding::good("driver", settings.kind.name())];
     findings.extend(match settings.kind {
         Kind::Overlay => Overlay::check(root, &settings.options())?,
+        Kind::Overlay1 => Overlay1::check(root, &settings.mount_options)?,
         Kind::Btrfs => Btrfs::check(root)?,
         Kind::Native => Native::check(root)?,
         Kind::Memory => Vec::new(),
@@ -148,6 +167,7 @@ pub fn survey(root: &Path, kind: Kind) -> Result<Box<dyn Survey>, Error> {
     refuse_other(root, kind)?;
     match kind {
         Kind::Overlay => Ok(Box::new(Overlay::survey(root))),
+        Kind::Overlay1 => Ok(Box::new(Overlay1::survey(root))),
         Kind::Btrfs => Ok(Box::new(Btrfs::survey(root))),
         Kind::Native => Ok(Box::new(Native::survey(root))),
         Kind::Memory => Err(unsuitable(
@@ -166,7 +186,11 @@ fn owner(root: &Path) -> Result<Option<String>, Error> {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
         Err(cause) => return Err(Error::io("read", &path, cause)),
     }
-    // Records that are lost may have taken the name along: `e` is made by overlay alone.
+    // Records that are lost may have taken the name along: `r` is made by overlay1 alone, and `e` by
+    // these two.
+    if root.join(overlay1::TREES).exists() {
+        return Ok(Some(Kind::Overlay1.name().to_owned()));
+    }
     let is_old = root.join("e").exists() || root.join("meta/format").exists();
     Ok(is_old.then(|| Kind::Overlay.name().to_owned()))
 }
@@ -262,12 +286,18 @@ mod tests {
         for kind in Kind::ALL {
             assert_eq!(kind.to_string().parse(), Ok(kind));
         }
+        assert_eq!("overlay2".parse(), Ok(Kind::Overlay));
         assert!("aufs".parse::<Kind>().is_err());
     }
 
     #[test]
     fn a_root_belongs_to_one_driver() {
-        for (owner, other) in [(Kind::Overlay, Kind::Native), (Kind::Native, Kind::Overlay)] {
+        for (owner, other) in [
+            (Kind::Overlay, Kind::Native),
+            (Kind::Native, Kind::Overlay),
+            (Kind::Overlay, Kind::Overlay1),
+            (Kind::Overlay1, Kind::Overlay),
+        ] {
             let root = tempfile::tempdir().expect("a temporary directory");
             drop(open(root.path(), &settings(owner)).expect("open"));
             belongs_to(root.path(), owner, other);
@@ -285,6 +315,15 @@ mod tests {
         drop(open(root.path(), &settings(Kind::Overlay)).expect("open"));
         let noted = fs::read_to_string(root.path().join("meta/driver")).expect("noted");
         assert_eq!(noted, "overlay\n");
+    }
+
+    /// A root whose records are lost is not taken for another driver's.
+    #[test]
+    fn whole_trees_tell_whose_a_root_is() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        drop(open(root.path(), &settings(Kind::Overlay1)).expect("open"));
+        fs::remove_file(root.path().join("meta/driver")).expect("lost");
+        belongs_to(root.path(), Kind::Overlay1, Kind::Overlay);
     }
 
     #[test]

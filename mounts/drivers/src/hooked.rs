@@ -134,8 +134,8 @@ impl Driver for Hooked {
         self.tell("write_back", Some(slot)).write_back(slot)
     }
 
-    fn freeze(&self, slot: Slot) -> Result<(), Error> {
-        self.tell("freeze", Some(slot)).freeze(slot)
+    fn freeze(&self, stack: &Stack) -> Result<(), Error> {
+        self.tell("freeze", stack.own).freeze(stack)
     }
 
     fn make_mountable(&self, stack: &Stack) -> Result<(), Error> {

@@ -13,6 +13,7 @@ mod image_file;
 pub mod memory;
 pub mod native;
 pub mod overlay;
+pub mod overlay1;
 mod whole_tree;
 
 pub use btrfs::Btrfs;
@@ -26,6 +27,7 @@ pub use layerd_mounts::{Error, IdMap, IdMaps, Mount, Slot, Usage};
 pub use memory::Memory;
 pub use native::Native;
 pub use overlay::{LayerForm, Options, Overlay};
+pub use overlay1::Overlay1;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod conformance;

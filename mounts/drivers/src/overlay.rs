@@ -86,8 +86,8 @@ pub struct Options {
 /// Layers as directories below one root.
 #[derive(Debug)]
 pub struct Overlay {
-    layout: Layout,
-    dirs: LayerDirs,
+    pub(crate) layout: Layout,
+    pub(crate) dirs: LayerDirs,
     images: LayerImages,
     empty_lower: Folder,
     findings: Vec<Finding>,
@@ -262,7 +262,8 @@ impl Driver for Overlay {
     }
 
     /// Of an image the directory beside it goes, which shows that nothing was written to it.
-    fn freeze(&self, slot: Slot) -> Result<(), Error> {
+    fn freeze(&self, stack: &Stack) -> Result<(), Error> {
+        let slot = stack.writable_layer()?;
         match self.images.has(slot) {
             true => self.images.freeze(slot, &self.dirs),
             false => Ok(()),

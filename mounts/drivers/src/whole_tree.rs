@@ -291,8 +291,8 @@ impl<T: Trees> Driver for WholeTrees<T> {
         self.trees.write_back(&self.dirs, slot)
     }
 
-    fn freeze(&self, slot: Slot) -> Result<(), Error> {
-        self.trees.freeze(&self.dirs, slot)
+    fn freeze(&self, stack: &Stack) -> Result<(), Error> {
+        self.trees.freeze(&self.dirs, stack.writable_layer()?)
     }
 
     fn make_mountable(&self, stack: &Stack) -> Result<(), Error> {

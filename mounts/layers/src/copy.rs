@@ -49,6 +49,11 @@ pub struct Options<'a> {
     pub images: &'a [Option<BorrowedFd<'a>>],
     /// Where the layers keep overlayfs' notes. Means nothing for a single directory.
     pub markers: Markers,
+    /// Makes the destination a layer that takes the place of the stack: its files are further names
+    /// of those of the layers (hard links), and attributes stay as layers keep them. A file that cannot
+    /// have another name (too many of them, immutable, another project of a quota) is copied. Nothing
+    /// may be written to either of the two afterwards.
+    pub links: bool,
     /// Receiver of progress, which may cancel.
     pub progress: &'a dyn Progress,
 }
@@ -62,6 +67,7 @@ impl Default for Options<'_> {
             durable: Durable::No,
             images: &[],
             markers: Markers::Trusted,
+            links: false,
             progress: &Silent,
         }
     }
@@ -73,6 +79,7 @@ impl fmt::Debug for Options<'_> {
         shown.field("workers", &self.workers);
         shown.field("durable", &self.durable);
         shown.field("markers", &self.markers);
+        shown.field("links", &self.links);
         shown.finish_non_exhaustive()
     }
 }
@@ -84,7 +91,8 @@ const MOST_WORKERS: usize = 4;
 pub struct Copied {
     /// Names made: files and directories of every type, the destination itself not counted.
     pub files: u64,
-    /// Length of all regular files in bytes, each inode once, holes included.
+    /// Length of all regular files in bytes, each inode once, holes included; without those that are
+    /// further names.
     pub bytes: u64,
     /// Part of `bytes` that shares blocks with the source.
     pub cloned_bytes: u64,
@@ -116,7 +124,7 @@ pub fn copy_tree(
     dest: BorrowedFd<'_>,
     options: &Options<'_>,
 ) -> Result<Copied, Error> {
-    let stack = Stack::open(source, subpath, options.markers)?;
+    let stack = Stack::open(source, subpath, options.markers)?.raw(options.links);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dest = rustix::fs::openat(dest, c".", flags, Mode::empty())
         .map_err(|cause| Error::io("open", Path::new(""), cause))?;
@@ -219,6 +227,13 @@ impl Walk<'_, '_> {
         };
         self.files += 1;
         let kind = stat.kind();
+        if self.options.links
+            && kind != Kind::Directory
+            && self.link_to_source(entry, from.as_fd(), &path)?
+        {
+            self.options.progress.advanced(1, 0);
+            return Ok(());
+        }
         if kind != Kind::Directory && stat.links > 1 && self.link(entry, &stat, &path)? {
             self.options.progress.advanced(1, 0);
             return Ok(());
@@ -316,12 +331,30 @@ impl Walk<'_, '_> {
             let path = first.path.clone();
             return Err(Error::Changed { path });
         }
-        let proc = node::proc_path(other.as_fd());
-        let parent = self.dest.here()?;
-        let follow = AtFlags::SYMLINK_FOLLOW;
-        rustix::fs::linkat(CWD, &*proc, parent, &*entry.name, follow).map_err(failed)?;
+        link(other.as_fd(), self.dest.here()?, &entry.name).map_err(failed)?;
         Ok(true)
     }
+
+    /// Makes a further name of a file of the source; false if it can have none.
+    fn link_to_source(
+        &mut self,
+        entry: &Entry,
+        from: BorrowedFd<'_>,
+        path: &Path,
+    ) -> Result<bool, Error> {
+        match link(from, self.dest.here()?, &entry.name) {
+            Ok(()) => Ok(true),
+            // The file system's limit; a flag of the file; another project, or file system.
+            Err(Errno::MLINK | Errno::PERM | Errno::XDEV) => Ok(false),
+            Err(cause) => Err(Error::io("link", path, cause)),
+        }
+    }
+}
+
+/// Makes another name of a file that was opened, a symlink too.
+fn link(file: BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &CString) -> Result<(), Errno> {
+    let proc = node::proc_path(file);
+    rustix::fs::linkat(CWD, &*proc, parent, &**name, AtFlags::SYMLINK_FOLLOW)
 }
 
 /// Makes a symlink, device, FIFO or socket like the one that was found.

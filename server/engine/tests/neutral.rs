@@ -10,17 +10,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Code that would name one.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 15] = [
     "Overlay",
+    "Overlay1",
     "Btrfs",
     "Native",
     "Memory::new",
     "layerd_drivers::Memory",
     "layerd_drivers::memory",
     "layerd_drivers::overlay",
+    "layerd_drivers::overlay1",
     "layerd_drivers::btrfs",
     "layerd_drivers::native",
     "\"overlay\"",
+    "\"overlay1\"",
     "\"native\"",
     "\"btrfs\"",
 ];

@@ -28,6 +28,7 @@ mod soak;
 mod sweep;
 mod unpack;
 mod volumes;
+mod whole_trees;
 mod worker;
 
 /// Result of a check; the error is the reason.

@@ -42,7 +42,7 @@ impl Ground {
 
     fn commit(&self, slot: u64) -> Usage {
         let usage = self.driver.write_back(Slot(slot)).expect("write back");
-        self.driver.freeze(Slot(slot)).expect("freeze");
+        self.driver.freeze(&own(slot)).expect("freeze");
         self.driver.sync().expect("sync");
         usage
     }

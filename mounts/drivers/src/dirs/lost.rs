@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::stat::Mode;
 
-use super::survey::{image_name, work_name};
+use super::survey::{image_name, tree_name, work_name};
 use crate::driver::{Found, SlotKind};
 
 /// Moves an entry to `<root>/lost/<folder>-<name>`, with a number behind it if that is taken. A
@@ -25,7 +25,12 @@ pub(super) fn move_to_lost_found(root: &Path, found: &Found) -> Result<PathBuf, 
     let source = match found {
         Found::Slot(SlotKind::Trash, slot) => {
             let folder = root.join("t");
-            let names = [slot.to_string(), image_name(*slot), work_name(*slot)];
+            let names = [
+                slot.to_string(),
+                image_name(*slot),
+                tree_name(*slot),
+                work_name(*slot),
+            ];
             let paths = names.each_ref().map(|name| folder.join(name));
             let is_there = |path: &&PathBuf| path.symlink_metadata().is_ok();
             let mut there: Vec<&PathBuf> = paths.iter().filter(is_there).collect();

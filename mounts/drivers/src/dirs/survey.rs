@@ -96,6 +96,11 @@ pub(crate) fn image_name(slot: Slot) -> String {
     format!("{slot}.i")
 }
 
+/// Name of the whole tree of a layer in the trash.
+pub(crate) fn tree_name(slot: Slot) -> String {
+    format!("{slot}.r")
+}
+
 pub(super) fn list_folder(
     kind: Option<SlotKind>,
     folder: &Folder,
@@ -129,7 +134,7 @@ fn slot_of(kind: SlotKind, name: &CStr) -> Option<Slot> {
     let name = name.to_str().ok()?;
     let number = match kind {
         SlotKind::Trash => {
-            let beside = [".w", ".i"];
+            let beside = [".w", ".i", ".r"];
             let mut stripped = beside.iter().filter_map(|end| name.strip_suffix(end));
             stripped.next().unwrap_or(name)
         }

@@ -57,6 +57,11 @@ impl Layout {
         })
     }
 
+    /// The root, as it stands in the mounts.
+    pub(crate) fn root(&self) -> &str {
+        &self.root
+    }
+
     /// Directory of a layer that is no image.
     #[must_use]
     pub fn layer(&self, slot: Slot) -> String {
@@ -119,6 +124,34 @@ impl Layout {
             (own, parents, writable) => {
                 let lowers = parents.iter().map(|slot| self.parent(*slot, is_image));
                 self.overlay(own.filter(|_| writable), &lowers.collect::<Vec<_>>(), maps)?
+            }
+        };
+        Ok(vec![mount])
+    }
+
+    /// The mounts of `stack` with one directory, `tree`, in place of its parents; `None` if it has
+    /// none.
+    ///
+    /// # Errors
+    /// As [`Driver::plan`](crate::Driver::plan).
+    pub(crate) fn plan_on_tree(
+        &self,
+        stack: &Stack,
+        tree: Option<String>,
+    ) -> Result<Vec<Mount>, Error> {
+        let own = match stack.writable {
+            true => Some(stack.writable_layer()?),
+            false => stack.own,
+        };
+        let maps = map_options(stack);
+        let mount = match (own, tree, stack.writable) {
+            (Some(own), Some(tree), true) => self.overlay(Some(own), &[tree], maps)?,
+            (_, Some(tree), _) => bind(tree, maps, false),
+            (Some(own), None, writable) => bind(self.layer(own), maps, writable),
+            (None, None, _) => {
+                return Err(Error::NotAStack {
+                    problem: "it has no layers",
+                });
             }
         };
         Ok(vec![mount])

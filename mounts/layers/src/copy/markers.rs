@@ -55,6 +55,19 @@ impl Markers {
         Ok(shown_ones)
     }
 
+    /// The same attributes as a layer keeps them: without overlayfs' own notes, which are of what lies
+    /// below, and with those that are hidden for a nested overlay, as they are.
+    pub(crate) fn keep(self, xattrs: Xattrs, path: &Path) -> Result<Xattrs, Error> {
+        let mut kept = Vec::new();
+        for (name, value) in xattrs {
+            match name.to_bytes().strip_prefix(self.prefix()) {
+                Some(rest) if !rest.starts_with(b"overlay.") => refuse(rest, path)?,
+                _ => kept.push((name, value)),
+            }
+        }
+        Ok(kept)
+    }
+
     fn nested(self, rest: &[u8]) -> CString {
         CString::new([self.prefix(), rest].concat()).unwrap_or_default()
     }

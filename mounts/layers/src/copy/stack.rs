@@ -30,6 +30,8 @@ pub(crate) struct Stack {
     /// Topmost first. Those that take part at a depth have a trail of that depth.
     layers: Vec<Layer>,
     markers: Option<Markers>,
+    /// Set to show attributes as a layer keeps them, and not as a mount does.
+    is_raw: bool,
     depth: usize,
 }
 
@@ -69,6 +71,7 @@ impl Stack {
         let mut stack = Self {
             layers: roots.collect::<Result<_, _>>()?,
             markers: (source.len() > 1).then_some(markers),
+            is_raw: false,
             depth: 0,
         };
         stack.refuse_roots()?;
@@ -82,6 +85,11 @@ impl Stack {
         stack.markers = Some(markers);
         stack.refuse_roots()?;
         Ok(stack)
+    }
+
+    /// The same, with attributes as one layer in place of the stack would keep them.
+    pub(crate) fn raw(self, is_raw: bool) -> Self {
+        Self { is_raw, ..self }
     }
 
     /// A whole tree, or none, in which nothing is a note of overlayfs.
@@ -270,7 +278,7 @@ impl Stack {
         Ok((stat, self.visible(xattrs, &path)?))
     }
 
-    /// The attributes of a file of the stack, as a mount would show them.
+    /// The attributes of a file of the stack, as a mount would show them, or as a layer keeps them.
     pub(crate) fn xattrs(&self, file: BorrowedFd<'_>, path: &Path) -> Result<Xattrs, Error> {
         let failed = |cause| Error::io("read the attributes of", path, cause);
         let xattrs = node::xattrs(file).map_err(failed)?;
@@ -279,6 +287,7 @@ impl Stack {
 
     fn visible(&self, xattrs: Xattrs, path: &Path) -> Result<Xattrs, Error> {
         match self.markers {
+            Some(markers) if self.is_raw => markers.keep(xattrs, path),
             Some(markers) if !xattrs.is_empty() => markers.strip(xattrs, path),
             _ => Ok(xattrs),
         }

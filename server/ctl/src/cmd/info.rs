@@ -88,6 +88,9 @@ impl<'a> From<&'a InfoResponse> for Json<'a> {
 /// Name of the daemon's fact that the file system tells the types of directory entries.
 const ENTRY_TYPES: &str = "entry types";
 
+/// Driver that gives overlayfs one lower directory.
+const FIRST_GENERATION: &str = "overlay1";
+
 pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     let info = daemon.connect().await?.info().await?;
     if let Some(template) = args.format.as_ref().filter(|template| !template.is_table()) {
@@ -188,6 +191,10 @@ fn overlay(info: &InfoResponse) -> Vec<String> {
     let Some(_) = value(ENTRY_TYPES) else {
         return Vec::new();
     };
+    // Docker's driver of the first generation told no more.
+    if info.driver == FIRST_GENERATION {
+        return vec![" Supports d_type: true".to_owned()];
+    }
     let options = value("mount options").map_or("", |feature| &feature.value);
     let has = |option: &str| options.split(',').any(|one| one == option);
     let (metacopy, redirects) = (has("metacopy=on"), has("redirect_dir=on"));
@@ -239,9 +246,8 @@ mod tests {
     use super::{InfoResponse, alarm_line, lines, uptime};
     use layerd_proto::layerd::v1::Feature;
 
-    #[test]
-    fn reads_as_docker_info_does() {
-        let info = InfoResponse {
+    fn info() -> InfoResponse {
+        InfoResponse {
             version: "0.1.0".to_owned(),
             root: "/var/lib/l".to_owned(),
             driver: "overlayfs".to_owned(),
@@ -272,7 +278,11 @@ mod tests {
             layers_packed: 8,
             health: None,
             newest_copy: String::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn reads_as_docker_info_does() {
         let wanted = [
             "Server Version: 0.1.0",
             "Storage Driver: overlayfs",
@@ -297,7 +307,23 @@ mod tests {
             " Layers Unpacked: 7",
             " Layers Packed: 8",
         ];
-        assert_eq!(lines(&info), wanted);
+        assert_eq!(lines(&info()), wanted);
+    }
+
+    #[test]
+    fn the_first_generation_tells_less() {
+        let first = InfoResponse {
+            driver: "overlay1".to_owned(),
+            ..info()
+        };
+        let lines = lines(&first);
+        let of_driver = [
+            "Storage Driver: overlay1",
+            " Backing Filesystem: xfs",
+            " Supports d_type: true",
+            " mount options: index=off,userxattr",
+        ];
+        assert_eq!(lines[1..5], of_driver);
     }
 
     #[test]

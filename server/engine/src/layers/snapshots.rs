@@ -159,7 +159,8 @@ impl Layers {
         let taken = self.take_to_commit(&commit)?;
         if let Some(Taken { view, checked, .. }) = &taken {
             let prepared = self.prepare_commit(view, &checked.active, &commit);
-            let frozen = prepared.and_then(|usage| self.freeze(&checked.active).map(|()| usage));
+            let frozen =
+                prepared.and_then(|usage| self.freeze(view, &checked.active).map(|()| usage));
             commit.usage = frozen.map_err(|cause| self.unless_removed(&checked.active, cause))?;
         }
         let checked = taken.as_ref().map(|taken| taken.checked.clone());
@@ -218,9 +219,11 @@ impl Layers {
     }
 
     /// Has the driver finish a layer whose content is complete.
-    fn freeze(&self, active: &Record) -> Result<(), Error> {
+    fn freeze(&self, view: &Records, active: &Record) -> Result<(), Error> {
         let id = active.id;
-        let frozen = self.driver.freeze(slot(id));
+        enter("finishing the layer");
+        let stack = Top::recorded(view, active, None).stack(view);
+        let frozen = self.driver.freeze(&stack);
         frozen.map_err(|cause| Error::Layer(LayerError::WriteBack { id, cause }))
     }
 

@@ -82,8 +82,8 @@ fn commit(driver: &Overlay, slot: Slot, base: &Base, content: &[u8]) {
     driver.create(slot, base).expect("create");
     fill(driver, slot, content);
     driver.write_back(slot).expect("write back");
-    driver.freeze(slot).expect("freeze");
-    driver.freeze(slot).expect("again");
+    driver.freeze(&on(slot.0, &[])).expect("freeze");
+    driver.freeze(&on(slot.0, &[])).expect("again");
     driver.sync().expect("sync");
 }
 
@@ -250,7 +250,7 @@ fn root_an_image_becomes_a_directory_to_be_written_to() {
     assert_eq!(mounts(disk.path()), Vec::<PathBuf>::new());
     let plan = driver.plan(&on(1, &[])).expect("plan");
     assert_eq!(Path::new(&plan[0].source), layer);
-    driver.freeze(Slot(1)).expect("a directory like others");
+    driver.freeze(&on(1, &[])).expect("a directory like others");
     assert_eq!(read(&driver, Slot(1)), b"content");
 }
 
@@ -310,7 +310,7 @@ fn root_what_was_written_beside_an_image_is_not_dropped() {
     fill(&driver, Slot(1), b"content");
     let beside = driver.layer_path(Slot(1)).join("beside");
     fs::write(&beside, b"written").expect("through old mounts");
-    for refused in [driver.freeze(Slot(1)), driver.expand(Slot(1))] {
+    for refused in [driver.freeze(&on(1, &[])), driver.expand(Slot(1))] {
         assert!(
             matches!(refused, Err(Error::WrittenBeside { .. })),
             "{refused:?}"
@@ -318,7 +318,7 @@ fn root_what_was_written_beside_an_image_is_not_dropped() {
     }
     assert_eq!(fs::read(&beside).expect("read"), b"written");
     fs::remove_file(&beside).expect("remove");
-    driver.freeze(Slot(1)).expect("freeze");
+    driver.freeze(&on(1, &[])).expect("freeze");
 }
 
 #[test]

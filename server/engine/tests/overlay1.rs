@@ -1,0 +1,163 @@
+//! The engine on the driver overlay1: layers are unpacked, compared and measured as changes, and
+//! mounted as whole trees.
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is tests"
+)]
+
+mod common;
+
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::{commit, create, key};
+use layerd_drivers::factory;
+use layerd_engine::layerd_layers::Silent;
+use layerd_engine::layerd_layers::apply::{Blob, Compression};
+use layerd_engine::layerd_layers::archive::{ExportOptions, export};
+use layerd_engine::layerd_layers::diff::DiffCompression;
+use layerd_engine::{Engine, Pack, Unpack, survey};
+use layerd_mounts::fake::FakeMounter;
+use layerd_store::Kind;
+
+fn settings() -> factory::Settings {
+    factory::Settings {
+        kind: factory::Kind::Overlay1,
+        ..factory::Settings::default()
+    }
+}
+
+fn open(root: &Path) -> Engine {
+    let driver = factory::open(root, &settings()).unwrap();
+    let mounter = Arc::new(FakeMounter::new());
+    Engine::open(root, driver, mounter, common::options()).unwrap()
+}
+
+fn apply(engine: &Engine, active: &str, blob: &[u8]) {
+    let unpack = Unpack {
+        compression: Compression::None,
+        blob: Blob::default(),
+        sync: false,
+        progress: &Silent,
+    };
+    let active = engine.layers.active(&key(active)).unwrap();
+    engine
+        .layers
+        .apply(&active, blob, &unpack)
+        .map(drop)
+        .unwrap();
+}
+
+/// A layer that holds these files, each with its name as content.
+fn layer(files: &[&str]) -> Vec<u8> {
+    let tree = tempfile::tempdir().unwrap();
+    for file in files {
+        let path = tree.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, file).unwrap();
+    }
+    let open = fs::File::open(tree.path()).unwrap();
+    let mut archive = Vec::new();
+    export(open.as_fd(), &mut archive, &ExportOptions::default()).unwrap();
+    archive
+}
+
+/// The directory that a view of a layer is a bind of.
+fn shown(engine: &Engine, layer: &str) -> PathBuf {
+    create(engine, Kind::View, "look", Some(layer)).unwrap();
+    let mounts = engine.layers.mounts(&key("look")).unwrap();
+    assert_eq!(
+        (&*mounts[0].kind, &*mounts[0].options),
+        ("bind", &["ro".into(), "rbind".into()][..])
+    );
+    engine.layers.remove(&key("look")).unwrap();
+    (&mounts[0].source).into()
+}
+
+/// Paths of the files below a directory, in order.
+fn files(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else {
+                let inside = path.strip_prefix(root).unwrap();
+                found.push(inside.to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Whiteouts are devices, which only root makes.
+#[test]
+fn root_layers_are_changes_that_are_mounted_as_whole_trees() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    let engine = open(&root);
+    create(&engine, Kind::Active, "a", None).unwrap();
+    apply(
+        &engine,
+        "a",
+        &layer(&["dir/gone", "dir/kept", "file", "old"]),
+    );
+    commit(&engine, "base", "a").unwrap();
+    create(&engine, Kind::Active, "b", Some("base")).unwrap();
+    apply(&engine, "b", &layer(&[".wh.old", "dir/.wh.gone", "new"]));
+    commit(&engine, "child", "b").unwrap();
+    let base = ["dir/gone", "dir/kept", "file", "old"];
+    assert_eq!(files(&shown(&engine, "base")), base);
+    let whole = shown(&engine, "child");
+    assert!(whole.starts_with(root.join("r")));
+    assert_eq!(files(&whole), ["dir/kept", "file", "new"]);
+    let usage = engine.layers.usage(&key("child")).unwrap();
+    assert_eq!(
+        usage.inodes, 5,
+        "the top, a directory, two whiteouts and a file"
+    );
+
+    create(&engine, Kind::Active, "c", Some("child")).unwrap();
+    let plan = engine.layers.mounts(&key("c")).unwrap();
+    let lower = format!("lowerdir={}", whole.display());
+    assert!(plan[0].options.contains(&lower), "{plan:?}");
+    apply(&engine, "c", &layer(&["dir/more", ".wh.new"]));
+    let changes = engine.layers.changes(&key("c")).unwrap();
+    let pack = Pack {
+        compression: DiffCompression::None,
+        source_date_epoch: None,
+        progress: &Silent,
+    };
+    let mut packed = Vec::new();
+    engine.layers.diff(&changes, &pack, &mut packed).unwrap();
+    create(&engine, Kind::Active, "d", Some("child")).unwrap();
+    apply(&engine, "d", &packed);
+    for (active, name) in [("c", "one"), ("d", "two")] {
+        commit(&engine, name, active).unwrap();
+        assert_eq!(
+            files(&shown(&engine, name)),
+            ["dir/kept", "dir/more", "file"]
+        );
+    }
+    assert_eq!(files(&shown(&engine, "base")), base, "the parent stays");
+    assert!(engine.fsck(false).unwrap().is_empty());
+
+    drop(engine);
+    let offline = factory::survey(&root, factory::Kind::Overlay1).unwrap();
+    assert_eq!(survey(&root, offline.as_ref()).unwrap(), [], "offline");
+    // As in a backup without what can be made again.
+    fs::rename(root.join("r"), dir.path().join("away")).unwrap();
+    assert_eq!(survey(&root, offline.as_ref()).unwrap(), [], "no damage");
+    let engine = open(&root);
+    assert!(engine.fsck(false).unwrap().is_empty());
+    assert_eq!(
+        files(&shown(&engine, "one")),
+        ["dir/kept", "dir/more", "file"]
+    );
+}
