@@ -142,10 +142,15 @@ impl Rules {
 
     /// True if a mount shows layers of the daemon's: an overlay of them, or a bind of one.
     fn is_snapshot(&self, top: &Handle) -> Result<bool, MountError> {
-        let own = self.mounter.position(&self.open(&self.root.join("l"))?)?;
         let at = self.mounter.position(top)?;
-        if at.device == own.device && at.shown.starts_with(&own.path) {
-            return Ok(true);
+        for folder in LAYERS.iter().map(|name| self.root.join(name)) {
+            if !folder.exists() {
+                continue;
+            }
+            let own = self.mounter.position(&self.open(&folder)?)?;
+            if at.device == own.device && at.shown.starts_with(&own.path) {
+                return Ok(true);
+            }
         }
         let table = mountinfo::read()?;
         let images = self.root.join("x");
@@ -180,6 +185,9 @@ impl Rules {
     }
 }
 
+/// Folders with what binds of layers show: layers, and whole trees of the driver overlay1.
+const LAYERS: [&str; 2] = ["l", "r"];
+
 const ELSEWHERE: &str = "Mount it elsewhere.";
 const BY_HAND: &str = "`umount` takes away what you are sure of.";
 
@@ -205,7 +213,7 @@ fn has_layers(options: &OsStr, root: &Path) -> bool {
         let slot = text.and_then(|text| text.strip_suffix("/f"));
         slot.is_some_and(|slot| is_slot(slot.strip_prefix("x/").unwrap_or(slot)))
     };
-    ["l", "x"].into_iter().any(is_absolute)
+    ["l", "x", "r"].into_iter().any(is_absolute)
         || std::str::from_utf8(first).is_ok_and(is_slot)
         || is_image(first)
         || first.starts_with(b"l/") && lowers.any(is_image)
@@ -224,6 +232,7 @@ mod tests {
         assert!(has("ro,lowerdir=/r/x/2/f:/r/l/1"));
         assert!(has("ro,lowerdir=2/f:1/f"));
         assert!(has("ro,lowerdir=l/2:x/1/f"));
+        assert!(has("ro,lowerdir=/r/r/2"));
         assert!(!has("ro,lowerdir=/x/2/f:/x/1/f"));
         assert!(!has("rw,lowerdir=/x/l/2:/r/l/1,upperdir=/x/2"));
         assert!(!has("rw,lowerdir=l/ABC:l/DEF,upperdir=/x/2"));
