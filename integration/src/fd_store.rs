@@ -103,7 +103,7 @@ fn receive(socket: &UnixDatagram, store: &Mutex<Vec<Kept>>) {
     }
 }
 
-/// True if the other end of a connection is open, or has sent what nobody has read.
+/// True if the other end of a connection is open, or has sent something that is still unread.
 fn is_open(connection: &OwnedFd) -> bool {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     !matches!(recv(connection, &mut [0_u8; 1], flags), Ok((_, 0)))
