@@ -22,6 +22,8 @@ mod lost;
 mod older;
 #[path = "recovery/quarantine.rs"]
 mod quarantine;
+#[path = "recovery/reserve.rs"]
+mod reserve;
 #[path = "recovery/volumes.rs"]
 mod volumes;
 

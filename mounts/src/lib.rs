@@ -13,6 +13,7 @@ pub mod mounter;
 pub mod mountinfo;
 pub mod overlay_options;
 pub mod slot;
+pub mod space;
 pub mod sys;
 pub mod tree;
 pub mod types;
@@ -20,8 +21,9 @@ pub mod volume_dirs;
 
 pub use error::Error;
 pub use slot::Slot;
+pub use space::Space;
 pub use types::{IdMap, IdMaps, Mount, Usage};
-pub use volume_dirs::{Space, VolumeDirs};
+pub use volume_dirs::VolumeDirs;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;

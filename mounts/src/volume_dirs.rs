@@ -26,6 +26,7 @@ use crate::barrier::Barrier;
 use crate::error::Error;
 use crate::folder::{FLAGS, Folder, c_name, move_over, sync_path};
 use crate::slot::Slot;
+use crate::space::Space;
 use crate::types::Usage;
 use crate::{sys, tree};
 
@@ -71,19 +72,6 @@ impl Top {
             None => Ok(()),
         }
     }
-}
-
-/// Room on a file system.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Space {
-    /// Bytes.
-    pub bytes: u64,
-    /// Bytes that can still be written.
-    pub bytes_free: u64,
-    /// Inodes; 0 where the file system has no fixed number of them.
-    pub inodes: u64,
-    /// Inodes that can still be made; 0 likewise.
-    pub inodes_free: u64,
 }
 
 /// Directories of volumes on disk.
@@ -184,14 +172,8 @@ impl VolumeDirs {
     /// [`Error::Io`].
     pub fn space(&self) -> Result<Space, Error> {
         let disk = fstatvfs(&self.live.fd);
-        let disk =
-            disk.map_err(|cause| Error::io("look at the disk of", &self.live.path, cause))?;
-        Ok(Space {
-            bytes: disk.blocks().saturating_mul(disk.fragment_size()),
-            bytes_free: disk.blocks_available().saturating_mul(disk.fragment_size()),
-            inodes: disk.files(),
-            inodes_free: disk.files_available(),
-        })
+        disk.map(Space::from)
+            .map_err(|cause| Error::io("look at the disk of", &self.live.path, cause))
     }
 
     /// True if the file system that holds the volumes is read-only, or was mounted so. One system call.

@@ -29,7 +29,7 @@ pub(crate) use csi::CsiConfig;
 pub(crate) use effective::Effective;
 use raw::{
     Raw, RawContainerd, RawDocker, RawDurability, RawLimits, RawLog, RawSocket, RawTracing,
-    RawTrash, RawUnpack,
+    RawTrash, RawUnpack, RawVolumes,
 };
 use value::{
     absolute, count, directives, endpoint, group, label, metrics_address, millis, mode, range,
@@ -228,12 +228,8 @@ impl TryFrom<Raw> for Config {
                     0..=1024,
                 )?,
                 unpack: (&raw.unpack).try_into()?,
-                import_keep_percent: range(
-                    "volumes.import_keep_percent",
-                    raw.volumes.import_keep_percent,
-                    5,
-                    0..=100,
-                )?,
+                import_keep_percent: import_keep_percent(&raw.volumes)?,
+                keep_free_percent: keep_free_percent(&raw.limits)?,
             },
             socket,
             limits: raw.limits.try_into()?,
@@ -359,6 +355,16 @@ impl TryFrom<&RawUnpack> for UnpackConfig {
             at_once: count("unpack.at_once", raw.at_once, 8, 1..=32)?,
         })
     }
+}
+
+fn import_keep_percent(raw: &RawVolumes) -> Result<u64, ConfigError> {
+    let key = "volumes.import_keep_percent";
+    range(key, raw.import_keep_percent, 5, 0..=100)
+}
+
+fn keep_free_percent(raw: &RawLimits) -> Result<u64, ConfigError> {
+    let key = "limits.keep_free_percent";
+    range(key, raw.keep_free_percent, 1, 0..=50)
 }
 
 fn driver(name: Option<&str>) -> Result<factory::Kind, ConfigError> {

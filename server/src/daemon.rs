@@ -191,6 +191,7 @@ async fn serve(config: Config) -> Result<Option<Served>, DaemonError> {
 
 /// Starts the reaper and the watch over the daemon.
 fn start_tasks(config: &Config, engine: &Arc<Engine>, tasks: &Tasks, waker: &Waker, calls: &Calls) {
+    engine.watch(Box::new(waker.clone()));
     tasks.spawn(|stop| {
         reaper::run(
             engine.clone(),

@@ -16,7 +16,7 @@ use std::{fmt, fs, io};
 
 use axum::Router;
 use axum::routing::get;
-use layerd_engine::{Engine, VolumeFilter};
+use layerd_engine::{Engine, Level, VolumeFilter};
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -296,6 +296,15 @@ fn look(engine: &Engine) {
             "layerd_disk_free_bytes",
             disk.blocks_available() * disk.fragment_size(),
         );
+    }
+    for reserved in engine.reserves() {
+        let labels = [("path", reserved.path.display().to_string())];
+        gauge!("layerd_reserve_level", &labels).set(match reserved.level {
+            Level::Enough => 0.0,
+            Level::Near => 1.0,
+            Level::Reached => 2.0,
+        });
+        gauge!("layerd_reserve_bytes", &labels).set(number(reserved.bytes()));
     }
     set("layerd_database_failed", u64::from(engine.has_failed()));
 }

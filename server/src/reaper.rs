@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use layerd_engine::Engine;
+use layerd_engine::{Engine, Event, Topic, Watcher};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,22 @@ impl Waker {
     /// Has the reaper look within [`SHORTEST`] of its last look. Costs nothing; many wakes are one.
     pub(crate) fn wake(&self) {
         self.0.notify_one();
+    }
+}
+
+/// Has the reaper look when a disk fills up, so that the trash goes before anything is refused for long.
+impl Watcher for Waker {
+    fn wants(&self, topic: Topic) -> bool {
+        topic == Topic::Reserve
+    }
+
+    fn tell(&self, _event: &Event) -> bool {
+        self.wake();
+        true
+    }
+
+    fn is_open(&self) -> bool {
+        true
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod containerd;
 pub(crate) mod csi;
 pub(crate) mod daemon;
+pub(crate) mod disk;
 pub(crate) mod files;
 pub(crate) mod host;
 pub(crate) mod mounts;

@@ -183,7 +183,8 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
         &["info"],
         "alarms (an array of sentences), version, root, driver, backing_filesystem, kernel, features \
          (name, value), durability, active, views, committed, quarantined, trash, bytes, unmeasured, \
-         disk_bytes, disk_free_bytes, uptime_seconds, layers_unpacked, layers_packed; while the \
+         disk_bytes, disk_free_bytes, uptime_seconds, layers_unpacked, layers_packed, reserves (an array: path, \
+         level, bytes, bytes_free, bytes_kept, inodes, inodes_free, inodes_kept); while the \
          records are lost, driver is \"\"",
     ),
     (

@@ -16,6 +16,7 @@ pub use layers::LayerError;
 pub use volumes::VolumeError;
 
 use crate::filter::BadFilter;
+use crate::reserved::Reserved;
 
 /// Class of an error by the caller's possible reaction. The server has one table from these to gRPC
 /// codes.
@@ -118,6 +119,18 @@ pub enum Error {
         #[source]
         cause: layerd_layers::Error,
     },
+    /// Less of the disk is free than is to stay free.
+    #[error(
+        "the reserve of {} is reached: {}; {holders}; remove containers, images or volumes (`layerctl du`, \
+         `layerctl volume prune`, `layerctl trash empty`), or enlarge the disk",
+        reserved.path.display(), reserved.shortage()
+    )]
+    Reserve {
+        /// The file system.
+        reserved: Box<Reserved>,
+        /// Who holds most of it, in words.
+        holders: String,
+    },
     /// The daemon is stopping.
     #[error("layerd is stopping")]
     Stopping,
@@ -135,7 +148,7 @@ impl Error {
             Self::Bad(_) | Self::Filter(_) => ErrorKind::Invalid,
             Self::Lacking { .. } => ErrorKind::Unsupported,
             Self::Driver { cause, .. } => driver_kind(cause),
-            Self::Thread { .. } => ErrorKind::Full,
+            Self::Thread { .. } | Self::Reserve { .. } => ErrorKind::Full,
             Self::NoExport { .. } => ErrorKind::Missing,
             Self::Copy { cause, .. } => copy_kind(cause),
             Self::Unrecorded { .. } => ErrorKind::Damaged,

@@ -20,16 +20,19 @@ pub enum Topic {
     Attachment,
     /// The trash: `deleted` (so many layers), `emptied` on demand, `held` or `released`.
     Trash,
+    /// The reserve of a file system with data: it is `reached`, `near`, or there is `enough`.
+    Reserve,
 }
 
 impl Topic {
     /// Every one.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Snapshot,
         Self::Layer,
         Self::Volume,
         Self::Attachment,
         Self::Trash,
+        Self::Reserve,
     ];
 
     /// Its name for clients.
@@ -41,6 +44,7 @@ impl Topic {
             Self::Volume => "volume",
             Self::Attachment => "attachment",
             Self::Trash => "trash",
+            Self::Reserve => "reserve",
         }
     }
 }

@@ -54,7 +54,11 @@ impl Layers {
     ) -> Result<Self, Error> {
         let (store, ahead) = (&root.store, root.options.layer_pool);
         Ok(Self {
-            usage_scanner: UsageScanner::start(store.clone(), driver.clone())?,
+            usage_scanner: UsageScanner::start(
+                store.clone(),
+                driver.clone(),
+                root.last_usage.clone(),
+            )?,
             pool: LayerPool::start(store.clone(), driver.clone(), &root.path, ahead)?,
             quarantine: Quarantine::default(),
             unpacks: Unpacks::default(),

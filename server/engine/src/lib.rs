@@ -18,10 +18,13 @@ mod gate;
 mod health;
 mod ids;
 mod keyed_lock;
+mod last_usage;
 mod layers;
 mod list;
 mod reap;
 mod recover;
+mod reserve;
+mod reserved;
 mod root;
 mod stack;
 mod stale;
@@ -49,6 +52,7 @@ pub use layers::{Active, Changes, Counts, Layers, Mounted, Pack, Removed, Unpack
 pub use list::{Entry, Listing};
 pub use reap::Reaped;
 pub use recover::{Finding, NewestCopy, Restored, newest_copy, restore_records, survey};
+pub use reserved::{Level, Reserved};
 pub use trash::{Discarded, TrashOptions};
 pub use volumes::{
     Candidate, CreateVolume, Filled, Plan, Pruned, Purged, Source, VolumeEntry, VolumeFilter,
@@ -81,6 +85,9 @@ pub struct Options {
     pub socket: Option<PathBuf>,
     /// Share of the disk's bytes and inodes that an import leaves free, in percent.
     pub import_keep_percent: u64,
+    /// Share of the bytes and inodes of each file system with data that nothing new may take, in percent;
+    /// 0 for none.
+    pub keep_free_percent: u64,
 }
 
 impl Default for Options {
@@ -95,6 +102,7 @@ impl Default for Options {
             layer_pool: 0,
             socket: None,
             import_keep_percent: 5,
+            keep_free_percent: 0,
         }
     }
 }
@@ -181,6 +189,13 @@ impl Engine {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.root.store.has_failed()
+    }
+
+    /// Each file system with data, and how close its reserve is; none without a reserve. Waits for the
+    /// file systems, which may hang.
+    #[must_use]
+    pub fn reserves(&self) -> Vec<Reserved> {
+        self.root.reserves()
     }
 
     /// Tells `watcher` what happens from now on.

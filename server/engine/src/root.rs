@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use layerd_mounts::Space;
 use layerd_store::Store;
-use nix::sys::statvfs::statvfs;
 
 use crate::backlog::Backlog;
 use crate::events::{Events, Topic};
+use crate::last_usage::LastUsage;
+use crate::reserve::{Area, Reserve};
+use crate::reserved::Level;
 use crate::trash::{self, Look, Trash};
 use crate::{Error, Options, meta_folder};
 
@@ -18,6 +21,9 @@ pub(crate) struct Root {
     pub(crate) events: Events,
     pub(crate) backlog: Backlog,
     pub(crate) trash: Trash,
+    pub(crate) reserve: Reserve,
+    /// What the usage scanner found in writable layers.
+    pub(crate) last_usage: Arc<LastUsage>,
     pub(crate) options: Options,
     /// The data directory.
     pub(crate) path: PathBuf,
@@ -39,6 +45,8 @@ impl Root {
             events: Events::default(),
             backlog: Backlog::default(),
             trash,
+            reserve: Reserve::open(path, options.keep_free_percent),
+            last_usage: Arc::default(),
             options,
             path: path.to_owned(),
         })
@@ -75,10 +83,13 @@ impl Root {
 
     pub(crate) fn is_space_wanted(&self) -> bool {
         // Where this cannot be told, the time decides.
-        let Ok(disk) = statvfs(&self.path) else {
+        let Ok(disk) = Space::of(&self.path) else {
             return false;
         };
-        let percent = disk.blocks_available().saturating_mul(100) / disk.blocks().max(1);
-        percent < self.trash.min_free_percent()
+        let percent = u128::from(disk.bytes_free) * 100 / u128::from(disk.bytes.max(1));
+        percent < u128::from(self.trash.min_free_percent())
+            || self
+                .look_at_reserve(Area::Layers)
+                .is_some_and(|reserved| reserved.level > Level::Enough)
     }
 }

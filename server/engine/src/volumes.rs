@@ -35,6 +35,7 @@ pub use purge::Purged;
 pub(crate) use recover::survey_volumes;
 
 use crate::events::Topic;
+use crate::reserve::Area;
 use crate::trash::Discarded;
 use crate::{Error, Root, VolumeError, volume_slot as slot};
 pub(crate) use create::{check_asked, check_settings, top_asked};
@@ -124,7 +125,8 @@ impl Volumes {
     ///
     /// # Errors
     /// `Exists` if the name has other settings, naming the field; `Missing` if the volume to clone
-    /// is; `Invalid` if an option breaks a rule; `Full`. Nothing is visible then.
+    /// is; `Invalid` if an option breaks a rule; `Full`, also if the disk's reserve is reached. Nothing is
+    /// visible then.
     pub fn create_volume(&self, request: &CreateVolume) -> Result<(VolumeEntry, bool), Error> {
         let top = top(request)?;
         if let Some(name) = &request.name
@@ -133,6 +135,7 @@ impl Volumes {
             self.check_volume_same(there, request)?;
             return Ok((self.volume_entry(there.clone()), false));
         }
+        self.root.check_reserve(Area::Volumes)?;
         let source = request
             .clone_of
             .as_ref()

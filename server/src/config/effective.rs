@@ -92,7 +92,7 @@ fn daemon(config: &Config) -> [(&'static str, String); 14] {
     ]
 }
 
-fn engine(config: &Config) -> [(&'static str, String); 11] {
+fn engine(config: &Config) -> [(&'static str, String); 12] {
     let (engine, trash) = (&config.engine, &config.engine.trash);
     let durability = match engine.durability {
         Durability::Full => "full",
@@ -115,6 +115,10 @@ fn engine(config: &Config) -> [(&'static str, String); 11] {
         (
             "volumes.import_keep_percent",
             engine.import_keep_percent.to_string(),
+        ),
+        (
+            "limits.keep_free_percent",
+            engine.keep_free_percent.to_string(),
         ),
     ]
 }

@@ -96,6 +96,7 @@ pub(super) struct RawTracing {
 pub(super) struct RawLimits {
     pub(super) call_timeout_secs: Option<u64>,
     pub(super) long_call_timeout_secs: Option<u64>,
+    pub(super) keep_free_percent: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -132,6 +132,7 @@ fn the_sample_names_every_key_with_its_default() {
         "max_ratio",
         "file_digests",
         "import_keep_percent",
+        "keep_free_percent",
         "socket",
         "api",
         "mount_grace_secs",

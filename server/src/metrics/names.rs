@@ -130,6 +130,21 @@ pub(super) const METRICS: &[(&str, Kind, &str)] = &[
         "Free space of the file system under the root.",
     ),
     (
+        "layerd_reserve_level",
+        Kind::Gauge,
+        "How close the reserve of each file system with data is: 0 far, 1 near, 2 reached.",
+    ),
+    (
+        "layerd_reserve_bytes",
+        Kind::Gauge,
+        "Bytes of each file system with data that nothing new may take.",
+    ),
+    (
+        "layerd_reserve_refusals_total",
+        Kind::Counter,
+        "Calls that were refused, or ended, because a reserve was reached.",
+    ),
+    (
         "layerd_database_failed",
         Kind::Gauge,
         "1 while the database takes no changes.",

@@ -13,8 +13,8 @@ use crate::text::escape;
 /// Shows events until it is interrupted
 ///
 /// Snapshots that are prepared, viewed, committed, updated, removed or restored; layers that are
-/// unpacked into them or made from them; volumes and attachments; and the trash, with its
-/// mass-removal guard. Events that come faster than they can be shown are counted: a watcher delays
+/// unpacked into them or made from them; volumes and attachments; the trash, with its
+/// mass-removal guard; and the reserve of the disk. Events that come faster than they can be shown are counted: a watcher delays
 /// no operation. The daemon keeps the last 1024 events since its start for --since.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -43,6 +43,7 @@ enum Topic {
     Volume,
     Attachment,
     Trash,
+    Reserve,
 }
 
 impl Topic {
@@ -53,6 +54,7 @@ impl Topic {
             Self::Volume => "volume",
             Self::Attachment => "attachment",
             Self::Trash => "trash",
+            Self::Reserve => "reserve",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `layerctl info`.
 
-use layerd_proto::layerd::v1::InfoResponse;
+use layerd_proto::layerd::v1::{InfoResponse, Reserve};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -44,6 +44,34 @@ struct Json<'a> {
     uptime_seconds: u64,
     layers_unpacked: u64,
     layers_packed: u64,
+    reserves: Vec<Reserves<'a>>,
+}
+
+#[derive(Serialize)]
+struct Reserves<'a> {
+    path: &'a str,
+    level: &'a str,
+    bytes: u64,
+    bytes_free: u64,
+    bytes_kept: u64,
+    inodes: u64,
+    inodes_free: u64,
+    inodes_kept: u64,
+}
+
+impl<'a> From<&'a Reserve> for Reserves<'a> {
+    fn from(one: &'a Reserve) -> Self {
+        Self {
+            path: &one.path,
+            level: &one.level,
+            bytes: one.bytes,
+            bytes_free: one.bytes_free,
+            bytes_kept: one.bytes_kept,
+            inodes: one.inodes,
+            inodes_free: one.inodes_free,
+            inodes_kept: one.inodes_kept,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -81,6 +109,12 @@ impl<'a> From<&'a InfoResponse> for Json<'a> {
             uptime_seconds: info.uptime_seconds,
             layers_unpacked: info.layers_unpacked,
             layers_packed: info.layers_packed,
+            reserves: info
+                .health
+                .iter()
+                .flat_map(|health| &health.reserves)
+                .map(Reserves::from)
+                .collect(),
         }
     }
 }
@@ -173,6 +207,9 @@ fn lines(info: &InfoResponse) -> Vec<String> {
         format!("Trash: {}", trash(info.trash)),
         format!("Root Dir: {}", info.root),
         format!(" Disk: {}", disk(info)),
+    ]);
+    lines.extend(reserves(info));
+    lines.extend([
         format!("Kernel Version: {}", info.kernel),
         format!("Uptime: {}", uptime(info.uptime_seconds)),
         format!(" Layers Unpacked: {}", info.layers_unpacked),
@@ -231,6 +268,24 @@ fn disk(info: &InfoResponse) -> String {
     format!("{total}, {free} free ({}%)", percent.unwrap_or_default())
 }
 
+/// What nothing new may take of each file system with data.
+fn reserves(info: &InfoResponse) -> Vec<String> {
+    let reserves = info.health.iter().flat_map(|health| &health.reserves);
+    let line = |one: &Reserve| {
+        let inodes = match one.inodes {
+            0 => String::new(),
+            _ => format!(" and {} inodes", one.inodes_kept),
+        };
+        let place = match one.path == info.root {
+            true => String::new(),
+            false => format!(" of {}", one.path),
+        };
+        let kept = size(one.bytes_kept);
+        format!(" Reserve: {kept}{inodes}{place}, {}", one.level)
+    };
+    reserves.map(line).collect()
+}
+
 fn uptime(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
@@ -243,8 +298,8 @@ fn uptime(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{InfoResponse, alarm_line, lines, uptime};
-    use layerd_proto::layerd::v1::Feature;
+    use super::{InfoResponse, alarm_line, lines, reserves, uptime};
+    use layerd_proto::layerd::v1::{Feature, Health, Reserve};
 
     fn info() -> InfoResponse {
         InfoResponse {
@@ -324,6 +379,31 @@ mod tests {
             " mount options: index=off,userxattr",
         ];
         assert_eq!(lines[1..5], of_driver);
+    }
+
+    #[test]
+    fn each_reserve_has_a_line() {
+        let reserve = |path: &str, inodes| Reserve {
+            path: path.to_owned(),
+            level: "enough".to_owned(),
+            bytes_kept: 1 << 20,
+            inodes,
+            inodes_kept: inodes / 100,
+            ..Reserve::default()
+        };
+        let info = InfoResponse {
+            root: "/r".to_owned(),
+            health: Some(Health {
+                reserves: vec![reserve("/r", 500), reserve("/r/volumes", 0)],
+                ..Health::default()
+            }),
+            ..InfoResponse::default()
+        };
+        let wanted = [
+            " Reserve: 1.00MiB and 5 inodes, enough",
+            " Reserve: 1.00MiB of /r/volumes, enough",
+        ];
+        assert_eq!(reserves(&info), wanted);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use layerd_proto::layerd::v1::{Finding as Problem, Health, InfoResponse};
 
+use super::disk::{Holders, bytes, inodes, reserve_of_volumes};
 use super::{Action, Finding, quoted, some_of};
-use crate::human::{age, size};
+use crate::human::age;
 
 /// A wait for the disk that is longer than any write takes.
 const STALL_SECONDS: u64 = 10;
@@ -34,9 +35,6 @@ pub(crate) fn version(info: &InfoResponse, own: &str) -> Finding {
     )
 }
 
-/// Users of the disk with their usage in bytes, the largest first.
-pub(crate) type Holders = [(String, u64)];
-
 /// All that the daemon says of itself; `now` in seconds since 1970.
 pub(crate) fn findings(info: &InfoResponse, holders: &Holders, now: i64) -> Vec<Finding> {
     let Some(health) = &info.health else {
@@ -51,6 +49,7 @@ pub(crate) fn findings(info: &InfoResponse, holders: &Holders, now: i64) -> Vec<
         trash(info, health),
         clock(health, now),
     ];
+    found.extend(reserve_of_volumes(info, health));
     found.extend(deletions(health));
     found.extend(closed(health));
     found.extend(optional(health));
@@ -194,116 +193,6 @@ fn export(health: &Health, info: &InfoResponse, now: i64) -> Finding {
     )
 }
 
-/// The disk alone.
-pub(crate) fn disk(info: &InfoResponse, health: &Health) -> Vec<Finding> {
-    vec![bytes(info, health, &[]), inodes(info, health, &[])]
-}
-
-fn bytes(info: &InfoResponse, health: &Health, holders: &Holders) -> Finding {
-    let (free, total) = (info.disk_free_bytes, info.disk_bytes);
-    let space = Space {
-        check: "space",
-        shown: format!("{} of {} are free", size(free), size(total)),
-        free,
-        total,
-        low: (health.low_bytes, size(health.low_bytes)),
-        enough: (health.enough_bytes, size(health.enough_bytes)),
-        wanted: setting(health, "trash.min_free_percent"),
-    };
-    // A list of those that hold next to nothing would send people the wrong way.
-    let held: u64 = holders.iter().map(|(_, bytes)| bytes).sum();
-    let holders = match held < total.saturating_sub(free) / HELD_PART {
-        true => &[],
-        false => holders,
-    };
-    space.finding(health, || room(info, health, holders))
-}
-
-fn inodes(info: &InfoResponse, health: &Health, holders: &Holders) -> Finding {
-    const CHECK: &str = "inodes";
-    let (free, total) = (health.inodes_free, health.inodes);
-    if total == 0 {
-        return Finding::ok(CHECK, "this file system makes them as they are needed");
-    }
-    let space = Space {
-        check: CHECK,
-        shown: format!("{free} of {total} are free"),
-        free,
-        total,
-        low: (health.low_inodes, health.low_inodes.to_string()),
-        enough: (health.enough_inodes, health.enough_inodes.to_string()),
-        wanted: setting(health, "trash.min_free_percent").min(FEW_INODES),
-    };
-    space.finding(health, || room(info, health, holders))
-}
-
-/// Share of the used space, as a divisor, below which layerd's largest are not what fills a disk.
-const HELD_PART: u64 = 20;
-/// Free share of the inodes, in percent, that is too small. Deleting early brings few back.
-const FEW_INODES: u64 = 5;
-
-/// Free and total amount of a resource of a disk, with words for the figures.
-struct Space {
-    check: &'static str,
-    shown: String,
-    free: u64,
-    total: u64,
-    low: (u64, String),
-    enough: (u64, String),
-    /// Free share, in percent, that is too small.
-    wanted: u64,
-}
-
-impl Space {
-    fn finding(&self, health: &Health, room: impl Fn() -> Action) -> Finding {
-        let (check, shown) = (self.check, &self.shown);
-        if self.free < self.low.0 || (health.is_full && self.free < self.enough.0) {
-            let (low, enough) = (&self.low.1, &self.enough.1);
-            return Finding::error(
-                check,
-                format!(
-                    "{shown}; nothing new is taken below {low}, and not until {enough} are free again"
-                ),
-                "Nothing can be pulled or started: layerd takes removals only, on the space that it keeps for them.",
-                room(),
-            );
-        }
-        if u128::from(self.free) * 100 < u128::from(self.wanted) * u128::from(self.total) {
-            return Finding::warning(
-                check,
-                format!("{shown}, less than {} %", self.wanted),
-                "Removed layers are deleted at once (trash.min_free_percent), so that `layerctl trash restore` finds \
-                 nothing. When the disk is full, nothing new is taken.",
-                room(),
-            );
-        }
-        Finding::ok(check, shown)
-    }
-}
-
-/// Action for a full disk: the trash is emptied first.
-fn room(info: &InfoResponse, health: &Health, holders: &Holders) -> Action {
-    if info.trash > 0 && health.guard.is_empty() && health.failed_deletions.is_empty() {
-        return Action::fix("empty-trash", "layerctl trash empty --yes");
-    }
-    let held: Vec<String> = holders
-        .iter()
-        .take(3)
-        .map(|(name, bytes)| format!("{} {}", size(*bytes), quoted(name)))
-        .collect();
-    let held = match held.is_empty() {
-        true => {
-            "layerd holds little of it; `du -x --max-depth=1` on the mount point finds who does"
-                .to_owned()
-        }
-        false => format!("the most is held by {}", held.join(", ")),
-    };
-    Action::advice(format!(
-        "Remove images and containers that are not needed, or enlarge the disk: {held}. `layerctl du` and `layerctl volume \
-         usage` list all, `layerctl volume prune --dry-run` the volumes that nothing uses."
-    ))
-}
-
 fn trash(info: &InfoResponse, health: &Health) -> Finding {
     const CHECK: &str = "trash";
     let count = match info.trash {
@@ -410,13 +299,6 @@ pub(crate) fn records(problems: &[Problem]) -> Vec<Finding> {
         findings.push(Finding::ok(CHECK, "they agree"));
     }
     findings
-}
-
-fn setting(health: &Health, key: &str) -> u64 {
-    let value = health.settings.get(key);
-    value
-        .and_then(|value| value.parse().ok())
-        .unwrap_or_default()
 }
 
 fn seconds(count: u64) -> i64 {

@@ -17,6 +17,7 @@ use layerd_store::{
 };
 use tracing::info;
 
+use crate::reserve::Area;
 use crate::volume_slot as slot;
 use crate::volumes::is_nocopy;
 use crate::{Attachments, Error};
@@ -147,6 +148,7 @@ impl Attachments {
         inside: &str,
     ) -> Result<Result<u64, String>, Error> {
         self.check_source(image, from)?;
+        self.root.check_reserve(Area::Volumes)?;
         let markers = self
             .layers
             .directories()?
@@ -165,11 +167,12 @@ impl Attachments {
             .dirs
             .stage(slot(volume.id), Top::default())
             .map_err(Error::driver("stage a volume"))?;
+        let progress = self.volumes.telling(volume.name.as_str(), 0);
         let options = copy::Options {
             durable: Durable::Content,
             images: &images,
             markers,
-            progress: &self.volumes.telling(volume.name.as_str(), 0),
+            progress: &progress,
             ..copy::Options::default()
         };
         let from = from.as_str();
@@ -189,7 +192,9 @@ impl Attachments {
             }
             Err(cause) => {
                 let attempt = "copy image content into a volume";
-                return Err(self.volumes.drop_staged(volume.id, attempt, cause));
+                return Err(self
+                    .volumes
+                    .drop_staged(volume.id, attempt, &progress, cause));
             }
         };
         self.volumes.drop_stage(volume.id);

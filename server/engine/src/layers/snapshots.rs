@@ -15,6 +15,7 @@ use crate::call_phase::enter;
 use crate::events::Topic;
 use crate::keyed_lock::KeyedGuard;
 use crate::list::{Entry, Listing};
+use crate::reserve::Area;
 use crate::stack::{Top, base};
 use crate::{Error, LayerError, Layers, slot};
 
@@ -62,12 +63,14 @@ impl Layers {
     /// # Errors
     /// [`ErrorKind::Missing`](crate::ErrorKind) if the parent is unknown, `Invalid` if it is not
     /// committed or a label breaks a rule, `Exists` if the key is taken or being made, `Refused`
-    /// if the stack is too high to mount, `Full` if the disk is. Nothing is visible then.
+    /// if the stack is too high to mount, `Full` if the disk is or its reserve is reached. Nothing is visible
+    /// then.
     pub fn create(&self, create: Create) -> Result<Mounted, Error> {
         self.save_damage();
         let (claim, pooled) = self.claim_layer(&create)?;
         let has_deferred_parent = self.defers_parent(&create);
-        let planned = self.plan_new(&create, &claim, has_deferred_parent);
+        let checked = self.root.check_reserve(Area::Layers);
+        let planned = checked.and_then(|()| self.plan_new(&create, &claim, has_deferred_parent));
         let (stack, mounts) = planned.inspect_err(|_| {
             if pooled {
                 self.pool.give_back(claim.id());

@@ -8,6 +8,7 @@
 //! writable, its top directory is unchanged, and no client asked for its mounts meanwhile. Else, and
 //! after a restart, Commit walks the layer, and its file digests (`file_digests.rs`) are deleted.
 
+mod active;
 mod image;
 mod memory;
 mod pack;
@@ -27,16 +28,18 @@ use layerd_layers::apply::{
 };
 use layerd_layers::file_digests::Writer;
 use layerd_layers::{Durable, Layering, Progress};
-use layerd_mounts::{Mount, tree};
-use layerd_store::{Key, Kind, LayerId, Record, Records, Refusal, Usage};
+use layerd_mounts::tree;
+use layerd_store::{Kind, LayerId, Record, Records, Refusal, Usage};
 use metrics::{counter, histogram};
 use tracing::{debug, warn};
 
 use crate::call_phase::enter;
 use crate::events::Topic;
-use crate::layers::snapshots::find;
+use crate::reserve::{self, Area};
 use crate::stack::{Top, lineage};
 use crate::{Error, LayerError, Layers, slot};
+pub use active::Active;
+use active::{foreign, quoted};
 pub(crate) use memory::Unpacks;
 use memory::{Claim, Found};
 pub use pack::{Changes, Pack};
@@ -93,20 +96,6 @@ impl std::fmt::Debug for Unpack<'_> {
     }
 }
 
-/// An active snapshot that a layer is to be unpacked into: this one, whatever has its key later.
-#[derive(Debug, Clone)]
-pub struct Active {
-    record: Arc<Record>,
-}
-
-impl Active {
-    /// Its key.
-    #[must_use]
-    pub fn key(&self) -> &Key {
-        &self.record.key
-    }
-}
-
 /// The directories that unpacking works on.
 struct Opened {
     /// The one to fill, and those below, nearest first.
@@ -118,38 +107,6 @@ struct Opened {
 }
 
 impl Layers {
-    /// Answers which active snapshot these are the mounts of. Reads memory only.
-    ///
-    /// # Errors
-    /// `Unsupported` if they are not exactly what [`mounts`](Layers::mounts) answers for one.
-    pub fn active_of(&self, mounts: &[Mount]) -> Result<Active, Error> {
-        let view = self.root.store.records();
-        let record = self.shown(&view, mounts)?;
-        if record.kind != Kind::Active {
-            return foreign(format!("{} is not active", quoted(&record.key)));
-        }
-        self.check_planned(mounts, &view, record)?;
-        let record = record.clone();
-        Ok(Active { record })
-    }
-
-    /// The active snapshot with this key.
-    ///
-    /// # Errors
-    /// `Missing`; `Refused` if the snapshot is not active.
-    pub fn active(&self, key: &Key) -> Result<Active, Error> {
-        let view = self.root.store.records();
-        let record = find(&view, key)?.clone();
-        match record.kind {
-            Kind::Active => Ok(Active { record }),
-            kind => Err(Refusal::NotActive {
-                key: key.clone(),
-                kind,
-            }
-            .into()),
-        }
-    }
-
     /// Unpacks the blob that `source` yields into an active snapshot.
     ///
     /// With [`Durability::Full`](crate::Durability::Full) all content is on the disk on return, of a layer of many files
@@ -161,7 +118,7 @@ impl Layers {
     /// `Missing`; `Refused` if the snapshot is not active, if another call unpacks into it, or if
     /// one did and failed: then it holds part of a layer, and can only be removed. `Invalid` if
     /// the blob is not what `unpack` says, is no sound archive, or asks for more than it may;
-    /// `Full`; `Stopping`; `Internal` if `source` or the disk fails. Unless nothing was written by
+    /// `Full`, also if the disk's reserve is reached meanwhile; `Stopping`; `Internal` if `source` or the disk fails. Unless nothing was written by
     /// then, the snapshot can only be removed.
     ///
     /// # Cancellation
@@ -173,6 +130,8 @@ impl Layers {
         unpack: &Unpack<'_>,
     ) -> Result<Applied, Error> {
         let (claim, view, record) = self.claim(active)?;
+        let checked = self.root.check_reserve(Area::Layers);
+        checked.inspect_err(|_| claim.undone())?;
         let layers = self.open_target(&view, &record);
         let layers = layers.inspect_err(|_| claim.undone())?;
         if layers.is_image_due {
@@ -297,6 +256,7 @@ impl Layers {
             root: &self.root,
             client: unpack.progress,
             claim: Some(claim),
+            reserve: Some(reserve::Watched::new(&self.root, Area::Layers)),
         };
         let options = apply::Options {
             compression: unpack.compression,
@@ -401,6 +361,7 @@ impl Layers {
             // After a cancellation any failure means that the snapshot was removed.
             _ if claim.is_cancelled() => Refusal::Missing { key }.into(),
             _ if self.root.backlog.is_stopping() => Error::Stopping,
+            _ if claim.is_at_reserve() => self.root.reserve_reached(Area::Layers),
             _ if unpack.progress.cancelled() => Error::Layer(LayerError::Unpack {
                 key,
                 cause: layerd_layers::Error::Stopped,
@@ -437,47 +398,6 @@ impl Layers {
             Error::driver("open a layer")(cause)
         })
     }
-
-    /// The snapshot whose layer a list of one mount shows on top, whatever else the mount says.
-    fn shown<'v>(&self, view: &'v Records, mounts: &[Mount]) -> Result<&'v Arc<Record>, Error> {
-        let [mount] = mounts else {
-            return foreign(format!("{} mounts at once", mounts.len()));
-        };
-        let Some(slot) = self.driver.top_of(mount) else {
-            return foreign(format!("a mount of type {:?}", mount.kind));
-        };
-        match view.get(LayerId(slot.0)) {
-            Some(record) => Ok(record),
-            None => foreign(format!("layer {slot}, which is no snapshot's")),
-        }
-    }
-
-    /// Refuses mounts that differ in anything from those of a snapshot.
-    fn check_planned(
-        &self,
-        mounts: &[Mount],
-        view: &Records,
-        record: &Record,
-    ) -> Result<(), Error> {
-        let ids = self.mappings(&record.labels)?;
-        let stack = Top::recorded(view, record, ids).stack(view);
-        let planned = self.plan(&record.key, &stack)?;
-        if planned == mounts {
-            return Ok(());
-        }
-        foreign(format!(
-            "other mounts than those of {}",
-            quoted(&record.key)
-        ))
-    }
-}
-
-fn quoted(key: &Key) -> String {
-    format!("snapshot {:?}", key.as_str())
-}
-
-fn foreign<T>(what: String) -> Result<T, Error> {
-    Err(Error::Layer(LayerError::Foreign { what }))
 }
 
 /// Handling of whiteouts: kept as marks for the layers below; executed in a whole tree and in a layer

@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing::warn;
 
 use crate::call_phase::enter;
+use crate::last_usage::LastUsage;
 use crate::{Error, LayerError, slot};
 
 /// Number of threads: two, so that one huge layer does not delay the others.
@@ -31,6 +32,7 @@ pub(crate) struct UsageScanner {
 struct Shared {
     store: Arc<Store>,
     driver: Arc<dyn Driver>,
+    last: Arc<LastUsage>,
     queue: Mutex<Queue>,
     /// Signalled when the queue grows, and at the end.
     asked: Condvar,
@@ -42,8 +44,6 @@ struct Queue {
     order: VecDeque<LayerId>,
     /// Walks that have not begun.
     waiting: HashMap<LayerId, Arc<Walk>>,
-    /// Last usage of writable layers.
-    last: HashMap<LayerId, Usage>,
 }
 
 /// One walk, with its waiting calls.
@@ -57,10 +57,15 @@ type Outcome = Result<Usage, Arc<layerd_mounts::Error>>;
 
 impl UsageScanner {
     /// Starts the threads. Committed layers without a recorded usage are queued first.
-    pub(crate) fn start(store: Arc<Store>, driver: Arc<dyn Driver>) -> Result<Self, Error> {
+    pub(crate) fn start(
+        store: Arc<Store>,
+        driver: Arc<dyn Driver>,
+        last: Arc<LastUsage>,
+    ) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             store,
             driver,
+            last,
             queue: Mutex::default(),
             asked: Condvar::new(),
             stopping: AtomicBool::new(false),
@@ -121,12 +126,12 @@ impl UsageScanner {
 
     /// Result of the last finished walk of a writable layer.
     pub(crate) fn last(&self, id: LayerId) -> Option<Usage> {
-        self.shared.queue().last.get(&id).copied()
+        self.shared.last.get(id)
     }
 
     /// Drops the last usage of a deleted layer.
     pub(crate) fn forget(&self, id: LayerId) {
-        self.shared.queue().last.remove(&id);
+        self.shared.last.forget(id);
     }
 
     /// Cancels all walks; calls that wait for one get [`Error::Stopping`].
@@ -217,13 +222,13 @@ impl Shared {
         let view = self.store.records();
         match view.get(id).map(|record| record.kind) {
             Some(Kind::Committed) if was_final => {
-                self.queue().last.remove(&id);
+                self.last.forget(id);
                 if let Err(cause) = self.store.set_usage(id, usage) {
                     warn!(error = &cause as &dyn std::error::Error, %id, "keep the figure of a layer");
                 }
             }
-            Some(Kind::Committed) => drop(self.queue().last.remove(&id)),
-            Some(_) => drop(self.queue().last.insert(id, usage)),
+            Some(Kind::Committed) => self.last.forget(id),
+            Some(_) => self.last.set(id, usage),
             None => {}
         }
     }

@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use layerd_layers::Durable;
 use layerd_layers::archive::{self, Exported, Imported};
 use layerd_store::{Refusal, Volume, VolumeId, VolumeName};
-use nix::sys::statvfs::statvfs;
 use tracing::info;
 
+use super::progress::Telling;
 use super::{CreateVolume, VolumeEntry, VolumeRef, new_volume, slot, top};
+use crate::reserve::Area;
 use crate::{Error, VolumeError, Volumes};
 
 /// Content of a new volume.
@@ -65,6 +66,7 @@ impl Volumes {
         {
             return Err(Refusal::VolumeTaken { name: name.clone() }.into());
         }
+        self.root.check_reserve(Area::Volumes)?;
         let id = self.root.store.volume_id()?;
         let volume = new_volume(id, request, "archive".to_owned(), None)?;
         let data = self.dirs.stage(slot(id), top(request)?);
@@ -95,25 +97,31 @@ impl Volumes {
         staged: &OwnedFd,
     ) -> Result<Imported, Error> {
         let room = self.room();
+        let progress = self.telling(volume.name.as_str(), 0);
         let options = archive::ImportOptions {
             most_files: room.files,
             most_bytes: room.bytes,
             durable: Durable::Content,
-            progress: &self.telling(volume.name.as_str(), 0),
+            progress: &progress,
             ..archive::ImportOptions::default()
         };
         let imported = archive::import(input, staged.as_fd(), &options)
-            .map_err(|cause| self.no_import(volume.id, cause))?;
+            .map_err(|cause| self.no_import(volume.id, &progress, cause))?;
         self.finish_stage(volume, staged)?;
         Ok(imported)
     }
 
-    fn no_import(&self, id: VolumeId, cause: layerd_layers::Error) -> Error {
+    fn no_import(
+        &self,
+        id: VolumeId,
+        progress: &Telling<'_>,
+        cause: layerd_layers::Error,
+    ) -> Error {
         let limit = match &cause {
             layerd_layers::Error::Limit { what, limit } => Some((*what, *limit)),
             _ => None,
         };
-        let failed = self.drop_staged(id, "import a volume", cause);
+        let failed = self.drop_staged(id, "import a volume", progress, cause);
         match limit {
             None => failed,
             Some((what, limit)) => Error::Volume(VolumeError::NoRoom {
@@ -127,7 +135,7 @@ impl Volumes {
     /// Free space and inodes of the disk, without the share that is to stay free. No limit where the
     /// disk does not report them, nor for inodes on file systems without an inode table.
     fn room(&self) -> Room {
-        let Ok(disk) = statvfs(&self.root.path) else {
+        let Ok(disk) = self.dirs.space() else {
             return Room {
                 files: u64::MAX,
                 bytes: u64::MAX,
@@ -138,12 +146,11 @@ impl Volumes {
             free.saturating_sub(u64::try_from(keep).unwrap_or(u64::MAX))
         };
         Room {
-            files: match disk.files() {
+            files: match disk.inodes {
                 0 => u64::MAX,
-                all => share(disk.files_available(), all),
+                all => share(disk.inodes_free, all),
             },
-            bytes: share(disk.blocks_available(), disk.blocks())
-                .saturating_mul(disk.fragment_size()),
+            bytes: share(disk.bytes_free, disk.bytes),
         }
     }
 }

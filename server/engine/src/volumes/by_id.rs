@@ -7,6 +7,7 @@ use layerd_store::{Refusal, VolumeId};
 use super::create::SIZE;
 use super::{VolumeEntry, size_asked, slot};
 use crate::events::Topic;
+use crate::reserve::Area;
 use crate::{Error, Volumes};
 
 impl Volumes {
@@ -67,6 +68,17 @@ impl Volumes {
         let keep_going = || !self.root.backlog.is_stopping();
         let given = self.dirs.give_group(slot(id), group, &keep_going);
         given.map_err(failed)
+    }
+
+    /// Bytes that a new volume may take now: what is free, without the reserve. One or two statfs(2).
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub fn bytes_left(&self) -> Result<u64, Error> {
+        match self.root.look_at_reserve(Area::Volumes) {
+            Some(reserved) => Ok(reserved.bytes_left()),
+            None => self.space().map(|space| space.bytes_free),
+        }
     }
 
     /// Room on the file system of the volumes, now. Nothing is kept free for sizes that were asked for.

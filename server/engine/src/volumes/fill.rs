@@ -14,7 +14,9 @@ use layerd_store::{Labels, Refusal, Volume, VolumeId, VolumeName};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::create::{SIZE, filled_from};
+use super::progress::Telling;
 use super::{CreateVolume, VolumeEntry, VolumeRef, new_volume, slot, top, top_asked};
+use crate::reserve::Area;
 use crate::{Error, VolumeError, Volumes};
 
 /// Volumes whose content is being read, by how many: they must not be deleted meanwhile.
@@ -81,7 +83,8 @@ impl Volumes {
     /// file system can. Who writes meanwhile gets a copy as after a crash.
     ///
     /// # Errors
-    /// `Missing`, or `Refused` for an id; `Exists` if the name of the copy is taken; `Full`.
+    /// `Missing`, or `Refused` for an id; `Exists` if the name of the copy is taken; `Full`, also if the
+    /// disk's reserve is reached.
     pub fn snapshot_volume(
         &self,
         source: &VolumeRef,
@@ -105,6 +108,7 @@ impl Volumes {
         {
             return Err(Refusal::VolumeTaken { name: copy_name }.into());
         }
+        self.root.check_reserve(Area::Volumes)?;
         let id = self.root.store.volume_id()?;
         let volume = new_volume(id, &request, source.filled_from(), Some(source.id()))?;
         let data = self.dirs.stage(slot(id), top(&request)?);
@@ -153,13 +157,14 @@ impl Volumes {
         let source = self.root.store.records().volumes().get(from).cloned();
         let measured = source.and_then(|source| source.usage);
         let expected = measured.map_or(0, |(usage, _)| usage.inodes);
+        let progress = self.telling(to.name.as_str(), expected);
         let options = copy::Options {
             durable: Durable::Content,
-            progress: &self.telling(to.name.as_str(), expected),
+            progress: &progress,
             ..copy::Options::default()
         };
         let copied = copy_tree(&[data.as_fd()], Path::new(""), staged.as_fd(), &options);
-        copied.map_err(|cause| self.drop_staged(to.id, "copy a volume", cause))?;
+        copied.map_err(|cause| self.drop_staged(to.id, "copy a volume", &progress, cause))?;
         self.finish_stage(to, staged)
     }
 
@@ -175,14 +180,19 @@ impl Volumes {
         })
     }
 
+    /// Deletes what is staged for a volume whose filling failed. Answers why it failed.
     pub(crate) fn drop_staged(
         &self,
         id: VolumeId,
         attempt: &'static str,
+        progress: &Telling<'_>,
         cause: layerd_layers::Error,
     ) -> Error {
         self.drop_stage(id);
-        Error::Copy { attempt, cause }
+        match progress.is_at_reserve() {
+            true => self.root.reserve_reached(Area::Volumes),
+            false => Error::Copy { attempt, cause },
+        }
     }
 
     /// Deletes a staged directory; after a failure the next start does.

@@ -1,18 +1,20 @@
-//! Progress of filling a volume, sent to watchers, and cancellation when the daemon stops.
+//! Progress of filling a volume, sent to watchers, and cancellation when the daemon stops or the disk's
+//! reserve is reached.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use layerd_layers::Progress;
 
 use crate::events::Amount;
+use crate::reserve::{Area, Watched};
 use crate::{Root, Volumes};
 
 /// Least time between two tellings.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 
-/// Counts what is done and passes it on from time to time.
+/// Counts what is done and passes it on from time to time. Cancels when the reserve is reached.
 pub(crate) struct Telling<'a> {
     root: &'a Root,
     volume: String,
@@ -20,6 +22,8 @@ pub(crate) struct Telling<'a> {
     files: AtomicU64,
     bytes: AtomicU64,
     told: Mutex<Instant>,
+    reserve: Watched<'a>,
+    at_reserve: AtomicBool,
 }
 
 /// Sends no progress, but cancels when the daemon stops.
@@ -39,12 +43,24 @@ impl Volumes {
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             told: Mutex::new(Instant::now()),
+            reserve: Watched::new(&self.root, Area::Volumes),
+            at_reserve: AtomicBool::new(false),
         }
+    }
+}
+
+impl Telling<'_> {
+    /// True if the reserve of the disk was reached, which ends the filling.
+    pub(crate) fn is_at_reserve(&self) -> bool {
+        self.at_reserve.load(Ordering::Acquire)
     }
 }
 
 impl Progress for Telling<'_> {
     fn advanced(&self, files: u64, bytes: u64) {
+        if self.reserve.reaches(files, bytes) {
+            self.at_reserve.store(true, Ordering::Release);
+        }
         let files = files + self.files.fetch_add(files, Ordering::Relaxed);
         let bytes = bytes + self.bytes.fetch_add(bytes, Ordering::Relaxed);
         // Another thread is sending: leave it to that one.
@@ -63,7 +79,7 @@ impl Progress for Telling<'_> {
     }
 
     fn cancelled(&self) -> bool {
-        self.root.backlog.is_stopping()
+        self.root.backlog.is_stopping() || self.is_at_reserve()
     }
 }
 

@@ -138,7 +138,7 @@ impl Wanted {
     /// A size that the disk cannot hold now is refused, so that another node is tried; nothing is kept
     /// free for one that is taken.
     fn check_room(&self, engine: &Engine, size: Option<u64>) -> Result<(), Status> {
-        let free = engine.volumes.space().map_err(failed)?.bytes_free;
+        let free = engine.volumes.bytes_left().map_err(failed)?;
         match size {
             Some(size) if size > free => Err(Status::resource_exhausted(format!(
                 "capacity_range: {size} bytes are asked for, and {free} are free on the disk"
@@ -241,7 +241,7 @@ pub(super) fn expand(
             "capacity_range: at most {wanted} bytes are allowed, and the volume has {have}; it does not shrink"
         )));
     }
-    let free = engine.volumes.space().map_err(failed)?.bytes_free;
+    let free = engine.volumes.bytes_left().map_err(failed)?;
     if wanted - have > free {
         return Err(Status::out_of_range(format!(
             "capacity_range: {wanted} bytes are asked for, which is {} more than the volume has, and {free} are free on the disk",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use layerd_engine::{Discarded, Durability, Engine, Finding, Fix, Removed};
+use layerd_engine::{Discarded, Durability, Engine, Finding, Fix, Removed, Reserved};
 use layerd_proto::layerd::v1::admin_server::Admin;
 use layerd_proto::layerd::v1::{self as pb, InfoRequest, InfoResponse};
 use layerd_store::LayerId;
@@ -250,11 +250,26 @@ fn health(engine: &Engine, disk: Option<Statvfs>, effective: &Effective) -> pb::
         volumes_read_only: health.volumes_read_only && !read_only,
         newest_at: health.newest.map(timestamp),
         failing: BTreeMap::new(),
+        reserves: engine.reserves().iter().map(reserve).collect(),
         failed_deletions: engine
             .failed_deletions()
             .into_iter()
             .map(|(what, reason)| failed_deletion(what, reason))
             .collect(),
+    }
+}
+
+fn reserve(reserved: &Reserved) -> pb::Reserve {
+    let space = &reserved.space;
+    pb::Reserve {
+        path: reserved.path.display().to_string(),
+        level: reserved.level.name().to_owned(),
+        bytes: space.bytes,
+        bytes_free: space.bytes_free,
+        bytes_kept: reserved.bytes(),
+        inodes: space.inodes,
+        inodes_free: space.inodes_free,
+        inodes_kept: reserved.inodes(),
     }
 }
 

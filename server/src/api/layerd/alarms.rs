@@ -1,6 +1,6 @@
 //! Sentences about what needs a person's attention, from what the daemon says of itself.
 
-use layerd_proto::layerd::v1::{Health, InfoResponse};
+use layerd_proto::layerd::v1::{Health, InfoResponse, Reserve};
 
 /// Seconds after which a wait for the disk is called a stall.
 const STALL_SECONDS: u64 = 10;
@@ -20,7 +20,36 @@ pub(super) fn of(info: &InfoResponse) -> Vec<String> {
         deletions(&health),
         closed(&health),
     ];
-    found.into_iter().flatten().collect()
+    let reserves = health.reserves.iter().filter_map(|one| reserve(one, info));
+    found.into_iter().flatten().chain(reserves).collect()
+}
+
+/// A reserve that is near or reached. On a disk that takes no records at all there is an alarm already.
+fn reserve(reserve: &Reserve, info: &InfoResponse) -> Option<String> {
+    let health = info.health.clone().unwrap_or_default();
+    let is_told =
+        reserve.path == info.root && (bytes(info, &health).is_some() || inodes(&health).is_some());
+    let figures = format!(
+        "of {} bytes of {} {} are free, {} are to stay free (inodes: {} of {} and {})",
+        reserve.bytes,
+        reserve.path,
+        reserve.bytes_free,
+        reserve.bytes_kept,
+        reserve.inodes_free,
+        reserve.inodes,
+        reserve.inodes_kept
+    );
+    match reserve.level.as_str() {
+        "reached" if !is_told => Some(format!(
+            "the reserve is reached, so that nothing new is made: {figures}; remove what is not needed \
+             (`layerctl du`), or enlarge the disk (limits.keep_free_percent)"
+        )),
+        "near" if !is_told => Some(format!(
+            "the reserve is near, and nothing new is made once it is reached: {figures}; `layerctl du` shows \
+             who holds the bytes"
+        )),
+        _ => None,
+    }
 }
 
 fn guard(health: &Health) -> Option<String> {
@@ -140,6 +169,22 @@ mod tests {
     #[test]
     fn each_fault_is_an_alarm() {
         assert_eq!(of(&sound()), [""; 0]);
+        let reserve = |level: &str| Reserve {
+            path: "/r".to_owned(),
+            level: level.to_owned(),
+            ..Reserve::default()
+        };
+        let mut info = sound();
+        let health = info.health.as_mut().unwrap();
+        health.reserves = vec![reserve("enough"), reserve("near"), reserve("reached")];
+        let alarms = of(&info);
+        assert!(
+            alarms.len() == 2 && alarms[0].contains("near"),
+            "{alarms:?}"
+        );
+        assert!(alarms[1].contains("is reached"), "{alarms:?}");
+        info.disk_free_bytes = 9;
+        assert_eq!(of(&info).len(), 1, "a full disk is told once");
         let cases: [(&str, Fault); 11] = [
             ("closed: /r/l;", |_, health| {
                 health.closed_folders = vec!["/r/l".to_owned()];

@@ -239,7 +239,7 @@ fn disk(settings: &Settings) -> Vec<Finding> {
         inodes_free: disk.files_available(),
         ..Health::default()
     };
-    checks::disk(&info, &health)
+    crate::doctor::disk::disk(&info, &health)
 }
 
 /// Standard output of a program, however it ends. None if it cannot be run, or not in time.

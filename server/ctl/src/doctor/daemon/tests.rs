@@ -2,7 +2,7 @@
 
 use super::super::Severity;
 use super::*;
-use layerd_proto::layerd::v1::FailedDeletion;
+use layerd_proto::layerd::v1::{FailedDeletion, Reserve};
 use prost_types::Timestamp;
 
 const NOW: i64 = 1_800_000_000;
@@ -34,6 +34,15 @@ fn well() -> InfoResponse {
     }
 }
 
+fn reserve(bytes_kept: u64, inodes_kept: u64, level: &str) -> Reserve {
+    Reserve {
+        level: level.to_owned(),
+        bytes_kept,
+        inodes_kept,
+        ..Reserve::default()
+    }
+}
+
 /// The one finding that is not well after `change`.
 fn after(change: impl Fn(&mut InfoResponse, &mut Health)) -> Finding {
     let mut info = well();
@@ -56,9 +65,10 @@ fn a_daemon_that_is_well_has_nothing_to_mend() {
     }
 }
 
+type Change = fn(&mut InfoResponse, &mut Health);
+
 #[test]
 fn every_trouble_is_named_once() {
-    type Change = fn(&mut InfoResponse, &mut Health);
     let table: [(&str, Severity, Change); 12] = [
         ("inodes", Severity::Warning, |_, health| {
             health.inodes_free = 20
@@ -104,11 +114,38 @@ fn every_trouble_is_named_once() {
             health.newest_at = at(NOW + 7200);
         }),
     ];
+    named_once(&table);
+}
+
+#[test]
+fn a_reserve_is_named_once() {
+    let table: [(&str, Severity, Change); 4] = [
+        ("space", Severity::Warning, |_, health| {
+            health.reserves = vec![reserve(40 << 30, 0, "near")];
+        }),
+        ("space", Severity::Error, |_, health| {
+            health.reserves = vec![reserve(51 << 30, 0, "reached")];
+        }),
+        ("inodes", Severity::Error, |_, health| {
+            health.reserves = vec![reserve(0, 501, "reached")];
+        }),
+        ("space of volumes", Severity::Error, |_, health| {
+            let path = "/r/volumes".to_owned();
+            health.reserves = vec![Reserve {
+                path,
+                ..reserve(1, 1, "reached")
+            }];
+        }),
+    ];
+    named_once(&table);
+}
+
+fn named_once(table: &[(&str, Severity, Change)]) {
     for (check, severity, change) in table {
         let finding = after(change);
         assert_eq!(
             (finding.check.as_str(), finding.severity),
-            (check, severity)
+            (*check, *severity)
         );
         assert_one_fix(&finding);
         assert!(!finding.impact.is_empty(), "{finding:?}");

@@ -59,6 +59,7 @@ pub(crate) struct Claim<'u> {
     unpacks: &'u Unpacks,
     id: LayerId,
     cancel: Arc<AtomicBool>,
+    at_reserve: AtomicBool,
     before: Option<State>,
 }
 
@@ -78,6 +79,7 @@ impl Unpacks {
             unpacks: self,
             id,
             cancel,
+            at_reserve: AtomicBool::new(false),
             before,
         })
     }
@@ -166,6 +168,21 @@ impl Claim<'_> {
     /// True if the snapshot was removed.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancel.load(Ordering::Acquire)
+    }
+
+    /// Ends the work because the reserve of the disk is reached.
+    pub(crate) fn end_for_reserve(&self) {
+        self.at_reserve.store(true, Ordering::Release);
+    }
+
+    /// True after [`end_for_reserve`](Self::end_for_reserve).
+    pub(crate) fn is_at_reserve(&self) -> bool {
+        self.at_reserve.load(Ordering::Acquire)
+    }
+
+    /// True if the work is to end for either reason.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.is_cancelled() || self.is_at_reserve()
     }
 
     /// The layer is whole. Answers whether others may have written to it meanwhile.

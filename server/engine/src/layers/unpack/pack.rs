@@ -132,6 +132,7 @@ impl Layers {
                 root: &self.root,
                 client: pack.progress,
                 claim: None,
+                reserve: None,
             },
         };
         let diffed = diff::diff(layers[0], &layers[1..], &options, out);
