@@ -102,7 +102,8 @@ test-package: as-root peers tools build ## Install, upgrade and remove the packa
 	$(own_mounts) $(nextest) -E 'package(layerd-integration) & binary(package)'
 
 .PHONY: evidence
-evidence: test-package ## Make the transcripts of the package, the doctor and a lost database anew (as root)
+evidence: test-package ## Make the transcripts of the package, the doctor, the clients and a lost database anew (as root)
+	$(own_mounts) $(nextest) -E 'binary(/^(csi|cri|volume_plugin)$$/)'
 	@integration/evidence.sh
 
 # The end-to-end tests start the programs that this builds.

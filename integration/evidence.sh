@@ -1,6 +1,6 @@
 #!/bin/bash
-# Makes docs/evidence/doctor.txt, package.txt and recovery.txt of what `make test-package` has left in
-# target/evidence, and of a run of recovery.sh. Called by `make evidence`.
+# Makes the transcripts in docs/evidence of what tests have left in target/evidence, and of a run of
+# recovery.sh. Called by `make evidence`.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -20,4 +20,23 @@ TEXT
     done
 } >"$to/doctor.txt"
 cp "$made/package.txt" "$to/package.txt"
+
+# Of each client: the name, the title, and the files that its tests have left.
+clients=(
+    "docker|Docker 28 on layerd's volume plugin (volume_plugin/docker.rs)|docker"
+    "compose|Docker Compose on layerd's volume plugin (volume_plugin/docker.rs)|compose"
+    "podman|Podman 4.3, then 5, on layerd's volume plugin (volume_plugin/podman.rs)|podman-4.3 podman-5"
+    "csi|An orchestrator on layerd's CSI sockets: its calls' answers (csi/node.rs, csi/snapshots.rs)|csi-node csi-snapshots"
+    "cri|containerd 1.7, then 2.1, with layerd-nri: answers of CRI (cri.rs)|cri-root_containerd_1_7 cri-root_containerd_2_1"
+)
+for client in "${clients[@]}"; do
+    IFS='|' read -r name title parts <<<"$client"
+    {
+        printf '%s.\nMade by `make evidence`; $DIR is a folder of the test, and long lines are cut.\n' "$title"
+        for part in $parts; do
+            printf '\n'
+            cat "$made/$part.txt"
+        done
+    } >"$to/$name.txt"
+done
 integration/demos/recovery.sh >"$to/recovery.txt" 2>&1

@@ -20,6 +20,7 @@ pub mod plugin;
 pub mod process;
 pub mod scratch;
 pub mod snapshots;
+pub mod transcript;
 pub mod tree;
 pub mod wire;
 
@@ -32,4 +33,5 @@ pub use peers::{Containerd, Docker, Podman, PodmanVersion, Version};
 pub use plugin::Plugin;
 pub use scratch::Scratch;
 pub use snapshots::Snapshots;
+pub use transcript::Transcript;
 pub use tree::Tree;

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::transcript;
+
 /// Longest wait for what must happen. Generous: an emulated or loaded machine takes ten times as long,
 /// and what never happens fails a test all the same.
 pub const WAIT_LIMIT: Duration = Duration::from_secs(100);
@@ -32,6 +34,7 @@ pub fn output(command: &mut Command) -> String {
         "{command:?}: {}\n{out}{error}",
         output.status
     );
+    transcript::command(command, &out);
     out
 }
 

@@ -12,10 +12,11 @@ mod client;
 #[path = "cri/world.rs"]
 mod world;
 
-use layerd_integration::Version;
+use layerd_integration::process::{WAIT_LIMIT, wait_until};
+use layerd_integration::{Transcript, Version};
 use layerd_proto::cri::runtime::v1::{self as cri};
 
-use client::{container, pod};
+use client::{container, pod, spec};
 use world::{IMAGE, World, owner};
 
 const DATA: &str =
@@ -24,11 +25,14 @@ const DATA: &str =
 macro_rules! on_version {
     ($name:ident, $version:expr) => {
         mod $name {
-            use super::Version;
+            use super::{Transcript, Version};
 
             #[test]
             fn a_container_has_what_its_annotation_asks_for_until_it_is_removed() {
-                super::lifecycle(&mut super::World::new($version));
+                let mut world = super::World::new($version);
+                let name = concat!("cri-", stringify!($name));
+                let _transcript = Transcript::begin(name, world.path());
+                super::lifecycle(&mut world);
             }
 
             #[test]
@@ -53,6 +57,13 @@ macro_rules! on_version {
 
 on_version!(root_containerd_1_7, Version::V1_7);
 on_version!(root_containerd_2_1, Version::V2_1);
+
+#[test]
+fn root_images_are_volumes_of_containers() {
+    for mut world in [World::new(Version::V2_1), World::with_images(Version::V2_1)] {
+        image_volumes(&mut world);
+    }
+}
 
 fn lifecycle(world: &mut World) {
     let (sandbox, id) = world.web(DATA);
@@ -96,6 +107,41 @@ fn lifecycle(world: &mut World) {
     world.remove(&again);
     world.remove_pod(&sandbox);
     assert_eq!(world.holders(), Vec::<String>::new());
+    world.daemon.assert_no_errors_logged();
+}
+
+/// containerd 2.1 makes a View of an image for each container that has it as a volume.
+fn image_volumes(world: &mut World) {
+    let before = world.daemon.snapshots().list().len();
+    let config = pod("shop", &[]);
+    let sandbox = world.run_pod(&config);
+    let in_pod = world.daemon.snapshots().list().len();
+    let volume = cri::Mount {
+        container_path: "/of-image".to_owned(),
+        readonly: true,
+        image: Some(spec(IMAGE)),
+    };
+    let reader = |name: &str| cri::ContainerConfig {
+        mounts: vec![volume.clone()],
+        ..container(name, IMAGE)
+    };
+    let ids = ["one", "two"].map(|name| world.start(&sandbox, &config, reader(name)));
+    let look = "cmp /bin/busybox /of-image/bin/busybox; ! touch /of-image/file 2>/dev/null";
+    for id in &ids {
+        world.exec(id, look);
+    }
+    world.crash_layerd();
+    world.exec(&ids[0], look);
+    world.crash_containerd();
+    world.exec(&ids[1], look);
+    for id in &ids {
+        world.remove(id);
+    }
+    world.remove_pod(&sandbox);
+    assert!(in_pod > before);
+    wait_until("containerd's collector", WAIT_LIMIT, || {
+        world.daemon.snapshots().list().len() == before
+    });
     world.daemon.assert_no_errors_logged();
 }
 

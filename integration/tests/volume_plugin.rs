@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use layerd_integration::image::{busybox, write_layer};
 use layerd_integration::plugin::{SOCKET, own_run};
-use layerd_integration::process::wait_until;
+use layerd_integration::process::{output, wait_until};
 use layerd_integration::{Daemon, Docker, Entry, Plugin, Scratch};
 use serde_json::Value;
 
@@ -52,6 +52,10 @@ impl World {
     }
 
     fn try_layerctl(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let test = std::env::current_exe().unwrap();
         // The programs lie beside deps/.
         let program = test.parent().unwrap().parent().unwrap().join("layerctl");
@@ -60,13 +64,11 @@ impl World {
             .arg("--address")
             .arg(self.daemon.socket())
             .args(arguments);
-        command.output().unwrap()
+        command
     }
 
     fn layerctl(&self, arguments: &[&str]) -> String {
-        let ended = self.try_layerctl(arguments);
-        assert!(ended.status.success(), "{arguments:?}: {ended:?}");
-        String::from_utf8(ended.stdout).unwrap()
+        output(&mut self.command(arguments))
     }
 
     /// The owners of a volume's holders, sorted.

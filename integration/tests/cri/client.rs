@@ -1,8 +1,10 @@
 //! A blocking client of the CRI, generated from an own description of it.
 
+use std::fmt::Debug;
 use std::path::Path;
 
 use layerd_integration::snapshots::channel;
+use layerd_integration::transcript;
 use layerd_proto::cri::runtime::v1::image_service_client::ImageServiceClient;
 use layerd_proto::cri::runtime::v1::runtime_service_client::RuntimeServiceClient;
 use layerd_proto::cri::runtime::v1::{self as cri};
@@ -31,12 +33,14 @@ impl Client {
         Self { runtime, services }
     }
 
-    pub(crate) fn run<T>(
+    pub(crate) fn run<T: Debug>(
         &mut self,
         call: impl AsyncFnOnce(&mut Services) -> Result<Response<T>, Status>,
     ) -> Result<T, Status> {
         let answer = self.runtime.block_on(call(&mut self.services));
-        answer.map(Response::into_inner)
+        let answer = answer.map(Response::into_inner);
+        transcript::answer(&answer);
+        answer
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use layerd_integration::image::busybox;
 use layerd_integration::process::{Server, output, wait_until};
 use layerd_integration::scratch::profile;
+use layerd_integration::transcript;
 use layerd_integration::{Containerd, Daemon, Entry, Image, Scratch, Version};
 use layerd_proto::cri::runtime::v1::{self as cri};
 use serde_json::Value;
@@ -74,6 +75,10 @@ impl World {
         };
         world.wait_for_plugin(1);
         world
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.scratch.path()
     }
 
     /// Waits until the plugin has registered so many times.
@@ -208,7 +213,9 @@ impl World {
             .run(async |client| client.pods.exec_sync(request).await);
         let ran = ran.unwrap_or_else(|status| self.fail(&status));
         assert_eq!(ran.exit_code, 0, "{command}: {ran:?}");
-        String::from_utf8(ran.stdout).unwrap()
+        let said = String::from_utf8(ran.stdout).unwrap();
+        transcript::inside(command, &said);
+        said
     }
 
     pub(crate) fn remove(&mut self, container: &str) {

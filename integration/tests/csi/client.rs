@@ -1,8 +1,10 @@
 //! A blocking client of the three services, generated from the same messages.
 
+use std::fmt::Debug;
 use std::path::Path;
 
 use layerd_integration::snapshots::channel;
+use layerd_integration::transcript;
 use layerd_proto::csi::v1::controller_client::ControllerClient;
 use layerd_proto::csi::v1::identity_client::IdentityClient;
 use layerd_proto::csi::v1::node_client::NodeClient;
@@ -46,12 +48,14 @@ impl Client {
     }
 
     /// Runs a call to its end.
-    pub(crate) fn run<T>(
+    pub(crate) fn run<T: Debug>(
         &mut self,
         call: impl AsyncFnOnce(&mut Services) -> Result<Response<T>, Status>,
     ) -> Result<T, Failed> {
         let answer = self.runtime.block_on(call(&mut self.services));
-        answer.map(Response::into_inner).map_err(Failed::from)
+        let answer = answer.map(Response::into_inner).map_err(Failed::from);
+        transcript::answer(&answer);
+        answer
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use layerd_integration::Transcript;
 use layerd_integration::process::output;
 use layerd_proto::csi::v1::volume_capability::access_mode::Mode;
 use layerd_proto::csi::v1::volume_capability::{AccessType, BlockVolume, MountVolume};
@@ -232,6 +233,7 @@ fn root_a_single_writer_has_one_path_and_others_have_many() {
 #[test]
 fn root_a_reboot_takes_the_mounts_and_leaves_the_records() {
     let mut world = World::new();
+    let _transcript = Transcript::begin("csi-node", world.path());
     let id = world.create(&create("pvc-1")).unwrap().volume_id;
     let targets = ["again", "never", "gone"].map(|pod| world.target(pod));
     for target in &targets {

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use layerd_integration::Transcript;
 use layerd_proto::csi::v1 as pb;
 use tonic::Code;
 
@@ -45,6 +46,7 @@ fn list(client: &mut Client, request: pb::ListSnapshotsRequest) -> Result<Vec<St
 #[test]
 fn root_snapshots_are_restored_and_do_not_depend_on_what_they_are_of() {
     let mut world = World::new();
+    let _transcript = Transcript::begin("csi-snapshots", world.path());
     let source = world.create(&create("pvc-1")).unwrap().volume_id;
     let target = world.target("pod-1");
     world.publish(&publish(&source, &target)).unwrap();

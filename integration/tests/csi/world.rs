@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use layerd_integration::process::{Server, output, wait_until};
 use layerd_integration::scratch::{mounts_below, profile};
+use layerd_integration::transcript;
 use layerd_integration::{Plugin, Scratch};
 use layerd_proto::csi::v1::{
     CreateVolumeRequest, NodePublishVolumeRequest, NodeUnpublishVolumeRequest, Volume,
@@ -218,8 +219,9 @@ impl World {
         command.env_remove("LAYERD_ADDRESS").arg("--address");
         command.arg(self.path().join("layerd.sock")).args(arguments);
         let ended = command.output().unwrap();
-        let text = [ended.stdout, ended.stderr].concat();
-        (ended.status.code(), String::from_utf8(text).unwrap())
+        let text = String::from_utf8([ended.stdout, ended.stderr].concat()).unwrap();
+        transcript::command(&command, &text);
+        (ended.status.code(), text)
     }
 
     /// The JSON objects that layerctl prints.

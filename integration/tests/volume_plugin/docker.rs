@@ -2,14 +2,15 @@
 
 use std::fs;
 
-use layerd_integration::Docker;
 use layerd_integration::process::wait_until;
+use layerd_integration::{Docker, Transcript};
 
 use super::{World, run, with_docker};
 
 #[test]
 fn root_docker_28_works_with_volumes_of_the_plugin() {
     let world = World::new();
+    let _transcript = Transcript::begin("docker", world.scratch.path());
     let docker = with_docker(&world);
     docker.docker(&["volume", "create", "-d", "layerd", "-o", "size=10g", "data"]);
     assert_eq!(
@@ -101,6 +102,7 @@ volumes:
 #[test]
 fn root_compose_makes_and_removes_volumes() {
     let world = World::new();
+    let _transcript = Transcript::begin("compose", world.scratch.path());
     let docker = with_docker(&world);
     docker.add_compose();
     let file = world.scratch.path().join("compose.yaml");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use layerd_integration::{Podman, PodmanVersion};
+use layerd_integration::{Podman, PodmanVersion, Transcript};
 
 use super::{World, image};
 
@@ -49,6 +49,11 @@ fn start(podman: &Podman, name: &str, mount: &str) {
 
 fn works_with_volumes(version: PodmanVersion) {
     let mut world = World::new();
+    let name = match version {
+        PodmanVersion::V4_3 => "podman-4.3",
+        PodmanVersion::V5 => "podman-5",
+    };
+    let _transcript = Transcript::begin(name, world.scratch.path());
     let podman = with_podman(&world, version);
     podman.podman(&[
         "volume", "create", "--driver", "layerd", "--opt", "size=1g", "data",
