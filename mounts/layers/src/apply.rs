@@ -42,7 +42,7 @@ pub enum Compression {
 /// Handling of whiteout entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whiteouts {
-    /// Devices 0:0 and marks on directories, as overlayfs reads them.
+    /// Devices 0:0 and marks on directories, as overlayfs reads them; or names, as AUFS does.
     Devices(Markers),
     /// Executed: the named file is deleted, for a directory that is used without overlayfs.
     Delete,

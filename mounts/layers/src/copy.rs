@@ -33,6 +33,7 @@ mod work;
 
 pub(crate) use content::next_data;
 pub use markers::Markers;
+pub(crate) use markers::{Note, is_there, make_note};
 
 /// Directories of the destination that stay open, besides the current one.
 const OPEN_DIRECTORIES: usize = 64;

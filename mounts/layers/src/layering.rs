@@ -5,14 +5,14 @@ use crate::copy::Markers;
 /// Content of a layer's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layering {
-    /// Only what differs from the layers below, with deletions noted as overlayfs reads them.
+    /// Only what differs from the layers below, with deletions noted as overlayfs, or AUFS, reads them.
     Diff(Markers),
     /// The whole tree, deletions executed: nothing below is needed to read it.
     Full,
 }
 
 impl Layering {
-    /// Where overlayfs keeps its notes in the directories; `None` if they are ordinary trees.
+    /// Form of the notes of deletions in the directories; `None` if they are ordinary trees.
     #[must_use]
     pub fn markers(self) -> Option<Markers> {
         match self {

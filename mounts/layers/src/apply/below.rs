@@ -1,8 +1,9 @@
 //! The layers below, as overlayfs shows them through a directory of the layer that is unpacked.
 
 use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -10,7 +11,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::apply::remove;
-use crate::copy::Markers;
+use crate::copy::{Markers, Note};
 use crate::dir_stack;
 use crate::error::Error;
 use crate::node::{self, Kind, Stat};
@@ -61,11 +62,14 @@ impl<'a> Below<'a> {
         let mut numbers = Vec::new();
         for number in merged {
             let Some((found, stat)) = find(self.lowers[*number], path).map_err(failed)? else {
+                if self.deletes(*number, path).map_err(failed)? {
+                    break;
+                }
                 continue;
             };
             if stat.kind() != Kind::Directory {
                 if top.is_none() {
-                    return no_directory(&found, &stat).map_err(failed);
+                    return self.no_directory(&found, &stat).map_err(failed);
                 }
                 break;
             }
@@ -84,15 +88,38 @@ impl<'a> Below<'a> {
         let failed = |cause| Error::io("read a lower layer", Path::new(""), cause);
         let mut all = BTreeSet::new();
         for lower in self.lowers {
-            all.extend(remove::names(*lower).map_err(failed)?);
+            let names = remove::names(*lower).map_err(failed)?;
+            all.extend(
+                names
+                    .into_iter()
+                    .filter(|name| self.markers.note(name) == Note::No),
+            );
         }
         Ok(all)
     }
 
     /// True if a directory of a layer is opaque.
     pub(super) fn is_opaque(&self, dir: BorrowedFd<'_>) -> Result<bool, Errno> {
-        let value = node::xattr(&node::proc_path(dir), self.markers.opaque())?;
-        Ok(value.as_deref() == Some(b"y"))
+        self.markers.is_opaque(dir)
+    }
+
+    /// True if a layer has a note of its own name that what is at a path below is deleted.
+    fn deletes(&self, number: usize, path: &Path) -> Result<bool, Errno> {
+        let name = path.file_name().unwrap_or_default();
+        let name = CString::new(name.as_bytes()).unwrap_or_default();
+        let Some(note) = self.markers.deletion(&name) else {
+            return Ok(false);
+        };
+        let note = path.with_file_name(OsStr::from_bytes(note.to_bytes()));
+        find(self.lowers[number], &note).map(|found| found.is_some())
+    }
+
+    fn no_directory(&self, found: &OwnedFd, stat: &Stat) -> Result<Seen, Errno> {
+        Ok(match stat.kind() {
+            _ if self.markers.is_whiteout(stat) => Seen::Nothing,
+            Kind::Symlink => Seen::Link(rustix::fs::readlinkat(found, c"", Vec::new())?),
+            _ => Seen::Other,
+        })
     }
 }
 
@@ -106,12 +133,4 @@ fn find(layer: BorrowedFd<'_>, path: &Path) -> Result<Option<(OwnedFd, Stat)>, E
             Ok(Some((found, stat)))
         }
     }
-}
-
-fn no_directory(found: &OwnedFd, stat: &Stat) -> Result<Seen, Errno> {
-    Ok(match stat.kind() {
-        _ if stat.is_whiteout() => Seen::Nothing,
-        Kind::Symlink => Seen::Link(rustix::fs::readlinkat(found, c"", Vec::new())?),
-        _ => Seen::Other,
-    })
 }

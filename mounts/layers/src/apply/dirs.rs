@@ -24,7 +24,7 @@ use rustix::io::Errno;
 
 use crate::apply::attributes::Owner;
 use crate::apply::below::{Below, Merged};
-use crate::copy::Markers;
+use crate::copy::{Markers, is_there};
 use crate::dir_stack;
 use crate::error::{Bound, Error};
 use crate::node::{self, Kind};
@@ -81,7 +81,7 @@ pub(super) struct New {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setting<'a> {
     pub(super) below: Below<'a>,
-    /// Where opaque directories have their mark; none if deletions are executed.
+    /// Form of the notes of deletions; none if these are executed.
     pub(super) markers: Option<Markers>,
     pub(super) us: Owner,
     /// Directories that may be known.
@@ -99,6 +99,8 @@ pub(super) struct Dirs<'a> {
     /// Directories made without an entry, and whiteouts taken away again.
     made: u64,
     revoked: u64,
+    /// Files made to mark opaque directories.
+    noted: u64,
 }
 
 impl<'a> Dirs<'a> {
@@ -111,6 +113,8 @@ impl<'a> Dirs<'a> {
         };
         let mut root_dir = Dir::new(ROOT, Arc::from([0; NUMBER + 1]), new);
         root_dir.open = Some(root);
+        // It may hold something.
+        root_dir.has_whiteouts = setting.markers.is_some_and(Markers::has_names);
         Self {
             setting,
             all: vec![root_dir],
@@ -120,6 +124,7 @@ impl<'a> Dirs<'a> {
             key: Vec::new(),
             made: 0,
             revoked: 0,
+            noted: 0,
         }
     }
 
@@ -238,16 +243,29 @@ impl<'a> Dirs<'a> {
         if let Some(id) = self.child(parent, name.to_bytes()) {
             return Ok(Found::Directory(id));
         }
-        let devices = self.setting.markers.is_some();
+        let markers = self.setting.markers;
+        let note = match self.all[parent].has_whiteouts {
+            true => markers.and_then(|markers| markers.deletion(name)),
+            false => None,
+        };
         let here = self.open(parent)?;
         let opened = match open_child(here, name) {
             Ok(open) => open,
             // A symlink is no directory either.
             Err(Errno::LOOP | Errno::NOTDIR) => {
-                let found = no_directory(here, name, devices);
+                let found = no_directory(here, name, markers);
                 return found.map_err(|cause| self.failed("look at", parent, name, cause));
             }
-            Err(Errno::NOENT) => return Ok(Found::Nothing),
+            Err(Errno::NOENT) => {
+                let deleted = note.map_or(Ok(false), |note| is_there(here, &note));
+                let deleted =
+                    deleted.map_err(|cause| self.failed("look at", parent, name, cause))?;
+                return Ok(if deleted {
+                    Found::Whiteout
+                } else {
+                    Found::Nothing
+                });
+            }
             Err(Errno::XDEV) => {
                 let path = self.join(parent, name);
                 return Err(Error::MountPoint { path });
@@ -259,7 +277,9 @@ impl<'a> Dirs<'a> {
             implied: false,
             times: None,
         };
-        self.add(parent, name, opened, new).map(Found::Directory)
+        let id = self.add(parent, name, opened, new)?;
+        self.all[id].has_whiteouts = self.has_notes();
+        Ok(Found::Directory(id))
     }
 
     fn failed(&self, attempt: &'static str, parent: Id, name: &CStr, cause: Errno) -> Error {
@@ -274,6 +294,7 @@ impl<'a> Dirs<'a> {
         if self.all[ROOT].opaque {
             inodes += self.hide_all()?;
         }
+        inodes += self.noted;
         for id in 0..self.all.len() {
             let parent = self.all[id].parent;
             if self.all[id].gone || (id != ROOT && self.all[parent].gone) {
@@ -346,16 +367,21 @@ pub(super) enum Found {
     /// A symlink, and its target.
     Link(CString),
     Nothing,
-    /// The device that overlayfs takes for a deletion, where it is one.
+    /// A note that it is deleted: the device that overlayfs takes for that, where it is one, or a name of
+    /// AUFS.
     Whiteout,
     Other,
 }
 
-fn no_directory(dir: BorrowedFd<'_>, name: &CStr, devices: bool) -> Result<Found, Errno> {
+fn no_directory(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    markers: Option<Markers>,
+) -> Result<Found, Errno> {
     let (found, stat) = node::find(dir, name)?;
     Ok(match stat.kind() {
         Kind::Symlink => Found::Link(rustix::fs::readlinkat(&found, c"", Vec::new())?),
-        _ if devices && stat.is_whiteout() => Found::Whiteout,
+        _ if markers.is_some_and(|markers| markers.is_whiteout(&stat)) => Found::Whiteout,
         _ => Found::Other,
     })
 }

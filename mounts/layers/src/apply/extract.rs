@@ -48,6 +48,7 @@ use crate::apply::run::Shared;
 use crate::apply::stream::Plain;
 use crate::apply::write::Job;
 use crate::apply::{Options, Target, Whiteouts};
+use crate::copy::Markers;
 use crate::dir_stack;
 use crate::error::Error;
 use crate::node;
@@ -87,6 +88,8 @@ pub(super) struct Extractor<'a> {
     /// Names made by this layer, kept where deletions are executed.
     own: Option<remove::Own>,
     us: Owner,
+    /// Form of the notes of deletions; none if these are executed.
+    markers: Option<Markers>,
     target: &'a Target<'a>,
     options: &'a Options<'a>,
     shared: &'a Shared,
@@ -138,6 +141,7 @@ impl<'a> Extractor<'a> {
             disturbed: !fresh,
             own: remembers.then(remove::Own::default),
             us,
+            markers,
             target,
             options,
             shared,
@@ -202,8 +206,9 @@ impl<'a> Extractor<'a> {
             Name::Bad => return Err(refused(&path, "a whiteout of nothing that could be")),
         }
         let name = c_name(name)?;
+        let was_deleted = self.dirs.revoke_note(dir, &name)?;
         match entry.kind {
-            EntryKind::Directory => self.directory(dir, &name, &entry)?,
+            EntryKind::Directory => self.directory(dir, &name, &entry, was_deleted)?,
             EntryKind::File => self.file(dir, &name, &entry)?,
             EntryKind::HardLink => self.hard_link(dir, &name, &path, &entry)?,
             EntryKind::Symlink | EntryKind::Character | EntryKind::Block | EntryKind::Fifo => {
@@ -240,7 +245,13 @@ impl<'a> Extractor<'a> {
         Ok(id)
     }
 
-    fn directory(&mut self, dir: Id, name: &CStr, entry: &Entry) -> Result<(), Error> {
+    fn directory(
+        &mut self,
+        dir: Id,
+        name: &CStr,
+        entry: &Entry,
+        was_deleted: bool,
+    ) -> Result<(), Error> {
         let mut attributes = PendingAttributes::all(entry)?;
         if let Some(id) = self.dirs.child(dir, name.to_bytes()) {
             return self.apply_metadata(id, &attributes);
@@ -248,8 +259,8 @@ impl<'a> Extractor<'a> {
         let mode = Mode::from_raw_mode(entry.permissions);
         let make = |here: BorrowedFd<'_>| rustix::fs::mkdirat(here, name, mode);
         let mut made = make(self.dirs.open(dir)?);
-        let hides = made == Err(Errno::EXIST);
-        if hides {
+        let is_taken = made == Err(Errno::EXIST);
+        if is_taken {
             match self.dirs.enter(dir, name)? {
                 Found::Directory(id) => return self.apply_metadata(id, &attributes),
                 Found::Whiteout => self.dirs.revoke(dir, name)?,
@@ -275,7 +286,10 @@ impl<'a> Extractor<'a> {
         };
         let id = self.dirs.add(dir, name, open, new)?;
         // What was there before hid what is below, and so does what takes its place.
-        if hides { self.dirs.hide(id) } else { Ok(()) }
+        if is_taken || was_deleted {
+            return self.dirs.hide(id);
+        }
+        Ok(())
     }
 
     /// Gives a directory that is there what its entry says.
@@ -346,7 +360,7 @@ impl<'a> Extractor<'a> {
             .map_err(|cause| self.failed("look at", dir, name, cause))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         let is_device = kind == FileType::CharacterDevice && stat.st_rdev == 0;
-        if is_device && self.target.whiteouts != Whiteouts::Delete {
+        if is_device && self.markers.is_some_and(|markers| !markers.has_names()) {
             return Err(missing()); // it is deleted
         }
         let is_link = kind == FileType::Symlink;

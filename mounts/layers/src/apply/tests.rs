@@ -17,6 +17,7 @@ use crate::tar::samples::{directory, extended, file, hard_link, member, symlink,
 use crate::test_support;
 
 mod attributes;
+mod aufs;
 mod blobs;
 mod dialects;
 mod hostile;

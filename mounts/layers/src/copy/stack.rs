@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::copy::Markers;
+use crate::copy::{Markers, Note, is_there};
 use crate::dir_stack::DirStack;
 use crate::error::Error;
 use crate::node::{self, Kind, Stat, Xattrs};
@@ -100,11 +100,17 @@ impl Stack {
     /// Looks a name up in the current directory; `None` if no layer has it or it is deleted.
     pub(crate) fn look(&mut self, name: &CStr) -> Result<Option<(OwnedFd, Stat)>, Error> {
         let path = self.join(name);
-        let (depth, stacked) = (self.depth, self.markers.is_some());
+        let (depth, markers) = (self.depth, self.markers);
+        if is_note(markers, name) {
+            return Ok(None);
+        }
         for layer in self.taking_part(depth) {
             if let Some((open, stat)) = layer.find(name, &path)? {
-                let hidden = stacked && stat.is_whiteout();
+                let hidden = markers.is_some_and(|markers| markers.is_whiteout(&stat));
                 return Ok((!hidden).then_some((open, stat)));
+            }
+            if layer.deletes(markers, name, &path)? {
+                break;
             }
         }
         Ok(None)
@@ -197,12 +203,18 @@ impl Stack {
         let path = self.join(name);
         let mut found = Found::Nothing;
         let (depth, markers) = (self.depth, self.markers);
+        if is_note(markers, name) {
+            return Ok(found);
+        }
         for layer in self.taking_part(depth) {
             let Some((open, stat)) = layer.find(name, &path)? else {
+                if layer.deletes(markers, name, &path)? {
+                    break;
+                }
                 continue;
             };
             if stat.kind() != Kind::Directory {
-                let hidden = markers.is_some() && stat.is_whiteout();
+                let hidden = markers.is_some_and(|markers| markers.is_whiteout(&stat));
                 if matches!(found, Found::Nothing) && !hidden {
                     found = match stat.kind() {
                         Kind::Symlink => Found::Symlink(open),
@@ -230,14 +242,24 @@ impl Stack {
     /// The names of the current directory, directories last.
     pub(crate) fn list(&mut self) -> Result<Vec<Entry>, Error> {
         let path = self.path();
-        let (depth, stacked) = (self.depth, self.markers.is_some());
+        let (depth, markers) = (self.depth, self.markers);
+        let stacked = markers.is_some_and(|markers| !markers.has_names());
         let mut seen = HashSet::new();
         let mut entries = Vec::new();
         let taking_part = self.layers.iter_mut().enumerate();
         let taking_part = taking_part.filter(|(_, layer)| layer.dir_stack.depth() == depth);
         let several = taking_part.size_hint().1 > Some(1);
         for (number, layer) in taking_part {
+            let mut deleted = Vec::new();
             for (name, kind) in layer.names(&path)? {
+                match markers.map_or(Note::No, |markers| markers.note(&name)) {
+                    Note::No => {}
+                    Note::Own => continue,
+                    Note::Deletes(name) => {
+                        deleted.push(name);
+                        continue;
+                    }
+                }
                 if several && !seen.insert(name.clone()) {
                     continue;
                 }
@@ -250,6 +272,7 @@ impl Stack {
                     is_dir: kind == FileType::Directory,
                 });
             }
+            seen.extend(deleted);
         }
         entries.sort_by_key(|entry| entry.is_dir);
         Ok(entries)
@@ -337,6 +360,20 @@ impl Layer {
         })
     }
 
+    /// True if the layer has a note of its own name that what has this name below is deleted.
+    fn deletes(
+        &mut self,
+        markers: Option<Markers>,
+        name: &CStr,
+        path: &Path,
+    ) -> Result<bool, Error> {
+        let Some(note) = markers.and_then(|markers| markers.deletion(name)) else {
+            return Ok(false);
+        };
+        let found = is_there(self.dir_stack.here()?, &note);
+        found.map_err(|cause| Error::io("look at", path, cause))
+    }
+
     fn names(&mut self, path: &Path) -> Result<Vec<(CString, FileType)>, Error> {
         let failed = |cause| Error::io("read directory", path, cause);
         let here = self.dir_stack.here()?;
@@ -360,6 +397,11 @@ impl Layer {
     }
 }
 
+/// True if a name is a note, which no file has.
+fn is_note(markers: Option<Markers>, name: &CStr) -> bool {
+    markers.is_some_and(|markers| markers.note(name) != Note::No)
+}
+
 /// The names in a path, last first; `..` among them.
 fn names(path: &Path) -> Vec<OsString> {
     let names = path.components().filter_map(|component| match component {
@@ -373,6 +415,10 @@ fn names(path: &Path) -> Vec<OsString> {
 /// True if a directory is opaque. [`Error::Feature`] for attributes of redirect_dir, metacopy or
 /// similar features.
 pub(crate) fn marks(dir: BorrowedFd<'_>, markers: Markers, path: &Path) -> Result<bool, Error> {
+    let (Some(redirect), Some(opaque)) = (markers.redirect(), markers.opaque()) else {
+        let opaque = markers.is_opaque(dir);
+        return opaque.map_err(|cause| Error::io("look in", path, cause));
+    };
     let proc = node::proc_path(dir);
     let failed = |cause| Error::io("read the attributes of", path, cause);
     let value = |name| node::xattr(&proc, name).map_err(failed);
@@ -380,10 +426,10 @@ pub(crate) fn marks(dir: BorrowedFd<'_>, markers: Markers, path: &Path) -> Resul
         let path = crate::error::shown(path);
         Err(Error::Feature { path, feature })
     };
-    if value(markers.redirect())?.is_some() {
+    if value(redirect)?.is_some() {
         return refused("redirect_dir");
     }
-    match value(markers.opaque())?.as_deref() {
+    match value(opaque)?.as_deref() {
         Some(b"y") => Ok(true),
         Some(b"x") => refused("whiteouts as attributes"),
         _ => Ok(false),

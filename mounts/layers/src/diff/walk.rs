@@ -11,8 +11,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::archive::write::{Described, Links, Out};
-use crate::copy::Markers;
 use crate::copy::stack::{Stack, marks};
+use crate::copy::{Markers, Note};
 use crate::diff::same::{Version, same_attributes, same_file};
 use crate::diff::stream::Compressor;
 use crate::diff::{DiffOptions, Diffed, ids};
@@ -104,8 +104,18 @@ struct Frame {
 
 struct Name {
     name: CString,
-    /// Or only below, in a directory that hides that.
-    in_upper: bool,
+    at: At,
+}
+
+/// Where a name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// In the upper tree.
+    Upper,
+    /// Only below, in a directory that hides that.
+    Below,
+    /// In the upper tree, as that of a file that is deleted.
+    Deleted,
 }
 
 impl Diff<'_> {
@@ -184,7 +194,7 @@ impl Diff<'_> {
             let theirs = self.below.list()?.into_iter().map(|entry| entry.name);
             todo.extend(theirs.filter(|name| !ours.contains(name)).map(|name| Name {
                 name,
-                in_upper: false,
+                at: At::Below,
             }));
         }
         todo.sort_unstable_by(|one, other| other.name.cmp(&one.name));
@@ -204,10 +214,14 @@ impl Diff<'_> {
         for entry in node::read_dir(self.dir_stack.here()?).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             if entry.file_name() != c"." && entry.file_name() != c".." {
-                names.push(Name {
-                    name: entry.file_name().to_owned(),
-                    in_upper: true,
-                });
+                let name = entry.file_name();
+                let note = self.markers.map_or(Note::No, |markers| markers.note(name));
+                let (name, at) = match note {
+                    Note::No => (name.to_owned(), At::Upper),
+                    Note::Deletes(name) => (name, At::Deleted),
+                    Note::Own => continue,
+                };
+                names.push(Name { name, at });
             }
         }
         Ok(names)
@@ -223,11 +237,19 @@ impl Diff<'_> {
     }
 
     fn entry(&mut self, name: &Name) -> Result<(), Error> {
-        let Name { name, in_upper } = name;
+        let Name { name, at } = name;
         self.dir_stack.check_length(name)?;
         let path = self.dir_stack.join(name);
-        if !in_upper {
-            return self.whiteout(&path);
+        match at {
+            At::Below => return self.whiteout(&path),
+            At::Deleted => {
+                let has_below = self.frames.last().is_some_and(|frame| frame.has_below);
+                return match has_below && self.below.look(name)?.is_some() {
+                    true => self.whiteout(&path),
+                    false => Ok(()),
+                };
+            }
+            At::Upper => {}
         }
         let (found, stat) = match node::find(self.dir_stack.here()?, name) {
             Err(Errno::NOENT) => return Ok(()), // deleted since the directory was read
@@ -243,7 +265,9 @@ impl Diff<'_> {
             None
         };
         let kind_below = below.as_ref().map(|(_, stat)| stat.kind());
-        let is_whiteout = self.markers.is_some() && stat.is_whiteout();
+        let is_whiteout = self
+            .markers
+            .is_some_and(|markers| markers.is_whiteout(&stat));
         match stat.kind() {
             _ if is_whiteout && below.is_some() => self.whiteout(&path),
             _ if is_whiteout => Ok(()),

@@ -7,12 +7,13 @@ use std::ffi::CStr;
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Mode, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
 use super::{Dirs, Found, Id, ROOT};
 use crate::apply::below::{Merged, Seen};
 use crate::apply::remove;
+use crate::copy::{Markers, Note, is_there, make_note};
 use crate::error::Error;
 use crate::node;
 
@@ -32,8 +33,9 @@ impl Dirs<'_> {
             && !self.all[dir].opaque
         {
             let here = self.open(dir)?;
-            let set = rustix::fs::fsetxattr(here, markers.opaque(), b"y", XattrFlags::empty());
-            set.map_err(|cause| Error::io("mark as opaque", &self.path(dir), cause))?;
+            let made = markers.make_opaque(here);
+            self.noted +=
+                made.map_err(|cause| Error::io("mark as opaque", &self.path(dir), cause))?;
             self.all[dir].opaque = true;
         }
         Ok(())
@@ -44,19 +46,58 @@ impl Dirs<'_> {
     pub(in crate::apply) fn hide_all(&mut self) -> Result<u64, Error> {
         let mut made = 0;
         for name in self.setting.below.names()? {
-            let here = self.open(ROOT)?;
-            let kind = FileType::CharacterDevice;
-            match rustix::fs::mknodat(here, &*name, kind, Mode::empty(), 0) {
-                Ok(()) => made += 1,
-                Err(Errno::EXIST) => {
+            match self.make_whiteout(ROOT, &name)? {
+                true => made += 1,
+                false => {
                     if let Found::Directory(id) = self.enter(ROOT, &name)? {
                         self.hide(id)?;
                     }
                 }
-                Err(cause) => return Err(self.failed("create whiteout", ROOT, &name, cause)),
             }
         }
         Ok(made)
+    }
+
+    /// Notes that what has a name below is deleted; false if this layer has something of that name.
+    pub(in crate::apply) fn make_whiteout(&mut self, dir: Id, name: &CStr) -> Result<bool, Error> {
+        let note = self
+            .setting
+            .markers
+            .and_then(|markers| markers.deletion(name));
+        let here = self.open(dir)?;
+        let made = match &note {
+            Some(note) => match is_there(here, name) {
+                Ok(true) => Ok(false),
+                Ok(false) => make_note(here, note),
+                Err(cause) => Err(cause),
+            },
+            None => {
+                let kind = FileType::CharacterDevice;
+                match rustix::fs::mknodat(here, name, kind, Mode::empty(), 0) {
+                    Err(Errno::EXIST) => Ok(false),
+                    made => made.map(|()| true),
+                }
+            }
+        };
+        made.map_err(|cause| self.failed("create whiteout", dir, name, cause))
+    }
+
+    /// Takes the note away that a name is deleted, where such notes have names of their own: something
+    /// of its name comes. False if there is none.
+    pub(in crate::apply) fn revoke_note(&mut self, dir: Id, name: &CStr) -> Result<bool, Error> {
+        if !self.all[dir].has_whiteouts || !self.has_notes() {
+            return Ok(false);
+        }
+        match self.revoke(dir, name) {
+            Ok(()) => Ok(true),
+            Err(cause) if cause.errno() == Some(libc::ENOENT) => Ok(false),
+            Err(cause) => Err(cause),
+        }
+    }
+
+    /// True if deletions have names of their own.
+    pub(super) fn has_notes(&self) -> bool {
+        self.setting.markers.is_some_and(Markers::has_names)
     }
 
     /// Notes that a whiteout was made in a directory.
@@ -66,8 +107,12 @@ impl Dirs<'_> {
 
     /// Takes a whiteout of this layer away: something of its name comes in the same layer.
     pub(in crate::apply) fn revoke(&mut self, dir: Id, name: &CStr) -> Result<(), Error> {
+        let note = self
+            .setting
+            .markers
+            .and_then(|markers| markers.deletion(name));
         let here = self.open(dir)?;
-        let deleted = rustix::fs::unlinkat(here, name, AtFlags::empty());
+        let deleted = rustix::fs::unlinkat(here, note.as_deref().unwrap_or(name), AtFlags::empty());
         deleted.map_err(|cause| self.failed("replace", dir, name, cause))?;
         self.revoked += 1;
         Ok(())
@@ -93,6 +138,12 @@ impl Dirs<'_> {
             let path = self.path(dir);
             let failed = |cause| Error::io("read directory", &path, cause);
             for name in remove::names(self.open(dir)?).map_err(failed)? {
+                if let Some(markers) = self.setting.markers.filter(|_| self.has_notes()) {
+                    if let Note::Deletes(name) = markers.note(&name) {
+                        self.revoke(dir, &name)?;
+                    }
+                    continue;
+                }
                 let (_, stat) = node::find(self.open(dir)?, &name)
                     .map_err(|cause| self.failed("look at", dir, &name, cause))?;
                 if stat.is_whiteout() {

@@ -71,7 +71,9 @@ impl Dirs<'_> {
             Found::Directory(id) => Step::Into(id),
             Found::Link(target) => Step::Follow(target),
             Found::Whiteout if make => {
-                self.revoke(at, name)?;
+                if !self.revoke_note(at, name)? {
+                    self.revoke(at, name)?;
+                }
                 self.imply(at, name, true)?.unwrap_or(Step::Nowhere)
             }
             Found::Whiteout => Step::Nowhere,
@@ -90,6 +92,7 @@ impl Dirs<'_> {
     /// Makes a directory that has no entry: that which is below, or another one if the layer
     /// deletes it. `None` if something is there.
     fn imply(&mut self, parent: Id, name: &CStr, anew: bool) -> Result<Option<Step>, Error> {
+        let anew = self.revoke_note(parent, name)? || anew;
         let here = self.open(parent)?;
         match rustix::fs::mkdirat(here, name, Mode::from_raw_mode(0o755)) {
             Err(Errno::EXIST) => return Ok(None),

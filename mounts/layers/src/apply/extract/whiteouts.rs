@@ -3,14 +3,14 @@
 use std::ffi::CStr;
 use std::os::unix::ffi::OsStringExt;
 
-use rustix::fs::{AtFlags, FileType, Mode};
-use rustix::io::Errno;
+use rustix::fs::AtFlags;
 
 use crate::apply::Whiteouts;
 use crate::apply::attributes::PendingAttributes;
 use crate::apply::dirs::{Found, Id, c_name};
 use crate::apply::extract::Extractor;
 use crate::apply::remove;
+use crate::copy::Note;
 use crate::error::Error;
 use crate::tar::Entry;
 
@@ -75,25 +75,26 @@ impl Extractor<'_> {
         if self.target.whiteouts == Whiteouts::Delete {
             return self.delete(dir, &name);
         }
-        if !self.dirs.shows_below(dir, &name)? {
+        // A name that AUFS keeps for itself is no file's.
+        if self
+            .markers
+            .is_some_and(|markers| markers.note(&name) != Note::No)
+            || !self.dirs.shows_below(dir, &name)?
+        {
             return Ok(());
         }
         let attributes = PendingAttributes::all(entry)?;
         let owner = attributes
             .owner
             .filter(|owner| *owner != self.us || !self.dirs.is_plain(dir));
-        let here = self.dirs.open(dir)?;
-        let made = rustix::fs::mknodat(here, &*name, FileType::CharacterDevice, Mode::empty(), 0);
-        match made {
+        if !self.dirs.make_whiteout(dir, &name)? {
             // What the layer brings is not what it deletes: only what is below is hidden.
-            Err(Errno::EXIST) => {
-                return match self.dirs.enter(dir, &name)? {
-                    Found::Directory(id) => self.dirs.hide(id),
-                    _ => Ok(()),
-                };
-            }
-            other => other.map_err(|cause| self.failed("create whiteout", dir, &name, cause))?,
+            return match self.dirs.enter(dir, &name)? {
+                Found::Directory(id) => self.dirs.hide(id),
+                _ => Ok(()),
+            };
         }
+        let note = self.markers.and_then(|markers| markers.deletion(&name));
         if let Some((uid, gid)) = owner {
             let here = self.dirs.open(dir)?;
             let (uid, gid) = (
@@ -102,7 +103,7 @@ impl Extractor<'_> {
             );
             rustix::fs::chownat(
                 here,
-                &*name,
+                note.as_deref().unwrap_or(&name),
                 Some(uid),
                 Some(gid),
                 AtFlags::SYMLINK_NOFOLLOW,

@@ -5,6 +5,7 @@ use std::io::{Seek, Write};
 use super::{Builder, attributes, failed};
 use crate::apply::below::Seen;
 use crate::apply::extract::MOST_LISTED;
+use crate::copy::Markers;
 use crate::erofs::{Attributes, FileType, Node, Special};
 use crate::error::Error;
 use crate::tar::Entry;
@@ -14,10 +15,10 @@ const WHITEOUT: Special = Special::Character(0, 0);
 impl<W: Write + Seek> Builder<'_, W> {
     /// Has a directory hide all that is below it.
     pub(super) fn hide(&mut self, dir: Node) -> Result<(), Error> {
-        let Some(markers) = self.markers else {
+        let Some(mark) = self.markers.and_then(Markers::opaque) else {
             return Ok(()); // nothing is below
         };
-        let mark = markers.opaque().to_bytes();
+        let mark = mark.to_bytes();
         let mut given = self.writer.attributes(dir);
         given.xattrs.retain(|(name, _)| name != mark);
         given.xattrs.push((mark.to_vec(), b"y".to_vec()));
