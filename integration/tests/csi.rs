@@ -23,6 +23,10 @@ mod lists;
 mod manifests;
 #[path = "csi/node.rs"]
 mod node;
+#[path = "csi/refusals.rs"]
+mod refusals;
+#[path = "csi/sanity.rs"]
+mod sanity;
 #[path = "csi/snapshots.rs"]
 mod snapshots;
 #[path = "csi/socket.rs"]

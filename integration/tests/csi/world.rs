@@ -55,6 +55,15 @@ impl World {
         (Self::begin(scratch, &arguments), Plugin::at(&socket))
     }
 
+    /// With its data directory on a disk of so many mebibytes, which is sparse.
+    pub(crate) fn with_disk(mebibytes: u64) -> Self {
+        let scratch = Scratch::on_xfs(mebibytes);
+        let root = scratch.dir("root");
+        let disk = scratch.path().join("disk");
+        output(Command::new("mount").arg("--bind").arg(disk).arg(root));
+        Self::begin(scratch, &[])
+    }
+
     pub(crate) fn with(arguments: &[&str]) -> Self {
         Self::begin(Scratch::new(), arguments)
     }

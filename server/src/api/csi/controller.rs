@@ -30,7 +30,6 @@ impl Service {
             Rpc::CreateDeleteSnapshot,
             Rpc::ListSnapshots,
             Rpc::CloneVolume,
-            Rpc::VolumeCondition,
             Rpc::GetVolume,
             Rpc::SingleNodeMultiWriter,
         ];
