@@ -113,8 +113,8 @@ fn settings_that_do_not_fit_are_refused() {
             "setting `root` is \"/nowhere\": must not be set, since the driver memory keeps nothing",
         ),
         (
-            ["--driver", "aufs", "--root", "/nowhere"],
-            "setting `driver` is \"aufs\": there is no such driver; there are overlay, overlay1, btrfs, native and memory",
+            ["--driver", "vfs", "--root", "/nowhere"],
+            "setting `driver` is \"vfs\": there is no such driver; there are overlay, overlay1, aufs, btrfs, native and memory",
         ),
     ] {
         let refused = Command::new(profile().join("layerd"))

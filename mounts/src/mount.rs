@@ -26,15 +26,16 @@ pub enum Unmounted {
 /// Needs CAP_SYS_ADMIN.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::UnknownOption`] for types other than `bind` and `overlay`, and for the
-/// id mappings, which only containerd carries out.
+/// [`Error::Io`]; [`Error::UnknownOption`] for types other than `bind`, `overlay` and `aufs`, and for
+/// the id mappings, which only containerd carries out.
 pub fn mount(mounts: &[Mount], target: &Path) -> Result<(), Error> {
     let target = &target
         .canonicalize()
         .map_err(|cause| Error::io("resolve", target, cause))?;
     for (done, step) in mounts.iter().enumerate() {
         if let Err(error) = mount_one(step, target) {
-            for _ in 0..done {
+            let is_remount = |step: &&Mount| step.options.iter().any(|option| option == "remount");
+            for _ in mounts[..done].iter().filter(|step| !is_remount(step)) {
                 unmount(target)?;
             }
             return Err(error);
@@ -126,6 +127,7 @@ fn mount_one(mount: &Mount, target: &Path) -> Result<(), Error> {
     match mount.kind.as_str() {
         "bind" => bind(mount, target),
         "overlay" => overlay(mount, target),
+        "aufs" => aufs(mount, target),
         other => Err(unknown(other)),
     }
 }
@@ -162,6 +164,19 @@ fn overlay(mount: &Mount, target: &Path) -> Result<(), Error> {
         Some(shared) => in_directory(&shared, act),
         None => act(),
     }
+}
+
+/// Mounts branches, or adds some to those that are mounted.
+fn aufs(mount: &Mount, target: &Path) -> Result<(), Error> {
+    let (flags, rest) = split_flags(&mount.options);
+    let source = Some(Path::new(&mount.source));
+    sys_mount(
+        source,
+        target,
+        Some("aufs"),
+        flags,
+        Some(&mount_data(&rest)),
+    )
 }
 
 /// Runs `act` with `dir` as working directory, on a thread that shares it with no other.
@@ -241,6 +256,7 @@ fn flag(option: &str) -> Option<MsFlags> {
     Some(match option {
         "rw" => MsFlags::empty(),
         "ro" => MsFlags::MS_RDONLY,
+        "remount" => MsFlags::MS_REMOUNT,
         "bind" => MsFlags::MS_BIND,
         "rbind" => MsFlags::MS_BIND | MsFlags::MS_REC,
         "nosuid" => MsFlags::MS_NOSUID,

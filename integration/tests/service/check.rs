@@ -131,6 +131,27 @@ fn root_check_refuses_a_root_on_overlayfs() {
     assert!(refused.contains("overlay"), "{refused}");
 }
 
+/// Whether this kernel has it is told, with what is needed; and nothing is made where it has not.
+#[test]
+fn root_check_tells_whether_the_kernel_has_aufs() {
+    let scratch = Scratch::new();
+    let root = scratch.path().join("root");
+    let (code, said) = check(&["--driver", "aufs", "--root", root.to_str().unwrap()]);
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap();
+    if known.split_whitespace().any(|word| word == "aufs") {
+        assert!(said.contains("ok   aufs"), "{said}");
+        return;
+    }
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("FAIL aufs"), "{said}");
+    assert!(said.contains("CONFIG_AUFS_FS"), "{said}");
+    let other = scratch.path().join("other");
+    let socket = scratch.path().join("s");
+    let refused = crate::refused(&other, &socket, &["--driver", "aufs"]);
+    assert!(refused.contains("has no AUFS"), "{refused}");
+    assert!(!other.join("aufs").exists() && !other.join("meta/driver").exists());
+}
+
 /// Layers on tmpfs work; that they go with the next boot is said.
 #[test]
 fn root_check_takes_a_root_on_tmpfs_with_a_warning() {

@@ -30,7 +30,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 use crate::driver::{Base, Content, Found, Stamp};
 use survey::{FOLDERS, list_folder, work_name};
-pub(crate) use survey::{holds_nothing, image_name, tree_name};
+pub(crate) use survey::{LAYERS, holds_nothing, image_name, tree_name};
 
 mod lost;
 mod survey;
@@ -57,9 +57,14 @@ impl LayerDirs {
     /// Opens the folders of `root`, an existing directory; makes those that are missing. Durable on
     /// return.
     pub(crate) fn open(root: &Path) -> Result<Self, Error> {
+        Self::open_with(root, c"l")
+    }
+
+    /// The same, with layers in a folder of another name, which lies in one that is there.
+    pub(crate) fn open_with(root: &Path, layers: &CStr) -> Result<Self, Error> {
         let folder = |name: &CStr| Folder::open(root, name);
         let dirs = Self {
-            layers: folder(c"l")?,
+            layers: folder(layers)?,
             work: folder(c"w")?,
             trash: folder(c"t")?,
             barrier: Barrier::open(root)?,
@@ -233,7 +238,7 @@ impl LayerDirs {
     }
 
     pub(crate) fn move_to_lost_found(&self, found: &Found) -> Result<PathBuf, Error> {
-        lost::move_to_lost_found(&self.root, found)
+        lost::move_to_lost_found(&self.root, &self.layers.path, found)
     }
 }
 

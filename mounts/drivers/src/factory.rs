@@ -15,6 +15,7 @@ use std::sync::Arc;
 use layerd_mounts::Error;
 use layerd_mounts::folder::sync_path;
 
+use crate::aufs::{self, Aufs};
 use crate::btrfs::Btrfs;
 use crate::driver::{Driver, Survey};
 use crate::finding::Finding;
@@ -31,6 +32,8 @@ pub enum Kind {
     Overlay,
     /// Directories with changes, and for overlayfs one whole tree of hard links below.
     Overlay1,
+    /// Branches of AUFS, for kernels that have it.
+    Aufs,
     /// Subvolumes of btrfs, shown by bind mounts.
     Btrfs,
     /// Whole trees, copied and shown by bind mounts.
@@ -41,9 +44,10 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, the default first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Overlay,
         Self::Overlay1,
+        Self::Aufs,
         Self::Btrfs,
         Self::Native,
         Self::Memory,
@@ -55,6 +59,7 @@ impl Kind {
         match self {
             Self::Overlay => "overlay",
             Self::Overlay1 => "overlay1",
+            Self::Aufs => "aufs",
             Self::Btrfs => "btrfs",
             Self::Native => "native",
             Self::Memory => "memory",
@@ -76,7 +81,7 @@ impl fmt::Display for Kind {
 
 /// A name that is no driver's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("there is no such driver; there are overlay, overlay1, btrfs, native and memory")]
+#[error("there is no such driver; there are overlay, overlay1, aufs, btrfs, native and memory")]
 pub struct UnknownDriver;
 
 impl FromStr for Kind {
@@ -122,6 +127,8 @@ pub fn open(root: &Path, settings: &Settings) -> Result<Arc<dyn Driver>, Error> 
     refuse_other(root, settings.kind)?;
     let driver: Arc<dyn Driver> = match settings.kind {
         Kind::Overlay => Arc::new(Overlay::open(root, &settings.options())?),
+        // Recorded only where the kernel has it: another driver may have the root then.
+        Kind::Aufs => Arc::new(Aufs::open(root)?),
         // Recorded before there is anything that would be taken for overlayfs's.
         Kind::Overlay1 => {
             record(root, settings.kind)?;
@@ -151,6 +158,7 @@ pub fn check(root: &Path, settings: &Settings) -> Result<Vec<Finding>, Error> {
     findings.extend(match settings.kind {
         Kind::Overlay => Overlay::check(root, &settings.options())?,
         Kind::Overlay1 => Overlay1::check(root, &settings.mount_options)?,
+        Kind::Aufs => Aufs::check(root)?,
         Kind::Btrfs => Btrfs::check(root)?,
         Kind::Native => Native::check(root)?,
         Kind::Memory => Vec::new(),
@@ -168,6 +176,7 @@ pub fn survey(root: &Path, kind: Kind) -> Result<Box<dyn Survey>, Error> {
     match kind {
         Kind::Overlay => Ok(Box::new(Overlay::survey(root))),
         Kind::Overlay1 => Ok(Box::new(Overlay1::survey(root))),
+        Kind::Aufs => Ok(Box::new(Aufs::survey(root))),
         Kind::Btrfs => Ok(Box::new(Btrfs::survey(root))),
         Kind::Native => Ok(Box::new(Native::survey(root))),
         Kind::Memory => Err(unsuitable(
@@ -186,8 +195,11 @@ fn owner(root: &Path) -> Result<Option<String>, Error> {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
         Err(cause) => return Err(Error::io("read", &path, cause)),
     }
-    // Records that are lost may have taken the name along: `r` is made by overlay1 alone, and `e` by
-    // these two.
+    // Records that are lost may have taken the name along: `aufs` and `r` are made by one driver each,
+    // and `e` by overlay and overlay1.
+    if root.join(aufs::HOME).exists() {
+        return Ok(Some(Kind::Aufs.name().to_owned()));
+    }
     if root.join(overlay1::TREES).exists() {
         return Ok(Some(Kind::Overlay1.name().to_owned()));
     }
@@ -287,7 +299,7 @@ mod tests {
             assert_eq!(kind.to_string().parse(), Ok(kind));
         }
         assert_eq!("overlay2".parse(), Ok(Kind::Overlay));
-        assert!("aufs".parse::<Kind>().is_err());
+        assert!("vfs".parse::<Kind>().is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! database. [`plan`](Driver::plan) only describes mounts; the one kind that a driver makes itself are
 //! those of images ([`make_mountable`](Driver::make_mountable)).
 
+pub mod aufs;
 pub mod btrfs;
 mod dirs;
 pub mod driver;
@@ -16,6 +17,7 @@ pub mod overlay;
 pub mod overlay1;
 mod whole_tree;
 
+pub use aufs::Aufs;
 pub use btrfs::Btrfs;
 pub use driver::{
     Base, CheckedImage, Content, Directories, Driver, Features, Found, ImageCounts, ImageFile,

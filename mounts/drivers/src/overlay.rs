@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::dirs::{LayerDirs, Offline, Top, prepare_root};
+use crate::dirs::{LAYERS, LayerDirs, Offline, Top, prepare_root};
 use crate::driver::{
     Base, CheckedImage, Content, Directories, Driver, Features, Found, ImageCounts, ImageFile,
     Images, Info, LayerPool, SlotKind, Stack, Stamp, Survey, WorkDirs,
@@ -137,6 +137,7 @@ impl Overlay {
     pub fn survey(root: &Path) -> impl Survey + use<> {
         OfflineOverlay(Offline {
             root: root.to_owned(),
+            layers: LAYERS,
             empty: Some(EMPTY_LOWER),
         })
     }

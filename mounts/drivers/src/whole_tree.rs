@@ -15,7 +15,7 @@ use layerd_mounts::folder::c_name;
 use layerd_mounts::{Error, Mount, Slot, Usage};
 use nix::sys::stat::{Mode, mkdirat};
 
-use crate::dirs::{LayerDirs, Offline, Top, prepare_root};
+use crate::dirs::{LAYERS, LayerDirs, Offline, Top, prepare_root};
 use crate::driver::{
     Base, Content, Directories, Driver, Found, Info, Stack, Stamp, Survey, WorkDirs,
 };
@@ -165,6 +165,7 @@ impl<T: Trees> WholeTrees<T> {
         OfflineTrees {
             offline: Offline {
                 root: root.to_owned(),
+                layers: LAYERS,
                 empty: None,
             },
             folders: T::FOLDERS,

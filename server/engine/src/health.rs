@@ -66,7 +66,21 @@ impl Engine {
     /// Folders in which `chattr +i` or `+a` keeps layerd from making or deleting anything.
     fn closed_folders(&self) -> Vec<PathBuf> {
         let below = [
-            "", "l", "w", "t", "i", "x", "g", "r", "m", "meta", "meta/db", "mnt", "lost", "volumes",
+            "",
+            "l",
+            "w",
+            "t",
+            "i",
+            "x",
+            "g",
+            "r",
+            "aufs/diff",
+            "m",
+            "meta",
+            "meta/db",
+            "mnt",
+            "lost",
+            "volumes",
         ];
         let below =
             below

@@ -1,7 +1,7 @@
 //! Names that a power cut left of directories that were being made.
 //!
 //! Without a journal a new name may be on the disk before the inode that it names, which then is what
-//! it was before: a file that was deleted, say. So an entry of `l/` or `w/` that has the name of a
+//! it was before: a file that was deleted, say. So an entry of `l/`, `aufs/diff/` or `w/` that has the name of a
 //! layer and is no directory was never acknowledged as one, if no record has that layer; and no work
 //! directory is ever needed, as start makes them anew. Seen on an ext4 without a journal.
 
@@ -49,7 +49,8 @@ fn is_stale(view: &Records, is_issued: &dyn Fn(u64) -> bool, path: &Path) -> boo
         view.get(id).is_some() || view.get_removed(id).is_some()
     };
     let is_unneeded = match folder.as_str() {
-        "l" => is_issued(id) && !has_record(),
+        // Of the driver aufs it is aufs/diff.
+        "l" | "diff" => is_issued(id) && !has_record(),
         "w" => is_issued(id),
         _ => false,
     };

@@ -10,7 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Code that would name one.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 18] = [
+    "Aufs",
     "Overlay",
     "Overlay1",
     "Btrfs",
@@ -20,10 +21,12 @@ const NAMES: [&str; 15] = [
     "layerd_drivers::memory",
     "layerd_drivers::overlay",
     "layerd_drivers::overlay1",
+    "layerd_drivers::aufs",
     "layerd_drivers::btrfs",
     "layerd_drivers::native",
     "\"overlay\"",
     "\"overlay1\"",
+    "\"aufs\"",
     "\"native\"",
     "\"btrfs\"",
 ];

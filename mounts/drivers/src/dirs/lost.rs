@@ -21,7 +21,11 @@ use crate::driver::{Found, SlotKind};
 /// Moves an entry to `<root>/lost/<folder>-<name>`, with a number behind it if that is taken. A
 /// slot in the trash has a directory, a work directory, or both; all of them are moved. What is on a
 /// disk of its own below `volumes` goes to `volumes/.lost`. Durable on return.
-pub(super) fn move_to_lost_found(root: &Path, found: &Found) -> Result<PathBuf, Error> {
+pub(super) fn move_to_lost_found(
+    root: &Path,
+    layers: &Path,
+    found: &Found,
+) -> Result<PathBuf, Error> {
     let source = match found {
         Found::Slot(SlotKind::Trash, slot) => {
             let folder = root.join("t");
@@ -41,7 +45,7 @@ pub(super) fn move_to_lost_found(root: &Path, found: &Found) -> Result<PathBuf, 
             }
             first.unwrap_or(&paths[0]).clone()
         }
-        Found::Slot(SlotKind::Layer, slot) => root.join("l").join(slot.to_string()),
+        Found::Slot(SlotKind::Layer, slot) => layers.join(slot.to_string()),
         Found::Slot(SlotKind::Work, slot) => root.join("w").join(slot.to_string()),
         Found::UnknownEntry(path) => path.clone(),
     };

@@ -14,9 +14,12 @@ use nix::sys::stat::Mode;
 
 use crate::driver::{Found, SlotKind};
 
+/// Folder of layers, unless a driver has another one.
+pub(crate) const LAYERS: &str = "l";
+
 /// Our folders, and what is in each.
 pub(super) const FOLDERS: [(SlotKind, &str); 3] = [
-    (SlotKind::Layer, "l"),
+    (SlotKind::Layer, LAYERS),
     (SlotKind::Work, "w"),
     (SlotKind::Trash, "t"),
 ];
@@ -25,6 +28,8 @@ pub(super) const FOLDERS: [(SlotKind, &str); 3] = [
 #[derive(Debug, Clone)]
 pub(crate) struct Offline {
     pub(crate) root: PathBuf,
+    /// Folder of the layers.
+    pub(crate) layers: &'static str,
     /// A further folder, in which nothing belongs.
     pub(crate) empty: Option<&'static str>,
 }
@@ -32,7 +37,10 @@ pub(crate) struct Offline {
 impl Offline {
     pub(crate) fn list(&self) -> Result<Vec<Found>, Error> {
         let mut found = Vec::new();
-        let folders = FOLDERS.map(|(kind, name)| (Some(kind), name));
+        let folders = FOLDERS.map(|(kind, name)| match kind {
+            SlotKind::Layer => (Some(kind), self.layers),
+            SlotKind::Work | SlotKind::Trash => (Some(kind), name),
+        });
         let empty = self.empty.map(|name| (None, name));
         for (kind, name) in folders.into_iter().chain(empty) {
             if let Some(folder) = self.folder(name)? {
@@ -43,7 +51,7 @@ impl Offline {
     }
 
     pub(crate) fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
-        let path = self.root.join("l").join(slot.to_string());
+        let path = self.root.join(self.layers).join(slot.to_string());
         let opened = nix::fcntl::open(&path, FLAGS, Mode::empty());
         opened.map_err(|cause| Error::io("open directory", &path, cause))
     }
