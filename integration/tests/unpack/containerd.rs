@@ -89,6 +89,14 @@ impl World {
         Self::start(version, scratch, &arguments)
     }
 
+    /// With the driver overlay1.
+    fn with_whole_trees(version: Version) -> Self {
+        let scratch = Scratch::new();
+        let driver = ["--driver", "overlay1"].map(str::to_owned);
+        let arguments = [super::configured(&scratch, "").as_slice(), &driver].concat();
+        Self::start(version, scratch, &arguments)
+    }
+
     fn start(version: Version, scratch: Scratch, arguments: &[String]) -> Self {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let daemon = Daemon::start_with(&scratch.dir("d"), &arguments);
@@ -165,7 +173,15 @@ impl World {
 
 /// Import, compare, write, diff, apply the diff again.
 fn unpacks_and_packs(version: Version) {
-    let world = World::new(version, "");
+    unpacks_and_packs_in(World::new(version, ""));
+}
+
+#[test]
+fn root_whole_trees_of_hard_links_are_unpacked_and_packed() {
+    unpacks_and_packs_in(World::with_whole_trees(Version::V2_1));
+}
+
+fn unpacks_and_packs_in(world: World) {
     let image = world.image(&image::corpus());
     let count = image.chain().len() as u64;
     let mut unpacked = 0;
@@ -232,7 +248,15 @@ fn layers_are_images(version: Version) {
 /// containerd 2 has the kernel map the ids of each layer for a container with a user namespace.
 #[test]
 fn root_ids_of_images_are_mapped_for_a_user_namespace() {
-    let mut world = World::with_images(Version::V2_1);
+    ids_are_mapped(World::with_images(Version::V2_1));
+}
+
+#[test]
+fn root_ids_of_whole_trees_are_mapped_for_a_user_namespace() {
+    ids_are_mapped(World::with_whole_trees(Version::V2_1));
+}
+
+fn ids_are_mapped(mut world: World) {
     let config = world.scratch.path().join("c/containerd.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     let proxy = "[proxy_plugins.layerd]\n";

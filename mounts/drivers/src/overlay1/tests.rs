@@ -379,6 +379,42 @@ fn root_a_file_that_takes_no_link_is_copied() {
     ioctl_setflags(&open, IFlags::empty()).expect("chattr -i");
 }
 
+/// Directories take inodes, of which a file system may have too few.
+#[test]
+fn root_a_commit_without_inodes_is_repeated_when_there_are_some() {
+    enter_private_mounts();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (kind, flags) = (Some("tmpfs"), nix::mount::MsFlags::empty());
+    let options = Some("size=16m,nr_inodes=150");
+    nix::mount::mount(kind, dir.path(), kind, flags, options).expect("mount");
+    {
+        let driver = open(dir.path());
+        driver.create(Slot(1), &Base::empty()).expect("create");
+        for number in 0..40 {
+            let path = driver.layer_path(Slot(1)).join(number.to_string());
+            fs::create_dir(path).expect("a directory");
+        }
+        for slot in 2..5 {
+            driver
+                .create(Slot(slot), &Base::on(Slot(1)))
+                .expect("create");
+        }
+        for slot in 2..4 {
+            driver.freeze(&on(slot, &[1])).expect("there are inodes");
+        }
+        let full = driver.freeze(&on(4, &[1]));
+        let kind = full.as_ref().err().and_then(Error::io_kind);
+        assert_eq!(kind, Some(ErrorKind::StorageFull), "{full:?}");
+        assert!(!dir.path().join("w/4/tree").exists(), "it gives them back");
+        assert!(!dir.path().join("r/4").exists());
+        driver.discard(Slot(3)).expect("discard");
+        driver.delete(Slot(3), &|| true).expect("delete");
+        driver.freeze(&on(4, &[1])).expect("there are inodes again");
+        assert!(dir.path().join("r/4/39").is_dir());
+    }
+    nix::mount::umount(dir.path()).expect("unmount");
+}
+
 #[test]
 fn what_it_cannot_do_is_refused() {
     let root = tempfile::tempdir().expect("a temporary directory");
