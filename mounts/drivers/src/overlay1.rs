@@ -36,7 +36,7 @@ use crate::driver::{
     Base, Content, Directories, Driver, Features, Found, Info, SlotKind, Stack, Survey, WorkDirs,
 };
 use crate::finding::Finding;
-use crate::overlay::{LayerForm, Options, Overlay};
+use crate::overlay::{LayerForm, Options, Overlay, probe};
 use offline::{OfflineOverlay1, unknown_trees};
 
 mod offline;
@@ -405,6 +405,8 @@ impl Driver for Overlay1 {
 /// Mount options with which a layer's changes are whole by themselves: a renamed directory is made anew,
 /// and a file that is copied up has its content.
 fn options(root: &Path, configured: &[String]) -> Result<Options, Error> {
+    // The parameters tell which options there are.
+    probe::load_module();
     let mut mount_options = configured.to_vec();
     for name in ["redirect_dir", "metacopy"] {
         let of_name = |option: &&String| option.split('=').next() == Some(name);

@@ -58,6 +58,11 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<Checked, Error> {
     })
 }
 
+/// Lets the kernel load overlayfs, whose parameters show only then.
+pub(crate) fn load_module() {
+    trial::load_module();
+}
+
 /// Findings of a trial, and its outcome for images if these were tried.
 type Tried = (Vec<Finding>, Option<Result<ImageAccess, String>>);
 

@@ -185,8 +185,8 @@ impl Rules {
     }
 }
 
-/// Folders with what binds of layers show: layers, and whole trees of the driver overlay1.
-const LAYERS: [&str; 2] = ["l", "r"];
+/// Folders with what binds of layers show: layers, whole trees of the driver overlay1, and branches.
+const LAYERS: [&str; 3] = ["l", "r", "aufs/diff"];
 
 const ELSEWHERE: &str = "Mount it elsewhere.";
 const BY_HAND: &str = "`umount` takes away what you are sure of.";
