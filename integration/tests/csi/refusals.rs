@@ -128,7 +128,10 @@ fn volumes(client: &mut Client, id: &str) -> [Row; 5] {
     ]
 }
 
-fn sizes_and_lists(client: &mut Client) -> [Row; 3] {
+fn sizes_and_lists(client: &mut Client) -> [Row; 5] {
+    let get = |id: &str| pb::ControllerGetVolumeRequest {
+        volume_id: id.to_owned(),
+    };
     let expand = |range| pb::ControllerExpandVolumeRequest {
         capacity_range: range,
         ..pb::ControllerExpandVolumeRequest::default()
@@ -150,6 +153,16 @@ fn sizes_and_lists(client: &mut Client) -> [Row; 3] {
             "ControllerExpandVolume without id and range",
             code!(client, controller.controller_expand_volume(expand(None))),
             InvalidArgument,
+        ),
+        (
+            "ControllerGetVolume without id",
+            code!(client, controller.controller_get_volume(get(""))),
+            InvalidArgument,
+        ),
+        (
+            "ControllerGetVolume of no volume",
+            code!(client, controller.controller_get_volume(get(NO_VOLUME))),
+            NotFound,
         ),
         (
             "ListVolumes from nonsense",

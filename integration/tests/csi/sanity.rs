@@ -227,6 +227,12 @@ impl Suite {
         let first = self.create(least.clone()).unwrap();
         assert_eq!(first.capacity_bytes, SIZE);
         assert_eq!(self.create(least).unwrap(), first);
+        let get = pb::ControllerGetVolumeRequest {
+            volume_id: first.volume_id.clone(),
+        };
+        let got = self.ask(async |to| to.controller.controller_get_volume(get).await);
+        let got = got.unwrap();
+        assert_eq!((got.volume, got.status.is_some()), (Some(first), true));
         let exactly = self.exactly("twice-different");
         self.create(exactly.clone()).unwrap();
         let larger = self.create(pb::CreateVolumeRequest {
