@@ -364,7 +364,7 @@ fn import_keep_percent(raw: &RawVolumes) -> Result<u64, ConfigError> {
 
 fn keep_free_percent(raw: &RawLimits) -> Result<u64, ConfigError> {
     let key = "limits.keep_free_percent";
-    range(key, raw.keep_free_percent, 1, 0..=50)
+    range(key, raw.keep_free_percent, 0, 0..=50)
 }
 
 fn driver(name: Option<&str>) -> Result<factory::Kind, ConfigError> {

@@ -120,7 +120,7 @@ impl Root {
     fn tell_level(&self, reserved: &Reserved) {
         match reserved.level {
             Level::Reached => warn!("the reserve is reached, nothing new is made: {reserved}"),
-            Level::Near => warn!("the reserve is near: {reserved}"),
+            Level::Near => info!("the reserve is near: {reserved}"),
             Level::Enough => info!("the reserve is free again: {reserved}"),
         }
         let what = reserved.level.name();
