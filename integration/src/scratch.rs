@@ -139,6 +139,7 @@ impl Drop for Scratch {
         for _ in 0..50 {
             let mounts = mounts_below(dir.path());
             if mounts.is_empty() {
+                open_mount_points(dir.path());
                 return;
             }
             for mount in mounts.iter().rev() {
@@ -155,6 +156,16 @@ impl Drop for Scratch {
             mounts_below(&kept)
         );
     }
+}
+
+/// Takes the flag off the mount points of volumes with a limit, which could not be deleted with it.
+fn open_mount_points(dir: &Path) {
+    let mut find = Command::new("find");
+    find.arg(dir)
+        .args(["-maxdepth", "6", "-path", "*/volumes/*/data", "-prune"]);
+    find.args(["-exec", "chattr", "-f", "-i", "{}", "+"]);
+    // A file system without the flag has none to take off.
+    let _ = find.output();
 }
 
 /// The mount points of this mount namespace below a directory, in the order of mounting.

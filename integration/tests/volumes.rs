@@ -20,6 +20,8 @@ mod hooks;
 mod images;
 #[path = "volumes/life.rs"]
 mod life;
+#[path = "volumes/limits.rs"]
+mod limits;
 #[path = "volumes/many.rs"]
 mod many;
 #[path = "volumes/owners.rs"]

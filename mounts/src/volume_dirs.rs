@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/volumes/<slot>/data           a volume's content; stays where it is while it is attached
+//! <root>/volumes/<slot>/image          of one with a limit: a file system, mounted on data
 //! <root>/volumes/<slot>/new            until its record is written
 //! <root>/volumes/.staging/<slot>/data  content that is being made, or deleted
 //! <root>/volumes/.trash/<slot>         a deleted volume, whole
@@ -15,12 +16,14 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::openat;
 use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat, mknodat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
+use parking_lot::Mutex;
 
 use crate::barrier::Barrier;
 use crate::error::Error;
@@ -31,7 +34,10 @@ use crate::types::Usage;
 use crate::{sys, tree};
 
 mod exchange;
+mod limited;
 mod survey;
+
+pub use limited::{Enforcement, Limit};
 
 const DATA: &str = "data";
 const NEW: &str = "new";
@@ -87,6 +93,8 @@ pub struct FoundVolumes {
     pub new: Vec<Slot>,
     /// Of those in their place, the ones whose content is gone.
     pub hollow: Vec<Slot>,
+    /// Of those in their place, the ones with an image, as volumes with a limit have.
+    pub with_image: Vec<Slot>,
     /// Links for people: the name, and the volume it leads to.
     pub links: BTreeMap<String, Slot>,
     /// Unknown entries.
@@ -101,6 +109,9 @@ pub struct VolumeDirs {
     trash: Folder,
     names: Folder,
     barrier: Barrier,
+    enforcement: OnceLock<Enforcement>,
+    /// Held while an image is mounted or enlarged.
+    mounting: Mutex<()>,
     /// Told of each step, in tests.
     #[cfg(any(test, feature = "fake"))]
     pub hook: crate::fake::HookCell,
@@ -121,6 +132,8 @@ impl VolumeDirs {
             trash: Folder::open(&inside, c".trash")?,
             names: Folder::open(&inside, c"by-name")?,
             live,
+            enforcement: OnceLock::new(),
+            mounting: Mutex::default(),
             #[cfg(any(test, feature = "fake"))]
             hook: Default::default(),
         };
@@ -135,12 +148,13 @@ impl VolumeDirs {
         self.live.path.join(slot.to_string()).join(DATA)
     }
 
-    /// Opens a volume's content.
+    /// Opens a volume's content; mounts it, if it is an image that is not mounted.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn open_data(&self, slot: Slot) -> Result<OwnedFd, Error> {
         self.step("open", slot);
+        self.ready(slot)?;
         open_data(&self.live, slot)
     }
 
@@ -187,12 +201,20 @@ impl VolumeDirs {
         Ok(disk.flags().contains(FsFlags::ST_RDONLY))
     }
 
-    /// Makes an empty volume in the staging area, and opens its content. Deletes remains of an earlier
-    /// call first.
+    /// Makes an empty volume in the staging area, in an image if it has a limit, and opens its content.
+    /// Deletes remains of an earlier call first. After a failure nothing stays staged.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn stage(&self, slot: Slot, top: Top) -> Result<OwnedFd, Error> {
+    pub fn stage(&self, slot: Slot, top: Top, limit: Option<Limit>) -> Result<OwnedFd, Error> {
+        let staged = self.stage_as(slot, top, limit);
+        staged.inspect_err(|_| {
+            // The next start deletes it too.
+            let _ = self.drop_stage(slot);
+        })
+    }
+
+    fn stage_as(&self, slot: Slot, top: Top, limit: Option<Limit>) -> Result<OwnedFd, Error> {
         self.step("stage", slot);
         self.drop_stage(slot)?;
         let name = slot.to_string();
@@ -201,8 +223,12 @@ impl VolumeDirs {
         mkdirat(&self.staging.fd, name.as_str(), Mode::S_IRWXU).map_err(fail)?;
         let holder = openat(&self.staging.fd, name.as_str(), FLAGS, Mode::empty()).map_err(fail)?;
         mkdirat(&holder, DATA, Mode::S_IRWXU).map_err(fail)?;
-        let data = openat(&holder, DATA, FLAGS, Mode::empty()).map_err(fail)?;
+        let data = match limit {
+            None => openat(&holder, DATA, FLAGS, Mode::empty()).map_err(fail)?,
+            Some(limit) => self.stage_image(slot, limit)?,
+        };
         top.of_new().give(&data).map_err(fail)?;
+        self.sync_image(&data, slot)?;
         mknodat(&holder, NEW, SFlag::S_IFREG, Mode::S_IRUSR, 0).map_err(fail)?;
         Ok(data)
     }
@@ -219,6 +245,7 @@ impl VolumeDirs {
         let path = self.staging.path.join(slot.to_string()).join(DATA);
         top.give(data)
             .map_err(|cause| Error::io("set owner and mode of", &path, cause))?;
+        self.sync_image(data, slot)?;
         self.barrier.filled()
     }
 
@@ -318,6 +345,7 @@ impl VolumeDirs {
     }
 
     fn delete_staged(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
+        self.unmount_staged(slot)?;
         let (folder, name) = (&self.staging, c_name(&slot.to_string()));
         let parent = folder.fd.as_fd();
         tree::delete(parent, &name, &folder.path, &self.barrier, keep_going)
@@ -328,6 +356,11 @@ impl VolumeDirs {
     /// # Errors
     /// As for `Driver::usage` of a storage driver.
     pub fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error> {
+        if self.has_image(slot)? {
+            // Its top is a mount, which no walk from above enters.
+            let data = self.open_data(slot)?;
+            return tree::usage(data.as_fd(), c".", &self.data_path(slot), keep_going);
+        }
         let holder = open_holder(&self.live, slot)?;
         tree::usage(
             holder.as_fd(),
@@ -345,11 +378,14 @@ impl VolumeDirs {
         tree::is_empty(self.open_data(slot)?.as_fd(), &self.data_path(slot))
     }
 
-    /// True if a volume in the trash is empty; `false` if it is not in the trash.
+    /// True if a volume in the trash is empty; `false` if it is not in the trash, or cannot be told.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn is_trashed_empty(&self, slot: Slot) -> Result<bool, Error> {
+        if self.has_trashed_image(slot)? && !limited::is_mounted(&self.trash, slot)? {
+            return Ok(false);
+        }
         match open_data(&self.trash, slot) {
             Ok(data) => tree::is_empty(data.as_fd(), &self.trash.path.join(slot.to_string())),
             Err(cause) if cause.errno() == Some(libc::ENOENT) => Ok(false),

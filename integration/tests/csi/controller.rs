@@ -303,17 +303,17 @@ fn root_capabilities_are_confirmed_or_not() {
 #[test]
 fn root_volumes_grow_and_do_not_shrink() {
     let mut world = World::new();
-    let id = world.create(&create("pvc-1")).unwrap().volume_id;
+    let id = world.create(&large("pvc-1")).unwrap().volume_id;
     let target = world.target("pod-1");
     world.publish(&publish(&id, &target)).unwrap();
     assert_eq!(
-        expand(&mut world, &id, bytes(10 * MIB, 0)),
-        Ok(10 * MIB),
+        expand(&mut world, &id, bytes(400 * MIB, 0)),
+        Ok(400 * MIB),
         "online"
     );
     assert_eq!(
-        expand(&mut world, &id, bytes(9 * MIB, 0)),
-        Ok(10 * MIB),
+        expand(&mut world, &id, bytes(360 * MIB, 0)),
+        Ok(400 * MIB),
         "it is large enough"
     );
     let too_large = pb::ControllerExpandVolumeRequest {
@@ -344,13 +344,13 @@ fn root_volumes_grow_and_do_not_shrink() {
 #[test]
 fn root_volumes_grow_where_they_are_used() {
     let mut world = World::new();
-    let id = world.create(&create("pvc-1")).unwrap().volume_id;
+    let id = world.create(&large("pvc-1")).unwrap().volume_id;
     let target = world.target("pod-1");
     world.publish(&publish(&id, &target)).unwrap();
     let node = |id: &str, path: &str| pb::NodeExpandVolumeRequest {
         volume_id: id.to_owned(),
         volume_path: path.to_owned(),
-        capacity_range: bytes(12 * MIB, 0),
+        capacity_range: bytes(480 * MIB, 0),
         ..pb::NodeExpandVolumeRequest::default()
     };
     let mut ask = |request: pb::NodeExpandVolumeRequest| {
@@ -359,7 +359,7 @@ fn root_volumes_grow_where_they_are_used() {
         })
     };
     let path = target.to_str().unwrap();
-    assert_eq!(ask(node(&id, path)).unwrap().capacity_bytes, 12 * MIB);
+    assert_eq!(ask(node(&id, path)).unwrap().capacity_bytes, 480 * MIB);
     ask(node("", path))
         .unwrap_err()
         .is(Code::InvalidArgument, "volume_id");
@@ -373,7 +373,15 @@ fn root_volumes_grow_where_they_are_used() {
         .unwrap_err()
         .is(Code::NotFound, "some/path");
     let shown = world.json(&["volume", "inspect", "pvc-1"]).remove(0);
-    assert_eq!(shown["options"]["size"], (12 * MIB).to_string());
+    assert_eq!(shown["options"]["size"], (480 * MIB).to_string());
+}
+
+/// A volume that grows while it is used, whatever capabilities this test has.
+fn large(name: &str) -> pb::CreateVolumeRequest {
+    pb::CreateVolumeRequest {
+        capacity_range: bytes(320 * MIB, 0),
+        ..create(name)
+    }
 }
 
 #[test]

@@ -270,7 +270,12 @@ fn root_a_reboot_takes_the_mounts_and_leaves_the_records() {
 #[test]
 fn root_what_is_mounted_without_a_record_goes_if_it_is_a_volume() {
     let mut world = World::new();
-    let id = world.create(&create("pvc-1")).unwrap().volume_id;
+    // Without a size it is a folder, which this test can bind wherever layerd mounts.
+    let request = pb::CreateVolumeRequest {
+        capacity_range: None,
+        ..create("pvc-1")
+    };
+    let id = world.create(&request).unwrap().volume_id;
     let target = world.target("pod-1");
     let path = world.json(&["volume", "inspect", "pvc-1"]).remove(0);
     fs::create_dir(&target).unwrap();

@@ -49,9 +49,12 @@ fn root_stats_are_of_the_volume_and_not_of_the_disk() {
     let stats = ask(&mut world.client, &id, path).unwrap();
     let (used, available, total) = of(&stats, Unit::Bytes);
     assert!((3 << 20..4 << 20).contains(&used), "{used}");
-    assert_eq!((total, available), (8 << 20, (8 << 20) - used));
+    // Its file system needs a part of what was asked for.
+    assert!((6 << 20..8 << 20).contains(&total), "{total}");
+    assert_eq!(available, total - used);
     let (used, available, total) = of(&stats, Unit::Inodes);
-    assert_eq!(used, 4);
+    // Those of three files, and the ten of ext4 itself.
+    assert_eq!(used, 13);
     assert!(available >= 0 && total >= 0);
     let condition = stats.volume_condition.unwrap();
     assert!(!condition.abnormal, "{condition:?}");
@@ -82,21 +85,11 @@ fn root_existence_comes_before_the_path() {
 #[test]
 fn root_a_volume_that_is_not_in_order_says_why() {
     let mut world = World::new();
-    let request = pb::CreateVolumeRequest {
-        capacity_range: super::client::bytes(1 << 20, 0),
-        ..create("pvc-1")
-    };
-    let id = world.create(&request).unwrap().volume_id;
+    let id = world.create(&create("pvc-1")).unwrap().volume_id;
     let target = world.target("pod-1");
     world.publish(&publish(&id, &target)).unwrap();
     let path = target.to_str().unwrap();
-    fs::write(target.join("large"), vec![1; 2 << 20]).unwrap();
-    nix::unistd::sync();
-    let stats = ask(&mut world.client, &id, path).unwrap();
-    is_abnormal(
-        stats.volume_condition,
-        "more than the 1048576 asked for, which nothing enforces",
-    );
+    fs::write(target.join("large"), vec![1; 9 << 20]).unwrap_err();
     umount2(Path::new(path), MntFlags::UMOUNT_NOFOLLOW).unwrap();
     let condition = world.ten(|client| ask(client, &id, path).map(|stats| stats.volume_condition));
     is_abnormal(condition.unwrap(), "not mounted there");

@@ -77,7 +77,7 @@ fn root_docker_28_works_with_volumes_of_the_plugin() {
 fn inspect_shows_holders_and_size(docker: &Docker) {
     let status = docker.docker(&["volume", "inspect", "--format", "{{json .Status}}", "data"]);
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    assert_eq!(status["size"]["limit"], "not enforced");
+    assert_eq!(status["size"]["limit"], "enforced by an image");
     assert!(
         status["holders"].to_string().contains("docker/web"),
         "{status}"

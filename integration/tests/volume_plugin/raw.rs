@@ -250,7 +250,7 @@ fn root_options_do_what_they_say_and_no_more() {
     let size = &got["Volume"]["Status"]["size"];
     assert_eq!(
         size,
-        &json!({ "bytes": 10_737_418_240_u64, "limit": "not enforced" })
+        &json!({ "bytes": 10_737_418_240_u64, "limit": "enforced by an image" })
     );
 
     // The same in other words; then something else.

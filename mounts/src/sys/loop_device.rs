@@ -8,9 +8,12 @@ use nix::errno::Errno;
 
 const GET_FREE: libc::Ioctl = 0x4c82;
 const CONFIGURE: libc::Ioctl = 0x4c0a;
+const SET_CAPACITY: libc::Ioctl = 0x4c07;
+const GET_STATUS: libc::Ioctl = 0x4c05;
 
 const READ_ONLY: u32 = 1;
 const AUTOCLEAR: u32 = 4;
+const DIRECT_IO: u32 = 16;
 
 /// Devices that other programs may take first before this one gives up.
 const ATTEMPTS: usize = 64;
@@ -33,6 +36,26 @@ struct Info {
     init: [u64; 2],
 }
 
+impl Info {
+    fn new(flags: u32) -> Self {
+        Self {
+            device: 0,
+            inode: 0,
+            rdevice: 0,
+            offset: 0,
+            size_limit: 0,
+            number: 0,
+            encrypt_type: 0,
+            encrypt_key_size: 0,
+            flags,
+            file_name: [0; 64],
+            crypt_name: [0; 64],
+            encrypt_key: [0; 32],
+            init: [0; 2],
+        }
+    }
+}
+
 /// struct `loop_config`.
 #[repr(C)]
 struct Config {
@@ -48,13 +71,83 @@ struct Config {
 /// # Errors
 /// The kernel's answer: ENOENT without loop devices.
 pub fn attach(file: BorrowedFd<'_>) -> Result<(PathBuf, File), Errno> {
+    attach_as(file, READ_ONLY | AUTOCLEAR)
+}
+
+/// As [`attach`], of a file that is open for writing, to be written to. It bypasses the page cache of the file
+/// where the file system below can, so that nothing is cached twice.
+///
+/// # Errors
+/// As there.
+pub fn attach_writable(file: BorrowedFd<'_>) -> Result<(PathBuf, File), Errno> {
+    match attach_as(file, AUTOCLEAR | DIRECT_IO) {
+        Err(Errno::EINVAL) => attach_as(file, AUTOCLEAR),
+        other => other,
+    }
+}
+
+/// The loop device that has this file already, by whatever program, mounted wherever: a second one would
+/// be a second cache of the same blocks, which destroys a file system that is written. Costs a look at each
+/// loop device.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn of_file(device: u64, inode: u64) -> Result<Option<PathBuf>, Errno> {
+    for entry in std::fs::read_dir("/sys/block").map_err(errno)? {
+        let entry = entry.map_err(errno)?;
+        if !entry.path().join("loop").exists() {
+            continue;
+        }
+        let path = PathBuf::from("/dev").join(entry.file_name());
+        // One that went away meanwhile has no file.
+        if let Ok(open) = open(path.clone(), false)
+            && let Ok(info) = status(&open)
+            && (info.device, info.inode) == (device, inode)
+        {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+fn status(device: &File) -> Result<Info, Errno> {
+    let mut info = Info::new(0);
+    // SAFETY: the request writes one `loop_info64`, whose layout `Info` has, and of which each value is valid;
+    // it outlives the call.
+    let rc = unsafe { libc::ioctl(device.as_raw_fd(), GET_STATUS, &raw mut info) };
+    Errno::result(rc).map(|_| info)
+}
+
+/// Path of the loop device of this number.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn path_of((major, minor): (u32, u32)) -> Result<PathBuf, Errno> {
+    let link = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}"));
+    let link = link.map_err(errno)?;
+    let name = link.file_name().ok_or(Errno::ENODEV)?;
+    Ok(PathBuf::from("/dev").join(name))
+}
+
+/// Has a loop device take over the length of its file.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn refresh_size(device: PathBuf) -> Result<(), Errno> {
+    let device = open(device, true)?;
+    // SAFETY: the call takes no argument.
+    let rc = unsafe { libc::ioctl(device.as_raw_fd(), SET_CAPACITY, 0) };
+    Errno::result(rc).map(drop)
+}
+
+fn attach_as(file: BorrowedFd<'_>, flags: u32) -> Result<(PathBuf, File), Errno> {
     let control = open("/dev/loop-control".into(), true)?;
     for _ in 0..ATTEMPTS {
         // SAFETY: the call takes no argument.
         let number = Errno::result(unsafe { libc::ioctl(control.as_raw_fd(), GET_FREE) })?;
         let path = PathBuf::from(format!("/dev/loop{number}"));
-        let device = open(path.clone(), false)?;
-        match configure(&device, file) {
+        let device = open(path.clone(), flags & READ_ONLY == 0)?;
+        match configure(&device, file, flags) {
             Ok(()) => return Ok((path, device)),
             Err(Errno::EBUSY) => {} // another program was faster
             Err(cause) => return Err(cause),
@@ -65,28 +158,19 @@ pub fn attach(file: BorrowedFd<'_>) -> Result<(PathBuf, File), Errno> {
 
 fn open(path: PathBuf, write: bool) -> Result<File, Errno> {
     let opened = OpenOptions::new().read(true).write(write).open(path);
-    opened.map_err(|cause| Errno::from_raw(cause.raw_os_error().unwrap_or(libc::EIO)))
+    opened.map_err(errno)
 }
 
-fn configure(device: &File, file: BorrowedFd<'_>) -> Result<(), Errno> {
+#[expect(clippy::needless_pass_by_value, reason = "to be named in map_err")]
+fn errno(cause: std::io::Error) -> Errno {
+    Errno::from_raw(cause.raw_os_error().unwrap_or(libc::EIO))
+}
+
+fn configure(device: &File, file: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> {
     let config = Config {
         file: file.as_raw_fd().cast_unsigned(),
         block_size: 0, // that of the file system below
-        info: Info {
-            device: 0,
-            inode: 0,
-            rdevice: 0,
-            offset: 0,
-            size_limit: 0,
-            number: 0,
-            encrypt_type: 0,
-            encrypt_key_size: 0,
-            flags: READ_ONLY | AUTOCLEAR,
-            file_name: [0; 64],
-            crypt_name: [0; 64],
-            encrypt_key: [0; 32],
-            init: [0; 2],
-        },
+        info: Info::new(flags),
         reserved: [0; 8],
     };
     // SAFETY: `config` has the layout that the kernel reads, and outlives the call.

@@ -4,8 +4,9 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::fcntl::{RenameFlags, renameat2};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::{DATA, VolumeDirs, open_holder};
+use super::{DATA, NEW, VolumeDirs, open_holder};
 use crate::error::Error;
 use crate::folder::Folder;
 use crate::slot::Slot;
@@ -18,6 +19,9 @@ impl VolumeDirs {
     /// [`Error::Io`].
     pub fn exchange(&self, slot: Slot) -> Result<(), Error> {
         self.step("exchange", slot);
+        if self.has_image(slot)? {
+            return self.exchange_whole(slot);
+        }
         let (staged, live) = (
             open_holder(&self.staging, slot)?,
             open_holder(&self.live, slot)?,
@@ -31,6 +35,26 @@ impl VolumeDirs {
             (live.as_fd(), &path(&self.live)),
             (staged.as_fd(), &path(&self.staging)),
         )
+    }
+
+    /// Exchanges the folders, since the content of a volume with an image is a mount point. The staged
+    /// one has an image too, and loses its marker, for its record is there.
+    fn exchange_whole(&self, slot: Slot) -> Result<(), Error> {
+        let name = slot.to_string();
+        let staged = open_holder(&self.staging, slot)?;
+        match unlinkat(&staged, NEW, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(cause) => return Err(Error::io("delete", &self.new_path(slot), cause)),
+        }
+        self.barrier
+            .removed(staged.as_fd(), &self.staging.path.join(&name))?;
+        let flags = RenameFlags::RENAME_EXCHANGE;
+        let (from, to) = (&self.staging, &self.live);
+        let exchanged = renameat2(&from.fd, name.as_str(), &to.fd, name.as_str(), flags);
+        self.barrier.note();
+        exchanged.map_err(|cause| Error::io("exchange", &self.data_path(slot), cause))?;
+        self.barrier
+            .moved((to.fd.as_fd(), &to.path), (from.fd.as_fd(), &from.path))
     }
 
     /// Completes an [`exchange`](Self::exchange) that a power cut left with both names for one of the

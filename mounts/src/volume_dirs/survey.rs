@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{open, readlinkat};
 use nix::sys::stat::Mode;
 
+use super::limited::IMAGE;
 use super::{DATA, FoundVolumes, NEW, VolumeDirs};
 use crate::error::Error;
 use crate::folder::{FLAGS, Folder};
@@ -72,6 +73,9 @@ fn live_ones(folder: &Folder, found: &mut FoundVolumes) -> Result<(), Error> {
         }
         if !folder.has(&format!("{slot}/{DATA}"))? {
             found.hollow.push(*slot);
+        }
+        if folder.has(&format!("{slot}/{IMAGE}"))? {
+            found.with_image.push(*slot);
         }
     }
     Ok(())

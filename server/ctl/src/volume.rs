@@ -26,6 +26,8 @@ pub(crate) struct Volume {
     pub(crate) deleted_at: Option<String>,
     /// As last measured.
     pub(crate) bytes: Option<u64>,
+    /// What holds it to its size; empty without one.
+    pub(crate) limit: String,
     /// Seconds since 1970.
     #[serde(skip)]
     pub(crate) created: i64,
@@ -51,6 +53,7 @@ impl From<wire::Volume> for Volume {
             filled_from: volume.filled_from,
             snapshot_of: (volume.snapshot_of > 0).then_some(volume.snapshot_of),
             bytes: volume.bytes,
+            limit: volume.limit,
             deleted_at: volume.deleted_at.map(|time| time.to_string()),
             created: created.seconds,
             deleted: volume.deleted_at.unwrap_or_default().seconds,

@@ -56,7 +56,7 @@ pub use reserved::{Level, Reserved};
 pub use trash::{Discarded, TrashOptions};
 pub use volumes::{
     Candidate, CreateVolume, Filled, Plan, Pruned, Purged, Source, VolumeEntry, VolumeFilter,
-    VolumeRef, Volumes, is_nocopy, size_asked,
+    VolumeRef, Volumes, is_nocopy, limit_of, size_asked,
 };
 
 use layers::file_digests::DigestFiles;

@@ -7,13 +7,16 @@
 mod archive;
 mod by_id;
 mod create;
+mod delete;
 mod fill;
+mod limits;
 mod locks;
 mod progress;
 mod prune;
 mod purge;
 mod reap;
 mod recover;
+mod sizes;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,11 +27,12 @@ use layerd_mounts::VolumeDirs;
 use layerd_store::{
     BadInput, LabelChange, Labels, Records, Refusal, Timestamp, Usage, Volume, VolumeId, VolumeName,
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 pub use archive::Filled;
-pub use create::{is_nocopy, size_asked};
+pub use create::is_nocopy;
 pub use fill::Source;
+pub use sizes::{limit_of, size_asked};
 
 pub use prune::{Candidate, Plan, Pruned};
 pub use purge::Purged;
@@ -43,6 +47,7 @@ use create::{new_volume, top};
 use fill::Pins;
 pub(crate) use locks::{Held, Locks};
 use prune::Plans;
+use sizes::limit_asked;
 
 /// The one driver there is: a folder of layerd's own.
 const LOCAL: &str = "local";
@@ -53,7 +58,7 @@ pub struct CreateVolume {
     pub name: Option<VolumeName>,
     /// Its driver; empty for `local`.
     pub driver: String,
-    /// `uid`, `gid` and `mode` of the top folder; `size`, which is recorded and not enforced;
+    /// `uid`, `gid` and `mode` of the top folder; `size` and `inodes`, which it is held to;
     /// `nocopy`, which keeps an empty volume from being filled from an image.
     pub options: BTreeMap<String, String>,
     /// Its labels.
@@ -143,11 +148,9 @@ impl Volumes {
             .transpose()?;
         let filled_from = source.as_ref().map(Source::filled_from);
         let id = self.root.store.volume_id()?;
-        let volume = new_volume(id, request, filled_from.unwrap_or_default(), None)?;
-        let data = self
-            .dirs
-            .stage(slot(id), top)
-            .map_err(Error::driver("make the folder of a volume"))?;
+        let limit = limit_asked(&request.options)?;
+        let volume = new_volume(id, request, filled_from.unwrap_or_default(), None, limit)?;
+        let data = self.stage(id, top, limit)?;
         if let Some(source) = &source {
             self.copy_volume(source.id(), &volume, &data)?;
         }
@@ -222,71 +225,6 @@ impl Volumes {
         Ok(self.volume_entry(volume))
     }
 
-    /// Moves a volume to the trash: one durable write and a rename, whatever its size. Answers its
-    /// id, or `None` if there is none of this name.
-    ///
-    /// # Errors
-    /// `Refused` while it is attached or being copied, naming who uses it.
-    pub fn delete_volume(&self, name: &VolumeName) -> Result<Option<VolumeId>, Error> {
-        let held = match self.hold_volume(name) {
-            Err(Error::Volume(VolumeError::NoVolume { .. })) => return Ok(None),
-            held => held?,
-        };
-        let id = held.volume.id;
-        self.mark_volume_removed(held)?;
-        Ok(Some(id))
-    }
-
-    /// Deletes a volume that a failed call made, unless it is in use or holds something by now.
-    /// One that the call `filled` goes to the trash, any other for good.
-    pub(crate) fn drop_unused_volume(&self, id: VolumeId, filled: bool) -> Result<(), Error> {
-        let look = |cause| Error::driver("look into a volume")(cause);
-        let Some(held) = self.hold_volume_id(id) else {
-            return Ok(());
-        };
-        if !filled && !self.dirs.is_empty(slot(id)).map_err(look)? {
-            return Ok(());
-        }
-        match self.mark_volume_removed(held) {
-            Err(Error::Store(layerd_store::Error::Refused(Refusal::VolumeInUse { .. }))) => {
-                return Ok(());
-            }
-            other => other?,
-        }
-        let _pass = self.root.backlog.hold();
-        // It was in sight until now.
-        if self.dirs.is_trashed_empty(slot(id)).map_err(look)? {
-            self.delete_trashed(id)?;
-        }
-        Ok(())
-    }
-
-    /// Deletes a volume in the trash for good, and its record. The caller keeps the reaper away.
-    fn delete_trashed(&self, id: VolumeId) -> Result<(), Error> {
-        self.dirs
-            .delete(slot(id), &|| !self.root.backlog.is_stopping())
-            .map_err(Error::driver("delete a volume"))?;
-        self.root.trash.deleted(Discarded::Volume(id));
-        Ok(self.root.store.drop_volume_records(vec![id])?)
-    }
-
-    pub(crate) fn mark_volume_removed(&self, held: Held<'_>) -> Result<(), Error> {
-        let volume = &held.volume;
-        let name = &volume.name;
-        self.pins.refuse(volume.id, name)?;
-        self.root.store.mark_volume_removed(name, Some(volume.id))?;
-        // The deletion is durable. If the rename fails, start-up does it.
-        if let Err(cause) = self.dirs.retire(slot(volume.id)) {
-            warn!(error = &cause as &dyn std::error::Error, %name, "move a deleted volume to the trash");
-        }
-        self.relink(name);
-        self.root
-            .events
-            .tell(Topic::Volume, "deleted", name.as_str());
-        info!(%name, id = %volume.id, "volume deleted; it can be taken back from the trash");
-        Ok(())
-    }
-
     /// Takes a volume out of the trash, by id or by a name that only one in the trash had.
     ///
     /// # Errors
@@ -321,6 +259,9 @@ impl Volumes {
                 warn!(error = &cause as &dyn std::error::Error, %id, "move a volume back to the trash");
             }
         })?;
+        if let Err(cause) = self.dirs.ready(slot(id)) {
+            warn!(error = &cause as &dyn std::error::Error, %id, "mount the image of a volume");
+        }
         self.root.trash.restored(Discarded::Volume(id));
         self.root.release_empty_trash();
         self.relink(&volume.name);

@@ -64,10 +64,24 @@ impl Client {
         name: &str,
         labels: BTreeMap<String, String>,
     ) -> Result<Volume, Error> {
-        let what = format!("change the labels of volume \"{name}\"");
+        self.update_volume(name, labels, String::new()).await
+    }
+
+    /// Changes labels, and the size unless it is empty.
+    pub(crate) async fn update_volume(
+        &mut self,
+        name: &str,
+        labels: BTreeMap<String, String>,
+        size: String,
+    ) -> Result<Volume, Error> {
+        let what = match size.is_empty() {
+            true => format!("change the labels of volume \"{name}\""),
+            false => format!("change volume \"{name}\""),
+        };
         let request = wire::UpdateVolumeRequest {
             name: name.to_owned(),
             labels,
+            size,
         };
         one(&what, self.timeout, self.volumes.update(request)).await
     }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use layerd_layers::Durable;
 use layerd_layers::copy::{self, copy_tree};
-use layerd_mounts::volume_dirs::Top;
 use layerd_spec::{Kind, MountSpec};
 use layerd_store::{
     AttachState, Attachment, AttachmentId, Key, LayerId, Refusal, Volume, VolumeId, VolumeName,
@@ -162,11 +161,7 @@ impl Attachments {
             .iter()
             .map(|image| image.as_ref().map(AsFd::as_fd))
             .collect();
-        let staged = self
-            .volumes
-            .dirs
-            .stage(slot(volume.id), Top::default())
-            .map_err(Error::driver("stage a volume"))?;
+        let staged = self.volumes.stage_again(volume)?;
         let progress = self.volumes.telling(volume.name.as_str(), 0);
         let options = copy::Options {
             durable: Durable::Content,

@@ -9,6 +9,7 @@ use layerd_store::{Attachment, Key, Records, Volume, VolumeId, VolumeName};
 
 use super::{Fix, Problem};
 use crate::volume_slot as slot;
+use crate::volumes::limit_of;
 
 /// Something about volumes or attachments that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
@@ -45,6 +46,14 @@ pub enum VolumeProblem {
     /// A volume whose content is gone.
     #[error("the folder of volume {name} is missing")]
     NoFolder {
+        /// The volume.
+        id: VolumeId,
+        /// Its name.
+        name: VolumeName,
+    },
+    /// A volume with a limit whose image is gone, and its content with it.
+    #[error("the image of volume {name} is missing")]
+    NoImage {
         /// The volume.
         id: VolumeId,
         /// Its name.
@@ -88,7 +97,9 @@ impl VolumeProblem {
             Self::InTrash { .. } => Fix::Safe("move it back"),
             Self::NotInTrash { .. } => Fix::Safe("move it to the trash"),
             Self::NoLink { .. } => Fix::Safe("make it anew"),
-            Self::NoFolder { .. } => Fix::Advice("put it back from a backup, or delete the volume"),
+            Self::NoFolder { .. } | Self::NoImage { .. } => {
+                Fix::Advice("put it back from a backup, or delete the volume")
+            }
             Self::HoldsNothing { .. } => Fix::Advice("detach it"),
             Self::UnknownMountPoint { .. } => {
                 Fix::OnRequest("delete it, unless something is mounted there")
@@ -181,6 +192,11 @@ impl VolumeFacts<'_> {
         let mut all = Vec::new();
         if !self.is_whole(there) && !self.found.trashed.contains(&there) {
             all.push(VolumeProblem::NoFolder { id, name: name() });
+        } else if limit_of(volume).is_some()
+            && self.found.live.contains(&there)
+            && !self.found.with_image.contains(&there)
+        {
+            all.push(VolumeProblem::NoImage { id, name: name() });
         }
         if self.found.links.get(volume.name.as_str()) != Some(&there) {
             all.push(VolumeProblem::NoLink { id, name: name() });

@@ -96,6 +96,45 @@ pub enum VolumeError {
         /// The share that stays free.
         keep_percent: u64,
     },
+    /// Nothing can hold a volume to a size.
+    #[error(
+        "options[\"size\"]: no volume can be held to a size here: {why}; `layerctl info` shows how limits are enforced"
+    )]
+    NoLimits {
+        /// Why not.
+        why: String,
+    },
+    /// A volume without a limit was to get another one.
+    #[error(
+        "volume {name} is held to no size, and only a new one can be; \
+         `layerctl volume clone --size SIZE {name} NEW` makes a copy that is"
+    )]
+    NoLimit {
+        /// The volume.
+        name: VolumeName,
+    },
+    /// A volume could only be enlarged while nothing uses it.
+    #[error(
+        "volume {name} is in use, and the kernel enlarges its ext4 meanwhile only for a layerd with CAP_SYS_RESOURCE \
+         (and resize2fs); detach it first, or see the log"
+    )]
+    NoGrowth {
+        /// The volume.
+        name: VolumeName,
+    },
+    /// A volume was to become smaller.
+    #[error(
+        "size: {bytes} bytes are less than the {have} of volume {name}, whose file system does not shrink; \
+         `layerctl volume clone --size SIZE {name} NEW` makes a smaller copy"
+    )]
+    NoShrink {
+        /// The volume.
+        name: VolumeName,
+        /// Its size in bytes.
+        have: u64,
+        /// The requested size.
+        bytes: u64,
+    },
     /// The kernel gave no random bytes.
     #[error("read random bytes for a name")]
     Random {
@@ -124,6 +163,10 @@ impl VolumeError {
             Self::BeingRead { .. }
             | Self::NoPlan { .. }
             | Self::ReadOnlyVolume { .. }
+            | Self::NoLimits { .. }
+            | Self::NoLimit { .. }
+            | Self::NoGrowth { .. }
+            | Self::NoShrink { .. }
             | Self::NotDeleted { .. } => ErrorKind::Refused,
             Self::Random { .. } => ErrorKind::Internal,
             Self::NoContent { .. } => ErrorKind::Damaged,

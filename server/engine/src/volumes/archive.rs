@@ -9,6 +9,7 @@ use layerd_store::{Refusal, Volume, VolumeId, VolumeName};
 use tracing::info;
 
 use super::progress::Telling;
+use super::sizes::{limit_asked, limit_of};
 use super::{CreateVolume, VolumeEntry, VolumeRef, new_volume, slot, top};
 use crate::reserve::Area;
 use crate::{Error, VolumeError, Volumes};
@@ -68,9 +69,9 @@ impl Volumes {
         }
         self.root.check_reserve(Area::Volumes)?;
         let id = self.root.store.volume_id()?;
-        let volume = new_volume(id, request, "archive".to_owned(), None)?;
-        let data = self.dirs.stage(slot(id), top(request)?);
-        let data = data.map_err(Error::driver("make the folder of a volume"))?;
+        let limit = limit_asked(&request.options)?;
+        let volume = new_volume(id, request, "archive".to_owned(), None, limit)?;
+        let data = self.stage(id, top(request)?, limit)?;
         let imported = self.unpack(input, &volume, &data)?;
         // The call that the archive came with, if another one was first, is answered with that
         // one's refusal: its content is not this one's.
@@ -96,7 +97,14 @@ impl Volumes {
         volume: &Volume,
         staged: &OwnedFd,
     ) -> Result<Imported, Error> {
-        let room = self.room();
+        // The file system of one with a limit says by itself when it is full.
+        let room = match limit_of(volume) {
+            None => self.room(),
+            Some(_) => Room {
+                files: u64::MAX,
+                bytes: u64::MAX,
+            },
+        };
         let progress = self.telling(volume.name.as_str(), 0);
         let options = archive::ImportOptions {
             most_files: room.files,

@@ -4,8 +4,8 @@
 use layerd_mounts::Space;
 use layerd_store::{Refusal, VolumeId};
 
-use super::create::SIZE;
-use super::{VolumeEntry, size_asked, slot};
+use super::sizes::SIZE;
+use super::{VolumeEntry, VolumeRef, limit_of, size_asked, slot};
 use crate::events::Topic;
 use crate::reserve::Area;
 use crate::{Error, Volumes};
@@ -37,12 +37,19 @@ impl Volumes {
         Ok(true)
     }
 
-    /// Notes a larger size for a volume; one that is larger already keeps its own. Nothing holds the
-    /// volume to it. Durable on return.
+    /// Gives a volume a larger size; one that is larger already keeps its own. One that nothing holds to
+    /// its size, which an older release recorded, has the new one recorded likewise. Durable on return.
     ///
     /// # Errors
-    /// `Refused` if it is not there.
+    /// As for [`resize_volume`](Self::resize_volume).
     pub fn grow_volume(&self, id: VolumeId, bytes: u64) -> Result<VolumeEntry, Error> {
+        let there = self.volume_by_id(id)?;
+        if limit_of(&there.volume).is_some() {
+            return match size_asked(&there.volume) {
+                Some(have) if have >= bytes => Ok(there),
+                _ => self.resize_volume(&VolumeRef::Id(id), bytes),
+            };
+        }
         let held = self.hold_volume_id(id).ok_or(Refusal::VolumeGone { id })?;
         if size_asked(&held.volume).is_some_and(|there| there >= bytes) {
             return Ok(self.volume_entry(held.volume.clone()));

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 
-use layerd_mounts::volume_dirs::Top;
+use layerd_mounts::volume_dirs::{Limit, Top};
 use layerd_store::{BadInput, Timestamp, Volume, VolumeId, VolumeName};
 
+use super::sizes::{INODES, LIMIT, SIZE, inodes, limit_asked, note_limit, size};
 use super::{CreateVolume, LOCAL, VolumeRef, Volumes};
 use crate::{Error, VolumeError};
 
-/// The option for the bytes that a volume is meant to hold.
-pub(super) const SIZE: &str = "size";
 /// The option that keeps an empty volume from being filled from an image.
 const NOCOPY: &str = "nocopy";
 
@@ -20,14 +19,17 @@ pub(crate) fn new_volume(
     request: &CreateVolume,
     filled_from: String,
     snapshot_of: Option<VolumeId>,
+    limit: Option<Limit>,
 ) -> Result<Volume, Error> {
+    let mut options = recorded(&request.options)?;
+    note_limit(&mut options, limit);
     let now = Timestamp::now();
     Ok(Volume {
         id,
         name: request.name.clone().map_or_else(anonymous_name, Ok)?,
         anonymous: request.name.is_none(),
         driver: LOCAL.to_owned(),
-        options: recorded(&request.options)?,
+        options,
         labels: request.labels.clone(),
         created: now,
         updated: now,
@@ -53,6 +55,10 @@ pub(super) fn top(request: &CreateVolume) -> Result<Top, Error> {
         let rule = format!("{:?} is unknown; there is \"local\"", request.driver);
         return Err(BadInput::new("driver", rule).into());
     }
+    if request.options.contains_key(LIMIT) {
+        let rule = "is layerd's to say; ask for a size";
+        return Err(BadInput::new(format!("options[{LIMIT:?}]"), rule).into());
+    }
     Ok(top_asked(&request.options)?)
 }
 
@@ -72,11 +78,14 @@ pub(crate) fn top_asked(options: &BTreeMap<String, String>) -> Result<Top, BadIn
                 top.mode = Some(mode.ok_or_else(|| bad("is not a mode in octal"))?);
             }
             SIZE => drop(size(text)?),
+            INODES => drop(inodes(text)?),
             NOCOPY => drop(truth(text)?),
+            // In a record.
+            LIMIT => {}
             _ => {
                 return Err(BadInput::new(
                     field,
-                    "is unknown; there are uid, gid, mode, size and nocopy",
+                    "is unknown; there are uid, gid, mode, size, inodes and nocopy",
                 ));
             }
         }
@@ -98,13 +107,6 @@ fn recorded(options: &BTreeMap<String, String>) -> Result<BTreeMap<String, Strin
     options.iter().map(canonical).collect()
 }
 
-fn size(text: &str) -> Result<u64, BadInput> {
-    layerd_spec::size(text).ok_or_else(|| {
-        let rule = format!("{text:?} is not a size above 0 such as 67108864, 64m, 1.5g or 10GiB");
-        BadInput::new(format!("options[{SIZE:?}]"), rule)
-    })
-}
-
 fn truth(text: &str) -> Result<bool, BadInput> {
     match text {
         "" | "1" | "true" => Ok(true),
@@ -114,13 +116,6 @@ fn truth(text: &str) -> Result<bool, BadInput> {
             Err(BadInput::new(format!("options[{NOCOPY:?}]"), rule))
         }
     }
-}
-
-/// Bytes that were asked for at the creation of a volume. Recorded and shown; nothing holds the
-/// volume to it.
-#[must_use]
-pub fn size_asked(volume: &Volume) -> Option<u64> {
-    volume.options.get(SIZE)?.parse().ok()
 }
 
 /// True if a volume was created with `nocopy`: it is not filled from an image.
@@ -134,7 +129,8 @@ pub fn is_nocopy(volume: &Volume) -> bool {
 
 /// Checks driver and options of a volume that may have to be made.
 pub(crate) fn check_settings(request: &CreateVolume) -> Result<(), Error> {
-    top(request).map(drop)
+    top(request)?;
+    Ok(limit_asked(&request.options).map(drop)?)
 }
 
 impl Volumes {
@@ -245,8 +241,9 @@ mod tests {
             (
                 "quota",
                 "1g",
-                "is unknown; there are uid, gid, mode, size and nocopy",
+                "is unknown; there are uid, gid, mode, size, inodes and nocopy",
             ),
+            ("inodes", "0", "\"0\" is not a number from 1"),
         ] {
             let error = top_asked(&options(key, text)).unwrap_err().to_string();
             assert!(error.contains(rule), "{error}");

@@ -13,8 +13,9 @@ use layerd_layers::copy::{self, copy_tree};
 use layerd_store::{Labels, Refusal, Volume, VolumeId, VolumeName};
 use parking_lot::{Mutex, MutexGuard};
 
-use super::create::{SIZE, filled_from};
+use super::create::filled_from;
 use super::progress::Telling;
+use super::sizes::{limit_asked, limit_of, limit_options};
 use super::{CreateVolume, VolumeEntry, VolumeRef, new_volume, slot, top, top_asked};
 use crate::reserve::Area;
 use crate::{Error, VolumeError, Volumes};
@@ -110,9 +111,13 @@ impl Volumes {
         }
         self.root.check_reserve(Area::Volumes)?;
         let id = self.root.store.volume_id()?;
-        let volume = new_volume(id, &request, source.filled_from(), Some(source.id()))?;
-        let data = self.dirs.stage(slot(id), top(&request)?);
-        let data = data.map_err(Error::driver("make the folder of a volume"))?;
+        let limit = match self.is_limited(source.id()) {
+            true => limit_asked(&request.options)?,
+            false => None,
+        };
+        let from = (source.filled_from(), Some(source.id()));
+        let volume = new_volume(id, &request, from.0, from.1, limit)?;
+        let data = self.stage(id, top(&request)?, limit)?;
         self.copy_volume(source.id(), &volume, &data)?;
         self.publish_volume(volume, &request)
             .map(|(entry, _)| entry)
@@ -121,14 +126,14 @@ impl Volumes {
     /// The size that was asked for of a volume, as an option of a copy.
     fn size_of(&self, id: VolumeId) -> BTreeMap<String, String> {
         let records = self.root.store.records();
-        let options = records
-            .volumes()
-            .get(id)
-            .map(|volume| volume.options.get(SIZE));
-        let size = options.flatten().cloned();
-        size.map(|size| (SIZE.to_owned(), size))
-            .into_iter()
-            .collect()
+        let volume = records.volumes().get(id);
+        volume.map_or_else(BTreeMap::new, |volume| limit_options(volume))
+    }
+
+    fn is_limited(&self, id: VolumeId) -> bool {
+        let records = self.root.store.records();
+        let volume = records.volumes().get(id);
+        volume.is_some_and(|volume| limit_of(volume).is_some())
     }
 
     /// Keeps a volume from being deleted while it is read.

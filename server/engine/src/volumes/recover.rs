@@ -71,6 +71,14 @@ impl Engine {
                 self.volumes.settle_volume(new);
             }
         }
+        for volume in volumes.iter().map(|volume| slot(volume.id)) {
+            if found.live.contains(&volume) {
+                note(
+                    self.volumes.dirs.ready(volume),
+                    "mount the image of a volume",
+                );
+            }
+        }
         let is_gone = |volume: &&Arc<Volume>| {
             let slot = slot(volume.id);
             !found.trashed.contains(&slot) && !found.live.contains(&slot)
@@ -248,7 +256,10 @@ mod tests {
         };
         let (made, _) = engine.volumes.create_volume(&request).unwrap();
         let dirs = &engine.volumes.dirs;
-        drop(dirs.stage(slot(made.volume.id), Top::default()).unwrap());
+        drop(
+            dirs.stage(slot(made.volume.id), Top::default(), None)
+                .unwrap(),
+        );
         let staged = root.path().join("volumes/.staging");
         let staged = staged.join(slot(made.volume.id).to_string()).join("data");
         fs::write(staged.join("file"), "content").unwrap();

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use layerd_engine::{Engine, VolumeEntry, size_asked};
+use layerd_engine::{Engine, VolumeEntry, limit_of, size_asked};
+use layerd_mounts::Space;
 use layerd_proto::csi::v1::volume_usage::Unit;
 use layerd_proto::csi::v1::{VolumeCondition, VolumeUsage};
 use layerd_store::{AttachState, Timestamp, Usage, VolumeId};
@@ -102,6 +103,9 @@ pub(super) fn figures(
     entry: &VolumeEntry,
     used: Usage,
 ) -> Result<Vec<VolumeUsage>, Status> {
+    if let Some(inside) = engine.volumes.space_in(entry.volume.id).map_err(failed)? {
+        return Ok(of_limited(&inside));
+    }
     let space = engine.volumes.space().map_err(failed)?;
     let size = size_asked(&entry.volume);
     let total = size.unwrap_or(used.bytes.saturating_add(space.bytes_free));
@@ -125,6 +129,20 @@ pub(super) fn figures(
             unit: Unit::Inodes.into(),
         },
     ])
+}
+
+/// Bytes and inodes of a volume that is held to a size, as its file system counts them.
+fn of_limited(inside: &Space) -> Vec<VolumeUsage> {
+    let of = |unit: Unit, total: u64, free: u64| VolumeUsage {
+        available: signed(free),
+        total: signed(total),
+        used: signed(total.saturating_sub(free)),
+        unit: unit.into(),
+    };
+    vec![
+        of(Unit::Bytes, inside.bytes, inside.bytes_free),
+        of(Unit::Inodes, inside.inodes, inside.inodes_free),
+    ]
 }
 
 /// Troubles of volumes at one moment.
@@ -190,7 +208,7 @@ impl Conditions {
         if self.is_full {
             return Some("the disk of the volumes is full".to_owned());
         }
-        let size = size_asked(&entry.volume)?;
+        let size = size_asked(&entry.volume).filter(|_| limit_of(&entry.volume).is_none())?;
         (used > size).then(|| {
             format!("it holds {used} bytes, more than the {size} asked for, which nothing enforces")
         })

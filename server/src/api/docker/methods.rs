@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use layerd_engine::{
-    Error, VolumeEntry, VolumeError, VolumeFilter, VolumeRef, is_nocopy, size_asked,
+    Error, VolumeEntry, VolumeError, VolumeFilter, VolumeRef, is_nocopy, limit_of, size_asked,
 };
 use layerd_store::{VolumeId, VolumeName};
 use parking_lot::Mutex;
@@ -272,7 +272,11 @@ fn status(door: &Door, entry: &VolumeEntry) -> Value {
             "as_of": timestamp(taken).to_string(),
         })
     });
-    let size = size_asked(volume).map(|bytes| json!({ "bytes": bytes, "limit": "not enforced" }));
+    let limit = match limit_of(volume) {
+        Some(way) => format!("enforced by an {way}"),
+        None => "not enforced".to_owned(),
+    };
+    let size = size_asked(volume).map(|bytes| json!({ "bytes": bytes, "limit": limit }));
     let labels: BTreeMap<_, _> = volume.labels.iter().collect();
     let snapshot_of = volume.snapshot_of.map(|id| id.0);
     let mut status = json!({

@@ -14,7 +14,7 @@ const ID_MAX: usize = 128;
 /// Most bytes of all options together, as over gRPC.
 const OPTIONS_MAX: usize = 4096;
 /// The options of Create, as an error names them.
-const OPTIONS: &str = "size, uid, gid, mode, clone, snapshot and nocopy";
+const OPTIONS: &str = "size, inodes, uid, gid, mode, clone, snapshot and nocopy";
 
 /// A request: an object of which each method reads its fields. Those that are unknown are passed over,
 /// as newer clients may send more.
@@ -83,7 +83,7 @@ impl Asked {
             .map(|raw| VolumeName::parse(field, &raw))
             .transpose();
         for key in options.keys() {
-            if !["size", "uid", "gid", "mode", "nocopy"].contains(&key.as_str()) {
+            if !["size", "inodes", "uid", "gid", "mode", "nocopy"].contains(&key.as_str()) {
                 let text = format!("Opts[{key:?}]: is unknown; there are {OPTIONS}");
                 return Err(Refused::bad_request(text));
             }

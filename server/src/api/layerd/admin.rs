@@ -218,7 +218,8 @@ fn shown(paths: &[PathBuf]) -> Vec<String> {
 fn features(engine: &Engine, facts: &[(String, String)]) -> Vec<pb::Feature> {
     let kernel = engine.attachments.kernel_features().iter();
     let kernel = kernel.map(|feature| (feature.name.to_owned(), feature.to_string()));
-    let all = facts.iter().cloned().chain(kernel);
+    let limits = ("volume limits".to_owned(), engine.volumes.enforcement());
+    let all = facts.iter().cloned().chain(kernel).chain([limits]);
     all.map(|(name, value)| pb::Feature { name, value })
         .collect()
 }

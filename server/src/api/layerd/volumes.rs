@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use layerd_engine::layerd_layers::archive::Exported;
 use layerd_engine::{
     CreateVolume, Error, Event, Pruned, Topic, VolumeEntry, VolumeError, VolumeFilter, VolumeRef,
-    Watcher,
+    Watcher, limit_of, size_asked,
 };
 use layerd_proto::layerd::v1::volumes_server::Volumes;
 use layerd_proto::layerd::v1::{self as pb};
@@ -96,10 +96,22 @@ impl Volumes for Service {
             .labels
             .iter()
             .map(|(key, value)| LabelChange::one(key, Some(value)));
-        let changes = changes.collect::<Result<_, _>>().map_err(status::bad)?;
+        let changes = changes
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(status::bad)?;
+        let size = size("size", &request.size)?;
         let entry = self
             .parts
-            .call(move |engine| engine.volumes.update_volume(&name, changes))
+            .call(move |engine| {
+                let size = size.map(|size| {
+                    let volume = VolumeRef::Name(name.clone());
+                    engine.volumes.resize_volume(&volume, size)
+                });
+                match (size.transpose()?, changes.is_empty()) {
+                    (Some(entry), true) => Ok(entry),
+                    _ => engine.volumes.update_volume(&name, changes),
+                }
+            })
             .await?;
         Ok(Response::new(volume(entry)))
     }
@@ -436,7 +448,29 @@ pub(crate) fn volume(entry: VolumeEntry) -> pb::Volume {
         deleted_at: record.removed.map(|removed| timestamp(removed.time)),
         options: record.options.clone(),
         bytes: record.usage.map(|(usage, _)| usage.bytes),
+        limit: match (limit_of(record), size_asked(record)) {
+            (Some(way), _) => way.to_owned(),
+            (None, Some(_)) => "not enforced".to_owned(),
+            (None, None) => String::new(),
+        },
     }
+}
+
+/// A size in bytes or with a suffix; none if it is empty.
+fn size(field: &str, text: &str) -> Result<Option<u64>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let bytes = layerd_spec::size(text);
+    let rule = || {
+        format!(
+            "{:?} is not a size above 0 such as 67108864, 64m or 10GiB",
+            text.chars().take(64).collect::<String>()
+        )
+    };
+    bytes
+        .map(Some)
+        .ok_or_else(|| status::bad(BadInput::new(field, rule())))
 }
 
 fn is_before(time: Timestamp, limit: prost_types::Timestamp) -> bool {

@@ -82,6 +82,7 @@ impl Client {
         let request = UpdateVolumeRequest {
             name: name.into(),
             labels: [(label.0.into(), label.1.into())].into(),
+            size: String::new(),
         };
         self.volumes(async |mut client| client.update(request).await.map(drop))
     }

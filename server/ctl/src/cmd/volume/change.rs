@@ -37,7 +37,7 @@ pub(crate) struct Label {
     remove: Vec<String>,
 }
 
-/// Adds and removes labels of a volume, and prints its name
+/// Adds and removes labels of a volume, enlarges it, and prints its name
 #[derive(Debug, clap::Args)]
 pub(crate) struct Update {
     /// The volume
@@ -49,13 +49,17 @@ pub(crate) struct Update {
         long = "label-add",
         value_name = "KEY=VALUE",
         value_parser = parse_label,
-        required_unless_present = "remove"
+        required_unless_present_any = ["remove", "size"]
     )]
     add: Vec<(String, String)>,
 
     /// Key of a label to remove; may be repeated
     #[arg(long = "label-rm", value_name = "KEY")]
     remove: Vec<String>,
+
+    /// A larger size for a volume that was created with one, also while it is in use
+    #[arg(long)]
+    size: Option<String>,
 }
 
 pub(super) async fn rename(args: &Rename, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
@@ -70,7 +74,8 @@ pub(super) async fn update(args: Update, daemon: &Daemon, out: &mut Output) -> R
     let removed = args.remove.into_iter().map(|key| (key, String::new()));
     let labels = args.add.into_iter().chain(removed).collect();
     let mut client = daemon.connect().await?;
-    print_name(&client.label_volume(&args.name, labels).await?, out)
+    let size = args.size.unwrap_or_default();
+    print_name(&client.update_volume(&args.name, labels, size).await?, out)
 }
 
 pub(super) async fn label(args: Label, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {

@@ -35,10 +35,19 @@ pub(super) struct Settings {
     labels: Vec<(String, String)>,
 
     /// An option of the driver; may be repeated. `local` has uid and gid (decimal) and mode
-    /// (octal) of the top folder; without them it is root's, and 0755. size (such as 10g) is recorded
-    /// and not enforced; nocopy=true keeps an image from filling it
+    /// (octal) of the top folder; without them it is root's, and 0755. size and inodes are as --size
+    /// and --inodes; nocopy=true keeps an image from filling it
     #[arg(long = "opt", value_name = "KEY=VALUE", value_parser = parse_label)]
     options: Vec<(String, String)>,
+
+    /// Most that it can hold, such as 10g (4 MiB to 16 TiB): it is a file system of its own then, of which a
+    /// small part is taken by that file system. Writes are slower, and no blocks are shared with copies
+    #[arg(long)]
+    size: Option<String>,
+
+    /// Most files and folders that it can have, rounded up; with --size
+    #[arg(long, requires = "size", value_name = "NUMBER")]
+    inodes: Option<u64>,
 
     /// Volume driver
     #[arg(short, long, default_value = "local")]
@@ -131,7 +140,15 @@ impl Settings {
         CreateVolumeRequest {
             name,
             driver: self.driver,
-            options: self.options.into_iter().collect(),
+            options: self
+                .options
+                .into_iter()
+                .chain(self.size.map(|size| ("size".to_owned(), size)))
+                .chain(
+                    self.inodes
+                        .map(|number| ("inodes".to_owned(), number.to_string())),
+                )
+                .collect(),
             labels: self.labels.into_iter().collect(),
             clone_of: clone_of.unwrap_or_default(),
         }

@@ -102,6 +102,7 @@ fn as_docker(volume: &Volume) -> Value {
             "Anonymous": volume.anonymous,
             "FilledFrom": volume.filled_from,
             "SnapshotOf": volume.snapshot_of,
+            "Limit": volume.limit,
         },
         "UsageData": {
             "RefCount": volume.attachments,
@@ -122,9 +123,12 @@ fn lines(volume: &Volume, now: i64) -> Vec<String> {
         format!("Uses: {}", volume.attachments),
     ];
     let anonymous = volume.anonymous.then_some("yes".to_owned());
+    let size = volume.options.get("size");
+    let limit = size.map(|size| format!("{size} bytes ({})", volume.limit));
     let origin = (!volume.filled_from.is_empty()).then(|| volume.filled_from.clone());
     let facts = [
         ("Anonymous", anonymous),
+        ("Limit", limit),
         ("Filled from", origin),
         (
             "Read-only snapshot of id",

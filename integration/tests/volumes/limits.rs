@@ -1,0 +1,265 @@
+//! Limits of volumes: enforced, shown, enlarged, and there again after a crash.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use layerd_integration::process::{output, wait_until};
+use layerd_integration::scratch::mounts_below;
+use layerd_integration::{Daemon, Scratch};
+use nix::errno::Errno;
+use nix::sys::statvfs::statvfs;
+
+use super::World;
+
+const MIB: u64 = 1 << 20;
+
+/// A daemon on a file system of this type.
+fn world_on(filesystem: &str) -> World {
+    let scratch = Scratch::on(filesystem, 512);
+    let daemon = Daemon::start(&scratch.dir("disk"));
+    World { daemon, scratch }
+}
+
+/// Bytes that a file system has in all.
+fn size(of: &Path) -> u64 {
+    let disk = statvfs(of).unwrap();
+    disk.blocks() * disk.fragment_size()
+}
+
+/// Writes a file of so many bytes, as far as it goes; answers why it ended early.
+fn write(path: &Path, bytes: u64) -> Option<Errno> {
+    let mut file = File::create(path).unwrap();
+    let piece = vec![7; 64 << 10];
+    let pieces = bytes / (64 << 10);
+    let written = (0..pieces).try_for_each(|_| file.write_all(&piece));
+    let written = written.and_then(|()| file.sync_all());
+    written
+        .err()
+        .map(|cause| Errno::from_raw(cause.raw_os_error().unwrap()))
+}
+
+/// Bytes of disk that the image of a volume takes.
+fn taken(data: &Path) -> u64 {
+    let image = fs::metadata(data.with_file_name("image")).unwrap();
+    image.blocks() * 512
+}
+
+fn ends_writers_at_the_limit(filesystem: &str) {
+    let world = world_on(filesystem);
+    world.run(&[
+        "volume", "create", "--size", "16m", "--inodes", "100", "data",
+    ]);
+    let data = world.path("data");
+    assert!(size(&data) <= 16 * MIB && size(&data) > 12 * MIB);
+    assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
+    assert_eq!(write(&data.join("large"), 32 * MIB), Some(Errno::ENOSPC));
+    let full = taken(&data);
+    assert!(full > 12 * MIB && full <= 17 * MIB, "{full}");
+    fs::remove_file(data.join("large")).unwrap();
+    wait_until(
+        "the disk to get the space back",
+        Duration::from_secs(60),
+        || {
+            File::open(&data).and_then(|data| data.sync_all()).unwrap();
+            nix::unistd::sync();
+            taken(&data) < full / 2
+        },
+    );
+    let made = (0..400).take_while(|number| File::create(data.join(number.to_string())).is_ok());
+    let made = made.count();
+    assert!((100..200).contains(&made), "{made} files");
+    let error = world.fail(6, &["volume", "create", "--size", "1m", "tiny"]);
+    assert!(error.contains("4194304"), "{error}");
+}
+
+#[test]
+fn root_a_limit_on_ext4_ends_writers() {
+    ends_writers_at_the_limit("ext4");
+}
+
+#[test]
+fn root_a_limit_on_xfs_ends_writers() {
+    ends_writers_at_the_limit("xfs");
+}
+
+#[test]
+fn root_a_limit_on_btrfs_ends_writers() {
+    ends_writers_at_the_limit("btrfs");
+}
+
+#[test]
+fn root_a_volume_in_use_is_enlarged_and_never_made_smaller() {
+    let world = World::new();
+    world.run(&["volume", "create", "--size", "320m", "data"]);
+    let target = world.scratch.dir("target");
+    let at = format!("/data={}", target.display());
+    let attach = [
+        "attach",
+        "--owner",
+        "container:c",
+        "-v",
+        "data:/data",
+        "--target",
+        &at,
+    ];
+    world.run(&attach);
+    let before = size(&target);
+    assert_eq!(write(&target.join("large"), 320 * MIB), Some(Errno::ENOSPC));
+    world.run(&["volume", "update", "--size", "480m", "data"]);
+    assert!(size(&target) >= before + 150 * MIB);
+    assert_eq!(write(&target.join("large"), 320 * MIB), None);
+    let shown = world.run(&["volume", "show", "data"]);
+    assert!(shown.contains("Limit: 503316480 bytes (image)"), "{shown}");
+    let error = world.fail(5, &["volume", "update", "--size", "330m", "data"]);
+    assert!(error.contains("does not shrink"), "{error}");
+    world.run(&["volume", "create", "plain"]);
+    let error = world.fail(5, &["volume", "update", "--size", "330m", "plain"]);
+    assert!(error.contains("held to no size"), "{error}");
+    let error = world.fail(6, &["volume", "create", "--opt", "inodes=5", "other"]);
+    assert!(error.contains("needs the option size"), "{error}");
+    assert!(world.run(&["info"]).contains("volume limits: image files"));
+}
+
+/// As where layerd ran in a pod that ended, whose mount namespace is gone, and what it published is not.
+#[test]
+fn root_an_image_that_is_mounted_elsewhere_is_not_mounted_a_second_time() {
+    let world = World::new();
+    world.run(&["volume", "create", "--size", "16m", "data"]);
+    let data = world.path("data");
+    let target = world.scratch.dir("target");
+    output(Command::new("mount").arg("--bind").args([&data, &target]));
+    output(Command::new("umount").arg(&data));
+    fs::write(target.join("file"), "content").unwrap();
+    world.run(&["attach", "--owner", "container:c", "-v", "data:/data"]);
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    assert_eq!(device(&data), device(&target), "one file system");
+    assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "content");
+    world.run(&["detach", "--owner", "container:c"]);
+    // Nothing holds it, and it is mounted there still: it is enlarged as it is, if layerd may do that, or not
+    // at all.
+    let enlarged = world.ctl(&["volume", "update", "--size", "20m", "data"]);
+    assert!(
+        enlarged.code == 0 || enlarged.error.contains("is in use"),
+        "{enlarged:?}"
+    );
+    assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "content");
+    assert_eq!(device(&data), device(&target), "one file system");
+    output(Command::new("umount").arg(&target));
+    world.run(&["volume", "update", "--size", "24m", "data"]);
+    assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "content");
+}
+
+/// An ext4, which grows without a mount where layerd may not do it otherwise.
+#[test]
+fn root_a_small_volume_is_enlarged_while_nothing_uses_it() {
+    let world = World::new();
+    world.run(&["volume", "create", "--size", "16m", "data"]);
+    let data = world.path("data");
+    fs::write(data.join("file"), "content").unwrap();
+    world.run(&["volume", "update", "--size", "40m", "data"]);
+    assert!(size(&data) > 32 * MIB);
+    let names: Vec<_> = fs::read_dir(&data)
+        .unwrap()
+        .map(|one| one.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["file"]);
+}
+
+#[test]
+fn root_what_is_done_with_volumes_works_with_limited_ones() {
+    let world = World::new();
+    world.run(&["volume", "create", "--size", "16m", "data"]);
+    let data = world.path("data");
+    fs::write(data.join("file"), "content").unwrap();
+    let archive = world.scratch.path().join("data.tar");
+    let archive = archive.to_str().unwrap();
+    world.run(&["volume", "export", "data", archive]);
+    world.run(&["volume", "import", "imported", archive, "--size", "20m"]);
+    world.run(&["volume", "clone", "data", "cloned", "--size", "24m"]);
+    world.run(&["volume", "clone", "data", "unlimited"]);
+    world.run(&["volume", "snapshot", "data", "snapped"]);
+    world.run(&["volume", "rename", "data", "renamed"]);
+    for (name, most) in [
+        ("renamed", 16),
+        ("imported", 20),
+        ("cloned", 24),
+        ("snapped", 16),
+    ] {
+        let data = world.path(name);
+        assert_eq!(
+            fs::read_to_string(data.join("file")).unwrap(),
+            "content",
+            "{name}"
+        );
+        assert!(size(&data) <= most * MIB, "{name}");
+        let usage = world.one(&["volume", "usage", name, "--exact"]);
+        assert_eq!(usage["inodes"], 2, "{name}");
+    }
+    assert!(size(&world.path("unlimited")) > 1024 * MIB);
+
+    let mounted = mounts_below(world.daemon.root()).len();
+    world.run(&["volume", "rm", "renamed"]);
+    assert_eq!(
+        mounts_below(world.daemon.root()).len(),
+        mounted - 1,
+        "in the trash"
+    );
+    world.run(&["volume", "undelete", "renamed"]);
+    assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "content");
+    world.run(&["volume", "rm", "renamed", "imported", "cloned", "snapped"]);
+    world.run(&[
+        "volume", "purge", "--force", "renamed", "imported", "cloned", "snapped",
+    ]);
+    assert_eq!(mounts_below(world.daemon.root()), [] as [PathBuf; 0]);
+    assert_eq!(world.run(&["fsck"]).trim(), "No problems.");
+}
+
+/// A boot takes the mounts away, and a kill leaves what is being made.
+#[test]
+fn root_limits_are_there_again_after_a_crash() {
+    let mut world = World::new();
+    world.run(&["volume", "create", "--size", "16m", "data"]);
+    let data = world.path("data");
+    fs::write(data.join("file"), "content").unwrap();
+    for number in 0..4 {
+        let mut create =
+            world.command(&["volume", "create", "--size", "16m", &format!("n{number}")]);
+        let mut create = create.stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(7 * number));
+        world.daemon.kill9();
+        create.wait().unwrap();
+        for mount in mounts_below(world.daemon.root()) {
+            output(Command::new("umount").arg(mount));
+        }
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
+        File::create(data.join("past the limit")).unwrap_err();
+        world.daemon.restart();
+        assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "content");
+        assert!(size(&data) <= 16 * MIB);
+    }
+    let staging = world.daemon.root().join("volumes/.staging");
+    assert_eq!(fs::read_dir(staging).unwrap().count(), 0);
+    let volumes = world.json(&["volume", "ls"]).len();
+    assert_eq!(mounts_below(world.daemon.root()).len(), volumes);
+    assert_eq!(world.run(&["fsck"]).trim(), "No problems.");
+
+    let mount = mounts_below(world.daemon.root())
+        .into_iter()
+        .find(|mount| *mount == data);
+    output(Command::new("umount").arg(mount.unwrap()));
+    fs::remove_file(data.with_file_name("image")).unwrap();
+    let found = world.ctl(&["fsck"]);
+    assert!(
+        found.out.contains("the image of volume data is missing"),
+        "{found:?}"
+    );
+    let refused = world.ctl(&["attach", "--owner", "container:c", "-v", "data:/data"]);
+    assert!(
+        refused.error.contains("content of volume data is missing"),
+        "{refused:?}"
+    );
+}

@@ -1,0 +1,134 @@
+//! Limits of volumes: what enforces them, and their change.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
+use layerd_mounts::Space;
+use layerd_mounts::volume_dirs::{Enforcement, Limit, Top};
+use layerd_store::{Refusal, Volume, VolumeId};
+use tracing::info;
+
+use super::sizes::{SIZE, limit_asked, limit_of, size_asked};
+use super::{VolumeEntry, VolumeRef, slot};
+use crate::events::Topic;
+use crate::{Error, VolumeError, Volumes};
+
+impl Volumes {
+    /// Stages a new volume, in a file system of its own if it has a limit.
+    ///
+    /// # Errors
+    /// `Refused` if nothing here enforces limits.
+    pub(super) fn stage(
+        &self,
+        id: VolumeId,
+        top: Top,
+        limit: Option<Limit>,
+    ) -> Result<OwnedFd, Error> {
+        self.check_enforced(limit)?;
+        let staged = self.dirs.stage(slot(id), top, limit);
+        staged.map_err(Error::driver("make the folder of a volume"))
+    }
+
+    /// Stages content that is to take the place of an empty volume's, with the same limit.
+    pub(crate) fn stage_again(&self, volume: &Volume) -> Result<OwnedFd, Error> {
+        let limit = match limit_of(volume) {
+            Some(_) => limit_asked(&volume.options)?,
+            None => None,
+        };
+        self.stage(volume.id, Top::default(), limit)
+    }
+
+    fn check_enforced(&self, limit: Option<Limit>) -> Result<(), Error> {
+        match (limit, self.dirs.enforcement()) {
+            (Some(_), Enforcement::None(why)) => {
+                Err(Error::Volume(VolumeError::NoLimits { why: why.clone() }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How limits of new volumes are enforced, in words.
+    #[must_use]
+    pub fn enforcement(&self) -> String {
+        match self.dirs.enforcement() {
+            Enforcement::Image { has_xfs: true } => {
+                "image files on loop devices (xfs from 300 MiB, else ext4)".to_owned()
+            }
+            Enforcement::Image { has_xfs: false } => {
+                "image files on loop devices (ext4)".to_owned()
+            }
+            Enforcement::None(why) => format!("none: {why}"),
+        }
+    }
+
+    /// Enlarges the limit of a volume, also while it is in use; one that is as large is success. Durable on
+    /// return. Costs as many new groups of blocks as there are.
+    ///
+    /// # Errors
+    /// `Missing`; `Refused` if it has no limit that is enforced, or a larger one, or is an ext4 in use
+    /// that the kernel does not enlarge; `Invalid` if it can have no such limit; `Full`.
+    pub fn resize_volume(&self, volume: &VolumeRef, bytes: u64) -> Result<VolumeEntry, Error> {
+        let held = match volume {
+            VolumeRef::Name(name) => self.hold_volume(name)?,
+            VolumeRef::Id(id) => self
+                .hold_volume_id(*id)
+                .ok_or(Refusal::VolumeGone { id: *id })?,
+        };
+        let (volume, text) = (&held.volume, bytes.to_string());
+        let name = volume.name.clone();
+        let Some(have) = limit_of(volume).and(size_asked(volume)) else {
+            return Err(Error::Volume(VolumeError::NoLimit { name }));
+        };
+        limit_asked(&BTreeMap::from([(SIZE.to_owned(), text.clone())]))?;
+        if bytes < have {
+            return Err(Error::Volume(VolumeError::NoShrink { name, have, bytes }));
+        }
+        let records = self.root.store.records();
+        let is_held = records.volumes().holders(volume.id).next().is_some();
+        match self.dirs.grow(slot(volume.id), bytes, is_held) {
+            Err(layerd_mounts::Error::Busy { .. }) => {
+                return Err(Error::Volume(VolumeError::NoGrowth { name }));
+            }
+            grown => grown.map_err(Error::driver("enlarge a volume"))?,
+        }
+        if bytes == have {
+            return Ok(self.volume_entry(volume.clone()));
+        }
+        let grown = self.root.store.set_volume_option(volume.id, SIZE, text)?;
+        self.root
+            .events
+            .tell(Topic::Volume, "updated", name.as_str());
+        info!(%name, bytes, "volume enlarged");
+        Ok(self.volume_entry(grown))
+    }
+
+    /// Refuses a volume whose image is not there: its folder would take what is written without a limit.
+    pub(crate) fn check_image(&self, id: VolumeId) -> Result<(), Error> {
+        let view = self.root.store.records();
+        let volume = view.volumes().get(id);
+        if volume.is_none_or(|volume| limit_of(volume).is_none()) {
+            return Ok(());
+        }
+        match self.dirs.has_image(slot(id)) {
+            Ok(false) => {
+                let gone = layerd_mounts::Error::Io {
+                    attempt: "open the image of",
+                    path: self.dirs.data_path(slot(id)),
+                    cause: std::io::ErrorKind::NotFound.into(),
+                };
+                Err(self.not_opened(id, gone))
+            }
+            Ok(true) => Ok(()),
+            Err(cause) => Err(self.not_opened(id, cause)),
+        }
+    }
+
+    /// Room in a volume that is held to a size, as those see it who write to it; none in others.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub fn space_in(&self, id: VolumeId) -> Result<Option<Space>, Error> {
+        let space = self.dirs.space_in(slot(id));
+        space.map_err(Error::driver("look for room in a volume"))
+    }
+}

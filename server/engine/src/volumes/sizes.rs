@@ -1,0 +1,86 @@
+//! Sizes of volumes in their options: as they are asked for, and as they are recorded.
+
+use std::collections::BTreeMap;
+
+use layerd_mounts::volume_dirs::Limit;
+use layerd_store::{BadInput, Volume};
+
+/// The option for the bytes that a volume can hold.
+pub(super) const SIZE: &str = "size";
+/// The option for the inodes that a volume can have.
+pub(super) const INODES: &str = "inodes";
+/// The option by which layerd notes how a volume is held to its size. Not to be asked for.
+pub(super) const LIMIT: &str = "limit";
+/// Value of the option [`LIMIT`] of a volume that is held to its size by an image.
+const IMAGE: &str = "image";
+
+/// Limit that the options of a new volume ask for.
+pub(crate) fn limit_asked(options: &BTreeMap<String, String>) -> Result<Option<Limit>, BadInput> {
+    let inodes = options.get(INODES).map(|text| inodes(text)).transpose()?;
+    let Some(text) = options.get(SIZE) else {
+        return match inodes {
+            None => Ok(None),
+            Some(_) => {
+                let rule = "needs the option size: both are limits of one file system";
+                Err(BadInput::new(format!("options[{INODES:?}]"), rule))
+            }
+        };
+    };
+    let bytes = size(text)?;
+    if (Limit::MIN_BYTES..=Limit::MAX_BYTES).contains(&bytes) {
+        return Ok(Some(Limit { bytes, inodes }));
+    }
+    let rule = format!(
+        "{text:?} is {bytes} bytes, and a volume can be held to {} to {}",
+        Limit::MIN_BYTES,
+        Limit::MAX_BYTES
+    );
+    Err(BadInput::new(format!("options[{SIZE:?}]"), rule))
+}
+
+/// A number of inodes that a limit can have.
+pub(super) fn inodes(text: &str) -> Result<u64, BadInput> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number
+        .filter(|number| *number <= u64::from(u32::MAX))
+        .ok_or_else(|| {
+            let rule = format!("{text:?} is not a number from 1 to {}", u32::MAX);
+            BadInput::new(format!("options[{INODES:?}]"), rule)
+        })
+}
+
+/// What holds a volume to its size: `image`; none if nothing does, as with sizes that older releases
+/// recorded.
+#[must_use]
+pub fn limit_of(volume: &Volume) -> Option<&str> {
+    volume.options.get(LIMIT).map(String::as_str)
+}
+
+/// Options of a volume with a limit, as they are recorded.
+pub(super) fn note_limit(options: &mut BTreeMap<String, String>, limit: Option<Limit>) {
+    if limit.is_some() {
+        options.insert(LIMIT.to_owned(), IMAGE.to_owned());
+    }
+}
+
+/// Options by which a copy of a volume has its limit, or the size that is not enforced.
+pub(super) fn limit_options(volume: &Volume) -> BTreeMap<String, String> {
+    let keys = [SIZE, INODES].into_iter();
+    let options = keys.filter_map(|key| Some((key.to_owned(), volume.options.get(key)?.clone())));
+    options.collect()
+}
+
+/// Bytes that an option asks for.
+pub(super) fn size(text: &str) -> Result<u64, BadInput> {
+    layerd_spec::size(text).ok_or_else(|| {
+        let rule = format!("{text:?} is not a size above 0 such as 67108864, 64m, 1.5g or 10GiB");
+        BadInput::new(format!("options[{SIZE:?}]"), rule)
+    })
+}
+
+/// Bytes that a volume is to hold at most, as it was asked for; see [`limit_of`] for
+/// whether it is held to them.
+#[must_use]
+pub fn size_asked(volume: &Volume) -> Option<u64> {
+    volume.options.get(SIZE)?.parse().ok()
+}
