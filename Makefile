@@ -106,6 +106,11 @@ evidence: test-package ## Make the transcripts of the package, the doctor, the c
 	$(own_mounts) $(nextest) -E 'binary(/^(csi|cri|volume_plugin)$$/)'
 	@integration/evidence.sh
 
+.PHONY: pictures
+pictures: as-root peers build ## Take the pictures of `layerctl report` anew, with a browser (as root)
+	@command -v chromium >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium
+	$(own_mounts) $(nextest) --ignore-default-filter -E 'test(root_full_pictures_of_the_report)'
+
 # The end-to-end tests start the programs that this builds.
 .PHONY: build
 build: ## Build all programs

@@ -19,6 +19,8 @@ mod events;
 mod monitoring;
 #[path = "visible/orphans.rs"]
 mod orphans;
+#[path = "visible/report.rs"]
+mod report;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

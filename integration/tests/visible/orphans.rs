@@ -61,7 +61,7 @@ impl Both {
     }
 
     /// An image, and a container of it that does not run.
-    fn furnish(&self) -> Image {
+    pub(super) fn furnish(&self) -> Image {
         let image = Image::build(&self.world.scratch.dir("image"), NAME, &image::tiny(2));
         let import = [
             "images",

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::cmd::{
     attach, attachments, backup, completions, doctor, du, events, fsck, info, layer, man, mount,
-    oci_apply, oci_hook, orphans, restore, setup, snapshot, trash, version, volume, why,
+    oci_apply, oci_hook, orphans, report, restore, setup, snapshot, trash, version, volume, why,
 };
 use crate::human;
 
@@ -91,6 +91,7 @@ pub(crate) enum Command {
     OciHook(oci_hook::Args),
     Doctor(doctor::Args),
     Du(du::Args),
+    Report(report::Args),
     Events(events::Args),
     Orphans(orphans::Args),
     Why(why::Args),

@@ -15,6 +15,7 @@ pub(crate) mod mount;
 pub(crate) mod oci_apply;
 pub(crate) mod oci_hook;
 pub(crate) mod orphans;
+pub(crate) mod report;
 pub(crate) mod restore;
 pub(crate) mod setup;
 pub(crate) mod snapshot;
@@ -66,6 +67,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
         Command::Events(args) => wait(events::run(&args, &daemon, out)),
         Command::Du(args) => wait(du::run(&args, &daemon, out)),
         Command::Orphans(args) => wait(orphans::run(&args, &daemon, out)),
+        Command::Report(args) => wait(report::run(&args, &daemon, out)),
         Command::Why(args) => wait(why::run(&args, &daemon, out)),
         Command::Trash(args) => wait(trash::run(args, &daemon, out)),
         Command::Fsck(args) => wait(fsck::run(&args, &daemon, out)),

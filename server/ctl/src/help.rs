@@ -23,7 +23,9 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ),
     (
         "Look inside",
-        &["info", "version", "events", "du", "why", "orphans"],
+        &[
+            "info", "version", "events", "du", "report", "why", "orphans",
+        ],
     ),
     (
         "Keep in order",

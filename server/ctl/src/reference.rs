@@ -84,6 +84,7 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
         &["du"],
         "name, kind, layers, own_bytes, shared_bytes, images (as of snapshot ls)",
     ),
+    (&["report"], "file, bytes"),
     (
         &["why"],
         "name, kind, bytes (null if not known), namespace, client_key, unpacks (null for none), \

@@ -116,6 +116,10 @@ pub(super) const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     ("du", &[("The ten largest", "layerctl du -n 10")]),
+    (
+        "report",
+        &[("A page to look at", "layerctl report --html node.html")],
+    ),
     ("why", &[("One snapshot", "layerctl why k8s.io/12/web")]),
     (
         "orphans",

@@ -1,0 +1,583 @@
+//! The page. Text of clients is escaped by the template; nothing is loaded from elsewhere.
+
+use std::fmt::Display;
+
+use layerd_proto::layerd::v1::InfoResponse;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use prost_types::Timestamp;
+
+use super::account::{Account, Forest, Group, Share};
+use super::treemap::{Rect, place};
+use crate::human::{age, size};
+use crate::text::{escape, escape_message, shorten};
+
+const STYLE: &str = include_str!("style.css");
+/// The map's size, in units of the picture.
+const WHOLE: Rect = Rect {
+    x: 0.0,
+    y: 0.0,
+    width: 1200.0,
+    height: 480.0,
+};
+/// Height of the title of a group in the map.
+const TITLE: f64 = 18.0;
+/// Width of a letter in the map.
+const LETTER: f64 = 7.0;
+/// Most rectangles of a group; the rest is one more.
+const RECTS: usize = 60;
+/// Most images that are named beside a snapshot.
+const IMAGES: usize = 3;
+/// Most rows of a table of holders, of layers, and of events: `layerctl` lists the rest.
+const ROWS: usize = 200;
+const LAYERS: usize = 2000;
+const EVENTS: usize = 200;
+
+pub(super) fn page(account: &Account) -> String {
+    let shares = account.shares();
+    let at = moment(account.now);
+    let content = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
+                title { "layerd: " (escape(&account.info.root)) ", " (at) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                (header(account, &at))
+                main {
+                    (alarms(&account.info))
+                    (disk(account, &shares))
+                    (map(account, &shares))
+                    (holders(account, &shares))
+                    (layers(account))
+                    (volumes(account))
+                    (trash(account))
+                    (events(account))
+                }
+            }
+        }
+    };
+    content.into_string()
+}
+
+fn header(account: &Account, at: &str) -> Markup {
+    let info = &account.info;
+    let facts = [
+        ("Root", info.root.clone()),
+        ("Driver", info.driver.clone()),
+        ("File system", info.backing_filesystem.clone()),
+        ("Durability", info.durability.clone()),
+        ("Kernel", info.kernel.clone()),
+        (
+            "Containers and views",
+            (info.active + info.views).to_string(),
+        ),
+        ("Layers", info.committed.to_string()),
+        ("Volumes", account.volumes.len().to_string()),
+    ];
+    html! {
+        header {
+            h1 { "layerd " (info.version) }
+            p.dim { "As of " time datetime=(at) { (at) } ", up for " (age(account.now - seconds(info.uptime_seconds), account.now)) }
+            nav aria-label="Sections" {
+                @for (id, title) in [("map", "Map"), ("holders", "Holders"), ("layers", "Layers"), ("volumes", "Volumes"), ("trash", "Trash"), ("events", "Events")] {
+                    a href={ "#" (id) } { (title) }
+                }
+            }
+            dl.facts {
+                @for (term, value) in &facts {
+                    div { dt { (term) } dd { (escape(value)) } }
+                }
+            }
+        }
+    }
+}
+
+fn alarms(info: &InfoResponse) -> Markup {
+    html! {
+        @if info.alarms.is_empty() {
+            p.well { "No alarms." }
+        } @else {
+            section.alarms aria-labelledby="alarms" {
+                h2 id="alarms" { "Alarms" }
+                ul { @for alarm in &info.alarms { li { (escape_message(alarm)) } } }
+            }
+        }
+    }
+}
+
+/// The disk as one bar.
+fn disk(account: &Account, shares: &[Share]) -> Markup {
+    let info = &account.info;
+    let mut parts: Vec<(&str, &str, u64)> = Group::ALL
+        .into_iter()
+        .map(|group| (group.class(), group.title(), sum(shares, group)))
+        .collect();
+    let known: u64 = parts.iter().map(|(_, _, bytes)| bytes).sum();
+    let used = info.disk_bytes.saturating_sub(info.disk_free_bytes);
+    parts.push(("other", "Everything else", used.saturating_sub(known)));
+    parts.push(("free", "Free", info.disk_free_bytes));
+    let all: u64 = parts.iter().map(|(_, _, bytes)| bytes).sum();
+    html! {
+        section aria-labelledby="disk" {
+            h2 id="disk" { "Disk: " (size(info.disk_free_bytes)) " free of " (size(info.disk_bytes)) }
+            div.bar role="img" aria-label="Shares of the disk; the list below has the figures" {
+                @for (class, title, bytes) in &parts {
+                    @if *bytes > 0 {
+                        div class=(class) title={ (title) ": " (size(*bytes)) } style={ "flex-grow:" (share(*bytes, all)) } {}
+                    }
+                }
+            }
+            ul.legend {
+                @for (class, title, bytes) in &parts {
+                    li { span class=(class) {} (title) ": " (size(*bytes)) }
+                }
+            }
+        }
+    }
+}
+
+/// A rectangle of the map: its text, bytes, and the row of its holder.
+struct Tile<'a> {
+    text: String,
+    share: Option<&'a Share>,
+    bytes: u64,
+}
+
+fn map(account: &Account, shares: &[Share]) -> Markup {
+    let mut groups: Vec<(Group, u64)> = Group::ALL
+        .into_iter()
+        .map(|group| (group, sum(shares, group)))
+        .filter(|(_, bytes)| *bytes > 0)
+        .collect();
+    groups.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let weights: Vec<u64> = groups.iter().map(|(_, bytes)| *bytes).collect();
+    html! {
+        section aria-labelledby="map" {
+            h2 id="map" { "Who holds the bytes" }
+            @if groups.is_empty() {
+                p.dim { "Nobody holds any." }
+            } @else {
+                p.dim { "Areas are bytes. A container or image has what would go with it; a layer that several need is in none of them." }
+                svg viewBox={ "0 0 " (WHOLE.width) " " (WHOLE.height) } role="group" aria-label="Map of the bytes; the table below has the figures" {
+                    @for ((group, bytes), rect) in groups.iter().zip(place(&weights, WHOLE)) {
+                        (tiles(account, shares, (*group, *bytes), rect))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn tiles(account: &Account, shares: &[Share], (group, bytes): (Group, u64), rect: Rect) -> Markup {
+    let own = shares
+        .iter()
+        .filter(|one| one.group == group && one.bytes > 0);
+    let own: Vec<&Share> = own.collect();
+    let (shown, rest) = own.split_at(own.len().min(RECTS));
+    let mut tiles: Vec<Tile<'_>> = shown
+        .iter()
+        .map(|share| Tile {
+            text: label(account, share),
+            share: Some(share),
+            bytes: share.bytes,
+        })
+        .collect();
+    let others: u64 = rest.iter().map(|share| share.bytes).sum();
+    if others > 0 {
+        tiles.push(Tile {
+            text: format!("{} more", rest.len()),
+            share: None,
+            bytes: others,
+        });
+        tiles.sort_by_key(|tile| std::cmp::Reverse(tile.bytes));
+    }
+    let title = format!("{}: {}", group.title(), size(bytes));
+    let has_title = rect.height > 3.0 * TITLE && width(&title) < rect.width;
+    let inner = match has_title {
+        true => Rect {
+            y: rect.y + TITLE,
+            height: rect.height - TITLE,
+            ..rect
+        },
+        false => rect,
+    };
+    let weights: Vec<u64> = tiles.iter().map(|tile| tile.bytes).collect();
+    html! {
+        g {
+            @if has_title {
+                text x=(number(rect.x + 4.0)) y=(number(rect.y + 13.0)) font-weight="600" { (title) }
+            }
+            @for (tile, rect) in tiles.iter().zip(place(&weights, inner.inset(1.0))) {
+                @let row = tile.share.and_then(|share| row(shares, share));
+                @match row {
+                    Some(row) => a href={ "#h" (row) } { (picture(tile, group, rect)) },
+                    None => (picture(tile, group, rect)),
+                }
+            }
+        }
+    }
+}
+
+fn picture(tile: &Tile<'_>, group: Group, rect: Rect) -> Markup {
+    let name = tile
+        .share
+        .map_or(tile.text.as_str(), |share| share.name.as_str());
+    html! {
+        rect class=(group.class()) x=(number(rect.x)) y=(number(rect.y)) width=(number(rect.width)) height=(number(rect.height)) {
+            title { (group.title()) ": " (escape(name)) ", " (size(tile.bytes)) }
+        }
+        @if rect.height > 16.0 && rect.width > 6.0 * LETTER {
+            text x=(number(rect.x + 4.0)) y=(number(rect.y + 14.0)) aria-hidden="true" { (cut(&tile.text, rect.width - 8.0)) }
+        }
+        @if rect.height > 32.0 && rect.width > 8.0 * LETTER {
+            text x=(number(rect.x + 4.0)) y=(number(rect.y + 28.0)) aria-hidden="true" { (size(tile.bytes)) }
+        }
+    }
+}
+
+fn holders(account: &Account, shares: &[Share]) -> Markup {
+    let total: u64 = shares.iter().map(|share| share.bytes).sum();
+    html! {
+        section aria-labelledby="holders" {
+            h2 id="holders" { "Holders" }
+            @if shares.is_empty() {
+                p.dim { "None." }
+            } @else {
+                div.scroll { table {
+                    thead { tr { th { "What" } th.number { "Bytes" } th.number { "Share" } th { "Name" } th { "Image" } } }
+                    tbody {
+                        @for (at, one) in shares.iter().take(ROWS).enumerate() {
+                            tr id={ "h" (at) } {
+                                td { (one.group.title()) }
+                                td.number { (size(one.bytes)) }
+                                td.number { (percent(one.bytes, total)) }
+                                td.name { (short(&one.name)) }
+                                td.name { (images(account, &one.name)) }
+                            }
+                        }
+                    }
+                } }
+                (more(shares.len(), ROWS, "layerctl du -n 0"))
+            }
+        }
+    }
+}
+
+fn layers(account: &Account) -> Markup {
+    let forest = account.forest();
+    let mut left = LAYERS;
+    let mut roots = forest.roots.clone();
+    let weight = |root: usize| -> u64 {
+        let above = forest.above(root).into_iter();
+        above.map(|(index, _)| forest.bytes(index)).sum()
+    };
+    roots.sort_by_cached_key(|root| std::cmp::Reverse(weight(*root)));
+    let trees: Vec<Markup> = roots
+        .iter()
+        .map_while(|root| {
+            let mut rows = forest.above(*root);
+            rows.truncate(left);
+            left -= rows.len();
+            (!rows.is_empty()).then(|| tree(account, &forest, &rows, weight(*root)))
+        })
+        .collect();
+    html! {
+        section aria-labelledby="layers" {
+            h2 id="layers" { "Layers, with the images and containers on them" }
+            @if trees.is_empty() { p.dim { "None." } }
+            @for tree in &trees { (tree) }
+            (more(account.snapshots.len(), LAYERS, "layerctl snapshot tree"))
+        }
+    }
+}
+
+/// A lowest layer and what stands on it.
+fn tree(account: &Account, forest: &Forest<'_>, rows: &[(usize, usize)], bytes: u64) -> Markup {
+    let root = &forest.all[rows[0].0].0;
+    let label = match account.images.of(&root.name).is_empty() {
+        true => short(&root.name),
+        false => images(account, &root.name),
+    };
+    html! {
+        details {
+            summary { (label) " " span.dim { (rows.len()) " layers, " (size(bytes)) } }
+            table.tree {
+                thead { tr { th { "Name" } th { "Kind" } th.number { "Bytes" } th.number { "Age" } th { "Image" } } }
+                tbody {
+                    @for (index, height) in rows {
+                        @let snapshot = &forest.all[*index].0;
+                        tr {
+                            td style={ "--height:" (height.min(&24)) } title=(escape(&snapshot.name)) { (short(&snapshot.name)) }
+                            td { (snapshot.kind.name()) }
+                            td.number { (size(forest.bytes(*index))) }
+                            td.number { (age(snapshot.created.0, account.now)) }
+                            td.name { @if forest.children(*index).is_empty() { (images(account, &snapshot.name)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn volumes(account: &Account) -> Markup {
+    html! {
+        section aria-labelledby="volumes" {
+            h2 id="volumes" { "Volumes" }
+            @if account.volumes.is_empty() {
+                p.dim { "None." }
+            } @else {
+                div.scroll { table {
+                    thead { tr { th { "Name" } th.number { "Bytes" } th { "Size asked for" } th { "Holders" } th.number { "Age" } th { "Filled from" } } }
+                    tbody {
+                        @for one in &account.volumes {
+                            tr {
+                                td.name { (escape(&one.name)) }
+                                td.number { (known(one.bytes)) }
+                                td { (escape(one.options.get("size").map_or("", String::as_str))) }
+                                td.name { (escape(&account.holders(&one.name).join(", "))) }
+                                td.number { (age(one.created, account.now)) }
+                                td.name { (escape(&one.filled_from)) }
+                            }
+                        }
+                    }
+                } }
+            }
+        }
+    }
+}
+
+fn trash(account: &Account) -> Markup {
+    let settings = account.info.health.clone().unwrap_or_default().settings;
+    let keep = |key: &str| settings.get(key).and_then(|text| text.parse::<i64>().ok());
+    let goes = |removed: i64, key: &str| {
+        let at = keep(key).map(|keep| removed.saturating_add(keep));
+        at.map_or_else(|| "-".to_owned(), moment)
+    };
+    html! {
+        section aria-labelledby="trash" {
+            h2 id="trash" { "Trash" }
+            @if account.trash.is_empty() && account.deleted.is_empty() {
+                p.dim { "Empty." }
+            } @else {
+                p.dim { code { "layerctl trash restore" } " and " code { "layerctl volume undelete" } " take back what has not gone." }
+                div.scroll { table {
+                    thead { tr { th { "Name" } th { "Kind" } th.number { "Bytes" } th { "Removed" } th { "Goes after" } } }
+                    tbody {
+                        @for one in &account.trash {
+                            @let removed = one.removed_at.unwrap_or_default().seconds;
+                            tr {
+                                td.name { (escape(&one.key)) }
+                                td { (one.kind) }
+                                td.number { (known(one.bytes)) }
+                                td { (moment(removed)) }
+                                td { (goes(removed, "trash.keep_secs")) }
+                            }
+                        }
+                        @for one in &account.deleted {
+                            tr {
+                                td.name { (escape(&one.name)) }
+                                td { "volume" }
+                                td.number { (known(one.bytes)) }
+                                td { (moment(one.deleted)) }
+                                td { (goes(one.deleted, "trash.keep_volumes_secs")) }
+                            }
+                        }
+                    }
+                } }
+            }
+        }
+    }
+}
+
+fn events(account: &Account) -> Markup {
+    let all = &account.events;
+    html! {
+        section aria-labelledby="events" {
+            h2 id="events" { "Events of the last day" }
+            @if all.is_empty() {
+                p.dim { "None that the daemon has kept." }
+            } @else {
+                div.scroll { table {
+                    thead { tr { th { "Time" } th { "Topic" } th { "What" } th { "Subject" } } }
+                    tbody {
+                        @for one in all.iter().rev().take(EVENTS) {
+                            tr {
+                                td { (moment(one.at.unwrap_or_default().seconds)) }
+                                td { (one.topic) }
+                                td { (one.what) }
+                                td.name { (escape(&one.subject)) }
+                            }
+                        }
+                    }
+                } }
+                (more(all.len(), EVENTS, "layerctl events --since 24h"))
+            }
+        }
+    }
+}
+
+fn more(all: usize, shown: usize, command: &str) -> Markup {
+    html! {
+        @if all > shown {
+            p.dim { (all - shown) " more: " code { (command) } }
+        }
+    }
+}
+
+fn sum(shares: &[Share], group: Group) -> u64 {
+    let own = shares.iter().filter(|one| one.group == group);
+    own.map(|one| one.bytes).sum()
+}
+
+/// Row of a holder in the table, if it has one.
+fn row(shares: &[Share], share: &Share) -> Option<usize> {
+    let mut rows = shares.iter().take(ROWS);
+    rows.position(|one| std::ptr::eq(one, share))
+}
+
+/// What people call a holder: the image without its registry, the container without its namespace.
+fn label(account: &Account, share: &Share) -> String {
+    let last = |name: &str| short(name.rsplit('/').next().unwrap_or(name));
+    let is_image = matches!(share.group, Group::Images | Group::Shared);
+    match account.images.of(&share.name)[..] {
+        [one] if is_image => last(one),
+        [first, ref rest @ ..] if is_image => format!("{} +{}", last(first), rest.len()),
+        _ => last(&share.name),
+    }
+}
+
+/// The first images of a snapshot, and the number of the others.
+fn images(account: &Account, name: &str) -> String {
+    let all = account.images.of(name);
+    let (shown, rest) = all.split_at(all.len().min(IMAGES));
+    let shown = escape(&shown.join(", "));
+    match rest.len() {
+        0 => shown,
+        others => format!("{shown} +{others}"),
+    }
+}
+
+fn short(name: &str) -> String {
+    escape(&shorten(name))
+}
+
+fn known(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "-".to_owned(), size)
+}
+
+fn moment(seconds: i64) -> String {
+    let nanos = 0;
+    Timestamp { seconds, nanos }.to_string()
+}
+
+fn seconds(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(i64::MAX)
+}
+
+fn width(text: &str) -> f64 {
+    f64::from(u32::try_from(text.chars().count()).unwrap_or(u32::MAX)) * LETTER
+}
+
+/// As much of a text as fits.
+fn cut(text: &str, width: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the width of a picture"
+    )]
+    let letters = (width / LETTER).max(0.0) as usize;
+    match text.chars().count() > letters {
+        true => text
+            .chars()
+            .take(letters.saturating_sub(1))
+            .chain(['…'])
+            .collect(),
+        false => text.to_owned(),
+    }
+}
+
+fn number(value: f64) -> impl Display {
+    format!("{value:.1}")
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a pixel is far larger than what is lost"
+)]
+fn share(bytes: u64, all: u64) -> impl Display {
+    format!("{:.4}", bytes as f64 / all.max(1) as f64)
+}
+
+fn percent(bytes: u64, all: u64) -> String {
+    let share = u128::from(bytes) * 1000 / u128::from(all.max(1));
+    format!("{}.{} %", share / 10, share % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use layerd_proto::containerd::services::snapshots::v1::{Info, Kind};
+    use layerd_proto::layerd::v1::Removed;
+
+    use super::*;
+    use crate::snapshot::Usage;
+
+    /// Text that ends what it stands in.
+    const EVIL: &str = "</td><script>alert(1)</script>\u{202e}\"'&";
+
+    fn account() -> Account {
+        let info = Info {
+            name: EVIL.to_owned(),
+            kind: Kind::Active.into(),
+            ..Info::default()
+        };
+        let mut account = Account {
+            snapshots: vec![(
+                info.into(),
+                Some(Usage {
+                    bytes: 5,
+                    inodes: 1,
+                }),
+            )],
+            trash: vec![Removed {
+                key: EVIL.to_owned(),
+                kind: "active".to_owned(),
+                bytes: Some(1),
+                ..Removed::default()
+            }],
+            ..Account::default()
+        };
+        account.info.alarms = vec![EVIL.to_owned()];
+        account.info.root = EVIL.to_owned();
+        account
+    }
+
+    #[test]
+    fn text_of_clients_is_text() {
+        let page = page(&account());
+        assert!(!page.contains("<script"), "{page}");
+        assert!(!page.contains('\u{202e}'), "{page}");
+        assert!(page.matches("&lt;script&gt;").count() > 4, "{page}");
+    }
+
+    #[test]
+    fn nothing_comes_from_elsewhere() {
+        let page = page(&account());
+        for outside in ["http:", "https:", "src=", "url(", "@import", "<link", "//"] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+        assert!(page.contains("default-src 'none'"));
+    }
+
+    #[test]
+    fn an_empty_node_has_a_page() {
+        let page = page(&Account::default());
+        assert!(page.contains("Nobody holds any."), "{page}");
+        assert!(page.contains("No alarms."), "{page}");
+        assert!(!page.contains("NaN"), "{page}");
+    }
+}
