@@ -26,7 +26,7 @@ pub(crate) struct Volume {
     pub(crate) deleted_at: Option<String>,
     /// As last measured.
     pub(crate) bytes: Option<u64>,
-    /// What holds it to its size; empty without one.
+    /// Way in which it is held to its size; empty without one.
     pub(crate) limit: String,
     /// Seconds since 1970.
     #[serde(skip)]

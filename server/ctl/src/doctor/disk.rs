@@ -70,7 +70,7 @@ struct Space {
     total: u64,
     low: (u64, String),
     enough: (u64, String),
-    /// What nothing new may take.
+    /// Amount that nothing new may take, and its words.
     kept: (u64, String),
     /// Free share, in percent, that is too small.
     wanted: u64,

@@ -25,7 +25,7 @@ pub(super) struct Account {
     pub(super) events: Vec<EventsResponse>,
 }
 
-/// What a share of the disk is held by.
+/// Kind of holder of a share of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Group {
     Containers,
@@ -66,7 +66,7 @@ impl Group {
     }
 }
 
-/// A holder of bytes that nobody else holds.
+/// A holder of bytes that no other holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Share {
     pub(super) group: Group,

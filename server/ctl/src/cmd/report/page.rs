@@ -159,7 +159,7 @@ fn map(account: &Account, shares: &[Share]) -> Markup {
         section aria-labelledby="map" {
             h2 id="map" { "Who holds the bytes" }
             @if groups.is_empty() {
-                p.dim { "Nobody holds any." }
+                p.dim { "Nothing holds any." }
             } @else {
                 p.dim { "Areas are bytes. A container or image has what would go with it; a layer that several need is in none of them." }
                 svg viewBox={ "0 0 " (WHOLE.width) " " (WHOLE.height) } role="group" aria-label="Map of the bytes; the table below has the figures" {
@@ -440,7 +440,7 @@ fn row(shares: &[Share], share: &Share) -> Option<usize> {
     rows.position(|one| std::ptr::eq(one, share))
 }
 
-/// What people call a holder: the image without its registry, the container without its namespace.
+/// Name of a holder for people: the image without its registry, the container without its namespace.
 fn label(account: &Account, share: &Share) -> String {
     let last = |name: &str| short(name.rsplit('/').next().unwrap_or(name));
     let is_image = matches!(share.group, Group::Images | Group::Shared);
@@ -576,7 +576,7 @@ mod tests {
     #[test]
     fn an_empty_node_has_a_page() {
         let page = page(&Account::default());
-        assert!(page.contains("Nobody holds any."), "{page}");
+        assert!(page.contains("Nothing holds any."), "{page}");
         assert!(page.contains("No alarms."), "{page}");
         assert!(!page.contains("NaN"), "{page}");
     }
