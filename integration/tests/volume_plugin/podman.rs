@@ -56,7 +56,13 @@ fn works_with_volumes(version: PodmanVersion) {
     let _transcript = Transcript::begin(name, world.scratch.path());
     let podman = with_podman(&world, version);
     podman.podman(&[
-        "volume", "create", "--driver", "layerd", "--opt", "size=1g", "data",
+        "volume",
+        "create",
+        "--driver",
+        "layerd",
+        "--opt",
+        "mode=0750",
+        "data",
     ]);
     let bad = [
         "volume", "create", "--driver", "layerd", "--opt", "type=nfs", "other",

@@ -210,7 +210,7 @@ mod tests {
             ),
             (
                 &format!(r#"{{{ok},"Opts":{{"type":"nfs"}}}}"#),
-                "Opts[\"type\"]: is unknown; there are size, uid, gid, mode, clone, snapshot and nocopy",
+                "Opts[\"type\"]: is unknown; there are size, inodes, uid, gid, mode, clone, snapshot and nocopy",
             ),
             (
                 &format!(r#"{{{ok},"Opts":{{"clone":"aa","snapshot":"bb"}}}}"#),
