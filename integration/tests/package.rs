@@ -167,6 +167,20 @@ fn plugged(machine: &Machine, transcript: &mut Transcript) {
     machine.run("systemctl kill -s KILL layerd.service");
     assert_eq!(plugin.names(), ["of-docker"], "the call waited");
     a_call_outlives_its_daemon(machine);
+    transcript
+        .say("A volume with a size is held to it, under the unit's system calls and capabilities.");
+    transcript.run(machine, "layerctl volume create --size 8m small");
+    let path = "$(layerctl volume inspect --format '{{.Mountpoint}}' small)";
+    let written = machine.run(&format!(
+        "dd if=/dev/zero of={path}/file bs=1M count=9 2>&1 || true"
+    ));
+    assert!(written.contains("No space left on device"), "{written}");
+    transcript.run(machine, "layerctl volume update --size 16m small");
+    machine.run(&format!("dd if=/dev/zero of={path}/file bs=1M count=9"));
+    transcript.run(
+        machine,
+        "layerctl volume rm small && layerctl volume purge -f small",
+    );
     transcript.run(
         machine,
         "layerctl setup docker; layerctl setup podman --write",

@@ -31,6 +31,8 @@ const BOOT: &str = r#"
             : >dev/$name
             mount --bind /dev/$name dev/$name
         done
+        mknod dev/loop-control c 10 237
+        for number in $(seq 0 63); do mknod dev/loop$number b 7 $number; done
         mkdir dev/pts dev/shm
         mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
         ln -s pts/ptmx dev/ptmx
