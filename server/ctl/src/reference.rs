@@ -124,7 +124,7 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
         ],
         "id, name, driver, path, created_at, updated_at, labels and options (objects), anonymous, \
          attachments (a number), filled_from (\"\" for nothing), snapshot_of and deleted_at (null for \
-         none), bytes (null if never measured)",
+         none), bytes (null if never measured), limit (\"\" without a size)",
     ),
     (
         &["volume create", "volume clone"],

@@ -26,7 +26,7 @@ const DAY: i64 = 24 * 60 * 60;
 /// Longest time between two events that the daemon has kept; later ones are not waited for.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Writes a page about the node: who holds the disk, the layers, the volumes, the trash
+/// Writes a page about the node: who holds its disk
 ///
 /// One HTML file that needs no network and no script: a map of the bytes, own and shared; the layers with the
 /// images and containers on them; volumes with their holders; the trash, and when what is in it goes; alarms

@@ -10,6 +10,7 @@ use super::account::{Account, Forest, Group, Share};
 use super::treemap::{Rect, place};
 use crate::human::{age, size};
 use crate::text::{escape, escape_message, shorten};
+use crate::volume::Volume;
 
 const STYLE: &str = include_str!("style.css");
 /// The map's size, in units of the picture.
@@ -332,13 +333,13 @@ fn volumes(account: &Account) -> Markup {
                 p.dim { "None." }
             } @else {
                 div.scroll { table {
-                    thead { tr { th { "Name" } th.number { "Bytes" } th { "Size asked for" } th { "Holders" } th.number { "Age" } th { "Filled from" } } }
+                    thead { tr { th { "Name" } th.number { "Bytes" } th { "Limit" } th { "Holders" } th.number { "Age" } th { "Filled from" } } }
                     tbody {
                         @for one in &account.volumes {
                             tr {
                                 td.name { (escape(&one.name)) }
                                 td.number { (known(one.bytes)) }
-                                td { (escape(one.options.get("size").map_or("", String::as_str))) }
+                                td { (limit(one)) }
                                 td.name { (escape(&account.holders(&one.name).join(", "))) }
                                 td.number { (age(one.created, account.now)) }
                                 td.name { (escape(&one.filled_from)) }
@@ -464,6 +465,17 @@ fn images(account: &Account, name: &str) -> String {
 
 fn short(name: &str) -> String {
     escape(&shorten(name))
+}
+
+/// The size that was asked for, and whether it holds.
+fn limit(volume: &Volume) -> String {
+    let option = |key: &str| volume.options.get(key);
+    let bytes = option("size").map(|text| text.parse().map_or_else(|_| text.clone(), size));
+    let inodes = option("inodes").map(|text| format!("{text} inodes"));
+    let is_kept = volume.limit != "not enforced";
+    let unkept = (!is_kept).then(|| volume.limit.clone());
+    let parts: Vec<String> = bytes.into_iter().chain(inodes).chain(unkept).collect();
+    escape(&parts.join(", "))
 }
 
 fn known(bytes: Option<u64>) -> String {
