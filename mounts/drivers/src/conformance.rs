@@ -1,14 +1,30 @@
 //! Rules that every [`Driver`] must keep, whatever its layering and its capabilities. Tests only: they
 //! panic with the name of the rule.
 
+use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use layerd_layers::Layering;
 use layerd_mounts::{Error, Slot, tree};
 
 use crate::driver::{Base, Driver, Found, SlotKind, Stack};
+
+/// Runs all checks on a driver whose layers are directories, of which `path` answers each.
+///
+/// # Panics
+/// As [`check`] does, or if a layer cannot be written.
+pub fn check_directories(driver: &dyn Driver, path: &dyn Fn(Slot) -> PathBuf) {
+    check(driver, &|slot| {
+        // A copy has the file already.
+        let path = path(slot).join("file");
+        fs::write(&path, [7; 8192]).expect("write");
+        // btrfs counts blocks only once they are written.
+        let file = fs::File::open(path).expect("open");
+        file.sync_all().expect("sync");
+    });
+}
 
 /// Runs all checks on a driver that holds nothing yet. `fill` puts one file of at least 8192 bytes
 /// of content into a layer.

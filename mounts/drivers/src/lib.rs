@@ -35,6 +35,8 @@ pub use overlay1::Overlay1;
 pub mod conformance;
 #[cfg(any(test, feature = "fake"))]
 mod hooked;
+#[cfg(test)]
+mod stacks;
 
 #[cfg(any(test, feature = "fake"))]
 pub use hooked::Hooked;

@@ -10,37 +10,15 @@ use rustix::fs::{IFlags, XattrFlags, ioctl_setflags, lgetxattr, lsetxattr};
 use super::Overlay1;
 use crate::conformance;
 use crate::driver::{Base, Driver, Found, SlotKind, Stack, Survey};
+use crate::stacks::{on, view};
 
 fn open(root: &Path) -> Overlay1 {
     Overlay1::open(root, &[]).expect("open")
 }
 
-fn view(parents: &[u64]) -> Stack {
-    Stack {
-        own: None,
-        parents: parents.iter().copied().map(Slot).collect(),
-        writable: false,
-        ids: None,
-    }
-}
-
-fn on(own: u64, parents: &[u64]) -> Stack {
-    Stack {
-        own: Some(Slot(own)),
-        writable: true,
-        ..view(parents)
-    }
-}
-
 fn keeps_the_contract(root: &Path) {
     let driver = open(root);
-    conformance::check(&driver, &|slot| {
-        let path = driver.layer_path(slot).join("file");
-        fs::write(&path, [7; 8192]).expect("write");
-        // btrfs counts blocks only once they are written.
-        let file = fs::File::open(path).expect("open");
-        file.sync_all().expect("sync");
-    });
+    conformance::check_directories(&driver, &|slot| driver.layer_path(slot));
 }
 
 #[test]
@@ -84,7 +62,7 @@ impl Ground {
         let base = parents.first().map(|parent| Base::on(Slot(*parent)));
         let base = base.unwrap_or_else(Base::empty);
         self.driver.create(Slot(slot), &base).expect("create");
-        let stack = on(slot, parents);
+        let stack = on(slot, parents.iter().copied());
         self.driver.make_mountable(&stack).expect("make mountable");
     }
 
@@ -95,7 +73,9 @@ impl Ground {
 
     fn commit(&self, slot: u64, parents: &[u64]) {
         self.driver.write_back(Slot(slot)).expect("write back");
-        self.driver.freeze(&on(slot, parents)).expect("freeze");
+        self.driver
+            .freeze(&on(slot, parents.iter().copied()))
+            .expect("freeze");
         self.driver.sync().expect("sync");
         let work = self.driver.work_dirs().expect("work directories");
         work.remove(Slot(slot)).expect("the record is durable");
@@ -202,7 +182,7 @@ fn root_a_committed_layer_is_a_whole_tree_of_hard_links() {
         let below = tree(&ground.driver.layer_path(Slot(1)));
         ground.create(2, &[1]);
         let shown = {
-            let seen = ground.see(&on(2, &[1]));
+            let seen = ground.see(&on(2, [1]));
             change(&seen);
             tree(&seen.path(""))
         };
@@ -222,14 +202,14 @@ fn root_a_committed_layer_is_a_whole_tree_of_hard_links() {
         let gone = fs::symlink_metadata(gone).expect("the whiteout");
         assert!(gone.file_type().is_char_device(), "the changes stay too");
         {
-            let seen = ground.see(&view(&[2, 1]));
+            let seen = ground.see(&view([2, 1]));
             assert_eq!(tree(&seen.path("")), shown);
             let written = fs::write(seen.path("one"), "x").expect_err("read-only");
             assert_eq!(written.kind(), ErrorKind::ReadOnlyFilesystem);
         }
         ground.create(3, &[2, 1]);
         {
-            let seen = ground.see(&on(3, &[2, 1]));
+            let seen = ground.see(&on(3, [2, 1]));
             // But for the top directory, which is as old as the layer.
             assert_eq!(tree(&seen.path(""))[1..], shown[1..]);
             fs::write(seen.path("dir/kept"), "of the third").expect("copy up");
@@ -260,11 +240,13 @@ fn each_mount_has_one_lower_directory_at_any_depth() {
     let root = tempfile::tempdir().expect("a temporary directory");
     let driver = open(root.path());
     let parents: Vec<u64> = (1..=3000).rev().collect();
-    let plan = driver.plan(&on(4000, &parents)).expect("plan");
+    let plan = driver
+        .plan(&on(4000, parents.iter().copied()))
+        .expect("plan");
     let lower = format!("lowerdir={}/r/{}", root.path().display(), Slot(3000));
     assert!(plan[0].options.contains(&lower), "{plan:?}");
     assert_eq!(driver.top_of(&plan[0]), Some(Slot(4000)));
-    let plan = driver.plan(&view(&parents)).expect("plan");
+    let plan = driver.plan(&view(parents.iter().copied())).expect("plan");
     assert_eq!(
         (&*plan[0].kind, driver.top_of(&plan[0])),
         ("bind", Some(Slot(3000)))
@@ -279,13 +261,13 @@ fn a_commit_that_came_to_nothing_is_made_again() {
     driver.create(Slot(2), &Base::on(Slot(1))).expect("create");
     let layer = driver.layer_path(Slot(2));
     fs::write(layer.join("first"), "1").expect("write");
-    driver.freeze(&on(2, &[1])).expect("freeze");
+    driver.freeze(&on(2, [1])).expect("freeze");
     fs::remove_file(layer.join("first")).expect("delete");
     fs::write(layer.join("second"), "2").expect("write");
     // As after a crash in the middle.
     fs::create_dir(root.path().join("w/2/tree")).expect("a directory");
     fs::write(root.path().join("w/2/tree/part"), "x").expect("write");
-    driver.freeze(&on(2, &[1])).expect("freeze");
+    driver.freeze(&on(2, [1])).expect("freeze");
     let names = || {
         let entries = fs::read_dir(root.path().join("r/2")).expect("read");
         let names = entries.map(|entry| entry.expect("an entry").file_name());
@@ -315,7 +297,9 @@ fn a_missing_tree_is_made_again() {
         driver.create(Slot(slot), &base).expect("create");
         let file = driver.layer_path(Slot(slot)).join(slot.to_string());
         fs::write(file, "x").expect("write");
-        driver.freeze(&on(slot, &parents)).expect("freeze");
+        driver
+            .freeze(&on(slot, parents.iter().copied()))
+            .expect("freeze");
         driver
             .work_dirs()
             .expect("they are")
@@ -327,7 +311,7 @@ fn a_missing_tree_is_made_again() {
     lose(root.path(), "r");
     drop(driver);
     let driver = open(root.path());
-    driver.make_mountable(&view(&[4, 3, 2, 1])).expect("make");
+    driver.make_mountable(&view([4, 3, 2, 1])).expect("make");
     for slot in 1..5 {
         assert!(root.path().join(format!("r/4/{slot}")).exists(), "{slot}");
     }
@@ -338,7 +322,7 @@ fn a_missing_tree_is_made_again() {
     lose(root.path(), "r");
     drop(driver);
     let driver = open(root.path());
-    let lost = driver.make_mountable(&view(&[4, 3, 2, 1]));
+    let lost = driver.make_mountable(&view([4, 3, 2, 1]));
     let kind = lost.as_ref().err().and_then(Error::io_kind);
     assert_eq!(kind, Some(ErrorKind::NotFound), "{lost:?}");
 }
@@ -400,16 +384,16 @@ fn root_a_commit_without_inodes_is_repeated_when_there_are_some() {
                 .expect("create");
         }
         for slot in 2..4 {
-            driver.freeze(&on(slot, &[1])).expect("there are inodes");
+            driver.freeze(&on(slot, [1])).expect("there are inodes");
         }
-        let full = driver.freeze(&on(4, &[1]));
+        let full = driver.freeze(&on(4, [1]));
         let kind = full.as_ref().err().and_then(Error::io_kind);
         assert_eq!(kind, Some(ErrorKind::StorageFull), "{full:?}");
         assert!(!dir.path().join("w/4/tree").exists(), "it gives them back");
         assert!(!dir.path().join("r/4").exists());
         driver.discard(Slot(3)).expect("discard");
         driver.delete(Slot(3), &|| true).expect("delete");
-        driver.freeze(&on(4, &[1])).expect("there are inodes again");
+        driver.freeze(&on(4, [1])).expect("there are inodes again");
         assert!(dir.path().join("r/4/39").is_dir());
     }
     nix::mount::umount(dir.path()).expect("unmount");

@@ -11,6 +11,7 @@ use layerd_mounts::{Error, IdMap, IdMaps, Slot, mount, mountinfo, tree};
 
 use crate::driver::{Base, Driver, Found, ImageFile, Images, SlotKind, Stack, Survey};
 use crate::overlay::{LayerForm, Options, Overlay};
+use crate::stacks::{on, view};
 
 mod sharing;
 
@@ -20,23 +21,6 @@ fn open(root: &Path, layers: LayerForm) -> Overlay {
         ..Options::default()
     };
     Overlay::open(root, &options).expect("images can be mounted here")
-}
-
-fn view(parents: &[u64]) -> Stack {
-    Stack {
-        own: None,
-        parents: parents.iter().copied().map(Slot).collect(),
-        writable: false,
-        ids: None,
-    }
-}
-
-fn on(own: u64, parents: &[u64]) -> Stack {
-    Stack {
-        own: Some(Slot(own)),
-        writable: true,
-        ..view(parents)
-    }
 }
 
 /// Writes an image with a file of this content, and a whiteout.
@@ -82,14 +66,14 @@ fn commit(driver: &Overlay, slot: Slot, base: &Base, content: &[u8]) {
     driver.create(slot, base).expect("create");
     fill(driver, slot, content);
     driver.write_back(slot).expect("write back");
-    driver.freeze(&on(slot.0, &[])).expect("freeze");
-    driver.freeze(&on(slot.0, &[])).expect("again");
+    driver.freeze(&on(slot.0, [])).expect("freeze");
+    driver.freeze(&on(slot.0, [])).expect("again");
     driver.sync().expect("sync");
 }
 
 /// Reads a file of a layer as its mounts show it.
 fn read(driver: &Overlay, slot: Slot) -> Vec<u8> {
-    let stack = view(&[slot.0]);
+    let stack = view([slot.0]);
     driver.make_mountable(&stack).expect("mount the image");
     let plan = driver.plan(&stack).expect("plan");
     assert_eq!(driver.top_of(&plan[0]), Some(slot));
@@ -147,7 +131,7 @@ fn life(root: &Path) {
     let made = fs::metadata(driver.layer_path(child)).expect("made");
     let seen = (made.uid(), made.gid(), made.mode() & 0o7777);
     assert_eq!(seen, (3, 4, 0o1775), "as the top of the image");
-    driver.make_mountable(&on(3, &[2, 1])).expect("both");
+    driver.make_mountable(&on(3, [2, 1])).expect("both");
     let listed = driver.list().expect("list");
     for slot in [1, 2, 3] {
         let layer = Found::Slot(SlotKind::Layer, Slot(slot));
@@ -213,7 +197,7 @@ fn root_an_image_that_is_not_what_was_written_is_not_mounted() {
         fs::write(&image, bad).expect("write");
         // As after a start: content is taken on trust only where this process wrote it.
         let driver = open(disk.path(), LayerForm::Directories);
-        assert!(is_damaged(driver.make_mountable(&view(&[1]))));
+        assert!(is_damaged(driver.make_mountable(&view([1]))));
         assert!(is_damaged(driver.open_layer(Slot(1))));
         let checked = driver.check_image(Slot(1), &|_| true).expect("check");
         assert!(checked.expect("an image").problem.is_some());
@@ -222,7 +206,7 @@ fn root_an_image_that_is_not_what_was_written_is_not_mounted() {
         assert_eq!(mounts(disk.path()), Vec::<PathBuf>::new());
     }
     fs::remove_file(&image).expect("remove");
-    assert!(is_damaged(driver.make_mountable(&view(&[1]))), "it is gone");
+    assert!(is_damaged(driver.make_mountable(&view([1]))), "it is gone");
     assert!(!driver.has(Slot(1)).expect("look"));
     fs::write(&image, &whole).expect("write");
     let driver = open(disk.path(), LayerForm::Directories);
@@ -238,7 +222,7 @@ fn root_an_image_becomes_a_directory_to_be_written_to() {
     driver.create(Slot(1), &base).expect("create");
     fill(&driver, Slot(1), b"content");
     assert!(!driver.is_due(Slot(1)).expect("look"), "it is one");
-    driver.make_mountable(&on(1, &[])).expect("expand");
+    driver.make_mountable(&on(1, [])).expect("expand");
     assert!(!driver.is_image(Slot(1)));
     let layer = driver.layer_path(Slot(1));
     assert_eq!(fs::read(layer.join("file")).expect("read"), b"content");
@@ -248,9 +232,9 @@ fn root_an_image_becomes_a_directory_to_be_written_to() {
     assert_eq!((top.uid(), top.gid(), top.mode() & 0o7777), (3, 4, 0o1775));
     assert!(!disk.path().join("i/1").exists());
     assert_eq!(mounts(disk.path()), Vec::<PathBuf>::new());
-    let plan = driver.plan(&on(1, &[])).expect("plan");
+    let plan = driver.plan(&on(1, [])).expect("plan");
     assert_eq!(Path::new(&plan[0].source), layer);
-    driver.freeze(&on(1, &[])).expect("a directory like others");
+    driver.freeze(&on(1, [])).expect("a directory like others");
     assert_eq!(read(&driver, Slot(1)), b"content");
 }
 
@@ -276,7 +260,7 @@ fn root_images_become_directories_where_ids_are_mapped() {
     };
     let stack = Stack {
         ids: Some(maps),
-        ..on(3, &[2, 1])
+        ..on(3, [2, 1])
     };
     let plan = driver.plan(&stack).expect("plan");
     for _ in 0..2 {
@@ -310,7 +294,7 @@ fn root_what_was_written_beside_an_image_is_not_dropped() {
     fill(&driver, Slot(1), b"content");
     let beside = driver.layer_path(Slot(1)).join("beside");
     fs::write(&beside, b"written").expect("through old mounts");
-    for refused in [driver.freeze(&on(1, &[])), driver.expand(Slot(1))] {
+    for refused in [driver.freeze(&on(1, [])), driver.expand(Slot(1))] {
         assert!(
             matches!(refused, Err(Error::WrittenBeside { .. })),
             "{refused:?}"
@@ -318,7 +302,7 @@ fn root_what_was_written_beside_an_image_is_not_dropped() {
     }
     assert_eq!(fs::read(&beside).expect("read"), b"written");
     fs::remove_file(&beside).expect("remove");
-    driver.freeze(&on(1, &[])).expect("freeze");
+    driver.freeze(&on(1, [])).expect("freeze");
 }
 
 #[test]
@@ -333,7 +317,7 @@ fn root_what_a_crash_left_is_taken_away() {
     }
     // While it was written; while it was removed; while it was expanded, before and after the end.
     fs::write(at("i/9.part"), b"part").expect("write");
-    driver.make_mountable(&view(&[1])).expect("mount");
+    driver.make_mountable(&view([1])).expect("mount");
     fs::rename(at("i/1"), at("t/1.i")).expect("rename");
     fs::create_dir(at("i/2.dir")).expect("mkdir");
     fs::write(at("i/2.dir/file"), b"half").expect("write");
@@ -453,7 +437,7 @@ fn root_layers_of_no_record_are_moved_away_whole() {
         driver.create(Slot(slot), &Base::empty()).expect("create");
         fill(&driver, Slot(slot), b"content");
     }
-    driver.make_mountable(&view(&[1])).expect("mount");
+    driver.make_mountable(&view([1])).expect("mount");
     let layer = Found::Slot(SlotKind::Layer, Slot(1));
     let moved = driver.move_to_lost_found(&layer).expect("move");
     assert!(moved.ends_with("lost/i-1"), "{}", moved.display());
