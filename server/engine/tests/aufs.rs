@@ -9,18 +9,13 @@
 mod common;
 
 use std::fs;
-use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{commit, create, key};
+use common::{apply, commit, create, diff, key, layer};
 use layerd_drivers::aufs::model::mounted;
 use layerd_drivers::{Aufs, Slot, Survey as _};
-use layerd_engine::layerd_layers::Silent;
-use layerd_engine::layerd_layers::apply::{Blob, Compression};
-use layerd_engine::layerd_layers::archive::{ExportOptions, export};
-use layerd_engine::layerd_layers::diff::DiffCompression;
-use layerd_engine::{Engine, Pack, Unpack, survey};
+use layerd_engine::{Engine, survey};
 use layerd_mounts::fake::FakeMounter;
 use layerd_store::Kind;
 
@@ -42,36 +37,13 @@ impl Ground {
     }
 
     fn apply(&self, active: &str, blob: &[u8]) {
-        let unpack = Unpack {
-            compression: Compression::None,
-            blob: Blob::default(),
-            sync: false,
-            progress: &Silent,
-        };
-        let layers = &self.engine.layers;
-        let active = layers.active(&key(active)).unwrap();
-        layers.apply(&active, blob, &unpack).map(drop).unwrap();
+        apply(&self.engine, active, blob).unwrap();
     }
 
     /// Paths that the mounts of a snapshot would show.
     fn shown(&self, name: &str) -> Vec<String> {
         let plan = self.engine.layers.mounts(&key(name)).unwrap();
         mounted(&plan).into_keys().collect()
-    }
-
-    fn diff(&self, name: &str) -> Vec<u8> {
-        let changes = self.engine.layers.changes(&key(name)).unwrap();
-        let pack = Pack {
-            compression: DiffCompression::None,
-            source_date_epoch: None,
-            progress: &Silent,
-        };
-        let mut packed = Vec::new();
-        self.engine
-            .layers
-            .diff(&changes, &pack, &mut packed)
-            .unwrap();
-        packed
     }
 }
 
@@ -80,20 +52,6 @@ fn open(root: &Path) -> (Engine, Arc<Aufs>) {
     let mounter = Arc::new(FakeMounter::new());
     let engine = Engine::open(root, driver.clone(), mounter, common::options()).unwrap();
     (engine, driver)
-}
-
-/// A layer that holds these files, each with its name as content.
-fn layer(files: &[&str]) -> Vec<u8> {
-    let tree = tempfile::tempdir().unwrap();
-    for file in files {
-        let path = tree.path().join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, file).unwrap();
-    }
-    let open = fs::File::open(tree.path()).unwrap();
-    let mut archive = Vec::new();
-    export(open.as_fd(), &mut archive, &ExportOptions::default()).unwrap();
-    archive
 }
 
 #[test]
@@ -121,7 +79,7 @@ fn layers_are_branches() {
     }
     let changed = ["dir", "dir/made", "file"];
     assert_eq!(ground.shown("c"), changed);
-    let packed = ground.diff("c");
+    let packed = diff(&ground.engine, "c");
     create(engine, Kind::Active, "d", Some("child")).unwrap();
     ground.apply("d", &packed);
     assert_eq!(ground.shown("d"), changed);

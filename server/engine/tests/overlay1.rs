@@ -9,17 +9,12 @@
 mod common;
 
 use std::fs;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{commit, create, key};
+use common::{apply, commit, create, diff, files, key, layer};
 use layerd_drivers::factory;
-use layerd_engine::layerd_layers::Silent;
-use layerd_engine::layerd_layers::apply::{Blob, Compression};
-use layerd_engine::layerd_layers::archive::{ExportOptions, export};
-use layerd_engine::layerd_layers::diff::DiffCompression;
-use layerd_engine::{Engine, Pack, Unpack, survey};
+use layerd_engine::{Engine, survey};
 use layerd_mounts::fake::FakeMounter;
 use layerd_store::Kind;
 
@@ -36,35 +31,6 @@ fn open(root: &Path) -> Engine {
     Engine::open(root, driver, mounter, common::options()).unwrap()
 }
 
-fn apply(engine: &Engine, active: &str, blob: &[u8]) {
-    let unpack = Unpack {
-        compression: Compression::None,
-        blob: Blob::default(),
-        sync: false,
-        progress: &Silent,
-    };
-    let active = engine.layers.active(&key(active)).unwrap();
-    engine
-        .layers
-        .apply(&active, blob, &unpack)
-        .map(drop)
-        .unwrap();
-}
-
-/// A layer that holds these files, each with its name as content.
-fn layer(files: &[&str]) -> Vec<u8> {
-    let tree = tempfile::tempdir().unwrap();
-    for file in files {
-        let path = tree.path().join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, file).unwrap();
-    }
-    let open = fs::File::open(tree.path()).unwrap();
-    let mut archive = Vec::new();
-    export(open.as_fd(), &mut archive, &ExportOptions::default()).unwrap();
-    archive
-}
-
 /// The directory that a view of a layer is a bind of.
 fn shown(engine: &Engine, layer: &str) -> PathBuf {
     create(engine, Kind::View, "look", Some(layer)).unwrap();
@@ -75,25 +41,6 @@ fn shown(engine: &Engine, layer: &str) -> PathBuf {
     );
     engine.layers.remove(&key("look")).unwrap();
     (&mounts[0].source).into()
-}
-
-/// Paths of the files below a directory, in order.
-fn files(root: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut todo = vec![root.to_owned()];
-    while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                todo.push(path);
-            } else {
-                let inside = path.strip_prefix(root).unwrap();
-                found.push(inside.to_str().unwrap().to_owned());
-            }
-        }
-    }
-    found.sort();
-    found
 }
 
 /// Whiteouts are devices, which only root makes.
@@ -107,10 +54,11 @@ fn root_layers_are_changes_that_are_mounted_as_whole_trees() {
         &engine,
         "a",
         &layer(&["dir/gone", "dir/kept", "file", "old"]),
-    );
+    )
+    .unwrap();
     commit(&engine, "base", "a").unwrap();
     create(&engine, Kind::Active, "b", Some("base")).unwrap();
-    apply(&engine, "b", &layer(&[".wh.old", "dir/.wh.gone", "new"]));
+    apply(&engine, "b", &layer(&[".wh.old", "dir/.wh.gone", "new"])).unwrap();
     commit(&engine, "child", "b").unwrap();
     let base = ["dir/gone", "dir/kept", "file", "old"];
     assert_eq!(files(&shown(&engine, "base")), base);
@@ -127,17 +75,10 @@ fn root_layers_are_changes_that_are_mounted_as_whole_trees() {
     let plan = engine.layers.mounts(&key("c")).unwrap();
     let lower = format!("lowerdir={}", whole.display());
     assert!(plan[0].options.contains(&lower), "{plan:?}");
-    apply(&engine, "c", &layer(&["dir/more", ".wh.new"]));
-    let changes = engine.layers.changes(&key("c")).unwrap();
-    let pack = Pack {
-        compression: DiffCompression::None,
-        source_date_epoch: None,
-        progress: &Silent,
-    };
-    let mut packed = Vec::new();
-    engine.layers.diff(&changes, &pack, &mut packed).unwrap();
+    apply(&engine, "c", &layer(&["dir/more", ".wh.new"])).unwrap();
+    let packed = diff(&engine, "c");
     create(&engine, Kind::Active, "d", Some("child")).unwrap();
-    apply(&engine, "d", &packed);
+    apply(&engine, "d", &packed).unwrap();
     for (active, name) in [("c", "one"), ("d", "two")] {
         commit(&engine, name, active).unwrap();
         assert_eq!(

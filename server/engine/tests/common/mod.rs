@@ -6,12 +6,18 @@
 )]
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use layerd_drivers::Memory;
-use layerd_engine::{Engine, Entry, Error, Options, TrashOptions};
+use layerd_engine::layerd_layers::Silent;
+use layerd_engine::layerd_layers::apply::{Blob, Compression};
+use layerd_engine::layerd_layers::archive::{ExportOptions, export};
+use layerd_engine::layerd_layers::diff::DiffCompression;
+use layerd_engine::{Engine, Entry, Error, Options, Pack, TrashOptions, Unpack};
 use layerd_mounts::fake::FakeMounter;
 use layerd_store::{Commit, Create, Key, Kind, Labels};
 
@@ -91,4 +97,62 @@ pub(crate) fn entries(engine: &Engine) -> Vec<Entry> {
         }
         all.extend(portion);
     }
+}
+
+/// Unpacks a layer that is not compressed.
+pub(crate) fn apply(engine: &Engine, active: &str, blob: &[u8]) -> Result<(), Error> {
+    let unpack = Unpack {
+        compression: Compression::None,
+        blob: Blob::default(),
+        sync: false,
+        progress: &Silent,
+    };
+    let active = engine.layers.active(&key(active))?;
+    engine.layers.apply(&active, blob, &unpack).map(drop)
+}
+
+/// Makes a layer of a snapshot's changes, not compressed.
+pub(crate) fn diff(engine: &Engine, name: &str) -> Vec<u8> {
+    let changes = engine.layers.changes(&key(name)).unwrap();
+    let pack = Pack {
+        compression: DiffCompression::None,
+        source_date_epoch: None,
+        progress: &Silent,
+    };
+    let mut layer = Vec::new();
+    engine.layers.diff(&changes, &pack, &mut layer).unwrap();
+    layer
+}
+
+/// A layer that holds these files, each with its name as content.
+pub(crate) fn layer(files: &[&str]) -> Vec<u8> {
+    let tree = tempfile::tempdir().unwrap();
+    for file in files {
+        let path = tree.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, file).unwrap();
+    }
+    let open = fs::File::open(tree.path()).unwrap();
+    let mut archive = Vec::new();
+    export(open.as_fd(), &mut archive, &ExportOptions::default()).unwrap();
+    archive
+}
+
+/// Paths of the files below a directory, in order.
+pub(crate) fn files(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else {
+                let inside = path.strip_prefix(root).unwrap();
+                found.push(inside.to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
 }
