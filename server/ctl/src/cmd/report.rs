@@ -1,6 +1,7 @@
 //! `layerctl report`.
 
 mod account;
+mod map;
 mod page;
 mod treemap;
 

@@ -74,6 +74,12 @@ pub(super) struct Share {
     pub(super) bytes: u64,
 }
 
+/// Bytes that a group holds.
+pub(super) fn sum(shares: &[Share], group: Group) -> u64 {
+    let own = shares.iter().filter(|one| one.group == group);
+    own.map(|one| one.bytes).sum()
+}
+
 /// The layers, each below its parent.
 #[derive(Debug)]
 pub(super) struct Forest<'a> {
