@@ -1,4 +1,5 @@
-//! What systemd keeps for a service while that is away (FDSTORE=1 of `sd_notify(3)`).
+//! Stand-in for systemd's file descriptor store (FDSTORE=1 of `sd_notify(3)`), which keeps a service's
+//! connections while the service is away.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;

@@ -1,4 +1,4 @@
-//! What a test's clients were told, and what they said: a file of docs/evidence.
+//! Transcript of a test: the commands of its clients and their output, for a file of docs/evidence.
 
 use std::cell::RefCell;
 use std::fmt::{Debug, Write as _};
@@ -27,7 +27,7 @@ thread_local! {
 
 struct Record {
     text: String,
-    /// What was recorded last, and how often in turn.
+    /// Newest entry, and the number of times that it came in turn.
     last: (String, usize),
     /// Directory that is written as `$DIR`.
     dir: String,
@@ -57,12 +57,19 @@ impl Drop for Transcript {
         let record = RECORD.take();
         if let Some(mut record) = record.filter(|_| !std::thread::panicking()) {
             record.add(String::new());
-            let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/evidence");
-            fs::create_dir_all(&dir).expect("target/ can be written");
-            let file = dir.join(format!("{}.txt", self.0));
-            fs::write(file, record.text.trim_start()).expect("target/ can be written");
+            save(&format!("{}.txt", self.0), record.text.trim_start());
         }
     }
+}
+
+/// Writes a file that `make evidence` makes one of docs/evidence of.
+///
+/// # Panics
+/// If target/ cannot be written.
+pub fn save(file: &str, text: &str) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/evidence");
+    fs::create_dir_all(&dir).expect("target/ can be written");
+    fs::write(dir.join(file), text).expect("target/ can be written");
 }
 
 /// Records a command of a client and its output, if a transcript was begun.

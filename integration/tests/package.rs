@@ -29,7 +29,7 @@ use std::time::Duration;
 use layerd_integration::peers::Debian;
 use layerd_integration::plugin::SOCKET;
 use layerd_integration::process::{output, wait_until};
-use layerd_integration::{Plugin, Scratch};
+use layerd_integration::{Plugin, Scratch, transcript};
 
 use serde_json::json;
 
@@ -315,13 +315,6 @@ fn purged(machine: &Machine, transcript: &mut Transcript, before: &BTreeSet<Stri
     transcript.run(machine, &format!("ls -A /{DATA}"));
 }
 
-/// Saves what an operator saw as a file from which `make evidence` makes one of docs/evidence.
-fn save_evidence(name: &str, text: &str) {
-    let dir = layerd_integration::scratch::profile().join("../evidence");
-    std::fs::create_dir_all(&dir).unwrap();
-    std::fs::write(dir.join(name), text).unwrap();
-}
-
 #[test]
 fn root_package_comes_serves_and_goes_under_systemd() {
     let scratch = Scratch::new();
@@ -339,7 +332,7 @@ fn root_package_comes_serves_and_goes_under_systemd() {
     upgraded(&machine, &mut transcript, &new);
     removed(&machine, &mut transcript, &new);
     purged(&machine, &mut transcript, &before);
-    save_evidence("package.txt", transcript.0.trim_start());
+    transcript::save("package.txt", transcript.0.trim_start());
 }
 
 /// As in a container, or while an image is made: nothing runs, and systemctl may be missing.

@@ -20,7 +20,6 @@ use serde_json::Value;
 
 use super::debians::World;
 use super::machine::Machine;
-use super::save_evidence;
 use table::{BEFORE, Fault, PRELUDE};
 
 /// Findings after `fault`, and after its end; a row of the table of both.
@@ -121,7 +120,7 @@ fn suffer(world: &World, before: &str, faults: &[Fault]) -> String {
 
 /// All together are docs/evidence/doctor.txt, which `make evidence` writes.
 fn save(report: &str, name: &str) {
-    save_evidence(&format!("doctor-{name}.txt"), report);
+    layerd_integration::transcript::save(&format!("doctor-{name}.txt"), report);
 }
 
 fn machine(release: Debian) -> World {

@@ -1,5 +1,6 @@
 //! One experiment, repeated with a kill at each system call that changes something.
 
+use std::fmt::Display;
 use std::os::unix::process::ExitStatusExt;
 
 use layerd_crash::trace::{Call, Moment, Plan, Tracer};
@@ -98,6 +99,24 @@ pub(crate) fn ended(tracer: &mut Tracer, layerd: &mut Layerd) -> Verdict<Option<
     let status = tracer.wait_end(LIMIT).map_err(trouble)?;
     layerd.await_end()?;
     Ok(status.fired)
+}
+
+/// Outcome of a run whose tracer has fired or not: an error needs a kill, and `examine` is told whether
+/// the operation was acknowledged.
+pub(crate) fn conclude<T, E: Display>(
+    fired: Option<&Call>,
+    answer: &Result<T, E>,
+    examine: impl FnOnce(bool) -> Verdict,
+) -> Verdict<Outcome> {
+    if let (Err(status), None) = (answer, fired) {
+        return Err(format!("refused without a reason: {status}"));
+    }
+    let described = |why: String| format!("{}: {why}", describe(fired));
+    examine(answer.is_ok()).map_err(described)?;
+    Ok(match fired {
+        Some(_) => Outcome::Struck,
+        None => Outcome::Finished,
+    })
 }
 
 pub(crate) fn describe(call: Option<&Call>) -> String {

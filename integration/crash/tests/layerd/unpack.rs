@@ -25,7 +25,7 @@ use crate::errors::Kept;
 use crate::home::{Home, names};
 use crate::operation::{commit, prepare, remove};
 use crate::process::{Layerd, Site};
-use crate::sweep::{EVERY, Outcome, Points, Sweep, describe, ended};
+use crate::sweep::{EVERY, Outcome, Points, Sweep, conclude, ended};
 
 /// Limit for the reaper.
 const REAP_LIMIT: Duration = Duration::from_secs(10);
@@ -84,14 +84,8 @@ impl Case {
         let applied = unpacker.apply("a", &self.layer);
         let answer = applied.and_then(|()| commit("layer", "a").perform(&mut client));
         let fired = ended(&mut tracer, &mut layerd)?;
-        if let (Err(status), None) = (&answer, &fired) {
-            return Err(format!("refused without a reason: {status}"));
-        }
-        let described = |why: String| format!("{}: {why}", describe(fired.as_ref()));
-        self.examine(answer.is_ok()).map_err(described)?;
-        Ok(match fired {
-            Some(_) => Outcome::Struck,
-            None => Outcome::Finished,
+        conclude(fired.as_ref(), &answer, |acknowledged| {
+            self.examine(acknowledged)
         })
     }
 

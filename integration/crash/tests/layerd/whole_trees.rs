@@ -16,7 +16,7 @@ use crate::home::{Home, REAP_LIMIT, names};
 use crate::operation::{Operation, commit, prepare, remove, view};
 use crate::power::{ALL_OF_THEM, SIZE, examine, marked};
 use crate::process::{Layerd, Site};
-use crate::sweep::{Outcome, Points, Sweep, describe, ended};
+use crate::sweep::{Outcome, Points, Sweep, conclude, ended};
 use crate::unpack::{Unpacker, entries};
 
 const DRIVER: &str = "driver = \"overlay1\"\n";
@@ -160,14 +160,8 @@ impl Case {
             }
         }
         let fired = ended(&mut tracer, &mut layerd)?;
-        if let (Err(status), None) = (&answer, &fired) {
-            return Err(format!("refused without a reason: {status}"));
-        }
-        let described = |why: String| format!("{}: {why}", describe(fired.as_ref()));
-        self.examine(answer.is_ok()).map_err(described)?;
-        Ok(match fired {
-            Some(_) => Outcome::Struck,
-            None => Outcome::Finished,
+        conclude(fired.as_ref(), &answer, |acknowledged| {
+            self.examine(acknowledged)
         })
     }
 
