@@ -12,7 +12,7 @@ use crate::node::{self, Stat, Xattrs};
 
 /// Prefix of the names of deletions, in layers' archives and in branches of AUFS.
 const DELETION: &[u8] = b".wh.";
-/// What follows it in the name with which AUFS marks an opaque directory.
+/// Name of the file with which AUFS marks an opaque directory.
 const OPAQUE: &CStr = c".wh..wh..opq";
 
 /// Where the mounts that show the layers look for notes about what is below.
@@ -31,7 +31,7 @@ pub enum Markers {
 /// Meaning of a name in a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Note {
-    /// That of a file.
+    /// Name of a file.
     No,
     /// That what is called so below is deleted.
     Deletes(CString),

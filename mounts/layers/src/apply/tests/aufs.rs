@@ -18,7 +18,7 @@ const AUFS: Whiteouts = Whiteouts::Devices(Markers::Aufs);
 /// Paths with their content; `/` for a directory.
 type Shown = BTreeMap<String, String>;
 
-/// What AUFS shows of branches, topmost first.
+/// Tree that AUFS shows of branches, given from the topmost down.
 fn mounted(branches: &[PathBuf]) -> Shown {
     let mut shown = Shown::new();
     merge(branches, "", &mut shown);
@@ -359,7 +359,7 @@ fn members(paths: &[&str]) -> Vec<Vec<u8>> {
     paths.iter().map(member).collect()
 }
 
-/// What a stack shows is what the layers make of one directory, one after the other; and changes that
+/// Compares a stack with the same layers unpacked into one directory, one after the other; changes that
 /// are packed and unpacked again show the same.
 #[test]
 fn any_stack_shows_what_its_layers_say() {
