@@ -32,6 +32,16 @@ impl Folder {
     /// # Errors
     /// [`Error::Io`].
     pub fn open(root: &Path, name: &CStr) -> Result<Self, Error> {
+        let folder = Self::make(root, name)?;
+        folder.protect()?;
+        Ok(folder)
+    }
+
+    /// Opens `name` below `root` as it is; makes it if it is missing. Not durable.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn make(root: &Path, name: &CStr) -> Result<Self, Error> {
         let path = root.join(OsStr::from_bytes(name.to_bytes()));
         let fail = |cause: Errno| Error::io("create directory", &path, cause);
         match nix::unistd::mkdir(&path, Mode::S_IRWXU) {
@@ -40,17 +50,25 @@ impl Folder {
         }
         let fd = nix::fcntl::open(&path, FLAGS, Mode::empty())
             .map_err(|cause| Error::io("open directory", &path, cause))?;
-        let stat = sys::stat(fd.as_fd(), c"").map_err(fail)?;
+        Ok(Self { fd, path })
+    }
+
+    /// Lets only root get at what is inside, whatever was done to its owner and mode. Durable on return.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn protect(&self) -> Result<(), Error> {
+        let Self { fd, path } = self;
+        let stat = sys::stat(fd.as_fd(), c"").map_err(|cause| Error::io("look at", path, cause))?;
         if (stat.uid, stat.gid) != (Uid::effective().as_raw(), Gid::effective().as_raw()) {
-            fchown(&fd, Some(Uid::effective()), Some(Gid::effective()))
-                .map_err(|cause| Error::io("change the owner of", &path, cause))?;
+            fchown(fd, Some(Uid::effective()), Some(Gid::effective()))
+                .map_err(|cause| Error::io("change the owner of", path, cause))?;
         }
         if stat.mode & 0o7777 != 0o700 {
-            fchmod(&fd, Mode::S_IRWXU)
-                .map_err(|cause| Error::io("change the mode of", &path, cause))?;
+            fchmod(fd, Mode::S_IRWXU)
+                .map_err(|cause| Error::io("change the mode of", path, cause))?;
         }
-        fsync(&fd).map_err(|cause| Error::io("sync", &path, cause))?;
-        Ok(Self { fd, path })
+        fsync(fd).map_err(|cause| Error::io("sync", path, cause))
     }
 
     /// True if a name exists, whatever its type.

@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 
 use crate::barrier::Barrier;
 use crate::error::Error;
-use crate::folder::{FLAGS, Folder, c_name, move_over, sync_path};
+use crate::folder::{FLAGS, Folder, c_name, move_over};
 use crate::slot::Slot;
 use crate::space::Space;
 use crate::types::Usage;
@@ -35,9 +35,11 @@ use crate::{sys, tree};
 
 mod exchange;
 mod limited;
+mod own;
 mod survey;
 
 pub use limited::{Enforcement, Limit};
+use own::Own;
 
 const DATA: &str = "data";
 const NEW: &str = "new";
@@ -105,9 +107,7 @@ pub struct FoundVolumes {
 #[derive(Debug)]
 pub struct VolumeDirs {
     live: Folder,
-    staging: Folder,
-    trash: Folder,
-    names: Folder,
+    own: OnceLock<Own>,
     barrier: Barrier,
     enforcement: OnceLock<Enforcement>,
     /// Held while an image is mounted or enlarged.
@@ -118,27 +118,24 @@ pub struct VolumeDirs {
 }
 
 impl VolumeDirs {
-    /// Opens `<root>/volumes`, making it if it is missing. The root is there and was checked.
+    /// Opens `<root>/volumes`, making it if it is missing, and layerd's folders in it, unless it is on a
+    /// read-only disk. The root is there and was checked.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn open(root: &Path) -> Result<Self, Error> {
-        let live = Folder::open(root, c"volumes")?;
-        let inside = live.path.clone();
+        let live = Self::open_live(root)?;
         let dirs = Self {
             // A disk of its own may be mounted here.
-            barrier: Barrier::open(&inside)?,
-            staging: Folder::open(&inside, c".staging")?,
-            trash: Folder::open(&inside, c".trash")?,
-            names: Folder::open(&inside, c"by-name")?,
+            barrier: Barrier::open(&live.path)?,
+            own: OnceLock::new(),
             live,
             enforcement: OnceLock::new(),
             mounting: Mutex::default(),
             #[cfg(any(test, feature = "fake"))]
             hook: Default::default(),
         };
-        sync_path(&inside)?;
-        sync_path(root)?;
+        dirs.make_own()?;
         Ok(dirs)
     }
 
@@ -163,7 +160,7 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn open_any(&self, slot: Slot) -> Result<OwnedFd, Error> {
-        open_data(&self.live, slot).or_else(|_| open_data(&self.trash, slot))
+        open_data(&self.live, slot).or_else(|_| open_data(self.trash()?, slot))
     }
 
     /// Gives a volume's content to a group, as [`tree::give_group`] says.
@@ -215,13 +212,14 @@ impl VolumeDirs {
     }
 
     fn stage_as(&self, slot: Slot, top: Top, limit: Option<Limit>) -> Result<OwnedFd, Error> {
+        let staging = self.staging()?;
         self.step("stage", slot);
         self.drop_stage(slot)?;
         let name = slot.to_string();
-        let path = self.staging.path.join(&name);
+        let path = staging.path.join(&name);
         let fail = |cause: Errno| Error::io("create directory", &path, cause);
-        mkdirat(&self.staging.fd, name.as_str(), Mode::S_IRWXU).map_err(fail)?;
-        let holder = openat(&self.staging.fd, name.as_str(), FLAGS, Mode::empty()).map_err(fail)?;
+        mkdirat(&staging.fd, name.as_str(), Mode::S_IRWXU).map_err(fail)?;
+        let holder = openat(&staging.fd, name.as_str(), FLAGS, Mode::empty()).map_err(fail)?;
         mkdirat(&holder, DATA, Mode::S_IRWXU).map_err(fail)?;
         let data = match limit {
             None => openat(&holder, DATA, FLAGS, Mode::empty()).map_err(fail)?,
@@ -242,7 +240,7 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`]: nothing may be assumed durable.
     pub fn filled(&self, slot: Slot, data: &OwnedFd, top: Top) -> Result<(), Error> {
-        let path = self.staging.path.join(slot.to_string()).join(DATA);
+        let path = self.staging()?.path.join(slot.to_string()).join(DATA);
         top.give(data)
             .map_err(|cause| Error::io("set owner and mode of", &path, cause))?;
         self.sync_image(data, slot)?;
@@ -258,7 +256,7 @@ impl VolumeDirs {
         self.step("publish", slot);
         // Its marker must never be younger than its name.
         self.barrier.made()?;
-        self.move_over(&self.staging, &slot.to_string(), &self.live)
+        self.move_over(self.staging()?, &slot.to_string(), &self.live)
     }
 
     fn move_over(&self, from: &Folder, name: &str, to: &Folder) -> Result<(), Error> {
@@ -303,7 +301,7 @@ impl VolumeDirs {
     /// [`Error::Io`].
     pub fn retire(&self, slot: Slot) -> Result<(), Error> {
         self.step("retire", slot);
-        self.move_over(&self.live, &slot.to_string(), &self.trash)
+        self.move_over(&self.live, &slot.to_string(), self.trash()?)
     }
 
     /// Moves a volume back out of the trash. Answers whether it is in its place then.
@@ -313,7 +311,7 @@ impl VolumeDirs {
     pub fn restore(&self, slot: Slot) -> Result<bool, Error> {
         self.step("restore", slot);
         let name = slot.to_string();
-        self.move_over(&self.trash, &name, &self.live)?;
+        self.move_over(self.trash()?, &name, &self.live)?;
         match sys::stat(self.live.fd.as_fd(), &c_name(&name)) {
             Ok(_) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
@@ -327,7 +325,7 @@ impl VolumeDirs {
     /// # Errors
     /// As there.
     pub fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
-        self.delete_from(&self.trash, slot, keep_going)
+        self.delete_from(self.trash()?, slot, keep_going)
     }
 
     /// By way of the staging area: half of a volume must not be where a whole one is looked for.
@@ -340,13 +338,13 @@ impl VolumeDirs {
         self.step("delete", slot);
         let name = slot.to_string();
         self.delete_staged(slot, keep_going)?;
-        self.move_over(from, &name, &self.staging)?;
+        self.move_over(from, &name, self.staging()?)?;
         self.delete_staged(slot, keep_going)
     }
 
     fn delete_staged(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
         self.unmount_staged(slot)?;
-        let (folder, name) = (&self.staging, c_name(&slot.to_string()));
+        let (folder, name) = (self.staging()?, c_name(&slot.to_string()));
         let parent = folder.fd.as_fd();
         tree::delete(parent, &name, &folder.path, &self.barrier, keep_going)
     }
@@ -383,11 +381,12 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn is_trashed_empty(&self, slot: Slot) -> Result<bool, Error> {
-        if self.has_trashed_image(slot)? && !limited::is_mounted(&self.trash, slot)? {
+        let trash = self.trash()?;
+        if self.has_trashed_image(slot)? && !limited::is_mounted(trash, slot)? {
             return Ok(false);
         }
-        match open_data(&self.trash, slot) {
-            Ok(data) => tree::is_empty(data.as_fd(), &self.trash.path.join(slot.to_string())),
+        match open_data(trash, slot) {
+            Ok(data) => tree::is_empty(data.as_fd(), &trash.path.join(slot.to_string())),
             Err(cause) if cause.errno() == Some(libc::ENOENT) => Ok(false),
             Err(cause) => Err(cause),
         }
@@ -432,11 +431,12 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn link(&self, name: &str, slot: Slot) -> Result<(), Error> {
+        let names = self.names()?;
         self.step("link", slot);
         self.unlink(name)?;
         let target = format!("../{slot}/{DATA}");
-        let linked = symlinkat(target.as_str(), &self.names.fd, name);
-        linked.map_err(|cause| Error::io("make the link", &self.names.path.join(name), cause))?;
+        let linked = symlinkat(target.as_str(), &names.fd, name);
+        linked.map_err(|cause| Error::io("make the link", &names.path.join(name), cause))?;
         self.barrier.note();
         Ok(())
     }
@@ -446,17 +446,14 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn unlink(&self, name: &str) -> Result<(), Error> {
-        match unlinkat(&self.names.fd, name, UnlinkatFlags::NoRemoveDir) {
+        let names = self.names()?;
+        match unlinkat(&names.fd, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) => {
                 self.barrier.note();
                 Ok(())
             }
             Err(Errno::ENOENT) => Ok(()),
-            Err(cause) => Err(Error::io(
-                "remove the link",
-                &self.names.path.join(name),
-                cause,
-            )),
+            Err(cause) => Err(Error::io("remove the link", &names.path.join(name), cause)),
         }
     }
 

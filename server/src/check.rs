@@ -108,7 +108,7 @@ fn volumes(config: &Config) -> Option<Looked> {
     };
     let path = config.root.join("volumes");
     (is_read_only(&path) && !is_read_only(&config.root)).then(|| Looked {
-        advice: "Mount it writable; layers are not concerned.".to_owned(),
+        advice: "mount it writable; layers are not concerned".to_owned(),
         ..Looked::unwell(
             "volumes",
             format!("the file system of {} is read-only", path.display()),
@@ -169,9 +169,11 @@ fn line(looked: &Looked) {
         (false, false, true) => "warn",
         _ => "ok  ",
     };
-    let text = format!("{} {}{}", looked.found, looked.advice, looked.fix);
+    let parts = [&looked.found, &looked.advice, &looked.fix].map(String::as_str);
+    let text = parts.into_iter().filter(|part| !part.is_empty());
+    let text = text.collect::<Vec<_>>().join("; ");
     // A reader that closed the pipe has seen enough.
-    let _ = writeln!(stdout(), "{verdict} {}: {}", looked.check, text.trim_end());
+    let _ = writeln!(stdout(), "{verdict} {}: {text}", looked.check);
 }
 
 fn object(value: &impl Serialize) {

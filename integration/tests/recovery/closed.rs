@@ -73,3 +73,58 @@ fn root_a_read_only_disk_of_volumes_stops_volumes_alone() {
     world.daemon.stop();
     world.sh("umount volumes");
 }
+
+/// The folders that layerd has on it are made once it is writable.
+#[test]
+fn root_a_read_only_disk_of_volumes_may_be_empty() {
+    let mut world = World::new("");
+    world.daemon.stop();
+    world.sh("mount -t tmpfs -o ro,mode=0755 none volumes");
+    world.restart();
+    world.commit("base", "");
+    let alarm = world.json(&["info"])[0]["alarms"][0].to_string();
+    assert!(alarm.contains("/volumes is read-only"), "{alarm}");
+    assert_eq!(world.run(&["volume", "ls", "--quiet"]), "");
+    let refused = world.ctl(&["volume", "create", "data"]);
+    let is_named = refused.error.contains("Read-only file system");
+    assert!(refused.code == 5 && is_named, "{refused:?}");
+    world.daemon.stop();
+    world.restart();
+
+    world.assert_ends("remount-volumes-writable");
+    world.run(&["volume", "create", "data"]);
+    world.sh("test $(stat -c %a volumes) = 700; test -d volumes/by-name/data");
+    world.run(&["volume", "rm", "data"]);
+    world.run(&["trash", "empty", "--force"]);
+    world.daemon.stop();
+    world.restart();
+    assert!(world.json(&["info"])[0]["alarms"][0].is_null());
+    world.daemon.stop();
+    world.sh("umount volumes");
+}
+
+/// Records whose volumes are on another disk.
+#[test]
+fn root_a_read_only_disk_in_the_place_of_that_of_volumes_is_told() {
+    let mut world = World::new("");
+    world.run(&["volume", "create", "data"]);
+    world.run(&["volume", "create", "old"]);
+    world.sh("echo kept > volumes/by-name/old/file");
+    world.run(&["volume", "rm", "old"]);
+    world.daemon.stop();
+    world.sh("mount -t tmpfs -o ro,mode=0755 none volumes");
+    world.restart();
+    world.commit("base", "");
+    let missing = "the folder is gone of data";
+    let found = world.json_of(&["doctor", "--quiet"]);
+    assert!(found.iter().any(|one| one["found"] == missing), "{found:?}");
+    assert!(world.fixed_by("remount-volumes-writable").is_some());
+    let refused = world.ctl(&["volume", "undelete", "old"]);
+    let is_named = refused.error.contains("Read-only file system");
+    assert!(refused.code == 5 && is_named, "{refused:?}");
+    world.daemon.stop();
+    world.sh("umount volumes");
+    world.restart();
+    world.run(&["volume", "undelete", "old"]);
+    world.sh("test -d volumes/by-name/data; grep kept volumes/by-name/old/file");
+}

@@ -18,14 +18,12 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn exchange(&self, slot: Slot) -> Result<(), Error> {
+        let staging = self.staging()?;
         self.step("exchange", slot);
         if self.has_image(slot)? {
             return self.exchange_whole(slot);
         }
-        let (staged, live) = (
-            open_holder(&self.staging, slot)?,
-            open_holder(&self.live, slot)?,
-        );
+        let (staged, live) = (open_holder(staging, slot)?, open_holder(&self.live, slot)?);
         let path = |folder: &Folder| folder.path.join(slot.to_string());
         let flags = RenameFlags::RENAME_EXCHANGE;
         let exchanged = renameat2(&staged, DATA, &live, DATA, flags);
@@ -33,23 +31,24 @@ impl VolumeDirs {
         exchanged.map_err(|cause| Error::io("exchange", &self.data_path(slot), cause))?;
         self.barrier.moved(
             (live.as_fd(), &path(&self.live)),
-            (staged.as_fd(), &path(&self.staging)),
+            (staged.as_fd(), &path(staging)),
         )
     }
 
     /// Exchanges the folders, since the content of a volume with an image is a mount point. The staged
     /// one has an image too, and loses its marker, for its record is there.
     fn exchange_whole(&self, slot: Slot) -> Result<(), Error> {
+        let staging = self.staging()?;
         let name = slot.to_string();
-        let staged = open_holder(&self.staging, slot)?;
+        let staged = open_holder(staging, slot)?;
         match unlinkat(&staged, NEW, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(cause) => return Err(Error::io("delete", &self.new_path(slot), cause)),
         }
         self.barrier
-            .removed(staged.as_fd(), &self.staging.path.join(&name))?;
+            .removed(staged.as_fd(), &staging.path.join(&name))?;
         let flags = RenameFlags::RENAME_EXCHANGE;
-        let (from, to) = (&self.staging, &self.live);
+        let (from, to) = (staging, &self.live);
         let exchanged = renameat2(&from.fd, name.as_str(), &to.fd, name.as_str(), flags);
         self.barrier.note();
         exchanged.map_err(|cause| Error::io("exchange", &self.data_path(slot), cause))?;
@@ -65,10 +64,8 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn complete_exchange(&self, slot: Slot) -> Result<bool, Error> {
-        let (staged, live) = (
-            open_holder(&self.staging, slot)?,
-            open_holder(&self.live, slot)?,
-        );
+        let staging = self.staging()?;
+        let (staged, live) = (open_holder(staging, slot)?, open_holder(&self.live, slot)?);
         let path = |folder: &Folder| folder.path.join(slot.to_string());
         let flags = RenameFlags::RENAME_NOREPLACE;
         match renameat2(&staged, DATA, &live, DATA, flags) {
@@ -78,7 +75,7 @@ impl VolumeDirs {
         self.barrier.note();
         self.barrier.moved(
             (live.as_fd(), &path(&self.live)),
-            (staged.as_fd(), &path(&self.staging)),
+            (staged.as_fd(), &path(staging)),
         )?;
         Ok(true)
     }

@@ -100,15 +100,16 @@ impl VolumeDirs {
     /// Makes the image of a staged volume and mounts it on its content, which is empty. Answers the
     /// mounted content. The image is on the disk then, and the names in it are not.
     pub(super) fn stage_image(&self, slot: Slot, limit: Limit) -> Result<OwnedFd, Error> {
-        let folder = self.staging.path.join(slot.to_string());
+        let staging = self.staging()?;
+        let folder = staging.path.join(slot.to_string());
         let image = folder.join(IMAGE);
         let has_xfs = matches!(self.enforcement(), Enforcement::Image { has_xfs: true });
         let is_xfs = has_xfs && limit.inodes.is_none() && limit.bytes >= XFS_MIN;
         make_image(&image, limit, is_xfs)?;
-        close_mount_point(&self.staging, slot)?;
+        close_mount_point(staging, slot)?;
         mount_image(&folder)?;
         delete_lost_and_found(&folder)?;
-        super::open_data(&self.staging, slot)
+        super::open_data(staging, slot)
     }
 
     /// Has the content of a volume with an image mounted. Costs two looks where it is, or has none; else a
@@ -137,7 +138,7 @@ impl VolumeDirs {
 
     /// True if a volume in the trash has an image.
     pub(super) fn has_trashed_image(&self, slot: Slot) -> Result<bool, Error> {
-        self.trash.has(&format!("{slot}/{IMAGE}"))
+        self.trash()?.has(&format!("{slot}/{IMAGE}"))
     }
 
     /// Takes the mount of a volume in the trash away, so that it holds no loop device there. What has
@@ -146,20 +147,21 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn rest(&self, slot: Slot) -> Result<(), Error> {
-        unmount(&self.trash, slot)
+        unmount(self.trash()?, slot)
     }
 
     /// Takes away what is mounted on staged content, which is about to be deleted.
     pub(super) fn unmount_staged(&self, slot: Slot) -> Result<(), Error> {
-        unmount(&self.staging, slot)
+        unmount(self.staging()?, slot)
     }
 
     /// Brings what was made in an image to the disk: all of its file system. Nothing without an image.
     pub(super) fn sync_image(&self, data: &OwnedFd, slot: Slot) -> Result<(), Error> {
-        if !self.staging.has(&format!("{slot}/{IMAGE}"))? {
+        let staging = self.staging()?;
+        if !staging.has(&format!("{slot}/{IMAGE}"))? {
             return Ok(());
         }
-        let path = self.staging.path.join(slot.to_string()).join(DATA);
+        let path = staging.path.join(slot.to_string()).join(DATA);
         syncfs(data).map_err(|cause| Error::io("sync", &path, cause))
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{open, readlinkat};
+use nix::fcntl::{open, openat, readlinkat};
 use nix::sys::stat::Mode;
 
 use super::limited::IMAGE;
@@ -25,21 +25,14 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn survey(root: &Path) -> Result<FoundVolumes, Error> {
-        let live = root.join("volumes");
-        let mut found = FoundVolumes::default();
-        if let Some(folder) = existing(live.clone())? {
-            live_ones(&folder, &mut found)?;
+        match open(&root.join("volumes"), FLAGS, Mode::empty()) {
+            Ok(fd) => list(&Folder {
+                fd,
+                path: root.join("volumes"),
+            }),
+            Err(Errno::ENOENT) => Ok(FoundVolumes::default()),
+            Err(cause) => Err(Error::io("open directory", &root.join("volumes"), cause)),
         }
-        if let Some(folder) = existing(live.join(OWN[0]))? {
-            found.staged = staged(&folder, &mut found.unknown_entries)?;
-        }
-        if let Some(folder) = existing(live.join(OWN[1]))? {
-            found.trashed = slots(&folder, &[], &mut found.unknown_entries)?;
-        }
-        if let Some(folder) = existing(live.join(OWN[2]))? {
-            links(&folder, &mut found)?;
-        }
-        Ok(found)
     }
 
     /// Lists what is on disk, in no order. Cost: a read of each of layerd's own directories, and two
@@ -48,17 +41,28 @@ impl VolumeDirs {
     /// # Errors
     /// [`Error::Io`].
     pub fn list(&self) -> Result<FoundVolumes, Error> {
-        let mut found = FoundVolumes::default();
-        live_ones(&self.live, &mut found)?;
-        found.staged = staged(&self.staging, &mut found.unknown_entries)?;
-        found.trashed = slots(&self.trash, &[], &mut found.unknown_entries)?;
-        links(&self.names, &mut found)?;
-        Ok(found)
+        list(&self.live)
     }
 }
 
-fn existing(path: PathBuf) -> Result<Option<Folder>, Error> {
-    match open(&path, FLAGS, Mode::empty()) {
+fn list(live: &Folder) -> Result<FoundVolumes, Error> {
+    let mut found = FoundVolumes::default();
+    live_ones(live, &mut found)?;
+    if let Some(folder) = existing(live, OWN[0])? {
+        found.staged = staged(&folder, &mut found.unknown_entries)?;
+    }
+    if let Some(folder) = existing(live, OWN[1])? {
+        found.trashed = slots(&folder, &[], &mut found.unknown_entries)?;
+    }
+    if let Some(folder) = existing(live, OWN[2])? {
+        links(&folder, &mut found)?;
+    }
+    Ok(found)
+}
+
+fn existing(parent: &Folder, name: &str) -> Result<Option<Folder>, Error> {
+    let path = parent.path.join(name);
+    match openat(&parent.fd, name, FLAGS, Mode::empty()) {
         Ok(fd) => Ok(Some(Folder { fd, path })),
         Err(Errno::ENOENT) => Ok(None),
         Err(cause) => Err(Error::io("open directory", &path, cause)),

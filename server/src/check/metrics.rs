@@ -23,7 +23,7 @@ pub(super) fn look(config: &Config) -> Option<Looked> {
             Looked::well(CHECK, &format!("{address} is served by layerd"))
         }
         Err(cause) => Looked {
-            advice: "Choose another `metrics.address`, or stop what has this one.".to_owned(),
+            advice: "choose another `metrics.address`, or stop what has this one".to_owned(),
             ..Looked::unwell(CHECK, format!("{address} cannot be had: {cause}"))
         },
     })

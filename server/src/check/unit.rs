@@ -101,8 +101,8 @@ fn network(unit: &Unit, key: &str, peer: Option<Peer>) -> Option<Looked> {
             ..Looked::unwell(CHECK, found)
         },
         Peer::Anywhere => Looked {
-            advice: "Run `systemctl edit layerd`, add RestrictAddressFamilies=AF_INET AF_INET6 and name in IPAddressAllow= \
-                     who may talk to it; or use a unix socket."
+            advice: "run `systemctl edit layerd`, add RestrictAddressFamilies=AF_INET AF_INET6 and name in IPAddressAllow= \
+                     who may talk to it; or use a unix socket"
                 .to_owned(),
             ..Looked::unwell(CHECK, found)
         },
@@ -123,7 +123,7 @@ fn stop(unit: &Unit, config: &Config) -> Option<Looked> {
     let given = time_span(unit.value("TimeoutStopUSec"))?;
     let own = config.stop_timeout;
     (given < own + CLOSE_LIMIT).then(|| Looked {
-        advice: "Set TimeoutStopSec= of the unit 15 s above stop_timeout_secs with `systemctl edit layerd`.".to_owned(),
+        advice: "set TimeoutStopSec= of the unit 15 s above stop_timeout_secs with `systemctl edit layerd`".to_owned(),
         ..Looked::unwell(
             CHECK,
             format!(

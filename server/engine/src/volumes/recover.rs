@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use layerd_drivers::Found;
 use layerd_mounts::volume_dirs::FoundVolumes;
 use layerd_mounts::{Error as MountError, VolumeDirs};
-use layerd_store::{Records, Volume, VolumeId};
+use layerd_store::{Records, VolumeId};
 use tracing::{error, warn};
 
 use super::slot;
@@ -39,21 +38,16 @@ pub(crate) fn survey_volumes(
 }
 
 impl Engine {
-    /// Deletes what was staged, makes good what `found` shows, drops the records of what was deleted
-    /// for good, and makes the links for people anew. Called before any request.
+    /// Deletes what was staged, makes good what `found` shows, drops the records of what was being
+    /// deleted for good, and makes the links for people anew. Called before any request.
     pub(crate) fn recover_volumes(&self, found: &FoundVolumes) -> Result<(), Error> {
         let mut found = self.volumes.complete_exchanges(found.clone());
         found
             .unknown_entries
             .retain(|path| !self.clear_stale_link(path));
         let found = &found;
-        for staged in &found.staged {
-            note(
-                self.volumes.dirs.drop_stage(*staged),
-                "delete what an interrupted call staged",
-            );
-        }
         let view = self.root.store.records();
+        self.volumes.drop_interrupted(found);
         for problem in self.volumes.compare_volumes(found)? {
             match problem.fix() {
                 // All at once, below.
@@ -79,12 +73,6 @@ impl Engine {
                 );
             }
         }
-        let is_gone = |volume: &&Arc<Volume>| {
-            let slot = slot(volume.id);
-            !found.trashed.contains(&slot) && !found.live.contains(&slot)
-        };
-        let gone = volumes.removed().filter(is_gone).map(|volume| volume.id);
-        self.volumes.forget_deleted(gone.collect());
         let names: BTreeMap<_, _> = volumes
             .iter()
             .map(|volume| (volume.name.as_str().to_owned(), slot(volume.id)))
@@ -113,6 +101,24 @@ impl Volumes {
             !completed
         });
         found
+    }
+
+    /// Deletes what interrupted calls staged, and ends the deletions among them: a volume on its way out of
+    /// the trash is staged. A removed volume that is nowhere may be on a disk that is not mounted now, and
+    /// keeps its record until its time in the trash is up.
+    fn drop_interrupted(&self, found: &FoundVolumes) {
+        let view = self.root.store.records();
+        let mut deleted = Vec::new();
+        for staged in &found.staged {
+            let dropped = self.dirs.drop_stage(*staged);
+            let id = VolumeId(staged.0);
+            let is_whole = found.trashed.contains(staged) || found.live.contains(staged);
+            if dropped.is_ok() && !is_whole && view.volumes().get_removed(id).is_some() {
+                deleted.push(id);
+            }
+            note(dropped, "delete what an interrupted call staged");
+        }
+        self.forget_deleted(deleted);
     }
 
     /// Compares records and folders of volumes and attachments, as of now.
@@ -232,6 +238,8 @@ fn note(outcome: Result<(), MountError>, attempt: &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use layerd_drivers::Memory;
     use layerd_mounts::fake::FakeMounter;
     use layerd_mounts::volume_dirs::Top;
