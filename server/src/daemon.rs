@@ -8,9 +8,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use layerd_drivers::{Driver, factory};
-use layerd_engine::{Engine, ErrorKind, newest_copy};
-use layerd_mounts::mounter::KernelMounter;
+use layerd_drivers::Driver;
+use layerd_engine::{Engine, ErrorKind};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{interval, sleep, timeout};
@@ -24,11 +23,13 @@ use crate::config::Config;
 use crate::content::Content;
 use crate::ending::{CLOSE_LIMIT, Ending};
 use crate::listener::{Inherited, Latest, ListenError, Listener, Socket};
+use crate::opening::{find_copy, lost, open_driver, open_engine};
 use crate::optional::Failures;
 use crate::reaper::{self, Waker};
+use crate::starting::{Start, Unstarted};
 use crate::tasks::Tasks;
 use crate::traces::Traces;
-use crate::{api, ending, health, metrics, notify, with_causes};
+use crate::{api, ending, health, metrics, notify};
 /// After this time a writer that does not answer is logged.
 const WRITER_SLOW: Duration = Duration::from_secs(10);
 /// Time after a stop for peers to read or to send data for which a call waits.
@@ -43,6 +44,8 @@ pub(crate) enum DaemonError {
     Runtime(#[source] io::Error),
     #[error("make a temporary directory")]
     Scratch(#[source] io::Error),
+    #[error("start")]
+    Unstarted(#[from] Unstarted),
     #[error("prepare the data directory")]
     Driver(#[from] layerd_mounts::Error),
     #[error("open the data directory")]
@@ -204,14 +207,6 @@ fn start_tasks(config: &Config, engine: &Arc<Engine>, tasks: &Tasks, waker: &Wak
     tasks.spawn(|stop| watch(engine.clone(), tasks.clone(), calls.clone(), stop));
 }
 
-/// Logs the features that this kernel lacks.
-fn tell_of_the_kernel(engine: &Engine) {
-    let features = engine.attachments.kernel_features().iter();
-    for feature in features.filter(|feature| feature.trouble.is_some()) {
-        info!(feature = feature.name, "{feature}");
-    }
-}
-
 fn unpacking(config: &Config, tasks: &Tasks) -> api::UnpackParts {
     api::UnpackParts {
         content: Content::new(config.content.clone(), tasks.clone()),
@@ -226,25 +221,30 @@ async fn open(
     inherited: &mut Inherited,
     docker: &docker::Socket,
 ) -> Result<Option<(Engine, Listener)>, DaemonError> {
-    let driver = factory::open(&config.root, &config.driver)?;
-    let open = || {
-        let mounter = Arc::new(KernelMounter::new());
-        let engine = Engine::open(&config.root, driver.clone(), mounter, config.engine.clone())?;
-        tell_of_the_kernel(&engine);
-        Ok::<_, layerd_engine::Error>(engine)
-    };
-    match open() {
+    let start = Start::new(tasks, config.stop_timeout);
+    let driver = open_driver(config, &start).await??;
+    match open_engine(config, &driver, &start).await? {
         Ok(engine) => {
             let listener = Listener::open(&config.socket, inherited.take_own())?;
             Ok(Some((engine, listener)))
         }
         Err(error) if error.kind() == ErrorKind::Damaged => {
             let listener = Listener::open(&config.socket, inherited.take_own())?;
-            if !rescue(config, &driver, tasks, (&listener, docker), error).await? {
+            let newest_copy = find_copy(config, &driver, &start).await?;
+            let trouble = lost(&error, &newest_copy);
+            let rescue = rescue(
+                config,
+                &driver,
+                tasks,
+                (&listener, docker),
+                (trouble, newest_copy),
+            );
+            if !rescue.await? {
                 listener.remover()();
                 return Ok(None);
             }
-            Ok(Some((open()?, listener)))
+            let engine = open_engine(config, &driver, &start).await??;
+            Ok(Some((engine, listener)))
         }
         Err(error) => Err(error.into()),
     }
@@ -307,10 +307,8 @@ async fn rescue(
     driver: &Arc<dyn Driver>,
     tasks: &Tasks,
     (listener, docker): (&Listener, &docker::Socket),
-    trouble: layerd_engine::Error,
+    (trouble_text, newest_copy): (String, String),
 ) -> Result<bool, DaemonError> {
-    let newest_copy = find_copy(config, driver, tasks).await;
-    let trouble_text = lost(&trouble, &newest_copy);
     error!("{trouble_text}");
     let done = CancellationToken::new();
     docker.refuse(&trouble_text, tasks, &done);
@@ -350,32 +348,6 @@ async fn rescue(
         () = enough => {}
     }
     Ok(done.is_cancelled())
-}
-
-/// The copy that a restore without a file takes, in words; empty without one.
-async fn find_copy(config: &Config, driver: &Arc<dyn Driver>, tasks: &Tasks) -> String {
-    let (root, driver) = (config.root.clone(), driver.clone());
-    let found = tasks.call(move || newest_copy(&root, driver.as_ref()));
-    match found.await {
-        Ok(Ok(copy)) => copy.map(|copy| copy.to_string()).unwrap_or_default(),
-        Ok(Err(error)) => {
-            warn!("look for a copy of the records: {}", with_causes(&error));
-            String::new()
-        }
-        Err(_) => String::new(),
-    }
-}
-
-fn lost(trouble: &layerd_engine::Error, newest_copy: &str) -> String {
-    let trouble = with_causes(trouble);
-    match newest_copy {
-        "" => format!(
-            "{trouble}; there is no whole copy of the records: `layerctl restore FILE` puts a backup in its place"
-        ),
-        copy => format!(
-            "{trouble}; `layerctl restore` goes back to {copy}; `layerctl restore FILE` takes a backup"
-        ),
-    }
 }
 
 /// Keeps systemd's watchdog quiet while there is no store to ask.

@@ -17,8 +17,10 @@ mod logging;
 mod man;
 mod metrics;
 mod notify;
+mod opening;
 mod optional;
 mod reaper;
+mod starting;
 mod tasks;
 mod traces;
 

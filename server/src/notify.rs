@@ -1,4 +1,4 @@
-//! Notifications to systemd: readiness, stopping, and the watchdog (sd_notify(3)).
+//! Notifications to systemd: the start, readiness, stopping, and the watchdog (sd_notify(3)).
 
 use std::env;
 use std::io::{self, IoSlice};
@@ -11,9 +11,21 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use sd_notify::NotifyState;
 use tracing::warn;
 
-/// Requests can be served.
+/// Requests can be served. Clears the status.
 pub(crate) fn ready() {
-    send(&[NotifyState::Ready]);
+    send(&[NotifyState::Ready, NotifyState::Status("")]);
+}
+
+/// Has systemd wait for the start, or the end, for at least this time from now on, whatever the unit says.
+pub(crate) fn extend_start(time: Duration) {
+    let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    send(&[NotifyState::ExtendTimeoutUsec(micros)]);
+}
+
+/// A line that `systemctl status` shows.
+pub(crate) fn status(line: &str) {
+    // A line of its own would be another message.
+    send(&[NotifyState::Status(&line.replace('\n', " "))]);
 }
 
 /// The daemon is on its way out.

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,10 +26,17 @@ pub trait PhaseObserver: fmt::Debug + Send + Sync {
     fn phase_ended(&self, phase: &'static str, since: Instant, until: Instant);
 }
 
+#[derive(Debug)]
+struct Now {
+    phase: &'static str,
+    path: Option<PathBuf>,
+    since: Instant,
+}
+
 /// The present phase of one call, shared by the threads that work for it and those that report it.
 #[derive(Debug)]
 pub struct CallPhase {
-    now: Mutex<(&'static str, Instant)>,
+    now: Mutex<Now>,
     observer: Option<Arc<dyn PhaseObserver>>,
 }
 
@@ -36,7 +44,11 @@ impl CallPhase {
     /// The phase of a call that waits for a thread.
     #[must_use]
     pub fn new(observer: Option<Arc<dyn PhaseObserver>>) -> Self {
-        let now = Mutex::new(("waiting for a thread", Instant::now()));
+        let now = Mutex::new(Now {
+            phase: "waiting for a thread",
+            path: None,
+            since: Instant::now(),
+        });
         Self { now, observer }
     }
 
@@ -60,18 +72,27 @@ impl CallPhase {
     /// The present phase, and the time spent in it.
     #[must_use]
     pub fn now(&self) -> (&'static str, Duration) {
-        let (phase, since) = *self.now.lock();
-        (phase, since.elapsed())
+        let now = self.now.lock();
+        (now.phase, now.since.elapsed())
+    }
+
+    /// The path of the present phase, if it was begun with one.
+    #[must_use]
+    pub fn path(&self) -> Option<PathBuf> {
+        self.now.lock().path.clone()
     }
 
     /// Begins a phase: a phrase that goes on after "it is", such as "making directories".
     pub fn enter(&self, phase: &'static str) {
-        let until = Instant::now();
-        let mut now = self.now.lock();
-        let (ended, since) = std::mem::replace(&mut *now, (phase, until));
-        drop(now);
+        self.begin(phase, None);
+    }
+
+    fn begin(&self, phase: &'static str, path: Option<PathBuf>) {
+        let since = Instant::now();
+        let next = Now { phase, path, since };
+        let ended = std::mem::replace(&mut *self.now.lock(), next);
         if let Some(observer) = &self.observer {
-            observer.phase_ended(ended, since, until);
+            observer.phase_ended(ended.phase, ended.since, since);
         }
     }
 }
@@ -81,6 +102,16 @@ pub fn enter(phase: &'static str) {
     OF_THIS_THREAD.with_borrow(|call| {
         if let Some(call) = call {
             call.enter(phase);
+        }
+    });
+}
+
+/// As [`enter`], for work on `path`, which the phase names. On a thread without a [`CallPhase`] the path
+/// is not copied.
+pub fn enter_at(phase: &'static str, path: &Path) {
+    OF_THIS_THREAD.with_borrow(|call| {
+        if let Some(call) = call {
+            call.begin(phase, Some(path.to_owned()));
         }
     });
 }
@@ -115,6 +146,21 @@ mod tests {
         assert_eq!(seen, "making directories");
         let all = ["waiting for a thread", WORKING, "making directories"];
         assert_eq!(*heard.0.lock(), all);
+    }
+
+    #[test]
+    fn a_path_is_that_of_the_phase_begun_with_it() {
+        let phase = Arc::new(CallPhase::new(None));
+        let path = Path::new("/data/meta");
+        enter_at("on no call's thread", path);
+        assert_eq!(phase.path(), None);
+        phase.run(|| {
+            enter_at("opening the database", path);
+            assert_eq!(phase.now().0, "opening the database");
+            assert_eq!(phase.path().as_deref(), Some(path));
+            enter("making directories");
+            assert_eq!(phase.path(), None);
+        });
     }
 
     #[test]

@@ -67,16 +67,21 @@ impl Store {
     /// [`Error::Locked`], [`Error::Newer`] and [`Error::Damaged`] leave everything as it was;
     /// [`Error::Io`] names the unusable file.
     pub fn open(folder: &Path, options: Options) -> Result<Self, Error> {
+        call_phase::enter_at("taking the lock of the records", folder);
         let lock = open_folder(folder)?;
+        call_phase::enter_at("reserving space for the records", folder);
         let mut space = Space::new(folder);
         let has_format = check_format(folder)?;
         let fresh = !has_format && !has_records(folder)?;
+        call_phase::enter_at("opening the database", folder);
         let mut opened = open_database(folder, fresh, &mut space)?;
+        call_phase::enter_at("looking for newer exports of the records", folder);
         refuse_lost_commits(folder, opened.wal.last())?;
         if !has_format {
             write_format(folder)?;
         }
         let records = Records::of(mem::take(&mut opened.records), opened.wal.last())?;
+        call_phase::enter_at("noting the holder of the lock", folder);
         lock.note_holder();
         let recorded = opened.ids_below;
         let next = above(recorded, &options.ids_on_disk);
@@ -86,12 +91,14 @@ impl Store {
                 next, "the records are older than what is on disk; ids go on above that"
             );
         }
+        call_phase::enter_at("reading and saving the clock", folder);
         let clock = Clock::open(folder, records.newest_stamp());
         let shared = Arc::new(Shared::new(records, (next, recorded), clock));
         let lock = HeldLock {
             shared: shared.clone(),
             lock,
         };
+        call_phase::enter_at("starting the threads of the records", folder);
         let exporter = Exporter::start(folder, shared.clone());
         let exporter = exporter.map_err(io_error("start the exporter of", folder))?;
         let full = space.low();

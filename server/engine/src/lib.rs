@@ -38,7 +38,8 @@ use std::time::Duration;
 use layerd_drivers::Driver;
 use layerd_mounts::mounter::Mounter;
 use layerd_mounts::{Slot, VolumeDirs};
-use layerd_store::{Files, LayerId, Store, VolumeId, call_phase};
+use layerd_store::call_phase::{self, enter_at};
+use layerd_store::{Files, LayerId, Store, VolumeId};
 
 pub use layerd_layers;
 
@@ -147,18 +148,26 @@ impl Engine {
         mounter: Arc<dyn Mounter>,
         options: Options,
     ) -> Result<Self, Error> {
+        enter_at("listing the layers", root);
         let found = driver.list().map_err(Error::driver("list the layers"))?;
+        let volumes_path = root.join("volumes");
+        enter_at("listing the volumes", &volumes_path);
         let found_volumes = VolumeDirs::survey(root).map_err(Error::driver("list the volumes"))?;
         recover::refuse_lost_records(root, &found, &found_volumes)?;
+        enter_at("looking for ids on the disk", root);
         let taken = ids::taken(root, &found, &found_volumes);
+        enter_at("opening the folder of volumes", &volumes_path);
         let volume_dirs =
             VolumeDirs::open(root).map_err(Error::driver("open the folder of volumes"))?;
         let volume_dirs = Arc::new(volume_dirs);
+        enter_at("opening the folder of file digests", &root.join("m"));
         let digest_files =
             DigestFiles::open(root).map_err(Error::driver("open the folder of manifests"))?;
         let taken = taken.map_err(Error::driver("look for ids on the disk"))?;
         let store = open_store(root, &driver, &volume_dirs, taken)?;
+        enter_at("reading the state of the trash", &meta_folder(root));
         let root = Arc::new(Root::open(root, store, options)?);
+        enter_at("looking for layers made ahead", &root.path);
         let layers = Arc::new(Layers::open(root.clone(), driver, digest_files)?);
         let volumes = Arc::new(Volumes::new(root.clone(), volume_dirs));
         let attachments = Attachments::new(root.clone(), layers.clone(), volumes.clone(), mounter);
@@ -168,7 +177,9 @@ impl Engine {
             volumes,
             attachments,
         };
+        enter_at("making good what is left of layers", &engine.root.path);
         engine.recover(&found);
+        enter_at("making good what is left of volumes", &volumes_path);
         engine.recover_volumes(&found_volumes)?;
         Ok(engine)
     }

@@ -11,6 +11,7 @@ use layerd_store::{Records, VolumeId};
 use tracing::{error, warn};
 
 use super::slot;
+use crate::call_phase::enter_at;
 use crate::check::{Fix, Problem, VolumeFacts, VolumeProblem, volume_problems};
 use crate::ids::mount_points;
 use crate::{Engine, Error, Volumes};
@@ -67,6 +68,8 @@ impl Engine {
         }
         for volume in volumes.iter().map(|volume| slot(volume.id)) {
             if found.live.contains(&volume) {
+                let data = self.volumes.dirs.data_path(volume);
+                enter_at("making the content of a volume ready", &data);
                 note(
                     self.volumes.dirs.ready(volume),
                     "mount the image of a volume",
