@@ -8,6 +8,7 @@ pub mod barrier;
 pub mod error;
 pub mod folder;
 pub mod idmap;
+pub mod limit;
 pub mod mount;
 pub mod mounter;
 pub mod mountinfo;

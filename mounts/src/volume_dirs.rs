@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use crate::barrier::Barrier;
 use crate::error::Error;
 use crate::folder::{FLAGS, Folder, c_name, move_over};
+use crate::limit::{DATA, Enforcement, Limit};
 use crate::slot::Slot;
 use crate::space::Space;
 use crate::types::Usage;
@@ -38,10 +39,7 @@ mod limited;
 mod own;
 mod survey;
 
-pub use limited::{Enforcement, Limit};
 use own::Own;
-
-const DATA: &str = "data";
 const NEW: &str = "new";
 
 /// Owner and mode that were asked for the top folder of a volume. The default asks for none.

@@ -9,10 +9,10 @@ use nix::errno::Errno;
 use nix::fcntl::{open, openat, readlinkat};
 use nix::sys::stat::Mode;
 
-use super::limited::IMAGE;
 use super::{DATA, FoundVolumes, NEW, VolumeDirs};
 use crate::error::Error;
 use crate::folder::{FLAGS, Folder};
+use crate::limit::IMAGE;
 use crate::slot::Slot;
 
 /// Our folders below `volumes`, and what mkfs puts on a disk of its own that is mounted there.

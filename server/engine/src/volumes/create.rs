@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 
-use layerd_mounts::volume_dirs::{Limit, Top};
+use layerd_mounts::limit::Limit;
+use layerd_mounts::volume_dirs::Top;
 use layerd_store::{BadInput, Timestamp, Volume, VolumeId, VolumeName};
 
 use super::sizes::{INODES, LIMIT, SIZE, inodes, limit_asked, note_limit, size};

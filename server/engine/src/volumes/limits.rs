@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use layerd_mounts::Space;
-use layerd_mounts::volume_dirs::{Enforcement, Limit, Top};
+use layerd_mounts::limit::{Enforcement, Limit};
+use layerd_mounts::volume_dirs::Top;
 use layerd_store::{Refusal, Volume, VolumeId};
 use tracing::info;
 
@@ -50,15 +51,7 @@ impl Volumes {
     /// How limits of new volumes are enforced, in words.
     #[must_use]
     pub fn enforcement(&self) -> String {
-        match self.dirs.enforcement() {
-            Enforcement::Image { has_xfs: true } => {
-                "image files on loop devices (xfs from 300 MiB, else ext4)".to_owned()
-            }
-            Enforcement::Image { has_xfs: false } => {
-                "image files on loop devices (ext4)".to_owned()
-            }
-            Enforcement::None(why) => format!("none: {why}"),
-        }
+        self.dirs.enforcement().to_string()
     }
 
     /// Enlarges the limit of a volume, also while it is in use; one that is as large is success. Durable on

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use layerd_mounts::volume_dirs::Limit;
+use layerd_mounts::limit::Limit;
 use layerd_store::{BadInput, Volume};
 
 /// The option for the bytes that a volume can hold.

@@ -1,0 +1,350 @@
+//! Limits of bytes and inodes: an image of a file system, mounted in the folder that holds it.
+//!
+//! ```text
+//! <folder>/<name>/image  a file system as large as the limit, in a sparse file
+//! <folder>/<name>/data   where it is mounted, through a loop device
+//! ```
+//!
+//! It is xfs where it can be, since that grows while it is mounted with CAP_SYS_ADMIN alone; ext4, which
+//! needs CAP_SYS_RESOURCE for that, where inodes are limited, the limit is below what mkfs.xfs takes, or
+//! there is no xfs. Works on every file system below, at the cost of a second one: each write passes both,
+//! and no block is shared with others. Mounts outlive the process; a boot takes them away. Blocks that
+//! are freed inside are given back (discard).
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::mount::MsFlags;
+use nix::sys::statfs::{XFS_SUPER_MAGIC, fstatfs};
+use nix::unistd::{Uid, syncfs};
+use tracing::warn;
+
+use crate::error::Error;
+use crate::folder::{Folder, c_name};
+use crate::mount::let_go;
+use crate::sys::{self, loop_device};
+
+/// Name of the image in its holder.
+pub const IMAGE: &str = "image";
+/// Name of the mount point beside it.
+pub const DATA: &str = "data";
+/// Inodes of an ext4 that are its own, and one for its lost+found.
+const OWN_INODES: u64 = 11;
+/// Least size that mkfs.xfs takes.
+const XFS_MIN: u64 = 300 << 20;
+
+/// Limit of a volume or of a writable layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Bytes, those that the file system needs for itself included.
+    pub bytes: u64,
+    /// Inodes, rounded up to full blocks of them; as many as ext4 makes for the size if there is none.
+    pub inodes: Option<u64>,
+}
+
+impl Limit {
+    /// Least size: below it ext4 has no room for its journal.
+    pub const MIN_BYTES: u64 = 4 << 20;
+    /// Most bytes: 16 TiB, which ext4 with blocks of any size can hold.
+    pub const MAX_BYTES: u64 = 16 << 40;
+}
+
+/// Way in which limits are enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enforcement {
+    /// By an image for each.
+    Image {
+        /// Set if larger ones are xfs; they are ext4 otherwise.
+        has_xfs: bool,
+    },
+    /// In no way, and why.
+    None(String),
+}
+
+impl Enforcement {
+    /// Looks for what it takes. Runs two programs.
+    #[must_use]
+    pub fn probe() -> Self {
+        if !Uid::effective().is_root() {
+            return Self::None("layerd does not run as root".to_owned());
+        }
+        if !Path::new("/dev/loop-control").exists() {
+            return Self::None("the kernel has no loop devices (/dev/loop-control)".to_owned());
+        }
+        let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        let has_xfs = known.lines().any(|line| line.trim() == "xfs");
+        match run("mkfs.ext4", &[OsStr::new("-V")]) {
+            Ok(()) => Self::Image {
+                has_xfs: has_xfs && run("mkfs.xfs", &[OsStr::new("-V")]).is_ok(),
+            },
+            Err(cause) => Self::None(format!("{cause}; it is in the package e2fsprogs")),
+        }
+    }
+}
+
+impl fmt::Display for Enforcement {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image { has_xfs: true } => {
+                formatter.write_str("image files on loop devices (xfs from 300 MiB, else ext4)")
+            }
+            Self::Image { has_xfs: false } => {
+                formatter.write_str("image files on loop devices (ext4)")
+            }
+            Self::None(why) => write!(formatter, "none: {why}"),
+        }
+    }
+}
+
+/// An image and its mount point, in a folder of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    path: PathBuf,
+}
+
+impl Holder {
+    /// Those in the directory `name` of `folder`. Looks at nothing.
+    #[must_use]
+    pub fn new(folder: &Folder, name: &str) -> Self {
+        let path = folder.path.join(name);
+        Self { path }
+    }
+
+    fn image(&self) -> PathBuf {
+        self.path.join(IMAGE)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.path.join(DATA)
+    }
+
+    /// Makes the image, which is not there. On the disk on return, without its name. Costs a run of mkfs
+    /// and a wait for the disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; some of the image may stay.
+    pub fn make(&self, limit: Limit, enforcement: &Enforcement) -> Result<(), Error> {
+        let has_xfs = matches!(enforcement, Enforcement::Image { has_xfs: true });
+        let is_xfs = has_xfs && limit.inodes.is_none() && limit.bytes >= XFS_MIN;
+        make_image(&self.image(), limit, is_xfs)
+    }
+
+    /// Mounts the image on its mount point, which is there. A loop device that has the image already, as
+    /// where it is mounted in another mount namespace, is used again. Costs a look at each loop device,
+    /// and the replay of a journal if the file system was not unmounted.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn mount(&self) -> Result<(), Error> {
+        self.mount_with(true)
+    }
+
+    /// As [`mount`](Self::mount), of an image that was never mounted: no loop device is looked at.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn mount_new(&self) -> Result<(), Error> {
+        self.mount_with(false)
+    }
+
+    fn mount_with(&self, may_be_mounted: bool) -> Result<(), Error> {
+        let (image, target) = (self.image(), self.data());
+        let file = open_image(&image)?;
+        let mut magic = [0; 4];
+        let read = file.read_exact_at(&mut magic, 0);
+        read.map_err(|cause| io_error("read", &image, cause))?;
+        // The image is sparse, and reads as zeros where nothing was written.
+        let (kind, options) = match &magic {
+            b"XFSB" => ("xfs", "discard"),
+            _ => ("ext4", "discard,noinit_itable,errors=remount-ro"),
+        };
+        let found = file.metadata();
+        let found = found.map_err(|cause| io_error("look at", &image, cause))?;
+        let of_loop = |cause| Error::io("make a loop device of", &image, cause);
+        // What is mounted elsewhere, as in the mount namespace of a pod that ended, is the same file system.
+        let there = match may_be_mounted {
+            true => loop_device::of_file(found.dev(), found.ino()).map_err(of_loop)?,
+            false => None,
+        };
+        let (device, open) = match there {
+            Some(device) => (device, None),
+            None => {
+                let attached = loop_device::attach_writable(file.as_fd());
+                let (device, open) = attached.map_err(of_loop)?;
+                (device, Some(open))
+            }
+        };
+        let none = MsFlags::empty();
+        let mounted = nix::mount::mount(Some(&device), &target, Some(kind), none, Some(options));
+        drop(open);
+        mounted.map_err(|cause| Error::io("mount the image on", &target, cause))
+    }
+
+    /// Unmounts the image, also while it is in use: what uses it goes on. Nothing mounted is success.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn let_go(&self) -> Result<(), Error> {
+        let_go(&self.data())
+    }
+
+    /// Deletes the folder that mkfs.ext4 and e2fsck make in a file system, unless something is in it: a
+    /// new one is empty.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn delete_lost_and_found(&self) -> Result<(), Error> {
+        let lost = self.data().join("lost+found");
+        let passed = [io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty];
+        match fs::remove_dir(&lost) {
+            Err(cause) if !passed.contains(&cause.kind()) => Err(io_error("delete", &lost, cause)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Enlarges a mounted image, of which `data` is a file, also while it is in use. A size that it has is
+    /// success. An ext4 that the kernel does not enlarge while it is mounted (CAP_SYS_RESOURCE) is
+    /// unmounted for it, unless it `is_held`. Durable on return.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if it would have to be unmounted, and is in use; [`Error::Io`]. It has its old size
+    /// then, or the new one.
+    pub fn grow(&self, data: std::os::fd::OwnedFd, bytes: u64, is_held: bool) -> Result<(), Error> {
+        let (image, content) = (self.image(), self.data());
+        let file = open_image(&image)?;
+        let failed = |cause| io_error("enlarge", &image, cause);
+        if file.metadata().map_err(failed)?.len() < bytes {
+            file.set_len(bytes).map_err(failed)?;
+            file.sync_all().map_err(failed)?;
+        }
+        let of_content = |cause| Error::io("enlarge the file system on", &content, cause);
+        let device = sys::stat(data.as_fd(), c"").map_err(of_content)?.device;
+        let device = loop_device::path_of(device).map_err(of_content)?;
+        loop_device::refresh_size(device.clone()).map_err(of_content)?;
+        if fstatfs(&data).map_err(of_content)?.filesystem_type() == XFS_SUPER_MAGIC {
+            let grown = run("xfs_growfs", &[OsStr::new("-d"), content.as_os_str()]);
+            grown.map_err(|cause| io_error("enlarge", &content, cause))?;
+            return syncfs(&data).map_err(of_content);
+        }
+        match run("resize2fs", &[device.as_os_str()]) {
+            Ok(()) => syncfs(&data).map_err(of_content),
+            Err(cause) if is_held => {
+                warn!(
+                    error = &cause as &dyn std::error::Error,
+                    "enlarge a volume in use"
+                );
+                Err(Error::Busy { path: content })
+            }
+            Err(_) => {
+                drop(data);
+                self.grow_unmounted(&device)
+            }
+        }
+    }
+
+    /// Enlarges an ext4 that nothing uses to the size of its image, while it is not mounted.
+    fn grow_unmounted(&self, device: &Path) -> Result<(), Error> {
+        let (image, content) = (self.image(), self.data());
+        crate::mount::unmount(&content)?;
+        // One that is mounted elsewhere keeps its device, and must not be written to.
+        let name = device.file_name().unwrap_or_default();
+        let is_gone = !Path::new("/sys/block").join(name).join("loop").exists();
+        let failed = |cause| io_error("enlarge", &image, cause);
+        let grown = match is_gone {
+            false => Err(Error::Busy {
+                path: content.clone(),
+            }),
+            true => run("e2fsck", &[OsStr::new("-fp"), image.as_os_str()])
+                .and_then(|()| run("resize2fs", &[image.as_os_str()]))
+                .map_err(failed),
+        };
+        let mounted = self.mount().and_then(|()| self.delete_lost_and_found());
+        grown?;
+        mounted
+    }
+}
+
+/// True if there is an image in the directory `name` of a folder.
+///
+/// # Errors
+/// [`Error::Io`]; ENOTDIR if `name` is no directory.
+pub fn has_image(folder: &Folder, name: &str) -> Result<bool, Error> {
+    folder.has(&format!("{name}/{IMAGE}"))
+}
+
+/// True if an image in the directory `name` of a folder is mounted: another mount is on its mount point
+/// than the folder is on. Cost: two looks. A missing mount point has no mount.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn is_mounted(folder: &Folder, name: &str) -> Result<bool, Error> {
+    let data = format!("{name}/{DATA}");
+    let look = |name: &str| sys::stat(folder.fd.as_fd(), &c_name(name));
+    match (look(name), look(&data)) {
+        (Ok(outer), Ok(inner)) => Ok(!inner.same_mount(&outer)),
+        (Ok(_), Err(Errno::ENOENT)) => Ok(false),
+        (Err(cause), _) | (_, Err(cause)) => {
+            Err(Error::io("look at", &folder.path.join(data), cause))
+        }
+    }
+}
+
+fn make_image(image: &Path, limit: Limit, is_xfs: bool) -> Result<(), Error> {
+    let failed = |cause| io_error("make", image, cause);
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).open(image);
+    let file = file.map_err(failed)?;
+    file.set_len(limit.bytes).map_err(failed)?;
+    // No blocks of root's, who would not be held to the limit. One inode for lost+found, which goes.
+    let all = limit
+        .inodes
+        .map(|inodes| inodes.saturating_add(OWN_INODES).to_string());
+    let inodes = all.iter().flat_map(|all| ["-N", all.as_str()]);
+    let (program, arguments): (_, Vec<&str>) = match is_xfs {
+        true => ("mkfs.xfs", vec!["-q", "-K"]),
+        false => {
+            let usual = ["-q", "-F", "-m", "0", "-I", "256"].into_iter();
+            let lazy = ["-E", "lazy_itable_init=1,nodiscard"];
+            ("mkfs.ext4", usual.chain(lazy).chain(inodes).collect())
+        }
+    };
+    let mut arguments: Vec<&OsStr> = arguments.into_iter().map(OsStr::new).collect();
+    arguments.push(image.as_os_str());
+    run(program, &arguments).map_err(failed)?;
+    file.sync_all().map_err(failed)
+}
+
+/// Runs a program to its end; an error has what it says.
+fn run(program: &str, arguments: &[&OsStr]) -> io::Result<()> {
+    let mut command = Command::new(program);
+    let ended = command.args(arguments).stdin(Stdio::null()).output();
+    let ended =
+        ended.map_err(|cause| io::Error::new(cause.kind(), format!("{program}: {cause}")))?;
+    // e2fsck has 1 for what it repaired.
+    if ended.status.success() || (program == "e2fsck" && ended.status.code() == Some(1)) {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&ended.stderr);
+    let text = text.trim().replace('\n', "; ");
+    Err(io::Error::other(format!("{program}: {text}")))
+}
+
+fn open_image(image: &Path) -> Result<File, Error> {
+    let opened = OpenOptions::new().read(true).write(true).open(image);
+    opened.map_err(|cause| io_error("open", image, cause))
+}
+
+fn io_error(attempt: &'static str, path: &Path, cause: io::Error) -> Error {
+    Error::Io {
+        attempt,
+        path: PathBuf::from(path),
+        cause,
+    }
+}
