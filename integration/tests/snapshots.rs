@@ -19,6 +19,8 @@ mod filters;
 mod hangup;
 #[path = "snapshots/labels.rs"]
 mod labels;
+#[path = "snapshots/limits.rs"]
+mod limits;
 #[path = "snapshots/list.rs"]
 mod list;
 #[path = "snapshots/mounts.rs"]

@@ -230,6 +230,7 @@ impl TryFrom<Raw> for Config {
                 unpack: (&raw.unpack).try_into()?,
                 import_keep_percent: import_keep_percent(&raw.volumes)?,
                 keep_free_percent: keep_free_percent(&raw.limits)?,
+                container_size: container_size(&raw.limits, driver)?,
             },
             socket,
             limits: raw.limits.try_into()?,
@@ -365,6 +366,21 @@ fn import_keep_percent(raw: &RawVolumes) -> Result<u64, ConfigError> {
 fn keep_free_percent(raw: &RawLimits) -> Result<u64, ConfigError> {
     let key = "limits.keep_free_percent";
     range(key, raw.keep_free_percent, 0, 0..=50)
+}
+
+/// Bytes that the layer of each container can hold.
+fn container_size(raw: &RawLimits, driver: factory::Kind) -> Result<Option<u64>, ConfigError> {
+    let key = "limits.container_size";
+    let given = raw.container_size.as_deref();
+    let Some(text) = given.filter(|text| *text != "none") else {
+        return Ok(None);
+    };
+    if !driver.has_limits() {
+        let rule = format!("the driver {driver} holds no layer to a size; overlay does");
+        return Err(value(key, text, rule));
+    }
+    let bytes = layerd_engine::layer_size(text);
+    bytes.map(Some).map_err(|rule| value(key, text, rule))
 }
 
 fn driver(name: Option<&str>) -> Result<factory::Kind, ConfigError> {

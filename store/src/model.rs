@@ -215,6 +215,14 @@ impl Labels {
             .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
+    /// A copy with one more label, or another value of it.
+    ///
+    /// # Errors
+    /// [`BadInput`] if the label breaks a rule, or the result exceeds [`LABELS_TOTAL_MAX`].
+    pub fn with(&self, key: &str, value: &str) -> Result<Self, BadInput> {
+        self.changed(&[LabelChange::one(key, Some(value))?])
+    }
+
     /// A copy after `changes`, in order.
     ///
     /// # Errors

@@ -91,6 +91,7 @@ fn writable(slot: Slot) -> Stack {
         parents: Vec::new(),
         writable: true,
         ids: None,
+        limit: None,
     }
 }
 
@@ -350,6 +351,7 @@ fn planning(driver: &dyn Driver) {
         parents: (1..=parents).map(Slot).collect(),
         writable,
         ids: None,
+        limit: None,
     };
     for (stack, top) in [
         (stack(Some(Slot(1000)), 1, true), Slot(1000)),

@@ -7,6 +7,7 @@
 //! <root>/t/<slot>.w   what was kept beside it
 //! <root>/t/<slot>.i   its image (overlay/images.rs)
 //! <root>/t/<slot>.r   its whole tree (overlay1.rs)
+//! <root>/t/<slot>.c   the image that held it to a size (overlay/limited.rs)
 //! ```
 //!
 //! These folders have mode 0700: no user of the machine gets at a layer's set-user-id files
@@ -30,7 +31,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 
 use crate::driver::{Base, Content, Found, Stamp};
 use survey::{FOLDERS, list_folder, work_name};
-pub(crate) use survey::{LAYERS, holds_nothing, image_name, tree_name};
+pub(crate) use survey::{LAYERS, holds_nothing, image_name, limited_name, tree_name};
 
 mod lost;
 mod survey;
@@ -185,7 +186,8 @@ impl LayerDirs {
         let work = delete(work_name(slot));
         let image = delete(image_name(slot));
         let tree = delete(tree_name(slot));
-        layer.and(work).and(image).and(tree)
+        let limited = delete(limited_name(slot));
+        layer.and(work).and(image).and(tree).and(limited)
     }
 
     pub(crate) fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {

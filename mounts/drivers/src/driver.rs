@@ -8,10 +8,13 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use layerd_layers::Layering;
+use layerd_mounts::limit::Limit;
 use layerd_mounts::{Error, IdMaps, Mount, Slot, Usage};
 
 pub use crate::image_file::ImageFile;
+pub use capabilities::{Directories, Images, LayerPool, Limits, WorkDirs};
+
+mod capabilities;
 
 /// Content that a new layer starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +46,9 @@ pub struct Base {
     pub owner: Option<Owner>,
     /// Set for a writable layer, unset for a view.
     pub writable: bool,
+    /// Most that the layer can hold. Only for writable layers on others, and for drivers with
+    /// [`Driver::limits`] that enforce limits.
+    pub limit: Option<Limit>,
 }
 
 impl Base {
@@ -71,6 +77,13 @@ impl Base {
         self
     }
 
+    /// The same, held to a limit.
+    #[must_use]
+    pub fn limited(mut self, limit: Option<Limit>) -> Self {
+        self.limit = limit;
+        self
+    }
+
     /// The same, with a top directory that belongs to these ids of the host.
     #[must_use]
     pub fn owned(mut self, uid: u32, gid: u32) -> Self {
@@ -83,6 +96,7 @@ impl Base {
             content,
             owner: None,
             writable: true,
+            limit: None,
         }
     }
 }
@@ -98,6 +112,8 @@ pub struct Stack {
     pub writable: bool,
     /// Mappings to hand to the client as mount options.
     pub ids: Option<IdMaps>,
+    /// Limit of a layer of its own that is not made yet; of others the driver knows it.
+    pub limit: Option<Limit>,
 }
 
 impl Stack {
@@ -120,7 +136,7 @@ pub struct Stamp {
 }
 
 /// Folder of a driver in which something of a slot was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SlotKind {
     /// Among the layers.
     Layer,
@@ -374,108 +390,15 @@ pub trait Driver: Survey {
         None
     }
 
+    /// Capability: writable layers that are held to a size.
+    fn limits(&self) -> Option<&dyn Limits> {
+        None
+    }
+
     /// Capability: the file system, by its device number as in stat(2), that has one journal for
     /// everything: of which a later change of any file, once durable, makes durable all that
     /// [`sync`](Self::sync) would. `None` where `sync` is needed.
     fn shared_journal_device(&self) -> Option<u64> {
         None
     }
-}
-
-/// Layers made ahead by [`Driver::create`] with [`Base::deferred`], and made durable.
-pub trait LayerPool {
-    /// Turns such a layer into the one that `create` would have made. Cost: two looks, unless its
-    /// owner is not layerd's own.
-    ///
-    /// # Errors
-    /// As for `create`; `NotFound` if there is no such layer.
-    fn take(&self, slot: Slot, base: &Base) -> Result<(), Error>;
-}
-
-/// Layers that are directories.
-pub trait Directories {
-    /// Content of a layer's directory.
-    fn layering(&self) -> Layering;
-
-    /// Takes note that a writable layer was written through [`Survey::open_layer`] and that the
-    /// content of its files is on the disk, so that the next [`Driver::sync`] makes the rest durable.
-    /// Where there is no [`Driver::shared_journal_device`], all of it is durable on return, and other
-    /// programs' files on the file system are waited for.
-    ///
-    /// # Errors
-    /// [`Error::Io`]: nothing may be assumed durable.
-    fn filled(&self) -> Result<(), Error>;
-
-    /// State of a layer by which a later write of others is noticed: `None` if it was mounted to be
-    /// written before, as far as that leaves a trace. Cost: two looks.
-    ///
-    /// # Errors
-    /// [`Error::Io`], `NotFound` if there is no such layer.
-    fn stamp(&self, slot: Slot) -> Result<Option<Stamp>, Error>;
-}
-
-/// Layers that are images, which [`Driver::make_mountable`] mounts, beside layers that are directories.
-///
-/// A writable layer becomes an image when its archive is unpacked: its directory stays empty beside
-/// the image until [`Driver::freeze`] deletes it. [`Survey::open_layer`] shows the content of
-/// the image from [`finish_image`](Self::finish_image) on, and mounts it for that.
-pub trait Images {
-    /// True if an archive for this layer is to become an image: the configuration and the kernel say
-    /// so, and nothing was written to the layer, nor was it ever mounted to be written. Cost: a few
-    /// looks.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    fn is_due(&self, slot: Slot) -> Result<bool, Error>;
-
-    /// Begins the image of a layer. One that was begun before is given up.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    fn create_image(&self, slot: Slot) -> Result<ImageFile, Error>;
-
-    /// Makes a written image the content of its layer, and measures it: `Usage` without the
-    /// directory beside it. With `durable` the content of the image is on the disk on return, and the
-    /// next [`Driver::sync`] makes the rest durable, as for [`Directories::filled`].
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::BadImage`] if no image was written: the layer is what it was.
-    fn finish_image(&self, slot: Slot, file: ImageFile, durable: bool) -> Result<Usage, Error>;
-
-    /// True if the layer is an image. Reads memory only.
-    fn is_image(&self, slot: Slot) -> bool;
-
-    /// Counts images and mounts. Reads memory only.
-    fn counts(&self) -> ImageCounts;
-
-    /// Opens the image of a layer to read it, beside [`Survey::open_layer`]; `None` for a layer that
-    /// is no image. It stays readable when the layer is removed.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::BadImage`] if it is gone.
-    fn open_image(&self, slot: Slot) -> Result<Option<OwnedFd>, Error>;
-
-    /// Turns the image of a writable layer into files in its directory, so that clients may write
-    /// to it; a layer without an image stays as it is. Costs a copy of the layer.
-    ///
-    /// # Errors
-    /// As for [`Driver::make_mountable`]; [`Error::WrittenBeside`] if the directory holds something.
-    /// The image stays then.
-    fn expand(&self, slot: Slot) -> Result<(), Error>;
-}
-
-/// Directories in [`SlotKind::Work`].
-pub trait WorkDirs {
-    /// Makes it anew if it is missing, as after a power cut. One that is there stays as it is. Not
-    /// durable.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; `NotFound` if the layer itself is missing.
-    fn restore(&self, slot: Slot) -> Result<(), Error>;
-
-    /// Drops it. Nothing there is success.
-    ///
-    /// # Errors
-    /// As for [`Driver::delete`].
-    fn remove(&self, slot: Slot) -> Result<(), Error>;
 }

@@ -66,6 +66,12 @@ impl Kind {
         }
     }
 
+    /// True if writable layers can be held to a size, where the machine can.
+    #[must_use]
+    pub fn has_limits(self) -> bool {
+        self == Self::Overlay
+    }
+
     /// True if layers outlive the daemon, so that its root may be persistent.
     #[must_use]
     pub fn is_persistent(self) -> bool {

@@ -11,7 +11,7 @@ use layerd_mounts::{Error, Mount, Slot, Usage};
 
 use crate::driver::{
     Base, CheckedImage, Directories, Driver, Features, Found, ImageCounts, ImageFile, Images, Info,
-    LayerPool, Stack, Stamp, Survey, WorkDirs,
+    LayerPool, Limits, Stack, Stamp, Survey, WorkDirs,
 };
 
 /// Another driver behind a hook.
@@ -189,6 +189,10 @@ impl Driver for Hooked {
 
     fn work_dirs(&self) -> Option<&dyn WorkDirs> {
         self.inner.work_dirs().map(|_| self as _)
+    }
+
+    fn limits(&self) -> Option<&dyn Limits> {
+        self.inner.limits()
     }
 
     fn shared_journal_device(&self) -> Option<u64> {

@@ -21,10 +21,11 @@ pub use aufs::Aufs;
 pub use btrfs::Btrfs;
 pub use driver::{
     Base, CheckedImage, Content, Directories, Driver, Features, Found, ImageCounts, ImageFile,
-    Images, Info, LayerPool, Owner, SlotKind, Stack, Stamp, Survey, WorkDirs,
+    Images, Info, LayerPool, Limits, Owner, SlotKind, Stack, Stamp, Survey, WorkDirs,
 };
 pub use finding::Finding;
 pub use layerd_layers::Layering;
+pub use layerd_mounts::limit::{Enforcement, Limit};
 pub use layerd_mounts::{Error, IdMap, IdMaps, Mount, Slot, Usage};
 pub use memory::Memory;
 pub use native::Native;

@@ -226,7 +226,7 @@ impl Driver for Memory {
     }
 
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
-        self.layout.plan(stack, &|_| false)
+        self.layout.plan(stack, &|_| false, false)
     }
 
     fn top_of(&self, mount: &Mount) -> Option<Slot> {

@@ -3,34 +3,37 @@
 //! ```text
 //! <root>/l/<slot>     a layer's content; the upper directory while it is written
 //! <root>/w/<slot>     its work directory; the kernel makes work/ in it
+//! <root>/c/<slot>     a writable layer that is held to a size (limited.rs)
 //! <root>/e            an empty directory, below layers whose parents are not known yet
 //! ```
 //!
 //! See `dirs.rs` for the others, and for what they have in common. Layers that are unpacked may be
 //! images instead of directories (`images.rs`); a root may hold both.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use layerd_layers::Layering;
-use layerd_layers::copy::Markers;
-use layerd_mounts::folder::{Folder, c_name};
-use layerd_mounts::{Error, Mount, Slot, Usage, sys};
+use layerd_mounts::folder::Folder;
+use layerd_mounts::limit::Limit;
+use layerd_mounts::{Error, IdMaps, Mount, Slot, Usage};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::dirs::{LAYERS, LayerDirs, Offline, Top, prepare_root};
+use crate::dirs::{LAYERS, LayerDirs, Offline, Top, limited_name, prepare_root};
 use crate::driver::{
-    Base, CheckedImage, Content, Directories, Driver, Features, Found, ImageCounts, ImageFile,
-    Images, Info, LayerPool, SlotKind, Stack, Stamp, Survey, WorkDirs,
+    Base, CheckedImage, Content, Directories, Driver, Features, Found, Images, Info, LayerPool,
+    Limits, Owner, SlotKind, Stack, Survey, WorkDirs,
 };
 use crate::finding::{FileSystem, Finding};
 use crate::overlay::images::{LayerImages, recover};
+use crate::overlay::limited::LimitedLayers;
 use crate::overlay::offline::OfflineOverlay;
 use crate::overlay::plan::Layout;
 
+mod capabilities;
 mod images;
+mod limited;
 mod offline;
 pub mod plan;
 pub mod probe;
@@ -44,6 +47,7 @@ const FOLDERS: &[&str] = &[
     EMPTY_LOWER,
     images::IMAGES,
     images::MOUNT_POINTS,
+    limited::LIMITED,
 ];
 
 /// Form of layers that are unpacked. Others, and all that a client writes to, are directories.
@@ -89,6 +93,7 @@ pub struct Overlay {
     pub(crate) layout: Layout,
     pub(crate) dirs: LayerDirs,
     images: LayerImages,
+    limited: LimitedLayers,
     empty_lower: Folder,
     findings: Vec<Finding>,
     file_system: FileSystem,
@@ -111,9 +116,11 @@ impl Overlay {
         let images = LayerImages::open(&root, checked.makes_images)?;
         let dirs = LayerDirs::open(&root)?;
         images.recover(&dirs)?;
+        let limited = LimitedLayers::open(&root)?;
         Ok(Self {
             dirs,
             images,
+            limited,
             empty_lower,
             layout: checked.layout,
             findings: checked.findings,
@@ -162,6 +169,41 @@ impl Overlay {
         }
     }
 
+    /// Makes a writable layer that is held to a size. Its own directory is made by Commit.
+    fn create_limited(&self, slot: Slot, base: &Base, limit: Limit) -> Result<(), Error> {
+        let name = slot.to_string();
+        let path = || self.dirs.layers.path.join(&name);
+        if !self.needs_work(base) || base.content == Content::Deferred {
+            let problem = "only a writable layer on another one can be held to a size";
+            return Err(Error::NotAStack { problem });
+        }
+        if self.dirs.layers.has(&name)? {
+            return Err(Error::io("create directory", &path(), Errno::EEXIST));
+        }
+        let work = &self.dirs.work;
+        let made = mkdirat(&work.fd, name.as_str(), Mode::S_IRWXU);
+        self.dirs.barrier.note();
+        made.map_err(|cause| Error::io("create work directory", &work.path.join(&name), cause))?;
+        self.limited.create(slot, limit)
+    }
+
+    /// Has the image of a layer that is held to a size mounted. Of a `stack` that is about to be mounted
+    /// the upper directory is made, if it is missing.
+    fn mount_limited(&self, slot: Slot, stack: Option<&Stack>) -> Result<(), Error> {
+        let Some(stack) = stack else {
+            return self.limited.make_mountable(slot, None);
+        };
+        let owner = stack.ids.as_ref().and_then(IdMaps::root);
+        let base = Base {
+            owner: owner.map(|(uid, gid)| Owner { uid, gid }),
+            ..match stack.parents.first() {
+                Some(parent) => Base::on(*parent),
+                None => Base::empty(),
+            }
+        };
+        self.limited.make_mountable(slot, Some(&|| self.top(&base)))
+    }
+
     /// Makes the work directory of a layer that was made a moment ago. One that is there belongs to
     /// something else: the layer is taken away again.
     fn create_work(&self, slot: Slot) -> Result<(), Error> {
@@ -185,6 +227,7 @@ impl Survey for Overlay {
         let mut found = self.dirs.list()?;
         LayerDirs::list_unknown_entries(&self.empty_lower, &mut found)?;
         recover::list(self.dirs.root(), &mut found)?;
+        limited::list(self.dirs.root(), &mut found)?;
         Ok(found)
     }
 
@@ -193,16 +236,24 @@ impl Survey for Overlay {
     }
 
     fn is_unused(&self, slot: Slot) -> Result<bool, Error> {
-        Ok(!self.images.has(slot) && self.dirs.holds_nothing(slot)?)
+        Ok(!self.images.has(slot)
+            && !self.limited.was_mounted(slot)?
+            && self.dirs.holds_nothing(slot)?)
     }
 
     fn is_empty(&self, slot: Slot) -> Result<bool, Error> {
         Ok(!recover::holds_image(self.dirs.root(), slot, true)
+            && !self.limited.was_mounted(slot)?
+            && !self.dirs.trash.has(&limited_name(slot))?
             && self.dirs.holds_nothing(slot)?
             && self.dirs.trash_holds_nothing(slot)?)
     }
 
     fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
+        if self.limited.has(slot) {
+            self.mount_limited(slot, None)?;
+            return self.limited.open_layer(slot);
+        }
         if self.images.has(slot) {
             let opened = self.images.open_layer(slot);
             // Unless it was turned into a directory meanwhile.
@@ -248,6 +299,9 @@ impl Driver for Overlay {
     }
 
     fn create(&self, slot: Slot, base: &Base) -> Result<(), Error> {
+        if let Some(limit) = base.limit {
+            return self.create_limited(slot, base, limit);
+        }
         self.dirs.make_layer(slot, self.top(base)?)?;
         if self.needs_work(base) {
             self.create_work(slot)?;
@@ -255,16 +309,25 @@ impl Driver for Overlay {
         Ok(())
     }
 
+    /// Of a layer that is held to a size nothing is written, since `freeze` copies it.
     fn write_back(&self, slot: Slot) -> Result<Usage, Error> {
+        if self.limited.has(slot) {
+            return self.usage(slot, &|| true);
+        }
         match self.images.has(slot) {
             true => self.images.write_back(slot, &self.dirs),
             false => self.dirs.write_back(slot),
         }
     }
 
-    /// Of an image the directory beside it goes, which shows that nothing was written to it.
+    /// Of an image the directory beside it goes, which shows that nothing was written to it. A layer that
+    /// is held to a size is copied.
     fn freeze(&self, stack: &Stack) -> Result<(), Error> {
         let slot = stack.writable_layer()?;
+        if self.limited.has(slot) {
+            self.mount_limited(slot, Some(stack))?;
+            return self.limited.copy_out(slot, &self.dirs);
+        }
         match self.images.has(slot) {
             true => self.images.freeze(slot, &self.dirs),
             false => Ok(()),
@@ -272,8 +335,10 @@ impl Driver for Overlay {
     }
 
     fn make_mountable(&self, stack: &Stack) -> Result<(), Error> {
-        if let Some(own) = stack.own {
-            self.images.expand(own, &self.dirs)?;
+        match stack.own {
+            Some(own) if self.limited.has(own) => self.mount_limited(own, Some(stack))?,
+            Some(own) => self.images.expand(own, &self.dirs)?,
+            None => {}
         }
         let mut parents = stack.parents.iter();
         match needs_directories(stack) {
@@ -285,7 +350,9 @@ impl Driver for Overlay {
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
         let needs_directories = needs_directories(stack);
         let is_image = |slot| !needs_directories && self.images.has(slot);
-        self.layout.plan(stack, &is_image)
+        let is_limited =
+            stack.limit.is_some() || stack.own.is_some_and(|own| self.limited.has(own));
+        self.layout.plan(stack, &is_image, is_limited)
     }
 
     fn top_of(&self, mount: &Mount) -> Option<Slot> {
@@ -293,6 +360,9 @@ impl Driver for Overlay {
     }
 
     fn has(&self, slot: Slot) -> Result<bool, Error> {
+        if self.limited.has(slot) {
+            return self.limited.is_there(slot);
+        }
         match self.images.has(slot) {
             true => self.images.is_there(slot),
             false => self.dirs.layers.has(&slot.to_string()),
@@ -300,6 +370,10 @@ impl Driver for Overlay {
     }
 
     fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error> {
+        if self.limited.has(slot) {
+            self.mount_limited(slot, None)?;
+            return self.limited.usage(slot, keep_going);
+        }
         match self.images.has(slot) {
             true if !keep_going() => Err(Error::Stopped),
             true => self.images.usage(slot),
@@ -309,6 +383,7 @@ impl Driver for Overlay {
 
     fn discard(&self, slot: Slot) -> Result<(), Error> {
         self.images.discard(slot, &self.dirs)?;
+        self.limited.discard(slot, &self.dirs)?;
         self.dirs.discard(slot)
     }
 
@@ -324,6 +399,10 @@ impl Driver for Overlay {
         let Found::Slot(SlotKind::Layer, slot) = found else {
             return self.dirs.move_to_lost_found(found);
         };
+        if self.limited.has(*slot) && !self.dirs.layers.has(&slot.to_string())? {
+            let image = Found::UnknownEntry(self.limited.release(*slot)?);
+            return self.dirs.move_to_lost_found(&image);
+        }
         if !self.images.has(*slot) {
             return self.dirs.move_to_lost_found(found);
         }
@@ -350,89 +429,12 @@ impl Driver for Overlay {
         Some(self)
     }
 
+    fn limits(&self) -> Option<&dyn Limits> {
+        Some(self)
+    }
+
     fn shared_journal_device(&self) -> Option<u64> {
         self.dirs.barrier.journal()
-    }
-}
-
-impl LayerPool for Overlay {
-    fn take(&self, slot: Slot, base: &Base) -> Result<(), Error> {
-        let name = slot.to_string();
-        let top = self.top(base)?;
-        let made = self.dirs.stat(&self.dirs.layers, &c_name(&name))?;
-        if !self.needs_work(base) {
-            self.remove(slot)?;
-        }
-        let mode = Mode::from_bits_truncate(made.mode & 0o7777);
-        if top == (made.uid, made.gid, mode) {
-            return Ok(());
-        }
-        // The record does not wait: that the layer is there is durable already.
-        let dir = self.dirs.correct(&name, top)?;
-        let path = self.dirs.layers.path.join(name);
-        self.dirs.barrier.changed_inode(dir.as_fd(), &path)
-    }
-}
-
-impl Directories for Overlay {
-    fn layering(&self) -> Layering {
-        Layering::Diff(match self.layout.uses_user_attributes() {
-            true => Markers::User,
-            false => Markers::Trusted,
-        })
-    }
-
-    fn filled(&self) -> Result<(), Error> {
-        self.dirs.barrier.filled()
-    }
-
-    fn stamp(&self, slot: Slot) -> Result<Option<Stamp>, Error> {
-        if self.images.has(slot) {
-            return Ok(None);
-        }
-        let stamp = self.dirs.stamp(slot)?;
-        // The kernel makes it with the first mount to be written, and leaves it there.
-        let path = c_name(&format!("{slot}/work"));
-        match sys::stat(self.dirs.work.fd.as_fd(), &path) {
-            Ok(_) => Ok(None),
-            Err(Errno::ENOENT) => Ok(Some(stamp)),
-            Err(cause) => {
-                let path = self.dirs.work.path.join(slot.to_string());
-                Err(Error::io("look into", &path, cause))
-            }
-        }
-    }
-}
-
-impl Images for Overlay {
-    fn is_due(&self, slot: Slot) -> Result<bool, Error> {
-        Ok(self.images.is_wanted && self.is_unused(slot)?)
-    }
-
-    fn create_image(&self, slot: Slot) -> Result<ImageFile, Error> {
-        self.images.create(slot)
-    }
-
-    fn finish_image(&self, slot: Slot, file: ImageFile, durable: bool) -> Result<Usage, Error> {
-        self.images.finish(slot, file, durable, &self.dirs)
-    }
-
-    fn is_image(&self, slot: Slot) -> bool {
-        self.images.has(slot)
-    }
-
-    fn counts(&self) -> ImageCounts {
-        self.images.counts()
-    }
-
-    fn open_image(&self, slot: Slot) -> Result<Option<OwnedFd>, Error> {
-        let is_image = self.images.has(slot);
-        let open = is_image.then(|| self.images.open_file(slot));
-        Ok(open.transpose()?.map(OwnedFd::from))
-    }
-
-    fn expand(&self, slot: Slot) -> Result<(), Error> {
-        self.images.expand(slot, &self.dirs)
     }
 }
 
@@ -445,24 +447,6 @@ fn needs_directories(stack: &Stack) -> bool {
 /// overlayfs wants a work directory for an upper directory over others.
 pub(crate) fn needs_work(base: &Base) -> bool {
     base.writable && base.content != Content::Empty
-}
-
-impl WorkDirs for Overlay {
-    fn restore(&self, slot: Slot) -> Result<(), Error> {
-        let name = slot.to_string();
-        self.dirs.stat(&self.dirs.layers, &c_name(&name))?;
-        match mkdirat(&self.dirs.work.fd, name.as_str(), Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => Ok(()),
-            Err(cause) => {
-                let path = self.dirs.work.path.join(name);
-                Err(Error::io("create work directory", &path, cause))
-            }
-        }
-    }
-
-    fn remove(&self, slot: Slot) -> Result<(), Error> {
-        self.dirs.remove_work(slot)
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub(crate) fn view(parents: impl IntoIterator<Item = u64>) -> Stack {
         parents: parents.into_iter().map(Slot).collect(),
         writable: false,
         ids: None,
+        limit: None,
     }
 }
 

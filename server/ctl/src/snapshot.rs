@@ -6,6 +6,7 @@ use layerd_proto::containerd::services::snapshots::v1::{Info, Kind as WireKind};
 use layerd_proto::containerd::types::Mount as WireMount;
 use serde::Serialize;
 
+use crate::human;
 use crate::table::{Cell, Colour};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -54,6 +55,23 @@ pub(crate) struct Snapshot {
     /// Seconds and nanoseconds since 1970.
     #[serde(skip)]
     pub(crate) created: (i64, i32),
+}
+
+/// The label for the bytes that a layer can hold.
+const SIZE: &str = "containerd.io/snapshot/layerd.size";
+/// The label for the inodes that a layer can have.
+const INODES: &str = "containerd.io/snapshot/layerd.inodes";
+
+impl Snapshot {
+    /// Most that it can hold, for people; only an active snapshot is limited.
+    pub(crate) fn limit(&self) -> Option<String> {
+        let size = self.labels.get(SIZE).filter(|_| self.kind == Kind::Active);
+        let size = size.filter(|size| *size != "none")?;
+        let size = size.parse().map_or_else(|_| size.clone(), human::size);
+        let inodes = self.labels.get(INODES);
+        let inodes = inodes.map(|inodes| format!(", {inodes} inodes"));
+        Some(size + &inodes.unwrap_or_default())
+    }
 }
 
 impl From<Info> for Snapshot {

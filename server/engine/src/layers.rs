@@ -2,6 +2,7 @@
 
 pub(crate) mod file_digests;
 mod layer_pool;
+pub(crate) mod limits;
 pub(crate) mod quarantine;
 mod reap;
 pub(crate) mod snapshots;

@@ -49,6 +49,7 @@ pub use content::{ContentCounts, survey_content};
 pub use error::{AttachError, Error, ErrorKind, LayerError, VolumeError};
 pub use events::{Amount, Event, Topic, Watcher};
 pub use health::Health;
+pub use layers::limits::layer_size;
 pub use layers::{Active, Changes, Counts, Layers, Mounted, Pack, Removed, Unpack, UnpackOptions};
 pub use list::{Entry, Listing};
 pub use reap::Reaped;
@@ -89,6 +90,8 @@ pub struct Options {
     /// Share of the bytes and inodes of each file system with data that nothing new may take, in percent;
     /// 0 for none.
     pub keep_free_percent: u64,
+    /// Bytes that the layer of each container can hold, unless labels say otherwise.
+    pub container_size: Option<u64>,
 }
 
 impl Default for Options {
@@ -104,6 +107,7 @@ impl Default for Options {
             socket: None,
             import_keep_percent: 5,
             keep_free_percent: 0,
+            container_size: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From records to stacks: the layers that a snapshot shows, as drivers mount them.
 
 use layerd_drivers::{Base, Content, Owner, Stack};
+use layerd_mounts::limit::Limit;
 use layerd_mounts::{IdMaps, Slot};
 use layerd_store::{Claim, Create, Kind, LayerId, Record, Records};
 
@@ -16,6 +17,8 @@ pub(crate) struct Top<'r> {
     has_deferred_parent: bool,
     writable: bool,
     ids: Option<IdMaps>,
+    /// Limit of a layer that is being made.
+    limit: Option<Limit>,
 }
 
 impl<'r> Top<'r> {
@@ -27,6 +30,7 @@ impl<'r> Top<'r> {
             has_deferred_parent: false,
             writable: create.kind == Kind::Active,
             ids,
+            limit: None,
         }
     }
 
@@ -38,6 +42,11 @@ impl<'r> Top<'r> {
         }
     }
 
+    /// The same, held to a limit.
+    pub(crate) fn limited(self, limit: Option<Limit>) -> Self {
+        Self { limit, ..self }
+    }
+
     /// A recorded snapshot, as its mounts show it.
     pub(crate) fn recorded(view: &'r Records, record: &Record, ids: Option<IdMaps>) -> Self {
         Self {
@@ -46,6 +55,7 @@ impl<'r> Top<'r> {
             has_deferred_parent: has_deferred_parent(record),
             writable: record.kind == Kind::Active,
             ids,
+            limit: None,
         }
     }
 
@@ -57,6 +67,7 @@ impl<'r> Top<'r> {
             has_deferred_parent: false,
             writable: false,
             ids: None,
+            limit: None,
         }
     }
 
@@ -68,6 +79,7 @@ impl<'r> Top<'r> {
             has_deferred_parent: false,
             writable: true,
             ids: None,
+            limit: None,
         }
     }
 
@@ -81,6 +93,7 @@ impl<'r> Top<'r> {
             parents,
             writable: self.writable,
             ids: self.ids,
+            limit: self.limit,
         }
     }
 }
@@ -113,6 +126,7 @@ pub(crate) fn base(stack: &Stack) -> Base {
         content,
         owner: owner.map(|(uid, gid)| Owner { uid, gid }),
         writable: stack.writable,
+        limit: stack.limit,
     }
 }
 
@@ -127,5 +141,6 @@ pub(crate) fn base_of(record: &Record) -> Base {
         content,
         owner: None,
         writable: record.kind == Kind::Active,
+        limit: None,
     }
 }

@@ -1,7 +1,7 @@
 //! Names that a power cut left of directories that were being made.
 //!
 //! Without a journal a new name may be on the disk before the inode that it names, which then is what
-//! it was before: a file that was deleted, say. So an entry of `l/`, `aufs/diff/` or `w/` that has the name of a
+//! it was before: a file that was deleted, say. So an entry of `l/`, `c/`, `aufs/diff/` or `w/` that has the name of a
 //! layer and is no directory was never acknowledged as one, if no record has that layer; and no work
 //! directory is ever needed, as start makes them anew. Seen on an ext4 without a journal.
 
@@ -50,7 +50,7 @@ fn is_stale(view: &Records, is_issued: &dyn Fn(u64) -> bool, path: &Path) -> boo
     };
     let is_unneeded = match folder.as_str() {
         // Of the driver aufs it is aufs/diff.
-        "l" | "diff" => is_issued(id) && !has_record(),
+        "l" | "c" | "diff" => is_issued(id) && !has_record(),
         "w" => is_issued(id),
         _ => false,
     };

@@ -92,7 +92,7 @@ fn daemon(config: &Config) -> [(&'static str, String); 14] {
     ]
 }
 
-fn engine(config: &Config) -> [(&'static str, String); 12] {
+fn engine(config: &Config) -> [(&'static str, String); 13] {
     let (engine, trash) = (&config.engine, &config.engine.trash);
     let durability = match engine.durability {
         Durability::Full => "full",
@@ -119,6 +119,12 @@ fn engine(config: &Config) -> [(&'static str, String); 12] {
         (
             "limits.keep_free_percent",
             engine.keep_free_percent.to_string(),
+        ),
+        (
+            "limits.container_size",
+            engine
+                .container_size
+                .map_or_else(|| "none".to_owned(), |bytes| bytes.to_string()),
         ),
     ]
 }

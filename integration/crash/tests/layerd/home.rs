@@ -265,7 +265,7 @@ fn tidy_folders(root: &Path) -> Verdict {
     let top = names(root);
     if !top
         .iter()
-        .all(|name| ["e", "i", "l", "w", "t", "m", "meta", "volumes", "x"].contains(&&**name))
+        .all(|name| ["c", "e", "i", "l", "w", "t", "m", "meta", "volumes", "x"].contains(&&**name))
     {
         return Err(format!("in the root: {top:?}"));
     }

@@ -64,6 +64,7 @@ fn own(slot: u64) -> Stack {
         parents: Vec::new(),
         writable: true,
         ids: None,
+        limit: None,
     }
 }
 
@@ -73,6 +74,7 @@ fn view_of(slot: u64) -> Stack {
         parents: vec![Slot(slot)],
         writable: false,
         ids: None,
+        limit: None,
     }
 }
 

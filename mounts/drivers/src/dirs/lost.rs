@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::stat::Mode;
 
-use super::survey::{image_name, tree_name, work_name};
+use super::survey::{image_name, limited_name, tree_name, work_name};
 use crate::driver::{Found, SlotKind};
 
 /// Moves an entry to `<root>/lost/<folder>-<name>`, with a number behind it if that is taken. A
@@ -33,6 +33,7 @@ pub(super) fn move_to_lost_found(
                 slot.to_string(),
                 image_name(*slot),
                 tree_name(*slot),
+                limited_name(*slot),
                 work_name(*slot),
             ];
             let paths = names.each_ref().map(|name| folder.join(name));

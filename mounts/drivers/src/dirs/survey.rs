@@ -104,6 +104,11 @@ pub(crate) fn image_name(slot: Slot) -> String {
     format!("{slot}.i")
 }
 
+/// Name of what held a layer to a size in the trash.
+pub(crate) fn limited_name(slot: Slot) -> String {
+    format!("{slot}.c")
+}
+
 /// Name of the whole tree of a layer in the trash.
 pub(crate) fn tree_name(slot: Slot) -> String {
     format!("{slot}.r")
@@ -142,7 +147,7 @@ fn slot_of(kind: SlotKind, name: &CStr) -> Option<Slot> {
     let name = name.to_str().ok()?;
     let number = match kind {
         SlotKind::Trash => {
-            let beside = [".w", ".i", ".r"];
+            let beside = [".w", ".i", ".r", ".c"];
             let mut stripped = beside.iter().filter_map(|end| name.strip_suffix(end));
             stripped.next().unwrap_or(name)
         }

@@ -126,6 +126,7 @@ fn what_it_cannot_do_is_refused() {
             uid: Vec::new(),
             gid: Vec::new(),
         }),
+        limit: None,
     };
     let planned = driver.plan(&mapped);
     assert!(
@@ -148,6 +149,7 @@ fn root_mounts_show_the_layer() {
         parents: vec![Slot(1)],
         writable,
         ids: None,
+        limit: None,
     };
     let scratch = tempfile::tempdir().expect("a temporary directory");
     {

@@ -15,6 +15,7 @@ fn stack(own: Option<u64>, parents: &[u64], writable: bool) -> Stack {
         parents: parents.iter().copied().map(Slot).collect(),
         writable,
         ids: None,
+        limit: None,
     }
 }
 

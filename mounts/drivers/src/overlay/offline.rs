@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use layerd_mounts::{Error, Slot};
 
 use super::images::{self, recover};
-use super::{FOLDERS, needs_work};
-use crate::dirs::Offline;
+use super::{FOLDERS, limited, needs_work};
+use crate::dirs::{Offline, limited_name};
 use crate::driver::{Base, CheckedImage, Found, Survey};
 
 /// Folders of overlayfs's layers that no daemon serves.
@@ -21,6 +21,7 @@ impl Survey for OfflineOverlay {
     fn list(&self) -> Result<Vec<Found>, Error> {
         let mut found = self.0.list()?;
         recover::list(&self.0.root, &mut found)?;
+        limited::list(&self.0.root, &mut found)?;
         Ok(found)
     }
 
@@ -30,11 +31,14 @@ impl Survey for OfflineOverlay {
 
     fn is_unused(&self, slot: Slot) -> Result<bool, Error> {
         Ok(!recover::holds_image(&self.0.root, slot, false)
+            && !limited::was_mounted(&self.0.root, slot)
             && self.0.hold_nothing(&["l", "w"], slot)?)
     }
 
     fn is_empty(&self, slot: Slot) -> Result<bool, Error> {
         Ok(!recover::holds_image(&self.0.root, slot, true)
+            && !limited::was_mounted(&self.0.root, slot)
+            && !self.0.has("t", &limited_name(slot))?
             && self.0.hold_nothing(&["l", "w", "t"], slot)?)
     }
 

@@ -11,6 +11,7 @@ use layerd_mounts::overlay_options::{MAX_LOWERS, data, shorten};
 use layerd_mounts::{Error, IdMap, Mount, Slot};
 
 use super::images::MOUNT_POINTS;
+use super::limited::{LIMITED, UPPER, WORK};
 use crate::driver::Stack;
 
 /// Where layers are and how they are mounted.
@@ -85,6 +86,15 @@ impl Layout {
         format!("{}/w/{slot}", self.root)
     }
 
+    /// Upper and work directory of a writable layer.
+    fn written(&self, slot: Slot, is_limited: bool) -> (String, String) {
+        let limited = |name| format!("{}/{LIMITED}/{slot}/{name}", self.root);
+        match is_limited {
+            true => (limited(UPPER), limited(WORK)),
+            false => (self.layer(slot), self.work(slot)),
+        }
+    }
+
     /// True if overlayfs keeps its attributes in `user.overlay.*` (`userxattr`).
     #[must_use]
     pub fn uses_user_attributes(&self) -> bool {
@@ -98,7 +108,7 @@ impl Layout {
     }
 
     /// The mounts of `stack`: as containerd's overlayfs snapshotter gives them. `is_image` says
-    /// which of the parents are images.
+    /// which of the parents are images, and `is_limited` if its own layer is held to a size.
     ///
     /// # Errors
     /// As [`Driver::plan`](crate::Driver::plan).
@@ -106,6 +116,7 @@ impl Layout {
         &self,
         stack: &Stack,
         is_image: &dyn Fn(Slot) -> bool,
+        is_limited: bool,
     ) -> Result<Vec<Mount>, Error> {
         let maps = map_options(stack);
         let mount = match (stack.own, stack.parents.as_slice(), stack.writable) {
@@ -123,7 +134,10 @@ impl Layout {
             (_, [parent], false) => bind(self.parent(*parent, is_image), maps, false),
             (own, parents, writable) => {
                 let lowers = parents.iter().map(|slot| self.parent(*slot, is_image));
-                self.overlay(own.filter(|_| writable), &lowers.collect::<Vec<_>>(), maps)?
+                let written = own
+                    .filter(|_| writable)
+                    .map(|own| self.written(own, is_limited));
+                self.overlay(written, &lowers.collect::<Vec<_>>(), maps)?
             }
         };
         Ok(vec![mount])
@@ -145,7 +159,9 @@ impl Layout {
         };
         let maps = map_options(stack);
         let mount = match (own, tree, stack.writable) {
-            (Some(own), Some(tree), true) => self.overlay(Some(own), &[tree], maps)?,
+            (Some(own), Some(tree), true) => {
+                self.overlay(Some(self.written(own, false)), &[tree], maps)?
+            }
             (_, Some(tree), _) => bind(tree, maps, false),
             (Some(own), None, writable) => bind(self.layer(own), maps, writable),
             (None, None, _) => {
@@ -174,6 +190,7 @@ impl Layout {
         let path = path.strip_prefix(&self.root)?.strip_prefix('/')?;
         let name = match path.split_once('/')? {
             ("l", name) => name,
+            (LIMITED, below) => below.strip_suffix(UPPER)?.strip_suffix('/')?,
             (MOUNT_POINTS, below) => below.strip_suffix(IMAGE_TOP)?.strip_suffix('/')?,
             _ => return None,
         };
@@ -182,7 +199,7 @@ impl Layout {
 
     fn overlay(
         &self,
-        own: Option<Slot>,
+        written: Option<(String, String)>,
         lowers: &[String],
         mut options: Vec<String>,
     ) -> Result<Mount, Error> {
@@ -192,9 +209,9 @@ impl Layout {
                 limit: MAX_LOWERS,
             });
         }
-        if let Some(own) = own {
-            options.push(format!("workdir={}", self.work(own)));
-            options.push(format!("upperdir={}", self.layer(own)));
+        if let Some((upper, work)) = written {
+            options.push(format!("workdir={work}"));
+            options.push(format!("upperdir={upper}"));
         }
         options.push(format!("lowerdir={}", lowers.join(":")));
         options.extend(self.options.iter().cloned());

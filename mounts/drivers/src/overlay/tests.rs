@@ -61,6 +61,7 @@ fn a_root_may_be_a_symlink_but_plans_are_not() {
         parents: Vec::new(),
         writable: true,
         ids: None,
+        limit: None,
     };
     let plan = driver.plan(&stack).expect("plan");
     let real = root.path().canonicalize().expect("real").join("real/l/1");
@@ -250,6 +251,7 @@ fn root_a_layer_that_was_mounted_has_no_stamp() {
         parents: vec![Slot(1)],
         writable: true,
         ids: None,
+        limit: None,
     };
     assert!(driver.stamp(Slot(2)).expect("a stamp").is_some());
     let target = temporary();

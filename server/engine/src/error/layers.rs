@@ -19,6 +19,19 @@ pub enum LayerError {
         "the labels ask for id mappings, which `id_mapping = false` in layerd's configuration refuses"
     )]
     MappingOff,
+    /// Nothing holds a layer to a size, and one was asked for.
+    #[error(
+        "{from} asks for a layer that is held to a size, which the driver {driver} cannot do: {why}; \
+             leave it out, or set the label containerd.io/snapshot/layerd.size to none"
+    )]
+    NoLimits {
+        /// The label or setting that asks.
+        from: String,
+        /// The storage driver.
+        driver: &'static str,
+        /// Why it cannot.
+        why: String,
+    },
     /// Committed snapshots cannot be mounted themselves.
     #[error("snapshot {key:?} is committed; prepare or view a snapshot on top of it to mount it", key = key.as_str())]
     NotMountable {
@@ -159,6 +172,7 @@ impl LayerError {
             Self::Foreign { .. } | Self::NeedsMount { .. } => ErrorKind::Unsupported,
             Self::NotMountable { .. }
             | Self::MappingOff
+            | Self::NoLimits { .. }
             | Self::Plan { .. }
             | Self::BeingUnpacked { .. }
             | Self::HalfUnpacked { .. }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use layerd_drivers::{Images, Stack};
 use layerd_mounts::Mount;
+use layerd_mounts::limit::Limit;
 use layerd_store::{
     Checked, Claim, Commit, Create, Key, Kind, LabelChange, LayerId, Record, Records, Refusal,
     Usage,
@@ -14,6 +15,7 @@ use tracing::{debug, error, warn};
 use crate::call_phase::enter;
 use crate::events::Topic;
 use crate::keyed_lock::KeyedGuard;
+use crate::layers::limits::keep_limits;
 use crate::list::{Entry, Listing};
 use crate::reserve::Area;
 use crate::stack::{Top, base};
@@ -65,12 +67,14 @@ impl Layers {
     /// committed or a label breaks a rule, `Exists` if the key is taken or being made, `Refused`
     /// if the stack is too high to mount, `Full` if the disk is or its reserve is reached. Nothing is visible
     /// then.
-    pub fn create(&self, create: Create) -> Result<Mounted, Error> {
+    pub fn create(&self, mut create: Create) -> Result<Mounted, Error> {
         self.save_damage();
-        let (claim, pooled) = self.claim_layer(&create)?;
+        let limit = self.limit_of_new(&mut create)?;
+        let (claim, pooled) = self.claim_layer(&create, limit)?;
         let has_deferred_parent = self.defers_parent(&create);
         let checked = self.root.check_reserve(Area::Layers);
-        let planned = checked.and_then(|()| self.plan_new(&create, &claim, has_deferred_parent));
+        let planned =
+            checked.and_then(|()| self.plan_new(&create, &claim, has_deferred_parent, limit));
         let (stack, mounts) = planned.inspect_err(|_| {
             if pooled {
                 self.pool.give_back(claim.id());
@@ -103,13 +107,16 @@ impl Layers {
         create: &Create,
         claim: &Claim,
         has_deferred_parent: bool,
+        limit: Option<Limit>,
     ) -> Result<(Stack, Mounted), Error> {
         let ids = self.mappings(&create.labels)?;
         let view = self.root.store.records();
         if let Some(parent) = claim.parent() {
             self.quarantine.check_stack(&view, parent)?;
         }
-        let top = Top::new(create, claim, ids).deferred(has_deferred_parent);
+        let top = Top::new(create, claim, ids)
+            .deferred(has_deferred_parent)
+            .limited(limit);
         let stack = top.stack(&view);
         let mounts = self.plan(&create.key, &stack)?;
         Ok((stack, mounts))
@@ -164,7 +171,9 @@ impl Layers {
             let prepared = self.prepare_commit(view, &checked.active, &commit);
             let frozen =
                 prepared.and_then(|usage| self.freeze(view, &checked.active).map(|()| usage));
-            commit.usage = frozen.map_err(|cause| self.unless_removed(&checked.active, cause))?;
+            let usage = frozen.map_err(|cause| self.unless_removed(&checked.active, cause))?;
+            // What was measured is in the image, and not yet what is left of it.
+            commit.usage = usage.filter(|_| !self.is_limited(checked.active.id));
         }
         let checked = taken.as_ref().map(|taken| taken.checked.clone());
         let record = self.root.store.commit(commit, checked, self.is_full())?;
@@ -264,12 +273,12 @@ impl Layers {
     /// The record is durable; what is left needs no answer. Start-up makes good what fails.
     fn after_commit(&self, record: &Record) {
         self.unpacks.forget(record.id);
-        if record.usage.is_none() {
-            self.usage_scanner.measure(record.id);
-        }
         if let Err(cause) = self.drop_work(record.id) {
             warn!(error = &cause as &dyn std::error::Error, id = %record.id, "drop the work directory of a layer");
             self.root.backlog.note_pending_workdir(record.id);
+        }
+        if record.usage.is_none() {
+            self.usage_scanner.measure(record.id);
         }
     }
 
@@ -311,6 +320,10 @@ impl Layers {
     /// `Missing`; `Invalid` if a label breaks a rule.
     pub fn update(&self, key: &Key, changes: Vec<LabelChange>) -> Result<Entry, Error> {
         self.save_damage();
+        let changes = match self.root.store.records().find(key) {
+            Some(record) => keep_limits(record, changes)?,
+            None => changes,
+        };
         let record = self.root.store.update(key, changes)?;
         debug!(key = key.as_str(), id = %record.id, "updated");
         self.root
@@ -394,9 +407,10 @@ impl Layers {
         counts
     }
 
-    /// Answers as well whether the layer was made ahead. A view of a layer needs no directories.
-    fn claim_layer(&self, create: &Create) -> Result<(Claim, bool), Error> {
-        if create.kind == Kind::View && create.parent.is_some() {
+    /// Answers as well whether the layer was made ahead. A view of a layer needs no directories, and one
+    /// that is held to a size others.
+    fn claim_layer(&self, create: &Create, limit: Option<Limit>) -> Result<(Claim, bool), Error> {
+        if limit.is_some() || create.kind == Kind::View && create.parent.is_some() {
             return Ok((self.root.store.claim(create.clone())?, false));
         }
         self.pool.claim(create.clone())

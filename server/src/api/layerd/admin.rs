@@ -219,7 +219,9 @@ fn features(engine: &Engine, facts: &[(String, String)]) -> Vec<pb::Feature> {
     let kernel = engine.attachments.kernel_features().iter();
     let kernel = kernel.map(|feature| (feature.name.to_owned(), feature.to_string()));
     let limits = ("volume limits".to_owned(), engine.volumes.enforcement());
-    let all = facts.iter().cloned().chain(kernel).chain([limits]);
+    let containers = ("container limits".to_owned(), engine.layers.limits());
+    let all = facts.iter().cloned().chain(kernel);
+    let all = all.chain([limits, containers]);
     all.map(|(name, value)| pb::Feature { name, value })
         .collect()
 }

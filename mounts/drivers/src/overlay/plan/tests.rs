@@ -20,6 +20,7 @@ fn stack(own: Option<u64>, parents: &[u64], writable: bool) -> Stack {
         parents: parents.iter().copied().map(Slot).collect(),
         writable,
         ids: None,
+        limit: None,
     }
 }
 
@@ -32,7 +33,7 @@ fn mapped(stack: Stack) -> Stack {
 }
 
 fn only(layout: &Layout, stack: &Stack) -> Mount {
-    let mut mounts = layout.plan(stack, &|_| false).expect("a plan");
+    let mut mounts = layout.plan(stack, &|_| false, false).expect("a plan");
     assert_eq!(mounts.len(), 1);
     mounts.remove(0)
 }
@@ -168,7 +169,7 @@ fn what_is_no_stack_is_refused() {
         stack(None, &[], true),
         stack(None, &[1], true),
     ] {
-        let planned = layout("/r").plan(&bad, &|_| false);
+        let planned = layout("/r").plan(&bad, &|_| false, false);
         assert!(matches!(planned, Err(Error::NotAStack { .. })), "{bad:?}");
     }
 }
@@ -183,7 +184,7 @@ fn five_hundred_layers_fit_and_no_more() {
     assert_eq!(shared, Some(PathBuf::from(format!("{USUAL}/l"))));
     assert!(data(&options).len() < PAGE);
     let more: Vec<u64> = (0..=MAX_LOWERS as u64).collect();
-    let refused = layout.plan(&stack(Some(1_679_000), &more, true), &|_| false);
+    let refused = layout.plan(&stack(Some(1_679_000), &more, true), &|_| false, false);
     assert!(matches!(
         refused,
         Err(Error::TooDeep {
@@ -203,7 +204,7 @@ fn what_the_kernel_would_cut_is_refused() {
     let mount = only(&layout, &stack(Some(1), &long(fits), true));
     let (_, shortest) = shorten(&mount.options, PAGE);
     assert!(data(&shortest).len() < PAGE);
-    let refused = layout.plan(&stack(Some(1), &long(fits + 1), true), &|_| false);
+    let refused = layout.plan(&stack(Some(1), &long(fits + 1), true), &|_| false, false);
     let bytes = 50 + 14 * (usize::try_from(fits).expect("small") + 1) - 1;
     match refused {
         Err(Error::TooLong {
@@ -218,7 +219,7 @@ fn what_the_kernel_would_cut_is_refused() {
 #[test]
 fn one_lower_directory_is_not_shortened() {
     let root = format!("/{}", "r".repeat(2000));
-    let refused = layout(&root).plan(&stack(Some(1), &[2], true), &|_| false);
+    let refused = layout(&root).plan(&stack(Some(1), &[2], true), &|_| false, false);
     assert!(matches!(refused, Err(Error::TooLong { layers: 1, .. })));
 }
 
@@ -276,7 +277,7 @@ proptest! {
         parents in proptest::collection::vec(0_u64..5_000_000, 1..520),
     ) {
         let layout = layout(&root);
-        let Ok(mounts) = layout.plan(&stack(Some(own), &parents, true), &|_| false) else {
+        let Ok(mounts) = layout.plan(&stack(Some(own), &parents, true), &|_| false, false) else {
             return Ok(());
         };
         let (shared, options) = shorten(&mounts[0].options, PAGE);

@@ -18,7 +18,8 @@ use crate::view::View;
 /// Lists snapshots, oldest first
 ///
 /// IMAGE names the images that need a snapshot, as containerd has them; the column is left out where
-/// containerd does not answer.
+/// containerd does not answer. LIMIT is what a container's layer can hold; the column is left out where
+/// none has a limit.
 #[derive(Debug, clap::Args)]
 #[command(visible_alias = "list")]
 pub(crate) struct Args {
@@ -163,6 +164,7 @@ fn fields((snapshot, usage): &Row, images: Option<&Images>) -> Value {
         "Kind": snapshot.kind.name(),
         "Labels": snapshot.labels,
         "Size": size,
+        "Limit": snapshot.limit().unwrap_or_default(),
         "Images": images.unwrap_or_default(),
         "CreatedAt": snapshot.created_at,
         "UpdatedAt": snapshot.updated_at,
@@ -208,6 +210,8 @@ fn table(rows: &[Row], args: &Args, images: Option<&Images>, now: i64) -> Table 
             .into_iter()
             .flatten(),
     );
+    let has_limits = rows.iter().any(|(snapshot, _)| snapshot.limit().is_some());
+    heading.extend(has_limits.then_some("LIMIT"));
     heading.extend(images.map(|_| "IMAGE"));
     heading.extend(["PARENT", "NAME"]);
     let mut table = Table::new(&heading);
@@ -219,6 +223,10 @@ fn table(rows: &[Row], args: &Args, images: Option<&Images>, now: i64) -> Table 
         if args.size {
             let inodes = usage.map_or_else(|| "-".to_owned(), |usage| usage.inodes.to_string());
             row.extend([size(*usage), Cell::right(inodes)]);
+        }
+        if has_limits {
+            let limit = snapshot.limit().unwrap_or_else(|| "-".to_owned());
+            row.push(Cell::right(escape(&limit)));
         }
         row.extend(images.map(|images| images.cell(&snapshot.name, full)));
         row.extend([parent(snapshot, full), Cell::left(escape(&snapshot.name))]);

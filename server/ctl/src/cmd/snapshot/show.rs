@@ -101,8 +101,9 @@ fn lines(shown: &Shown, now: i64) -> Vec<String> {
         format!("Updated: {}", snapshot.updated_at),
         format!("Size: {} ({} bytes)", human::size(shown.bytes), shown.bytes),
         format!("Inodes: {}", shown.inodes),
-        format!("Labels: {}", snapshot.labels.len()),
     ];
+    lines.extend(snapshot.limit().map(|limit| format!("Limit: {limit}")));
+    lines.push(format!("Labels: {}", snapshot.labels.len()));
     let labels = snapshot.labels.iter();
     lines.extend(labels.map(|(key, value)| format!(" {key}={value}")));
     lines.push(format!("Children: {}", shown.children.len()));

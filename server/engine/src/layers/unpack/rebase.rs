@@ -27,7 +27,7 @@ use crate::stack::Top;
 use crate::{Error, LayerError, Layers, slot};
 
 /// Says that what is prepared is to be the layer of an image.
-const REF: &str = "containerd.io/snapshot.ref";
+pub(crate) const REF: &str = "containerd.io/snapshot.ref";
 
 impl Layers {
     /// True if a new snapshot may get its parent at Commit only.

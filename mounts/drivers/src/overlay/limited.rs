@@ -1,0 +1,362 @@
+//! Writable layers that are held to a size: an [image](layerd_mounts::limit) of a file system each.
+//!
+//! ```text
+//! <root>/c/<slot>/image   the file system
+//! <root>/c/<slot>/data    where it is mounted; made with the first mount
+//! <root>/c/<slot>/data/u  the upper directory
+//! <root>/c/<slot>/data/w  the work directory, which overlayfs wants on the same mount
+//! <root>/c/<slot>/copy    the layer, while it is copied out of the image
+//! <root>/t/<slot>.c       all of this, while it is being deleted
+//! ```
+//!
+//! Such a layer has no `l/<slot>` until it is committed: Commit copies what is in the image there, and
+//! deletes the image once that is recorded. `w/<slot>` is there as beside other writable layers, and
+//! stays empty. As long as there is no `data`, mounts of the layer were never answered. Without its mount
+//! there is no `u`, so that overlayfs refuses, and nothing is written past the limit.
+//!
+//! | left behind | by a crash in | made good as |
+//! |---|---|---|
+//! | `c/<slot>` without a record | Prepare | deleted, as other layers without one |
+//! | an image that is not mounted, or has no `u` | Prepare, or the end of the machine | mounted by Mounts |
+//! | `c/<slot>/copy`, or `l/<slot>` of an active layer | Commit | copied again by the next Commit |
+//! | `c/<slot>` of a committed layer | Commit, after the record | deleted, with the work directory |
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use layerd_layers::Durable;
+use layerd_layers::copy::{self, copy_tree};
+use layerd_mounts::folder::{FLAGS, Folder, c_name, move_over, rename_over};
+use layerd_mounts::limit::{self, DATA, Enforcement, Holder, Limit};
+use layerd_mounts::{Error, Slot, Usage, sys, tree};
+use nix::errno::Errno;
+use nix::fcntl::{openat, renameat};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::unistd::{Gid, Uid, fchown};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use crate::dirs::{LAYER_MODE, LayerDirs, Top, limited_name};
+use crate::driver::{Found, SlotKind};
+
+/// Folder of the images.
+pub(super) const LIMITED: &str = "c";
+/// The upper directory, in a mounted image.
+pub(super) const UPPER: &str = "data/u";
+/// The work directory, in a mounted image.
+pub(super) const WORK: &str = "data/w";
+/// An upper directory that is being made.
+const NEW_UPPER: &str = "data/n";
+/// A layer that is being copied out of its image.
+const COPY: &str = "copy";
+
+/// Locks that the slots share.
+const LOCKS: usize = 16;
+
+/// The layers of a root that are held to a size.
+#[derive(Debug)]
+pub(super) struct LimitedLayers {
+    folder: Folder,
+    enforcement: OnceLock<Enforcement>,
+    known: RwLock<HashSet<Slot>>,
+    locks: [Mutex<()>; LOCKS],
+}
+
+impl LimitedLayers {
+    /// Opens the folder of `root`, making it if it is missing, and reads which layers there are. Mounts
+    /// are left as they are.
+    pub(super) fn open(root: &Path) -> Result<Self, Error> {
+        let layers = Self {
+            folder: Folder::open(root, c"c")?,
+            enforcement: OnceLock::new(),
+            known: RwLock::default(),
+            locks: Default::default(),
+        };
+        for slot in slots(root)?.into_iter().flatten() {
+            layers.known.write().insert(slot);
+        }
+        Ok(layers)
+    }
+
+    /// Way in which limits of new layers are enforced. Looked for once.
+    pub(super) fn enforcement(&self) -> &Enforcement {
+        self.enforcement.get_or_init(Enforcement::probe)
+    }
+
+    /// True if a layer is held to a size. Reads memory only.
+    pub(super) fn has(&self, slot: Slot) -> bool {
+        self.known.read().contains(&slot)
+    }
+
+    /// Number of layers that are held to a size.
+    pub(super) fn count(&self) -> usize {
+        self.known.read().len()
+    }
+
+    /// True if the image of a layer is there.
+    pub(super) fn is_there(&self, slot: Slot) -> Result<bool, Error> {
+        limit::has_image(&self.folder, &slot.to_string())
+    }
+
+    /// True if mounts of a layer were answered, as far as that leaves a trace.
+    pub(super) fn was_mounted(&self, slot: Slot) -> Result<bool, Error> {
+        self.folder.has(&format!("{slot}/{DATA}"))
+    }
+
+    fn lock(&self, slot: Slot) -> MutexGuard<'_, ()> {
+        let index = usize::try_from(slot.0 % LOCKS as u64).unwrap_or(0);
+        self.locks[index].lock()
+    }
+
+    fn holder(&self, slot: Slot) -> Holder {
+        Holder::new(&self.folder, &slot.to_string())
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.folder.path.join(below)
+    }
+
+    /// Makes the image of a new layer, which is not mounted. Costs a run of mkfs.
+    pub(super) fn create(&self, slot: Slot, limit: Limit) -> Result<(), Error> {
+        let name = slot.to_string();
+        let made = mkdirat(&self.folder.fd, name.as_str(), Mode::S_IRWXU);
+        made.map_err(|cause| Error::io("create directory", &self.path(&name), cause))?;
+        self.known.write().insert(slot);
+        self.holder(slot).make(limit, self.enforcement())
+    }
+
+    /// Has the image of a layer mounted, with an upper and a work directory in it; a new upper directory
+    /// is like `top`, and without it none is made. Costs two looks where all is there.
+    pub(super) fn make_mountable(
+        &self,
+        slot: Slot,
+        top: Option<&dyn Fn() -> Result<Top, Error>>,
+    ) -> Result<(), Error> {
+        if self.is_ready(slot)? || top.is_none() && !self.was_mounted(slot)? {
+            return Ok(());
+        }
+        let _lock = self.lock(slot);
+        match self.is_ready(slot)? {
+            true => Ok(()),
+            false => self.mount(slot, top),
+        }
+    }
+
+    /// True if the upper directory is there, in a mount.
+    fn is_ready(&self, slot: Slot) -> Result<bool, Error> {
+        let look = |name: &str| sys::stat(self.folder.fd.as_fd(), &c_name(name));
+        let upper = format!("{slot}/{UPPER}");
+        match (look(&upper), look("")) {
+            (Ok(upper), Ok(folder)) => Ok(!upper.same_mount(&folder)),
+            (Err(Errno::ENOENT), _) => Ok(false),
+            (Err(cause), _) | (_, Err(cause)) => {
+                Err(Error::io("look at", &self.path(&upper), cause))
+            }
+        }
+    }
+
+    /// With the lock of the slot held.
+    fn mount(&self, slot: Slot, top: Option<&dyn Fn() -> Result<Top, Error>>) -> Result<(), Error> {
+        let name = slot.to_string();
+        let is_new = self.make_dir(&format!("{name}/{DATA}"))?;
+        let holder = self.holder(slot);
+        if !limit::is_mounted(&self.folder, &name)? {
+            match is_new {
+                true => holder.mount_new()?,
+                false => holder.mount()?,
+            }
+        }
+        let upper = format!("{name}/{UPPER}");
+        let Some(top) = top.filter(|_| !self.folder.has(&upper).unwrap_or(false)) else {
+            return Ok(());
+        };
+        holder.delete_lost_and_found()?;
+        self.make_dir(&format!("{name}/{WORK}"))?;
+        let new = format!("{name}/{NEW_UPPER}");
+        self.make_dir(&new)?;
+        let (uid, gid, mode) = top()?;
+        let path = self.path(&new);
+        let dir = self.open_below(&new)?;
+        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        fchown(&dir, owner.0, owner.1)
+            .map_err(|cause| Error::io("change the owner of", &path, cause))?;
+        fchmod(&dir, mode).map_err(|cause| Error::io("change the mode of", &path, cause))?;
+        let renamed = renameat(
+            &self.folder.fd,
+            new.as_str(),
+            &self.folder.fd,
+            upper.as_str(),
+        );
+        renamed.map_err(|cause| Error::io("move", &path, cause))
+    }
+
+    /// Makes a directory; answers whether it was missing.
+    fn make_dir(&self, name: &str) -> Result<bool, Error> {
+        match mkdirat(&self.folder.fd, name, Mode::S_IRWXU) {
+            Ok(()) => Ok(true),
+            Err(Errno::EEXIST) => Ok(false),
+            Err(cause) => Err(Error::io("create directory", &self.path(name), cause)),
+        }
+    }
+
+    fn open_below(&self, name: &str) -> Result<OwnedFd, Error> {
+        let opened = openat(&self.folder.fd, name, FLAGS, Mode::empty());
+        opened.map_err(|cause| Error::io("open directory", &self.path(name), cause))
+    }
+
+    /// Opens the upper directory of a layer, which is [mountable](Self::make_mountable).
+    pub(super) fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
+        self.open_below(&format!("{slot}/{UPPER}"))
+    }
+
+    /// Measures what is in the upper directory of a layer, which is mountable.
+    pub(super) fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error> {
+        let path = self.path(&format!("{slot}/{UPPER}"));
+        let upper = match self.open_layer(slot) {
+            // Its mounts were never answered.
+            Err(cause) if cause.errno() == Some(Errno::ENOENT as i32) && self.is_there(slot)? => {
+                return Ok(Usage::default());
+            }
+            opened => opened?,
+        };
+        tree::usage(upper.as_fd(), c".", &path, keep_going)
+    }
+
+    /// Copies a layer, which is mountable, out of its image to its own directory, where an earlier call
+    /// may have left a copy. The content of its files is on the disk on return, and the next barrier
+    /// brings the rest there.
+    pub(super) fn copy_out(&self, slot: Slot, dirs: &LayerDirs) -> Result<(), Error> {
+        let _lock = self.lock(slot);
+        let (name, copy) = (slot.to_string(), format!("{slot}/{COPY}"));
+        let source = self.open_layer(slot)?;
+        let delete = |folder: &Folder, name: &str| {
+            let (parent, name) = (folder.fd.as_fd(), c_name(name));
+            tree::delete(parent, &name, &folder.path, &dirs.barrier, &|| true)
+        };
+        let inside = Folder {
+            fd: self.open_below(&name)?,
+            path: self.path(&name),
+        };
+        delete(&inside, COPY)?;
+        delete(&dirs.layers, &name)?;
+        let path = self.path(&copy);
+        let made = mkdirat(&inside.fd, COPY, LAYER_MODE);
+        made.map_err(|cause| Error::io("create directory", &path, cause))?;
+        let to = self.open_below(&copy)?;
+        let options = copy::Options {
+            durable: Durable::Content,
+            ..copy::Options::default()
+        };
+        match copy_tree(&[source.as_fd()], Path::new(""), to.as_fd(), &options) {
+            Ok(_) => {}
+            Err(layerd_layers::Error::Io {
+                path: file, cause, ..
+            }) => return Err(Error::io("copy to", &path.join(file), cause)),
+            Err(cause) => {
+                return Err(Error::io("copy to", &path, std::io::Error::other(cause)));
+            }
+        }
+        dirs.barrier.filled()?;
+        move_over(&dirs.barrier, &inside, COPY, &dirs.layers, &name)?;
+        dirs.barrier.note();
+        Ok(())
+    }
+
+    /// Deletes the image of a layer that was copied out of it. None there is success.
+    pub(super) fn remove(&self, slot: Slot, dirs: &LayerDirs) -> Result<(), Error> {
+        if !self.has(slot) || !dirs.layers.has(&slot.to_string())? {
+            return Ok(());
+        }
+        let _lock = self.lock(slot);
+        self.holder(slot).let_go()?;
+        self.known.write().remove(&slot);
+        let (parent, name) = (self.folder.fd.as_fd(), c_name(&slot.to_string()));
+        let deleted = tree::delete(parent, &name, &self.folder.path, &dirs.barrier, &|| true);
+        deleted.inspect_err(|_| {
+            self.known.write().insert(slot);
+        })
+    }
+
+    /// Moves a layer to the trash, unmounted. What has it mounted goes on.
+    pub(super) fn discard(&self, slot: Slot, dirs: &LayerDirs) -> Result<(), Error> {
+        if !self.has(slot) {
+            return Ok(());
+        }
+        let _lock = self.lock(slot);
+        self.holder(slot).let_go()?;
+        rename_over(
+            &self.folder,
+            &slot.to_string(),
+            &dirs.trash,
+            &limited_name(slot),
+        )?;
+        dirs.barrier.note();
+        self.known.write().remove(&slot);
+        Ok(())
+    }
+
+    /// Path of a layer that is to be moved to another place, unmounted.
+    pub(super) fn release(&self, slot: Slot) -> Result<PathBuf, Error> {
+        let _lock = self.lock(slot);
+        self.holder(slot).let_go()?;
+        self.known.write().remove(&slot);
+        Ok(self.path(&slot.to_string()))
+    }
+}
+
+/// Adds layers that are held to a size, and unknown entries beside them. An image beside a directory is
+/// what Commit left of the layer: it is among what is kept while a layer is written.
+pub(super) fn list(root: &Path, found: &mut Vec<Found>) -> Result<(), Error> {
+    let there: HashSet<(SlotKind, Slot)> = found
+        .iter()
+        .filter_map(|entry| match entry {
+            Found::Slot(kind, slot) => Some((*kind, *slot)),
+            Found::UnknownEntry(_) => None,
+        })
+        .collect();
+    for entry in slots(root)? {
+        match entry {
+            Ok(slot) => {
+                let kind = match there.contains(&(SlotKind::Layer, slot)) {
+                    false => SlotKind::Layer,
+                    true => SlotKind::Work,
+                };
+                if !there.contains(&(kind, slot)) {
+                    found.push(Found::Slot(kind, slot));
+                }
+            }
+            Err(path) => found.push(Found::UnknownEntry(path)),
+        }
+    }
+    Ok(())
+}
+
+/// True if mounts of a layer of a root were answered; `false` for one that has no limit.
+pub(super) fn was_mounted(root: &Path, slot: Slot) -> bool {
+    let folder = root.join(LIMITED).join(slot.to_string());
+    folder.join(DATA).exists()
+}
+
+/// The layers of a root that are held to a size, and paths of unknown entries.
+fn slots(root: &Path) -> Result<Vec<Result<Slot, PathBuf>>, Error> {
+    let folder = root.join(LIMITED);
+    let fail = |cause| Error::io("read directory", &folder, cause);
+    let entries = match fs::read_dir(&folder) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(fail)?,
+    };
+    let slot = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = entry.map_err(fail)?;
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let name = entry.file_name();
+        let slot = name.to_str().filter(|_| is_dir);
+        let slot = slot.and_then(|name| name.parse().ok());
+        Ok(slot.ok_or_else(|| entry.path()))
+    };
+    entries.map(slot).collect()
+}
+
+#[cfg(test)]
+mod tests;
