@@ -7,6 +7,8 @@
     reason = "the whole file is tests"
 )]
 
+#[path = "containerd/limits.rs"]
+mod limits;
 #[path = "containerd/traces.rs"]
 mod traces;
 

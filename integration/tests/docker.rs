@@ -6,6 +6,9 @@
     reason = "the whole file is tests"
 )]
 
+#[path = "docker/limits.rs"]
+mod limits;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;

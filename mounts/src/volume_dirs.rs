@@ -40,6 +40,7 @@ mod own;
 mod survey;
 
 use own::Own;
+
 const NEW: &str = "new";
 
 /// Owner and mode that were asked for the top folder of a volume. The default asks for none.

@@ -1,0 +1,101 @@
+//! Docker's containers under `limits.container_size`, which is the way to limit them: its client hands on no
+//! label of a snapshot.
+
+use std::fs;
+
+use layerd_integration::image::{busybox, write_layer};
+use layerd_integration::{Daemon, Docker, Scratch};
+
+use layerd_proto::containerd::services::snapshots::v1::{Info, Kind};
+
+use crate::World;
+
+/// 32 MiB.
+const WRITE: &str = "dd if=/dev/zero of=/large bs=65536 count=512 2>&1; echo ended with $?";
+
+/// With 16 MiB for each container.
+fn world() -> World {
+    let scratch = Scratch::new();
+    let file = scratch.path().join("layerd.toml");
+    fs::write(&file, "[limits]\ncontainer_size = \"16m\"\n").unwrap();
+    let arguments = ["--config", file.to_str().unwrap()];
+    let daemon = Daemon::start_with(&scratch.dir("d"), &arguments);
+    let docker = Docker::start(&scratch.dir("k"), daemon.socket());
+    let archive = scratch.path().join("base.tar");
+    write_layer(&archive, &busybox());
+    docker.docker(&["import", archive.to_str().unwrap(), "base"]);
+    World {
+        docker,
+        daemon,
+        scratch,
+    }
+}
+
+#[test]
+fn root_docker_s_containers_are_held_to_the_default() {
+    let mut world = world();
+    let run = [
+        "run",
+        "--detach",
+        "--pull",
+        "never",
+        "--network",
+        "none",
+        "--name",
+        "one",
+        "base",
+    ];
+    world.docker(&[&run[..], &["sleep", "1000"]].concat());
+    let shell = |world: &World, command: &str| world.docker(&["exec", "one", "sh", "-c", command]);
+    let said = shell(&world, WRITE);
+    assert!(said.contains("No space left on device"), "{said}");
+    let df = shell(&world, "busybox df -P -k /");
+    let size = df
+        .lines()
+        .last()
+        .unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap();
+    let size: u64 = size.parse().unwrap();
+    assert!(size <= 16 << 10 && size > 10 << 10, "{df}");
+    world.crash(|_| ());
+    shell(&world, "rm /large; echo kept > /file");
+    world.docker(&["commit", "one", "made"]);
+    let cat = [
+        "run",
+        "--rm",
+        "--pull",
+        "never",
+        "--network",
+        "none",
+        "made",
+        "cat",
+        "/file",
+    ];
+    assert_eq!(world.docker(&cat), "kept\n");
+    let built = world.build("last");
+    assert!(!built.is_empty());
+    // It is taken and handed on to none: the default is what holds.
+    let create = [
+        "create",
+        "--pull",
+        "never",
+        "--storage-opt",
+        "size=20m",
+        "base",
+        "sh",
+    ];
+    world.docker(&create);
+    let mut active = world.daemon.snapshots().list();
+    active.retain(|info| info.kind() == Kind::Active);
+    assert_eq!(active.len(), 2, "two containers: {active:?}");
+    let size = |info: &Info| {
+        info.labels
+            .get("containerd.io/snapshot/layerd.size")
+            .cloned()
+    };
+    let sizes: Vec<_> = active.iter().filter_map(size).collect();
+    assert_eq!(sizes, ["16777216", "16777216"]);
+    world.finish();
+}
