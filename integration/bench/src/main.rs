@@ -17,6 +17,7 @@ mod flat;
 mod flushes;
 mod forms;
 mod images;
+mod limits;
 mod load;
 mod ops;
 mod place;
@@ -86,6 +87,8 @@ enum What {
     Forms(forms::Extent),
     /// Layers unpacked as directories and as EROFS images, and removed
     Images(images::Extent),
+    /// Layers of containers that are held to a size, beside others
+    Limits(limits::Extent),
     /// Operations a second and their latency
     Ops {
         #[command(flatten)]
@@ -189,6 +192,7 @@ fn main() {
         What::Flat(extent) => flat::run(&extent),
         What::Forms(extent) => forms::run(&extent),
         What::Images(extent) => images::run(&extent),
+        What::Limits(extent) => limits::run(&extent),
         What::Remove(extent) => remove::run(&extent),
         What::Scale(extent) => scale::run(&extent),
         What::Unpack(extent) => unpack::run(&extent),

@@ -150,6 +150,17 @@ fn root_flat_compares_layers_of_few_and_many_files() {
 }
 
 #[test]
+fn root_limits_are_measured_beside_layers_without() {
+    let rows = rows(&[
+        "limits", "--fs", "target", "--rounds", "1", "--layers", "2", "--sizes", "8m",
+    ]);
+    assert_eq!(rows.len(), 1 + 4 * 2, "{rows:#?}");
+    for row in &rows[1..] {
+        assert!(number(&row[2]) > 0.0 && number(&row[3]) > 0.0, "{row:?}");
+    }
+}
+
+#[test]
 fn root_remove_is_timed_beside_rm() {
     let extent = ["--snapshots", "20", "--files", "10", "--idle-secs", "1"];
     for layers in ["directories", "images"] {
