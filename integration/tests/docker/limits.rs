@@ -31,6 +31,31 @@ fn world() -> World {
     }
 }
 
+/// Requires that `--storage-opt size=` is taken and handed on to none: the default is what holds. One other
+/// container is there.
+fn check_storage_opt(world: &World) {
+    let create = [
+        "create",
+        "--pull",
+        "never",
+        "--storage-opt",
+        "size=20m",
+        "base",
+        "sh",
+    ];
+    world.docker(&create);
+    let mut active = world.daemon.snapshots().list();
+    active.retain(|info| info.kind() == Kind::Active);
+    assert_eq!(active.len(), 2, "two containers: {active:?}");
+    let size = |info: &Info| {
+        info.labels
+            .get("containerd.io/snapshot/layerd.size")
+            .cloned()
+    };
+    let sizes: Vec<_> = active.iter().filter_map(size).collect();
+    assert_eq!(sizes, ["16777216", "16777216"]);
+}
+
 #[test]
 fn root_docker_s_containers_are_held_to_the_default() {
     let mut world = world();
@@ -76,26 +101,6 @@ fn root_docker_s_containers_are_held_to_the_default() {
     assert_eq!(world.docker(&cat), "kept\n");
     let built = world.build("last");
     assert!(!built.is_empty());
-    // It is taken and handed on to none: the default is what holds.
-    let create = [
-        "create",
-        "--pull",
-        "never",
-        "--storage-opt",
-        "size=20m",
-        "base",
-        "sh",
-    ];
-    world.docker(&create);
-    let mut active = world.daemon.snapshots().list();
-    active.retain(|info| info.kind() == Kind::Active);
-    assert_eq!(active.len(), 2, "two containers: {active:?}");
-    let size = |info: &Info| {
-        info.labels
-            .get("containerd.io/snapshot/layerd.size")
-            .cloned()
-    };
-    let sizes: Vec<_> = active.iter().filter_map(size).collect();
-    assert_eq!(sizes, ["16777216", "16777216"]);
+    check_storage_opt(&world);
     world.finish();
 }
