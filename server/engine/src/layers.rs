@@ -1,6 +1,7 @@
 //! The wing of snapshots and their layers: its fields, and what its parts share.
 
 pub(crate) mod file_digests;
+mod labels;
 mod layer_pool;
 pub(crate) mod limits;
 pub(crate) mod quarantine;

@@ -3,7 +3,7 @@
 use layerd_mounts::limit::{Enforcement, Limit};
 use layerd_store::{BadInput, Create, Kind, LabelChange, LayerId, Record};
 
-use super::unpack::REF;
+use super::labels::REF;
 use crate::{Error, LayerError, Layers, slot};
 
 /// The label for the bytes that a layer can hold, or [`NONE`].

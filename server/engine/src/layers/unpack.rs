@@ -43,7 +43,6 @@ use active::{foreign, quoted};
 pub(crate) use memory::Unpacks;
 use memory::{Claim, Found};
 pub use pack::{Changes, Pack};
-pub(super) use rebase::REF;
 use watch::{Watch, Watched};
 
 /// Settings of unpacking.

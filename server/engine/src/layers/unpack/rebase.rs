@@ -22,12 +22,10 @@ use layerd_store::{Commit, Create, Kind, Record, Records, Usage};
 use tracing::debug;
 
 use super::memory::Found;
+use crate::layers::labels::REF;
 use crate::layers::snapshots::find;
 use crate::stack::Top;
 use crate::{Error, LayerError, Layers, slot};
-
-/// Says that what is prepared is to be the layer of an image.
-pub(crate) const REF: &str = "containerd.io/snapshot.ref";
 
 impl Layers {
     /// True if a new snapshot may get its parent at Commit only.
