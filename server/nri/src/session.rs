@@ -75,7 +75,9 @@ where
         ended = mux.run() => ended.map_err(SessionError::from),
         failed = registered => Err(failed),
     };
-    server.disconnect().await;
+    // Before the connection, what accepts it: it is waited for, for ten seconds, before there is another
+    // attempt to register, and containers are created without their mounts meanwhile.
+    drop(server.shutdown().await);
     ended
 }
 
@@ -180,4 +182,33 @@ fn decoded<M: Message + Default>(payload: &[u8]) -> Result<M, (Code, String)> {
 
 fn empty() -> Vec<u8> {
     nri::Empty {}.encode_to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::io::AsyncReadExt as _;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::layerd::Layerd;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_that_ends_is_left_at_once() {
+        let (mut runtime, socket) = tokio::io::duplex(4096);
+        let layerd = Layerd::new(Path::new("/nowhere"), "nri");
+        let plugin = Arc::new(Plugin::new(layerd, false));
+        let identity = Identity {
+            name: "layerd".to_owned(),
+            index: "10".to_owned(),
+        };
+        let begun = Instant::now();
+        let (ended, ()) = tokio::join!(run(socket, &identity, &plugin), async move {
+            let registration = runtime.read_u8().await;
+            assert!(registration.is_ok());
+        });
+        assert!(ended.is_ok(), "{ended:?}");
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
 }
