@@ -174,7 +174,7 @@ fn open_mount_points(dir: &Path) {
 /// If the mount table cannot be read.
 #[must_use]
 pub fn mounts_below(dir: &Path) -> Vec<PathBuf> {
-    let table = std::fs::read("/proc/self/mountinfo").expect("proc is mounted");
+    let table = std::fs::read("/proc/thread-self/mountinfo").expect("proc is mounted");
     table
         .split(|byte| *byte == b'\n')
         .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
