@@ -27,6 +27,7 @@ clients=(
     "compose|Docker Compose on layerd's volume plugin (volume_plugin/docker.rs)|compose"
     "podman|Podman 4.3, then 5, on layerd's volume plugin (volume_plugin/podman.rs)|podman-4.3 podman-5"
     "csi|An orchestrator on layerd's CSI sockets: its calls' answers (csi/node.rs, csi/snapshots.rs)|csi-node csi-snapshots"
+    "cri-users|Pods with user namespaces on containerd 2.1 and runc 1.3, with volumes of CSI: answers of CRI (cri/users.rs)|cri-users"
     "cri|containerd 1.7, then 2.1, with layerd-nri: answers of CRI (cri.rs)|cri-root_containerd_1_7 cri-root_containerd_2_1"
 )
 for client in "${clients[@]}"; do

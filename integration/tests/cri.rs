@@ -9,6 +9,10 @@
 
 #[path = "cri/client.rs"]
 mod client;
+#[path = "cri/csi.rs"]
+mod csi;
+#[path = "cri/users.rs"]
+mod users;
 #[path = "cri/world.rs"]
 mod world;
 
@@ -120,6 +124,7 @@ fn image_volumes(world: &mut World) {
         container_path: "/of-image".to_owned(),
         readonly: true,
         image: Some(spec(IMAGE)),
+        ..cri::Mount::default()
     };
     let reader = |name: &str| cri::ContainerConfig {
         mounts: vec![volume.clone()],

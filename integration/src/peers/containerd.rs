@@ -1,5 +1,8 @@
 //! containerd with layerd as a proxy snapshotter, and `ctr` of the same version.
 
+mod cri;
+mod runc;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -43,6 +46,8 @@ pub struct Containerd {
     dir: PathBuf,
     socket: PathBuf,
     extra: Extra,
+    /// Dropped after the server.
+    _cache: Option<cri::OwnCache>,
 }
 
 /// Additional configuration of one containerd.
@@ -109,8 +114,8 @@ impl Containerd {
     /// With its log, if it does not come up; if it is not installed.
     #[must_use]
     pub fn start_cri(version: Version, dir: &Path, snapshotter: &Path, pause: &str) -> Self {
-        let extra = cri(version, dir, pause);
-        Self::begin_cri(version, dir, snapshotter, &extra, "walking")
+        let extra = cri::tables(version, dir, pause);
+        Self::begin_cri(version, dir, snapshotter, &extra, ("walking", ""))
     }
 
     /// As [`start_cri`](Self::start_cri), with layerd unpacking layers.
@@ -124,8 +129,32 @@ impl Containerd {
         snapshotter: &Path,
         pause: &str,
     ) -> Self {
-        let extra = cri(version, dir, pause) + &differ(snapshotter);
-        Self::begin_cri(version, dir, snapshotter, &extra, DIFFER)
+        let extra = cri::tables(version, dir, pause) + &differ(snapshotter);
+        Self::begin_cri(version, dir, snapshotter, &extra, (DIFFER, ""))
+    }
+
+    /// As [`start_cri`](Self::start_cri), for pods with user namespaces: containerd 2.1, with a network of
+    /// pods that is none, the runc of Debian's next release, which maps mounts, and a layerd that is announced
+    /// as mapping ids by itself. Its state is below /run and /var/lib/cni as well: the caller has
+    /// a mount namespace of its own.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up; if it is not installed.
+    #[must_use]
+    pub fn start_cri_mapping(dir: &Path, snapshotter: &Path, pause: &str) -> Self {
+        let version = Version::V2_1;
+        let runc = runc::lay(dir);
+        cri::write_network(dir);
+        let extra = cri::tables(version, dir, pause) + &cri::mapping(&runc);
+        let _cache = Some(cri::OwnCache::new());
+        let started = Self::begin_cri(
+            version,
+            dir,
+            snapshotter,
+            &extra,
+            ("walking", "capabilities = [\"remap-ids\"]\n"),
+        );
+        Self { _cache, ..started }
     }
 
     fn begin_cri(
@@ -133,11 +162,13 @@ impl Containerd {
         dir: &Path,
         snapshotter: &Path,
         extra: &str,
-        differ: &str,
+        (differ, of_proxy): (&str, &str),
     ) -> Self {
         let programs = peer(version.name());
         let socket = dir.join("containerd.sock");
-        let plain = configuration(version, dir, &socket, snapshotter, differ);
+        let proxy = "[proxy_plugins.layerd]\n";
+        let plain = configuration(version, dir, &socket, snapshotter, differ)
+            .replace(proxy, &format!("{proxy}{of_proxy}"));
         let (before, rest) = plain
             .split_once("disabled_plugins = [")
             .expect("the configuration has the list");
@@ -154,6 +185,7 @@ impl Containerd {
             dir: dir.to_owned(),
             socket,
             extra,
+            _cache: None,
         }
     }
 
@@ -192,6 +224,7 @@ impl Containerd {
             dir: dir.to_owned(),
             socket,
             extra: extra.clone(),
+            _cache: None,
         }
     }
 
@@ -362,50 +395,6 @@ address = "{snapshotter}"
         dir = dir.display(),
         socket = socket.display(),
         snapshotter = snapshotter.display(),
-    )
-}
-
-/// The tables of the CRI and of NRI. A pod is not protected from a lack of memory: the tests may not have the
-/// right to.
-fn cri(version: Version, dir: &Path, pause: &str) -> String {
-    let dir = dir.display();
-    let server = "disable_tcp_service = true\nstream_server_port = \"0\"\n";
-    let network = format!("bin_dir = \"{dir}/cni\"\nconf_dir = \"{dir}/cni\"\n");
-    let cri = match version {
-        Version::V1_6 | Version::V1_7 => format!(
-            r#"
-[plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "{pause}"
-restrict_oom_score_adj = true
-{server}
-[plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = "layerd"
-[plugins."io.containerd.grpc.v1.cri".cni]
-{network}"#
-        ),
-        Version::V2_1 => format!(
-            r#"
-[plugins."io.containerd.grpc.v1.cri"]
-{server}
-[plugins."io.containerd.cri.v1.images"]
-snapshotter = "layerd"
-[plugins."io.containerd.cri.v1.images".pinned_images]
-sandbox = "{pause}"
-[plugins."io.containerd.cri.v1.runtime"]
-restrict_oom_score_adj = true
-[plugins."io.containerd.cri.v1.runtime".cni]
-{network}"#
-        ),
-    };
-    format!(
-        r#"{cri}
-[plugins."io.containerd.nri.v1.nri"]
-disable = false
-disable_connections = false
-plugin_config_path = "{dir}/nri/conf.d"
-plugin_path = "{dir}/nri/plugins"
-socket_path = "{dir}/nri.sock"
-"#
     )
 }
 

@@ -90,5 +90,27 @@ pub(crate) fn spec(image: &str) -> cri::ImageSpec {
 fn host_network() -> cri::NamespaceOption {
     cri::NamespaceOption {
         network: cri::NamespaceMode::Node.into(),
+        ..cri::NamespaceOption::default()
+    }
+}
+
+/// Ids of a pod's user namespace: those from 0 on are the host's from `first` on.
+pub(crate) fn ids(first: u32) -> Vec<cri::IdMapping> {
+    vec![cri::IdMapping {
+        host_id: first,
+        container_id: 0,
+        length: 65_536,
+    }]
+}
+
+/// Namespaces of a pod with `hostUsers: false`, as kubelet asks for them.
+pub(crate) fn own_users(first: u32) -> cri::NamespaceOption {
+    cri::NamespaceOption {
+        network: cri::NamespaceMode::Pod.into(),
+        userns_options: Some(cri::UserNamespace {
+            mode: cri::NamespaceMode::Pod.into(),
+            uids: ids(first),
+            gids: ids(first),
+        }),
     }
 }

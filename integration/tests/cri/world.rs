@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use layerd_integration::image::busybox;
+use layerd_integration::plugin::own_run;
 use layerd_integration::process::{Server, output, wait_until};
 use layerd_integration::scratch::profile;
 use layerd_integration::transcript;
@@ -56,6 +57,18 @@ impl World {
         let images = std::fs::read_dir(world.daemon.root().join("i")).unwrap();
         assert_eq!(images.count(), 2, "a layer of each image");
         world
+    }
+
+    /// Where pods have user namespaces: with CSI at `csi.sock`, containerd 2.1, and a runc that maps mounts.
+    pub(crate) fn with_users() -> Self {
+        own_run();
+        let scratch = Scratch::new();
+        let socket = scratch.path().join("csi.sock");
+        let arguments = ["--csi-socket", socket.to_str().unwrap()];
+        let arguments = [&arguments[..], &["--csi-node-id", "node-1"]].concat();
+        let daemon = Daemon::start_with(&scratch.dir("d"), &arguments);
+        let containerd = Containerd::start_cri_mapping(&scratch.dir("c"), daemon.socket(), PAUSE);
+        Self::of(scratch, daemon, containerd, &[])
     }
 
     fn of(scratch: Scratch, daemon: Daemon, containerd: Containerd, how: &[&str]) -> Self {
