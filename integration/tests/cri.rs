@@ -69,6 +69,30 @@ fn root_images_are_volumes_of_containers() {
     }
 }
 
+/// The CRI hands the annotations of a pod on for the snapshot of its sandbox alone: the default is what
+/// holds containers.
+#[test]
+fn root_containers_of_pods_are_held_to_the_default() {
+    const SIZE: &str = "containerd.io/snapshot/layerd.size";
+    for version in [Version::V1_7, Version::V2_1] {
+        let mut world = World::limited(version);
+        let config = pod("limited", &[(SIZE, "20m")]);
+        let sandbox = world.run_pod(&config);
+        let id = world.start(&sandbox, &config, container("web", IMAGE));
+        let command = "dd if=/dev/zero of=/large bs=65536 count=512 2>&1 || echo ended";
+        let said = world.exec(&id, command);
+        assert!(said.contains("No space left on device"), "{said}");
+        assert!(said.contains("ended"), "{said}");
+        let limit = |world: &World, id: &str| {
+            let all = world.daemon.snapshots().list();
+            let own = all.iter().find(|info| info.name.ends_with(id)).unwrap();
+            own.labels.get(SIZE).cloned()
+        };
+        assert_eq!(limit(&world, &id).as_deref(), Some("16777216"));
+        assert_eq!(limit(&world, &sandbox).as_deref(), Some("20m"));
+    }
+}
+
 fn lifecycle(world: &mut World) {
     let (sandbox, id) = world.web(DATA);
     let table = world.exec(

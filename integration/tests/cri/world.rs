@@ -41,6 +41,17 @@ impl World {
         Self::of(scratch, daemon, containerd, &[])
     }
 
+    /// With 16 MiB for each container.
+    pub(crate) fn limited(version: Version) -> Self {
+        let scratch = Scratch::new();
+        let file = scratch.path().join("layerd.toml");
+        std::fs::write(&file, "[limits]\ncontainer_size = \"16m\"\n").unwrap();
+        let arguments = ["--config", file.to_str().unwrap()];
+        let daemon = Daemon::start_with(&scratch.dir("d"), &arguments);
+        let containerd = Containerd::start_cri(version, &scratch.dir("c"), daemon.socket(), PAUSE);
+        Self::of(scratch, daemon, containerd, &[])
+    }
+
     /// With layers that layerd unpacks into images.
     pub(crate) fn with_images(version: Version) -> Self {
         let scratch = Scratch::new();
