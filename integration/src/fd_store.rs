@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use rustix::io::ioctl_fionread;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recv, recvmsg,
 };
@@ -49,6 +50,20 @@ impl FdStore {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|(_, descriptor)| is_open(descriptor));
         kept.len()
+    }
+
+    /// Bytes that each connection holds and its service has not taken.
+    ///
+    /// # Panics
+    /// If one is no socket.
+    #[must_use]
+    pub fn unread(&self) -> Vec<u64> {
+        let _ = self.count();
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let unread = kept
+            .iter()
+            .map(|(_, descriptor)| ioctl_fionread(descriptor));
+        unread.map(|bytes| bytes.expect("it is a socket")).collect()
     }
 
     /// Hands `named` and what is kept to a command, whose process has to set LISTEN_PID itself.

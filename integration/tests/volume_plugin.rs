@@ -10,6 +10,8 @@
 mod churn;
 #[path = "volume_plugin/docker.rs"]
 mod docker;
+#[path = "volume_plugin/hostile.rs"]
+mod hostile;
 #[path = "volume_plugin/podman.rs"]
 mod podman;
 #[path = "volume_plugin/raw.rs"]

@@ -7,6 +7,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use sd_notify::NotifyState;
 use tracing::warn;
@@ -33,9 +34,28 @@ pub(crate) fn stopping() {
     send(&[NotifyState::Stopping]);
 }
 
-/// The daemon works.
+/// The daemon works. Lost while systemd does not read what it is told: a wait for it would hold up all calls.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "systemd names its socket in the environment alone"
+)]
 pub(crate) fn alive() {
-    send(&[NotifyState::Watchdog]);
+    let told = env::var("NOTIFY_SOCKET")
+        .ok()
+        .map_or(Ok(()), |path| tell_now(&path, b"WATCHDOG=1\n"));
+    if let Err(cause) = told {
+        warn!(
+            error = &cause as &dyn std::error::Error,
+            "tell systemd that layerd works"
+        );
+    }
+}
+
+/// Sends without waiting.
+fn tell_now(path: &str, message: &[u8]) -> io::Result<()> {
+    let socket = connect(path)?;
+    socket.set_nonblocking(true)?;
+    socket.send(message).map(drop)
 }
 
 /// Longest interval between calls of [`alive`]; `None` without a watchdog.
@@ -68,7 +88,10 @@ impl Keeper {
         reason = "systemd names its socket in the environment alone"
     )]
     pub(crate) fn new(name: &str) -> Self {
-        let path = env::var("NOTIFY_SOCKET").ok();
+        Self::at(env::var("NOTIFY_SOCKET").ok(), name)
+    }
+
+    fn at(path: Option<String>, name: &str) -> Self {
         let socket = path.and_then(|path| {
             let connected = connect(&path);
             let told = |cause: &io::Error| {
@@ -83,21 +106,27 @@ impl Keeper {
         }
     }
 
-    /// One system call: what is not kept yet is lost by a kill.
-    pub(crate) fn keep(&self, descriptor: &impl AsRawFd) {
+    /// One system call: what is not kept yet is lost by a kill. False if systemd has not read what it was
+    /// told before, and may be asked again.
+    pub(crate) fn keep(&self, descriptor: &impl AsRawFd) -> bool {
         let Some(socket) = &self.socket else {
-            return;
+            return true;
         };
         let sent = sendmsg::<()>(
             socket.as_raw_fd(),
             &[IoSlice::new(self.message.as_bytes())],
             &[ControlMessage::ScmRights(&[descriptor.as_raw_fd()])],
-            MsgFlags::MSG_NOSIGNAL,
+            MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
             None,
         );
-        if let Err(cause) = sent {
-            let error = &cause as &dyn std::error::Error;
-            warn!(error, "have systemd keep a descriptor");
+        match sent {
+            Ok(_) => true,
+            Err(Errno::EAGAIN) => false,
+            Err(cause) => {
+                let error = &cause as &dyn std::error::Error;
+                warn!(error, "have systemd keep a descriptor");
+                true
+            }
         }
     }
 }
@@ -110,4 +139,23 @@ fn connect(path: &str) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_systemd_that_does_not_read_holds_nothing_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let systemd = UnixDatagram::bind(&path).unwrap();
+        let keeper = Keeper::at(path.to_str().map(str::to_owned), "kept");
+        let kept = (0..100_000).take_while(|_| keeper.keep(&systemd)).count();
+        assert!((1..100_000).contains(&kept), "{kept}");
+        let told = tell_now(path.to_str().unwrap(), b"WATCHDOG=1\n");
+        assert_eq!(told.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        systemd.recv(&mut [0; 64]).unwrap();
+        assert!(keeper.keep(&systemd), "there is room again");
+    }
 }

@@ -1,6 +1,7 @@
 //! layerd, dockerd and the machine end and come back under containers.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -146,40 +147,58 @@ fn root_calls_wait_in_the_socket_while_layerd_is_away() {
 }
 
 /// A connection that is used for several calls, as Docker's are.
-struct Connected(BufReader<UnixStream>);
+pub(super) struct Connected(pub(super) BufReader<UnixStream>);
 
 impl Connected {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let stream = UnixStream::connect(SOCKET).unwrap();
         let limit = Some(Duration::from_secs(20));
         stream.set_read_timeout(limit).unwrap();
         Self(BufReader::new(stream))
     }
 
-    fn send(&mut self, text: &str) {
+    pub(super) fn send(&mut self, text: &str) {
         self.0.get_mut().write_all(text.as_bytes()).unwrap();
     }
 
-    /// Status and body of the next answer.
-    fn answer(&mut self) -> (u16, Value) {
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.0.read_line(&mut line).unwrap(), 0, "{lines:?}");
-            match line.trim_end() {
-                "" => break,
-                line => lines.push(line.to_ascii_lowercase()),
-            }
+    /// Status and body of the next answer, without those that only ask for more of the request.
+    pub(super) fn answer(&mut self) -> (u16, Value) {
+        let mut lines = self.head();
+        while lines[0].contains(" 100 ") {
+            lines = self.head();
         }
         let length = |line: &String| line.strip_prefix("content-length: ")?.parse().ok();
         let mut body = vec![0; lines.iter().find_map(length).unwrap()];
         self.0.read_exact(&mut body).unwrap();
         let status = lines[0].split(' ').nth(1).unwrap().parse().unwrap();
-        (status, serde_json::from_slice(&body).unwrap())
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    /// Lines of the head of an answer, in lower case.
+    pub(super) fn head(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.0.read_line(&mut line).unwrap(), 0, "{lines:?}");
+            match line.trim_end() {
+                "" => return lines,
+                line => lines.push(line.to_ascii_lowercase()),
+            }
+        }
+    }
+
+    /// Requires that the other end closes the connection and sends nothing more.
+    pub(super) fn ends(&mut self) {
+        let read = self.0.read(&mut [0; 64]);
+        let is_reset = |cause: &std::io::Error| cause.kind() == ErrorKind::ConnectionReset;
+        assert!(
+            matches!(&read, Ok(0)) || read.as_ref().is_err_and(is_reset),
+            "{read:?}"
+        );
     }
 }
 
-fn request(method: &str, body: &Value) -> String {
+pub(super) fn request(method: &str, body: &Value) -> String {
     let body = body.to_string();
     let length = body.len();
     format!(
@@ -188,14 +207,14 @@ fn request(method: &str, body: &Value) -> String {
 }
 
 /// Socket and data of a layerd whose socket and connections systemd holds.
-struct Node {
+pub(super) struct Node {
     held: UnixListener,
-    store: FdStore,
-    scratch: Scratch,
+    pub(super) store: FdStore,
+    pub(super) scratch: Scratch,
 }
 
 impl Node {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         own_run();
         let scratch = Scratch::new();
         let _ = scratch.dir("root");
@@ -206,7 +225,7 @@ impl Node {
         }
     }
 
-    fn start(&self) -> Activated {
+    pub(super) fn start(&self) -> Activated {
         let [root, log, own] =
             ["root", "log", "layerd.sock"].map(|name| self.scratch.path().join(name));
         let own = ["--socket", own.to_str().unwrap()];
@@ -214,7 +233,7 @@ impl Node {
     }
 
     /// Waits until as many connections are kept.
-    fn kept(&self, count: usize) {
+    pub(super) fn kept(&self, count: usize) {
         let limit = Duration::from_secs(20);
         wait_until("connections to be kept", limit, || {
             self.store.count() == count

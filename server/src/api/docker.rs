@@ -22,8 +22,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::TRANSFER_ENCODING;
 use axum::http::{Method as Verb, StatusCode};
 use axum::response::Response;
 use parking_lot::Mutex;
@@ -121,13 +122,16 @@ impl Socket {
             error!(reason, "Docker's volume plugin is not served");
             failures.add(SOCKET_KEY, reason);
         };
+        let before = self.before.into_inner();
         let listener = match self.listener {
-            Ok(None) => return,
+            Ok(None) => return connection::close(before),
             Ok(Some(listener)) => listener,
-            Err(error) => return failed(&error),
+            Err(error) => {
+                connection::close(before);
+                return failed(&error);
+            }
         };
         let remove = listener.remover();
-        let before = self.before.into_inner();
         let connections = Connections::new(before, listener.socket, tasks.stopping());
         let connections = match connections {
             Ok(connections) => connections,
@@ -179,8 +183,16 @@ impl Socket {
     }
 }
 
-async fn refused(State(trouble): State<Arc<str>>, request: Request) -> Response {
-    match Method::of(request.uri().path()) {
+async fn refused(
+    State(trouble): State<Arc<str>>,
+    ConnectInfo(client): ConnectInfo<Client>,
+    request: Request,
+) -> Response {
+    let path = request.uri().path().to_owned();
+    if let Err(refused) = receive(&client, request).await {
+        return failure(refused.http, &refused.text);
+    }
+    match Method::of(&path) {
         Some(method) if method.is_constant() => reply(StatusCode::OK, &method.constant()),
         _ => failure(StatusCode::SERVICE_UNAVAILABLE, &trouble),
     }
@@ -237,17 +249,21 @@ async fn answer(
     ConnectInfo(client): ConnectInfo<Client>,
     request: Request,
 ) -> Response {
-    let path = request.uri().path().to_owned();
+    let begun = Instant::now();
+    let (path, verb) = (request.uri().path().to_owned(), request.method().clone());
+    let received = receive(&client, request).await;
     let Some(method) = Method::of(&path) else {
         let text = format!("{path:?} is not one of {}", Method::names());
         return failure(StatusCode::NOT_FOUND, &text);
     };
-    if request.method() != Verb::POST {
-        let text = format!("{} of {path} is not POST", request.method());
+    if verb != Verb::POST {
+        let text = format!("{verb} of {path} is not POST");
         return failure(StatusCode::METHOD_NOT_ALLOWED, &text);
     }
-    let begun = Instant::now();
-    let outcome = run(&door, method, client, request.into_body()).await;
+    let outcome = match received {
+        Ok(body) => run(&door, method, client, &body).await,
+        Err(refused) => Err(refused),
+    };
     let code = outcome
         .as_ref()
         .map_or_else(|refused| refused.code, |_| Code::Ok);
@@ -258,8 +274,10 @@ async fn answer(
     }
 }
 
-async fn run(door: &Door, method: Method, client: Client, body: Body) -> Result<Value, Refused> {
-    let received = timeout(RECEIVE_LIMIT, to_bytes(body, REQUEST_MAX)).await;
+/// The content of a request. The connection of one that is not received whole is closed with its answer.
+async fn receive(client: &Client, request: Request) -> Result<Bytes, Refused> {
+    let is_chunked = request.headers().contains_key(TRANSFER_ENCODING);
+    let received = timeout(RECEIVE_LIMIT, to_bytes(request.into_body(), REQUEST_MAX)).await;
     let body = received
         .map_err(|_| {
             let limit = RECEIVE_LIMIT.as_secs();
@@ -273,13 +291,19 @@ async fn run(door: &Door, method: Method, client: Client, body: Body) -> Result<
                 ..Refused::bad_request(text)
             }
         })?;
-    client.exchange.note_received();
+    client
+        .exchange
+        .note_received((!is_chunked).then_some(body.len()));
+    Ok(body)
+}
+
+async fn run(door: &Door, method: Method, client: Client, body: &[u8]) -> Result<Value, Refused> {
     if method.is_constant() {
         return Ok(method.constant());
     }
     // A stop waits for it, as not for requests that do not arrive.
     let _begun = door.parts.tasks.begun();
-    let asked = wire::Asked::parse(&body)?;
+    let asked = wire::Asked::parse(body)?;
     let answer = async { Ok::<_, Infallible>(method.run(door, client, asked).await) };
     let Some(limit) = method.limit() else {
         return method_outcome(Ok(answer.await));
