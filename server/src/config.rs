@@ -64,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// Where metrics are served, if anywhere.
     pub(crate) metrics: Option<metrics::Address>,
+    /// Largest number of volumes that have metrics of their own.
+    pub(crate) metrics_volumes: usize,
     /// Where traces go, if anywhere.
     pub(crate) tracing: TracingConfig,
     pub(crate) docker: DockerConfig,
@@ -234,6 +236,7 @@ impl TryFrom<Raw> for Config {
             },
             socket,
             limits: raw.limits.try_into()?,
+            metrics_volumes: count("metrics.volumes", raw.metrics.volumes, 100, 0..=10_000)?,
             metrics: raw
                 .metrics
                 .address

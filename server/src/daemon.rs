@@ -22,6 +22,7 @@ use crate::calls::Calls;
 use crate::config::Config;
 use crate::content::Content;
 use crate::ending::{CLOSE_LIMIT, Ending};
+use crate::fullness;
 use crate::listener::{Inherited, Latest, ListenError, Listener, Socket};
 use crate::opening::{find_copy, lost, open_driver, open_engine};
 use crate::optional::Failures;
@@ -159,7 +160,8 @@ async fn serve(config: Config) -> Result<Option<Served>, DaemonError> {
         failures: failures.clone(),
     };
     if let Some(address) = &config.metrics {
-        metrics::serve(address, engine.clone(), &tasks, &failures).await;
+        let look = metrics::Look::new(&config, &engine);
+        metrics::serve(address, look, &tasks, &failures).await;
     }
     docker.serve(Door::new(parts.clone(), admission.clone(), &config.docker));
     let unpack = unpacking(&config, &tasks);
@@ -204,6 +206,7 @@ fn start_tasks(config: &Config, engine: &Arc<Engine>, tasks: &Tasks, waker: &Wak
             stop,
         )
     });
+    tasks.spawn(|stop| fullness::run(engine.clone(), tasks.clone(), config.reap_every, stop));
     tasks.spawn(|stop| watch(engine.clone(), tasks.clone(), calls.clone(), stop));
 }
 

@@ -11,6 +11,7 @@ mod content;
 mod daemon;
 mod ending;
 mod fsck;
+mod fullness;
 mod health;
 mod listener;
 mod logging;

@@ -5,6 +5,7 @@
 //! volumes, space) are read at each scrape.
 
 mod names;
+mod volumes;
 
 use std::fs::Permissions;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tracing::{error, info};
 
+use crate::config::Config;
 use crate::listener::remove_stale;
 use crate::optional::Failures;
 use crate::tasks::Tasks;
@@ -77,6 +79,29 @@ impl fmt::Display for Address {
     }
 }
 
+/// What is looked at when metrics are read.
+#[derive(Debug, Clone)]
+pub(crate) struct Look {
+    engine: Arc<Engine>,
+    /// Largest number of volumes that have series of their own.
+    volumes: usize,
+}
+
+impl Look {
+    pub(crate) fn new(config: &Config, engine: &Arc<Engine>) -> Self {
+        Self {
+            engine: engine.clone(),
+            volumes: config.metrics_volumes,
+        }
+    }
+
+    /// Sets all gauges. Answers the series of volumes, as text: those of a volume end with it.
+    fn all(&self) -> String {
+        look(&self.engine);
+        volumes::render(&self.engine.volumes.fullness(self.volumes))
+    }
+}
+
 /// Why there are no metrics.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MetricsError {
@@ -92,12 +117,7 @@ pub(crate) enum MetricsError {
 
 /// Starts to count, and answers `GET /metrics` until the daemon stops. Once in a process. An
 /// address that cannot be had is tried again until it can.
-pub(crate) async fn serve(
-    address: &Address,
-    engine: Arc<Engine>,
-    tasks: &Tasks,
-    failures: &Failures,
-) {
+pub(crate) async fn serve(address: &Address, look: Look, tasks: &Tasks, failures: &Failures) {
     let handle = match start() {
         Ok(handle) => handle,
         Err(cause) => return failed(&cause.into(), failures),
@@ -105,7 +125,7 @@ pub(crate) async fn serve(
     let gathered = handle.clone();
     tasks.spawn(|stop| gather(gathered, stop));
     let calls = tasks.clone();
-    let page = move || page(engine.clone(), calls.clone(), handle.clone());
+    let page = move || page(look.clone(), calls.clone(), handle.clone());
     let app = Router::new().route("/metrics", get(page));
     match listen(address, app.clone(), tasks).await {
         Ok(()) => info!(%address, "serving metrics"),
@@ -183,15 +203,16 @@ async fn gather(handle: PrometheusHandle, stop: CancellationToken) {
 }
 
 /// One look at everything, as Prometheus reads it.
-async fn page(engine: Arc<Engine>, tasks: Tasks, handle: PrometheusHandle) -> String {
-    let looked = tasks.call(move || look(&engine)).await;
-    if let Err(lost) = looked {
+async fn page(look: Look, tasks: Tasks, handle: PrometheusHandle) -> String {
+    let looked = tasks.call(move || look.all()).await;
+    let volumes = looked.unwrap_or_else(|lost| {
         error!(
             error = &lost as &dyn std::error::Error,
             "gather the metrics"
         );
-    }
-    handle.render()
+        String::new()
+    });
+    handle.render() + &volumes
 }
 
 /// Notes how a call ended. Measured to the end of its answer.

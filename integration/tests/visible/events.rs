@@ -1,15 +1,20 @@
 //! `layerctl events` and `volume watch`: each event reaches its subscribers, and a slow one delays no
 //! operation.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
+use layerd_integration::metrics::get;
+use layerd_integration::plugin::own_run;
 use layerd_integration::process::output;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -150,6 +155,46 @@ fn root_everything_that_changes_is_told_in_order() {
     );
     assert!(event["at"].as_str().unwrap().ends_with('Z'), "{event}");
     assert_eq!(event["missed"], 0);
+}
+
+#[test]
+fn root_a_volume_that_fills_up_is_told_and_measured() {
+    let more = "metrics.address = \"unix:/run/layerd-metrics.sock\"";
+    own_run();
+    let mut world = World::new(more);
+    let mut watcher = Watcher::start(&mut world, &["events", "--topic", "volume"]);
+    run(&world, &["volume", "create", "--size", "16m", "data"]);
+    run(&world, &["volume", "create", "free"]);
+    assert_eq!(
+        watcher.told(2),
+        ["volume created data", "volume created free"]
+    );
+    let volume = world.daemon.root().join("volumes/by-name/data");
+    let inside = statvfs(&volume).unwrap();
+    let size = inside.blocks() * inside.fragment_size();
+    for (file, percent, told) in [
+        ("one", 82, "volume 80_percent_full data"),
+        ("two", 15, "volume 95_percent_full data"),
+    ] {
+        let content = vec![1; usize::try_from(size * percent / 100).unwrap()];
+        fs::write(volume.join(file), content).unwrap();
+        assert_eq!(watcher.told(1), [told]);
+    }
+    let page = get(Path::new("/run/layerd-metrics.sock"), "/metrics").1;
+    let of = |name: &str| {
+        let name = format!("layerd_volume_{name}{{volume=\"data\"}} ");
+        let line = page.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    assert!(of("limit_bytes") == size && of("limit_inodes") > 0);
+    assert!(of("used_bytes") * 100 >= of("limit_bytes") * 95, "{page}");
+    assert!(!page.contains("volume=\"free\""), "it was never measured");
+    fs::write(volume.join("one"), "").unwrap();
+    fs::write(volume.join("two"), "").unwrap();
+    assert_eq!(watcher.told(1), ["volume below_80_percent data"]);
+    run(&world, &["volume", "rm", "data"]);
+    let page = get(Path::new("/run/layerd-metrics.sock"), "/metrics").1;
+    assert!(!page.contains("layerd_volume_"), "{page}");
 }
 
 #[test]

@@ -39,6 +39,9 @@ fn root_metrics_pass_promtool() {
     fs::write(&config, text).unwrap();
     let daemon = Daemon::start_with(scratch.path(), &["--config", config.to_str().unwrap()]);
     daemon.snapshots().prepare("key", "", &[]).unwrap();
+    let mut layerctl = Command::new(profile().join("layerctl"));
+    layerctl.arg("--address").arg(daemon.socket());
+    output(layerctl.args(["volume", "create", "--size", "16m", "data"]));
     let page = scratch.path().join("page");
     fs::write(&page, get(&socket, "/metrics").1).unwrap();
     let mut check = Command::new(promtool());

@@ -14,7 +14,8 @@ pub enum Topic {
     Snapshot,
     /// The content of a snapshot: `unpacked` into it, or `packed` from it.
     Layer,
-    /// A volume: `created`, `updated`, `renamed`, `deleted`, `undeleted` or `filling`.
+    /// A volume: `created`, `updated`, `renamed`, `deleted`, `undeleted` or `filling`; of one with a limit
+    /// also `80_percent_full`, `95_percent_full` or `below_80_percent`.
     Volume,
     /// An attachment: `attached` or `detached`.
     Attachment,

@@ -57,8 +57,8 @@ pub use recover::{Finding, NewestCopy, Restored, newest_copy, restore_records, s
 pub use reserved::{Level, Reserved};
 pub use trash::{Discarded, TrashOptions};
 pub use volumes::{
-    Candidate, CreateVolume, Filled, Plan, Pruned, Purged, Source, VolumeEntry, VolumeFilter,
-    VolumeRef, Volumes, is_nocopy, limit_of, size_asked,
+    Candidate, CreateVolume, Filled, Fullness, Plan, Pruned, Purged, Source, VolumeEntry,
+    VolumeFilter, VolumeRef, Volumes, is_nocopy, limit_of, size_asked,
 };
 
 use layers::file_digests::DigestFiles;

@@ -9,6 +9,7 @@ mod by_id;
 mod create;
 mod delete;
 mod fill;
+mod fullness;
 mod limits;
 mod locks;
 mod progress;
@@ -32,6 +33,7 @@ use tracing::{debug, warn};
 pub use archive::Filled;
 pub use create::is_nocopy;
 pub use fill::Source;
+pub use fullness::Fullness;
 pub use sizes::{limit_of, size_asked};
 
 pub use prune::{Candidate, Plan, Pruned};
@@ -45,6 +47,7 @@ use crate::{Error, Root, VolumeError, volume_slot as slot};
 pub(crate) use create::{check_asked, check_settings, top_asked};
 use create::{new_volume, top};
 use fill::Pins;
+use fullness::Marks;
 pub(crate) use locks::{Held, Locks};
 use prune::Plans;
 use sizes::limit_asked;
@@ -110,6 +113,7 @@ pub struct Volumes {
     pub(crate) locks: Locks,
     pins: Pins,
     plans: Plans,
+    marks: Marks,
 }
 
 impl Volumes {
@@ -121,6 +125,7 @@ impl Volumes {
             locks: Locks::default(),
             pins: Pins::default(),
             plans: Plans::default(),
+            marks: Marks::default(),
         }
     }
 

@@ -57,7 +57,7 @@ pub(super) fn all(config: &Config) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn daemon(config: &Config) -> [(&'static str, String); 14] {
+fn daemon(config: &Config) -> [(&'static str, String); 15] {
     let socket = &config.socket;
     let metrics = match &config.metrics {
         None => String::new(),
@@ -83,6 +83,7 @@ fn daemon(config: &Config) -> [(&'static str, String); 14] {
             seconds(config.limits.long_call),
         ),
         ("metrics.address", metrics),
+        ("metrics.volumes", config.metrics_volumes.to_string()),
         ("reaper.every_secs", seconds(config.reap_every)),
         (
             "overlayfs.mount_options",

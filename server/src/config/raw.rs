@@ -81,6 +81,7 @@ pub(super) struct RawUsage {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawMetrics {
     pub(super) address: Option<String>,
+    pub(super) volumes: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

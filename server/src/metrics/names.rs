@@ -120,6 +120,26 @@ pub(super) const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("layerd_attachments", Kind::Gauge, "Attachments."),
     (
+        "layerd_volume_used_bytes",
+        Kind::Gauge,
+        "Bytes that a volume holds: as the kernel counts them under a limit, else as measured last.",
+    ),
+    (
+        "layerd_volume_used_inodes",
+        Kind::Gauge,
+        "Inodes that a volume holds, likewise.",
+    ),
+    (
+        "layerd_volume_limit_bytes",
+        Kind::Gauge,
+        "Bytes that a volume with a limit is held to.",
+    ),
+    (
+        "layerd_volume_limit_inodes",
+        Kind::Gauge,
+        "Inodes that a volume with a limit is held to, where they have a fixed number.",
+    ),
+    (
         "layerd_disk_bytes",
         Kind::Gauge,
         "Size of the file system under the root.",
