@@ -4,6 +4,7 @@
 //! `metrics` facade, which costs next to nothing without a recorder; gauges (snapshots,
 //! volumes, space) are read at each scrape.
 
+mod bounded;
 mod names;
 mod volumes;
 
@@ -35,6 +36,7 @@ use crate::optional::Failures;
 use crate::tasks::Tasks;
 use crate::with_causes;
 
+use bounded::Bounded;
 use names::{Kind, METRICS};
 
 /// Bounds of histograms of time, in seconds: from an answer out of memory to a hanging disk's.
@@ -186,7 +188,8 @@ where
     L: axum::serve::Listener,
     L::Addr: std::fmt::Debug,
 {
-    let served = axum::serve(socket, app).with_graceful_shutdown(stop.cancelled_owned());
+    let served =
+        axum::serve(Bounded::new(socket), app).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(cause) = served.await {
         error!(error = &cause as &dyn std::error::Error, "serve metrics");
     }

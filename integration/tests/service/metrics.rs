@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -113,6 +114,42 @@ fn root_nothing_is_served_unless_asked_for() {
     let scratch = Scratch::new();
     let daemon = Daemon::start(scratch.path());
     assert!(!daemon.log().contains("serving metrics"));
+}
+
+/// Clients of the metrics take few descriptors, and those that do nothing do not stop the others for ever.
+#[test]
+fn root_clients_of_the_metrics_leave_descriptors_to_storage() {
+    let scratch = Scratch::new();
+    let socket = scratch.path().join("metrics.sock");
+    let config = scratch.path().join("config.toml");
+    let text = format!("[metrics]\naddress = \"unix:{}\"\n", socket.display());
+    std::fs::write(&config, text).unwrap();
+    let arguments = ["--config", config.to_str().unwrap()];
+    let mut daemon = Daemon::start_with(scratch.path(), &arguments);
+    wait_until("metrics", Duration::from_secs(30), || {
+        daemon.log().contains("serving metrics")
+    });
+    let mut client = daemon.snapshots();
+    client.prepare("before", "", &[]).unwrap();
+    let open = || {
+        let all = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
+        all.count()
+    };
+    let before = open();
+    let connect = |_| UnixStream::connect(&socket).unwrap();
+    let idle: Vec<_> = (0..300).map(connect).collect();
+    wait_until("the first of them", Duration::from_secs(30), || {
+        open() >= before + 32
+    });
+    client.prepare("after", "", &[]).unwrap();
+    assert!(open() < before + 100, "{before} before, {} now", open());
+    drop(idle);
+    let (head, _) = get(&socket, "/metrics");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let check = run(&[&["check"][..], &arguments].concat());
+    let said = String::from_utf8(check.stdout).unwrap();
+    assert!(said.contains("metrics.sock is served by layerd"), "{said}");
+    crate::stop::assert_stops_soon(&mut daemon, "clients of the metrics");
 }
 
 /// Storage does not depend on metrics. The address is taken when it becomes free.
