@@ -17,6 +17,7 @@ use main_config::Change;
 use super::Daemon;
 use crate::atomic_file;
 use crate::containerd::dropin::{DropIn, host_platform};
+use crate::containerd::effective::{Effective, Others};
 use crate::containerd::main_file::{self, MainFile};
 use crate::containerd::{Schema, Version};
 use crate::error::Error;
@@ -76,7 +77,7 @@ impl Files {
         version: Version,
         path: &Path,
         drop_in: &str,
-        (change, is_loaded): (&Change, fn(&str) -> bool),
+        (change, is_loaded): (&Change, &dyn Fn(&str) -> bool),
         out: &mut Output,
     ) -> Result<Done, Error> {
         if self.config == Path::new(main_file::MAIN) {
@@ -98,8 +99,9 @@ impl Files {
 /// unless the existing file was edited. If containerd would not read it there, config.toml
 /// gets a line that imports the directory: containerd has to accept the new file first, the change
 /// is shown, and the old file stays beside it as config.toml.before-layerd. Where there is no
-/// config.toml, one is made. --remove undoes all of it. containerd must be restarted to notice a
-/// change; running containers go on.
+/// config.toml, one is made. The drop-in says again what other files have in the lists that it
+/// replaces, such as entries for other snapshotters: run it again after a change there. --remove
+/// undoes all of it. containerd must be restarted to notice a change; running containers go on.
 #[derive(Debug, clap::Args)]
 struct Containerd {
     #[command(flatten)]
@@ -162,7 +164,10 @@ fn containerd(args: Containerd, daemon: &Daemon, out: &mut Output) -> Result<(),
     let main = text.as_deref().map(MainFile::parse).transpose();
     let main = main.map_err(|why| main_config::unreadable(&files.config, why))?;
     let change = Change::plan(version, text.as_deref(), &files.config, &path)?;
-    let drop_in = drop_in(&args, version, main.as_ref(), daemon)?;
+    let files_read = Effective::read_without(&files.config, Some(&path));
+    let others = files_read.map_err(|why| main_config::unreadable(&why.path, why.to_string()))?;
+    let drop_in = drop_in(&args, version, main.as_ref(), (others.others, daemon))?;
+    let socket = drop_in.socket.clone();
     if let Some(warning) = drop_in.warning() {
         out.progress(&format!("layerctl: warning: {warning}"))?;
     }
@@ -171,13 +176,17 @@ fn containerd(args: Containerd, daemon: &Daemon, out: &mut Output) -> Result<(),
         out.raw(drop_in.as_bytes())?;
         return announce(&change, &files.config);
     }
-    let done = files.write(version, &path, &drop_in, (&change, has_layerd), out)?;
+    let is_loaded = |dump: &str| has_layerd(dump, &socket);
+    let done = files.write(version, &path, &drop_in, (&change, &is_loaded), out)?;
     tell(done, &change, &path, out)
 }
 
-/// True for a configuration with layerd as a snapshotter.
-fn has_layerd(dump: &str) -> bool {
-    dump.contains("[proxy_plugins.layerd]")
+/// True for a configuration with layerd as a snapshotter at `socket`.
+fn has_layerd(dump: &str, socket: &str) -> bool {
+    let file = toml::from_str::<toml::Table>(dump).unwrap_or_default();
+    let proxy = file.get("proxy_plugins").and_then(|all| all.get("layerd"));
+    let address = proxy.and_then(|proxy| proxy.get("address"));
+    address.and_then(toml::Value::as_str) == Some(socket)
 }
 
 /// Undoes [`write()`], with an empty directory.
@@ -210,7 +219,7 @@ fn drop_in(
     args: &Containerd,
     version: Version,
     main: Option<&MainFile>,
-    daemon: &Daemon,
+    (others, daemon): (Others, &Daemon),
 ) -> Result<DropIn, Error> {
     let socket = args.socket.as_deref().unwrap_or(&daemon.address);
     let drop_in = DropIn {
@@ -223,6 +232,7 @@ fn drop_in(
         annotations: args.annotations,
         parallel: args.parallel,
         differ: !args.no_unpack,
+        others,
     };
     drop_in
         .check()

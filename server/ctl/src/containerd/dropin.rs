@@ -4,6 +4,9 @@
 //! any snapshotter not named overlayfs, and needs layerd's setting of that name at any time; a
 //! proxy of type `diff` crashes containerd 1.6 and early 1.7, so only later ones get it.
 
+use toml::{Table, Value};
+
+use super::effective::{DIFF, Others, TRANSFER};
 use super::{Schema, Version};
 
 /// Name of layerd's diff service: a proxy has one type, and `layerd` is the snapshotter.
@@ -30,6 +33,8 @@ pub(crate) struct DropIn {
     pub(crate) parallel: bool,
     /// Have layerd unpack and pack layers, where the release can be told so safely.
     pub(crate) differ: bool,
+    /// Settings of other files that this one replaces.
+    pub(crate) others: Others,
 }
 
 /// Layers unpacked at a time: more wait for the disk and for each other's processors.
@@ -162,14 +167,43 @@ impl DropIn {
     }
 
     fn differ(&self) -> String {
+        let listed = self.others.diff.get("default").and_then(Value::as_array);
+        let listed = listed.into_iter().flatten().filter_map(Value::as_str);
+        let mut differs: Vec<&str> = listed.filter(|name| *name != DIFFER).collect();
+        if differs.is_empty() {
+            differs.push(WALKING);
+        }
+        differs.insert(0, DIFFER);
+        let differs: Vec<String> = differs.into_iter().map(quoted).collect();
         format!(
             "\n# layerd unpacks and packs the layers of its own snapshots. What is not its own goes on to\n\
              # containerd's differ, but not while layerd is down: then nothing is unpacked at all.\n\
              [proxy_plugins.{DIFFER}]\ntype = \"diff\"\naddress = {}\n\n\
-             [plugins.\"io.containerd.service.v1.diff-service\"]\n\
-             default = [\"{DIFFER}\", \"walking\"]\n",
-            quoted(&self.socket)
+             [plugins.\"{DIFF}\"]\n{}\
+             default = [{}]\n",
+            quoted(&self.socket),
+            self.kept(&self.others.diff, "default"),
+            differs.join(", ")
         )
+    }
+
+    /// The lines of another file's table but for its list, where they would be lost.
+    fn kept(&self, table: &Table, list: &str) -> String {
+        let is_lost = !self.version.since(2, 0, 0);
+        let kept = table.iter().filter(|(key, _)| is_lost && *key != list);
+        kept.map(line).collect()
+    }
+
+    /// Entries of other files' list for other snapshotters than layerd; none if there is no such list.
+    fn other_entries(&self) -> Vec<&Table> {
+        let listed = self.others.transfer.get("unpack_config");
+        let listed = listed.and_then(Value::as_array).into_iter().flatten();
+        let is_other =
+            |entry: &&Table| entry.get("snapshotter").and_then(Value::as_str) != Some("layerd");
+        listed
+            .filter_map(Value::as_table)
+            .filter(is_other)
+            .collect()
     }
 
     fn unpack(&self) -> String {
@@ -185,23 +219,41 @@ impl DropIn {
         } else {
             "This table replaces the one in config.toml as a whole"
         };
+        let others = match self.other_entries().is_empty() {
+            true => "overlayfs has an entry",
+            false => "the entries of other files are here",
+        };
         let mut text = format!(
             "\n# The transfer service: {users}, and without an entry here\n\
-             # pulls into layerd fail. {merging}, so overlayfs has an entry, too.\n"
+             # pulls into layerd fail. {merging}, so {others}, too.\n"
         );
+        let kept = self.kept(&self.others.transfer, "unpack_config");
+        if !kept.is_empty() {
+            text.push_str(&format!("[plugins.\"{TRANSFER}\"]\n{kept}"));
+        }
         if self.parallel {
             text.push_str(&format!(
-                "[plugins.\"io.containerd.transfer.v1.local\"]\n\
+                "[plugins.\"{TRANSFER}\"]\n\
                  # Layers of one image at a time, in overlayfs, too.\n\
                  max_concurrent_unpacks = {AT_ONCE}\n"
             ));
         }
         let differ = if self.uses_differ() { DIFFER } else { WALKING };
-        for (snapshotter, differ) in [("overlayfs", WALKING), ("layerd", differ)] {
-            text.push_str(&format!(
-                "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n\
-                 platform = {}\nsnapshotter = \"{snapshotter}\"\ndiffer = \"{differ}\"\n",
+        let entry = |snapshotter: &str, differ: &str| {
+            format!(
+                "platform = {}\nsnapshotter = \"{snapshotter}\"\ndiffer = \"{differ}\"\n",
                 quoted(&self.platform)
+            )
+        };
+        let others = self.other_entries().into_iter();
+        let mut entries: Vec<String> = others.map(|one| one.iter().map(line).collect()).collect();
+        if entries.is_empty() {
+            entries.push(entry("overlayfs", WALKING));
+        }
+        entries.push(entry("layerd", differ));
+        for entry in entries {
+            text.push_str(&format!(
+                "[[plugins.\"{TRANSFER}\".unpack_config]]\n{entry}"
             ));
         }
         text
@@ -224,6 +276,11 @@ impl DropIn {
              # [{table}]\n# snapshotter = \"layerd\"\n"
         )
     }
+}
+
+/// A setting on a line of its own.
+fn line((key, value): (&String, &Value)) -> String {
+    format!("{} = {value}\n", quoted(key))
 }
 
 /// A TOML string.

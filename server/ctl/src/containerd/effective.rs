@@ -31,6 +31,20 @@ pub(crate) struct Unpack {
     pub(crate) differ: String,
 }
 
+/// Tables of plugins that layerd's drop-in has as well. It takes the place of their lists, and with
+/// containerd 1.x of the whole tables, so that it has to say again what they say.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Others {
+    /// The transfer service's.
+    pub(crate) transfer: Table,
+    /// The diff service's.
+    pub(crate) diff: Table,
+}
+
+/// Names of those plugins, from format 2 on.
+pub(crate) const TRANSFER: &str = "io.containerd.transfer.v1.local";
+pub(crate) const DIFF: &str = "io.containerd.service.v1.diff-service";
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Raw {
@@ -60,12 +74,20 @@ pub(crate) struct Effective {
     pub(crate) disabled: Vec<String>,
     /// The files with settings of NRI; the last one counts.
     pub(crate) nri: Vec<(PathBuf, Table)>,
+    pub(crate) others: Others,
 }
 
 impl Effective {
     /// Reads `main` and what it imports; the drop-ins alone if there is no `main`, as the defaults
     /// of some releases do. Fails where containerd would not start.
     pub(crate) fn read(main: &Path) -> Result<Self, Unreadable> {
+        Self::read_without(main, None)
+    }
+
+    /// As [`read`](Self::read), as if there were no file `absent`.
+    pub(crate) fn read_without(main: &Path, absent: Option<&Path>) -> Result<Self, Unreadable> {
+        let real = |path: &Path| path.canonicalize().ok();
+        let absent = absent.and_then(real);
         let mut all = Self::default();
         let mut waiting = vec![main.to_owned()];
         if !main.exists() {
@@ -74,7 +96,8 @@ impl Effective {
         // Each file is read once, however they import each other.
         while !waiting.is_empty() {
             let path = waiting.remove(0);
-            if all.files.contains(&path) {
+            let is_absent = absent.is_some() && real(&path) == absent;
+            if is_absent || all.files.contains(&path) {
                 continue;
             }
             let raw = read(&path)?;
@@ -93,7 +116,14 @@ impl Effective {
         let section = section.and_then(Value::as_table);
         self.nri
             .extend(section.map(|table| (path.to_owned(), table.clone())));
-        let transfer = raw.plugins.get("io.containerd.transfer.v1.local");
+        for (name, table) in [
+            (TRANSFER, &mut self.others.transfer),
+            (DIFF, &mut self.others.diff),
+        ] {
+            let section = raw.plugins.get(name).and_then(Value::as_table);
+            table.extend(section.cloned().into_iter().flatten());
+        }
+        let transfer = raw.plugins.get(TRANSFER);
         let list = transfer.and_then(|table| table.get("unpack_config"));
         if let Some(Value::Array(entries)) = list {
             let entries = entries.iter().cloned();
@@ -145,6 +175,12 @@ mod tests {
         assert_eq!(all.proxies["layerd"].exports["root"], "/r");
         assert_eq!(all.proxies["other"].kind, "content");
         assert_eq!(all.unpack.unwrap()[0].differ, "walking");
+        assert!(all.others.transfer.contains_key("unpack_config"));
+        let drop_in = dir.path().join("conf.d/layerd.toml");
+        let without = Effective::read_without(&main, Some(&drop_in)).unwrap();
+        assert_eq!(without.files, std::slice::from_ref(&main));
+        assert_eq!(without.proxies["layerd"].address, "/old");
+        assert_eq!((without.unpack, without.others), (None, Others::default()));
         write("conf.d/bad.toml", "version = ");
         assert!(
             Effective::read(&main)

@@ -24,19 +24,60 @@ pub(crate) fn backup(main: &Path) -> PathBuf {
     main.with_file_name(name)
 }
 
-/// `text` with the import of `drop_in`; none if it has it. Fails with a reason if `text` is no TOML
-/// or its imports are no list.
-pub(crate) fn added(text: &str, main: &Path, drop_in: &Path) -> Result<Option<String>, String> {
-    if MainFile::parse(text)?.imports(main, drop_in) {
-        return Ok(None);
+/// `text` with the import of `drop_in`; none if this release reads `drop_in` already. Fails with a
+/// reason if `text` is no TOML or its imports are no list.
+pub(crate) fn added(
+    text: &str,
+    version: Version,
+    main: &Path,
+    drop_in: &Path,
+) -> Result<Option<String>, String> {
+    match MainFile::parse(text)?.imports(version, main, drop_in) {
+        true => Ok(None),
+        false => with_line(text, drop_in).map(Some),
     }
+}
+
+/// `text` with one more import, that of `drop_in`. Fails as [`added`].
+pub(crate) fn with_line(text: &str, drop_in: &Path) -> Result<String, String> {
     let mut document = parse(text)?;
     let item = document
         .entry(KEY)
         .or_insert(Item::Value(Value::Array(Array::new())));
     let list = item.as_array_mut().ok_or("its `imports` are no list")?;
     list.push(pattern(drop_in));
-    Ok(Some(document.to_string()))
+    Ok(with_ends_of(text, &document.to_string()))
+}
+
+/// `new` with the ends of lines that `old` has, which are lost where it is written anew: those of
+/// unchanged lines stay, and changed ones end as Windows has it if any line of `old` does.
+fn with_ends_of(old: &str, new: &str) -> String {
+    const WINDOWS: &str = "\r\n";
+    if !old.contains(WINDOWS) {
+        return new.to_owned();
+    }
+    let before: Vec<&str> = old.split_inclusive('\n').collect();
+    let lines: Vec<&str> = new.lines().collect();
+    let is_same = |(old, new): &(&&str, &&str)| old.trim_end_matches(['\r', '\n']) == **new;
+    let head = before.iter().zip(&lines).take_while(is_same).count();
+    let rest = before[head..].iter().rev().zip(lines[head..].iter().rev());
+    let tail = rest.take_while(is_same).count();
+    let mut text = String::new();
+    for (number, line) in lines.iter().enumerate() {
+        let from_end = lines.len() - number;
+        let kept = match (number < head, from_end <= tail) {
+            (true, _) => Some(before[number]),
+            (_, true) => Some(before[before.len() - from_end]),
+            _ => None,
+        };
+        text.push_str(line);
+        text.push_str(match kept {
+            Some(kept) if kept.ends_with('\n') => &kept[line.len()..],
+            Some(_) if from_end == 1 => "",
+            _ => WINDOWS,
+        });
+    }
+    text
 }
 
 /// `text` without the import of `drop_in`; none if the exact pattern is not in it.
@@ -54,7 +95,7 @@ pub(crate) fn removed(text: &str, drop_in: &Path) -> Result<Option<String>, Stri
     if list.is_empty() {
         document.remove(KEY);
     }
-    Ok(Some(document.to_string()))
+    Ok(Some(with_ends_of(text, &document.to_string())))
 }
 
 /// A whole config.toml for a containerd that has none: all but the imports stays at its default.
@@ -79,8 +120,53 @@ mod tests {
     const DEBIAN: &str = "version = 2\n\n[plugins]\n  [plugins.\"io.containerd.grpc.v1.cri\"]\n    \
                           [plugins.\"io.containerd.grpc.v1.cri\".cni]\n      bin_dir = \"/usr/lib/cni\"\n";
 
+    fn add_for(version: &str, text: &str) -> Result<Option<String>, String> {
+        let version = Version::parse(version).unwrap();
+        added(text, version, Path::new(MAIN), Path::new(DROP_IN))
+    }
+
     fn add(text: &str) -> Option<String> {
-        added(text, Path::new(MAIN), Path::new(DROP_IN)).unwrap()
+        add_for("2.1", text).unwrap()
+    }
+
+    #[test]
+    fn lines_end_as_they_did() {
+        let table = [
+            (
+                "# c\r\nversion = 2\r\n\r\n[grpc]\r\n  uid = 0 # x\r\n",
+                "# c\r\nversion = 2\r\nIMPORTS\r\n\r\n[grpc]\r\n  uid = 0 # x\r\n",
+            ),
+            (
+                "version = 2\r\nroot = \"/a\"",
+                "version = 2\r\nroot = \"/a\"\r\nIMPORTS\r\n",
+            ),
+            (
+                "version = 2\r\nroot = \"/a\"\n[grpc]\r\n",
+                "version = 2\r\nroot = \"/a\"\nIMPORTS\r\n[grpc]\r\n",
+            ),
+            (
+                "root = \"\"\"a\r\nb\"\"\"\r\n[grpc]\r\n",
+                "root = \"\"\"a\r\nb\"\"\"\r\nIMPORTS\r\n[grpc]\r\n",
+            ),
+        ];
+        for (text, wanted) in table {
+            let edited = add(text).unwrap();
+            assert_eq!(edited, wanted.replace("IMPORTS", LINE.trim_end()));
+            let back = remove(&edited).unwrap();
+            assert_eq!(back.trim_end(), text.trim_end());
+        }
+    }
+
+    #[test]
+    fn a_release_that_does_not_find_a_relative_name_gets_a_full_one() {
+        let text = "version = 2\nimports = [\"conf.d/*.toml\"]\n";
+        let edited = add_for("1.6", text).unwrap().unwrap();
+        assert!(
+            edited.contains("\"/etc/containerd/conf.d/*.toml\""),
+            "{edited}"
+        );
+        assert_eq!(add_for("1.6", &edited).unwrap(), None);
+        assert_eq!(remove(&edited).unwrap(), text);
     }
 
     fn remove(text: &str) -> Option<String> {
@@ -138,8 +224,7 @@ mod tests {
     #[test]
     fn what_cannot_be_edited_is_refused() {
         for bad in ["imports = 3", "version = ", "imports = [1]"] {
-            let refused = added(bad, Path::new(MAIN), Path::new(DROP_IN));
-            assert!(refused.is_err(), "{bad}");
+            assert!(add_for("2.1", bad).is_err(), "{bad}");
         }
     }
 

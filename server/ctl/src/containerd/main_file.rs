@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::Schema;
+use super::{Schema, Version};
 
 /// containerd's own configuration.
 pub(crate) const MAIN: &str = "/etc/containerd/config.toml";
@@ -43,11 +43,16 @@ impl MainFile {
         })
     }
 
-    /// True if containerd would read `drop_in`. Stars stand for parts of names, as in a shell.
-    pub(crate) fn imports(&self, own_path: &Path, drop_in: &Path) -> bool {
+    /// True if this release of containerd would read `drop_in`. Stars stand for parts of names, as in
+    /// a shell. 1.6 and early 1.7 look for a relative name with a star in their working directory.
+    pub(crate) fn imports(&self, version: Version, own_path: &Path, drop_in: &Path) -> bool {
         let base = own_path.parent().unwrap_or(Path::new("/"));
+        let is_found = |pattern: &&String| {
+            version.since(2, 0, 0) || pattern.starts_with('/') || !pattern.contains('*')
+        };
         self.imports
             .iter()
+            .filter(is_found)
             .any(|pattern| matches(&base.join(pattern), drop_in))
     }
 }
@@ -137,16 +142,34 @@ fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MainFile, Schema};
+    use super::{MainFile, Schema, Version};
     use std::path::Path;
 
     const MAIN: &str = "/etc/containerd/config.toml";
     const DROP_IN: &str = "/etc/containerd/conf.d/layerd.toml";
 
-    fn imports(pattern: &str) -> bool {
+    fn imports_of(version: &str, pattern: &str) -> bool {
         let main =
             MainFile::parse(&format!("version = 2\nimports = [\"x\", \"{pattern}\"]")).unwrap();
-        main.imports(Path::new(MAIN), Path::new(DROP_IN))
+        let version = Version::parse(version).unwrap();
+        main.imports(version, Path::new(MAIN), Path::new(DROP_IN))
+    }
+
+    fn imports(pattern: &str) -> bool {
+        imports_of("2.1", pattern)
+    }
+
+    #[test]
+    fn relative_names_with_a_star_are_found_by_later_releases_alone() {
+        let table = [
+            ("conf.d/*.toml", false),
+            ("conf.d/layerd.toml", true),
+            ("/etc/containerd/conf.d/*.toml", true),
+        ];
+        for (pattern, by_1_6) in table {
+            assert_eq!(imports_of("1.6", pattern), by_1_6, "{pattern}");
+            assert!(imports_of("2.0", pattern), "{pattern}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
 use tempfile::NamedTempFile;
@@ -40,7 +40,8 @@ impl Change {
                 version, drop_in,
             ))));
         };
-        let new = import::added(old, main, drop_in).map_err(|why| unreadable(main, why))?;
+        let new =
+            import::added(old, version, main, drop_in).map_err(|why| unreadable(main, why))?;
         Ok(new.map_or(Self::Nothing, |new| Self::Edit {
             old: old.to_owned(),
             new,
@@ -56,18 +57,21 @@ impl Change {
         }
     }
 
-    /// Has containerd read the new text first, if it is on the search path, and keeps the old file
-    /// beside the new one. `is_there` tells from the dumped configuration that the drop-in is in it.
-    /// Durable on return.
+    /// Has containerd read the new text first, if it is on the search path, also if nothing is
+    /// changed, and keeps the old file beside the new one. `is_there` tells from the dumped
+    /// configuration that the drop-in is in force. Durable on return.
     pub(super) fn apply(
         &self,
         main: &Path,
-        is_there: fn(&str) -> bool,
+        is_there: &dyn Fn(&str) -> bool,
         out: &mut Output,
     ) -> Result<(), Error> {
         let name = escape(&main.display().to_string());
         let (new, done) = match self {
-            Self::Nothing => return Ok(()),
+            Self::Nothing => {
+                return super::read_main(main)?
+                    .map_or(Ok(()), |text| try_out(&text, main, is_there));
+            }
             Self::Make(new) => (new, format!("Made {name}, as containerd had none:")),
             Self::Edit { new, .. } => {
                 let kept = import::backup(main);
@@ -79,10 +83,13 @@ impl Change {
             }
         };
         try_out(new, main, is_there)?;
-        if matches!(self, Self::Edit { .. }) {
-            keep(main)?;
+        let is_new = matches!(self, Self::Edit { .. }) && keep(main)?;
+        if let Err(cause) = atomic_file::replace(main, new.as_bytes()) {
+            if is_new {
+                let _ = fs::remove_file(import::backup(main)); // the first error counts
+            }
+            return Err(failed("write", main, cause));
         }
-        atomic_file::replace(main, new.as_bytes()).map_err(|cause| failed("write", main, cause))?;
         out.line(&done)?;
         out.raw(told_lines(&self.patch()).as_bytes())
     }
@@ -96,16 +103,39 @@ pub(super) fn unreadable(main: &Path, why: String) -> Error {
     }
 }
 
-/// Copies `main`, mode included, to its backup.
-fn keep(main: &Path) -> Result<(), Error> {
+/// Copies `main`, mode included, to its backup; false if that was there. A file of that name with
+/// other content, whoever made it, gets a number behind its name.
+fn keep(main: &Path) -> Result<bool, Error> {
     let kept = import::backup(main);
-    fs::copy(main, &kept)
-        .and_then(|_| File::open(&kept)?.sync_all())
-        .map_err(|cause| failed("write", &kept, cause))
+    let is_there = fs::symlink_metadata(&kept).is_ok_and(|meta| meta.is_file());
+    let copy = || -> io::Result<bool> {
+        if is_there && fs::read(&kept)? == fs::read(main)? {
+            return Ok(false);
+        }
+        if fs::symlink_metadata(&kept).is_ok() {
+            fs::rename(&kept, numbered(&kept))?;
+        }
+        fs::copy(main, &kept)?;
+        File::open(&kept)?.sync_all()?;
+        Ok(true)
+    };
+    copy().map_err(|cause| failed("write", &kept, cause))
+}
+
+/// The first free name of `kept` with a number behind it.
+fn numbered(kept: &Path) -> PathBuf {
+    let name = kept.file_name().unwrap_or_default();
+    let with = |number: u32| {
+        let mut name = name.to_owned();
+        name.push(format!(".{number}"));
+        kept.with_file_name(name)
+    };
+    let is_free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
+    (1..).map(with).find(is_free).expect("some number is free")
 }
 
 /// Asks containerd for the configuration that `text` in the place of `main` would give.
-fn try_out(text: &str, main: &Path, is_there: fn(&str) -> bool) -> Result<(), Error> {
+fn try_out(text: &str, main: &Path, is_there: &dyn Fn(&str) -> bool) -> Result<(), Error> {
     let dir = main.parent().unwrap_or(Path::new("/"));
     let candidate = || -> io::Result<NamedTempFile> {
         fs::create_dir_all(dir)?;
@@ -129,9 +159,9 @@ fn try_out(text: &str, main: &Path, is_there: fn(&str) -> bool) -> Result<(), Er
     let complaint = complaint
         .lines()
         .last()
-        .unwrap_or("the drop-in is not in its configuration");
+        .unwrap_or("the drop-in is not in its configuration, or another file says otherwise");
     Err(Error::Refused {
-        what: format!("change {}", main.display()),
+        what: format!("have containerd read the drop-in by {}", main.display()),
         why: format!("`containerd config dump` does not take it: {complaint}"),
         hint: "Nothing was changed in it. Remove what it complains of and try again.".to_owned(),
     })
@@ -172,7 +202,7 @@ pub(super) fn undo(main: &Path, drop_in: &Path, out: &mut Output) -> Result<(), 
 
 fn restore(main: &Path, kept: &Path, text: &str, drop_in: &Path) -> Result<(), Error> {
     let old = fs::read_to_string(kept).map_err(|cause| failed("read", kept, cause))?;
-    let is_ours = import::added(&old, main, drop_in) == Ok(Some(text.to_owned()));
+    let is_ours = import::with_line(&old, drop_in).as_deref() == Ok(text);
     let new = match is_ours {
         true => Some(old),
         false => import::removed(text, drop_in).map_err(|why| unreadable(main, why))?,

@@ -56,7 +56,7 @@ pub(super) fn run(args: Nri, out: &mut Output) -> Result<(), Error> {
         out.raw(drop_in.as_bytes())?;
         return announce(&change, &options.config);
     }
-    let done = options.write(version, &path, &drop_in, (&change, nri::is_on), out)?;
+    let done = options.write(version, &path, &drop_in, (&change, &nri::is_on), out)?;
     let name = escape(&path.display().to_string());
     if done == Done::Already && change == Change::Nothing {
         return out.line(&format!("{name} is up to date"));

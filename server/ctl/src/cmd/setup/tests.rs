@@ -250,3 +250,44 @@ fn paths_that_containerd_could_not_use_are_refused() {
         Exit::Invalid
     );
 }
+
+#[test]
+fn a_file_that_has_the_name_of_the_backup_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("config.toml"), DEBIAN).unwrap();
+    fs::write(at("config.toml.before-layerd"), "mine").unwrap();
+    run(dir.path(), &["--write"]).unwrap();
+    let text = |name: &str| fs::read_to_string(at(name)).unwrap();
+    assert_eq!(text("config.toml.before-layerd"), DEBIAN);
+    assert_eq!(text("config.toml.before-layerd.1"), "mine");
+    run(dir.path(), &["--remove"]).unwrap();
+    assert_eq!(text("config.toml"), DEBIAN);
+    assert_eq!(text("config.toml.before-layerd.1"), "mine");
+}
+
+#[test]
+fn entries_for_other_snapshotters_are_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let entry = "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n\
+                 platform = \"linux/amd64\"\nsnapshotter = \"nydus\"\ndiffer = \"walking\"\n";
+    fs::write(dir.path().join("config.toml"), format!("{DEBIAN}{entry}")).unwrap();
+    run(dir.path(), &["--write"]).unwrap();
+    let drop_in = fs::read_to_string(file(dir.path())).unwrap();
+    assert!(drop_in.contains("\"nydus\""), "{drop_in}");
+    let again = run(dir.path(), &["--write"]).unwrap();
+    assert!(again.contains("is up to date"), "{again}");
+}
+
+#[test]
+fn a_configuration_with_layerd_elsewhere_is_told_from_ours() {
+    let dump = "[proxy_plugins]\n[proxy_plugins.layerd]\naddress = '/run/a'\n";
+    assert!(setup::has_layerd(dump, "/run/a"));
+    for (dump, socket) in [
+        (dump, "/run/b"),
+        ("# [proxy_plugins.layerd]", "/run/a"),
+        ("=", "/run/a"),
+    ] {
+        assert!(!setup::has_layerd(dump, socket), "{dump}");
+    }
+}

@@ -1,6 +1,6 @@
 use toml::{Table, Value};
 
-use super::{DropIn, Schema, Version};
+use super::{DropIn, Others, Schema, Version};
 
 fn drop_in(version: &str) -> DropIn {
     let version = Version::parse(version).unwrap();
@@ -14,6 +14,7 @@ fn drop_in(version: &str) -> DropIn {
         annotations: false,
         parallel: false,
         differ: true,
+        others: Others::default(),
     }
 }
 
@@ -214,5 +215,64 @@ fn the_hint_for_the_default_works_once_uncommented() {
             wanted(&format!("[{path}]\nsnapshotter = 'layerd'")),
             "{text}"
         );
+    }
+}
+
+/// Another snapshotter, with its own differ and settings, as its documentation has them written.
+const OTHER: &str = "
+[transfer]
+max_concurrent_downloads = 5
+[[transfer.unpack_config]]
+platform = 'linux/amd64'
+snapshotter = 'nydus'
+differ = 'walking'
+config = { a = 'b' }
+[[transfer.unpack_config]]
+platform = 'linux/amd64'
+snapshotter = 'layerd'
+differ = 'old'
+[diff]
+default = ['erofs', 'walking']
+sync_fs = true
+";
+
+#[test]
+fn what_other_files_have_in_the_lists_stays() {
+    let other = wanted(OTHER);
+    let table = |name: &str| other[name].as_table().unwrap().clone();
+    for (version, is_whole) in [("1.7", true), ("2.1", false)] {
+        let drop_in = DropIn {
+            others: Others {
+                transfer: table("transfer"),
+                diff: table("diff"),
+            },
+            ..drop_in(version)
+        };
+        let plugins = parsed(&drop_in)["plugins"].clone();
+        let (transfer, diff) = (
+            &plugins["io.containerd.transfer.v1.local"],
+            &plugins["io.containerd.service.v1.diff-service"],
+        );
+        let entries = transfer["unpack_config"].as_array().unwrap();
+        let names: Vec<_> = entries
+            .iter()
+            .map(|one| one["snapshotter"].as_str())
+            .collect();
+        assert_eq!(names, [Some("nydus"), Some("layerd")], "{version}");
+        assert_eq!(entries[0], other["transfer"]["unpack_config"][0]);
+        assert_eq!(entries[1]["differ"].as_str(), Some("layerd-diff"));
+        let differs = diff["default"].as_array().unwrap();
+        let differs: Vec<_> = differs.iter().map(Value::as_str).collect();
+        assert_eq!(
+            differs,
+            [Some("layerd-diff"), Some("erofs"), Some("walking")]
+        );
+        // Later releases merge the tables, and there a copy would only grow old.
+        let kept = (
+            transfer.get("max_concurrent_downloads"),
+            diff.get("sync_fs"),
+        );
+        assert_eq!(kept.0.is_some() && kept.1.is_some(), is_whole, "{version}");
+        assert_eq!(kept.0.is_none() && kept.1.is_none(), !is_whole, "{version}");
     }
 }
