@@ -14,7 +14,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::{LogConfig, LogFormat};
 use crate::with_causes;
-use line::Line;
+use line::{Form, Line};
 
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -62,19 +62,23 @@ fn text() -> Boxed {
             .with_ansi(false);
         return layer
             .with_ansi(false)
-            .event_format(Line::new(format, true))
+            .event_format(Line::new(format, Form::Plain, true))
             .boxed();
     }
     let colour = stderr().is_terminal();
     let format = fmt::format().with_ansi(colour);
+    let form = match colour {
+        true => Form::Coloured,
+        false => Form::Plain,
+    };
     layer
         .with_ansi(colour)
-        .event_format(Line::new(format, false))
+        .event_format(Line::new(format, form, false))
         .boxed()
 }
 
 fn json() -> Boxed {
-    let format = Line::new(fmt::format().json(), is_journal());
+    let format = Line::new(fmt::format().json(), Form::Json, is_journal());
     let layer = fmt::layer()
         .with_writer(stderr)
         .fmt_fields(JsonFields::new());
