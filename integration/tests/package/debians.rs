@@ -183,7 +183,7 @@ fn metrics_stop_nothing(machine: &Machine) {
     let check = "layerd check --config /etc/layerd/config.toml";
     let said = machine.run(check);
     let warned = said.lines().find(|line| line.starts_with("warn unit: "));
-    let fix = warned.and_then(|line| line.split_once("(RestrictAddressFamilies=) "));
+    let fix = warned.and_then(|line| line.split_once("(RestrictAddressFamilies=); "));
     machine.run(fix.expect(&said).1);
     assert!(!machine.run(check).contains("warn"));
     machine.run("layerctl info | grep -v ALARM >/dev/null; ! layerctl info | grep ALARM");
