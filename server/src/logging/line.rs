@@ -10,7 +10,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// Prefix by which systemd's journal takes a line as an error (sd-daemon(3)).
 pub(super) const ERROR: &str = "<3>";
 
-/// What a line has besides text.
+/// Form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Plain,

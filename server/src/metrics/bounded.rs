@@ -1,4 +1,4 @@
-//! A listener with few clients at a time. Whoever reaches the address of the metrics may connect, and
+//! A listener with few clients at a time. Each client that reaches the address may connect, and
 //! each connection takes a descriptor, of which storage needs its own.
 
 use std::future::Future as _;

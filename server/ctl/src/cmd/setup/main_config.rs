@@ -104,7 +104,7 @@ pub(super) fn unreadable(main: &Path, why: String) -> Error {
 }
 
 /// Copies `main`, mode included, to its backup; false if that was there. A file of that name with
-/// other content, whoever made it, gets a number behind its name.
+/// other content gets a number behind its name.
 fn keep(main: &Path) -> Result<bool, Error> {
     let kept = import::backup(main);
     let is_there = fs::symlink_metadata(&kept).is_ok_and(|meta| meta.is_file());
