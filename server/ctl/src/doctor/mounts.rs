@@ -74,11 +74,12 @@ pub(crate) struct Layers<'a> {
 
 /// Overlays over writable layers: those whose layer is gone, and two over one layer.
 pub(crate) fn overlays(table: &[Entry], known: &Layers<'_>) -> Vec<Finding> {
-    let layers = known.root.join("l");
+    // Those that are held to a size are in a folder of their own.
+    let layers = ["l", "c"].map(|folder| known.root.join(folder));
     let mut by_upper: BTreeMap<PathBuf, Vec<&Entry>> = BTreeMap::new();
     for entry in table.iter().filter(|entry| entry.kind == "overlay") {
-        if let Some(upper) = upper(&entry.super_options).filter(|upper| upper.starts_with(&layers))
-        {
+        let is_layer = |upper: &PathBuf| layers.iter().any(|folder| upper.starts_with(folder));
+        if let Some(upper) = upper(&entry.super_options).filter(is_layer) {
             by_upper.entry(upper).or_default().push(entry);
         }
     }
@@ -194,6 +195,7 @@ mod tests {
 34 30 0:51 / /run/db rw - overlay overlay rw,lowerdir=/r/l/1,upperdir=/r/l/3,workdir=/r/w/3
 35 30 0:51 / /run/db2 rw - overlay overlay rw,lowerdir=/r/l/1,upperdir=/r/l/3,workdir=/r/w/3
 36 30 0:52 / /other rw - overlay overlay rw,lowerdir=/x/1,upperdir=/x/2,workdir=/x/w
+37 30 0:53 / /run/cache rw - overlay overlay rw,lowerdir=/r/l/1,upperdir=/r/c/4/data/u,workdir=/r/c/4/data/w
 ";
 
     fn table() -> Vec<Entry> {
@@ -258,6 +260,8 @@ mod tests {
         let found = look(&table(), "/r/l/3", &[], &[]);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].fix, "umount /run/db /run/db2");
+        let limited = look(&table(), "/r/c/4/data/u", &[], &[]);
+        assert_eq!(limited[0].fix, "umount /run/cache");
         let mut twice = table();
         twice[5].device = (0, 60);
         let found = look(&twice, "", &[], &[]);

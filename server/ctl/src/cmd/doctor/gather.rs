@@ -175,8 +175,13 @@ async fn look_at_mounts(client: &mut Client, root: &Path) -> Result<Vec<Finding>
     };
     // Before the table: who removes a snapshot in order unmounts it first.
     let removed = client.trash().await?.into_iter();
-    let layer = |one: Removed| (root.join("l").join(Slot(one.id).to_string()), one.id);
-    let removed: BTreeMap<PathBuf, u64> = removed.map(layer).collect();
+    let layer = |one: Removed| {
+        let slot = Slot(one.id).to_string();
+        // One of the two is there, the second of a layer that is held to a size.
+        let upper = [format!("l/{slot}"), format!("c/{slot}/data/u")];
+        upper.map(|upper| (root.join(upper), one.id))
+    };
+    let removed: BTreeMap<PathBuf, u64> = removed.flat_map(layer).collect();
     let before = mountinfo::read().map_err(failed)?;
     let attachments = client.attachments(None, String::new()).await?;
     let after = mountinfo::read().map_err(failed)?;

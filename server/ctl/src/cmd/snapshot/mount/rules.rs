@@ -200,7 +200,8 @@ fn has_layers(options: &OsStr, root: &Path) -> bool {
     };
     let path = |bytes| Path::new(OsStr::from_bytes(bytes));
     if let Some(upper) = value(b"upperdir=") {
-        return path(upper).starts_with(root.join("l"));
+        let is_in = |folder| path(upper).starts_with(root.join(folder));
+        return ["l", "c"].into_iter().any(is_in);
     }
     let mut lowers = value(b"lowerdir=")
         .unwrap_or_default()
@@ -213,7 +214,13 @@ fn has_layers(options: &OsStr, root: &Path) -> bool {
         let slot = text.and_then(|text| text.strip_suffix("/f"));
         slot.is_some_and(|slot| is_slot(slot.strip_prefix("x/").unwrap_or(slot)))
     };
-    ["l", "x", "r"].into_iter().any(is_absolute)
+    let is_limited = |lower: &[u8]| {
+        let text = std::str::from_utf8(lower).ok();
+        let slot = text.and_then(|text| text.strip_prefix("c/")?.strip_suffix("/data/u"));
+        slot.is_some_and(is_slot)
+    };
+    ["l", "x", "r", "c"].into_iter().any(is_absolute)
+        || is_limited(first)
         || std::str::from_utf8(first).is_ok_and(is_slot)
         || is_image(first)
         || first.starts_with(b"l/") && lowers.any(is_image)
@@ -228,6 +235,12 @@ mod tests {
         let has = |options: &str| has_layers(OsStr::new(options), Path::new("/r"));
         assert!(has("rw,lowerdir=/r/l/2:/r/l/1,index=off"));
         assert!(has("rw,lowerdir=/r/e,upperdir=/r/l/2,workdir=/r/w/2"));
+        assert!(has(
+            "rw,lowerdir=/r/l/1,upperdir=/r/c/2/data/u,workdir=/r/c/2/data/w"
+        ));
+        assert!(has("ro,lowerdir=/r/c/2/data/u:/r/l/1,redirect_dir=on"));
+        assert!(has("ro,lowerdir=c/2/data/u:l/1"));
+        assert!(!has("ro,lowerdir=/x/c/2/data/u:/r/l/1"));
         assert!(has("ro,lowerdir=2:1"));
         assert!(has("ro,lowerdir=/r/x/2/f:/r/l/1"));
         assert!(has("ro,lowerdir=2/f:1/f"));
