@@ -9,6 +9,7 @@ pub(crate) mod disk;
 mod errors;
 mod home;
 mod host;
+mod made;
 mod power;
 pub(crate) mod state;
 mod worker;
