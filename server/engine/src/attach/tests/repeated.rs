@@ -182,3 +182,33 @@ fn root_a_mount_that_is_in_use_by_then_stays_known() {
         .unwrap();
     assert_eq!(host.mounts().len(), 0, "none is left behind");
 }
+
+/// The life of a tmpfs, as docs/volumes.md has it.
+#[test]
+fn root_a_tmpfs_lives_as_long_as_its_mount() {
+    let mut host = Host::new();
+    let (one, two) = (host.dir("one"), host.dir("two"));
+    let both = [tmpfs_at("one", &one), tmpfs_at("two", &two)];
+    host.attach(&both).unwrap();
+    fs::write(one.join("in-memory"), "kept").unwrap();
+    assert!(!two.join("in-memory").exists(), "each has its own");
+    let before = host.mounts();
+    host.attach(&both).unwrap();
+    assert_eq!(fs::read(one.join("in-memory")).unwrap(), b"kept");
+    // The mount is the kernel's, and not the process's.
+    host.reopen();
+    host.attach(&both).unwrap();
+    assert_eq!(fs::read(one.join("in-memory")).unwrap(), b"kept");
+    assert_eq!(host.mounts(), before);
+    super::umount(&one);
+    host.attach(&both).unwrap();
+    assert_eq!(host.mounts().len(), 2);
+    assert_eq!(fs::read_dir(&one).unwrap().count(), 0, "a new one");
+    fs::write(one.join("in-memory"), "gone").unwrap();
+    let keys = ["one", "two"].map(key);
+    host.engine.attachments.detach(&keys, false).unwrap();
+    host.attach(&both).unwrap();
+    assert_eq!(fs::read_dir(&one).unwrap().count(), 0, "a new one");
+    host.engine.attachments.detach(&keys, false).unwrap();
+    assert_eq!(host.mounts().len(), 0);
+}
