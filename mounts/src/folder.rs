@@ -1,12 +1,15 @@
 //! A directory of our own, held open.
 
 use std::ffi::{CStr, CString, OsStr};
+use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{RenameFlags, renameat2};
+use nix::fcntl::{OFlag, RenameFlags, renameat2};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid, fchown, fsync};
 
@@ -127,6 +130,26 @@ pub fn rename_over(from: &Folder, old: &str, to: &Folder, new: &str) -> Result<b
     }
 }
 
+/// Opens a file of layerd's own that is there, to be read, and with `write` to be written. What has its name
+/// and is no regular file, such as a symlink or a FIFO, is neither opened, followed nor waited for.
+///
+/// # Errors
+/// Those of open(2); [`io::ErrorKind::InvalidData`] for what is no file.
+pub fn open_file(path: &Path, write: bool) -> io::Result<File> {
+    let refused = || io::Error::new(io::ErrorKind::InvalidData, "it is no regular file");
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(refused());
+    }
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.read(true).write(write).custom_flags(flags.bits());
+    let file = options.open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(refused()),
+    }
+}
+
 /// Makes entries of a directory durable.
 ///
 /// # Errors
@@ -135,4 +158,30 @@ pub fn sync_path(path: &Path) -> Result<(), Error> {
     let fail = |cause: Errno| Error::io("sync", path, cause);
     let fd = nix::fcntl::open(path, FLAGS, Mode::empty()).map_err(fail)?;
     fsync(&fd).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_is_not_opened() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("file"), "content").expect("write");
+        fs::create_dir(path("folder")).expect("make");
+        symlink(path("file"), path("link")).expect("link");
+        nix::unistd::mkfifo(&path("fifo"), Mode::S_IRWXU).expect("make");
+        for write in [false, true] {
+            open_file(&path("file"), write).expect("a file");
+            for name in ["folder", "link", "fifo"] {
+                let refused = open_file(&path(name), write).expect_err(name);
+                assert_eq!(refused.kind(), io::ErrorKind::InvalidData, "{name}");
+            }
+            let missing = open_file(&path("none"), write).expect_err("none");
+            assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        }
+    }
 }

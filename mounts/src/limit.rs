@@ -27,7 +27,7 @@ use nix::unistd::{Uid, syncfs};
 use tracing::warn;
 
 use crate::error::Error;
-use crate::folder::{Folder, c_name};
+use crate::folder::{Folder, c_name, open_file};
 use crate::mount::let_go;
 use crate::sys::{self, loop_device};
 
@@ -337,7 +337,7 @@ fn run(program: &str, arguments: &[&OsStr]) -> io::Result<()> {
 }
 
 fn open_image(image: &Path) -> Result<File, Error> {
-    let opened = OpenOptions::new().read(true).write(true).open(image);
+    let opened = open_file(image, true);
     opened.map_err(|cause| io_error("open", image, cause))
 }
 

@@ -35,7 +35,7 @@ use tracing::warn;
 
 use crate::codec::{Assembly, Meta, Table, VALUE_MAX, row_hash, rows};
 use crate::error::Error;
-use crate::folder::{copy_folder, io_error, remove_folder};
+use crate::folder::{check_files, copy_folder, io_error, remove_folder};
 use crate::item::Item;
 use crate::records::Records;
 use crate::sequence_file::SequenceFile;
@@ -117,6 +117,7 @@ impl Db {
 
     /// Opens the database; restores it from a copy if that fails.
     fn open_kept(paths: &Paths) -> Result<Opened, Error> {
+        check_files(&paths.db).map_err(|cause| OpenError::from(cause).of(paths.db.clone()))?;
         let has_copy = paths.keep_copy()?;
         let opened = Self::open_caught(&paths.db, Lacking::Refused);
         match opened {
@@ -154,7 +155,7 @@ impl Db {
     pub(crate) fn inspect(folder: &Path, spare: &Path) -> Result<Opened, Error> {
         let paths = Paths::new(folder);
         let sequence_file = folder.join("sequence");
-        if sequence_file.exists() {
+        if sequence_file.is_file() && !sequence_file.is_symlink() {
             fs::copy(&sequence_file, spare.join("sequence"))
                 .map_err(io_error("copy", &sequence_file))?;
         }

@@ -54,12 +54,30 @@ pub struct Export {
 }
 
 impl Export {
-    /// Reads and verifies an export.
+    /// Reads and verifies an export of a name that a person gave, which may be that of a pipe.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Damaged`] if its checksums or counts do not match.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(io_error("open", path))?;
+        Self::read_from(File::open(path).map_err(io_error("open", path))?, path)
+    }
+
+    /// As [`read`](Self::read), for one in the store's folder. What has its name and is no file is damage.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_own(path: &Path) -> Result<Self, Error> {
+        if let Some(kind) = file::stranger(path) {
+            return Err(Error::Damaged {
+                path: path.to_owned(),
+                what: format!("it is {kind}, and no file"),
+            });
+        }
+        let opened = file::open(path, File::options().read(true));
+        Self::read_from(opened.map_err(io_error("open", path))?, path)
+    }
+
+    fn read_from(file: File, path: &Path) -> Result<Self, Error> {
         let taken = file
             .metadata()
             .and_then(|data| data.modified())
@@ -105,7 +123,7 @@ impl Export {
     /// [`Error::Io`] if the folder cannot be read.
     pub fn newest(folder: &Path) -> Result<Option<Self>, Error> {
         for (_, path) in list(folder)?.into_iter().rev() {
-            match Self::read(&path) {
+            match Self::read_own(&path) {
                 Ok(export) => return Ok(Some(export)),
                 Err(cause) => warn!(
                     error = &cause as &dyn std::error::Error,
@@ -147,7 +165,7 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
 pub(crate) fn newer_whole(folder: &Path, than: u64) -> Result<Option<(u64, PathBuf)>, Error> {
     let newer = list(folder)?.into_iter().rev();
     for (sequence, path) in newer.take_while(|(sequence, _)| *sequence > than) {
-        match Export::read(&path) {
+        match Export::read_own(&path) {
             Ok(export) if export.meta.sequence > than => return Ok(Some((sequence, path))),
             Ok(_) => {}
             Err(cause) => warn!(
@@ -381,7 +399,7 @@ impl Work {
         let last = self.shared.records.load().sequence();
         let all = list(&self.folder).ok()?.into_iter().rev();
         let mut whole =
-            all.filter(|(sequence, path)| *sequence <= last && Export::read(path).is_ok());
+            all.filter(|(sequence, path)| *sequence <= last && Export::read_own(path).is_ok());
         whole.next().map(|(sequence, _)| sequence)
     }
 

@@ -6,12 +6,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
-
-use crate::folder::create_in_place;
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 /// Deletes a name, whatever it stands for; a symlink is not followed. Answers whether it was there. Not
 /// durable.
@@ -27,6 +27,38 @@ pub fn remove(path: &Path) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(cause) => Err(cause),
+    }
+}
+
+/// A name that stands for anything but a regular file, in words such as "a FIFO"; `None` for a file and for
+/// nothing. A symlink is not followed.
+pub(crate) fn stranger(path: &Path) -> Option<&'static str> {
+    let kind = fs::symlink_metadata(path).ok()?.file_type();
+    Some(match kind {
+        kind if kind.is_file() => return None,
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_symlink() => "a symlink",
+        kind if kind.is_fifo() => "a FIFO",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    })
+}
+
+/// Opens a file of layerd's own that is there. What has its name and is no regular file is neither opened,
+/// followed nor waited for.
+///
+/// # Errors
+/// Those of open(2); for what is no file, one that says what it is.
+pub(crate) fn open(path: &Path, options: &mut fs::OpenOptions) -> io::Result<File> {
+    let refused = |kind| io::Error::other(format!("{} is {kind}, and no file", path.display()));
+    if let Some(kind) = stranger(path) {
+        return Err(refused(kind));
+    }
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = options.custom_flags(flags.bits()).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(refused("something else by now")),
     }
 }
 
@@ -69,6 +101,31 @@ pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
     options.mode(0o600).custom_flags(flags.bits()).open(path)
+}
+
+/// Creates a file whose allocated blocks are overwritten in place, so that it can be written on a
+/// full disk. On btrfs the flag must be set while the file is empty (`chattr +C`); other file systems
+/// overwrite in place anyway, or cannot. Not durable.
+///
+/// # Errors
+/// `AlreadyExists`, and others of open(2).
+pub(crate) fn create_in_place(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)?;
+    if let Ok(flags) = ioctl_getflags(&file) {
+        // Fails on every file system without the flag.
+        let _ = ioctl_setflags(&file, flags | IFlags::NOCOW);
+    }
+    Ok(file)
+}
+
+/// True for a file on btrfs that was not made by [`create_in_place`].
+pub(crate) fn is_copied_on_write(file: impl AsFd) -> io::Result<bool> {
+    let is_btrfs = rustix::fs::fstatfs(&file)?.f_type == nix::sys::statfs::BTRFS_SUPER_MAGIC.0;
+    Ok(is_btrfs && !ioctl_getflags(&file)?.contains(IFlags::NOCOW))
 }
 
 /// Writes a file beside `path`, with the extension `new`, and gives it the name `path` when it is whole.

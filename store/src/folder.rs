@@ -2,13 +2,11 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
-
 use crate::error::Error;
+use crate::file::{self, create_in_place};
 
 /// Name of the write-ahead log.
 pub(crate) const WAL: &str = "journal";
@@ -23,29 +21,30 @@ pub(crate) fn io_error(attempt: &'static str, path: &Path) -> impl FnOnce(io::Er
     }
 }
 
-/// Creates a file whose allocated blocks are overwritten in place, so that it can be written on a
-/// full disk. On btrfs the flag must be set while the file is empty (`chattr +C`); other file systems
-/// overwrite in place anyway, or cannot. Not durable.
+/// Requires that sled's folder holds files alone, and `blobs`: sled would follow a symlink, and wait for a
+/// FIFO.
 ///
 /// # Errors
-/// `AlreadyExists`, and others of open(2).
-pub(crate) fn create_in_place(path: &Path) -> io::Result<File> {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(path)?;
-    if let Ok(flags) = ioctl_getflags(&file) {
-        // Fails on every file system without the flag.
-        let _ = ioctl_setflags(&file, flags | IFlags::NOCOW);
+/// One that names what is neither; those of reading the folder.
+pub(crate) fn check_files(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_folder = file::stranger(&path) == Some("a directory");
+        if !(is_folder && path.ends_with("blobs")) {
+            refuse_stranger(&path)?;
+        }
     }
-    Ok(file)
+    Ok(())
 }
 
-/// True for a file on btrfs that was not made by [`create_in_place`].
-pub(crate) fn is_copied_on_write(file: impl AsFd) -> io::Result<bool> {
-    let is_btrfs = rustix::fs::fstatfs(&file)?.f_type == nix::sys::statfs::BTRFS_SUPER_MAGIC.0;
-    Ok(is_btrfs && !ioctl_getflags(&file)?.contains(IFlags::NOCOW))
+fn refuse_stranger(path: &Path) -> io::Result<()> {
+    match file::stranger(path) {
+        None => Ok(()),
+        Some(kind) => {
+            let path = path.display();
+            Err(io::Error::other(format!("{path} is {kind}, and no file")))
+        }
+    }
 }
 
 /// Copies sled's folder, which is flat but for `blobs`, which is empty (see
@@ -58,7 +57,10 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             copy_folder(&entry.path(), &target)?;
-        } else if entry.file_name() == WAL {
+            continue;
+        }
+        refuse_stranger(&entry.path())?;
+        if entry.file_name() == WAL {
             let bytes = fs::read(entry.path())?;
             io::Write::write_all(&mut create_in_place(&target)?, &bytes)?;
         } else {
@@ -86,7 +88,12 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     reason = "a folder that only this file writes to and where nothing is ever mounted"
 )]
 pub(crate) fn remove_folder(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
+    let removed = match fs::remove_dir_all(path) {
+        // What has the name of a folder that is to be made may be anything.
+        Err(cause) if cause.kind() == io::ErrorKind::NotADirectory => file::remove(path).map(drop),
+        removed => removed,
+    };
+    match removed {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
             Err(io_error("remove", path)(cause))
         }

@@ -9,7 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tracing::warn;
 
 use crate::error::Error;
-use crate::file::open_or_create;
+use crate::file::{self, open_or_create};
 use crate::folder::io_error;
 
 /// The lock file, held. It names its holder while the store is open and is empty after an orderly
@@ -24,6 +24,7 @@ impl Lock {
     /// Takes the lock.
     pub(crate) fn take(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("lock");
+        clear_stranger(folder, &path)?;
         let mut file = open_or_create(&path).map_err(io_error("open", &path))?;
         let mut holder = String::new();
         // The text is for people; the lock holds without it.
@@ -67,5 +68,72 @@ impl Lock {
                 "note the orderly end"
             );
         }
+    }
+}
+
+/// Takes away what stands in place of the lock file and is no file, such as a symlink or a FIFO, which a
+/// power cut without a journal may leave. One process at a time, or it would take the file of another that
+/// holds the lock by then.
+fn clear_stranger(folder: &Path, path: &Path) -> Result<(), Error> {
+    if file::stranger(path).is_none() {
+        return Ok(());
+    }
+    let opened = File::open(folder).map_err(io_error("open", folder))?;
+    let one_at_a_time = Flock::lock(opened, FlockArg::LockExclusive);
+    let _held = one_at_a_time.map_err(|(_, errno)| io_error("lock", folder)(errno.into()))?;
+    let Some(kind) = file::stranger(path) else {
+        return Ok(());
+    };
+    warn!(path = %path.display(), kind, "what stands in place of the lock is no file, and is removed");
+    // Made before the next process may look.
+    open_or_create(path)
+        .map(drop)
+        .map_err(io_error("open", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::thread;
+
+    use nix::sys::stat::Mode;
+
+    use super::*;
+
+    #[test]
+    fn many_that_find_no_file_in_its_place_end_up_with_one_holder() {
+        let folder = tempfile::tempdir().unwrap();
+        let (folder, lock) = (folder.path(), folder.path().join("lock"));
+        let other = folder.join("other");
+        fs::write(&other, "another's").unwrap();
+        for round in 0..40 {
+            match round % 3 {
+                0 => nix::unistd::mkfifo(&lock, Mode::S_IRUSR).unwrap(),
+                1 => symlink(&other, &lock).unwrap(),
+                _ => fs::create_dir(&lock).unwrap(),
+            }
+            let taken = thread::scope(|scope| {
+                let all: Vec<_> = (0..4).map(|_| scope.spawn(|| Lock::take(folder))).collect();
+                let all = all.into_iter().map(|one| one.join().unwrap());
+                all.collect::<Vec<_>>()
+            });
+            let held = taken.iter().filter(|one| one.is_ok()).count();
+            assert_eq!(held, 1, "round {round}: {taken:?}");
+            drop(taken);
+            fs::remove_file(&lock).unwrap();
+        }
+        assert_eq!(fs::read(&other).unwrap(), b"another's");
+    }
+
+    #[test]
+    fn a_directory_that_holds_something_is_left_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("lock/file");
+        fs::create_dir(folder.path().join("lock")).unwrap();
+        fs::write(&inside, "kept").unwrap();
+        let error = Lock::take(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("/lock"), "{error}");
+        assert!(inside.exists());
     }
 }

@@ -5,8 +5,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::file::replace_in_place;
-use crate::folder::{create_in_place, is_copied_on_write};
+use tracing::warn;
+
+use crate::file::{self, create_in_place, is_copied_on_write, replace_in_place};
 
 /// Bytes of the file: btrfs stores a shorter one inline, which is not overwritten in place.
 const SIZE: usize = 4096;
@@ -29,7 +30,17 @@ impl SequenceFile {
     /// Opens the file, if there is one. It has a number, durably, before the database's first commit
     /// ([`ensure`](Self::ensure)); so one without a number was lost.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = match File::options().read(true).write(true).open(path) {
+        if let Some(kind) = file::stranger(path) {
+            // As one without a number, and nothing is read or written through it.
+            let shown = path.display();
+            warn!(path = %shown, kind, "what stands in place of the file is no file");
+            return Ok(Self {
+                path: path.to_owned(),
+                last: None,
+                file: None,
+            });
+        }
+        let file = match file::open(path, File::options().read(true).write(true)) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
             file => Some(in_place(path, file?)),
         };
@@ -90,8 +101,9 @@ fn in_place(path: &Path, file: File) -> File {
     replaced.unwrap_or(file)
 }
 
-/// Creates the file; its content is durable, its name is not.
+/// Creates the file, in place of what is no file; its content is durable, its name is not.
 fn create(path: &Path) -> io::Result<File> {
+    file::remove(path)?;
     let file = create_in_place(path)?;
     file.write_all_at(&padded(&[]), 0)?;
     file.sync_all()?;

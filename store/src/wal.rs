@@ -32,8 +32,8 @@ use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::codec::RowKey;
-use crate::file::replace_in_place;
-use crate::folder::{self, create_in_place, is_copied_on_write};
+use crate::file::{self, create_in_place, is_copied_on_write, replace_in_place};
+use crate::folder;
 use crate::sequence_file::SequenceFile;
 
 pub(crate) use body::Body;
@@ -92,10 +92,8 @@ struct Half {
 
 impl Reader {
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open(folder.join(NAME))?;
+        let mut options = File::options();
+        let file = file::open(&folder.join(NAME), options.read(true).write(true))?;
         let mut head = [0; FILLED_AT + FILLED.len()];
         file.read_exact_at(&mut head, 0)?;
         let Some((salt, mark)) = head.strip_prefix(MAGIC).map(|rest| rest.split_at(16)) else {
@@ -324,7 +322,7 @@ impl Wal {
     /// space for both. Durable on return.
     pub(crate) fn ensure_in_place(folder: &Path) -> io::Result<()> {
         let path = folder.join(NAME);
-        if !is_copied_on_write(File::open(&path)?)? {
+        if !is_copied_on_write(file::open(&path, File::options().read(true))?)? {
             return Ok(());
         }
         let log = fs::read(&path)?;

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use layerd_layers::Layering;
 use layerd_layers::copy::Markers;
-use layerd_mounts::folder::{Folder, c_name};
+use layerd_mounts::folder::{Folder, c_name, open_file};
 use layerd_mounts::{Error, Mount, Slot, Usage, mount, sys};
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -129,7 +129,7 @@ impl Aufs {
         let path = self.parents.path.join(slot.to_string());
         let above = self.parents.path.join(parent.to_string());
         let mut list = format!("{parent}\n");
-        match fs::File::open(&above) {
+        match open_file(&above, false) {
             Ok(mut file) => {
                 let read = file.read_to_string(&mut list);
                 read.map_err(|cause| Error::io("read", &above, cause))?;

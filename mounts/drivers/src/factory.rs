@@ -6,14 +6,14 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use layerd_mounts::Error;
-use layerd_mounts::folder::sync_path;
+use layerd_mounts::folder::{open_file, sync_path};
 
 use crate::aufs::{self, Aufs};
 use crate::btrfs::Btrfs;
@@ -196,8 +196,9 @@ pub fn survey(root: &Path, kind: Kind) -> Result<Box<dyn Survey>, Error> {
 /// The name of the driver that a root belongs to; `None` if it is to be had.
 fn owner(root: &Path) -> Result<Option<String>, Error> {
     let path = file(root);
-    match fs::read_to_string(&path) {
-        Ok(text) => return Ok(Some(text.trim().to_owned())),
+    let mut text = String::new();
+    match open_file(&path, false).and_then(|mut file| file.read_to_string(&mut text)) {
+        Ok(_) => return Ok(Some(text.trim().to_owned())),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
         Err(cause) => return Err(Error::io("read", &path, cause)),
     }

@@ -106,7 +106,7 @@ fn bad_exports(meta: &Path) -> Vec<Problem> {
     };
     paths
         .filter(|path| is_export(path))
-        .filter_map(|path| match Export::read(&path) {
+        .filter_map(|path| match Export::read_own(&path) {
             Err(layerd_store::Error::Damaged { what: why, .. }) => {
                 Some(Problem::BadExport { path, why })
             }

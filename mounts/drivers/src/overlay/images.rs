@@ -23,7 +23,7 @@ use layerd_layers::Durable;
 use layerd_layers::apply::IMAGE_TOP;
 use layerd_layers::copy::{self, copy_tree};
 use layerd_layers::erofs::{self, Seal};
-use layerd_mounts::folder::{FLAGS, Folder, c_name, move_over, rename_over};
+use layerd_mounts::folder::{FLAGS, Folder, c_name, move_over, open_file, rename_over};
 use layerd_mounts::mount::ImageAccess;
 use layerd_mounts::{Error, Slot, Usage, mount, sys, tree};
 use nix::errno::Errno;
@@ -459,7 +459,7 @@ pub(super) fn checked(
 ) -> Result<CheckedImage, Error> {
     let path = folder.join(slot.to_string());
     let fail = |cause| Error::io("read", &path, cause);
-    let file = File::open(&path).map_err(fail)?;
+    let file = open_file(&path, false).map_err(fail)?;
     let bytes = file.metadata().map_err(fail)?.len();
     let (inodes, problem) = match Seal::check(&file, slot.0, keep_going) {
         Ok(Some(seal)) => (seal.inodes, None),

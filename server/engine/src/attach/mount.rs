@@ -10,7 +10,7 @@ use layerd_mounts::mounter::{
     Want,
 };
 use layerd_spec::{Bind, Kind, MountSpec};
-use layerd_store::{AttachState, Attachment, MountedAt, VolumeId};
+use layerd_store::{AttachState, Attachment, MountedAt, VolumeId, file};
 use tracing::info;
 
 use super::options::{id_maps, read_only, tmpfs_options};
@@ -199,7 +199,15 @@ impl Attachments {
 
     fn make_own_mount_point(&self, mount_point: &Path, is_dir: bool) -> Result<(), Error> {
         let made = match is_dir {
-            false => fs::File::create(mount_point).map(drop),
+            // Not over what is there: the file may show what is mounted on it, and a symlink leads elsewhere.
+            false
+                if mount_point
+                    .symlink_metadata()
+                    .is_ok_and(|one| one.is_file()) =>
+            {
+                Ok(())
+            }
+            false => file::create(mount_point).map(drop),
             true => fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o755)

@@ -212,3 +212,33 @@ fn root_a_tmpfs_lives_as_long_as_its_mount() {
     host.engine.attachments.detach(&keys, false).unwrap();
     assert_eq!(host.mounts().len(), 0);
 }
+
+/// Where there is no journal, a power cut may leave a name with what had its inode before.
+#[test]
+fn root_what_has_the_name_of_an_own_mount_point_is_not_written_through() {
+    let host = Host::new();
+    let (file, other) = (
+        host.disk.path().join("file"),
+        host.disk.path().join("other"),
+    );
+    fs::write(&file, "source").unwrap();
+    fs::write(&other, "another's").unwrap();
+    let own = host.dir("root/mnt");
+    for id in 0..64 {
+        let name = own.join(id.to_string());
+        match id % 2 {
+            0 => std::os::unix::fs::symlink(&other, name).unwrap(),
+            _ => nix::unistd::mkfifo(&name, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        }
+    }
+    let bind = |name: &str| mount(name, &format!("type=bind,src={},dst=/f", file.display()));
+    let made = host.attach(&[bind("one"), bind("two")]).unwrap();
+    for entry in &made {
+        let shown = own.join(entry.attachment.id.to_string());
+        assert_eq!(fs::read(shown).unwrap(), b"source");
+    }
+    assert_eq!(fs::read(&other).unwrap(), b"another's");
+    let keys = ["one", "two"].map(key);
+    host.engine.attachments.detach(&keys, false).unwrap();
+    assert_eq!(host.mounts().len(), 0);
+}
