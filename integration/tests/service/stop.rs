@@ -12,7 +12,8 @@ pub(crate) fn assert_stops_soon(daemon: &mut Daemon, what: &str) {
     daemon.stop();
     let took = start.elapsed();
     eprintln!("stop with {what}: {took:?}");
-    assert!(took < Duration::from_secs(5), "{what}: {took:?}");
+    // Calls that do not end keep it for the 30 s of stop_timeout_secs.
+    assert!(took < Duration::from_secs(20), "{what}: {took:?}");
 }
 
 #[test]

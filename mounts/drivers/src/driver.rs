@@ -265,8 +265,8 @@ pub trait Driver: Survey {
     }
 
     /// Makes a layer. Not durable before [`sync`](Self::sync). A slot that is there already is an
-    /// error: slots are never used twice. Cost: two directories, or with [`Layering::Full`] a copy
-    /// of the content.
+    /// error: slots are never used twice. Cost: two directories, or with
+    /// [`Layering::Full`](crate::Layering::Full) a copy of the content.
     ///
     /// # Errors
     /// [`Error::Io`]; nothing stays behind that [`discard`](Self::discard) would not take away.
@@ -330,7 +330,8 @@ pub trait Driver: Survey {
     fn has(&self, slot: Slot) -> Result<bool, Error>;
 
     /// Measures a layer by walking it, one stat a file; files that vanish meanwhile are passed
-    /// over. Each inode counts once. With [`Layering::Full`] the content it started from counts too.
+    /// over. Each inode counts once. With [`Layering::Full`](crate::Layering::Full) the content it started
+    /// from counts too.
     ///
     /// # Errors
     /// [`Error::Io`], `NotFound` if there is no such layer; [`Error::Stopped`] as for `delete`.
