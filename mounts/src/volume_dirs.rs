@@ -88,6 +88,8 @@ pub struct FoundVolumes {
     pub live: Vec<Slot>,
     /// Being made when the last process ended.
     pub staged: Vec<Slot>,
+    /// True if there is a folder for the trash, as layerd makes it.
+    pub has_trash: bool,
     /// In the trash.
     pub trashed: Vec<Slot>,
     /// Of those in their place, the ones that are marked as [new](VolumeDirs::publish).

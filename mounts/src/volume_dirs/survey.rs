@@ -52,6 +52,7 @@ fn list(live: &Folder) -> Result<FoundVolumes, Error> {
         found.staged = staged(&folder, &mut found.unknown_entries)?;
     }
     if let Some(folder) = existing(live, OWN[1])? {
+        found.has_trash = true;
         found.trashed = slots(&folder, &[], &mut found.unknown_entries)?;
     }
     if let Some(folder) = existing(live, OWN[2])? {

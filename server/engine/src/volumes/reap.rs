@@ -54,7 +54,7 @@ impl Volumes {
         self.forget_deleted(gone);
     }
 
-    /// Records that stay for want of a write are dropped when their time in the trash is up.
+    /// Records that stay for want of a write are dropped at the next start.
     pub(crate) fn forget_deleted(&self, gone: Vec<VolumeId>) {
         if !gone.is_empty()
             && let Err(cause) = self.root.store.drop_volume_records(gone)

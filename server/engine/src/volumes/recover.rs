@@ -39,16 +39,21 @@ pub(crate) fn survey_volumes(
 }
 
 impl Engine {
-    /// Deletes what was staged, makes good what `found` shows, drops the records of what was being
-    /// deleted for good, and makes the links for people anew. Called before any request.
+    /// Deletes what was staged, makes good what `found` shows, drops the records of what was deleted
+    /// for good, and makes the links for people anew. Called before any request.
     pub(crate) fn recover_volumes(&self, found: &FoundVolumes) -> Result<(), Error> {
         let mut found = self.volumes.complete_exchanges(found.clone());
         found
             .unknown_entries
             .retain(|path| !self.clear_stale_link(path));
         let found = &found;
+        for staged in &found.staged {
+            note(
+                self.volumes.dirs.drop_stage(*staged),
+                "delete what an interrupted call staged",
+            );
+        }
         let view = self.root.store.records();
-        self.volumes.drop_interrupted(found);
         for problem in self.volumes.compare_volumes(found)? {
             match problem.fix() {
                 // All at once, below.
@@ -76,6 +81,7 @@ impl Engine {
                 );
             }
         }
+        self.volumes.forget_gone(found);
         let names: BTreeMap<_, _> = volumes
             .iter()
             .map(|volume| (volume.name.as_str().to_owned(), slot(volume.id)))
@@ -106,22 +112,20 @@ impl Volumes {
         found
     }
 
-    /// Deletes what interrupted calls staged, and ends the deletions among them: a volume on its way out of
-    /// the trash is staged. A removed volume that is nowhere may be on a disk that is not mounted now, and
-    /// keeps its record until its time in the trash is up.
-    fn drop_interrupted(&self, found: &FoundVolumes) {
+    /// Drops the records of removed volumes that are deleted for good: their folder is nowhere, and the disk
+    /// of volumes is the one that it was. Another one, or none, has no trash of layerd's, or no folder of any
+    /// volume that is not removed.
+    fn forget_gone(&self, found: &FoundVolumes) {
         let view = self.root.store.records();
-        let mut deleted = Vec::new();
-        for staged in &found.staged {
-            let dropped = self.dirs.drop_stage(*staged);
-            let id = VolumeId(staged.0);
-            let is_whole = found.trashed.contains(staged) || found.live.contains(staged);
-            if dropped.is_ok() && !is_whole && view.volumes().get_removed(id).is_some() {
-                deleted.push(id);
-            }
-            note(dropped, "delete what an interrupted call staged");
+        let volumes = view.volumes();
+        let is_live = |id: VolumeId| found.live.contains(&slot(id));
+        let has_none = volumes.iter().all(|volume| !is_live(volume.id));
+        if !found.has_trash || (has_none && volumes.iter().next().is_some()) {
+            return;
         }
-        self.forget_deleted(deleted);
+        let gone = volumes.removed().map(|volume| volume.id);
+        let gone = gone.filter(|id| !is_live(*id) && !found.trashed.contains(&slot(*id)));
+        self.forget_deleted(gone.collect());
     }
 
     /// Compares records and folders of volumes and attachments, as of now.
