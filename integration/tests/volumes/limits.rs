@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use layerd_integration::plugin::own_run;
 use layerd_integration::process::{output, wait_until};
 use layerd_integration::scratch::mounts_below;
 use layerd_integration::{Daemon, Scratch};
@@ -17,8 +18,16 @@ use super::World;
 
 const MIB: u64 = 1 << 20;
 
-/// A daemon on a file system of this type.
+/// A daemon whose mounts no other test holds: a namespace that is made has a copy of all that are there, and
+/// nothing that is mounted in one is enlarged offline or let go of.
+fn apart() -> World {
+    own_run();
+    World::new()
+}
+
+/// The same on a file system of this type.
 fn world_on(filesystem: &str) -> World {
+    own_run();
     let scratch = Scratch::on(filesystem, 512);
     let daemon = Daemon::start(&scratch.dir("disk"));
     World { daemon, scratch }
@@ -93,7 +102,7 @@ fn root_a_limit_on_btrfs_ends_writers() {
 
 #[test]
 fn root_a_volume_in_use_is_enlarged_and_never_made_smaller() {
-    let world = World::new();
+    let world = apart();
     world.run(&["volume", "create", "--size", "320m", "data"]);
     let target = world.scratch.dir("target");
     let at = format!("/data={}", target.display());
@@ -127,7 +136,7 @@ fn root_a_volume_in_use_is_enlarged_and_never_made_smaller() {
 /// As where layerd ran in a pod that ended, whose mount namespace is gone, and what it published is not.
 #[test]
 fn root_an_image_that_is_mounted_elsewhere_is_not_mounted_a_second_time() {
-    let world = World::new();
+    let world = apart();
     world.run(&["volume", "create", "--size", "16m", "data"]);
     let data = world.path("data");
     let target = world.scratch.dir("target");
@@ -156,7 +165,7 @@ fn root_an_image_that_is_mounted_elsewhere_is_not_mounted_a_second_time() {
 /// An ext4, which grows without a mount where layerd may not do it otherwise.
 #[test]
 fn root_a_small_volume_is_enlarged_while_nothing_uses_it() {
-    let world = World::new();
+    let world = apart();
     world.run(&["volume", "create", "--size", "16m", "data"]);
     let data = world.path("data");
     fs::write(data.join("file"), "content").unwrap();
@@ -171,7 +180,7 @@ fn root_a_small_volume_is_enlarged_while_nothing_uses_it() {
 
 #[test]
 fn root_what_is_done_with_volumes_works_with_limited_ones() {
-    let world = World::new();
+    let world = apart();
     world.run(&["volume", "create", "--size", "16m", "data"]);
     let data = world.path("data");
     fs::write(data.join("file"), "content").unwrap();
@@ -221,7 +230,7 @@ fn root_what_is_done_with_volumes_works_with_limited_ones() {
 /// A boot takes the mounts away, and a kill leaves what is being made.
 #[test]
 fn root_limits_are_there_again_after_a_crash() {
-    let mut world = World::new();
+    let mut world = apart();
     world.run(&["volume", "create", "--size", "16m", "data"]);
     let data = world.path("data");
     fs::write(data.join("file"), "content").unwrap();
