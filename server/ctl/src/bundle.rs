@@ -1,6 +1,5 @@
 //! The config.json of an OCI bundle, as far as mounts go. All else in it stays as it is.
 
-use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -9,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::atomic_file;
 use crate::attachment::OciMount;
 use crate::error::Error;
+use crate::host_file;
 
 /// A config.json in memory.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Bundle {
             cause,
         };
         let path = path.canonicalize().map_err(io)?;
-        let bytes = fs::read(&path).map_err(io)?;
+        let bytes = host_file::read(&path).map_err(io)?;
         let config = check(&bytes).map_err(|why| Error::Invalid {
             what: what.clone(),
             why,

@@ -15,6 +15,7 @@ mod error;
 mod examples;
 mod format;
 mod help;
+mod host_file;
 mod human;
 mod images;
 mod managed_file;

@@ -9,6 +9,8 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::host_file;
+
 const MARK: &str =
     "# Written by `layerctl setup`; do not edit, it would no longer be updated. Checksum: ";
 
@@ -39,7 +41,7 @@ pub(crate) fn sealed(body: &str) -> String {
 
 /// Owner of the file at `path`.
 pub(crate) fn owner(path: &Path) -> io::Result<Owner> {
-    let bytes = match fs::read(path) {
+    let bytes = match host_file::read(path) {
         Ok(bytes) => bytes,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Owner::Absent),
         Err(cause) => return Err(cause),

@@ -21,6 +21,7 @@ use crate::containerd::effective::{Effective, Others};
 use crate::containerd::main_file::{self, MainFile};
 use crate::containerd::{Schema, Version};
 use crate::error::Error;
+use crate::host_file;
 use crate::managed_file::{self, Done, Owner};
 use crate::output::Output;
 use crate::text::escape;
@@ -83,7 +84,7 @@ impl Files {
         if self.config == Path::new(main_file::MAIN) {
             check_installed(version)?;
         }
-        let before = fs::read(path).ok();
+        let before = host_file::read(path).ok();
         let done = write(path, drop_in)?;
         if let Err(error) = change.apply(&self.config, is_loaded, out) {
             put_back(path, before.as_deref())?;
@@ -280,7 +281,7 @@ fn installed() -> Result<Version, Error> {
 }
 
 fn read_main(path: &Path) -> Result<Option<String>, Error> {
-    match fs::read_to_string(path) {
+    match host_file::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(failed("read", path, cause)),

@@ -2,8 +2,6 @@
 //! does: proxies by their name, a plugin's list as a whole, the last file first.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -11,6 +9,7 @@ use toml::{Table, Value};
 
 use super::main_file::{DROP_INS, expand};
 use super::nri;
+use crate::host_file;
 
 /// A proxy plugin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -137,13 +136,14 @@ fn read(path: &Path) -> Result<Raw, Unreadable> {
         path: path.to_owned(),
         why,
     };
-    let text =
-        fs::read_to_string(path).map_err(|cause: io::Error| unreadable(cause.to_string()))?;
+    let text = host_file::read_to_string(path).map_err(|cause| unreadable(cause.to_string()))?;
     toml::from_str(&text).map_err(|cause| unreadable(cause.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

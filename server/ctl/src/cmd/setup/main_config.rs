@@ -11,6 +11,7 @@ use super::{failed, told_lines};
 use crate::atomic_file;
 use crate::containerd::{Version, import};
 use crate::error::Error;
+use crate::host_file;
 use crate::managed_file::{self, Owner};
 use crate::output::Output;
 use crate::text::escape;
@@ -109,7 +110,7 @@ fn keep(main: &Path) -> Result<bool, Error> {
     let kept = import::backup(main);
     let is_there = fs::symlink_metadata(&kept).is_ok_and(|meta| meta.is_file());
     let copy = || -> io::Result<bool> {
-        if is_there && fs::read(&kept)? == fs::read(main)? {
+        if is_there && host_file::read(&kept)? == host_file::read(main)? {
             return Ok(false);
         }
         if fs::symlink_metadata(&kept).is_ok() {
@@ -201,7 +202,7 @@ pub(super) fn undo(main: &Path, drop_in: &Path, out: &mut Output) -> Result<(), 
 }
 
 fn restore(main: &Path, kept: &Path, text: &str, drop_in: &Path) -> Result<(), Error> {
-    let old = fs::read_to_string(kept).map_err(|cause| failed("read", kept, cause))?;
+    let old = host_file::read_to_string(kept).map_err(|cause| failed("read", kept, cause))?;
     let is_ours = import::with_line(&old, drop_in).as_deref() == Ok(text);
     let new = match is_ours {
         true => Some(old),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{absolute, edited, failed};
 use crate::atomic_file;
 use crate::error::Error;
+use crate::host_file;
 use crate::managed_file;
 use crate::output::Output;
 use crate::text::escape;
@@ -124,7 +125,7 @@ fn is_spec(text: &str) -> bool {
 
 impl Managed {
     fn read(&self) -> Result<Option<String>, Error> {
-        match fs::read(&self.path) {
+        match host_file::read(&self.path) {
             Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
             Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(None),
             Err(cause) => Err(failed("read", &self.path, cause)),
