@@ -33,6 +33,9 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::output::Output;
 
+/// Time for a daemon that is known to be down: one that was started by hand answers within it.
+const DOWN: Duration = Duration::from_secs(2);
+
 /// Where the daemon is and how long it may take.
 #[derive(Debug)]
 pub(crate) struct Daemon {
@@ -41,6 +44,14 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
+    /// The same, for a daemon that is known to be down.
+    fn expected_down(&self) -> Self {
+        Self {
+            address: self.address.clone(),
+            timeout: self.timeout.min(DOWN),
+        }
+    }
+
     async fn connect(&self) -> Result<Client, Error> {
         Client::connect(&self.address, self.timeout).await
     }

@@ -2,7 +2,7 @@
 
 use super::table::{Fault, advice, fix};
 
-pub(super) const FAULTS: [Fault; 33] = [
+pub(super) const FAULTS: [Fault; 36] = [
     // The daemon and its units.
     fix("start", "layerd is stopped", "daemon", "cannot reach layerd", "both stop", ""),
     fix("start", "the file of the socket is gone", "daemon", "cannot reach layerd", "rm /run/layerd/layerd.sock", ""),
@@ -59,6 +59,12 @@ pub(super) const FAULTS: [Fault; 33] = [
         "systemctl kill -s KILL layerd.service; wait_for '[ $(systemctl show --value -p NRestarts layerd.service) = 1 ]'; layerctl info",
         "",
     ),
+    advice("the program of a drop-in is not there", "unit", "does not start: systemd cannot run it (status 203, EXEC)",
+        "unit ExecStart= ExecStart=/usr/local/bin/layerd || :", "unit_back"),
+    advice("the user of a drop-in is unknown", "unit", "does not start: systemd cannot run it (status 217, USER)",
+        "unit User=layerd-of-old || :", "unit_back"),
+    advice("the unit's limit of memory is too low", "unit", "does not start: ",
+        "unit LimitAS=16M || :", "unit_back"),
     // Its configuration.
     fix("open-unit-to-host", "metrics over TCP that the unit forbids",
         "host: unit",

@@ -7,8 +7,8 @@ const CHECK: &str = "unit";
 /// The units, and what is asked of each.
 pub(crate) const ARGUMENTS: [&str; 5] = [
     "show",
-    "--property=Id,LoadState,ActiveState,UnitFileState,NRestarts,NeedDaemonReload,MainPID,Restart,\
-     WatchdogUSec,CapabilityBoundingSet",
+    "--property=Id,LoadState,ActiveState,SubState,Result,ExecMainCode,ExecMainStatus,UnitFileState,NRestarts,\
+     NeedDaemonReload,MainPID,Restart,WatchdogUSec,CapabilityBoundingSet",
     "layerd.service",
     "layerd.socket",
     DOCKER,
@@ -27,6 +27,24 @@ const CAPABILITIES: [&str; 8] = [
     "cap_fsetid",
     "cap_setfcap",
     "cap_mknod",
+];
+/// New starts after which one that is under way is no accident.
+const MANY_RESTARTS: u64 = 3;
+/// Statuses of a process that systemd could not make into the service, and the step that failed, as
+/// systemd.exec(5) names it.
+const STEPS: [(&str, &str); 12] = [
+    ("200", "CHDIR"),
+    ("203", "EXEC"),
+    ("205", "LIMITS"),
+    ("216", "GROUP"),
+    ("217", "USER"),
+    ("218", "CAPABILITIES"),
+    ("219", "CGROUP"),
+    ("226", "NAMESPACE"),
+    ("227", "NO_NEW_PRIVILEGES"),
+    ("228", "SECCOMP"),
+    ("233", "RUNTIME_DIRECTORY"),
+    ("238", "STATE_DIRECTORY"),
 ];
 /// Descriptors that the unit asks for, and below which connections are refused under load.
 const DESCRIPTORS: u64 = 65_536;
@@ -99,6 +117,11 @@ fn unit<'a>(output: &'a str, id: &str) -> Unit<'a> {
     Unit(block.unwrap_or_default())
 }
 
+/// True if systemd starts layerd in vain.
+pub(crate) fn is_down(output: &str) -> bool {
+    not_starting(&unit(output, "layerd.service")).is_some()
+}
+
 pub(crate) fn findings(output: &str, process: &Process) -> Vec<Finding> {
     let (service, socket) = (
         unit(output, "layerd.service"),
@@ -122,7 +145,7 @@ pub(crate) fn findings(output: &str, process: &Process) -> Vec<Finding> {
         not_enabled(&service),
         no_socket(&service, &socket),
         no_plugin(&unit(output, DOCKER)),
-        restarted(&service),
+        not_starting(&service).or_else(|| restarted(&service)),
         not_kept_alive(&service),
         unwatched(&service),
         incapable(&service),
@@ -201,6 +224,44 @@ fn no_plugin(socket: &Unit<'_>) -> Option<Finding> {
             Action::safe("start-plugin-socket", RESTART),
         )
     })
+}
+
+/// A service that ends each time before it serves, which no further start changes.
+fn not_starting(service: &Unit<'_>) -> Option<Finding> {
+    let is_over = service.is("ActiveState", "failed") || service.is("SubState", "auto-restart");
+    // A start that follows another is a look between two ends.
+    let restarts: u64 = service.value("NRestarts").parse().unwrap_or(0);
+    let is_again = service.is("ActiveState", "activating") && restarts >= MANY_RESTARTS;
+    (is_over || is_again).then(|| {
+        let (how, advice) = end(service);
+        Finding::error(
+            CHECK,
+            format!("layerd does not start: {how}; systemd started it anew {restarts} times"),
+            "No container starts and no image is pulled; those that run go on.",
+            Action::advice(advice),
+        )
+    })
+}
+
+/// How the last process of a service ended, and where to look for the reason.
+fn end(service: &Unit<'_>) -> (String, &'static str) {
+    let own = "`journalctl -u layerd -n 50` has what it said last; `layerd check` tries the configuration and the host.";
+    let status = service.value("ExecMainStatus");
+    // CLD_EXITED of waitid(2).
+    let is_exit = service.is("ExecMainCode", "1");
+    let step = STEPS.iter().find(|(code, _)| is_exit && *code == status);
+    match (step, service.value("Result")) {
+        (Some((_, step)), _) => (
+            format!("systemd cannot run it (status {status}, {step})"),
+            "A setting of the unit, or a drop-in, does that: `systemctl cat layerd.service` shows them, `journalctl -u \
+             layerd -n 20` names it. After the change: `systemctl daemon-reload`, then `systemctl restart layerd.service`.",
+        ),
+        (None, "" | "success") => ("it has not become ready yet".to_owned(), own),
+        (None, "exit-code") => (format!("it ended with status {status}"), own),
+        (None, "signal" | "core-dump") => (format!("signal {status} ended it"), own),
+        (None, "timeout") => ("it was not ready within TimeoutStartSec=".to_owned(), own),
+        (None, result) => (format!("it ended with the result {result}"), own),
+    }
 }
 
 fn restarted(service: &Unit<'_>) -> Option<Finding> {
@@ -328,137 +389,4 @@ fn change(name: &str, lines: &[&str]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Severity;
-    use super::*;
-
-    const WELL: &str = "Id=layerd.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\
-                        NRestarts=0\nNeedDaemonReload=no\nMainPID=7\nRestart=always\nWatchdogUSec=1min\n\
-                        CapabilityBoundingSet=cap_chown cap_dac_override cap_fowner cap_linux_immutable cap_fsetid cap_sys_admin cap_mknod \
-                        cap_setfcap\n\n\
-                        Id=layerd.socket\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no\n";
-
-    #[test]
-    fn what_systemd_says_is_understood() {
-        let table = [
-            ("NRestarts=0", "NRestarts=0", ""),
-            ("NRestarts=0", "NRestarts=3", "anew 3 times"),
-            ("LoadState=loaded", "LoadState=not-found", "not installed"),
-            (
-                "UnitFileState=enabled\nNR",
-                "UnitFileState=disabled\nNR",
-                "service is not enabled",
-            ),
-            (
-                "socket\nLoadState=loaded\nActiveState=active",
-                "socket\nLoadState=loaded\nActiveState=inactive",
-                "socket is not active",
-            ),
-            (
-                "service\nLoadState=loaded",
-                "service\nLoadState=masked",
-                "is masked",
-            ),
-            (
-                "NeedDaemonReload=no",
-                "NeedDaemonReload=yes",
-                "were changed",
-            ),
-            ("Restart=always", "Restart=no", "has Restart=no"),
-            (
-                "Id=layerd.service",
-                "Id=layerd-docker.socket\nActiveState=failed\nUnitFileState=enabled\n\nId=layerd.service",
-                "layerd-docker.socket is enabled and not active",
-            ),
-            ("WatchdogUSec=1min", "WatchdogUSec=0", "no WatchdogSec="),
-            ("cap_fowner ", "", "lacks CAP_FOWNER in"),
-        ];
-        for (from, to, wanted) in table {
-            let found = findings(&WELL.replacen(from, to, 1), &Process::default());
-            assert_eq!(found.len(), 1, "{found:?}");
-            assert_eq!(
-                found[0].severity == Severity::Ok,
-                wanted.is_empty(),
-                "{found:?}"
-            );
-            assert!(found[0].found.contains(wanted), "{found:?}");
-        }
-    }
-
-    #[test]
-    fn without_an_answer_nothing_is_installed() {
-        assert!(
-            findings("", &Process::default())[0]
-                .found
-                .contains("not installed")
-        );
-        assert_eq!(main_pid(""), None);
-        assert_eq!(main_pid(WELL), Some(7));
-    }
-
-    #[test]
-    fn the_process_is_judged_too() {
-        let table = [
-            (
-                Process {
-                    has_own_mounts: true,
-                    ..Process::default()
-                },
-                "namespace of its own",
-                "PrivateMounts=no",
-            ),
-            (
-                Process {
-                    descriptors: Some(1024),
-                    ..Process::default()
-                },
-                "1024 file descriptors",
-                "LimitNOFILE=65536",
-            ),
-            (
-                Process {
-                    is_replaced: true,
-                    ..Process::default()
-                },
-                "was replaced",
-                "systemctl restart",
-            ),
-        ];
-        for (process, wanted, fix) in table {
-            let found = findings(WELL, &process);
-            assert!(
-                found[0].found.contains(wanted) && found[0].fix.contains(fix),
-                "{found:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_process_is_given_what_its_hard_limit_allows() {
-        for (most, wanted) in [
-            (Some(20_000), "prlimit --pid 7 --nofile=20000:"),
-            (Some(1_048_576), "prlimit --pid 7 --nofile=65536:"),
-            (Some(1024), "prlimit --pid 7 --nofile=65536"),
-        ] {
-            let process = Process {
-                descriptors: Some(1024),
-                most_descriptors: most,
-                ..Process::default()
-            };
-            assert_eq!(few_of_process(7, &process).unwrap().fix, wanted);
-        }
-    }
-
-    /// Each capability of the unit is missed when it is taken away.
-    #[test]
-    fn the_capabilities_are_the_unit_s() {
-        let unit = include_str!("../../../../deploy/layerd.service");
-        let line = unit
-            .lines()
-            .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
-        let given = line.unwrap().to_lowercase();
-        for name in CAPABILITIES {
-            assert!(given.split(' ').any(|one| one == name), "{name}");
-        }
-    }
-}
+mod tests;

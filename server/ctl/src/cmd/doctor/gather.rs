@@ -33,6 +33,11 @@ type Settings = BTreeMap<String, String>;
 
 /// Everything that was found, troubles first, the worst before the others.
 pub(super) async fn findings(args: &Args, daemon: &Daemon, now: i64) -> Vec<Finding> {
+    let (units, is_down) = host::units(daemon).await;
+    let daemon = match is_down {
+        true => &daemon.expected_down(),
+        false => daemon,
+    };
     let mut answered = ask(daemon).await;
     let info = answered.as_ref().ok().map(|(_, info)| info);
     let health = info.and_then(|info| info.health.clone());
@@ -44,7 +49,7 @@ pub(super) async fn findings(args: &Args, daemon: &Daemon, now: i64) -> Vec<Find
         // A daemon without records has no settings to tell, and a root of its command line all the same.
         settings.insert("root".to_owned(), info.root.clone());
     }
-    let can_start = found.iter().all(|one| one.severity < Severity::Error);
+    let can_start = !is_down && found.iter().all(|one| one.severity < Severity::Error);
     found.insert(0, kernel());
     match &mut answered {
         Ok((client, info)) => {
@@ -61,7 +66,7 @@ pub(super) async fn findings(args: &Args, daemon: &Daemon, now: i64) -> Vec<Find
     found.extend(look_at_files(&own, &daemon.address, &settings));
     let client = answered.as_mut().ok().map(|(client, _)| client);
     found.extend(containerd::findings(args, daemon, &settings, client, now).await);
-    found.extend(host::units(daemon).await);
+    found.extend(units);
     found.extend(plugin::finding(&settings, daemon.timeout).await);
     found.extend(host::csi(&settings, daemon.timeout).await);
     found.extend(nri::finding(args, daemon.timeout).await);

@@ -96,19 +96,20 @@ pub(super) fn compare(
     health.map_or(of_file, |health| health.settings.clone())
 }
 
-pub(super) async fn units(daemon: &Daemon) -> Vec<Finding> {
+/// What systemd says of layerd's units, and true if it starts layerd in vain.
+pub(super) async fn units(daemon: &Daemon) -> (Vec<Finding>, bool) {
     if !is_booted() {
         let impact =
             "Whatever starts layerd here, see to it that it starts it again after a crash.";
         let unit = Finding::info("unit", "this host is not run by systemd", impact);
         let few = peer(&daemon.address).and_then(|pid| unit::few_of_process(pid, &process(pid)));
-        return few.into_iter().chain([unit]).collect();
+        return (few.into_iter().chain([unit]).collect(), false);
     }
     let arguments = unit::ARGUMENTS.map(str::to_owned);
     let output = output(Path::new("systemctl"), &arguments, daemon.timeout).await;
     let output = output.unwrap_or_default();
     let process = unit::main_pid(&output).map(process).unwrap_or_default();
-    unit::findings(&output, &process)
+    (unit::findings(&output, &process), unit::is_down(&output))
 }
 
 /// True if systemd runs this host, as by sd_booted(3).
