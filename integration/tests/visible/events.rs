@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -192,6 +193,18 @@ fn root_a_volume_that_fills_up_is_told_and_measured() {
     fs::write(volume.join("one"), "").unwrap();
     fs::write(volume.join("two"), "").unwrap();
     assert_eq!(watcher.told(1), ["volume below_80_percent data"]);
+
+    // Who unmounts it, to check it for one, is not undone by a look.
+    let content = volume.canonicalize().unwrap();
+    output(Command::new("umount").arg(&content));
+    let page = get(Path::new("/run/layerd-metrics.sock"), "/metrics").1;
+    assert!(!page.contains("layerd_volume_limit_bytes"), "{page}");
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    assert_eq!(
+        device(&content),
+        device(content.parent().unwrap()),
+        "not mounted"
+    );
     run(&world, &["volume", "rm", "data"]);
     let page = get(Path::new("/run/layerd-metrics.sock"), "/metrics").1;
     assert!(!page.contains("layerd_volume_"), "{page}");

@@ -99,16 +99,25 @@ impl VolumeDirs {
         Holder::new(&self.live, &slot.to_string()).grow(data, bytes, is_held)
     }
 
-    /// Room in a volume with an image, as those see it who write to it; none without an image. One system
-    /// call.
+    /// Room in a volume with an image, as those see it who write to it; none without an image. Has the
+    /// image mounted, as [`ready`](Self::ready) does; then a few looks.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn space_in(&self, slot: Slot) -> Result<Option<Space>, Error> {
-        if !self.has_image(slot)? {
+        self.ready(slot)?;
+        self.space_if_mounted(slot)
+    }
+
+    /// The same, and none as well while the image is not mounted: nothing is mounted for a look.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn space_if_mounted(&self, slot: Slot) -> Result<Option<Space>, Error> {
+        if !self.has_image(slot)? || !is_mounted(&self.live, slot)? {
             return Ok(None);
         }
-        let disk = fstatvfs(self.open_data(slot)?);
+        let disk = fstatvfs(super::open_data(&self.live, slot)?);
         let path = self.data_path(slot);
         disk.map(|disk| Some(Space::from(disk)))
             .map_err(|cause| Error::io("look at", &path, cause))

@@ -1,4 +1,4 @@
-//! How full volumes are: an event when one passes 80 and 95 % of its limit, and figures for metrics.
+//! Fullness of volumes: an event when one passes 80 or 95 % of its limit, and figures for metrics.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
 use super::sizes::limit_of;
+use super::slot;
 use crate::Volumes;
 use crate::events::Topic;
 
@@ -51,13 +52,12 @@ impl Mark {
 #[derive(Debug, Default)]
 pub(crate) struct Marks(Mutex<BTreeMap<VolumeId, Mark>>);
 
-/// What a volume holds, and what it may.
+/// Usage of a volume, and its limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fullness {
     /// Its name.
     pub name: VolumeName,
-    /// What it holds: as the kernel counts it under a limit, else as it was measured last; none if it never
-    /// was.
+    /// Usage as the kernel counts it under a limit, else as it was measured last; `None` if it never was.
     pub used: Option<Usage>,
     /// Bytes and inodes that it is held to. A number of inodes that is not fixed is 0.
     pub limit: Option<Usage>,
@@ -65,7 +65,8 @@ pub struct Fullness {
 
 impl Volumes {
     /// Tells of each volume that passed 80 or 95 % of the bytes or inodes of its limit since the last look,
-    /// or fell 5 % below. Costs one statfs(2) for each volume with a limit.
+    /// or fell 5 % below. Costs a few looks for each volume with a limit. One whose image is not mounted, as
+    /// while it is checked or enlarged, keeps its mark and is not mounted for it.
     pub fn look_at_fullness(&self) {
         let records = self.root.store.records();
         let limited = records.volumes().iter();
@@ -75,8 +76,8 @@ impl Volumes {
         for volume in limited {
             let before = marks.get(&volume.id).copied().unwrap_or_default();
             let name = &volume.name;
-            let mark = match self.space_in(volume.id) {
-                Ok(space) => before.next(space.as_ref().map_or(0, percent)),
+            let mark = match self.dirs.space_if_mounted(slot(volume.id)) {
+                Ok(space) => space.map_or(before, |space| before.next(percent(&space))),
                 Err(cause) => {
                     debug!(error = &cause as &dyn std::error::Error, %name, "look how full a volume is");
                     before
@@ -96,12 +97,16 @@ impl Volumes {
         *marks = seen;
     }
 
-    /// Fullness of the oldest volumes, at most so many. Costs one statfs(2) for each with a limit.
+    /// Fullness of the oldest volumes, at most so many. Costs a few looks for each with a limit, and mounts
+    /// nothing: an image that is not mounted shows as a volume without a limit.
     pub fn fullness(&self, most: usize) -> Vec<Fullness> {
         let records = self.root.store.records();
         let volumes = records.volumes().iter().take(most);
         let fullness = volumes.map(|volume| {
-            let space = limit_of(volume).and_then(|_| self.space_in(volume.id).ok().flatten());
+            let space = limit_of(volume).and_then(|_| {
+                let space = self.dirs.space_if_mounted(slot(volume.id));
+                space.ok().flatten()
+            });
             Fullness {
                 name: volume.name.clone(),
                 used: space
