@@ -20,6 +20,7 @@ mod ids;
 mod keyed_lock;
 mod last_usage;
 mod layers;
+mod limit_text;
 mod list;
 mod reap;
 mod recover;

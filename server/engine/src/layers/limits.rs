@@ -4,7 +4,7 @@ use layerd_mounts::limit::{Enforcement, Limit};
 use layerd_store::{BadInput, Create, Kind, LabelChange, LayerId, Record};
 
 use super::labels::REF;
-use crate::{Error, LayerError, Layers, slot};
+use crate::{Error, LayerError, Layers, limit_text, slot};
 
 /// The label for the bytes that a layer can hold, or [`NONE`].
 const SIZE: &str = "containerd.io/snapshot/layerd.size";
@@ -14,7 +14,7 @@ const INODES: &str = "containerd.io/snapshot/layerd.inodes";
 const NONE: &str = "none";
 /// The setting for containers without the labels.
 const SETTING: &str = "limits.container_size";
-/// How the key of a snapshot begins that containerd unpacks a layer of an image into.
+/// Prefix of the keys of snapshots that containerd unpacks layers of images into.
 const UNPACKING: &str = "extract-";
 
 impl Layers {
@@ -75,7 +75,7 @@ impl Layers {
         limits.is_some_and(|limits| limits.is_limited(slot(id)))
     }
 
-    /// How limits of new layers are enforced, in words, and for whom.
+    /// Enforcement of the limits of new layers, their default, and the number of limited layers, in words.
     #[must_use]
     pub fn limits(&self) -> String {
         let driver = self.driver.name();
@@ -145,14 +145,7 @@ pub fn layer_size(text: &str) -> Result<u64, String> {
             "{text:?} is not a size above 0 such as 67108864, 64m, 1.5g or 10GiB, nor \"{NONE}\""
         ));
     };
-    if (Limit::MIN_BYTES..=Limit::MAX_BYTES).contains(&bytes) {
-        return Ok(bytes);
-    }
-    Err(format!(
-        "{text:?} is {bytes} bytes, and a layer can be held to {} to {}",
-        Limit::MIN_BYTES,
-        Limit::MAX_BYTES
-    ))
+    limit_text::within("a layer", text, bytes)
 }
 
 fn size(text: &str) -> Result<u64, BadInput> {
@@ -160,13 +153,7 @@ fn size(text: &str) -> Result<u64, BadInput> {
 }
 
 fn inodes(text: &str) -> Result<u64, BadInput> {
-    let number = text.parse().ok().filter(|number| *number > 0);
-    number
-        .filter(|number| *number <= u64::from(u32::MAX))
-        .ok_or_else(|| {
-            let rule = format!("{text:?} is not a number from 1 to {}", u32::MAX);
-            bad(INODES, rule)
-        })
+    limit_text::inodes(text).map_err(|rule| bad(INODES, rule))
 }
 
 fn bad(label: &str, rule: impl Into<String>) -> BadInput {

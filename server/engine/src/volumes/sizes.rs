@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use layerd_mounts::limit::Limit;
 use layerd_store::{BadInput, Volume};
 
+use crate::limit_text;
+
 /// The option for the bytes that a volume can hold.
 pub(super) const SIZE: &str = "size";
 /// The option for the inodes that a volume can have.
@@ -27,26 +29,14 @@ pub(crate) fn limit_asked(options: &BTreeMap<String, String>) -> Result<Option<L
         };
     };
     let bytes = size(text)?;
-    if (Limit::MIN_BYTES..=Limit::MAX_BYTES).contains(&bytes) {
-        return Ok(Some(Limit { bytes, inodes }));
-    }
-    let rule = format!(
-        "{text:?} is {bytes} bytes, and a volume can be held to {} to {}",
-        Limit::MIN_BYTES,
-        Limit::MAX_BYTES
-    );
-    Err(BadInput::new(format!("options[{SIZE:?}]"), rule))
+    let bytes = limit_text::within("a volume", text, bytes)
+        .map_err(|rule| BadInput::new(format!("options[{SIZE:?}]"), rule))?;
+    Ok(Some(Limit { bytes, inodes }))
 }
 
 /// A number of inodes that a limit can have.
 pub(super) fn inodes(text: &str) -> Result<u64, BadInput> {
-    let number = text.parse().ok().filter(|number| *number > 0);
-    number
-        .filter(|number| *number <= u64::from(u32::MAX))
-        .ok_or_else(|| {
-            let rule = format!("{text:?} is not a number from 1 to {}", u32::MAX);
-            BadInput::new(format!("options[{INODES:?}]"), rule)
-        })
+    limit_text::inodes(text).map_err(|rule| BadInput::new(format!("options[{INODES:?}]"), rule))
 }
 
 /// What holds a volume to its size: `image`; none if nothing does, as with sizes that older releases
