@@ -81,7 +81,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// What is looked at when metrics are read.
+/// Sources of the metrics that are read at each scrape.
 #[derive(Debug, Clone)]
 pub(crate) struct Look {
     engine: Arc<Engine>,

@@ -9,22 +9,18 @@ use super::names::METRICS;
 
 /// The series in Prometheus's text format. The rule for names of volumes leaves nothing to escape.
 pub(super) fn render(volumes: &[Fullness]) -> String {
-    let used = |volume: &Fullness| volume.used;
-    let limit = |volume: &Fullness| volume.limit;
     let mut text = String::new();
     series(&mut text, "layerd_volume_used_bytes", volumes, |volume| {
-        Some(used(volume)?.bytes)
+        Some(volume.used?.bytes)
     });
     series(&mut text, "layerd_volume_used_inodes", volumes, |volume| {
-        Some(used(volume)?.inodes)
+        Some(volume.used?.inodes)
     });
     series(&mut text, "layerd_volume_limit_bytes", volumes, |volume| {
-        Some(limit(volume)?.bytes)
+        Some(volume.limit?.bytes)
     });
     series(&mut text, "layerd_volume_limit_inodes", volumes, |volume| {
-        limit(volume)
-            .map(|limit| limit.inodes)
-            .filter(|inodes| *inodes > 0)
+        Some(volume.limit?.inodes).filter(|inodes| *inodes > 0)
     });
     text
 }

@@ -243,7 +243,7 @@ fn not_starting(service: &Unit<'_>) -> Option<Finding> {
     })
 }
 
-/// How the last process of a service ended, and where to look for the reason.
+/// End of the last process of a service, in words, and advice on finding its reason.
 fn end(service: &Unit<'_>) -> (String, &'static str) {
     let own = "`journalctl -u layerd -n 50` has what it said last; `layerd check` tries the configuration and the host.";
     let status = service.value("ExecMainStatus");

@@ -96,7 +96,7 @@ pub(super) fn compare(
     health.map_or(of_file, |health| health.settings.clone())
 }
 
-/// What systemd says of layerd's units, and true if it starts layerd in vain.
+/// Findings about layerd's units, and true if systemd starts layerd again and again in vain.
 pub(super) async fn units(daemon: &Daemon) -> (Vec<Finding>, bool) {
     if !is_booted() {
         let impact =
