@@ -206,6 +206,29 @@ pub(crate) fn names(directory: &Path) -> BTreeSet<String> {
         .collect()
 }
 
+/// Has the reaper run until `folder` is empty, or the daemon is killed in it.
+pub(crate) fn reap(client: &mut Snapshots, folder: &Path) {
+    let begun = Instant::now();
+    while client.cleanup().is_ok() && !names(folder).is_empty() && begun.elapsed() < REAP_LIMIT {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Has the reaper run until `left` names nothing.
+pub(crate) fn reap_all(client: &mut Snapshots, left: impl Fn() -> Option<String>) -> Verdict {
+    let begun = Instant::now();
+    loop {
+        let _ = client.cleanup();
+        let Some(left) = left() else {
+            return Ok(());
+        };
+        if begun.elapsed() > REAP_LIMIT {
+            return Err(format!("left behind: {left}"));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Has the reaper run and requires that it leaves exactly what the model has.
 pub(crate) fn check_tidy(client: &mut Snapshots, site: &Site, world: &World) -> Verdict {
     let begun = Instant::now();

@@ -3,15 +3,13 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use layerd_crash::trace::{Moment, Plan};
 use layerd_integration::Snapshots;
 use layerd_integration::scratch::mounts_below;
 
 use crate::Verdict;
-use crate::home::{Home, REAP_LIMIT, names};
+use crate::home::{Home, names, reap, reap_all};
 use crate::operation::{Operation, commit, labels, prepare, remove, view};
 use crate::process::{Layerd, Site};
 use crate::sweep::{Outcome, Points, Sweep, conclude, ended};
@@ -71,19 +69,13 @@ fn empty(site: &Site, client: &mut Snapshots) -> Verdict {
             perform(&remove(key), client)?;
         }
     }
-    let begun = Instant::now();
-    loop {
-        let _ = client.cleanup();
+    reap_all(client, || {
         let left = ["l", "w", "t", "c"].map(|folder| names(&site.root.join(folder)));
         let held = (mounts_below(&site.root), loop_devices(site));
-        if left.iter().all(|names| names.is_empty()) && held.0.is_empty() && held.1.is_empty() {
-            return Ok(());
-        }
-        if begun.elapsed() > REAP_LIMIT {
-            return Err(format!("left behind: {left:?}, {held:?}"));
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
+        let is_empty = left.iter().all(|names| names.is_empty());
+        let is_empty = is_empty && held.0.is_empty() && held.1.is_empty();
+        (!is_empty).then(|| format!("{left:?}, {held:?}"))
+    })
 }
 
 struct Case {
@@ -122,14 +114,8 @@ impl Case {
         let mut tracer = layerd.trace(&plan);
         let answer = self.operation.perform(&mut client);
         if answer.is_ok() && matches!(self.operation, Operation::Remove { .. }) {
-            // The reaper is what is to be killed; errors mean that it was.
-            let begun = Instant::now();
-            while client.cleanup().is_ok()
-                && !names(&site.root.join("c")).is_empty()
-                && begun.elapsed() < REAP_LIMIT
-            {
-                thread::sleep(Duration::from_millis(5));
-            }
+            // The reaper is what is to be killed.
+            reap(&mut client, &site.root.join("c"));
         }
         let fired = ended(&mut tracer, &mut layerd)?;
         conclude(fired.as_ref(), &answer, |acknowledged| {

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use layerd_crash::disk::Filesystem;
 use layerd_crash::trace::{Class, Moment, Plan, Times};
@@ -22,13 +22,11 @@ use tonic::{Code, Status};
 
 use crate::Verdict;
 use crate::errors::Kept;
-use crate::home::{Home, names};
+use crate::home::{Home, names, reap_all};
 use crate::operation::{commit, prepare, remove};
 use crate::process::{Layerd, Site};
 use crate::sweep::{EVERY, Outcome, Points, Sweep, conclude, ended};
 
-/// Limit for the reaper.
-const REAP_LIMIT: Duration = Duration::from_secs(10);
 /// End of the name of the mark of a layer that Apply began and did not end.
 const PARTIAL: &str = ".part";
 
@@ -157,20 +155,15 @@ impl Case {
     fn remove(&self, client: &mut Snapshots, key: &str) -> Verdict {
         let removed = remove(key).perform(client);
         removed.map_err(|status| format!("Remove: {status}"))?;
-        let begun = Instant::now();
-        loop {
-            let _ = client.cleanup();
+        reap_all(client, || {
             let left = ["l", "w", "t", "i", "x"].map(|folder| names(&self.root().join(folder)));
-            if left.iter().all(|names| names.is_empty()) {
-                // The manifest goes after the layer.
-                thread::sleep(Duration::from_millis(20));
-                return Ok(());
-            }
-            if begun.elapsed() > REAP_LIMIT {
-                return Err(format!("left behind: {left:?}"));
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
+            left.iter()
+                .any(|names| !names.is_empty())
+                .then(|| format!("{left:?}"))
+        })?;
+        // The manifest goes after the layer.
+        thread::sleep(Duration::from_millis(20));
+        Ok(())
     }
 
     /// Lets one call of Apply fail. Answers whether there was such a call, and whether Apply failed.

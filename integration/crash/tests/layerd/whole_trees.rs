@@ -3,8 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use layerd_crash::disk::{Filesystem, Recorder, Recording};
 use layerd_crash::trace::{Moment, Plan};
@@ -12,7 +10,7 @@ use layerd_integration::image::write_layer;
 use layerd_integration::{Entry, Scratch, Snapshots};
 
 use crate::Verdict;
-use crate::home::{Home, REAP_LIMIT, names};
+use crate::home::{Home, names, reap, reap_all};
 use crate::operation::{Operation, commit, prepare, remove, view};
 use crate::power::{ALL_OF_THEM, SIZE, examine, marked};
 use crate::process::{Layerd, Site};
@@ -103,18 +101,12 @@ fn empty(site: &Site, client: &mut Snapshots) -> Verdict {
             removed.map_err(|status| format!("Remove of {key}: {status}"))?;
         }
     }
-    let begun = Instant::now();
-    loop {
-        let _ = client.cleanup();
+    reap_all(client, || {
         let left = ["l", "w", "t", "r"].map(|folder| names(&site.root.join(folder)));
-        if left.iter().all(|names| names.is_empty()) {
-            return Ok(());
-        }
-        if begun.elapsed() > REAP_LIMIT {
-            return Err(format!("left behind: {left:?}"));
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
+        left.iter()
+            .any(|names| !names.is_empty())
+            .then(|| format!("{left:?}"))
+    })
 }
 
 /// Two layers, of which the upper one is not committed if the operation is to commit it.
@@ -150,14 +142,8 @@ impl Case {
         let mut tracer = layerd.trace(&plan);
         let answer = self.operation.perform(&mut client);
         if answer.is_ok() && matches!(self.operation, Operation::Remove { .. }) {
-            // The reaper is what is to be killed; errors mean that it was.
-            let begun = Instant::now();
-            while client.cleanup().is_ok()
-                && !names(&site.root.join("r")).is_empty()
-                && begun.elapsed() < REAP_LIMIT
-            {
-                thread::sleep(Duration::from_millis(5));
-            }
+            // The reaper is what is to be killed.
+            reap(&mut client, &site.root.join("r"));
         }
         let fired = ended(&mut tracer, &mut layerd)?;
         conclude(fired.as_ref(), &answer, |acknowledged| {
