@@ -36,8 +36,16 @@ struct World {
 impl World {
     /// With the image `base`, which is one layer of busybox.
     fn new() -> Self {
+        Self::configured("")
+    }
+
+    /// The same, with settings of layerd.
+    fn configured(settings: &str) -> Self {
         let scratch = Scratch::new();
-        let daemon = Daemon::start(&scratch.dir("d"));
+        let file = scratch.path().join("layerd.toml");
+        std::fs::write(&file, settings).unwrap();
+        let arguments = ["--config", file.to_str().unwrap()];
+        let daemon = Daemon::start_with(&scratch.dir("d"), &arguments);
         let docker = Docker::start(&scratch.dir("k"), daemon.socket());
         let archive = scratch.path().join("base.tar");
         write_layer(&archive, &busybox());

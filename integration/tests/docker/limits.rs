@@ -1,35 +1,12 @@
 //! Docker's containers under `limits.container_size`, which is the way to limit them: its client hands on no
 //! label of a snapshot.
 
-use std::fs;
-
-use layerd_integration::image::{busybox, write_layer};
-use layerd_integration::{Daemon, Docker, Scratch};
-
 use layerd_proto::containerd::services::snapshots::v1::{Info, Kind};
 
 use crate::World;
 
 /// 32 MiB.
 const WRITE: &str = "dd if=/dev/zero of=/large bs=65536 count=512 2>&1; echo ended with $?";
-
-/// With 16 MiB for each container.
-fn world() -> World {
-    let scratch = Scratch::new();
-    let file = scratch.path().join("layerd.toml");
-    fs::write(&file, "[limits]\ncontainer_size = \"16m\"\n").unwrap();
-    let arguments = ["--config", file.to_str().unwrap()];
-    let daemon = Daemon::start_with(&scratch.dir("d"), &arguments);
-    let docker = Docker::start(&scratch.dir("k"), daemon.socket());
-    let archive = scratch.path().join("base.tar");
-    write_layer(&archive, &busybox());
-    docker.docker(&["import", archive.to_str().unwrap(), "base"]);
-    World {
-        docker,
-        daemon,
-        scratch,
-    }
-}
 
 /// Requires that `--storage-opt size=` is taken and handed on to none: the default is what holds. One other
 /// container is there.
@@ -58,7 +35,7 @@ fn check_storage_opt(world: &World) {
 
 #[test]
 fn root_docker_s_containers_are_held_to_the_default() {
-    let mut world = world();
+    let mut world = World::configured("[limits]\ncontainer_size = \"16m\"\n");
     let run = [
         "run",
         "--detach",
