@@ -230,6 +230,7 @@ mod names;
 mod queue;
 mod remove;
 mod run;
+mod shared;
 mod stream;
 mod write;
 mod write_back;

@@ -22,10 +22,12 @@ use crate::durable::Durable;
 use crate::error::Error;
 use crate::node::{self, Attributes, Identity, Kind, Stat};
 use crate::progress::{Progress, Silent};
+use job::Job;
 use stack::{Entry, Stack};
-use work::{Job, Work};
+use work::Work;
 
 mod content;
+mod job;
 mod markers;
 mod share;
 pub(crate) mod stack;

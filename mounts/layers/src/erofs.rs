@@ -26,6 +26,7 @@ mod acl;
 mod content;
 mod crc;
 mod error;
+mod file;
 mod format;
 mod layout;
 mod output;
@@ -39,11 +40,11 @@ mod xattr;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use content::FileWriter;
 pub use error::Error;
+pub use file::{Attributes, FileType, Special, Xattr};
 pub use reader::{DirEntry, Entries, Image, Inode, ReadAt};
 pub use seal::{Seal, Sealing};
-pub use tree::{Attributes, FileType, Node, Special, Xattr};
+pub use tree::Node;
 pub use walk::Walk;
-pub use writer::{Options, Summary, Writer};
+pub use writer::{FileWriter, Options, Summary, Writer};
 pub use xattr::is_storable;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use crate::apply::dirs::c_name;
+use crate::apply::names::c_name;
 use crate::error::Error;
 use crate::node::{self, Failed, Xattrs, owner_attempt, xattr_attempt};
 use crate::tar::Entry;

@@ -391,12 +391,3 @@ fn open_child(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let path = Path::new(OsStr::from_bytes(name.to_bytes()));
     dir_stack::open_below(parent, path, OFlags::RDONLY | OFlags::DIRECTORY)
 }
-
-/// A name as the kernel takes it.
-pub(super) fn c_name(name: &[u8]) -> Result<CString, Error> {
-    CString::new(name).map_err(|_| {
-        let path = PathBuf::from(OsStr::from_bytes(&name[..name.len().min(200)]));
-        let problem = "a NUL in the name";
-        Error::Refused { path, problem }
-    })
-}

@@ -41,12 +41,11 @@ use rustix::io::Errno;
 
 use crate::apply::attributes::{Owner, PendingAttributes, refused};
 use crate::apply::below::Below;
-use crate::apply::dirs::{Dirs, Found, Id, New, ROOT, Setting, c_name};
-use crate::apply::names::{self, Name};
+use crate::apply::dirs::{Dirs, Found, Id, New, ROOT, Setting};
+use crate::apply::names::{self, Name, c_name};
 use crate::apply::remove;
-use crate::apply::run::Shared;
+use crate::apply::shared::{Job, Shared};
 use crate::apply::stream::Plain;
-use crate::apply::write::Job;
 use crate::apply::{Options, Target, Whiteouts};
 use crate::copy::Markers;
 use crate::dir_stack;

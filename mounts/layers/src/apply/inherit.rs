@@ -241,7 +241,7 @@ fn delete(rebase: &Rebase<'_>, path: &Path, rebased: &mut Rebased) -> Result<(),
         return Ok(());
     };
     let failed = |cause| Error::io("delete", path, cause);
-    let name = super::dirs::c_name(name.as_encoded_bytes())?;
+    let name = super::names::c_name(name.as_encoded_bytes())?;
     match node::find(dir.as_fd(), &name) {
         Ok((_, stat)) if stat.is_whiteout() => {}
         Ok(_) | Err(Errno::NOENT) => return Ok(()),

@@ -1,5 +1,11 @@
 //! The names in an archive, made into places below the root of the layer. Pure.
 
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use crate::error::Error;
+
 /// The components of a path as containerd understands it: cleaned of what leads nowhere by its
 /// text alone, and never above the root.
 pub(super) fn clean(path: &[u8]) -> Vec<&[u8]> {
@@ -38,6 +44,15 @@ pub(super) fn meaning(name: &[u8]) -> Name<'_> {
         Some(b"" | b"." | b"..") => Name::Bad,
         Some(hidden) => Name::Whiteout(hidden),
     }
+}
+
+/// A name as the kernel takes it.
+pub(super) fn c_name(name: &[u8]) -> Result<CString, Error> {
+    CString::new(name).map_err(|_| {
+        let path = PathBuf::from(OsStr::from_bytes(&name[..name.len().min(200)]));
+        let problem = "a NUL in the name";
+        Error::Refused { path, problem }
+    })
 }
 
 #[cfg(test)]

@@ -1,104 +1,12 @@
-//! The threads, and what they share.
+//! The threads.
 
 use std::io::Read;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::apply::extract::{Extracted, Extractor};
-use crate::apply::queue::{Chunk, Pool, Queue};
-use crate::apply::stream;
-use crate::apply::write::{self, Job};
-use crate::apply::write_back::{self, Written};
-use crate::apply::{Applied, Options, Target};
+use crate::apply::shared::{AbortOnDrop, Shared};
+use crate::apply::{Applied, Options, Target, stream, write, write_back};
 use crate::error::Error;
 use crate::sys;
-use parking_lot::Mutex;
-
-/// Bytes of a buffer of the blob, and buffers that there are.
-const RAW: (usize, usize) = (128 << 10, 16);
-
-/// The same for the decompressed stream. The parser, a batch on its way to the workers and each
-/// worker may hold some of them; all others lie between decompression and the two who read.
-const PLAIN: (usize, usize) = (256 << 10, 64);
-
-/// State shared by all threads.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) raw_blocks: Arc<Pool>,
-    pub(super) raw: Queue<Chunk>,
-    /// Bytes of the blob that were decompressed.
-    pub(super) consumed: AtomicU64,
-    pub(super) blocks: Arc<Pool>,
-    pub(super) hashed: Queue<Chunk>,
-    pub(super) plain: Queue<Chunk>,
-    pub(super) jobs: Queue<Vec<Job>>,
-    pub(super) written: Queue<Vec<Written>>,
-    /// Blocks of 512 bytes, and inodes, of the regular files.
-    pub(super) blocks_used: AtomicU64,
-    pub(super) inodes: AtomicU64,
-    failed: Mutex<Option<Error>>,
-}
-
-impl Shared {
-    pub(super) fn new() -> Self {
-        Self {
-            raw_blocks: Pool::new(RAW.1, RAW.0),
-            raw: Queue::new(RAW.1),
-            consumed: AtomicU64::new(0),
-            blocks: Pool::new(PLAIN.1, PLAIN.0),
-            hashed: Queue::new(PLAIN.1),
-            plain: Queue::new(PLAIN.1),
-            jobs: Queue::new(4),
-            written: Queue::new(2),
-            blocks_used: AtomicU64::new(0),
-            inodes: AtomicU64::new(0),
-            failed: Mutex::new(None),
-        }
-    }
-
-    /// Counts one inode.
-    pub(super) fn count(&self, blocks: u64) {
-        self.blocks_used.fetch_add(blocks, Relaxed);
-        self.inodes.fetch_add(1, Relaxed);
-    }
-
-    /// Ends the whole; the first error is the one that counts.
-    fn fail(&self, error: Error) {
-        self.failed.lock().get_or_insert(error);
-        self.abort();
-    }
-
-    fn abort(&self) {
-        self.raw_blocks.abort();
-        self.raw.abort();
-        self.blocks.abort();
-        self.hashed.abort();
-        self.plain.abort();
-        self.jobs.abort();
-        self.written.abort();
-    }
-
-    /// Does the work of a thread. If it fails, or panics, no other waits for it.
-    pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Option<T> {
-        let guard = AbortOnDrop(self);
-        let done = work();
-        std::mem::forget(guard);
-        done.map_err(|error| self.fail(error)).ok()
-    }
-
-    fn error(&self) -> Error {
-        let mut failed = self.failed.lock();
-        failed.take().unwrap_or(Error::Stopped)
-    }
-}
-
-struct AbortOnDrop<'a>(&'a Shared);
-
-impl Drop for AbortOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 pub(super) fn run(
     source: impl Read + Send,
@@ -137,10 +45,9 @@ pub(super) fn pipeline<T: Send>(
         shared.guarded(|| stream::fetch(source, &options.blob, shared));
         Some((join(hash)?, join(placer)?))
     });
-    let failed = shared.failed.lock();
-    let has_failed = failed.is_some();
-    drop(failed);
-    found.filter(|_| !has_failed).ok_or_else(|| shared.error())
+    found
+        .filter(|_| !shared.has_failed())
+        .ok_or_else(|| shared.error())
 }
 
 /// Joins a thread; a panic was reported by the thread itself.

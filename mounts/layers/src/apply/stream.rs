@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use sha2::{Digest, Sha256};
 
 use crate::apply::queue::Chunk;
-use crate::apply::run::Shared;
+use crate::apply::shared::Shared;
 use crate::apply::write::runs;
 use crate::apply::zstd::{Frames, TooWide};
 use crate::apply::{Blob, Compression, Options};

@@ -10,21 +10,10 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::apply::Options;
 use crate::apply::attributes::PendingAttributes;
-use crate::apply::queue::Chunk;
-use crate::apply::run::Shared;
-use crate::apply::write_back::{self, Written};
+use crate::apply::shared::{Job, Shared, Written};
+use crate::apply::write_back;
 use crate::error::Error;
 use crate::node;
-
-/// A new file, and all that shall be in it.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) file: OwnedFd,
-    /// As the archive has it, cleaned.
-    pub(super) path: PathBuf,
-    pub(super) content: Vec<Chunk>,
-    pub(super) attributes: PendingAttributes,
-}
 
 /// Does jobs until no more come.
 pub(super) fn work(options: &Options<'_>, shared: &Shared) -> Result<(), Error> {

@@ -1,10 +1,9 @@
 //! Waits for the disk, for each file some time after its writing began. A thread.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::AsFd;
 
-use crate::apply::run::Shared;
+use crate::apply::shared::{Shared, Written};
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::node;
@@ -13,13 +12,6 @@ use crate::sys::{self, WriteBack};
 /// Files that are waited for later, so that the disk has something to do meanwhile; each holds a
 /// descriptor. More of them were not faster, on xfs and ext4; see docs/unpacking.md.
 const WAITING: usize = 64;
-
-/// A file that is complete.
-#[derive(Debug)]
-pub(super) struct Written {
-    pub(super) file: OwnedFd,
-    pub(super) path: PathBuf,
-}
 
 /// Passes files on to the thread. It takes none only after a failure, which is stored already.
 pub(super) fn hand_over(files: Vec<Written>, shared: &Shared) {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
+use crate::copy::job::Job;
 use crate::copy::share::{Shared, share};
-use crate::copy::work::Job;
 use crate::error::Error;
 use crate::node;
 use crate::progress::Progress;

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-use crate::copy::work::Job;
+use crate::copy::job::Job;
 use crate::sys;
 
 /// Block of EROFS, and of the file systems that share blocks.

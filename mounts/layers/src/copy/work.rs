@@ -1,33 +1,20 @@
 //! Workers that fill the files that the walk made: the walking thread itself, or up to four threads.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::copy::Options;
 use crate::copy::content::{Content, Moved};
+use crate::copy::job::Job;
 use crate::copy::share::BLOCK;
 use crate::durable::OnTheWay;
 use crate::error::Error;
-use crate::node::Attributes;
 use parking_lot::Mutex;
 
 /// Files that wait for a worker; each holds two descriptors.
 const WAITING: usize = 32;
-
-/// A file that was made and is empty.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) from: OwnedFd,
-    pub(super) to: OwnedFd,
-    pub(super) size: u64,
-    pub(super) sparse: bool,
-    pub(super) attributes: Attributes,
-    pub(super) layer: usize,
-    pub(super) path: PathBuf,
-}
 
 /// State shared by all workers.
 pub(super) struct Work<'a> {

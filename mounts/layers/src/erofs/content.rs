@@ -5,8 +5,7 @@ use std::io::{Seek, Write};
 use super::error::Error;
 use super::format::{BLOCK, BLOCK_BITS};
 use super::output::Output;
-use super::tree::{Attributes, Body, FileType, Node, Run};
-use super::writer::Writer;
+use super::tree::{Body, Run};
 
 /// Binary logarithm of the blocks in the smallest chunk, of 64 KiB.
 const CHUNK_BITS: u8 = 4;
@@ -17,71 +16,10 @@ const LARGEST_CHUNK_BITS: u8 = 31;
 /// Chunks of one file up to 512 PiB: each takes 4 bytes of metadata, hole or not.
 const MOST_CHUNKS: u64 = 1 << 16;
 
-/// One regular file that is being written. Its name appears with [`FileWriter::finish`]; if it is
-/// dropped before, the bytes written take space in the image and belong to no file.
-#[derive(Debug)]
-pub struct FileWriter<'a, W> {
-    writer: &'a mut Writer<W>,
-    parent: Node,
-    name: Box<[u8]>,
-    attributes: Attributes,
-    content: Content,
-}
-
-impl<'a, W: Write + Seek> FileWriter<'a, W> {
-    pub(super) fn new(
-        writer: &'a mut Writer<W>,
-        parent: Node,
-        name: &[u8],
-        attributes: &Attributes,
-        size: u64,
-    ) -> Result<Self, Error> {
-        let content = Content::new(size, writer.options.inline, writer.out.position())?;
-        Ok(Self {
-            writer,
-            parent,
-            name: name.into(),
-            attributes: attributes.clone(),
-            content,
-        })
-    }
-
-    /// Appends bytes.
-    ///
-    /// # Errors
-    /// [`Error::Length`] if that is more than the announced size; [`Error::TooLarge`] beyond
-    /// 16 TiB of image; [`Error::Io`].
-    pub fn write(&mut self, data: &[u8]) -> Result<(), Error> {
-        self.content.write(&mut self.writer.out, data)
-    }
-
-    /// Appends a hole of that many bytes. It takes no space where it covers whole chunks.
-    ///
-    /// # Errors
-    /// As [`FileWriter::write`].
-    pub fn hole(&mut self, length: u64) -> Result<(), Error> {
-        self.content.hole(&mut self.writer.out, length)
-    }
-
-    /// Ends the content and gives the file its name.
-    ///
-    /// # Errors
-    /// [`Error::Length`] if there is less of it than announced, [`Error::Xattr`] or
-    /// [`Error::TooLarge`] for attributes that cannot be stored; [`Error::Io`].
-    pub fn finish(self) -> Result<Node, Error> {
-        let size = self.content.size;
-        let body = self.content.finish(&mut self.writer.out)?;
-        let tree = &mut self.writer.tree;
-        let node = tree.add(FileType::Regular, &self.attributes, size, body)?;
-        tree.link(self.parent, &self.name, node)?;
-        Ok(node)
-    }
-}
-
 /// State of one file. `at` is what came so far; all positions are within the file.
 #[derive(Debug)]
-struct Content {
-    size: u64,
+pub(super) struct Content {
+    pub(super) size: u64,
     at: u64,
     /// Where the part begins that may lie beside the inode, and that part.
     tail_from: u64,
@@ -96,7 +34,7 @@ struct Content {
 }
 
 impl Content {
-    fn new(size: u64, inline: u16, position: u64) -> Result<Self, Error> {
+    pub(super) fn new(size: u64, inline: u16, position: u64) -> Result<Self, Error> {
         debug_assert!(position.is_multiple_of(BLOCK), "files begin at a block");
         let limit = i64::MAX.cast_unsigned();
         if size > limit {
@@ -137,7 +75,7 @@ impl Content {
         })
     }
 
-    fn write<W: Write + Seek>(
+    pub(super) fn write<W: Write + Seek>(
         &mut self,
         out: &mut Output<W>,
         mut data: &[u8],
@@ -175,7 +113,11 @@ impl Content {
         Ok(())
     }
 
-    fn hole<W: Write + Seek>(&mut self, out: &mut Output<W>, mut length: u64) -> Result<(), Error> {
+    pub(super) fn hole<W: Write + Seek>(
+        &mut self,
+        out: &mut Output<W>,
+        mut length: u64,
+    ) -> Result<(), Error> {
         self.take(length)?;
         while length > 0 {
             if self.at >= self.tail_from {
@@ -235,7 +177,7 @@ impl Content {
         }
     }
 
-    fn finish<W: Write + Seek>(mut self, out: &mut Output<W>) -> Result<Body, Error> {
+    pub(super) fn finish<W: Write + Seek>(mut self, out: &mut Output<W>) -> Result<Body, Error> {
         if self.at < self.size {
             return Err(Error::Length {
                 wanted: self.size,

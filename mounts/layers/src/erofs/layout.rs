@@ -6,12 +6,13 @@
 use std::io::{Seek, Write};
 
 use super::error::Error;
+use super::file::FileType;
 use super::format::{
     BLOCK, BLOCK_LEN, CHUNKED, COMPAT_CHECKSUM, COMPAT_MTIME, DIRENT, EXTENDED_LEN, FIRST, HOLE,
     INCOMPAT_CHUNKED, INLINE, PLAIN, RawInode, SLOT, Superblock, up,
 };
 use super::output::Output;
-use super::tree::{Body, Dir, FileType, Inode, Node, Run, Tree};
+use super::tree::{Body, Dir, Inode, Node, Run, Tree};
 
 /// Bytes of a directory's last block that may lie beside its inode.
 const DIRECTORY_INLINE: usize = 2048;

@@ -8,12 +8,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::error::Error;
+use super::file::{FileType, Xattr};
 use super::format::{
     BLOCK, BLOCK_BITS, BLOCK_LEN, CHUNK_BITS, CHUNK_INDEXES, CHUNKED, COMPACT_LEN, COMPAT_CHECKSUM,
     EXTENDED_LEN, HOLE, INCOMPAT_CHUNKED, INLINE, MAGIC, PLAIN, RawInode, SLOT, SUPER_OFFSET,
     Superblock, XATTR_ENTRY, XATTR_HEADER, is_extended, le16, le32, up,
 };
-use super::tree::{FileType, Xattr};
 use super::{crc, xattr};
 
 pub use entries::{DirEntry, Entries};

@@ -1,8 +1,8 @@
 //! All files of an image, in order.
 
 use super::error::Error;
+use super::file::FileType;
 use super::reader::{Entries, Image, Inode, ReadAt};
-use super::tree::FileType;
 
 /// Directories within each other: more do not fit in a path that the kernel takes.
 const MOST_DEPTH: usize = libc::PATH_MAX as usize / 2;

@@ -2,12 +2,13 @@
 
 use std::io::{Seek, Write};
 
-use super::content::FileWriter;
+use super::content::Content;
 use super::error::Error;
+use super::file::{Attributes, FileType, Special};
 use super::format::{BLOCK, BLOCK_LEN};
 use super::layout;
 use super::output::Output;
-use super::tree::{Attributes, Body, FileType, Node, Special, Tree};
+use super::tree::{Body, Node, Tree};
 
 /// Bytes of the longest target of a symlink: the kernel's, without the closing NUL.
 const TARGET_MAX: usize = libc::PATH_MAX as usize - 1;
@@ -58,9 +59,9 @@ pub struct Summary {
 /// Until [`Writer::finish`] there is no image: block 0 is written last.
 #[derive(Debug)]
 pub struct Writer<W> {
-    pub(super) out: Output<W>,
-    pub(super) tree: Tree,
-    pub(super) options: Options,
+    out: Output<W>,
+    tree: Tree,
+    options: Options,
 }
 
 impl<W: Write + Seek> Writer<W> {
@@ -271,5 +272,66 @@ impl<W: Write + Seek> Writer<W> {
         };
         let out = self.out.finish(&superblock.encode())?;
         Ok((out, summary))
+    }
+}
+
+/// One regular file that is being written. Its name appears with [`FileWriter::finish`]; if it is
+/// dropped before, the bytes written take space in the image and belong to no file.
+#[derive(Debug)]
+pub struct FileWriter<'a, W> {
+    writer: &'a mut Writer<W>,
+    parent: Node,
+    name: Box<[u8]>,
+    attributes: Attributes,
+    content: Content,
+}
+
+impl<'a, W: Write + Seek> FileWriter<'a, W> {
+    fn new(
+        writer: &'a mut Writer<W>,
+        parent: Node,
+        name: &[u8],
+        attributes: &Attributes,
+        size: u64,
+    ) -> Result<Self, Error> {
+        let content = Content::new(size, writer.options.inline, writer.out.position())?;
+        Ok(Self {
+            writer,
+            parent,
+            name: name.into(),
+            attributes: attributes.clone(),
+            content,
+        })
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if that is more than the announced size; [`Error::TooLarge`] beyond
+    /// 16 TiB of image; [`Error::Io`].
+    pub fn write(&mut self, data: &[u8]) -> Result<(), Error> {
+        self.content.write(&mut self.writer.out, data)
+    }
+
+    /// Appends a hole of that many bytes. It takes no space where it covers whole chunks.
+    ///
+    /// # Errors
+    /// As [`FileWriter::write`].
+    pub fn hole(&mut self, length: u64) -> Result<(), Error> {
+        self.content.hole(&mut self.writer.out, length)
+    }
+
+    /// Ends the content and gives the file its name.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if there is less of it than announced, [`Error::Xattr`] or
+    /// [`Error::TooLarge`] for attributes that cannot be stored; [`Error::Io`].
+    pub fn finish(self) -> Result<Node, Error> {
+        let size = self.content.size;
+        let body = self.content.finish(&mut self.writer.out)?;
+        let tree = &mut self.writer.tree;
+        let node = tree.add(FileType::Regular, &self.attributes, size, body)?;
+        tree.link(self.parent, &self.name, node)?;
+        Ok(node)
     }
 }

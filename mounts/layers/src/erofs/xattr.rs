@@ -2,8 +2,8 @@
 
 use super::acl;
 use super::error::Error;
+use super::file::{FileType, Xattr};
 use super::format::{XATTR_ENTRY, XATTR_HEADER, le16};
-use super::tree::{FileType, Xattr};
 
 /// Prefixes that have a number; the rest of the name is stored. Longest first where one begins another.
 const PREFIXES: [(u8, &[u8]); 5] = [

@@ -11,10 +11,10 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Dirs, Found, Id, New, ROOT, c_name};
+use super::{Dirs, Found, Id, New, ROOT};
 use crate::apply::below::Seen;
 use crate::apply::implied;
-use crate::apply::names::clean;
+use crate::apply::names::{c_name, clean};
 use crate::error::Error;
 use std::os::unix::ffi::OsStrExt;
 

@@ -7,8 +7,9 @@ use rustix::fs::AtFlags;
 
 use crate::apply::Whiteouts;
 use crate::apply::attributes::PendingAttributes;
-use crate::apply::dirs::{Found, Id, c_name};
+use crate::apply::dirs::{Found, Id};
 use crate::apply::extract::Extractor;
+use crate::apply::names::c_name;
 use crate::apply::remove;
 use crate::copy::Note;
 use crate::error::Error;

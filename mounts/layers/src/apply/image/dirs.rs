@@ -8,9 +8,9 @@ use rustix::io::Errno;
 
 use super::{Builder, as_path, attributes, failed};
 use crate::apply::below::{Merged, Seen};
-use crate::apply::dirs::{MOST_LINKS, c_name};
+use crate::apply::dirs::MOST_LINKS;
 use crate::apply::implied;
-use crate::apply::names::clean;
+use crate::apply::names::{c_name, clean};
 use crate::erofs::{Attributes, FileType, Node};
 use crate::error::{Bound, Error};
 

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use super::{Rebase, open};
 use crate::apply::below::Below;
-use crate::apply::dirs::{Dirs, ROOT, Setting, c_name};
-use crate::apply::names::clean;
+use crate::apply::dirs::{Dirs, ROOT, Setting};
+use crate::apply::names::{c_name, clean};
 use crate::apply::remove;
 use crate::error::Error;
 use crate::node::{self, Kind};
