@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::address::{self, ADDRESS};
 use crate::cmd::{
     attach, attachments, backup, completions, doctor, du, events, fsck, info, layer, man, mount,
     oci_apply, oci_hook, orphans, report, restore, setup, snapshot, trash, version, volume, why,
 };
 use crate::human;
-
-/// Socket of a daemon with the default configuration.
-pub(crate) const ADDRESS: &str = "/run/layerd/layerd.sock";
 
 /// Looks into layerd and changes what it keeps
 #[derive(Debug, Parser)]
@@ -31,7 +29,7 @@ pub(crate) struct Cli {
         hide_env_values = true,
         value_name = "PATH",
         default_value = ADDRESS,
-        value_parser = parse_address
+        value_parser = address::parse
     )]
     pub(crate) address: PathBuf,
 
@@ -103,34 +101,4 @@ pub(crate) enum Command {
     Setup(setup::Args),
     Completions(completions::Args),
     Man(man::Args),
-}
-
-/// Accepts a path, or a path after `unix://`.
-pub(crate) fn parse_address(text: &str) -> Result<PathBuf, String> {
-    match text.strip_prefix("unix://").unwrap_or(text) {
-        "" => Err("the path of a socket is wanted".to_owned()),
-        path if path.contains("://") => Err("only unix sockets are served".to_owned()),
-        path => Ok(PathBuf::from(path)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_address;
-    use std::path::PathBuf;
-
-    #[test]
-    fn addresses_are_paths() {
-        assert_eq!(
-            parse_address("unix:///run/x.sock"),
-            Ok(PathBuf::from("/run/x.sock"))
-        );
-        assert_eq!(
-            parse_address("/run/x.sock"),
-            Ok(PathBuf::from("/run/x.sock"))
-        );
-        assert!(parse_address("").is_err());
-        assert!(parse_address("unix://").is_err());
-        assert!(parse_address("tcp://1.2.3.4").is_err());
-    }
 }

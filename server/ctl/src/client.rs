@@ -341,6 +341,18 @@ impl Client {
     }
 }
 
+/// Runs a conversation with the daemon on this thread.
+pub(crate) fn wait<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| Error::Io {
+            what: "start".to_owned(),
+            cause,
+        })?
+        .block_on(work)
+}
+
 /// A connection that is made now, and not again.
 async fn channel(peer: Peer, address: &Path, timeout: Duration) -> Result<Channel, Error> {
     let unreachable = |cause| Error::Unreachable {

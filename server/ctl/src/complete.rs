@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
-use crate::cli::{ADDRESS, parse_address};
-use crate::client::Client;
+use crate::address::{self, ADDRESS};
+use crate::client::{self, Client};
 use crate::error::Error;
 use layerd_proto::layerd::v1::ListVolumesRequest;
 
@@ -51,14 +51,14 @@ pub(crate) fn owners() -> ArgValueCompleter {
 fn completer(kind: Kind) -> ArgValueCompleter {
     ArgValueCompleter::new(move |current: &OsStr| {
         let words: Vec<OsString> = std::env::args_os().collect();
-        let address = address(&words, std::env::var_os("LAYERD_ADDRESS"));
+        let address = typed_address(&words, std::env::var_os("LAYERD_ADDRESS"));
         let names = ask(kind, address).unwrap_or_default();
         matching(names, current)
     })
 }
 
 /// Address of the daemon on the command line that is being typed, which follows `--`.
-fn address(words: &[OsString], variable: Option<OsString>) -> PathBuf {
+fn typed_address(words: &[OsString], variable: Option<OsString>) -> PathBuf {
     let typed = words.iter().skip_while(|word| *word != "--").skip(1);
     let typed: Vec<_> = typed.filter_map(|word| word.to_str()).collect();
     let given =
@@ -72,7 +72,7 @@ fn address(words: &[OsString], variable: Option<OsString>) -> PathBuf {
             });
     let variable = variable.and_then(|value| value.into_string().ok());
     let text = given.map(str::to_owned).or(variable);
-    text.and_then(|text| parse_address(&text).ok())
+    text.and_then(|text| address::parse(&text).ok())
         .unwrap_or_else(|| ADDRESS.into())
 }
 
@@ -88,7 +88,7 @@ fn matching(mut names: Vec<String>, current: &OsStr) -> Vec<CompletionCandidate>
 }
 
 fn ask(kind: Kind, address: PathBuf) -> Result<Vec<String>, Error> {
-    crate::cmd::wait(async move {
+    client::wait(async move {
         let mut client = Client::connect(&address, PATIENCE).await?;
         names(kind, &mut client).await
     })
@@ -128,7 +128,7 @@ mod tests {
     use std::ffi::{OsStr, OsString};
     use std::path::PathBuf;
 
-    use super::{address, matching};
+    use super::{matching, typed_address};
 
     #[test]
     fn the_daemon_that_is_typed_is_asked() {
@@ -148,13 +148,13 @@ mod tests {
         ];
         for (line, wanted) in table {
             assert_eq!(
-                address(&words(line), variable()),
+                typed_address(&words(line), variable()),
                 PathBuf::from(wanted),
                 "{line}"
             );
         }
         let default = PathBuf::from("/run/layerd/layerd.sock");
-        assert_eq!(address(&words("layerctl"), None), default);
+        assert_eq!(typed_address(&words("layerctl"), None), default);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `layerctl`, the command line of layerd: asks the daemon over its socket, never opens its
 //! files. Output for people by default, JSON lines for programs, exit codes for scripts.
 
+mod address;
 mod atomic_file;
 mod attachment;
 mod bundle;
@@ -10,6 +11,7 @@ mod cmd;
 mod complete;
 mod confirm;
 mod containerd;
+mod dispatch;
 mod doctor;
 mod error;
 mod examples;
@@ -66,7 +68,7 @@ fn main() -> ExitCode {
         now: human::now(),
         out: Box::new(io::BufWriter::new(stdout)),
     };
-    let result = cmd::run(cli, &mut out).and_then(|()| out.flush());
+    let result = dispatch::run(cli, &mut out).and_then(|()| out.flush());
     drop(out);
     match result {
         Ok(()) => Exit::Done.into(),

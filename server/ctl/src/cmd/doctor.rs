@@ -33,7 +33,7 @@ pub(crate) struct Args {
     config: Option<PathBuf>,
 
     /// containerd's socket; by default the one in layerd's configuration
-    #[arg(long, value_name = "PATH", value_parser = crate::cli::parse_address)]
+    #[arg(long, value_name = "PATH", value_parser = crate::address::parse)]
     containerd_address: Option<PathBuf>,
 
     /// containerd's own configuration

@@ -9,7 +9,6 @@ use roff::{Roff, bold, roman};
 
 use crate::error::Error;
 use crate::examples;
-use crate::help;
 use crate::output::Output;
 use crate::reference::{ESCAPES, EXIT_CODES, JSON_FIELDS, JSON_FORM};
 use crate::text::escape;
@@ -27,8 +26,9 @@ const DESCRIPTION: &str = "layerd keeps container layers and volumes on disk. Th
 /// Pages of the daemon, as `layerd man` writes them.
 const DAEMON: [(&str, &str); 2] = [("layerd", "8"), ("layerd-config", "5")];
 
-pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Error> {
-    write_all(&args.dir).map_err(|cause| Error::Io {
+/// `root` is the whole command line.
+pub(crate) fn run(args: &Args, root: Command, out: &mut Output) -> Result<(), Error> {
+    write_all(root, &args.dir).map_err(|cause| Error::Io {
         what: format!("write man pages to {}", args.dir.display()),
         cause,
     })?;
@@ -38,10 +38,8 @@ pub(crate) fn run(args: &Args, out: &mut Output) -> Result<(), Error> {
     Ok(())
 }
 
-fn write_all(dir: &Path) -> io::Result<()> {
-    let mut root = help::command()
-        .long_about(DESCRIPTION)
-        .disable_help_subcommand(true);
+fn write_all(root: Command, dir: &Path) -> io::Result<()> {
+    let mut root = root.long_about(DESCRIPTION).disable_help_subcommand(true);
     root.build();
     write_below(&root, "", dir)
 }

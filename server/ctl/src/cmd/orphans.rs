@@ -36,7 +36,7 @@ use crate::text::escape;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// containerd's socket; by default the one in layerd's configuration
-    #[arg(long, value_name = "PATH", value_parser = crate::cli::parse_address)]
+    #[arg(long, value_name = "PATH", value_parser = crate::address::parse)]
     containerd_address: Option<PathBuf>,
 
     /// Name of layerd in containerd's configuration

@@ -109,7 +109,7 @@ struct Containerd {
     files: Files,
 
     /// Socket containerd reaches layerd at; that of --address by default
-    #[arg(long, value_name = "PATH", value_parser = crate::cli::parse_address)]
+    #[arg(long, value_name = "PATH", value_parser = crate::address::parse)]
     socket: Option<PathBuf>,
 
     /// Data directory of layerd

@@ -8,7 +8,6 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::main_file::{DROP_INS, expand};
-use super::nri;
 use crate::host_file;
 
 /// A proxy plugin.
@@ -43,6 +42,8 @@ pub(crate) struct Others {
 /// Names of those plugins, from format 2 on.
 pub(crate) const TRANSFER: &str = "io.containerd.transfer.v1.local";
 pub(crate) const DIFF: &str = "io.containerd.service.v1.diff-service";
+/// Names of the NRI plugin: the full one, and that of format 1.
+pub(crate) const NRI: [&str; 2] = ["io.containerd.nri.v1.nri", "nri"];
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -111,7 +112,7 @@ impl Effective {
     fn merge(&mut self, raw: Raw, path: &Path) {
         self.proxies.extend(raw.proxy_plugins);
         self.disabled.extend(raw.disabled_plugins);
-        let section = nri::NAMES.iter().find_map(|name| raw.plugins.get(*name));
+        let section = NRI.iter().find_map(|name| raw.plugins.get(*name));
         let section = section.and_then(Value::as_table);
         self.nri
             .extend(section.map(|table| (path.to_owned(), table.clone())));

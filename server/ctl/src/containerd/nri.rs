@@ -4,11 +4,9 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::effective::Effective;
+use super::effective::{Effective, NRI};
 use super::{Schema, Version};
 
-/// Names of the plugin in containerd's configuration: the full one, and that of format 1.
-pub(crate) const NAMES: [&str; 2] = ["io.containerd.nri.v1.nri", "nri"];
 /// Settings that turn NRI, or plugins that connect by themselves, off.
 const OFF: [&str; 2] = ["disable", "disable_connections"];
 
@@ -30,7 +28,7 @@ pub(crate) fn state(version: Version, files: &Effective, ignored: Option<&Path>)
     if !version.since(1, 7, 0) {
         return State::Unknown;
     }
-    let is_nri = |one: &String| NAMES.contains(&one.as_str());
+    let is_nri = |one: &String| NRI.contains(&one.as_str());
     if files.disabled.iter().any(is_nri) {
         return State::Barred;
     }
@@ -59,8 +57,8 @@ pub(crate) fn drop_in(version: Version, schema: Schema, files: &Effective, own: 
         section.insert("disable_connections".to_owned(), Value::Boolean(false));
     }
     let name = match schema {
-        Schema::V1 => NAMES[1],
-        Schema::V2 | Schema::V3 => NAMES[0],
+        Schema::V1 => NRI[1],
+        Schema::V2 | Schema::V3 => NRI[0],
     };
     let plugin = Table::from_iter([(name.to_owned(), Value::Table(section))]);
     let file = Table::from_iter([("plugins".to_owned(), Value::Table(plugin))]);
@@ -76,7 +74,7 @@ pub(crate) fn is_on(dump: &str) -> bool {
     let Ok(file) = toml::from_str::<Table>(dump) else {
         return false;
     };
-    let section = file.get("plugins").and_then(|all| all.get(NAMES[0]));
+    let section = file.get("plugins").and_then(|all| all.get(NRI[0]));
     section.is_some_and(|section| {
         let is_off = |key: &&str| section.get(key).and_then(Value::as_bool) == Some(true);
         section.get("disable").is_some() && !OFF.iter().any(is_off)
@@ -152,7 +150,7 @@ mod tests {
         assert!(text.contains("version = 2\n"), "{text}");
         assert!(is_on(&text), "{text}");
         let file: Table = toml::from_str(&text).unwrap();
-        let section = file["plugins"][NAMES[0]].as_table().unwrap();
+        let section = file["plugins"][NRI[0]].as_table().unwrap();
         assert_eq!(section["socket_path"].as_str(), Some("/s"));
         assert_eq!(section.len(), 3);
         let text = drop_in(version, Schema::V1, &files, Path::new("/own"));
