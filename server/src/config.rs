@@ -16,13 +16,13 @@ use clap::ValueEnum;
 use layerd_drivers::{LayerForm, factory};
 use layerd_engine::layerd_layers::apply;
 use layerd_engine::{Durability, TrashOptions, UnpackOptions};
-use nix::unistd::Gid;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::Settings;
 use crate::api::admission::Limits;
 use crate::content::ContentConfig;
+use crate::listener::SocketConfig;
 use crate::metrics;
 use crate::traces::TracingConfig;
 pub(crate) use csi::CsiConfig;
@@ -75,14 +75,6 @@ pub(crate) struct Config {
     pub(crate) stop_timeout: Duration,
     /// All of this in the words of the file.
     pub(crate) effective: Effective,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct SocketConfig {
-    pub(crate) path: PathBuf,
-    /// Permission bits.
-    pub(crate) mode: u32,
-    pub(crate) group: Option<Gid>,
 }
 
 /// Docker's and Podman's volume plugin.

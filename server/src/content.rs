@@ -32,6 +32,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 use tracing::{debug, warn};
 
+use crate::namespace::{self, NAMESPACE};
 use crate::tasks::Tasks;
 use crate::traces;
 
@@ -46,7 +47,6 @@ const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 /// Blobs, below containerd's data directory.
 const BLOBS: &str = "io.containerd.content.v1.content/blobs/sha256";
 /// Metadata of calls.
-pub(crate) const NAMESPACE: &str = "containerd-namespace";
 const LEASE: &str = "containerd-lease";
 /// Seconds for which a lease keeps a new blob.
 const LEASED_SECS: i64 = 3600;
@@ -87,7 +87,7 @@ impl Caller {
             }
         }
         if !caller.0.contains_key(NAMESPACE)
-            && let Some(namespace) = namespace_of(key).and_then(|name| name.parse().ok())
+            && let Some(namespace) = namespace::of_key(key).and_then(|name| name.parse().ok())
         {
             caller.0.insert(NAMESPACE, namespace);
         }
@@ -100,14 +100,6 @@ impl Caller {
         *request.metadata_mut() = self.0.clone();
         request
     }
-}
-
-/// containerd's keys are `<namespace>/<number>/<key of its client>`.
-pub(crate) fn namespace_of(key: &Key) -> Option<&str> {
-    let mut parts = key.as_str().splitn(3, '/');
-    let (namespace, number) = (parts.next()?, parts.next()?);
-    let is_number = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
-    (is_number && parts.next().is_some()).then_some(namespace)
 }
 
 /// A blob, ready to be read.

@@ -10,14 +10,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use nix::unistd::chown;
+use nix::unistd::{Gid, chown};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::{info, warn};
-
-use crate::config::SocketConfig;
 
 mod authority;
 mod inherited;
@@ -28,6 +26,15 @@ pub(crate) use inherited::Inherited;
 /// Time for a connected client to send its first call. If it is told to close before that, it has to
 /// be one that tries again.
 const FIRST_CALL: Duration = Duration::from_millis(500);
+
+/// Where the socket is, if systemd hands none over.
+#[derive(Debug, Clone)]
+pub(crate) struct SocketConfig {
+    pub(crate) path: PathBuf,
+    /// Permission bits.
+    pub(crate) mode: u32,
+    pub(crate) group: Option<Gid>,
+}
 
 /// Why there is no socket to serve on.
 #[derive(Debug, thiserror::Error)]

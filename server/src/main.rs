@@ -17,6 +17,7 @@ mod listener;
 mod logging;
 mod man;
 mod metrics;
+mod namespace;
 mod notify;
 mod opening;
 mod optional;

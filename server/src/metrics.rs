@@ -30,7 +30,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tracing::{error, info};
 
-use crate::config::Config;
 use crate::listener::remove_stale;
 use crate::optional::Failures;
 use crate::tasks::Tasks;
@@ -90,10 +89,10 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    pub(crate) fn new(config: &Config, engine: &Arc<Engine>) -> Self {
+    pub(crate) fn new(volumes: usize, engine: &Arc<Engine>) -> Self {
         Self {
             engine: engine.clone(),
-            volumes: config.metrics_volumes,
+            volumes,
         }
     }
 

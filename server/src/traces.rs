@@ -25,7 +25,7 @@ use tonic::codegen::http::HeaderMap;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tracing::error;
 
-use crate::content::{NAMESPACE, namespace_of};
+use crate::namespace::{self, NAMESPACE};
 use crate::optional::Failures;
 use crate::tasks::Tasks;
 use crate::with_causes;
@@ -222,7 +222,7 @@ pub(crate) fn snapshot(key: &Key) {
         "layerd.snapshot.key",
         key.as_str().to_owned(),
     ));
-    if let Some(name) = namespace_of(key).filter(|_| !trace.0.has_namespace) {
+    if let Some(name) = namespace::of_key(key).filter(|_| !trace.0.has_namespace) {
         span.set_attribute(namespace(name));
     }
 }

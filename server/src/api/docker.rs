@@ -41,8 +41,8 @@ use self::methods::Method;
 use self::reconcile::Wake;
 use super::Parts;
 use super::admission::Admission;
-use crate::config::{DockerConfig, SocketConfig};
-use crate::listener::{Inherited, ListenError, Listener};
+use crate::config::DockerConfig;
+use crate::listener::{Inherited, ListenError, Listener, SocketConfig};
 use crate::tasks::Tasks;
 use crate::{metrics, with_causes};
 

@@ -4,6 +4,7 @@ pub(super) mod admin;
 mod alarms;
 mod content;
 mod events;
+mod finding;
 pub(super) mod layers;
 pub(super) mod mounts;
 pub(crate) mod rescue;

@@ -2,9 +2,10 @@
 
 use nix::unistd::gethostname;
 
+use super::ConfigError;
 use super::raw::RawCsi;
 use super::value::{socket_path, value};
-use super::{ConfigError, SocketConfig};
+use crate::listener::SocketConfig;
 
 /// Checked settings of CSI.
 #[derive(Debug, Clone)]

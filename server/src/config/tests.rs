@@ -1,3 +1,5 @@
+use nix::unistd::Gid;
+
 use super::*;
 
 fn parse(text: &str) -> Result<Config, String> {

@@ -11,7 +11,7 @@ use tonic::Status;
 use tracing::{info, warn};
 
 use super::record::{self, Kind, TARGET};
-use super::{bad, failed, node};
+use super::{bad, failed};
 
 /// Prefix of kubelet's own attributes of an inline volume.
 const KUBERNETES: &str = "csi.storage.k8s.io/";
@@ -102,7 +102,7 @@ pub(super) fn sweep(engine: &Engine) {
         if !is_gone(&target) {
             continue;
         }
-        let swept = Key::parse("target_path", &node::key(&target))
+        let swept = Key::parse("target_path", &record::attachment_key(&target))
             .map_err(layerd_engine::Error::Bad)
             .and_then(|key| engine.attachments.unpublish(&key, &target))
             .map_err(failed)

@@ -1,6 +1,6 @@
 //! `csi.v1.Node`: volumes at paths of this node.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use layerd_engine::{Attach, Engine, Publish, VolumeEntry};
 use layerd_proto::csi::v1::node_server::Node;
@@ -152,11 +152,6 @@ impl Node for Service {
     }
 }
 
-/// The key of the attachment at a path: a path has one.
-pub(super) fn key(target: &Path) -> String {
-    format!("csi:{}", target.display())
-}
-
 /// A path in its shortest form, and the key of its attachment.
 fn target(field: &str, text: &str) -> Result<(PathBuf, Key), Status> {
     let path = layerd_spec::HostPath::new(text);
@@ -165,7 +160,7 @@ fn target(field: &str, text: &str) -> Result<(PathBuf, Key), Status> {
         bad(field, format!("{shown:?} is not an absolute path"))
     })?;
     let path = path.as_path().to_owned();
-    let key = Key::parse(field, &key(&path)).map_err(super::status::bad)?;
+    let key = Key::parse(field, &record::attachment_key(&path)).map_err(super::status::bad)?;
     Ok((path, key))
 }
 

@@ -7,6 +7,7 @@
 //! whichever API made them, and nothing is stored for it.
 
 use std::fmt;
+use std::path::Path;
 
 use layerd_engine::{Engine, VolumeEntry};
 use layerd_proto::csi::v1::VolumeContentSource;
@@ -26,6 +27,11 @@ const KIND: &str = "csi.layerd.dev/kind";
 const SOURCE: &str = "csi.layerd.dev/source";
 /// Label for the path at which an inline volume is published.
 pub(super) const TARGET: &str = "csi.layerd.dev/target";
+
+/// The key of the attachment at a path: a path has one.
+pub(super) fn attachment_key(target: &Path) -> String {
+    format!("csi:{}", target.display())
+}
 
 /// Purpose of a volume that CSI made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

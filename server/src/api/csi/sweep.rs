@@ -13,7 +13,7 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{inline, node, record};
+use super::{inline, record};
 use crate::tasks::Tasks;
 
 /// Time between looks for paths that are gone.
@@ -62,7 +62,7 @@ fn release(engine: &Engine) {
 /// The target path of a publication, if it is gone. Inline volumes are swept with their pods.
 fn target_gone<'a>(engine: &Engine, attachment: &'a Attachment) -> Option<&'a Path> {
     let target = Path::new(attachment.target.as_deref()?);
-    let is_published = attachment.key.as_str() == node::key(target);
+    let is_published = attachment.key.as_str() == record::attachment_key(target);
     let volume = engine.volumes.volume_by_id(attachment.volume?).ok()?;
     let is_inline = record::kind(&volume.volume) == Some(record::Kind::Inline);
     (is_published && !is_inline && is_gone(target)).then_some(target)

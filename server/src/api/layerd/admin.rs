@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use layerd_engine::{Discarded, Durability, Engine, Finding, Fix, Removed, Reserved};
+use layerd_engine::{Discarded, Durability, Engine, Removed, Reserved};
 use layerd_proto::layerd::v1::admin_server::Admin;
 use layerd_proto::layerd::v1::{self as pb, InfoRequest, InfoResponse};
 use layerd_store::LayerId;
@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
 use super::events::{Ring, Watched};
-use super::{alarms, content};
+use super::{alarms, content, finding};
 use crate::api::wire::timestamp;
 use crate::api::{Messages, Parts, in_messages};
 use crate::config::Effective;
@@ -121,7 +121,7 @@ impl Admin for Service {
         if repair {
             self.parts.waker.wake();
         }
-        let findings = findings.iter().map(finding).collect();
+        let findings = findings.iter().map(finding::message).collect();
         Ok(Response::new(pb::FsckResponse { findings }))
     }
 
@@ -330,16 +330,4 @@ fn restore(engine: &Engine, request: &pb::RestoreTrashRequest) -> Vec<pb::Restor
         note(id, key, engine.layers.restore(id));
     }
     outcomes
-}
-
-pub(super) fn finding(finding: &Finding) -> pb::Finding {
-    let fix = finding.problem.fix();
-    pb::Finding {
-        problem: finding.problem.to_string(),
-        fix: fix.text().to_owned(),
-        repaired: finding.repaired,
-        quarantined: matches!(fix, Fix::Quarantine(_)),
-        is_advice: matches!(fix, Fix::Advice(_)),
-        is_volume_missing: finding.problem.is_volume_missing(),
-    }
 }

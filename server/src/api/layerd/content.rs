@@ -7,7 +7,7 @@ use layerd_engine::{ContentCounts, Finding};
 use layerd_proto::layerd::v1::{self as pb, CheckContentResponse};
 use parking_lot::Mutex;
 
-use super::admin;
+use super::finding;
 use crate::api::Parts;
 use crate::api::outgoing::{Outgoing, Outlet};
 
@@ -60,7 +60,7 @@ struct Teller {
 impl Teller {
     fn found(&self, finding: &Finding) {
         let message = CheckContentResponse {
-            findings: vec![admin::finding(finding)],
+            findings: vec![finding::message(finding)],
             ..self.amount()
         };
         // Whether the client is still there is asked before the next file.
