@@ -28,8 +28,8 @@ impl Case {
     }
 
     /// Kills the daemon at one point of the operation and looks at what is left.
-    fn strike(&self, number: u64, moment: Moment) -> Verdict<Outcome> {
-        let (acknowledged, fired) = self.crash(number, moment)?;
+    fn strike(&self, plan: &Plan, odd: u64) -> Verdict<Outcome> {
+        let (acknowledged, fired) = self.crash(plan)?;
         let after = self.operation.apply(&self.home.world).unwrap();
         let candidates = if acknowledged {
             vec![after]
@@ -37,7 +37,7 @@ impl Case {
             vec![self.home.world.clone(), after]
         };
         let described = |why: String| format!("{}: {why}", describe(fired.as_ref()));
-        self.examine(&candidates, number).map_err(described)?;
+        self.examine(&candidates, odd).map_err(described)?;
         Ok(if fired.is_some() {
             Outcome::Struck
         } else {
@@ -46,13 +46,12 @@ impl Case {
     }
 
     /// True if the operation was acknowledged, with the call at which the daemon was killed.
-    fn crash(&self, number: u64, moment: Moment) -> Verdict<(bool, Option<Call>)> {
+    fn crash(&self, plan: &Plan) -> Verdict<(bool, Option<Call>)> {
         self.home.reset();
         let mut layerd = Layerd::start(&self.home.site)?;
         let mut client = self.home.site.client();
         check_tidy(&mut client, &self.home.site, &self.home.world)?;
-        let plan = Plan::kill_at(number, moment).within(&self.home.site.root);
-        let mut tracer = layerd.trace(&plan);
+        let mut tracer = layerd.trace(&plan.clone().within(&self.home.site.root));
         let answer = self.operation.perform(&mut client);
         if answer.is_ok() {
             self.settle(&mut client);
@@ -62,6 +61,19 @@ impl Case {
             return Err(format!("refused without a reason: {status}"));
         }
         Ok((answer.is_ok(), fired))
+    }
+
+    /// The system calls of a complete run.
+    fn calls(&self) -> Verdict<Vec<Call>> {
+        self.home.reset();
+        let layerd = Layerd::start(&self.home.site)?;
+        let mut client = self.home.site.client();
+        check_tidy(&mut client, &self.home.site, &self.home.world)?;
+        let mut tracer = layerd.trace(&Plan::count().within(&self.home.site.root));
+        let answer = self.operation.perform(&mut client);
+        answer.map_err(|status| format!("{:?}: {status}", self.operation))?;
+        self.settle(&mut client);
+        tracer.calls().map_err(|error| format!("tracer: {error}"))
     }
 
     /// Waits for what the operation sets off behind its answer. Errors mean that the daemon died.
@@ -193,14 +205,10 @@ fn calls() -> Vec<(&'static str, Operation)> {
 #[test]
 fn root_short_calls_are_crash_points() {
     let mut sweep = Sweep::default();
-    for (index, (name, operation)) in (0..).zip(calls()) {
+    for (name, operation) in calls() {
         let case = Case::new(operation);
-        let points = Points {
-            first: 1 + index % 9,
-            step: 9,
-            finishes: 1,
-        };
-        sweep.run(name, points, |number, moment| case.strike(number, moment));
+        let calls = case.calls().unwrap();
+        sweep.kinds(name, &calls, |plan, odd| case.strike(plan, odd));
     }
     sweep.finish();
 }
@@ -210,14 +218,17 @@ fn root_full_calls_are_crash_points() {
     let mut sweep = Sweep::default();
     for (name, operation) in calls() {
         let case = Case::new(operation);
-        sweep.run(name, EVERY, |number, moment| case.strike(number, moment));
+        sweep.run(name, EVERY, |number, moment| {
+            case.strike(&Plan::kill_at(number, moment), number)
+        });
     }
     sweep.finish();
 }
 
 /// Starts a daemon that is killed at one of its calls until it is up and at rest.
-fn strike_start(home: &Home, number: u64, moment: Moment) -> Verdict<Outcome> {
-    let plan = Plan::kill_at(number, moment).within(&home.site.root);
+fn strike_start(home: &Home, plan: &Plan) -> Verdict<Outcome> {
+    home.reset();
+    let plan = plan.clone().within(&home.site.root);
     let (mut layerd, mut tracer) = Layerd::start_traced(&home.site, &plan);
     if layerd.await_ready().is_ok() {
         let mut client = home.site.client();
@@ -237,7 +248,7 @@ fn strike_start(home: &Home, number: u64, moment: Moment) -> Verdict<Outcome> {
 /// A root that a daemon left at one point of an operation, as the state to go back to.
 fn crashed(operation: Operation, number: u64, moment: Moment) -> Home {
     let mut case = Case::new(operation);
-    let (acknowledged, fired) = case.crash(number, moment).unwrap();
+    let (acknowledged, fired) = case.crash(&Plan::kill_at(number, moment)).unwrap();
     assert!(fired.is_some(), "{:?} has no call {number}", case.operation);
     case.home.keep();
     // Which of the two states it is does not change any more.
@@ -253,30 +264,42 @@ fn crashed(operation: Operation, number: u64, moment: Moment) -> Home {
     case.home
 }
 
-fn starts(sweep: &mut Sweep, points: Points) {
-    let home = Home::empty();
-    sweep.run("First start", points, |number, moment| {
-        home.reset();
-        strike_start(&home, number, moment)
-    });
-    let home = Home::furnished();
-    sweep.run("Start", points, |number, moment| {
-        home.reset();
-        strike_start(&home, number, moment)
-    });
+/// The system calls of a start until it is up and at rest.
+fn calls_of_start(home: &Home) -> Verdict<Vec<Call>> {
+    home.reset();
+    let plan = Plan::count().within(&home.site.root);
+    let (mut layerd, mut tracer) = Layerd::start_traced(&home.site, &plan);
+    layerd.await_ready()?;
+    check_tidy(&mut home.site.client(), &home.site, &home.world)?;
+    tracer.calls().map_err(|error| format!("tracer: {error}"))
 }
 
-fn recoveries(sweep: &mut Sweep, points: Points, crashes: &[(&str, Operation, u64, Moment)]) {
+/// Visits the calls of a start: those that `points` name, or one of each kind.
+fn start(sweep: &mut Sweep, name: &str, home: &Home, points: Option<Points>) {
+    match points {
+        Some(points) => sweep.run(name, points, |number, moment| {
+            strike_start(home, &Plan::kill_at(number, moment))
+        }),
+        None => {
+            let calls = calls_of_start(home).unwrap();
+            sweep.kinds(name, &calls, |plan, _| strike_start(home, plan));
+        }
+    }
+}
+
+fn starts(sweep: &mut Sweep, points: Option<Points>) {
+    start(sweep, "First start", &Home::empty(), points);
+    start(sweep, "Start", &Home::furnished(), points);
+}
+
+fn recoveries(
+    sweep: &mut Sweep,
+    points: Option<Points>,
+    crashes: &[(&str, Operation, u64, Moment)],
+) {
     for (name, operation, number, moment) in crashes {
         let home = crashed(operation.clone(), *number, *moment);
-        sweep.run(
-            &format!("Recovery from {name}"),
-            points,
-            |number, moment| {
-                home.reset();
-                strike_start(&home, number, moment)
-            },
-        );
+        start(sweep, &format!("Recovery from {name}"), &home, points);
     }
 }
 
@@ -304,20 +327,15 @@ fn crashes() -> Vec<(&'static str, Operation, u64, Moment)> {
 #[test]
 fn root_short_starts_are_crash_points() {
     let mut sweep = Sweep::default();
-    let points = Points {
-        first: 2,
-        step: 19,
-        finishes: 1,
-    };
-    starts(&mut sweep, points);
-    recoveries(&mut sweep, points, &crashes()[..1]);
+    starts(&mut sweep, None);
+    recoveries(&mut sweep, None, &crashes()[..1]);
     sweep.finish();
 }
 
 #[test]
 fn root_full_first_starts_are_crash_points() {
     let mut sweep = Sweep::default();
-    starts(&mut sweep, EVERY);
+    starts(&mut sweep, Some(EVERY));
     sweep.finish();
 }
 
@@ -325,7 +343,7 @@ fn root_full_first_starts_are_crash_points() {
 fn root_full_recoveries_are_crash_points() {
     let mut sweep = Sweep::default();
     let points = Points { step: 3, ..EVERY };
-    recoveries(&mut sweep, points, &crashes());
+    recoveries(&mut sweep, Some(points), &crashes());
     sweep.finish();
 }
 
@@ -364,7 +382,7 @@ fn root_short_stop_is_a_crash_point() {
     let mut sweep = Sweep::default();
     let home = Home::furnished();
     let points = Points {
-        step: 4,
+        step: 5,
         finishes: 1,
         ..EVERY
     };

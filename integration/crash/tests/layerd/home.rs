@@ -13,6 +13,7 @@ use layerd_crash::disk::Filesystem;
 use layerd_integration::scratch::mounts_below;
 use layerd_integration::{Scratch, Snapshots, process};
 use layerd_proto::containerd::services::snapshots::v1::Kind;
+use tempfile::TempDir;
 
 use crate::Verdict;
 use crate::content::{Layer, fill};
@@ -32,34 +33,31 @@ pub(crate) struct Home {
     pub(crate) site: Site,
     pub(crate) world: World,
     template: PathBuf,
-    // Last: it deletes all of it.
+    // Last: they delete all of it.
     _scratch: Scratch,
+    _memory: TempDir,
 }
 
 impl Home {
-    /// A root that does not exist yet.
+    /// A root that does not exist yet, on ext4.
     pub(crate) fn empty() -> Self {
-        let scratch = Scratch::new();
-        let folder = scratch.path().to_owned();
-        Self::below(&folder, scratch)
+        Self::empty_on(Filesystem::Ext4)
     }
 
-    /// As [`empty`](Self::empty), on a file system of its own.
+    /// As [`empty`](Self::empty), on another file system. Its disk is a file in memory, where there is a
+    /// folder for that: a kill leaves the same, and no flush is waited for.
     pub(crate) fn empty_on(filesystem: Filesystem) -> Self {
-        let scratch = Scratch::new();
-        let (image, disk) = (scratch.path().join("image"), scratch.dir("disk"));
+        let (scratch, memory) = (Scratch::new(), memory());
+        let (image, disk) = (memory.path().join("image"), scratch.dir("disk"));
         filesystem.mount_new(&image, SIZE, &disk).unwrap();
         // Whatever is mounted below the folder is the daemon's.
         let folder = scratch.dir("disk/below");
-        Self::below(&folder, scratch)
-    }
-
-    fn below(folder: &Path, scratch: Scratch) -> Self {
         Self {
             site: Site::new(folder.join("root"), scratch.path()),
             world: World::new(),
             template: scratch.path().join("template"),
             _scratch: scratch,
+            _memory: memory,
         }
     }
 
@@ -130,6 +128,15 @@ impl Home {
             copy(&self.template, &self.site.root);
         }
     }
+}
+
+/// A folder for disks: in memory, or where that is missing, among temporary files.
+fn memory() -> TempDir {
+    let folder = Path::new("/dev/shm");
+    let of_all = std::env::temp_dir();
+    let folder = if folder.is_dir() { folder } else { &of_all };
+    let mut named = tempfile::Builder::new();
+    named.prefix("crash-home-").tempdir_in(folder).unwrap()
 }
 
 /// Completes the model of what an operation that was acknowledged made.

@@ -276,22 +276,22 @@ fn survive(disk: Filesystem, steps: usize, seeds: std::ops::Range<u64>, count: u
 
 #[test]
 fn root_short_power_cuts_on_ext4() {
-    survive(Filesystem::Ext4, 12, 1..2, 20);
+    survive(Filesystem::Ext4, 12, 1..2, 10);
 }
 
 #[test]
 fn root_short_power_cuts_on_xfs() {
-    survive(Filesystem::Xfs, 12, 2..3, 20);
+    survive(Filesystem::Xfs, 12, 2..3, 10);
 }
 
 #[test]
 fn root_short_power_cuts_on_ext4_without_journal() {
-    survive(Filesystem::Ext4WithoutJournal, 12, 12..13, 12);
+    survive(Filesystem::Ext4WithoutJournal, 12, 12..13, 10);
 }
 
 #[test]
 fn root_short_power_cuts_on_btrfs() {
-    survive(Filesystem::Btrfs, 12, 13..14, 12);
+    survive(Filesystem::Btrfs, 12, 13..14, 10);
 }
 
 #[test]

@@ -84,7 +84,8 @@ fn survive(seed: u64, limit: Duration) {
     let (mut chance, mut ids) = (Chance(seed), Ids::default());
     let (mut rounds, mut steps) = (0u64, 0);
     let begun = Instant::now();
-    while begun.elapsed() < limit {
+    // A loaded machine does less in the time: it goes on until there is enough.
+    while begun.elapsed() < limit || rounds < 4 || steps < 31 {
         rounds += 1;
         let told = |why| format!("seed {seed}, round {rounds}: {why}\n{}", home.site.tail());
         steps += round(&mut workers, &home.site, &mut chance)
@@ -95,12 +96,11 @@ fn survive(seed: u64, limit: Duration) {
             .unwrap_or_else(|why| panic!("{why}"));
     }
     println!("random calls: {steps}, kills and stops: {rounds}, bad: 0");
-    assert!(rounds > 3 && steps > 30, "too little was done");
 }
 
 #[test]
 fn root_short_random_calls_and_kills() {
-    survive(1, Duration::from_secs(25));
+    survive(1, Duration::from_secs(10));
 }
 
 #[test]

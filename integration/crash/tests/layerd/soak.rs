@@ -295,7 +295,7 @@ fn seconds(usual: u64) -> Duration {
 #[test]
 fn root_short_soak() {
     let short = Plan {
-        time: Duration::from_secs(8),
+        time: Duration::from_secs(5),
         clients: 16,
         rests: 2,
     };

@@ -1,5 +1,6 @@
 //! One experiment, repeated with a kill at each system call that changes something.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::os::unix::process::ExitStatusExt;
 
@@ -39,6 +40,8 @@ pub(crate) enum Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct Sweep {
     visited: u64,
+    /// Number of operations whose kinds of calls were visited.
+    turn: u64,
     bad: Vec<String>,
 }
 
@@ -73,6 +76,37 @@ impl Sweep {
         }
         println!("{name}: {} points", self.visited - before);
         assert!(self.visited > before, "{name}: nothing was struck");
+    }
+
+    /// Kills at one call of each kind (`openat`, `fdatasync`, ...) that `calls`, of a complete run, names:
+    /// before the first of it or after it, in turn. Threads reach the kernel in no fixed order, so that a plan
+    /// counts the calls of one kind alone; one that a background thread made may not come again.
+    pub(crate) fn kinds(
+        &mut self,
+        name: &str,
+        calls: &[Call],
+        mut experiment: impl FnMut(&Plan, u64) -> Verdict<Outcome>,
+    ) {
+        let kinds: BTreeSet<&str> = calls.iter().map(|call| &*call.name).collect();
+        let before = self.visited;
+        for (number, kind) in (self.turn..).zip(&kinds) {
+            let moment = match number % 2 {
+                0 => Moment::Before,
+                _ => Moment::After,
+            };
+            match experiment(&Plan::kill_at(1, moment).named(kind), number) {
+                Ok(Outcome::Struck) => self.visited += 1,
+                Ok(Outcome::Finished) => println!("{name}: no {kind} this time"),
+                Err(why) => self.bad.push(format!("{name}, {moment:?} {kind}: {why}")),
+            }
+        }
+        // The next operation meets the same kinds from the other side.
+        self.turn += 1;
+        println!("{name}: {} of {kinds:?}", self.visited - before);
+        assert!(
+            self.visited > before || !self.bad.is_empty(),
+            "{name}: nothing was struck"
+        );
     }
 
     pub(crate) fn finish(self) {

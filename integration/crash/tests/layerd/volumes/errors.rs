@@ -137,10 +137,10 @@ fn revive(layerd: &mut Layerd, site: &Site) -> Verdict {
     }
 }
 
-/// Which calls of a case are refused, on which file system.
-type Numbers = fn(usize, Filesystem) -> Option<(u64, usize)>;
+/// Which calls of a case and of a class, by its place in the list, are refused, on which file system.
+type Numbers = fn(usize, usize, Filesystem) -> Option<(u64, usize)>;
 
-/// Lets calls fail: of each case those from the first on, by a step, that `numbers` says.
+/// Lets calls fail: of each case and class those from the first on, by a step, that `numbers` says.
 fn inject(errnos: &[(i32, Times)], numbers: Numbers) {
     let classes = [
         Class::Write,
@@ -156,10 +156,10 @@ fn inject(errnos: &[(i32, Times)], numbers: Numbers) {
         let rooms = Rooms::furnished(filesystem);
         let cases = volume_cases(&rooms).into_iter().chain(attach_cases(&rooms));
         for (index, case) in cases.enumerate() {
-            let Some((first, step)) = numbers(index, filesystem) else {
-                continue;
-            };
-            for class in classes {
+            for (of_class, class) in classes.into_iter().enumerate() {
+                let Some((first, step)) = numbers(index, of_class, filesystem) else {
+                    continue;
+                };
                 for (errno, times) in errnos.iter().copied() {
                     let fault = Fault {
                         errno,
@@ -221,25 +221,31 @@ fn place(filesystem: Filesystem) -> usize {
     all.iter().position(|one| *one == filesystem).unwrap()
 }
 
-/// One call of each class, of every eighth case on each file system.
-fn few(index: usize, filesystem: Filesystem, offset: usize) -> Option<(u64, usize)> {
-    let chosen = (index + offset) % 8 == place(filesystem);
-    chosen.then_some((1 + index as u64 / 8 % 2, 1000))
+/// One call of every second class, of every eighth case on each file system: on each of them all
+/// classes, of each case half of them.
+fn few(index: usize, class: usize, filesystem: Filesystem, offset: usize) -> Option<(u64, usize)> {
+    let turn = index / 8;
+    let chosen = (index + offset) % 8 == place(filesystem) && (turn + class).is_multiple_of(2);
+    chosen.then_some((1 + turn as u64 % 2, 1000))
 }
 
 /// Every call, on one of the file systems each.
-fn every(_: usize, filesystem: Filesystem) -> Option<(u64, usize)> {
+fn every(_: usize, _: usize, filesystem: Filesystem) -> Option<(u64, usize)> {
     Some((1 + place(filesystem) as u64, 4))
 }
 
 #[test]
 fn root_short_disk_full_at_any_call() {
-    inject(&[FULL], |index, filesystem| few(index, filesystem, 0));
+    inject(&[FULL], |index, class, filesystem| {
+        few(index, class, filesystem, 0)
+    });
 }
 
 #[test]
 fn root_short_disk_broken_at_any_call() {
-    inject(&[BROKEN], |index, filesystem| few(index, filesystem, 4));
+    inject(&[BROKEN], |index, class, filesystem| {
+        few(index, class, filesystem, 4)
+    });
 }
 
 #[test]

@@ -303,22 +303,22 @@ fn survive(disk: Filesystem, steps: usize, seeds: std::ops::Range<u64>, count: u
 
 #[test]
 fn root_short_power_cuts_on_ext4() {
-    survive(Filesystem::Ext4, 12, 20..21, 8);
+    survive(Filesystem::Ext4, 12, 20..21, 5);
 }
 
 #[test]
 fn root_short_power_cuts_on_ext4_without_journal() {
-    survive(Filesystem::Ext4WithoutJournal, 12, 21..22, 8);
+    survive(Filesystem::Ext4WithoutJournal, 12, 21..22, 5);
 }
 
 #[test]
 fn root_short_power_cuts_on_xfs() {
-    survive(Filesystem::Xfs, 12, 22..23, 8);
+    survive(Filesystem::Xfs, 12, 22..23, 5);
 }
 
 #[test]
 fn root_short_power_cuts_on_btrfs() {
-    survive(Filesystem::Btrfs, 12, 23..24, 8);
+    survive(Filesystem::Btrfs, 12, 23..24, 5);
 }
 
 #[test]
