@@ -9,6 +9,8 @@
 
 #[path = "containerd/limits.rs"]
 mod limits;
+#[path = "containerd/pairs.rs"]
+mod pairs;
 #[path = "containerd/traces.rs"]
 mod traces;
 
@@ -20,80 +22,85 @@ use layerd_integration::image::{self, apply};
 use layerd_integration::process::{output, wait_until};
 use layerd_integration::{Containerd, Daemon, Entry, Image, Layer, Scratch, Tree, Version};
 
+/// Tests of a containerd, each of a name in [`pairs`].
 macro_rules! on_version {
-    ($name:ident, $version:expr) => {
-        mod $name {
+    ($module:ident, $version:expr, $($name:ident)+) => {
+        mod $module {
             use super::Version;
 
-            #[test]
-            fn lifecycle() {
-                super::lifecycle(super::World::new($version), |_| ());
-            }
-
-            #[test]
-            fn lifecycle_on_xfs() {
-                super::lifecycle(super::World::on_xfs($version), |_| ());
-            }
-
-            #[test]
-            fn lifecycle_with_restarts_of_containerd() {
-                let restart = |world: &mut super::World| world.containerd.restart();
-                super::lifecycle(super::World::new($version), restart);
-            }
-
-            #[test]
-            fn lifecycle_with_crashes() {
-                super::lifecycle(super::World::new($version), super::World::crash);
-            }
-
-            #[test]
-            fn lifecycle_of_whole_trees_on_tmpfs() {
-                super::lifecycle(super::World::native_on_tmpfs($version), |_| ());
-            }
-
-            #[test]
-            fn lifecycle_of_whole_trees_on_overlayfs_with_crashes() {
-                let world = super::World::native_on_overlayfs($version);
-                super::lifecycle(world, super::World::crash);
-            }
-
-            #[test]
-            fn lifecycle_of_subvolumes() {
-                super::lifecycle(super::World::on_subvolumes($version), |_| ());
-            }
-
-            #[test]
-            fn lifecycle_of_subvolumes_with_crashes() {
-                let world = super::World::on_subvolumes($version);
-                super::lifecycle(world, super::World::crash);
-            }
-
-            #[test]
-            fn same_trees_as_the_built_in() {
-                super::same_trees_as_the_built_in($version);
-            }
-
-            #[test]
-            fn layers_128() {
-                super::many_layers($version, 128);
-            }
-
-            #[test]
-            fn layers_500() {
-                super::many_layers($version, 500);
-            }
-
-            #[test]
-            fn crash_while_importing() {
-                super::crash_while_importing(super::World::new($version));
-            }
+            $(
+                #[test]
+                fn $name() {
+                    super::pairs::$name($version);
+                }
+            )+
         }
     };
 }
 
-on_version!(root_containerd_1_6, Version::V1_6);
-on_version!(root_containerd_1_7, Version::V1_7);
-on_version!(root_containerd_2_1, Version::V2_1);
+// Each containerd and each form of layers is met at least once, with crashes too; most layers once.
+on_version!(
+    root_containerd_1_6,
+    Version::V1_6,
+    lifecycle
+    lifecycle_on_xfs
+    lifecycle_with_restarts_of_containerd
+    lifecycle_of_subvolumes_with_crashes
+    same_trees_as_the_built_in
+    layers_128
+    crash_while_importing
+);
+on_version!(
+    root_containerd_1_7,
+    Version::V1_7,
+    lifecycle
+    lifecycle_of_whole_trees_on_overlayfs_with_crashes
+    same_trees_as_the_built_in
+    crash_while_importing
+);
+on_version!(
+    root_containerd_2_1,
+    Version::V2_1,
+    lifecycle
+    lifecycle_with_restarts_of_containerd
+    lifecycle_with_crashes
+    lifecycle_of_whole_trees_on_tmpfs
+    lifecycle_of_subvolumes
+    same_trees_as_the_built_in
+    layers_500
+    crash_while_importing
+);
+
+// The other pairs of both: `make test-peers-full`.
+on_version!(
+    root_full_containerd_1_6,
+    Version::V1_6,
+    lifecycle_with_crashes
+    lifecycle_of_whole_trees_on_tmpfs
+    lifecycle_of_whole_trees_on_overlayfs_with_crashes
+    lifecycle_of_subvolumes
+    layers_500
+);
+on_version!(
+    root_full_containerd_1_7,
+    Version::V1_7,
+    lifecycle_on_xfs
+    lifecycle_with_restarts_of_containerd
+    lifecycle_with_crashes
+    lifecycle_of_whole_trees_on_tmpfs
+    lifecycle_of_subvolumes
+    lifecycle_of_subvolumes_with_crashes
+    layers_128
+    layers_500
+);
+on_version!(
+    root_full_containerd_2_1,
+    Version::V2_1,
+    lifecycle_on_xfs
+    lifecycle_of_whole_trees_on_overlayfs_with_crashes
+    lifecycle_of_subvolumes_with_crashes
+    layers_128
+);
 
 const NAME: &str = "docker.io/test/image:1";
 const LARGER: &str = "docker.io/test/larger:1";

@@ -79,10 +79,13 @@ impl Machine {
             .unwrap_or_else(|| panic!("no {}", suite.binary));
         let all = output(Command::new(program).args(["--list", "--format", "terse"]));
         let all = all.lines().filter_map(|line| line.strip_suffix(": test"));
-        let all: Vec<&str> = all.filter(|name| mounts(name)).collect();
+        let all: Vec<&str> = all.collect();
         let mut found = BTreeSet::new();
         for start in suite.tests {
+            // A long test runs where it is asked for as such.
+            let is_long = start.starts_with("root_full_");
             let named = all.iter().filter(|name| name.starts_with(start));
+            let named = named.filter(|name| is_long || mounts(name));
             let before = found.len();
             found.extend(named);
             assert!(found.len() > before, "{} has no {start}", suite.binary);

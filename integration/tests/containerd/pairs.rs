@@ -1,0 +1,51 @@
+//! What a containerd does with a form of layers: the pairs are chosen in `containerd.rs`.
+
+use super::{Version, World};
+
+pub(super) fn lifecycle(version: Version) {
+    super::lifecycle(World::new(version), |_| ());
+}
+
+pub(super) fn lifecycle_on_xfs(version: Version) {
+    super::lifecycle(World::on_xfs(version), |_| ());
+}
+
+pub(super) fn lifecycle_with_restarts_of_containerd(version: Version) {
+    super::lifecycle(World::new(version), |world| world.containerd.restart());
+}
+
+pub(super) fn lifecycle_with_crashes(version: Version) {
+    super::lifecycle(World::new(version), World::crash);
+}
+
+pub(super) fn lifecycle_of_whole_trees_on_tmpfs(version: Version) {
+    super::lifecycle(World::native_on_tmpfs(version), |_| ());
+}
+
+pub(super) fn lifecycle_of_whole_trees_on_overlayfs_with_crashes(version: Version) {
+    super::lifecycle(World::native_on_overlayfs(version), World::crash);
+}
+
+pub(super) fn lifecycle_of_subvolumes(version: Version) {
+    super::lifecycle(World::on_subvolumes(version), |_| ());
+}
+
+pub(super) fn lifecycle_of_subvolumes_with_crashes(version: Version) {
+    super::lifecycle(World::on_subvolumes(version), World::crash);
+}
+
+pub(super) fn same_trees_as_the_built_in(version: Version) {
+    super::same_trees_as_the_built_in(version);
+}
+
+pub(super) fn layers_128(version: Version) {
+    super::many_layers(version, 128);
+}
+
+pub(super) fn layers_500(version: Version) {
+    super::many_layers(version, 500);
+}
+
+pub(super) fn crash_while_importing(version: Version) {
+    super::crash_while_importing(World::new(version));
+}
