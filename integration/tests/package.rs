@@ -20,6 +20,7 @@ mod machine;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -29,8 +30,9 @@ use std::time::Duration;
 use layerd_integration::peers::Debian;
 use layerd_integration::plugin::SOCKET;
 use layerd_integration::process::{output, wait_until};
+use layerd_integration::scratch::profile;
 use layerd_integration::{Plugin, Scratch, transcript};
-
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 
 use callers::Callers;
@@ -51,14 +53,33 @@ const NOT_OURS: [&str; 6] = [
     "var/tmp/",
 ];
 
-/// Packs what is built into a directory of a tree; its path there.
+/// Puts the package of what is built into a directory of a tree; its path there. All tests of one run of
+/// nextest share it, which starts each of them in a process of its own.
 fn package(top: &Path) -> String {
     let dir = top.join("packages");
     std::fs::create_dir_all(&dir).unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/package.sh");
-    let printed = output(Command::new(script).args(["dev", VERSION]).arg(&dir));
-    let name = Path::new(printed.trim()).file_name().unwrap();
-    format!("/packages/{}", name.to_str().unwrap())
+    let target = profile().parent().unwrap().to_owned();
+    let lock = File::create(target.join("package-dev.lock")).unwrap();
+    let _held = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nextest says so which run this is"
+    )]
+    let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
+    let all = target.join("package-dev");
+    let own = all.join(run);
+    if !own.exists() {
+        let new = all.join("new");
+        output(Command::new("rm").arg("-rf").arg(&all));
+        std::fs::create_dir_all(&new).unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/package.sh");
+        output(Command::new(script).args(["dev", VERSION]).arg(&new));
+        std::fs::rename(&new, &own).unwrap();
+    }
+    let mut made = std::fs::read_dir(&own).unwrap();
+    let made = made.next().unwrap().unwrap();
+    std::fs::copy(made.path(), dir.join(made.file_name())).unwrap();
+    format!("/packages/{}", made.file_name().to_str().unwrap())
 }
 
 /// The same package as [`NEXT`].

@@ -52,6 +52,8 @@ pub(crate) fn copy_of_debian(scratch: &Scratch, release: Debian) -> PathBuf {
     // dpkg shows no progress to what is no terminal, and the operator says yes.
     let quiet = "Dpkg::Use-Pty \"false\";\nAPT::Get::Assume-Yes \"true\";\n";
     std::fs::write(top.join("etc/apt/apt.conf.d/quiet"), quiet).unwrap();
+    // The tree goes with the test, whatever becomes of the machine's power.
+    std::fs::write(top.join("etc/dpkg/dpkg.cfg.d/quick"), "force-unsafe-io\n").unwrap();
     std::fs::write(top.join("etc/resolv.conf"), "").unwrap();
     // It has no modules of its own to load.
     let modules = "etc/systemd/system/systemd-modules-load.service";
