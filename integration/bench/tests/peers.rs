@@ -69,7 +69,7 @@ fn root_containers_are_compared_on_both_forms_of_layers() {
     let rows = rows(&[
         "forms",
         "--fs",
-        "xfs",
+        "target",
         "--rounds",
         "1",
         "--parts",

@@ -42,7 +42,7 @@ fn root_forms_of_layers_are_compared() {
     let rows = rows(&[
         "forms",
         "--fs",
-        "xfs",
+        "target",
         "--rounds",
         "1",
         "--parts",
@@ -101,7 +101,7 @@ fn root_flushes_are_counted_for_each_operation() {
 #[test]
 fn root_ops_give_a_rate_for_each_operation_and_server() {
     let peer = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/again.sh");
-    let arguments = ["ops", "--fs", "target", "--rounds", "1", "--clients", "1,4"];
+    let arguments = ["ops", "--fs", "target", "--rounds", "1", "--clients", "1,2"];
     let rows = rows(&[&arguments[..], &["--calls", "8", "--peer", peer]].concat());
     // A head, and ten operations with two numbers of clients on two servers.
     assert_eq!(rows.len(), 1 + 10 * 2 * 2, "{rows:#?}");
@@ -165,7 +165,7 @@ fn root_remove_is_timed_beside_rm() {
     let extent = ["--snapshots", "20", "--files", "10", "--idle-secs", "1"];
     for layers in ["directories", "images"] {
         let arguments = [
-            "remove", "--fs", "target", "--rounds", "2", "--layers", layers,
+            "remove", "--fs", "target", "--rounds", "1", "--layers", layers,
         ];
         let rows = rows(&[&arguments[..], &extent].concat());
         assert_eq!(rows.len(), 1 + 4, "{rows:#?}");
