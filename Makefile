@@ -68,8 +68,14 @@ prepush: tools ## Check a push: format, words, and clippy and unit tests of the 
 	@.ci/prepush
 
 .PHONY: test
-test: as-root machine peers lint build ## Run everything that CI runs (as root); installs what it needs
+test: as-root machine ## Run everything that CI runs (as root); installs what it needs
+	@.ci/prepare
 	$(own_mounts) $(nextest) --profile ci
+
+# What the tests are, beside what `build` makes.
+.PHONY: compile
+compile: tools
+	$(nextest) --no-run
 
 .PHONY: machine
 machine:

@@ -3,7 +3,8 @@
 # (packages.txt here, in conformance/, crash/, vm/ and mounts/layers/), and under target/peers/ the containerd, Docker and
 # Prometheus versions the tests name. Those come from other Debian releases, so they are only unpacked
 # there, never installed; three kernels and a qemu to boot them (vm/fetch.sh); and three releases of Debian
-# as directory trees. Run as root. `install.sh mariadb` also downloads a database, for `make demo-docker`.
+# as directory trees. Run as root. `install.sh mariadb` also downloads a database, for `make demo-docker`;
+# `install.sh packages` installs the packages alone, which the build needs some of.
 #
 # Which archive: the one this machine's apt is set up to use, whatever suites it lists itself.
 # A second run finds everything in place and downloads nothing.
@@ -52,22 +53,26 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# Address of the archive from which this machine's own release comes.
+# Address of the archive from which this machine's own release comes. Asked for once: the lists that it is
+# read from may be updated meanwhile.
 archive() {
     local codename
+    [[ -z ${of_this_machine:-} ]] || { echo "$of_this_machine" && return; }
     codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
     apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
         awk -v release="$codename" '$1 == release && $2 == "main" { print $3; exit }'
 }
 
 # apt with lists and caches of its own, so that the machine's are neither used nor changed.
-# The machine's proxy and other settings still apply.
+# The machine's proxy and other settings still apply, but for those of images of containers that keep no cache:
+# without one each call reads the lists anew, for seconds.
 private() {
     local tool=$1
     shift
     "$tool" -qq \
         -o Dir::State="$peers/.apt/state" -o Dir::State::status=/dev/null \
         -o Dir::Cache="$peers/.apt/cache" \
+        -o Dir::Cache::pkgcache=pkgcache.bin -o Dir::Cache::srcpkgcache=srcpkgcache.bin \
         -o Dir::Etc::sourcelist="$peers/.apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
         -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
         -o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Sandbox::User=root "$@"
@@ -201,17 +206,18 @@ download_mariadb() {
 # erofs-utils that know every feature of the format, with the libraries they are linked to: this
 # machine's may be older. `run PROGRAM` starts one of them by the loader that belongs to these.
 unpack_erofs_utils() {
-    local new=$peers/.new-erofs-utils package version
+    local new=$peers/.new-erofs-utils deb
+    local packages=(erofs-utils libc6 libdeflate0 libgcc-s1 liblz4-1 liblzma5 libpcre2-8-0 libselinux1 libuuid1 libxxhash0 libzstd1 zlib1g)
     [[ ! -e $peers/erofs-utils/VERSIONS ]] || return 0
     [[ -n $lists_read ]] || read_lists
     lists_read=yes
     rm -rf "$new" && mkdir -p "$new/debs"
-    for package in erofs-utils libc6 libdeflate0 libgcc-s1 liblz4-1 liblzma5 libpcre2-8-0 libselinux1 libuuid1 libxxhash0 libzstd1 zlib1g; do
-        version=$(find_version "$package" "" trixie) || die "the archive has no $package in: trixie"
-        (cd "$new/debs" && private apt-get download "$package=$version")
-        dpkg -x "$new"/debs/"${package}"_*.deb "$new"
-        echo "$package $version" >>"$new/VERSIONS"
+    # In one call: each reads all lists.
+    (cd "$new/debs" && private apt-get download "${packages[@]/%//trixie}") || die "the archive has not all of these in trixie: ${packages[*]}"
+    for deb in "$new"/debs/*.deb; do
+        dpkg -x "$deb" "$new"
     done
+    versions "$new"
     rm -r "$new/debs"
     cat >"$new/run" <<'EOF'
 #!/bin/bash
@@ -227,7 +233,7 @@ EOF
     chmod +x "$new/run"
     "$new/run" fsck.erofs --version >/dev/null || die "erofs-utils do not run on this machine"
     rm -rf "$peers/erofs-utils" && mv "$new" "$peers/erofs-utils"
-    echo "install.sh: erofs-utils: $(head -n 1 "$peers/erofs-utils/VERSIONS")"
+    echo "install.sh: erofs-utils: $(grep '^erofs-utils ' "$peers/erofs-utils/VERSIONS")"
 }
 
 # gRPC on its C core, for the Python that is here; from PyPI, as Debian's is older than what it does
@@ -255,30 +261,61 @@ unpack_kubernetes_validate() {
 
 . "$here/../vm/fetch.sh"
 
+# What comes from several releases by one set of package lists, one after the other.
+unpack_wanted() {
+    local entry name start suites packages binary
+    lists_read=
+    for entry in "${wanted[@]}"; do
+        IFS='|' read -r name start suites packages binary <<<"$entry"
+        [[ ! -e $peers/$name/VERSIONS ]] || continue
+        [[ -n $lists_read ]] || read_lists
+        lists_read=yes
+        unpack "$name" "$start" "$suites" "$packages" "$binary"
+    done
+    unpack_vm
+    unpack_erofs_utils
+    rm -rf "$peers/.apt"
+}
+
+# A tree, and the Podman that is laid over it.
+make_tree_with_podman() {
+    local entry name
+    [[ -e $peers/debian-$1/VERSIONS ]] || make_tree "$1"
+    for entry in "${podmans[@]}"; do
+        name=${entry%|*}
+        [[ ${entry#*|} != "$1" || -e $peers/$name/VERSIONS ]] || unpack_podman "$name" "$1"
+    done
+}
+
+unpack_python() {
+    [[ -e $peers/grpcio/VERSIONS ]] || unpack_grpcio
+    [[ -e $peers/kubernetes-validate/VERSIONS ]] || unpack_kubernetes_validate
+}
+
+# Everything below target/peers: what waits for the network beside what unpacks and configures.
+unpack_all() {
+    local suite pid pids=() failed=
+    of_this_machine=$(archive)
+    unpack_wanted &
+    pids+=($!)
+    for suite in "${suites_of_trees[@]}"; do
+        make_tree_with_podman "$suite" &
+        pids+=($!)
+    done
+    unpack_python &
+    pids+=($!)
+    for pid in "${pids[@]}"; do
+        wait "$pid" || failed=yes
+    done
+    [[ -z $failed ]] || die "not everything is there: see above"
+}
+
 ((EUID == 0)) || die "must run as root"
-(($# == 0)) || [[ $* == mariadb ]] || die "usage: install.sh [mariadb]"
+(($# == 0)) || [[ $* == mariadb || $* == packages ]] || die "usage: install.sh [mariadb | packages]"
 mkdir -p "$peers"
 exec 9>"$peers/.lock"
 flock 9
 install_packages
-lists_read=
-for entry in "${wanted[@]}"; do
-    IFS='|' read -r name start suites packages binary <<<"$entry"
-    [[ ! -e $peers/$name/VERSIONS ]] || continue
-    [[ -n $lists_read ]] || read_lists
-    lists_read=yes
-    unpack "$name" "$start" "$suites" "$packages" "$binary"
-done
-unpack_vm
-unpack_erofs_utils
-rm -rf "$peers/.apt"
-for suite in "${suites_of_trees[@]}"; do
-    [[ -e $peers/debian-$suite/VERSIONS ]] || make_tree "$suite"
-done
-for entry in "${podmans[@]}"; do
-    IFS='|' read -r name suite <<<"$entry"
-    [[ -e $peers/$name/VERSIONS ]] || unpack_podman "$name" "$suite"
-done
-[[ -e $peers/grpcio/VERSIONS ]] || unpack_grpcio
-[[ -e $peers/kubernetes-validate/VERSIONS ]] || unpack_kubernetes_validate
+[[ ${1:-} != packages ]] || exit 0
+unpack_all
 [[ ${1:-} != mariadb || -e $peers/mariadb/VERSIONS ]] || download_mariadb
