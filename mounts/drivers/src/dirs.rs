@@ -35,6 +35,8 @@ pub(crate) use survey::{LAYERS, holds_nothing, image_name, limited_name, tree_na
 
 mod lost;
 mod survey;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use survey::Offline;
 

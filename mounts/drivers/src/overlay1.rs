@@ -46,7 +46,7 @@ pub(crate) const TREES: &str = "r";
 /// Name of a tree in the making, in the work directory of its layer.
 const MAKING: &str = "tree";
 /// Those of the driver overlay, and the whole trees.
-const FOLDERS: &[&str] = &["l", "w", "t", "e", "i", "x", TREES];
+const FOLDERS: &[&str] = &["l", "w", "t", "e", "i", "x", "c", TREES];
 
 /// Layers with whole trees below one root.
 #[derive(Debug)]
