@@ -196,6 +196,11 @@ mod tests {
             parse("1:100000:9,0:7:1"),
             Ok(vec![range(1, 100_000, 9), range(0, 7, 1)])
         );
+        assert_eq!(
+            parse("5:105:5,0:100:5,10:110:5"),
+            Ok(vec![range(5, 105, 5), range(0, 100, 5), range(10, 110, 5)]),
+            "ranges that touch share no id"
+        );
     }
 
     #[test]
@@ -228,6 +233,14 @@ mod tests {
             (
                 "0:100:10,10:109:5",
                 "range 2 (`10:109:5`) overlaps range `0:100:10` on the host side",
+            ),
+            (
+                "5:100:10,0:200:6",
+                "range 2 (`0:200:6`) overlaps range `5:100:10` on the container side",
+            ),
+            (
+                "0:105:10,10:100:6",
+                "range 2 (`10:100:6`) overlaps range `0:105:10` on the host side",
             ),
         ];
         for (text, expected) in table {

@@ -164,3 +164,127 @@ fn reason(anonymous: bool) -> &'static str {
         "nothing holds it"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use layerd_drivers::Memory;
+    use layerd_mounts::fake::FakeMounter;
+    use layerd_store::{Labels, VolumeName};
+
+    use super::{PLANS, Plan, Pruned};
+    use crate::volumes::CreateVolume;
+    use crate::{Engine, Options};
+
+    /// An engine with the volumes `named`, `labelled` (with a label), and one without a name.
+    fn engine() -> (Engine, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let (driver, mounter) = (Arc::new(Memory::new()), Arc::new(FakeMounter::new()));
+        let engine = Engine::open(dir.path(), driver, mounter, Options::default()).unwrap();
+        let gold = Labels::parse([("tier".to_owned(), "gold".to_owned())].into());
+        for (text, labels) in [
+            (Some("named"), Labels::default()),
+            (Some("labelled"), gold.unwrap()),
+            (None, Labels::default()),
+        ] {
+            let volume = CreateVolume {
+                name: text.map(name),
+                labels,
+                ..CreateVolume::default()
+            };
+            engine.volumes.create_volume(&volume).unwrap();
+        }
+        (engine, dir)
+    }
+
+    fn name(text: &str) -> VolumeName {
+        VolumeName::parse("name", text).unwrap()
+    }
+
+    fn plan(engine: &Engine) -> Plan {
+        let planned = engine.volumes.plan_prune(true, Vec::new(), |_| true);
+        planned.unwrap()
+    }
+
+    /// Names of volumes that were passed over, with the reason.
+    fn passed_over(pruned: Vec<Pruned>) -> Vec<(String, String)> {
+        let skipped = pruned.into_iter().filter(|one| !one.skipped.is_empty());
+        skipped
+            .map(|one| (one.name.as_str().to_owned(), one.skipped))
+            .collect()
+    }
+
+    #[test]
+    fn a_plan_lists_what_it_was_asked_for_with_the_reason() {
+        let (engine, _dir) = engine();
+        let reasons = |include_named, labels: &[&str], spared: &str| {
+            let labels = labels.iter().map(|&label| label.to_owned()).collect();
+            let planned = engine.volumes.plan_prune(include_named, labels, |volume| {
+                volume.name.as_str() != spared
+            });
+            let candidates = planned.unwrap().candidates.into_iter();
+            let mut reasons: Vec<_> = candidates.map(|one| one.reason).collect();
+            reasons.sort();
+            reasons
+        };
+        let (anonymous, unheld) = ("anonymous, and nothing holds it", "nothing holds it");
+        assert_eq!(reasons(false, &[], ""), [anonymous]);
+        assert_eq!(reasons(true, &[], ""), [anonymous, unheld, unheld]);
+        assert_eq!(reasons(true, &[], "named"), [anonymous, unheld]);
+        assert_eq!(reasons(true, &["tier=gold"], ""), [unheld]);
+        assert_eq!(reasons(false, &["tier=gold"], ""), [""; 0]);
+    }
+
+    #[test]
+    fn a_prune_deletes_what_was_planned_and_only_once() {
+        let (engine, _dir) = engine();
+        let plan = plan(&engine);
+        assert_eq!(plan.candidates.len(), 3);
+        let pruned = engine.volumes.execute_prune(&plan.id).unwrap();
+        assert_eq!((pruned.len(), passed_over(pruned)), (3, Vec::new()));
+        assert!(engine.volumes.volumes(&Default::default()).is_empty());
+        let again = engine.volumes.execute_prune(&plan.id).unwrap_err();
+        assert!(again.to_string().contains(&plan.id), "{again}");
+    }
+
+    #[test]
+    fn what_changed_or_went_since_is_passed_over_and_a_measurement_is_no_change() {
+        let (engine, _dir) = engine();
+        let volumes = &engine.volumes;
+        let plan = plan(&engine);
+        volumes.volume_usage(&name("named"), true).unwrap();
+        volumes
+            .rename_volume(&name("labelled"), name("renamed"))
+            .unwrap();
+        let anonymous = plan
+            .candidates
+            .iter()
+            .find(|one| one.reason.starts_with("anonymous"));
+        let gone = anonymous.unwrap().name.clone();
+        volumes.delete_volume(&gone).unwrap();
+        let mut skipped = passed_over(volumes.execute_prune(&plan.id).unwrap());
+        skipped.sort();
+        let mut wanted = [
+            ("labelled", "it changed since the plan was made"),
+            (gone.as_str(), "it is gone already"),
+        ]
+        .map(|(name, why)| (name.to_owned(), why.to_owned()));
+        wanted.sort();
+        assert_eq!(skipped, wanted);
+        assert!(volumes.volume(&name("renamed")).is_ok());
+        assert!(volumes.volume(&name("named")).is_err(), "it was deleted");
+    }
+
+    #[test]
+    fn the_oldest_plan_gives_way() {
+        let (engine, _dir) = engine();
+        let plans: Vec<Plan> = (0..=PLANS).map(|_| plan(&engine)).collect();
+        let execute = |plan: &Plan| engine.volumes.execute_prune(&plan.id);
+        assert!(execute(&plans[0]).is_err());
+        assert!(
+            execute(&plans[1]).is_ok(),
+            "as many are kept as there may be"
+        );
+    }
+}

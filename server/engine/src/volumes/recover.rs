@@ -297,4 +297,72 @@ mod tests {
         assert_eq!((found.hollow, found.staged), (vec![], vec![]));
         assert_eq!(found.unknown_entries, [link.with_file_name("kept")]);
     }
+
+    /// Brings folders and links of three volumes, of which `removed` is in the trash, into disorder.
+    fn disturb(engine: &Engine, ids: [VolumeId; 3]) {
+        let [moved, unlinked, removed] = ids.map(slot);
+        let dirs = &engine.volumes.dirs;
+        dirs.retire(moved).unwrap();
+        dirs.unlink("unlinked").unwrap();
+        dirs.link("spare", unlinked).unwrap();
+        assert!(dirs.restore(removed).unwrap());
+    }
+
+    fn problems(engine: &Engine, repair: bool) -> Vec<(String, bool)> {
+        let findings = engine.fsck(repair).unwrap().into_iter();
+        let mut problems: Vec<_> = findings
+            .map(|one| (one.problem.to_string(), one.repaired))
+            .collect();
+        problems.sort();
+        problems
+    }
+
+    #[test]
+    fn fsck_and_a_start_put_folders_and_links_where_the_records_say() {
+        let root = tempfile::tempdir().unwrap();
+        let engine = open(root.path());
+        let ids = ["moved", "unlinked", "removed"].map(|text| {
+            let name = Some(VolumeName::parse("name", text).unwrap());
+            let request = CreateVolume {
+                name,
+                ..CreateVolume::default()
+            };
+            engine.volumes.create_volume(&request).unwrap().0.volume.id
+        });
+        let removed = VolumeName::parse("name", "removed").unwrap();
+        engine.volumes.delete_volume(&removed).unwrap();
+        assert_eq!(problems(&engine, true), []);
+        let whole = engine.volumes.dirs.list().unwrap();
+
+        disturb(&engine, ids);
+        let seen = [
+            "the folder of volume moved is in the trash, but the volume was not deleted",
+            "the folder of volume removed is in its place, but the volume was deleted",
+            "the link volumes/by-name/spare leads to no volume of that name",
+            "the link volumes/by-name/unlinked is missing or leads to another volume",
+        ];
+        let with = |repaired| seen.map(|text| (text.to_owned(), repaired));
+        assert_eq!(problems(&engine, false), with(false));
+        assert_eq!(problems(&engine, true), with(true));
+        assert_eq!(problems(&engine, false), []);
+        let found = engine.volumes.dirs.list().unwrap();
+        assert_eq!(
+            (found.live, found.trashed, found.links),
+            (
+                whole.live.clone(),
+                whole.trashed.clone(),
+                whole.links.clone()
+            )
+        );
+
+        disturb(&engine, ids);
+        drop(engine);
+        let engine = open(root.path());
+        assert_eq!(problems(&engine, false), []);
+        let found = engine.volumes.dirs.list().unwrap();
+        assert_eq!(
+            (found.live, found.trashed, found.links),
+            (whole.live, whole.trashed, whole.links)
+        );
+    }
 }
