@@ -2,6 +2,8 @@
 
 mod attach;
 mod layers;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
 use std::error::Error as StdError;

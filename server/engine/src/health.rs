@@ -65,28 +65,21 @@ impl Engine {
 impl Engine {
     /// Folders in which `chattr +i` or `+a` keeps layerd from making or deleting anything.
     fn closed_folders(&self) -> Vec<PathBuf> {
-        let below = [
+        let own = [
             "",
-            "l",
-            "w",
-            "t",
-            "i",
-            "x",
-            "g",
-            "r",
-            "aufs/diff",
             "m",
             "meta",
             "meta/db",
             "mnt",
             "lost",
             "volumes",
+            "volumes/.staging",
+            "volumes/.trash",
+            "volumes/by-name",
         ];
-        let below =
-            below
-                .into_iter()
-                .chain(["volumes/.staging", "volumes/.trash", "volumes/by-name"]);
-        let all = below.map(|name| self.root.path.join(name));
+        let drivers = self.layers.driver.folders();
+        let all = own.iter().chain(drivers);
+        let all = all.map(|name| self.root.path.join(name));
         all.filter(|path| is_closed(path)).collect()
     }
 }
