@@ -94,3 +94,71 @@ fn latest(record: &Record) -> Timestamp {
     let removed = record.removed.map(|removed| removed.time);
     record.updated.max(removed.unwrap_or(record.updated))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use layerd_drivers::{Memory, Overlay, Survey, overlay};
+    use layerd_mounts::fake::FakeMounter;
+    use layerd_mounts::test_support::{LoopDisk, enter_private_mounts};
+    use layerd_store::{Create, Key, Kind, Labels};
+    use rustix::fs::ioctl_setflags;
+
+    use super::*;
+    use crate::Options;
+
+    #[test]
+    fn root_each_folder_that_is_closed_is_named() {
+        enter_private_mounts();
+        let disk = LoopDisk::ext4(64);
+        let driver = Overlay::open(disk.path(), &overlay::Options::default()).unwrap();
+        let drivers = driver.folders();
+        assert!(drivers.len() > 3, "{drivers:?}");
+        let mounter = Arc::new(FakeMounter::new());
+        let engine = Engine::open(disk.path(), Arc::new(driver), mounter, Options::default());
+        let engine = engine.unwrap();
+        assert_eq!(engine.health().closed, [] as [PathBuf; 0]);
+        let own = ["meta", "meta/db", "volumes", "volumes/.trash"];
+        for name in own.iter().chain(drivers) {
+            let path = disk.path().join(name);
+            let folder = File::open(&path).unwrap();
+            let flags = ioctl_getflags(&folder).unwrap();
+            for closed in [IFlags::IMMUTABLE, IFlags::APPEND] {
+                ioctl_setflags(&folder, flags | closed).unwrap();
+                let named = engine.health().closed;
+                ioctl_setflags(&folder, flags).unwrap();
+                assert_eq!(named, [path.as_path()], "{closed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn health_tells_the_newest_time_and_whether_the_export_is_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let (driver, mounter) = (Arc::new(Memory::new()), Arc::new(FakeMounter::new()));
+        let engine = Engine::open(dir.path(), driver, mounter, Options::default()).unwrap();
+        let before = engine.health();
+        assert_eq!((before.newest, before.exported), (None, None));
+        assert!(!before.ended_uncleanly && !before.is_full && !before.volumes_read_only);
+        let key = Key::parse("key", "one").unwrap();
+        let create = Create {
+            key: key.clone(),
+            kind: Kind::Active,
+            parent: None,
+            labels: Labels::default(),
+        };
+        let from = Timestamp::now();
+        engine.layers.create(create).unwrap();
+        let made = engine.health();
+        let until = Timestamp::now();
+        assert!(
+            made.newest
+                .is_some_and(|time| from <= time && time <= until)
+        );
+        assert!(made.export_is_behind, "{made:?}");
+        engine.layers.remove(&key).unwrap();
+        let removed = engine.health();
+        assert!(removed.newest >= made.newest, "the trash counts as well");
+    }
+}
