@@ -308,10 +308,16 @@ mod tests {
         assert!(dirs.restore(removed).unwrap());
     }
 
-    fn problems(engine: &Engine, repair: bool) -> Vec<(String, bool)> {
+    /// Each finding with its fix, and whether that was done.
+    fn problems(engine: &Engine, repair: bool) -> Vec<(String, &'static str, bool)> {
         let findings = engine.fsck(repair).unwrap().into_iter();
         let mut problems: Vec<_> = findings
-            .map(|one| (one.problem.to_string(), one.repaired))
+            .map(|one| {
+                let text = one.problem.to_string();
+                let is_seen_by_people = text.contains("by-name/unlinked");
+                assert_eq!(one.problem.is_volume_missing(), is_seen_by_people, "{text}");
+                (text, one.problem.fix().text(), one.repaired)
+            })
             .collect();
         problems.sort();
         problems
@@ -336,12 +342,24 @@ mod tests {
 
         disturb(&engine, ids);
         let seen = [
-            "the folder of volume moved is in the trash, but the volume was not deleted",
-            "the folder of volume removed is in its place, but the volume was deleted",
-            "the link volumes/by-name/spare leads to no volume of that name",
-            "the link volumes/by-name/unlinked is missing or leads to another volume",
+            (
+                "the folder of volume moved is in the trash, but the volume was not deleted",
+                "move it back",
+            ),
+            (
+                "the folder of volume removed is in its place, but the volume was deleted",
+                "move it to the trash",
+            ),
+            (
+                "the link volumes/by-name/spare leads to no volume of that name",
+                "delete it",
+            ),
+            (
+                "the link volumes/by-name/unlinked is missing or leads to another volume",
+                "make it anew",
+            ),
         ];
-        let with = |repaired| seen.map(|text| (text.to_owned(), repaired));
+        let with = |repaired| seen.map(|(text, fix)| (text.to_owned(), fix, repaired));
         assert_eq!(problems(&engine, false), with(false));
         assert_eq!(problems(&engine, true), with(true));
         assert_eq!(problems(&engine, false), []);
