@@ -144,3 +144,35 @@ pub(super) fn clean(target: &Path) -> Result<PathBuf, Error> {
 pub(super) fn lies_inside<'p>(path: &Path, mut outer: impl Iterator<Item = &'p Path>) -> bool {
     outer.any(|outer| path != outer && path.starts_with(outer))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::{clean, lies_inside};
+
+    #[test]
+    fn inside_is_below_by_whole_names_and_not_the_same() {
+        let inside = |path: &str, outer: &[&str]| {
+            lies_inside(Path::new(path), outer.iter().map(|&outer| Path::new(outer)))
+        };
+        assert!(inside("/a/b", &["/a"]));
+        assert!(inside("/a/b/c", &["/x", "/a"]));
+        assert!(!inside("/a", &["/a"]));
+        assert!(!inside("/a", &["/a/b", "/x"]));
+        assert!(!inside("/ab", &["/a"]));
+        assert!(!inside("/a/b", &[]));
+        assert!(inside("/a/b", &["/a/b", "/a"]), "inside of another one");
+    }
+
+    #[test]
+    fn targets_are_absolute_and_cleaned() {
+        let cleaned = clean(Path::new("/a//b/./c/")).unwrap();
+        assert_eq!(cleaned, PathBuf::from("/a/b/c"));
+        let refused = clean(Path::new("a/b")).unwrap_err().to_string();
+        assert!(
+            refused.contains("\"a/b\" is not an absolute path"),
+            "{refused}"
+        );
+    }
+}
