@@ -441,3 +441,6 @@ fn top() -> Result<OwnedFd, MountError> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     open("/", flags, Mode::empty()).map_err(|cause| MountError::io("open", Path::new("/"), cause))
 }
+
+#[cfg(test)]
+mod tests;

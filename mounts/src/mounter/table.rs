@@ -236,3 +236,107 @@ fn old_below(top: MountId) -> Result<Vec<MountEntry>, MountError> {
 fn fail(attempt: &'static str, cause: Errno) -> MountError {
     MountError::io(attempt, Path::new(PROC), cause)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(id: MountId, parent: MountId, target: &str) -> MountEntry {
+        MountEntry {
+            id,
+            parent,
+            target: PathBuf::from(target),
+            device: (0, 0),
+            root: PathBuf::from("/"),
+            propagation: Propagation::Private,
+            unbindable: false,
+        }
+    }
+
+    fn bound(id: MountId, last_id: MountId) -> Attached {
+        Attached {
+            id,
+            last_id,
+            device: (0, 0),
+            inode: 0,
+        }
+    }
+
+    #[test]
+    fn later_mounts_are_told_from_those_that_came_along() {
+        let ids = |below: &[MountEntry], bind: &Attached| -> Vec<MountId> {
+            later(below, bind)
+                .map(|entry| entry.id - entry.id / UNIQUE * UNIQUE)
+                .collect()
+        };
+        let unique = [1, 2, 3, 4].map(|id| mount(UNIQUE + id, UNIQUE, "/a"));
+        assert_eq!(ids(&unique, &bound(UNIQUE, UNIQUE + 2)), [3, 4]);
+        assert_eq!(ids(&unique, &bound(UNIQUE + 1, UNIQUE + 3)), [1, 4]);
+        assert_eq!(ids(&unique, &bound(UNIQUE, UNIQUE)), [1, 2, 3, 4]);
+        // Numbers that are used again: the oldest came along, as many as there were.
+        let reused = [9, 3, 7].map(|id| mount(id, 5, "/a"));
+        assert_eq!(ids(&reused, &bound(5, 7)), [7]);
+        assert_eq!(ids(&reused, &bound(5, 5)), [9, 3, 7]);
+    }
+
+    #[test]
+    fn a_mount_comes_after_the_one_it_stands_on() {
+        let order = |mut entries: Vec<MountEntry>| -> Vec<MountId> {
+            in_order(&mut entries);
+            entries.iter().map(|entry| entry.id).collect()
+        };
+        let u = UNIQUE;
+        let moved = vec![mount(u + 1, u + 3, "/a/b"), mount(u + 3, u, "/a")];
+        assert_eq!(order(moved), [u + 3, u + 1]);
+        let beside = vec![mount(u + 3, u, "/b"), mount(u + 2, u, "/a")];
+        assert_eq!(order(beside), [u + 2, u + 3], "the older one first");
+        let reused = vec![mount(9, 1, "/b"), mount(4, 9, "/b/c"), mount(3, 1, "/a")];
+        assert_eq!(order(reused), [9, 3, 4], "in the order of the table");
+        assert_eq!(order(vec![mount(1, 1, "/")]), [1], "its own parent");
+    }
+
+    #[test]
+    fn a_mount_is_found_by_its_number_and_a_file_by_its_position() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let dir = std::fs::canonicalize(dir.path()).expect("its path");
+        let proc = path::open_source(Path::new("/proc"), Symlinks::Refuse).expect("procfs");
+        let through = mount_of(&proc).expect("its mount");
+        assert_eq!(through.target, Path::new("/proc"));
+        assert_eq!(through.root, Path::new("/"));
+        let found = by_id(through.id).expect("look").expect("it is mounted");
+        assert_eq!(found, through);
+        assert!(all().expect("read").contains(&through));
+        assert!(all_below(through.parent).expect("read").contains(&through));
+        assert!(!all_below(through.id).expect("read").contains(&through));
+        assert_eq!(by_id(MountId::MAX / 2).expect("look"), None);
+        let elsewhere = standing(through.id, &dir).expect("look");
+        assert_eq!(elsewhere.is_some(), is_unique(through.id));
+        let there = standing(through.id, Path::new("/proc")).expect("look");
+        assert_eq!(there, Some(through.clone()));
+
+        let place = position(&proc).expect("its position");
+        assert_eq!(
+            (place.path.as_path(), place.mount),
+            (Path::new("/"), through.id)
+        );
+        assert_eq!((place.device, place.shown), (through.device, through.root));
+
+        let own = Attached {
+            device: proc.device(),
+            inode: proc.inode(),
+            ..bound(through.id, through.id)
+        };
+        let other = Attached {
+            inode: own.inode + 1,
+            ..own
+        };
+        let covered = Attached {
+            id: own.id + 1,
+            ..other
+        };
+        let target = Path::new("/proc");
+        let same = |expected| is_same(target, &expected).expect("look");
+        assert_eq!([own, other, covered].map(same), [true, false, true]);
+        assert!(is_same(&dir.join("gone"), &own).expect("look"));
+    }
+}

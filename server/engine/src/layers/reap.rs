@@ -54,9 +54,14 @@ impl<'d> Pace<'d> {
             // Nothing rests on it; who needs it waits again, and is told what is wrong.
             let _ = self.driver.sync();
         }
-        sleep(worked * REST / 4);
+        sleep(rest_after(worked));
         begun.set(Instant::now());
     }
+}
+
+/// Length of the rest after work that took `worked`.
+fn rest_after(worked: Duration) -> Duration {
+    worked * REST / 4
 }
 
 impl Layers {
@@ -170,6 +175,21 @@ impl Layers {
                 error = &cause as &dyn std::error::Error,
                 "drop the records of deleted layers"
             );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::rest_after;
+
+    #[test]
+    fn three_quarters_of_the_work_are_rested() {
+        for millis in [4, 400] {
+            let rest = rest_after(Duration::from_millis(millis));
+            assert_eq!(rest, Duration::from_millis(millis * 3 / 4));
         }
     }
 }
