@@ -236,3 +236,120 @@ impl Deref for Chunk {
         &self.block.data[self.start..self.end]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread::{scope, yield_now};
+
+    use super::*;
+
+    /// Waits until a thread waits at the queue.
+    fn until<T>(queue: &Queue<T>, waits: impl Fn(&State<T>) -> bool) {
+        while !waits(&queue.state()) {
+            yield_now();
+        }
+    }
+
+    #[test]
+    fn items_come_in_order_and_end_with_the_close() {
+        let queue = Queue::new(3);
+        for item in 1..=3 {
+            assert_eq!(queue.push(item), Ok(()));
+        }
+        queue.close();
+        let taken: Vec<i32> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(taken, [1, 2, 3]);
+        assert_eq!(queue.pop(), None);
+    }
+
+    #[test]
+    fn a_giver_waits_for_room_and_a_taker_for_an_item() {
+        let queue = Queue::new(1);
+        queue.push(1).unwrap();
+        scope(|scope| {
+            let giver = scope.spawn(|| queue.push(2));
+            until(&queue, |state| state.givers == 1);
+            assert_eq!(
+                queue.state().items.len(),
+                1,
+                "no more than there is room for"
+            );
+            assert_eq!(queue.pop(), Some(1));
+            assert_eq!(giver.join().unwrap(), Ok(()));
+        });
+        assert_eq!(queue.pop(), Some(2));
+        scope(|scope| {
+            let taker = scope.spawn(|| queue.pop());
+            until(&queue, |state| state.takers == 1);
+            queue.push(3).unwrap();
+            assert_eq!(taker.join().unwrap(), Some(3));
+            let taker = scope.spawn(|| queue.pop());
+            until(&queue, |state| state.takers == 1);
+            queue.close();
+            assert_eq!(taker.join().unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn it_is_idle_when_all_that_was_taken_is_done() {
+        let queue = Queue::new(2);
+        assert_eq!(queue.idle(), Ok(()));
+        queue.push(1).unwrap();
+        queue.push(2).unwrap();
+        let is_done = AtomicBool::new(false);
+        scope(|scope| {
+            let idler = scope.spawn(|| (queue.idle(), is_done.load(Ordering::SeqCst)));
+            until(&queue, |state| state.idlers == 1);
+            queue.pop();
+            queue.done();
+            queue.pop();
+            until(&queue, |state| state.idlers == 1);
+            is_done.store(true, Ordering::SeqCst);
+            queue.done();
+            assert_eq!(idler.join().unwrap(), (Ok(()), true));
+        });
+    }
+
+    #[test]
+    fn an_abort_ends_all_waiting_and_drops_the_content() {
+        let full = Queue::new(1);
+        full.push(Arc::new(())).unwrap();
+        let item = Arc::clone(&full.state().items[0]);
+        let empty = Queue::<()>::new(1);
+        scope(|scope| {
+            let giver = scope.spawn(|| full.push(Arc::new(())));
+            let idler = scope.spawn(|| full.idle());
+            until(&full, |state| state.givers == 1 && state.idlers == 1);
+            full.abort();
+            assert_eq!(giver.join().unwrap(), Err(Gone));
+            assert_eq!(idler.join().unwrap(), Err(Gone));
+            let taker = scope.spawn(|| empty.pop());
+            until(&empty, |state| state.takers == 1);
+            empty.abort();
+            assert_eq!(taker.join().unwrap(), None);
+        });
+        assert_eq!(Arc::strong_count(&item), 1);
+        assert!(full.pop().is_none());
+        assert_eq!(full.idle(), Err(Gone));
+    }
+
+    #[test]
+    fn buffers_are_used_again_and_no_more_than_there_are() {
+        let pool = Pool::new(2, 8);
+        let (one, two) = (pool.take().unwrap(), pool.take().unwrap());
+        assert_eq!((one.data.len(), two.data.len()), (8, 8));
+        let address = one.data.as_ptr() as usize;
+        scope(|scope| {
+            let taker = scope.spawn(|| pool.take().unwrap().data.as_ptr() as usize);
+            until(&pool.free, |state| state.takers == 1);
+            drop(one);
+            assert_eq!(taker.join().unwrap(), address);
+        });
+        let mut chunk = Chunk::new(two, 5);
+        assert_eq!((chunk.len(), chunk.split(2).len(), chunk.len()), (5, 2, 3));
+        assert_eq!((chunk.split(9).len(), chunk.len()), (3, 0));
+        pool.abort();
+        assert_eq!(pool.take().err(), Some(Gone));
+    }
+}

@@ -84,3 +84,109 @@ fn check(entries: &[u8]) -> Result<(), &'static str> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_ID: u32 = u32::MAX;
+    const OWNER: (u16, u16, u32) = (USER_OBJ, 6, NO_ID);
+    const GROUP_OF_FILE: (u16, u16, u32) = (GROUP_OBJ, 4, NO_ID);
+    const OTHERS: (u16, u16, u32) = (OTHER, 0, NO_ID);
+
+    fn list(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+        let mut list = VERSION.to_le_bytes().to_vec();
+        for (tag, permissions, id) in entries {
+            list.extend(tag.to_le_bytes());
+            list.extend(permissions.to_le_bytes());
+            list.extend(id.to_le_bytes());
+        }
+        list
+    }
+
+    #[test]
+    fn the_mode_is_put_into_owner_mask_and_others() {
+        let given = list(&[
+            OWNER,
+            (USER, 7, 1000),
+            GROUP_OF_FILE,
+            (GROUP, 5, 7),
+            (GROUP, 1, 8),
+            (MASK, 7, NO_ID),
+            OTHERS,
+        ]);
+        let wanted = list(&[
+            (USER_OBJ, 7, NO_ID),
+            (USER, 7, 1000),
+            GROUP_OF_FILE,
+            (GROUP, 5, 7),
+            (GROUP, 1, 8),
+            (MASK, 5, NO_ID),
+            (OTHER, 1, NO_ID),
+        ]);
+        assert_eq!(normalised(&given, Some(0o751)), Ok(Some(wanted)));
+        assert_eq!(
+            normalised(&given, None),
+            Ok(Some(given.clone())),
+            "a default list has no mode"
+        );
+    }
+
+    #[test]
+    fn a_list_that_says_no_more_than_a_mode_is_left_out() {
+        let minimal = list(&[OWNER, GROUP_OF_FILE, OTHERS]);
+        assert_eq!(normalised(&minimal, Some(0o640)), Ok(None));
+        assert_eq!(normalised(&minimal, None), Ok(Some(minimal.clone())));
+        assert_eq!(normalised(&list(&[]), Some(0o640)), Ok(None));
+        assert_eq!(normalised(&list(&[]), None), Ok(None));
+        // A mask alone is more.
+        let masked = list(&[OWNER, GROUP_OF_FILE, (MASK, 4, NO_ID), OTHERS]);
+        assert_eq!(normalised(&masked, Some(0o640)), Ok(Some(masked)));
+    }
+
+    #[test]
+    fn malformed_lists_are_refused_by_their_rule() {
+        let tag = "an access list with an unknown tag";
+        let order = "an access list whose entries are not in order";
+        let lacks = "an access list without one of the entries that each must have";
+        let mask = (MASK, 7, NO_ID);
+        let user = |id| (USER, 7, id);
+        let cases = [
+            (vec![OWNER, (0x40, 0, NO_ID), OTHERS], tag),
+            (vec![(0, 0, NO_ID), OWNER, GROUP_OF_FILE, OTHERS], tag),
+            (vec![OWNER, OTHERS, GROUP_OF_FILE], order),
+            (vec![OWNER, OWNER, GROUP_OF_FILE, OTHERS], order),
+            (
+                vec![OWNER, GROUP_OF_FILE, (OTHER, 8, NO_ID)],
+                "an access list with unknown permissions",
+            ),
+            (
+                vec![OWNER, user(NO_ID), GROUP_OF_FILE, mask, OTHERS],
+                "an access list with an id that cannot be",
+            ),
+            (
+                vec![OWNER, GROUP_OF_FILE, (GROUP, 7, NO_ID), mask, OTHERS],
+                "an access list with an id that cannot be",
+            ),
+            (vec![GROUP_OF_FILE, OTHERS], lacks),
+            (vec![OWNER, OTHERS], lacks),
+            (vec![OWNER, GROUP_OF_FILE], lacks),
+            (vec![OWNER, user(7), GROUP_OF_FILE, OTHERS], lacks),
+            (vec![OWNER, GROUP_OF_FILE, (GROUP, 7, 7), OTHERS], lacks),
+        ];
+        for (entries, why) in cases {
+            assert_eq!(normalised(&list(&entries), None), Err(why), "{entries:?}");
+        }
+        let whole = list(&[OWNER, user(7), user(8), GROUP_OF_FILE, mask, OTHERS]);
+        assert!(normalised(&whole, None).is_ok());
+        let cut = &whole[..whole.len() - 1];
+        let short = "an access list with part of an entry";
+        assert_eq!(normalised(cut, None), Err(short));
+        let short = "an access list needs 4 bytes at least";
+        assert_eq!(normalised(&whole[..3], None), Err(short));
+        let mut newer = whole;
+        newer[0] = 3;
+        let version = "an access list of another version than 2";
+        assert_eq!(normalised(&newer, None), Err(version));
+    }
+}
