@@ -127,3 +127,50 @@ fn tmpfs_options(tmpfs: &Tmpfs, read_only: ReadOnly) -> Vec<String> {
     options.extend(tmpfs.more.iter().cloned());
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binds_are_described_in_the_words_of_the_specification() {
+        let cases = [
+            (ReadOnly::Rw, true, "rbind rprivate rw"),
+            (ReadOnly::Rw, false, "bind rprivate rw"),
+            (ReadOnly::RoTop, true, "rbind rprivate ro"),
+            (ReadOnly::RoRecursiveIfPossible, true, "rbind rprivate ro"),
+            (ReadOnly::RoRecursiveRequired, true, "rbind rprivate rro"),
+        ];
+        for (read_only, recursive, wanted) in cases {
+            let options = bind_options(read_only, recursive, Propagation::Rprivate);
+            assert_eq!(options.join(" "), wanted);
+        }
+        let shared = bind_options(ReadOnly::Rw, true, Propagation::Rshared);
+        assert_eq!(shared.join(" "), "rbind rshared rw");
+    }
+
+    #[test]
+    fn a_tmpfs_is_described_with_every_option() {
+        let plain = tmpfs_options(&Tmpfs::default(), ReadOnly::Rw);
+        assert_eq!(plain.join(","), "nosuid,nodev,noexec,mode=1777");
+        let all = Tmpfs {
+            size: Some(TmpfsSize::Bytes(4096)),
+            mode: Some(0o750),
+            uid: Some(7),
+            gid: Some(8),
+            inodes: Some(9),
+            exec: true,
+            more: vec!["huge=always".to_owned()],
+        };
+        assert_eq!(
+            tmpfs_options(&all, ReadOnly::RoTop).join(","),
+            "nosuid,nodev,exec,ro,mode=750,size=4096,uid=7,gid=8,nr_inodes=9,huge=always"
+        );
+        let percent = Tmpfs {
+            size: Some(TmpfsSize::Percent(50)),
+            ..Tmpfs::default()
+        };
+        let options = tmpfs_options(&percent, ReadOnly::Rw).join(",");
+        assert_eq!(options, "nosuid,nodev,noexec,mode=1777,size=50%");
+    }
+}

@@ -95,3 +95,110 @@ pub(super) fn tmpfs_options(
         ..TmpfsOptions::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use layerd_spec::ReadOnly as Wanted;
+
+    use super::*;
+
+    fn refused(tmpfs: &Tmpfs) -> String {
+        let error = tmpfs_options(tmpfs, Wanted::Rw).unwrap_err();
+        error.to_string()
+    }
+
+    #[test]
+    fn a_tmpfs_gets_every_option_it_asks_for() {
+        let asked = Tmpfs {
+            size: Some(TmpfsSize::Bytes(4096)),
+            mode: Some(0o750),
+            uid: Some(7),
+            gid: Some(8),
+            inodes: Some(9),
+            exec: true,
+            more: Vec::new(),
+        };
+        let wanted = TmpfsOptions {
+            size: Some(4096),
+            inodes: Some(9),
+            mode: 0o750,
+            uid: 7,
+            gid: 8,
+            read_only: false,
+            nosuid: true,
+            nodev: true,
+            noexec: false,
+        };
+        assert_eq!(tmpfs_options(&asked, Wanted::Rw).unwrap(), wanted);
+        let plain = TmpfsOptions {
+            noexec: true,
+            ..TmpfsOptions::default()
+        };
+        let given = tmpfs_options(&Tmpfs::default(), Wanted::Rw);
+        assert_eq!(given.unwrap(), plain);
+        for read_only in [
+            Wanted::RoTop,
+            Wanted::RoRecursiveIfPossible,
+            Wanted::RoRecursiveRequired,
+        ] {
+            let given = tmpfs_options(&Tmpfs::default(), read_only);
+            assert!(given.unwrap().read_only, "{read_only:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_runtime_can_do_is_refused() {
+        let percent = Tmpfs {
+            size: Some(TmpfsSize::Percent(50)),
+            ..Tmpfs::default()
+        };
+        let more = Tmpfs {
+            more: vec!["huge=always".to_owned()],
+            ..Tmpfs::default()
+        };
+        assert_eq!(
+            refused(&percent),
+            "a tmpfs size in percent cannot be honoured here"
+        );
+        assert_eq!(
+            refused(&more),
+            "a further mount option of a tmpfs cannot be honoured here"
+        );
+    }
+
+    #[test]
+    fn words_of_a_specification_become_the_mounters() {
+        use layerd_spec::Propagation as Asked;
+        let pairs = [
+            (Wanted::Rw, ReadOnly::Writable),
+            (Wanted::RoTop, ReadOnly::Top),
+            (Wanted::RoRecursiveIfPossible, ReadOnly::RecursiveIfPossible),
+            (Wanted::RoRecursiveRequired, ReadOnly::RecursiveRequired),
+        ];
+        for (asked, given) in pairs {
+            assert_eq!(read_only(asked), given);
+        }
+        let pairs = [
+            (Asked::Private, Propagation::Private),
+            (Asked::Rprivate, Propagation::Private),
+            (Asked::Slave, Propagation::Slave),
+            (Asked::Rslave, Propagation::Slave),
+            (Asked::Shared, Propagation::Shared),
+            (Asked::Rshared, Propagation::Shared),
+        ];
+        for (asked, given) in pairs {
+            assert_eq!(propagation(asked), given);
+        }
+        assert!(new_source(Made::File).file);
+        assert_eq!(new_source(Made::Directory), NewSource::DIRECTORY);
+    }
+
+    #[test]
+    fn a_user_by_number_may_have_a_group() {
+        assert_eq!(user_numbers("7"), Some((7, 7)));
+        assert_eq!(user_numbers("7:8"), Some((7, 8)));
+        for text in ["", "name", "7:", ":8", "name:8", "7:name", "7:8:9", "-1"] {
+            assert_eq!(user_numbers(text), None, "{text:?}");
+        }
+    }
+}
