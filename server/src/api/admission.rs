@@ -141,6 +141,7 @@ fn rule(path: &str) -> Option<Rule> {
         ("layerd.v1.Layers", method) => match method {
             "Apply" => bound("Layers.Apply", Kind::Layers, PART_OF_A_LAYER),
             "Diff" => long("Layers.Diff", Kind::Layers),
+            "Import" => bound("Layers.Import", Kind::Layers, PART_OF_A_LAYER),
             _ => return None,
         },
         ("layerd.v1.Admin", method) => match method {

@@ -3,12 +3,14 @@
 
 use std::future::Future;
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use layerd_engine::layerd_layers::Progress;
 use layerd_engine::layerd_layers::apply::{Applied, Blob, Compression};
+use layerd_engine::layerd_layers::copy::Copied;
 use layerd_engine::layerd_layers::diff::{DiffCompression, Diffed};
 use layerd_engine::{Active, Changes, Pack, Unpack};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -90,6 +92,14 @@ impl Unpacker {
             return applied.map_err(|_| status::lost(&Lost::Stopping));
         }
         applied
+    }
+
+    /// Fills a snapshot with a layer of the host. Dropped, the thread that works ends soon.
+    pub(crate) async fn import(&self, active: Active, source: PathBuf) -> Result<Copied, Status> {
+        let wanted = Wanted::default();
+        let _hangup = Hangup(wanted.clone());
+        let work = (self.parts).call(move |engine| engine.layers.import(&active, &source, &wanted));
+        work.await
     }
 
     /// Makes a layer of what a snapshot changed. Dropped, the thread that works ends soon.

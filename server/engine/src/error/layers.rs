@@ -131,6 +131,12 @@ pub enum LayerError {
         /// The snapshot.
         key: Key,
     },
+    /// A layer is to be imported into a snapshot that holds something.
+    #[error("snapshot {key:?} is not empty, so no layer is imported into it", key = key.as_str())]
+    NotEmpty {
+        /// The snapshot.
+        key: Key,
+    },
     /// A layer of an image was unpacked as if nothing were below it, and is to have a parent.
     #[error("snapshot {key:?} was prepared as the lowest layer of an image, so what it deletes in a parent is lost; set `rebase = true` under [overlayfs] in layerd's configuration as long as containerd's names the capability \"rebase\"", key = key.as_str())]
     NotRebased {
@@ -176,6 +182,7 @@ impl LayerError {
             | Self::Plan { .. }
             | Self::BeingUnpacked { .. }
             | Self::HalfUnpacked { .. }
+            | Self::NotEmpty { .. }
             | Self::NotRebased { .. } => ErrorKind::Refused,
             Self::Damaged { .. } => ErrorKind::Damaged,
         }

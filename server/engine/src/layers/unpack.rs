@@ -10,6 +10,7 @@
 
 mod active;
 mod image;
+mod import;
 mod memory;
 mod pack;
 mod partial;
@@ -142,8 +143,8 @@ impl Layers {
         let wanted = self.root.options.unpack.file_digests && layers.was_empty;
         let digests = self.begin_digests(record.id, wanted);
         let applied = self.fill_layer(source, &layers, &claim, unpack, digests.as_ref());
-        let applied =
-            applied.map_err(|cause| self.give_up(&record, &layers, &claim, unpack, cause))?;
+        let applied = applied
+            .map_err(|cause| self.give_up(&record, &layers, &claim, unpack.progress, cause))?;
         let digests = self.end_digests(record.id, digests, self.wanted(unpack));
         self.note_applied(&record, &claim, unpack, &applied, layers.was_empty, digests)?;
         self.tell_applied(&record, &applied);
@@ -332,7 +333,7 @@ impl Layers {
         record: &Record,
         layers: &Opened,
         claim: &Claim<'_>,
-        unpack: &Unpack<'_>,
+        progress: &dyn Progress,
         cause: layerd_layers::Error,
     ) -> Error {
         self.drop_digests(record.id);
@@ -345,7 +346,7 @@ impl Layers {
                 warn!(error = &error as &dyn std::error::Error, id = %record.id, "look into a layer");
             }
         }
-        self.not_applied(record, claim, unpack, cause)
+        self.not_applied(record, claim, progress, cause)
     }
 
     /// The error of a call whose unpacking failed.
@@ -353,7 +354,7 @@ impl Layers {
         &self,
         record: &Record,
         claim: &Claim<'_>,
-        unpack: &Unpack<'_>,
+        progress: &dyn Progress,
         cause: layerd_layers::Error,
     ) -> Error {
         let key = record.key.clone();
@@ -362,7 +363,7 @@ impl Layers {
             _ if claim.is_cancelled() => Refusal::Missing { key }.into(),
             _ if self.root.backlog.is_stopping() => Error::Stopping,
             _ if claim.is_at_reserve() => self.root.reserve_reached(Area::Layers),
-            _ if unpack.progress.cancelled() => Error::Layer(LayerError::Unpack {
+            _ if progress.cancelled() => Error::Layer(LayerError::Unpack {
                 key,
                 cause: layerd_layers::Error::Stopped,
             }),

@@ -85,6 +85,23 @@ impl Layers for Service {
         });
         Ok(Response::new(pieces))
     }
+
+    async fn import(
+        &self,
+        request: Request<pb::ImportLayerRequest>,
+    ) -> Result<Response<pb::ImportLayerResponse>, Status> {
+        let request = request.into_inner();
+        let key = wire::key("key", &request.key)?;
+        let active = self.unpacker.parts.engine.layers.active(&key);
+        let active = active.map_err(|error| status::of(&error))?;
+        let _place = self.unpacker.place().await?;
+        let imported = self.unpacker.import(active, request.source.into()).await?;
+        Ok(Response::new(pb::ImportLayerResponse {
+            files: imported.files,
+            copied_bytes: imported.bytes,
+            cloned_bytes: imported.cloned_bytes,
+        }))
+    }
 }
 
 fn known(number: i32) -> Result<pb::Compression, Status> {

@@ -112,7 +112,8 @@ impl Layers {
             let (applied, out) = apply_image(source, target, options)?;
             Ok((applied.size, (applied, out)))
         });
-        let filled = filled.map_err(|cause| self.not_applied(record, claim, unpack, cause));
+        let filled =
+            filled.map_err(|cause| self.not_applied(record, claim, unpack.progress, cause));
         let (applied, out) = filled?;
         let usage = images.finish_image(id, out, durable);
         let usage = usage.map_err(Error::driver("take over the image of a layer"))?;

@@ -23,6 +23,7 @@ mod diff;
 mod file_digests;
 mod identity;
 mod images;
+mod import;
 
 struct Rig {
     engine: Engine,
