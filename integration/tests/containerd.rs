@@ -7,6 +7,8 @@
     reason = "the whole file is tests"
 )]
 
+#[path = "containerd/import.rs"]
+mod import;
 #[path = "containerd/limits.rs"]
 mod limits;
 #[path = "containerd/pairs.rs"]

@@ -7,8 +7,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::address::{self, ADDRESS};
 use crate::cmd::{
-    attach, attachments, backup, completions, doctor, du, events, fsck, info, layer, man, mount,
-    oci_apply, oci_hook, orphans, report, restore, setup, snapshot, trash, version, volume, why,
+    attach, attachments, backup, completions, doctor, du, events, fsck, import, info, layer, man,
+    mount, oci_apply, oci_hook, orphans, report, restore, setup, snapshot, trash, version, volume,
+    why,
 };
 use crate::human;
 
@@ -80,6 +81,7 @@ pub(crate) enum Command {
     Volume(volume::Args),
     #[command(alias = "layers")]
     Layer(layer::Args),
+    Import(import::Args),
     Mount(mount::Args),
     Attach(attach::Attach),
     Detach(attach::Detach),

@@ -14,7 +14,7 @@ mod volumes;
 pub(crate) use archives::Exported;
 #[cfg(test)]
 pub(crate) use containerd::Blob;
-pub(crate) use containerd::{Containerd, Holder, Namespace, Reference};
+pub(crate) use containerd::{Containerd, Holder, Leased, Namespace, Reference};
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -46,7 +46,7 @@ const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// As large as a piece of a backup may be.
 const CHUNK: usize = 64 * 1024;
 /// The name that containerd's configuration gives layerd.
-const SNAPSHOTTER: &str = "layerd";
+pub(crate) const SNAPSHOTTER: &str = "layerd";
 
 /// Key, parent and labels of a new snapshot.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod du;
 pub(crate) mod events;
 pub(crate) mod fsck;
+pub(crate) mod import;
 pub(crate) mod info;
 pub(crate) mod layer;
 pub(crate) mod man;

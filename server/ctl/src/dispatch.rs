@@ -3,9 +3,9 @@
 use crate::cli::{Cli, Command};
 use crate::client::wait;
 use crate::cmd::{
-    Daemon, attach, attachments, backup, completions, doctor, du, events, fsck, info, layer, man,
-    mount, oci_apply, oci_hook, orphans, report, restore, setup, snapshot, trash, version, volume,
-    why,
+    Daemon, attach, attachments, backup, completions, doctor, du, events, fsck, import, info,
+    layer, man, mount, oci_apply, oci_hook, orphans, report, restore, setup, snapshot, trash,
+    version, volume, why,
 };
 use crate::error::Error;
 use crate::help;
@@ -17,6 +17,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
         Command::Info(args) => wait(info::run(&args, &daemon, out)),
         Command::Snapshot(args) => wait(snapshot::run(args, &daemon, out)),
         Command::Layer(args) => wait(layer::run(args, &daemon, out)),
+        Command::Import(args) => wait(import::run(args, &daemon, out)),
         Command::Volume(args) => wait(volume::run(args, &daemon, out)),
         Command::Mount(args) => wait(mount::run(args, &daemon, out)),
         Command::Attach(args) => wait(attach::attach(args, &daemon, out)),

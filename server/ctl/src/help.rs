@@ -9,7 +9,10 @@ use crate::examples;
 /// Groups of the program's commands, in order of display. Commands of hooks and packages are in the
 /// manual page alone.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Storage", &["snapshot", "layer", "volume", "trash"]),
+    (
+        "Storage",
+        &["snapshot", "layer", "volume", "trash", "import"],
+    ),
     (
         "Containers",
         &[
@@ -125,7 +128,7 @@ mod tests {
         let help = shown("--help");
         assert_eq!(help, shown("-h"), "one help");
         let lines: Vec<_> = help.lines().collect();
-        assert!((24..=41).contains(&lines.len()), "{}: {help}", lines.len());
+        assert!((24..=42).contains(&lines.len()), "{}: {help}", lines.len());
         for line in lines {
             assert!(line.chars().count() <= 80, "{line}");
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::client::{Client, Containerd, Namespace};
+use crate::client::{Client, Containerd, Namespace, SNAPSHOTTER};
 use crate::containerd::BackendKey;
 use crate::error::Error;
 use crate::snapshot::Snapshot;
@@ -32,11 +32,18 @@ impl Namespace {
     }
 
     /// Topmost snapshots of what a blob refers to, itself included.
-    fn unpacked(&self, target: &str) -> Vec<&str> {
+    fn unpacked<'n>(&'n self, target: &'n str) -> Vec<&'n str> {
+        let configs = self.configs(target).into_iter();
+        configs.map(|(_, key)| key).collect()
+    }
+
+    /// Configurations of unpacked images that a blob refers to, itself included, each with its topmost
+    /// snapshot.
+    pub(crate) fn configs<'n>(&'n self, target: &'n str) -> Vec<(&'n str, &'n str)> {
         let (mut found, mut seen, mut next) = (Vec::new(), HashSet::new(), vec![target]);
         while let Some(digest) = next.pop() {
             if let Some(blob) = self.blobs.get(digest).filter(|_| seen.insert(digest)) {
-                found.extend(blob.snapshot.as_deref());
+                found.extend(blob.snapshot.as_deref().map(|key| (digest, key)));
                 next.extend(blob.refers_to.iter().map(String::as_str));
             }
         }
@@ -56,7 +63,7 @@ impl Images {
             let containerd = Containerd::connect(&client.containerd().await?, PATIENCE).await?;
             let mut namespaces = Vec::new();
             for name in containerd.namespaces().await? {
-                namespaces.push(containerd.images(name).await?);
+                namespaces.push(containerd.images(name, SNAPSHOTTER).await?);
             }
             Ok::<_, Error>(Self::new(&client.list(Vec::new()).await?, &namespaces))
         };

@@ -34,6 +34,11 @@ impl Progress {
         self.draw(done, all, format!("{done} files, {}", human::size(bytes)));
     }
 
+    /// Layers done, of so many.
+    pub(crate) fn layers(&mut self, done: u64, all: u64) {
+        self.draw(done, Some(all), format!("{done} of {all} layers"));
+    }
+
     pub(crate) fn end(&mut self) {
         self.0.finish_and_clear();
     }

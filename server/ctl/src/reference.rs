@@ -194,6 +194,11 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
          cannot be reached",
     ),
     (
+        &["import containerd"],
+        "namespace, image, config, chain_id, layers, imported (layers), bytes (of these), copied_bytes, one \
+         object for each image that was imported, or with --dry-run would be",
+    ),
+    (
         &["trash ls"],
         "id, key, parent (\"\" for none), kind, removed_at, bytes (null if not known)",
     ),

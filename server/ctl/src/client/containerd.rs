@@ -1,5 +1,7 @@
 //! The calls to containerd itself: what it knows of the snapshots that it has layerd keep.
 
+mod leased;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
@@ -22,9 +24,10 @@ use layerd_proto::containerd::services::version::v1::version_client::VersionClie
 use tonic::transport::Channel;
 use tonic::{Code, Request, Streaming};
 
-use super::{MAX_MESSAGE, SNAPSHOTTER, answer, channel, failed, within};
+use super::{MAX_MESSAGE, answer, channel, failed, within};
 use crate::error::{Error, Peer};
 use crate::snapshot::Snapshot;
+pub(crate) use leased::Leased;
 
 /// Label of a blob that needs another one; a suffix tells several apart.
 const CONTENT_LABEL: &str = "containerd.io/gc.ref.content";
@@ -144,8 +147,12 @@ impl Containerd {
         Ok(all)
     }
 
-    /// Images and containers of a namespace, as far as they concern layerd.
-    pub(crate) async fn images(&self, namespace: String) -> Result<Namespace, Error> {
+    /// Images and containers of a namespace, as far as they concern a snapshotter.
+    pub(crate) async fn images(
+        &self,
+        namespace: String,
+        snapshotter: &str,
+    ) -> Result<Namespace, Error> {
         let what = format!("list the images in containerd's namespace {namespace}");
         let mut client =
             ImagesClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
@@ -157,7 +164,7 @@ impl Containerd {
             let target = image.target.unwrap_or_default();
             (image.name, target.digest)
         });
-        let containers = self.containers(&namespace, SNAPSHOTTER).await?.into_iter();
+        let containers = self.containers(&namespace, snapshotter).await?.into_iter();
         let blobs = self.content(&namespace, Vec::new()).await?.into_iter();
         Ok(Namespace {
             images: images.collect(),
@@ -165,7 +172,7 @@ impl Containerd {
                 .map(|one| (one.snapshot_key, one.image))
                 .filter(|(_, image)| !image.is_empty())
                 .collect(),
-            blobs: blobs.map(blob).collect(),
+            blobs: blobs.map(|info| blob(info, snapshotter)).collect(),
             name: namespace,
         })
     }
@@ -266,12 +273,12 @@ impl Containerd {
 }
 
 /// Digest of a blob, and what its labels refer to.
-fn blob(info: Info) -> (String, Blob) {
+fn blob(info: Info, snapshotter: &str) -> (String, Blob) {
     let mut blob = Blob::default();
     for (label, value) in info.labels {
         if label.starts_with(CONTENT_LABEL) {
             blob.refers_to.push(value);
-        } else if label.strip_prefix(SNAPSHOT_LABEL) == Some(SNAPSHOTTER) {
+        } else if label.strip_prefix(SNAPSHOT_LABEL) == Some(snapshotter) {
             blob.snapshot = Some(value);
         }
     }

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use layerd_proto::layerd::v1 as wire;
 use sha2::{Digest, Sha256};
@@ -51,6 +52,21 @@ impl Client {
                 cause,
             })
         })
+    }
+
+    /// Has the daemon fill an empty active snapshot with a layer in a directory of the host.
+    pub(crate) async fn import_layer(
+        &mut self,
+        key: &str,
+        source: &str,
+    ) -> Result<wire::ImportLayerResponse, Error> {
+        let what = format!("import {source} into snapshot \"{key}\"");
+        let request = wire::ImportLayerRequest {
+            key: key.to_owned(),
+            source: source.to_owned(),
+        };
+        let call = self.layers.import(request);
+        answer(&what, Duration::ZERO, call).await
     }
 
     /// Hands the pieces of a layer that holds what a snapshot changed to `each`. It is whole, and

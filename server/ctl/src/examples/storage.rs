@@ -242,6 +242,26 @@ pub(super) const EXAMPLES: &[(&str, &[Example])] = &[
             "layerctl volume watch --progress",
         )],
     ),
+    (
+        "import",
+        &[(
+            "What could be taken over from containerd's own snapshotter",
+            "layerctl import containerd --dry-run",
+        )],
+    ),
+    (
+        "import containerd",
+        &[
+            (
+                "What would be imported",
+                "layerctl import containerd --dry-run",
+            ),
+            (
+                "The images of Kubernetes, without a question",
+                "layerctl import containerd --namespace k8s.io --force",
+            ),
+        ],
+    ),
     ("trash", &[("What can be taken back", "layerctl trash ls")]),
     (
         "trash ls",
