@@ -356,6 +356,11 @@ impl Drop for Exporter {
     }
 }
 
+/// Least time between an export that took `took` and the next one.
+fn rest_after(took: Duration) -> Duration {
+    took * REST
+}
+
 struct Work {
     folder: PathBuf,
     shared: Arc<Shared>,
@@ -374,7 +379,7 @@ impl Work {
             self.wait_for_quiet();
             let began = Instant::now();
             self.export();
-            self.shared.published.rest(began.elapsed() * REST);
+            self.shared.published.rest(rest_after(began.elapsed()));
         }
         if self.exported != Some(self.shared.records.load().sequence()) {
             self.export();
@@ -429,5 +434,18 @@ impl Work {
             fs::remove_file(path).map_err(io_error("remove", path))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::rest_after;
+
+    #[test]
+    fn exports_take_a_twentieth_of_the_time() {
+        let took = Duration::from_millis(50);
+        assert_eq!(rest_after(took), Duration::from_secs(1));
     }
 }

@@ -53,6 +53,11 @@ impl Reserved {
         }
     }
 
+    /// True if the reserve is near or reached, so that the trash is not kept for its time.
+    pub(crate) fn is_near(&self) -> bool {
+        self.level > Level::Enough
+    }
+
     /// Bytes that stay free.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -153,6 +158,12 @@ mod tests {
             let found = level(&space(bytes, inodes), percent);
             assert_eq!(found, wanted, "{percent} % of {bytes} and {inodes}");
         }
+    }
+
+    #[test]
+    fn the_trash_is_kept_while_there_is_enough() {
+        let is_near = |bytes| Reserved::new(Path::new("/d"), space(bytes, 500), 10).is_near();
+        assert_eq!([150, 149, 99].map(is_near), [false, true, true]);
     }
 
     #[test]

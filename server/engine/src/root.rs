@@ -10,7 +10,6 @@ use crate::backlog::Backlog;
 use crate::events::{Events, Topic};
 use crate::last_usage::LastUsage;
 use crate::reserve::{Area, Reserve};
-use crate::reserved::Level;
 use crate::trash::{self, Look, Trash};
 use crate::{Error, Options, meta_folder};
 
@@ -86,10 +85,44 @@ impl Root {
         let Ok(disk) = Space::of(&self.path) else {
             return false;
         };
-        let percent = u128::from(disk.bytes_free) * 100 / u128::from(disk.bytes.max(1));
-        percent < u128::from(self.trash.min_free_percent())
+        is_scarce(&disk, self.trash.min_free_percent())
             || self
                 .look_at_reserve(Area::Layers)
-                .is_some_and(|reserved| reserved.level > Level::Enough)
+                .is_some_and(|reserved| reserved.is_near())
+    }
+}
+
+/// True if less than so many percent of the bytes of a file system are free, in whole percent.
+fn is_scarce(disk: &Space, percent: u64) -> bool {
+    let free = u128::from(disk.bytes_free) * 100 / u128::from(disk.bytes.max(1));
+    free < u128::from(percent)
+}
+
+#[cfg(test)]
+mod tests {
+    use layerd_mounts::Space;
+
+    use super::is_scarce;
+
+    #[test]
+    fn space_is_scarce_below_the_percentage() {
+        let disk = |bytes_free| Space {
+            bytes: 1000,
+            bytes_free,
+            ..Space::default()
+        };
+        for (free, percent, wanted) in [
+            (100, 10, false),
+            (99, 10, true),
+            (1000, 100, false),
+            (0, 0, false),
+            (0, 1, true),
+        ] {
+            assert_eq!(is_scarce(&disk(free), percent), wanted, "{free} of 1000");
+        }
+        assert!(
+            is_scarce(&Space::default(), 1),
+            "a file system without bytes"
+        );
     }
 }
