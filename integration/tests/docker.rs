@@ -6,6 +6,8 @@
     reason = "the whole file is tests"
 )]
 
+#[path = "docker/import.rs"]
+mod import;
 #[path = "docker/limits.rs"]
 mod limits;
 

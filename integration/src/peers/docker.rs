@@ -145,6 +145,20 @@ impl Docker {
         self.server = launch(&self.programs, &self.dir);
     }
 
+    /// Restarts it with another storage driver.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up.
+    pub fn change_driver(&mut self, driver: &str) {
+        let file = self.dir.join("daemon.json");
+        let settings = std::fs::read(&file).expect("the settings can be read");
+        let mut settings: serde_json::Value =
+            serde_json::from_slice(&settings).expect("the settings are JSON");
+        settings["storage-driver"] = json!(driver);
+        std::fs::write(file, settings.to_string()).expect("the directory can be written");
+        self.restart();
+    }
+
     /// Runs `docker` and returns its standard output.
     ///
     /// # Panics
