@@ -8,6 +8,7 @@ use layerd_crash::trace::{Class, Plan, Times};
 use tonic::Status;
 
 use super::client::Client;
+use super::disk;
 use super::home::Rooms;
 use super::state::{State, observe};
 use super::{Case, attach_cases, choose, lets_go, perform, volume_cases};
@@ -58,7 +59,8 @@ impl Case {
         revive(&mut layerd, site).map_err(told)?;
         drop(client);
         let mut client = Client::connect(&site.socket);
-        let found = observe(&mut client, &site.root).map_err(told)?;
+        // What was removed may be deleted at this moment.
+        let found = disk::settled(|| observe(&mut client, &site.root)).map_err(told)?;
         choose(&candidates, &found).map_err(told)?;
         self.recovers(rooms, &mut layerd, &found).map_err(told)?;
         Ok(Some(refused))
@@ -98,7 +100,7 @@ impl Case {
         loop {
             revive(layerd, site)?;
             let mut client = Client::connect(&site.socket);
-            let now = observe(&mut client, &site.root)?;
+            let now = disk::settled(|| observe(&mut client, &site.root))?;
             let wanted = self.action.answer(&now);
             let answer = self.action.perform(&mut client, &now);
             let given = answer.as_ref().map_err(Status::code);
