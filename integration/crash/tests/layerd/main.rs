@@ -18,6 +18,7 @@ mod disks;
 mod errors;
 mod home;
 mod images;
+mod imports;
 mod limits;
 mod model;
 mod operation;

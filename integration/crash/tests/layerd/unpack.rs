@@ -15,7 +15,9 @@ use layerd_integration::snapshots::channel;
 use layerd_integration::{Entry, Snapshots};
 use layerd_proto::layerd::v1::admin_client::AdminClient;
 use layerd_proto::layerd::v1::layers_client::LayersClient;
-use layerd_proto::layerd::v1::{ApplyLayer, ApplyLayerRequest, CheckContentRequest};
+use layerd_proto::layerd::v1::{
+    ApplyLayer, ApplyLayerRequest, CheckContentRequest, ImportLayerRequest,
+};
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -277,6 +279,16 @@ impl Unpacker {
         };
         let messages: Vec<_> = std::iter::once(first).chain(pieces).collect();
         let call = async move { client.apply(tokio_stream::iter(messages)).await };
+        self.runtime.block_on(call).map(drop)
+    }
+
+    pub(crate) fn import(&mut self, key: &str, source: &Path) -> Result<(), Status> {
+        let mut client = LayersClient::new(self.channel.clone());
+        let request = ImportLayerRequest {
+            key: key.into(),
+            source: source.to_str().unwrap().into(),
+        };
+        let call = async move { client.import(request).await };
         self.runtime.block_on(call).map(drop)
     }
 
