@@ -22,7 +22,7 @@ use crate::Verdict;
 use crate::home::furnish;
 use crate::model::World;
 use crate::operation::{commit, prepare};
-use crate::power::{ALL_OF_THEM, Enough, SIZE, Waits, examine, marked};
+use crate::power::{ALL_OF_THEM, Enough, SEARCHED, SIZE, Waits, examine, marked};
 use crate::process::{Layerd, Site};
 
 /// Clients at a time; number 0 has what was there before.
@@ -348,7 +348,7 @@ fn assert_found(disk: Filesystem, waits: Waits, is_loss: Enough) {
         seed: 24,
         waits,
     };
-    let bad = load.record().examine(24, 8, is_loss);
+    let bad = load.record().examine(24, SEARCHED, is_loss);
     assert!(bad.iter().any(|why| is_loss(why)), "{load:?}: {bad:?}");
 }
 
