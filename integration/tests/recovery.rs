@@ -16,6 +16,8 @@ mod faults;
 mod full;
 #[path = "recovery/guard.rs"]
 mod guard;
+#[path = "recovery/ids.rs"]
+mod ids;
 #[path = "recovery/lost.rs"]
 mod lost;
 #[path = "recovery/older.rs"]
@@ -195,9 +197,11 @@ impl World {
         }
         let mut layers = Tree::read(&self.daemon.root().join("l"));
         let removed = self.json(&["trash", "ls"]);
-        let removed: Vec<_> = removed.iter().map(|one| one["id"].as_u64()).collect();
-        let id = |path: &str| u64::from_str_radix(path.split('/').next()?, 36).ok();
-        layers.0.retain(|path, _| !removed.contains(&id(path)));
+        let removed: Vec<_> = removed.iter().map(|one| one["id"].as_str()).collect();
+        let id = |path: &str| path.split('/').next().map(str::to_owned);
+        layers
+            .0
+            .retain(|path, _| !removed.contains(&id(path).as_deref()));
         State {
             list,
             mounts,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use crate::slot::Slot;
+use crate::Slot;
 
 /// A failure of a driver or of a mount.
 #[derive(Debug, thiserror::Error)]

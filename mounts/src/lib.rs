@@ -13,7 +13,6 @@ pub mod mount;
 pub mod mounter;
 pub mod mountinfo;
 pub mod overlay_options;
-pub mod slot;
 pub mod space;
 pub mod sys;
 pub mod tree;
@@ -21,7 +20,7 @@ pub mod types;
 pub mod volume_dirs;
 
 pub use error::Error;
-pub use slot::Slot;
+pub use layerd_id::Slot;
 pub use space::Space;
 pub use types::{IdMap, IdMaps, Mount, Usage};
 pub use volume_dirs::VolumeDirs;

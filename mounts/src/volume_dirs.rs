@@ -25,11 +25,11 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, symlinkat, unlinkat};
 use parking_lot::Mutex;
 
+use crate::Slot;
 use crate::barrier::Barrier;
 use crate::error::Error;
 use crate::folder::{FLAGS, Folder, c_name, move_over};
 use crate::limit::{DATA, Enforcement, Limit};
-use crate::slot::Slot;
 use crate::space::Space;
 use crate::types::Usage;
 use crate::{sys, tree};

@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use layerd_id::Slot;
+
 /// Longest name of a snapshot, in bytes.
 pub const NAME_MAX: usize = 4096;
 /// Most that key and value of one label hold together, in bytes: containerd's own limit.
@@ -84,10 +86,30 @@ impl Borrow<str> for Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LayerId(pub u64);
 
+impl LayerId {
+    /// Reads the spelling that is shown and no other; `raw` came in as `field`.
+    ///
+    /// # Errors
+    /// [`BadInput`] if no id is spelled so.
+    pub fn parse(field: &str, raw: &str) -> Result<Self, BadInput> {
+        parse_id(field, raw).map(Self)
+    }
+}
+
 impl fmt::Display for LayerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        Slot(self.0).fmt(f)
     }
+}
+
+/// Number of an id as it is shown, which came in as `field`.
+pub(crate) fn parse_id(field: &str, raw: &str) -> Result<u64, BadInput> {
+    let slot: Result<Slot, _> = raw.parse();
+    slot.map(|slot| slot.0).map_err(|_| {
+        let shown: String = raw.chars().take(64).collect();
+        let rule = "is no id: digits and lower-case letters, without leading zeros";
+        BadInput::new(field, format!("{shown:?} {rule}"))
+    })
 }
 
 /// Kind of a snapshot.

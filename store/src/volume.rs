@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use layerd_id::Slot;
+
 use crate::model::{BadInput, Key, Labels, LayerId, Removal, Timestamp, Usage};
 
 /// Longest name of a volume, in bytes: NAME_MAX, as a folder of links carries the names.
@@ -68,13 +70,23 @@ impl Borrow<str> for VolumeName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeId(pub u64);
 
-impl fmt::Display for VolumeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+impl VolumeId {
+    /// Reads the spelling that is shown and no other; `raw` came in as `field`.
+    ///
+    /// # Errors
+    /// [`BadInput`] if no id is spelled so.
+    pub fn parse(field: &str, raw: &str) -> Result<Self, BadInput> {
+        crate::model::parse_id(field, raw).map(Self)
     }
 }
 
-/// Identity of an attachment.
+impl fmt::Display for VolumeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Slot(self.0).fmt(f)
+    }
+}
+
+/// Identity of an attachment, shown in decimal, as the folder of its mount is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttachmentId(pub u64);
 

@@ -128,7 +128,8 @@ fn owned_by(world: &mut World, plugin: &Plugin, owner: &str) -> (&'static str, S
         let record = world.json(&["volume", "inspect", name]).remove(0);
         let created: Timestamp = record["created_at"].as_str().unwrap().parse().unwrap();
         let created = created.seconds * 1_000_000_000 + i64::from(created.nanos);
-        format!("{kind}-{}-{created:x}", record["id"])
+        let id = u64::from_str_radix(record["id"].as_str().unwrap(), 36).unwrap();
+        format!("{kind}-{id}-{created:x}")
     };
     match owner {
         "docker" => {

@@ -134,7 +134,7 @@ fn root_single_snapshots_come_back_by_key_and_id() {
     assert_eq!(twice.code, 6, "two had that key: {twice:?}");
     assert!(twice.error.contains("by its id: 4, "), "{twice:?}");
     let back = &world.json(&["trash", "restore", "4"])[0];
-    assert_eq!((&back["id"], &back["key"]), (&4.into(), &"lone".into()));
+    assert_eq!((&back["id"], &back["key"]), (&"4".into(), &"lone".into()));
     assert_eq!(timeless(world.state()), timeless(before));
 }
 

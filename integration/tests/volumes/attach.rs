@@ -20,7 +20,7 @@ fn settled(mut all: Vec<Value>) -> Vec<Value> {
 }
 
 fn by_id(mut all: Vec<Value>) -> Vec<Value> {
-    all.sort_by_key(|one| one["id"].as_u64());
+    all.sort_by_key(|one| text(one, "id").parse::<u64>().unwrap());
     all
 }
 

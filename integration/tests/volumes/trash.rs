@@ -20,7 +20,7 @@ fn root_a_removed_volume_comes_back_whole() {
     assert!(!path.exists());
     assert_eq!(world.names(&[]).len(), 0);
     let deleted = world.names(&["--deleted"]);
-    assert_eq!(deleted, [before["id"].to_string()]);
+    assert_eq!(deleted, [text(&before, "id")]);
     world.crash();
     assert_eq!(world.names(&["--deleted"]), deleted);
     assert_eq!(world.run(&["volume", "undelete", "data"]), "data\n");
@@ -62,7 +62,7 @@ fn root_immutable_files_are_deleted_with_what_holds_them() {
 fn root_a_name_that_is_taken_by_now_is_not_taken_away() {
     let world = World::new();
     world.create_with("data", "first");
-    let first = world.inspect("data")["id"].to_string();
+    let first = text(&world.inspect("data"), "id").to_owned();
     world.run(&["volume", "rm", "data"]);
     world.create_with("data", "second");
     let error = world.fail(4, &["volume", "undelete", "data"]);
@@ -71,7 +71,7 @@ fn root_a_name_that_is_taken_by_now_is_not_taken_away() {
         (world.read("data").as_str(), world.names(&[]).len()),
         ("second", 1)
     );
-    let second = world.inspect("data")["id"].to_string();
+    let second = text(&world.inspect("data"), "id").to_owned();
     world.run(&["volume", "rm", "data"]);
     let error = world.fail(6, &["volume", "undelete", "data"]);
     assert!(error.contains(&first) && error.contains(&second), "{error}");

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::slot::Slot;
+use crate::Slot;
 use parking_lot::{Mutex, MutexGuard};
 
 /// Called with the name of the method and the slot it is about, on the thread of the caller.

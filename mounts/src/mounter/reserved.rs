@@ -12,7 +12,7 @@
 use std::path::{Component, Path};
 
 use super::{Handle, Identity, MountError, MountId, Mounter, Position, Symlinks};
-use crate::slot::Slot;
+use crate::Slot;
 
 /// Folders of the data root on which a disk can be mounted.
 const FOLDERS: [&str; 14] = [

@@ -7,9 +7,9 @@ use nix::fcntl::{RenameFlags, renameat2};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::{DATA, NEW, VolumeDirs, open_holder};
+use crate::Slot;
 use crate::error::Error;
 use crate::folder::Folder;
-use crate::slot::Slot;
 
 impl VolumeDirs {
     /// Puts staged content in the place of a volume's own, which goes to the staging area. Who

@@ -11,10 +11,10 @@ use nix::unistd::syncfs;
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use super::{DATA, VolumeDirs};
+use crate::Slot;
 use crate::error::Error;
 use crate::folder::Folder;
 use crate::limit::{self, Enforcement, Holder, Limit};
-use crate::slot::Slot;
 use crate::space::Space;
 
 impl VolumeDirs {

@@ -10,10 +10,10 @@ use nix::fcntl::{open, openat, readlinkat};
 use nix::sys::stat::Mode;
 
 use super::{DATA, FoundVolumes, NEW, VolumeDirs};
+use crate::Slot;
 use crate::error::Error;
 use crate::folder::{FLAGS, Folder};
 use crate::limit::IMAGE;
-use crate::slot::Slot;
 
 /// Our folders below `volumes`, and what mkfs puts on a disk of its own that is mounted there.
 const OWN: [&str; 5] = [".staging", ".trash", "by-name", ".lost", "lost+found"];

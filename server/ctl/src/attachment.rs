@@ -106,7 +106,7 @@ impl From<wire::OciMount> for OciMount {
 /// Something attached.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Attachment {
-    pub(crate) id: u64,
+    pub(crate) id: String,
     pub(crate) key: String,
     pub(crate) owner: String,
     pub(crate) mount: MountSpec,

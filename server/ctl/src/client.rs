@@ -105,7 +105,7 @@ impl Client {
     /// Takes removed snapshots back; all if no `ids` are given.
     pub(crate) async fn restore_trash(
         &mut self,
-        ids: Vec<u64>,
+        ids: Vec<String>,
     ) -> Result<Vec<admin::Restored>, Error> {
         let all = ids.is_empty();
         let call = self

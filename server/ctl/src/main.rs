@@ -22,6 +22,7 @@ mod human;
 mod images;
 mod managed_file;
 mod oci_state;
+mod operand;
 mod orphans;
 mod output;
 mod output_file;

@@ -49,7 +49,7 @@ pub(crate) struct Difference {
     /// Users of a missing snapshot.
     pub(crate) needed_by: Vec<Holder>,
     /// Number by which layerd's trash has it, if it is missing and was removed.
-    pub(crate) in_trash: Option<u64>,
+    pub(crate) in_trash: Option<String>,
     /// Set if only other orphans are its children.
     pub(crate) is_free: bool,
     /// The command that ends the difference; empty if `advice` says what does.
@@ -214,14 +214,14 @@ fn lost(
         .iter()
         .rev()
         .find(is_it)
-        .map(|removed| removed.id);
+        .map(|removed| removed.id.clone());
     let ctr = format!("ctr --namespace {}", quoted(namespace));
     let container = needed_by.iter().find_map(|holder| match holder {
         Holder::Container(id) => Some(id),
         _ => None,
     });
     let (mut fix, mut advice) = (String::new(), String::new());
-    if let Some(id) = in_trash {
+    if let Some(id) = &in_trash {
         fix = format!("layerctl trash restore {id}");
     } else if let Some(id) = container {
         fix = format!("{ctr} containers rm {}", quoted(id));

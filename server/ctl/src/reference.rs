@@ -132,7 +132,7 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
     ),
     (
         &["volume rm"],
-        "removed (the name), existed, id (0 if it did not), one object for each",
+        "removed (the name), existed, id (\"\" if it did not), one object for each",
     ),
     (
         &["volume purge"],

@@ -8,7 +8,8 @@ use serde::Serialize;
 /// One volume.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Volume {
-    pub(crate) id: u64,
+    /// As the name of its folder.
+    pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) driver: String,
     /// Where its content is, on the host.
@@ -22,7 +23,8 @@ pub(crate) struct Volume {
     pub(crate) attachments: u64,
     /// Empty for nothing.
     pub(crate) filled_from: String,
-    pub(crate) snapshot_of: Option<u64>,
+    /// Id of a volume.
+    pub(crate) snapshot_of: Option<String>,
     pub(crate) deleted_at: Option<String>,
     /// As last measured.
     pub(crate) bytes: Option<u64>,
@@ -51,7 +53,7 @@ impl From<wire::Volume> for Volume {
             anonymous: volume.anonymous,
             attachments: volume.attachments,
             filled_from: volume.filled_from,
-            snapshot_of: (volume.snapshot_of > 0).then_some(volume.snapshot_of),
+            snapshot_of: Some(volume.snapshot_of).filter(|id| !id.is_empty()),
             bytes: volume.bytes,
             limit: volume.limit,
             deleted_at: volume.deleted_at.map(|time| time.to_string()),

@@ -139,6 +139,16 @@ pub(crate) fn usage(usage: Usage) -> pb::UsageResponse {
     }
 }
 
+/// A field that may be left empty.
+pub(super) fn optional<T>(
+    field: &str,
+    raw: &str,
+    parse: fn(&str, &str) -> Result<T, BadInput>,
+) -> Result<Option<T>, Status> {
+    let given = (!raw.is_empty()).then(|| parse(field, raw));
+    given.transpose().map_err(status::bad)
+}
+
 #[cfg(test)]
 mod tests {
     use prost_types::FieldMask;

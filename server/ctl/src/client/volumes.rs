@@ -108,19 +108,19 @@ impl Client {
         about(answer(&what, self.timeout, self.volumes.delete(request)).await)
     }
 
-    /// By id, or by name if the id is 0.
+    /// By id, or by name if the id is empty.
     pub(crate) async fn undelete_volume(
         &mut self,
-        id: u64,
+        id: &str,
         name: &str,
         new_name: &str,
     ) -> Result<Volume, Error> {
         let what = match id {
-            0 => format!("take back volume \"{name}\""),
+            "" => format!("take back volume \"{name}\""),
             id => format!("take back volume {id}"),
         };
         let request = wire::UndeleteVolumeRequest {
-            id,
+            id: id.to_owned(),
             name: name.to_owned(),
             new_name: new_name.to_owned(),
         };
@@ -131,10 +131,10 @@ impl Client {
     }
 
     /// Deletes a volume in the trash for good. Answers how many volumes are left there.
-    pub(crate) async fn purge_volume(&mut self, id: u64) -> Result<u64, Error> {
+    pub(crate) async fn purge_volume(&mut self, id: &str) -> Result<u64, Error> {
         let what = format!("delete volume {id} for good");
         let request = wire::PurgeVolumeRequest {
-            id,
+            id: id.to_owned(),
             ..wire::PurgeVolumeRequest::default()
         };
         let reply = answer(&what, self.timeout, self.volumes.purge(request)).await;

@@ -9,6 +9,7 @@ use super::Daemon;
 use crate::confirm::Confirmation;
 use crate::error::{Error, all_or};
 use crate::human;
+use crate::operand::Operand;
 use crate::output::Output;
 use crate::table::{Cell, Colour, Table};
 use crate::text::escape;
@@ -51,7 +52,7 @@ struct Ls {
 /// is back.
 #[derive(Debug, clap::Args)]
 struct Restore {
-    /// Ids as `trash ls` shows them, or keys; an id wins over a key of the same digits
+    /// Ids as `trash ls` shows them, or keys; what is the id of one and the key of another is refused
     #[arg(value_name = "ID|KEY", required_unless_present = "all")]
     which: Vec<String>,
 
@@ -83,7 +84,7 @@ const QUESTION: Confirmation = Confirmation {
 
 #[derive(Serialize)]
 struct Entry<'a> {
-    id: u64,
+    id: &'a str,
     key: &'a str,
     parent: &'a str,
     kind: &'a str,
@@ -93,7 +94,7 @@ struct Entry<'a> {
 
 #[derive(Serialize)]
 struct Back<'a> {
-    id: u64,
+    id: &'a str,
     key: &'a str,
 }
 
@@ -138,7 +139,7 @@ fn table(trash: &[Removed], now: i64) -> Table {
         let size = removed.bytes.map_or_else(|| "-".to_owned(), human::size);
         let age = human::age(removed.removed_at.unwrap_or_default().seconds, now);
         table.push(vec![
-            Cell::right(removed.id.to_string()),
+            Cell::right(escape(&removed.id)),
             Cell::left(escape(&removed.kind)),
             Cell::right(age),
             Cell::right(size),
@@ -185,7 +186,7 @@ fn parent(removed: &Removed) -> Cell {
 
 fn entry(removed: &Removed) -> Entry<'_> {
     Entry {
-        id: removed.id,
+        id: &removed.id,
         key: &removed.key,
         parent: &removed.parent,
         kind: &removed.kind,
@@ -203,7 +204,7 @@ async fn restore(args: &Restore, daemon: &Daemon, out: &mut Output) -> Result<()
     for restored in client.restore_trash(ids).await? {
         match restored.error.as_str() {
             "" if out.json => out.object(&Back {
-                id: restored.id,
+                id: &restored.id,
                 key: &restored.key,
             })?,
             "" => out.line(&escape(&restored.key))?,
@@ -224,49 +225,29 @@ fn refused(restored: Restored) -> Error {
 }
 
 /// The ids that `which` names, parents before children (they are older), and what names none.
-fn choose(trash: &[Removed], which: &[String]) -> (Vec<u64>, Vec<Error>) {
+fn choose(trash: &[Removed], which: &[String]) -> (Vec<String>, Vec<Error>) {
     let (mut ids, mut failed) = (Vec::new(), Vec::new());
     for name in which {
         match choose_one(trash, name) {
-            Ok(id) => ids.push(id),
+            Ok(removed) => ids.push(removed.id.clone()),
             Err(error) => failed.push(error),
         }
     }
-    ids.sort_unstable();
+    // Those of fewer digits are lower.
+    ids.sort_unstable_by(|left, right| (left.len(), left).cmp(&(right.len(), right)));
     ids.dedup();
     (ids, failed)
 }
 
-fn choose_one(trash: &[Removed], name: &str) -> Result<u64, Error> {
-    if let Some(by_id) = trash.iter().find(|one| one.id.to_string() == name) {
-        return Ok(by_id.id);
-    }
-    let ids: Vec<u64> = trash
-        .iter()
-        .filter(|removed| removed.key == name)
-        .map(|removed| removed.id)
-        .collect();
-    let what = format!("restore \"{name}\"");
-    match ids[..] {
-        [id] => Ok(id),
-        [] => Err(Error::NotFound {
-            what,
-            why: "it is not in the trash".to_owned(),
-            hint: "`layerctl trash ls` shows what is there; `layerctl volume undelete` takes \
-                   volumes back."
-                .to_owned(),
-        }),
-        _ => Err(Error::Invalid {
-            what,
-            why: format!("{} removed snapshots had that key", ids.len()),
-            hint: format!("Choose one by its id: {}", list(&ids)),
-        }),
-    }
-}
-
-fn list(ids: &[u64]) -> String {
-    let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
-    ids.join(", ")
+fn choose_one<'t>(trash: &'t [Removed], name: &str) -> Result<&'t Removed, Error> {
+    let operand = Operand {
+        text: name,
+        attempt: "restore",
+        noun: "snapshot",
+        hint: "`layerctl trash ls` shows what is there; `layerctl volume undelete` takes volumes \
+               back.",
+    };
+    operand.choose(trash, |removed| (&removed.id, &removed.key))
 }
 
 async fn empty(args: &Empty, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
@@ -309,9 +290,9 @@ mod tests {
     use super::{Removed, choose, choose_one, question};
     use crate::error::Exit;
 
-    fn removed(id: u64, key: &str) -> Removed {
+    fn removed(id: &str, key: &str) -> Removed {
         Removed {
-            id,
+            id: id.to_owned(),
             key: key.to_owned(),
             bytes: Some(1024),
             ..Removed::default()
@@ -321,25 +302,24 @@ mod tests {
     #[test]
     fn ids_and_keys_name_what_is_there() {
         let trash = [
-            removed(1, "a"),
-            removed(2, "1"),
-            removed(3, "b"),
-            removed(4, "b"),
+            removed("z", "a"),
+            removed("10", "b"),
+            removed("11", "z"),
+            removed("12", "b"),
         ];
-        assert_eq!(choose_one(&trash, "a").unwrap(), 1);
-        assert_eq!(choose_one(&trash, "1").unwrap(), 1, "an id wins");
-        assert_eq!(choose_one(&trash, "2").unwrap(), 2);
-        assert_eq!(choose_one(&trash, "c").unwrap_err().exit(), Exit::NotFound);
-        let twice = choose_one(&trash, "b").unwrap_err();
-        assert_eq!(twice.hint().unwrap(), "Choose one by its id: 3, 4");
-        let which = ["4", "c", "a", "1"].map(str::to_owned);
+        let id = |name| choose_one(&trash, name).map(|one| one.id.as_str());
+        assert_eq!(id("a").unwrap(), "z");
+        assert_eq!(id("10").unwrap(), "10");
+        assert_eq!(id("c").unwrap_err().exit(), Exit::NotFound);
+        let which = ["12", "c", "10", "a"].map(str::to_owned);
         let (ids, failed) = choose(&trash, &which);
-        assert_eq!((ids, failed.len()), (vec![1, 4], 1), "parents first");
+        let wanted = ["z", "10", "12"].map(str::to_owned);
+        assert_eq!((ids, failed.len()), (wanted.to_vec(), 1), "parents first");
     }
 
     #[test]
     fn the_question_says_how_much() {
-        let trash = [removed(1, "a"), removed(2, "b")];
+        let trash = [removed("1", "a"), removed("2", "b")];
         assert_eq!(
             question(&trash, &[], false),
             "Delete 2 removed snapshots (2.00KiB) and 0 removed volumes (0B measured) for good?"

@@ -24,7 +24,7 @@ pub(crate) fn leaked(
     let own = root.join("mnt");
     let known: Vec<PathBuf> = attachments
         .iter()
-        .map(|attachment| own.join(attachment.id.to_string()))
+        .map(|attachment| own.join(&attachment.id))
         .collect();
     let is_left = |entry: &&Entry| after.iter().any(|other| other.id == entry.id);
     let leaked: Vec<String> = before
@@ -66,8 +66,8 @@ pub(crate) struct Layers<'a> {
     pub(crate) root: &'a Path,
     /// True for the directory of a snapshot.
     pub(crate) is_layer: &'a dyn Fn(&Path) -> bool,
-    /// Number of a removed layer that can be restored, by its directory.
-    pub(crate) removed: &'a BTreeMap<PathBuf, u64>,
+    /// Id of a removed layer that can be restored, by its directory.
+    pub(crate) removed: &'a BTreeMap<PathBuf, String>,
     /// Devices of the file systems that are the root of a process.
     pub(crate) running: &'a BTreeSet<(u32, u32)>,
 }
@@ -202,9 +202,9 @@ mod tests {
         parse(TABLE.as_bytes()).unwrap()
     }
 
-    fn attachment(id: u64, state: &str) -> Attachment {
+    fn attachment(id: &str, state: &str) -> Attachment {
         Attachment::from(layerd_proto::layerd::v1::Attachment {
-            id,
+            id: id.to_owned(),
             key: format!("container:web:/{id}"),
             state: state.to_owned(),
             ..Default::default()
@@ -214,11 +214,11 @@ mod tests {
     #[test]
     fn mounts_without_an_attachment_are_leaked_if_they_stay() {
         let (root, table) = (Path::new("/r"), table());
-        let known = [attachment(1, "attached")];
+        let known = [attachment("1", "attached")];
         let found = leaked(&table, &known, &table, root).unwrap();
         assert_eq!(found.severity, Severity::Warning);
         assert_eq!(found.fix, "umount /r/mnt/35");
-        let all = [attachment(1, "attached"), attachment(35, "attached")];
+        let all = [attachment("1", "attached"), attachment("35", "attached")];
         assert_eq!(leaked(&table, &all, &table, root), None);
         let later: Vec<_> = table
             .iter()
@@ -230,20 +230,20 @@ mod tests {
 
     #[test]
     fn attachments_that_wait_are_told() {
-        let found = waiting(&[attachment(1, "attached"), attachment(2, "waiting")]).unwrap();
+        let found = waiting(&[attachment("1", "attached"), attachment("2", "waiting")]).unwrap();
         assert_eq!(found.fix, "layerctl detach container:web:/2");
-        assert_eq!(waiting(&[attachment(1, "attached")]), None);
+        assert_eq!(waiting(&[attachment("1", "attached")]), None);
     }
 
     fn look(
         table: &[Entry],
         gone: &str,
-        removed: &[(&str, u64)],
+        removed: &[(&str, &str)],
         running: &[(u32, u32)],
     ) -> Vec<Finding> {
         let removed = removed
             .iter()
-            .map(|(path, id)| (PathBuf::from(path), *id))
+            .map(|(path, id)| (PathBuf::from(path), (*id).to_owned()))
             .collect();
         let layers = Layers {
             root: Path::new("/r"),
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn the_root_of_a_running_container_is_never_to_be_unmounted() {
         let running = [(0, 50)];
-        let found = look(&table(), "/r/l/2", &[("/r/l/2", 2)], &running);
+        let found = look(&table(), "/r/l/2", &[("/r/l/2", "2")], &running);
         assert_eq!(found[0].severity, Severity::Error);
         assert_eq!(found[0].fix, "layerctl trash restore 2");
         let found = look(&table(), "/r/l/2", &[], &running);

@@ -25,10 +25,7 @@ fn missing(missing: &[&Difference]) -> Option<Finding> {
         .iter()
         .map(|one| format!("{} in {}", quoted(&one.client_key), quoted(&one.namespace)))
         .collect();
-    let ids: Option<Vec<String>> = missing
-        .iter()
-        .map(|one| one.in_trash.map(|id| id.to_string()))
-        .collect();
+    let ids: Option<Vec<String>> = missing.iter().map(|one| one.in_trash.clone()).collect();
     (!names.is_empty()).then(|| {
         Finding::error(
             CHECK,

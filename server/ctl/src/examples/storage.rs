@@ -273,7 +273,7 @@ pub(super) const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "trash restore",
         &[
-            ("By id", "layerctl trash restore 17"),
+            ("By id", "layerctl trash restore 4f"),
             ("Everything", "layerctl trash restore --all"),
         ],
     ),

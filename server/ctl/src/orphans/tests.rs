@@ -145,7 +145,7 @@ fn what_containerd_needs_and_layerd_lacks_is_missing() {
     ];
     assert_eq!(found(&seen), wanted);
     seen.trash.push(Removed {
-        id: 7,
+        id: "7".to_owned(),
         key: "ns/4/db".to_owned(),
         ..Removed::default()
     });

@@ -108,7 +108,7 @@ impl Attachments {
         Ok(Some(Missing {
             first: above.path().join(first),
             rest: rest.collect(),
-            staged: above.path().join(format!(".layerd-{}", id.0)),
+            staged: above.path().join(format!(".layerd-{id}")),
         }))
     }
 

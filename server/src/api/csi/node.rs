@@ -246,7 +246,7 @@ fn unpublish(
         && known != Some(there)
     {
         let rule = format!(
-            "{} has another volume, number {there}, than {id:?}",
+            "{} has another volume, of id {there}, than {id:?}",
             path.display()
         );
         return Err(Status::failed_precondition(format!("target_path: {rule}")));

@@ -197,7 +197,7 @@ impl fmt::Display for Handle {
             true => "snap",
             false => "vol",
         };
-        write!(f, "{kind}-{}-{:x}", self.id, self.created)
+        write!(f, "{kind}-{}-{:x}", self.id.0, self.created)
     }
 }
 

@@ -278,9 +278,9 @@ fn status(door: &Door, entry: &VolumeEntry) -> Value {
     };
     let size = size_asked(volume).map(|bytes| json!({ "bytes": bytes, "limit": limit }));
     let labels: BTreeMap<_, _> = volume.labels.iter().collect();
-    let snapshot_of = volume.snapshot_of.map(|id| id.0);
+    let snapshot_of = volume.snapshot_of.map(|id| id.to_string());
     let mut status = json!({
-        "id": volume.id.0,
+        "id": volume.id.to_string(),
         "size": size,
         "usage": usage,
         "filled_from": volume.filled_from,

@@ -14,7 +14,7 @@ use tracing::info;
 use super::events::{Ring, Watched};
 use super::{alarms, content, finding};
 use crate::api::wire::timestamp;
-use crate::api::{Messages, Parts, in_messages};
+use crate::api::{Messages, Parts, in_messages, status};
 use crate::config::Effective;
 use crate::with_causes;
 
@@ -88,9 +88,11 @@ impl Admin for Service {
                 "ids: name at least one layer, or set all",
             ));
         }
+        let ids = request.ids.iter().map(|id| LayerId::parse("ids", id));
+        let ids: Vec<_> = ids.collect::<Result<_, _>>().map_err(status::bad)?;
         let restored = self
             .parts
-            .call(move |engine| Ok(restore(engine, &request)))
+            .call(move |engine| Ok(restore(engine, &ids, request.all)))
             .await?;
         Ok(Response::new(pb::RestoreTrashResponse { restored }))
     }
@@ -278,8 +280,8 @@ fn reserve(reserved: &Reserved) -> pb::Reserve {
 
 fn failed_deletion(what: Discarded, reason: String) -> pb::FailedDeletion {
     let (id, is_volume) = match what {
-        Discarded::Layer(id) => (id.0, false),
-        Discarded::Volume(id) => (id.0, true),
+        Discarded::Layer(id) => (id.to_string(), false),
+        Discarded::Volume(id) => (id.to_string(), true),
     };
     pb::FailedDeletion {
         id,
@@ -297,7 +299,7 @@ fn kernel_release() -> String {
 fn removed(removed: Removed) -> pb::Removed {
     let record = &removed.record;
     pb::Removed {
-        id: record.id.0,
+        id: record.id.to_string(),
         key: record.key.as_str().to_owned(),
         kind: record.kind.as_str().to_owned(),
         removed_at: record.removed.map(|removed| timestamp(removed.time)),
@@ -306,12 +308,12 @@ fn removed(removed: Removed) -> pb::Removed {
     }
 }
 
-fn restore(engine: &Engine, request: &pb::RestoreTrashRequest) -> Vec<pb::Restored> {
+fn restore(engine: &Engine, ids: &[LayerId], all: bool) -> Vec<pb::Restored> {
     let trash = engine.layers.trash();
     let mut outcomes = Vec::new();
     let mut note = |id: LayerId, key: &str, outcome: Result<(), layerd_engine::Error>| {
         outcomes.push(pb::Restored {
-            id: id.0,
+            id: id.to_string(),
             key: key.to_owned(),
             error: outcome
                 .err()
@@ -319,12 +321,12 @@ fn restore(engine: &Engine, request: &pb::RestoreTrashRequest) -> Vec<pb::Restor
                 .unwrap_or_default(),
         });
     };
-    if request.all {
+    if all {
         for (removed, outcome) in engine.layers.restore_all() {
             note(removed.record.id, removed.record.key.as_str(), outcome);
         }
     }
-    for id in request.ids.iter().map(|id| LayerId(*id)) {
+    for &id in ids {
         let known = trash.iter().find(|removed| removed.record.id == id);
         let key = known.map_or("", |removed| removed.record.key.as_str());
         note(id, key, engine.layers.restore(id));

@@ -204,7 +204,7 @@ mod tests {
             ("no inodes", |_, health| health.inodes_free = 9),
             ("(1, tried again): layer 7: busy", |_, health| {
                 health.failed_deletions = vec![FailedDeletion {
-                    id: 7,
+                    id: "7".to_owned(),
                     reason: "busy".into(),
                     is_volume: false,
                 }];

@@ -356,7 +356,7 @@ fn attachment(entry: AttachmentEntry) -> pb::Attachment {
         options: mount.options,
     });
     pb::Attachment {
-        id: record.id.0,
+        id: record.id.to_string(),
         key: record.key.as_str().to_owned(),
         owner: Some(pb::Owner {
             kind: record.owner.kind.clone(),

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::chunks::{CHUNKS_WAITING, ChunkReader, ChunkWriter, forward};
 use crate::api::outgoing::{Outgoing, Outlet};
-use crate::api::wire::timestamp;
+use crate::api::wire::{optional, timestamp};
 use crate::api::{Messages, Parts, csi, in_messages, status};
 use crate::tasks::Lost;
 
@@ -155,7 +155,7 @@ impl Volumes for Service {
             .await?;
         Ok(Response::new(pb::DeleteVolumeResponse {
             existed,
-            id: if existed { id.0 } else { 0 },
+            id: existed.then(|| id.to_string()).unwrap_or_default(),
         }))
     }
 
@@ -164,9 +164,9 @@ impl Volumes for Service {
         request: Request<pb::UndeleteVolumeRequest>,
     ) -> Result<Response<pb::Volume>, Status> {
         let request = request.into_inner();
-        let id = (request.id > 0).then_some(VolumeId(request.id));
-        let old = optional_name("name", &request.name)?;
-        let new = optional_name("new_name", &request.new_name)?;
+        let id = optional("id", &request.id, VolumeId::parse)?;
+        let old = optional("name", &request.name, VolumeName::parse)?;
+        let new = optional("new_name", &request.new_name, VolumeName::parse)?;
         let entry = self
             .parts
             .call(move |engine| engine.volumes.undelete_volume(id, old.as_ref(), new))
@@ -179,8 +179,8 @@ impl Volumes for Service {
         request: Request<pb::PurgeVolumeRequest>,
     ) -> Result<Response<pb::PurgeVolumeResponse>, Status> {
         let request = request.into_inner();
-        let id = (request.id > 0).then_some(VolumeId(request.id));
-        let name = optional_name("name", &request.name)?;
+        let id = optional("id", &request.id, VolumeId::parse)?;
+        let name = optional("name", &request.name, VolumeName::parse)?;
         let purged = self
             .parts
             .call(move |engine| engine.volumes.purge_volume(id, name.as_ref()))
@@ -211,7 +211,7 @@ impl Volumes for Service {
             .candidates
             .into_iter()
             .map(|candidate| pb::PruneCandidate {
-                id: candidate.id.0,
+                id: candidate.id.to_string(),
                 name: candidate.name.as_str().to_owned(),
                 reason: candidate.reason,
                 bytes: candidate.bytes,
@@ -391,10 +391,6 @@ fn name(field: &str, raw: &str) -> Result<VolumeName, Status> {
     VolumeName::parse(field, raw).map_err(status::bad)
 }
 
-fn optional_name(field: &str, raw: &str) -> Result<Option<VolumeName>, Status> {
-    (!raw.is_empty()).then(|| name(field, raw)).transpose()
-}
-
 /// A name for a copy that says of what and when.
 fn dated(source: &VolumeName) -> Result<VolumeName, Status> {
     let seconds = Timestamp::now().0 / 1_000_000_000;
@@ -403,11 +399,11 @@ fn dated(source: &VolumeName) -> Result<VolumeName, Status> {
 
 pub(crate) fn create(message: pb::CreateVolumeRequest) -> Result<CreateVolume, Status> {
     Ok(CreateVolume {
-        name: optional_name("name", &message.name)?,
+        name: optional("name", &message.name, VolumeName::parse)?,
         driver: message.driver,
         options: bounded("options", message.options)?,
         labels: Labels::with_empty(message.labels).map_err(status::bad)?,
-        clone_of: optional_name("clone_of", &message.clone_of)?.map(VolumeRef::Name),
+        clone_of: optional("clone_of", &message.clone_of, VolumeName::parse)?.map(VolumeRef::Name),
     })
 }
 
@@ -432,7 +428,7 @@ pub(crate) fn volume(entry: VolumeEntry) -> pb::Volume {
     let record: &Volume = &entry.volume;
     let labels = record.labels.iter();
     pb::Volume {
-        id: record.id.0,
+        id: record.id.to_string(),
         name: record.name.as_str().to_owned(),
         driver: record.driver.clone(),
         labels: labels
@@ -444,7 +440,9 @@ pub(crate) fn volume(entry: VolumeEntry) -> pb::Volume {
         anonymous: record.anonymous,
         attachments: entry.attachments as u64,
         filled_from: record.filled_from.clone(),
-        snapshot_of: record.snapshot_of.map_or(0, |id| id.0),
+        snapshot_of: record
+            .snapshot_of
+            .map_or_else(String::new, |id| id.to_string()),
         deleted_at: record.removed.map(|removed| timestamp(removed.time)),
         options: record.options.clone(),
         bytes: record.usage.map(|(usage, _)| usage.bytes),
@@ -480,7 +478,7 @@ fn is_before(time: Timestamp, limit: prost_types::Timestamp) -> bool {
 
 fn outcome(pruned: Pruned) -> pb::PruneOutcome {
     pb::PruneOutcome {
-        id: pruned.id.0,
+        id: pruned.id.to_string(),
         name: pruned.name.as_str().to_owned(),
         skipped: pruned.skipped,
     }

@@ -125,7 +125,7 @@ impl Item {
             states.push(state.clone());
         }
         let held = Held {
-            id: is_there.and_then(|held| held.id),
+            id: is_there.and_then(|held| held.id.clone()),
             what: format!("{} {} {}", self.kind, self.source, self.target),
             target: self.place.clone(),
             is_attached: Some(false),
@@ -183,8 +183,8 @@ impl Action {
             Rename { name, to } => client.rename(name, to).map(nothing),
             Delete { name } => client.delete(name).map(|existed| existed.to_string()),
             Undelete { name, to } => {
-                let id = known.trash.get(name).and_then(|vol| vol.id);
-                client.undelete(id.unwrap_or(u64::MAX), to).map(nothing)
+                let id = known.trash.get(name).and_then(|vol| vol.id.as_deref());
+                client.undelete(id.unwrap_or("none"), to).map(nothing)
             }
             Prune => {
                 let plan = client.plan_prune()?;
@@ -364,7 +364,11 @@ impl Action {
                 let copy = Vol {
                     content: source.content,
                     filled_from: format!("volume {of}"),
-                    snapshot_of: source.id.filter(|_| is_snapshot).unwrap_or(0),
+                    snapshot_of: source
+                        .id
+                        .clone()
+                        .filter(|_| is_snapshot)
+                        .unwrap_or_default(),
                     ..Vol::new(name)
                 };
                 insert(state, copy);

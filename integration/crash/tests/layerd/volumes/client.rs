@@ -102,9 +102,9 @@ impl Client {
         self.volumes(async |mut client| Ok(client.delete(request).await?.into_inner().existed))
     }
 
-    pub(crate) fn undelete(&mut self, id: u64, new_name: &str) -> Answer<()> {
+    pub(crate) fn undelete(&mut self, id: &str, new_name: &str) -> Answer<()> {
         let request = UndeleteVolumeRequest {
-            id,
+            id: id.into(),
             new_name: new_name.into(),
             ..UndeleteVolumeRequest::default()
         };

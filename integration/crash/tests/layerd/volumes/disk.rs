@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use layerd_integration::scratch::mounts_below;
 
-use super::state::{State, Vol, slot};
+use super::state::{State, Vol};
 use crate::Verdict;
 use crate::content::Layer;
 use crate::home::{REAP_LIMIT, names};
@@ -36,7 +36,7 @@ pub(crate) fn settled<T>(mut look: impl FnMut() -> Verdict<T>) -> Verdict<T> {
 pub(crate) fn folders(root: &Path, state: &State) -> Verdict {
     let volumes = root.join("volumes");
     let ids = |vols: &mut dyn Iterator<Item = &Vol>| -> BTreeSet<String> {
-        vols.filter_map(|vol| vol.id).map(slot).collect()
+        vols.filter_map(|vol| vol.id.clone()).collect()
     };
     let live = ids(&mut state.volumes.values());
     let mut found = names(&volumes);
@@ -73,7 +73,7 @@ pub(crate) fn same(what: &str, found: &BTreeSet<String>, wanted: &BTreeSet<Strin
 fn links(folder: &Path, state: &State) -> Verdict {
     let wanted = state.volumes.values();
     let wanted = wanted.map(|vol| {
-        let target = format!("../{}/data", slot(vol.id.unwrap_or(0)));
+        let target = format!("../{}/data", vol.id.as_deref().unwrap_or_default());
         format!("{} -> {target}", vol.name)
     });
     let found = names(folder).into_iter().map(|name| {
@@ -86,8 +86,8 @@ fn links(folder: &Path, state: &State) -> Verdict {
 /// Mounts are where attachments are known, once each, and show what they should.
 fn places(scratch: &Path, root: &Path, state: &State, undone: &[String]) -> Verdict {
     let own = root.join("mnt");
-    let ids = state.held.values().filter_map(|held| held.id);
-    let ids: BTreeSet<String> = ids.map(|id| id.to_string()).collect();
+    let ids = state.held.values().filter_map(|held| held.id.clone());
+    let ids: BTreeSet<String> = ids.collect();
     let known = |path: &PathBuf| {
         let is_own = |id: &String| *path == own.join(id);
         ids.iter().any(is_own) || {

@@ -15,13 +15,13 @@ use crate::content::Layer;
 #[derive(Debug, Clone)]
 pub(crate) struct Vol {
     /// `None` until it was seen.
-    pub(crate) id: Option<u64>,
+    pub(crate) id: Option<String>,
     /// Its name, unpredictable if it is anonymous.
     pub(crate) name: String,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) options: BTreeMap<String, String>,
     pub(crate) filled_from: String,
-    pub(crate) snapshot_of: u64,
+    pub(crate) snapshot_of: String,
     /// `None` for nothing.
     pub(crate) content: Option<Arc<Layer>>,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Vol {
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
     /// `None` until it was seen.
-    pub(crate) id: Option<u64>,
+    pub(crate) id: Option<String>,
     /// Type, source and target, separated by blanks.
     pub(crate) what: String,
     /// The host path it was asked for at; empty for none.
@@ -61,17 +61,17 @@ impl Vol {
             labels: BTreeMap::new(),
             options: BTreeMap::new(),
             filled_from: String::new(),
-            snapshot_of: 0,
+            snapshot_of: String::new(),
             content: None,
         }
     }
 
     fn difference(&self, found: &Self) -> Option<String> {
         let facts = |vol: &Self| {
-            let words = (vol.filled_from.clone(), vol.snapshot_of);
+            let words = (vol.filled_from.clone(), vol.snapshot_of.clone());
             (words, vol.labels.clone(), vol.options.clone())
         };
-        let is_same = self.id.is_none_or(|id| found.id == Some(id));
+        let is_same = self.id.is_none() || found.id == self.id;
         if !is_same || facts(self) != facts(found) {
             return Some(format!(
                 "is {:?} {:?}, should be {:?} {:?}",
@@ -92,7 +92,7 @@ impl Vol {
 
 impl Held {
     fn difference(&self, found: &Self) -> Option<String> {
-        let is_same = self.id.is_none_or(|id| found.id == Some(id))
+        let is_same = (self.id.is_none() || found.id == self.id)
             && self.what == found.what
             && (self.is_attached.is_none() || self.is_attached == found.is_attached);
         (!is_same).then(|| format!("is {found:?}, should be {self:?}"))
@@ -151,10 +151,10 @@ pub(crate) fn observe_some(
                 continue;
             }
             let folder = if deleted { "volumes/.trash" } else { "volumes" };
-            let mut holder = root.join(folder).join(slot(volume.id));
+            let mut holder = root.join(folder).join(&volume.id);
             // One whose move failed stays in its place until the next start.
             if deleted && !holder.exists() {
-                holder = root.join("volumes").join(slot(volume.id));
+                holder = root.join("volumes").join(&volume.id);
             }
             let vol = seen(volume, &holder.join("data"))
                 .map_err(|why| format!("volume {name} (deleted: {deleted}) {why}"))?;
@@ -224,15 +224,4 @@ pub(crate) fn held(attachment: pb::Attachment) -> Held {
         is_attached: Some(attachment.state == "attached"),
         place: attachment.mounted_at,
     }
-}
-
-/// The name of a volume's folder: its id in base 36.
-pub(crate) fn slot(id: u64) -> String {
-    let mut digits = Vec::new();
-    let mut rest = id;
-    while rest > 0 || digits.is_empty() {
-        digits.extend(char::from_digit(u32::try_from(rest % 36).unwrap(), 36));
-        rest /= 36;
-    }
-    digits.iter().rev().collect()
 }

@@ -203,7 +203,7 @@ impl Worker {
     /// One that can be attached to be written.
     fn usable(&mut self) -> Option<String> {
         let usable = self.known.volumes.iter();
-        let usable = usable.filter(|(_, vol)| vol.snapshot_of == 0);
+        let usable = usable.filter(|(_, vol)| vol.snapshot_of.is_empty());
         let usable: Vec<String> = usable.map(|(name, _)| name.clone()).collect();
         self.chance.pick(&usable)
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use layerd_mounts::{Slot, mountinfo};
+use layerd_mounts::mountinfo;
 use layerd_proto::layerd::v1::ListVolumesRequest;
 use layerd_proto::layerd::v1::{Health, InfoResponse, Removed};
 use nix::sys::stat::{major, minor};
@@ -181,12 +181,12 @@ async fn look_at_mounts(client: &mut Client, root: &Path) -> Result<Vec<Finding>
     // Before the table: who removes a snapshot in order unmounts it first.
     let removed = client.trash().await?.into_iter();
     let layer = |one: Removed| {
-        let slot = Slot(one.id).to_string();
+        let Removed { id, .. } = one;
         // One of the two is there, the second of a layer that is held to a size.
-        let upper = [format!("l/{slot}"), format!("c/{slot}/data/u")];
-        upper.map(|upper| (root.join(upper), one.id))
+        let upper = [format!("l/{id}"), format!("c/{id}/data/u")];
+        upper.map(|upper| (root.join(upper), id.clone()))
     };
-    let removed: BTreeMap<PathBuf, u64> = removed.flat_map(layer).collect();
+    let removed: BTreeMap<PathBuf, String> = removed.flat_map(layer).collect();
     let before = mountinfo::read().map_err(failed)?;
     let attachments = client.attachments(None, String::new()).await?;
     let after = mountinfo::read().map_err(failed)?;

@@ -85,7 +85,7 @@ impl Sort {
 fn print(found: &[Volume], args: &Ls, out: &mut Output) -> Result<(), Error> {
     if args.quiet {
         return found.iter().try_for_each(|volume| match args.deleted {
-            true => out.line(&volume.id.to_string()),
+            true => out.line(&escape(&volume.id)),
             false => out.line(&escape(&volume.name)),
         });
     }
@@ -132,12 +132,12 @@ fn table(found: &[Volume], args: &Ls, now: i64) -> Table {
     }
     let mut table = Table::new(&heading);
     for volume in found {
-        let (number, since) = match args.deleted {
-            true => (volume.id, volume.deleted),
-            false => (volume.attachments, volume.created),
+        let (first, since) = match args.deleted {
+            true => (volume.id.clone(), volume.deleted),
+            false => (volume.attachments.to_string(), volume.created),
         };
         let mut row = vec![
-            Cell::right(number.to_string()),
+            Cell::right(escape(&first)),
             Cell::right(human::age(since, now)),
             Cell::left(escape(&volume.driver)),
             Cell::left(escape(&volume.name)),

@@ -45,7 +45,7 @@ const QUESTION: Confirmation = Confirmation {
 
 #[derive(Serialize)]
 struct Planned<'a> {
-    id: u64,
+    id: &'a str,
     name: &'a str,
     reason: &'a str,
     bytes: Option<u64>,
@@ -53,7 +53,7 @@ struct Planned<'a> {
 
 #[derive(Serialize)]
 struct Outcome<'a> {
-    id: u64,
+    id: &'a str,
     name: &'a str,
     skipped: &'a str,
 }
@@ -104,7 +104,7 @@ fn show(plan: &PrunePlan, out: &mut Output) -> Result<(), Error> {
 
 fn planned(candidate: &PruneCandidate) -> Planned<'_> {
     Planned {
-        id: candidate.id,
+        id: &candidate.id,
         name: &candidate.name,
         reason: &candidate.reason,
         bytes: candidate.bytes,
@@ -125,7 +125,7 @@ fn question(plan: &PrunePlan) -> String {
 fn report(outcome: &PruneOutcome, out: &mut Output) -> Result<(), Error> {
     let (name, skipped) = (outcome.name.as_str(), outcome.skipped.as_str());
     if out.json {
-        let id = outcome.id;
+        let id = outcome.id.as_str();
         return out.object(&Outcome { id, name, skipped });
     }
     match skipped {

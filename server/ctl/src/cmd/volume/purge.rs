@@ -7,6 +7,7 @@ use crate::complete;
 use crate::confirm::Confirmation;
 use crate::error::{Error, all_or};
 use crate::human;
+use crate::operand::Operand;
 use crate::output::Output;
 use crate::text::escape;
 use crate::volume::Volume;
@@ -17,8 +18,8 @@ use crate::volume::Volume;
 /// trash is not deleted: `volume rm` moves it there.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Ids as `volume ls --deleted` shows them, or names they had; an id wins over a name of the
-    /// same digits
+    /// Ids as `volume ls --deleted` shows them, or names they had; what is the id of one and the name
+    /// of another is refused
     #[arg(required = true, value_name = "ID|NAME", add = complete::removed_volumes())]
     which: Vec<String>,
 
@@ -37,7 +38,7 @@ const QUESTION: Confirmation = Confirmation {
 #[derive(Serialize)]
 struct Purged<'a> {
     purged: &'a str,
-    id: u64,
+    id: &'a str,
     left: u64,
 }
 
@@ -51,7 +52,7 @@ pub(super) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
     let mut left = deleted.len() as u64;
     let mut gone = 0;
     for volume in chosen {
-        match client.purge_volume(volume.id).await {
+        match client.purge_volume(&volume.id).await {
             Err(error) => failed.push(error),
             Ok(now) => {
                 (left, gone) = (now, gone + 1);
@@ -72,7 +73,7 @@ fn print(volume: &Volume, left: u64, out: &mut Output) -> Result<(), Error> {
     match out.json {
         true => out.object(&Purged {
             purged,
-            id: volume.id,
+            id: &volume.id,
             left,
         }),
         false => out.line(&escape(purged)),
@@ -109,25 +110,12 @@ fn choose<'v>(deleted: &'v [Volume], which: &[String]) -> (Vec<&'v Volume>, Vec<
 }
 
 fn choose_one<'v>(deleted: &'v [Volume], name: &str) -> Result<&'v Volume, Error> {
-    let by_id = deleted.iter().find(|one| one.id.to_string() == name);
-    let what = format!("purge volume \"{name}\"");
-    let mut named = deleted.iter().filter(|one| one.name == name);
-    match (by_id, named.next(), named.next()) {
-        (Some(volume), ..) | (None, Some(volume), None) => Ok(volume),
-        (None, None, _) => Err(Error::NotFound {
-            what,
-            why: "it is not in the trash".to_owned(),
-            hint: "`layerctl volume ls --deleted` shows what is there; `volume rm` moves a volume \
-                   to the trash."
-                .to_owned(),
-        }),
-        (None, Some(first), Some(second)) => Err(Error::Invalid {
-            what,
-            why: "several removed volumes had that name".to_owned(),
-            hint: format!(
-                "Choose one by its id, such as {} or {}",
-                first.id, second.id
-            ),
-        }),
-    }
+    let operand = Operand {
+        text: name,
+        attempt: "purge",
+        noun: "volume",
+        hint: "`layerctl volume ls --deleted` shows what is there; `volume rm` moves a volume to \
+               the trash.",
+    };
+    operand.choose(deleted, |one| (&one.id, &one.name))
 }

@@ -7,8 +7,10 @@ use crate::client::Client;
 use crate::cmd::Daemon;
 use crate::complete;
 use crate::error::{Error, all_or, reason};
+use crate::operand::Operand;
 use crate::output::Output;
 use crate::text::escape;
+use crate::volume::Volume;
 
 /// Removes volumes that nothing uses
 ///
@@ -30,8 +32,8 @@ pub(crate) struct Rm {
 /// Takes a removed volume back, with all that is in it, and prints its name
 #[derive(Debug, clap::Args)]
 pub(crate) struct Undelete {
-    /// Id as `volume ls --deleted` shows it, or the name it had; an id wins over a name of the
-    /// same digits
+    /// Id as `volume ls --deleted` shows it, or the name it had; what is the id of one and the name of
+    /// another is refused
     #[arg(value_name = "ID|NAME", add = complete::removed_volumes())]
     which: String,
 
@@ -44,7 +46,7 @@ pub(crate) struct Undelete {
 struct Removed<'a> {
     removed: &'a str,
     existed: bool,
-    id: u64,
+    id: String,
 }
 
 pub(super) async fn rm(args: &Rm, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
@@ -100,10 +102,21 @@ pub(super) async fn undelete(
 ) -> Result<(), Error> {
     let mut client = daemon.connect().await?;
     let deleted = client.deleted_volumes().await?;
-    let by_id = deleted
-        .iter()
-        .find(|volume| volume.id.to_string() == args.which);
-    let (id, name) = by_id.map_or((0, args.which.as_str()), |volume| (volume.id, ""));
+    let is_id = deleted.iter().any(|volume| volume.id == args.which);
+    let (id, name) = match is_id {
+        true => (chosen(&deleted, &args.which)?.id.as_str(), ""),
+        false => ("", args.which.as_str()),
+    };
     let new_name = args.new_name.as_deref().unwrap_or_default();
     print_name(&client.undelete_volume(id, name, new_name).await?, out)
+}
+
+fn chosen<'v>(deleted: &'v [Volume], which: &str) -> Result<&'v Volume, Error> {
+    let operand = Operand {
+        text: which,
+        attempt: "take back",
+        noun: "volume",
+        hint: "`layerctl volume ls --deleted` shows what is there.",
+    };
+    operand.choose(deleted, |one| (&one.id, &one.name))
 }

@@ -130,10 +130,7 @@ fn lines(volume: &Volume, now: i64) -> Vec<String> {
         ("Anonymous", anonymous),
         ("Limit", limit),
         ("Filled from", origin),
-        (
-            "Read-only snapshot of id",
-            volume.snapshot_of.map(|id| id.to_string()),
-        ),
+        ("Read-only snapshot of id", volume.snapshot_of.clone()),
     ];
     let facts = facts
         .into_iter()

@@ -75,7 +75,7 @@ fn every_trouble_is_named_once() {
         }),
         ("deletions", Severity::Warning, |_, health| {
             health.failed_deletions = vec![FailedDeletion {
-                id: 7,
+                id: "7".to_owned(),
                 reason: "delete /r/t/7/x: Operation not permitted".to_owned(),
                 is_volume: false,
             }]

@@ -1,12 +1,15 @@
-//! The number of a layer's directory, and its one spelling.
+//! The one spelling of ids of layers and volumes: lower-case base 36 without leading zeros.
+//!
+//! Folders on disk have it as their name, and logs, errors, the API and layerctl show the same text, so
+//! that an id that was read anywhere finds the folder. The store's types of ids are spelled by it, too.
 
 use std::fmt;
 use std::str::FromStr;
 
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
-/// The directory slot of one layer. Written in base 36, so that 500 of them fit into the one page
-/// of options that mount(2) takes.
+/// Number of the folder of one layer or volume. Written in base 36, so that 500 of them fit
+/// into the one page of options that mount(2) takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u64);
 
@@ -38,9 +41,9 @@ impl fmt::Display for Slot {
     }
 }
 
-/// A name that is no slot's.
+/// A text that spells no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a slot: expected lower-case base 36 without leading zeros, below 2^64")]
+#[error("not an id: expected lower-case base 36 without leading zeros, below 2^64")]
 pub struct BadSlot;
 
 impl FromStr for Slot {
