@@ -20,4 +20,10 @@ impl Layering {
             Self::Full => None,
         }
     }
+
+    /// True if the directories hold changes as overlayfs reads them.
+    #[must_use]
+    pub fn is_overlayfs(self) -> bool {
+        matches!(self, Self::Diff(Markers::Trusted | Markers::User))
+    }
 }

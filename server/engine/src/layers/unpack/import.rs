@@ -8,8 +8,8 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Component, Path};
 
-use layerd_layers::copy::{Copied, Markers, Options, copy_tree};
-use layerd_layers::{Layering, Progress};
+use layerd_layers::Progress;
+use layerd_layers::copy::{Copied, Options, copy_tree};
 use layerd_store::{BadInput, Record};
 use rustix::fs::{Mode, OFlags};
 use tracing::info;
@@ -45,11 +45,8 @@ impl Layers {
         source: &Path,
         progress: &dyn Progress,
     ) -> Result<Copied, Error> {
-        match self.directories()?.layering() {
-            Layering::Diff(Markers::Trusted | Markers::User) => {}
-            Layering::Diff(Markers::Aufs) | Layering::Full => {
-                return Err(self.lacks("layers in the form of overlayfs"));
-            }
+        if !self.directories()?.layering().is_overlayfs() {
+            return Err(self.lacks("layers in the form of overlayfs"));
         }
         let from = self.open_import(source)?;
         let (claim, view, record) = self.claim(active)?;
