@@ -127,7 +127,7 @@ layerctl snapshot rm "$(name_of db)" >/dev/null
 show layerctl orphans --grace 0s
 say "What it says mends that, too."
 show layerctl snapshot rm experiment
-show layerctl trash restore "$(layerctl trash ls -o json | sed -n 's/.*"id":\([0-9]*\),"key":"[^"]*\/db".*/\1/p')"
+show layerctl trash restore "$(layerctl trash ls -o json | sed -n 's/.*"id":"\([0-9a-z]*\)","key":"[^"]*\/db".*/\1/p')"
 show layerctl orphans --grace 0s
 
 say "A layer loses its directory, the configuration has a typo, and containerd is down."

@@ -54,7 +54,10 @@ struct World {
 impl World {
     fn new() -> Self {
         let scratch = Scratch::new();
-        let daemon = Daemon::start(scratch.path());
+        // What is in the trash does not depend on how full the disk of the tests is.
+        let file = scratch.path().join("layerd.toml");
+        std::fs::write(&file, "[trash]\nmin_free_percent = 0\n").unwrap();
+        let daemon = Daemon::start_with(scratch.path(), &["--config", file.to_str().unwrap()]);
         Self { daemon, scratch }
     }
 
