@@ -155,7 +155,11 @@ impl Volumes for Service {
             .await?;
         Ok(Response::new(pb::DeleteVolumeResponse {
             existed,
-            id: existed.then(|| id.to_string()).unwrap_or_default(),
+            id: if existed {
+                id.to_string()
+            } else {
+                String::new()
+            },
         }))
     }
 
