@@ -30,6 +30,6 @@ pub(super) fn page(
         all.truncate(most);
     }
     let last = all.last().filter(|_| is_cut);
-    let token = last.map_or_else(String::new, |entry| entry.volume.id.to_string());
+    let token = last.map_or_else(String::new, |entry| entry.volume.id.0.to_string());
     Ok((all, token))
 }
