@@ -94,7 +94,7 @@ test-peers: as-root peers tools build ## Run containerd's suite and the real cli
 	$(own_mounts) $(nextest) -E '$(peers_tests)'
 
 # Each containerd with each form of layers, also with crashes and with 500 layers, and every row of Docker's dialect:
-# `make test` has each of them once, not each pair, and a third of the rows. A quarter of an hour.
+# `make test` has each of them once, not each pair, and a third of the rows. Its time was not measured.
 .PHONY: test-peers-full
 test-peers-full: as-root peers tools build ## Run each containerd with each form of layers, and all of Docker's dialect (as root)
 	$(own_mounts) $(nextest) --ignore-default-filter -E '$(peers_full_tests)'
