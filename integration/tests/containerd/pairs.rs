@@ -1,4 +1,4 @@
-//! What a containerd does with a form of layers: the pairs are chosen in `containerd.rs`.
+//! The tests of one containerd with one form of layers; `containerd.rs` chooses the pairs.
 
 use super::{Version, World};
 

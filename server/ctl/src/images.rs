@@ -1,7 +1,7 @@
 //! Names of images beside the keys of snapshots.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::client::{Client, Containerd, Namespace, SNAPSHOTTER};
@@ -60,7 +60,7 @@ impl Images {
     /// a list of the snapshots, and three of each of containerd's namespaces.
     pub(crate) async fn ask(client: &mut Client) -> Option<Self> {
         let asked = async {
-            let containerd = Containerd::connect(&client.containerd().await?, PATIENCE).await?;
+            let containerd = client.connect_containerd(None, PATIENCE).await?;
             let mut namespaces = Vec::new();
             for name in containerd.namespaces().await? {
                 namespaces.push(containerd.images(name, SNAPSHOTTER).await?);
@@ -118,8 +118,21 @@ impl Images {
 }
 
 impl Client {
+    /// Connects to containerd, at `address` or at the one in layerd's configuration.
+    pub(crate) async fn connect_containerd(
+        &mut self,
+        address: Option<&Path>,
+        timeout: Duration,
+    ) -> Result<Containerd, Error> {
+        let address = match address {
+            Some(address) => address.to_owned(),
+            None => self.containerd().await?,
+        };
+        Containerd::connect(&address, timeout).await
+    }
+
     /// containerd's socket, as layerd's configuration has it.
-    pub(crate) async fn containerd(&mut self) -> Result<PathBuf, Error> {
+    async fn containerd(&mut self) -> Result<PathBuf, Error> {
         let health = self.info().await?.health.unwrap_or_default();
         let configured = health.settings.get("containerd.address");
         Ok(configured.map_or_else(|| crate::containerd::ADDRESS.into(), PathBuf::from))

@@ -8,7 +8,7 @@ pub(crate) struct Operand<'a> {
     pub(crate) text: &'a str,
     /// Verb of the command.
     pub(crate) attempt: &'a str,
-    /// What it names, in the singular.
+    /// Word for one of the things that it can name.
     pub(crate) noun: &'a str,
     /// Advice for one that names nothing.
     pub(crate) hint: &'a str,

@@ -11,7 +11,7 @@ use crate::{Aufs, Native, Overlay, Overlay1, overlay};
 
 const SLOT: Slot = Slot(7);
 
-/// What a survey tells about the root and about the slot.
+/// Result of a survey, as far as it concerns the root and the slot.
 #[derive(Debug, PartialEq, Eq)]
 struct Told {
     folders: Vec<&'static str>,

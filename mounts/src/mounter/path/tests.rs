@@ -35,7 +35,7 @@ impl Folder {
         open_source(&self.path, Symlinks::Refuse).expect("the folder")
     }
 
-    /// What this user may make, without the bit of the group's others.
+    /// A new source of mode 0751 that belongs to the owner of the folder.
     fn new_source(&self, file: bool) -> NewSource {
         let own = fs::metadata(&self.path).expect("the folder");
         NewSource {

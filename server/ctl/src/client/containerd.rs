@@ -224,7 +224,11 @@ impl Containerd {
     }
 
     /// The configuration of an image that was unpacked is labelled with its topmost layer.
-    async fn of_images(&self, namespace: &str, snapshotter: &str) -> Result<Vec<Reference>, Error> {
+    pub(crate) async fn of_images(
+        &self,
+        namespace: &str,
+        snapshotter: &str,
+    ) -> Result<Vec<Reference>, Error> {
         let label = format!("{SNAPSHOT_LABEL}{snapshotter}");
         let filters = vec![format!("labels.\"{label}\"")];
         let labelled = self.content(namespace, filters).await?.into_iter();

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tonic::Code;
 
 use super::Daemon;
-use crate::client::{Client, Containerd, Leased, New, SNAPSHOTTER};
+use crate::client::{Client, Containerd, Holder, Leased, New, SNAPSHOTTER};
 use crate::confirm::Confirmation;
 use crate::containerd::BackendKey;
 use crate::error::{Error, all_or};
@@ -120,11 +120,8 @@ async fn from_containerd(
         ));
     }
     let mut client = daemon.connect().await?;
-    let address = match &args.containerd_address {
-        Some(address) => address.clone(),
-        None => client.containerd().await?,
-    };
-    let containerd = Containerd::connect(&address, daemon.timeout).await?;
+    let address = args.containerd_address.as_deref();
+    let containerd = client.connect_containerd(address, daemon.timeout).await?;
     check_snapshotter(&containerd, SNAPSHOTTER).await?;
     check_snapshotter(&containerd, &args.snapshotter).await?;
     let found = look(args, &containerd).await?;
@@ -230,9 +227,11 @@ async fn look_into(
         .filter(|snapshot| snapshot.kind == Kind::Committed)
         .map(|snapshot| snapshot.name)
         .collect();
-    let ours = containerd.images(name.to_owned(), SNAPSHOTTER).await?;
-    let referred = ours.blobs.into_iter();
-    let referred = referred.filter_map(|(digest, blob)| blob.snapshot.map(|_| digest));
+    let ours = containerd.of_images(name, SNAPSHOTTER).await?.into_iter();
+    let referred = ours.filter_map(|one| match one.holder {
+        Holder::Image(config) => Some(config),
+        Holder::Container(_) | Holder::Lease(_) => None,
+    });
     let images = plan(&namespace, &from, &there, &referred.collect())?;
     let mut measured = Vec::with_capacity(images.len());
     for image in images {
@@ -411,7 +410,7 @@ impl Import<'_> {
 
     /// The name that layerd has for a snapshot of the namespace.
     async fn backend_key(&mut self, key: &str) -> Result<String, Error> {
-        let all = self.client.list(Vec::new()).await?;
+        let all = self.client.list(vec!["kind==active".to_owned()]).await?;
         let named = all.into_iter().filter(|snapshot| {
             let parsed = BackendKey::parse(&snapshot.name);
             parsed.is_some_and(|name| (name.namespace, name.client_key) == (self.namespace, key))

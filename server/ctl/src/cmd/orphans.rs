@@ -97,11 +97,8 @@ async fn compare(
     daemon: &Daemon,
     now: i64,
 ) -> Result<Vec<Difference>, Error> {
-    let address = match &args.containerd_address {
-        Some(address) => address.clone(),
-        None => client.containerd().await?,
-    };
-    let containerd = Containerd::connect(&address, daemon.timeout).await?;
+    let address = args.containerd_address.as_deref();
+    let containerd = client.connect_containerd(address, daemon.timeout).await?;
     let seen = look(client, &containerd, &args.snapshotter).await?;
     let grace = i64::try_from(args.grace.as_secs()).unwrap_or(i64::MAX);
     Ok(differences(

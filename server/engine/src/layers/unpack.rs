@@ -253,12 +253,7 @@ impl Layers {
             &apply::Options<'_>,
         ) -> Result<(u64, T), layerd_layers::Error>,
     ) -> Result<T, layerd_layers::Error> {
-        let watch = Watch {
-            root: &self.root,
-            client: unpack.progress,
-            claim: Some(claim),
-            reserve: Some(reserve::Watched::new(&self.root, Area::Layers)),
-        };
+        let watch = self.watch(claim, unpack.progress);
         let options = apply::Options {
             compression: unpack.compression,
             blob: unpack.blob,
@@ -278,6 +273,16 @@ impl Layers {
         histogram!("layerd_unpack_seconds").record(begun.elapsed());
         counter!("layerd_unpack_bytes_total").increment(size);
         Ok(applied)
+    }
+
+    /// Progress that ends work on a claimed layer early.
+    fn watch<'a>(&'a self, claim: &'a Claim<'a>, client: &'a dyn Progress) -> Watch<'a> {
+        Watch {
+            root: &self.root,
+            client,
+            claim: Some(claim),
+            reserve: Some(reserve::Watched::new(&self.root, Area::Layers)),
+        }
     }
 
     /// Unpacking brings the content to the disk; the next barrier does the rest.

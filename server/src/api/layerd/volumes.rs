@@ -153,13 +153,10 @@ impl Volumes for Service {
             .parts
             .call(move |engine| engine.volumes.delete_volume_by_id(id))
             .await?;
+        let id = existed.then(|| id.to_string());
         Ok(Response::new(pb::DeleteVolumeResponse {
             existed,
-            id: if existed {
-                id.to_string()
-            } else {
-                String::new()
-            },
+            id: id.unwrap_or_default(),
         }))
     }
 

@@ -15,11 +15,10 @@ use rustix::fs::{Mode, OFlags};
 use tracing::info;
 
 use super::memory::Claim;
-use super::watch::Watch;
 use super::{Active, Opened};
 use crate::call_phase::enter;
 use crate::events::Topic;
-use crate::reserve::{self, Area};
+use crate::reserve::Area;
 use crate::{Error, LayerError, Layers};
 
 /// Bytes of a path with the NUL at its end (path_resolution(7)).
@@ -72,12 +71,7 @@ impl Layers {
     ) -> Result<Copied, Error> {
         let marked = self.mark_partial(record.id);
         marked.inspect_err(|_| claim.undone())?;
-        let watch = Watch {
-            root: &self.root,
-            client: progress,
-            claim: Some(claim),
-            reserve: Some(reserve::Watched::new(&self.root, Area::Layers)),
-        };
+        let watch = self.watch(claim, progress);
         let options = Options {
             links: true,
             progress: &watch,
