@@ -11,10 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recv, recvmsg,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
 /// First descriptor that systemd hands over (SD_LISTEN_FDS_START).
 const FIRST: i32 = 3;
@@ -119,8 +118,11 @@ fn receive(socket: &UnixDatagram, store: &Mutex<Vec<Kept>>) {
     }
 }
 
-/// True if the other end of a connection is open, or has sent something that is still unread.
+/// True unless one end of a connection has closed both directions, whatever is still unread: systemd waits for
+/// EPOLLHUP alone.
 fn is_open(connection: &OwnedFd) -> bool {
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    !matches!(recv(connection, &mut [0_u8; 1], flags), Ok((_, 0)))
+    let mut polled = [PollFd::new(connection, PollFlags::empty())];
+    let now = Timespec::default();
+    poll(&mut polled, Some(&now)).expect("there is memory");
+    !polled[0].revents().contains(PollFlags::HUP)
 }
