@@ -146,7 +146,9 @@ pub(super) const FULL: [Fault; 5] = [
         "no inode is left",
         "inodes",
         "0 of 4096 are free",
-        "touch $(seq -f $(layer work)/%g $(df --output=iavail $R | tail -n 1))",
+        // layerd writes files of its own meanwhile, which come and go.
+        "free() { df --output=iavail $R | tail -n 1; }; n=0
+        until [ $(free) = 0 ]; do n=$((n + 1)); touch $(seq -f $(layer work)/$n-%g $(free)) || true; done",
         "find $(layer work) -type f -delete",
     ),
     advice(
