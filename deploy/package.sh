@@ -33,6 +33,7 @@ mv "$made"/man8/*.5 "$made/man5"
 for shell in bash zsh fish; do
     "$programs/layerctl" completions "$shell" >"$made/completions/$shell"
 done
+sed -f deploy/instance.sed deploy/layerd.service >"$made/layerd@.service"
 gzip -9n <CHANGELOG.md >"$made/changelog.gz"
 version=${2:-$(cargo metadata --no-deps --offline --format-version 1 | sed 's/.*"name":"layerd","version":"\([^"]*\)".*/\1/')-1}
 maintainer=$(sed -n 's/^maintainer = "\(.*\)"/\1/p' server/Cargo.toml)

@@ -9,6 +9,8 @@
 
 #[path = "containerd/import.rs"]
 mod import;
+#[path = "containerd/instances.rs"]
+mod instances;
 #[path = "containerd/limits.rs"]
 mod limits;
 #[path = "containerd/pairs.rs"]

@@ -15,6 +15,8 @@ mod content;
 mod debians;
 #[path = "package/faults.rs"]
 mod faults;
+#[path = "package/instances.rs"]
+mod instances;
 #[path = "package/machine.rs"]
 mod machine;
 
@@ -350,8 +352,11 @@ fn root_package_comes_serves_and_goes_under_systemd() {
     plugged(&machine, &mut transcript);
     killed(&machine, &mut transcript);
     hung(&machine, &mut transcript);
+    let second = instances::begun(&machine, &mut transcript);
     upgraded(&machine, &mut transcript, &new);
+    instances::upgraded(&machine, &second);
     removed(&machine, &mut transcript, &new);
+    instances::removed(&machine);
     purged(&machine, &mut transcript, &before);
     transcript::save("package.txt", transcript.0.trim_start());
 }

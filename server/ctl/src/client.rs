@@ -37,6 +37,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 use wire::snapshots_client::SnapshotsClient;
 
+use crate::containerd::SNAPSHOTTER;
 use crate::error::{Error, Peer};
 use crate::snapshot::{Mount, Snapshot, Usage};
 use crate::text::filter_value;
@@ -45,8 +46,6 @@ use crate::text::filter_value;
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// As large as a piece of a backup may be.
 const CHUNK: usize = 64 * 1024;
-/// The name that containerd's configuration gives layerd.
-pub(crate) const SNAPSHOTTER: &str = "layerd";
 
 /// Key, parent and labels of a new snapshot.
 #[derive(Debug)]
@@ -85,6 +84,12 @@ impl Client {
     pub(crate) async fn info(&mut self) -> Result<InfoResponse, Error> {
         let call = self.admin.info(InfoRequest {});
         answer("ask layerd about itself", self.timeout, call).await
+    }
+
+    /// Name of this layerd in containerd's configuration, as far as its data directory tells.
+    pub(crate) async fn snapshotter(&mut self) -> Result<String, Error> {
+        let root = self.info().await?.root;
+        Ok(crate::containerd::snapshotter(Path::new(&root)).to_owned())
     }
 
     /// Entries of the trash, oldest first.

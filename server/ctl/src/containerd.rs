@@ -6,7 +6,49 @@ pub(crate) mod import;
 pub(crate) mod main_file;
 pub(crate) mod nri;
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::path::Path;
+
+/// Name of layerd as a snapshotter, unless its data lie where containerd looks for those of another name.
+pub(crate) const SNAPSHOTTER: &str = "layerd";
+/// Begin of the name of the folder in which containerd looks for a snapshotter's data.
+const FOLDER: &str = "io.containerd.snapshotter.v1.";
+
+/// Name of the snapshotter whose data lie at `root`: instances have it from their folder.
+pub(crate) fn snapshotter(root: &Path) -> &str {
+    let name = root.file_name().and_then(OsStr::to_str);
+    let name = name.and_then(|name| name.strip_prefix(FOLDER));
+    name.filter(|name| !name.is_empty()).unwrap_or(SNAPSHOTTER)
+}
+
+/// Reads the name of an instance, NAME of `layerd@NAME.service`: it becomes a part of paths, and of the names
+/// of units and of containerd's plugins.
+pub(crate) fn instance(text: &str) -> Result<String, String> {
+    const MAX: usize = 32;
+    let is_end = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    let is_inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
+    let is_good = is_end(bytes.first()) && is_end(bytes.last()) && bytes.iter().all(is_inner);
+    if !is_good || bytes.len() > MAX {
+        return Err(format!(
+            "1 to {MAX} lower-case letters, digits and - are wanted, the first and last a letter or digit"
+        ));
+    }
+    match text {
+        "layerd" => Err("its socket would be that of layerd.service".to_owned()),
+        _ if text.rsplit('-').next() == Some("diff") => {
+            Err("containerd's names for what layerd unpacks with end so".to_owned())
+        }
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// The instance whose socket this is, by its default path.
+pub(crate) fn instance_at(socket: &Path) -> Option<String> {
+    let file = socket.strip_prefix("/run/layerd").ok()?.to_str()?;
+    instance(file.strip_suffix(".sock")?).ok()
+}
 
 /// Socket of a containerd with the default configuration.
 pub(crate) const ADDRESS: &str = "/run/containerd/containerd.sock";
@@ -141,7 +183,9 @@ impl<'a> BackendKey<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BackendKey, Schema, Version};
+    use std::path::Path;
+
+    use super::{BackendKey, Schema, Version, instance, instance_at, snapshotter};
 
     fn version(text: &str) -> Version {
         Version::parse(text).unwrap()
@@ -166,6 +210,39 @@ mod tests {
         ];
         for (output, wanted) in table {
             assert_eq!(Version::from_output(output).unwrap().to_string(), wanted);
+        }
+    }
+
+    #[test]
+    fn a_snapshotter_is_named_by_the_folder_of_its_data() {
+        let folder = "/var/lib/containerd/io.containerd.snapshotter.v1.";
+        for (root, name) in [
+            (format!("{folder}layerd"), "layerd"),
+            (format!("{folder}layerd-btrfs"), "layerd-btrfs"),
+            (folder.to_owned(), "layerd"),
+            ("/srv/layerd".to_owned(), "layerd"),
+            (String::new(), "layerd"),
+        ] {
+            assert_eq!(snapshotter(Path::new(&root)), name, "{root}");
+        }
+    }
+
+    #[test]
+    fn instances_have_names_for_paths_units_and_plugins() {
+        for good in ["a", "btrfs", "disk-2", &"a".repeat(32)] {
+            assert_eq!(instance(good).as_deref(), Ok(good));
+            let socket = format!("/run/layerd/{good}.sock");
+            assert_eq!(instance_at(Path::new(&socket)).as_deref(), Some(good));
+        }
+        let long = "a".repeat(33);
+        let bad = [
+            "", "-a", "a-", "A", "a.b", "a/b", "..", "layerd", "diff", "a-diff", &long,
+        ];
+        for bad in bad {
+            assert!(instance(bad).is_err(), "{bad:?}");
+        }
+        for other in ["/run/layerd/layerd.sock", "/run/a.sock", "/run/layerd/a"] {
+            assert_eq!(instance_at(Path::new(other)), None, "{other}");
         }
     }
 

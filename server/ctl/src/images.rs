@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::client::{Client, Containerd, Namespace, SNAPSHOTTER};
+use crate::client::{Client, Containerd, Namespace};
 use crate::containerd::BackendKey;
 use crate::error::Error;
 use crate::snapshot::Snapshot;
@@ -61,9 +61,10 @@ impl Images {
     pub(crate) async fn ask(client: &mut Client) -> Option<Self> {
         let asked = async {
             let containerd = client.connect_containerd(None, PATIENCE).await?;
+            let snapshotter = client.snapshotter().await?;
             let mut namespaces = Vec::new();
             for name in containerd.namespaces().await? {
-                namespaces.push(containerd.images(name, SNAPSHOTTER).await?);
+                namespaces.push(containerd.images(name, &snapshotter).await?);
             }
             Ok::<_, Error>(Self::new(&client.list(Vec::new()).await?, &namespaces))
         };

@@ -13,20 +13,31 @@ use crate::traces::Endpoint;
 const CHECK: &str = "unit";
 const PROPERTIES: &str = "LoadState,ExecStart,RestrictAddressFamilies,IPAddressAllow,IPAddressDeny,TimeoutStopUSec,RequiresMountsFor";
 
-/// Compares the configuration with layerd.service, if that starts layerd with this `file`.
+/// Compares the configuration with layerd.service, or with an instance, if that starts layerd with this `file`.
 pub(super) fn look(config: &Config, file: Option<&Path>) -> Vec<Looked> {
     // As sd_booted(3) tells.
     if !Path::new("/run/systemd/system").exists() {
         return Vec::new();
     }
     let mut show = Command::new("systemctl");
-    show.args(["show", "layerd.service", "--property", PROPERTIES]);
+    show.args(["show", &name(file), "--property", PROPERTIES]);
     let shown = show.stdin(Stdio::null()).stderr(Stdio::null()).output();
     let shown = shown.map_or(Vec::new(), |shown| shown.stdout);
     let unit = Unit(String::from_utf8_lossy(&shown).into_owned());
     match file.is_some_and(|file| unit.starts_with_file(file)) {
         true => compare(&unit, config),
         false => Vec::new(),
+    }
+}
+
+/// The unit whose configuration is a file of this name.
+fn name(file: Option<&Path>) -> String {
+    let stem = file
+        .and_then(Path::file_stem)
+        .and_then(|stem| stem.to_str());
+    match stem.filter(|stem| *stem != "config") {
+        Some(instance) => format!("layerd@{instance}.service"),
+        None => "layerd.service".to_owned(),
     }
 }
 

@@ -40,9 +40,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", default_value = main_file::MAIN)]
     containerd_config: PathBuf,
 
-    /// Name of layerd in containerd's configuration
-    #[arg(long, value_name = "NAME", default_value = "layerd")]
-    snapshotter: String,
+    /// Name of layerd in containerd's configuration; by default that of an instance, else layerd
+    #[arg(long, value_name = "NAME")]
+    snapshotter: Option<String>,
 
     /// Show troubles alone; nothing if all is well
     #[arg(short, long)]

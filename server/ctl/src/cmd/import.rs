@@ -11,7 +11,7 @@ use serde::Serialize;
 use tonic::Code;
 
 use super::Daemon;
-use crate::client::{Client, Containerd, Holder, Leased, New, SNAPSHOTTER};
+use crate::client::{Client, Containerd, Holder, Leased, New};
 use crate::confirm::Confirmation;
 use crate::containerd::BackendKey;
 use crate::error::{Error, all_or};
@@ -113,18 +113,21 @@ async fn from_containerd(
     daemon: &Daemon,
     out: &mut Output,
 ) -> Result<(), Error> {
-    if args.snapshotter == SNAPSHOTTER {
+    let mut client = daemon.connect().await?;
+    let own = client.snapshotter().await?;
+    if args.snapshotter == own {
         return Err(refused(
             "--snapshotter is layerd itself",
             "Name another one.",
         ));
     }
-    let mut client = daemon.connect().await?;
     let address = args.containerd_address.as_deref();
     let containerd = client.connect_containerd(address, daemon.timeout).await?;
-    check_snapshotter(&containerd, SNAPSHOTTER).await?;
-    check_snapshotter(&containerd, &args.snapshotter).await?;
-    let found = look(args, &containerd).await?;
+    let hint = "`layerctl setup containerd --write` makes layerd known; then restart containerd.";
+    check_snapshotter(&containerd, &own, hint).await?;
+    let hint = "`ctr plugins ls` shows those that it has; name one with --snapshotter.";
+    check_snapshotter(&containerd, &args.snapshotter, hint).await?;
+    let found = look(args, &containerd, &own).await?;
     if args.dry_run {
         return show(&found, out);
     }
@@ -139,6 +142,7 @@ async fn from_containerd(
     for found in &found {
         let mut import = Import {
             args,
+            own: &own,
             client: &mut client,
             containerd: &containerd,
             namespace: &found.namespace,
@@ -169,15 +173,11 @@ fn is_done(image: &Image) -> bool {
     image.is_referred && image.missing.is_empty()
 }
 
-async fn check_snapshotter(containerd: &Containerd, name: &str) -> Result<(), Error> {
+async fn check_snapshotter(containerd: &Containerd, name: &str, hint: &str) -> Result<(), Error> {
     let plugins = containerd.plugins(name).await?;
     if plugins.iter().any(|plugin| plugin.r#type == PLUGIN) {
         return Ok(());
     }
-    let hint = match name == SNAPSHOTTER {
-        true => "`layerctl setup containerd --write` makes layerd known; then restart containerd.",
-        false => "`ctr plugins ls` shows those that it has; name one with --snapshotter.",
-    };
     Err(refused(
         &format!("containerd has no snapshotter {name}"),
         hint,
@@ -193,7 +193,11 @@ fn refused(why: &str, hint: &str) -> Error {
 }
 
 /// Plans all namespaces that are asked for.
-async fn look(args: &FromContainerd, containerd: &Containerd) -> Result<Vec<Found>, Error> {
+async fn look(
+    args: &FromContainerd,
+    containerd: &Containerd,
+    own: &str,
+) -> Result<Vec<Found>, Error> {
     let there = containerd.namespaces().await?;
     if let Some(missing) = args.namespace.iter().find(|one| !there.contains(one)) {
         let why = format!("it has no namespace {missing}");
@@ -204,7 +208,7 @@ async fn look(args: &FromContainerd, containerd: &Containerd) -> Result<Vec<Foun
         if !args.namespace.is_empty() && !args.namespace.contains(&name) {
             continue;
         }
-        match look_into(&args.snapshotter, containerd, &name).await {
+        match look_into((&args.snapshotter, own), containerd, &name).await {
             Ok(images) => found.push(Found {
                 namespace: name,
                 images,
@@ -216,18 +220,18 @@ async fn look(args: &FromContainerd, containerd: &Containerd) -> Result<Vec<Foun
 }
 
 async fn look_into(
-    snapshotter: &str,
+    (snapshotter, own): (&str, &str),
     containerd: &Containerd,
     name: &str,
 ) -> Result<Vec<(Image, u64)>, Error> {
     let namespace = containerd.images(name.to_owned(), snapshotter).await?;
     let from = containerd.snapshots(name, snapshotter).await?;
-    let there = containerd.snapshots(name, SNAPSHOTTER).await?;
+    let there = containerd.snapshots(name, own).await?;
     let there: HashSet<String> = (there.into_iter())
         .filter(|snapshot| snapshot.kind == Kind::Committed)
         .map(|snapshot| snapshot.name)
         .collect();
-    let ours = containerd.of_images(name, SNAPSHOTTER).await?.into_iter();
+    let ours = containerd.of_images(name, own).await?.into_iter();
     let referred = ours.filter_map(|one| match one.holder {
         Holder::Image(config) => Some(config),
         Holder::Container(_) | Holder::Lease(_) => None,
@@ -282,6 +286,8 @@ fn json<'a>(namespace: &'a str, image: &'a Image, bytes: u64, copied_bytes: u64)
 /// The import of a namespace.
 struct Import<'a> {
     args: &'a FromContainerd,
+    /// Name of layerd in containerd's configuration.
+    own: &'a str,
     client: &'a mut Client,
     containerd: &'a Containerd,
     namespace: &'a str,
@@ -341,9 +347,7 @@ impl Import<'_> {
             progress.layers(done, all);
             copied += self.layer(lease, layer, source).await?;
         }
-        lease
-            .refer(&image.config, SNAPSHOTTER, &image.chain)
-            .await?;
+        lease.refer(&image.config, self.own, &image.chain).await?;
         progress.end();
         Ok(copied)
     }
@@ -356,13 +360,13 @@ impl Import<'_> {
     ) -> Result<u64, Error> {
         // As of a layer that is being unpacked, which no default limit holds.
         let key = format!("extract-import {}", layer.name);
-        forgiving(lease.remove(SNAPSHOTTER, &key).await, Code::NotFound)?;
+        forgiving(lease.remove(self.own, &key).await, Code::NotFound)?;
         let new = New {
             key: key.clone(),
             parent: layer.parent.clone(),
             labels: layer.labels.clone(),
         };
-        lease.prepare(SNAPSHOTTER, new).await?;
+        lease.prepare(self.own, new).await?;
         let imported = match self.backend_key(&key).await {
             Ok(backend) => self.client.import_layer(&backend, source).await,
             Err(error) => Err(error),
@@ -370,14 +374,14 @@ impl Import<'_> {
         let committed = match imported {
             Ok(imported) => {
                 let labels = layer.labels.clone();
-                let committed = lease.commit(SNAPSHOTTER, &layer.name, &key, labels).await;
+                let committed = lease.commit(self.own, &layer.name, &key, labels).await;
                 committed.map(|()| imported.copied_bytes)
             }
             Err(error) => Err(error),
         };
         if committed.is_err() {
             // Its failure is what matters; what is left goes with the lease.
-            drop(lease.remove(SNAPSHOTTER, &key).await);
+            drop(lease.remove(self.own, &key).await);
         }
         match committed {
             // Pulled or imported by another client meanwhile.

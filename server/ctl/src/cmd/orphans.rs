@@ -39,9 +39,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", value_parser = crate::address::parse)]
     containerd_address: Option<PathBuf>,
 
-    /// Name of layerd in containerd's configuration
-    #[arg(long, value_name = "NAME", default_value = "layerd")]
-    snapshotter: String,
+    /// Name of layerd in containerd's configuration; by default that of an instance, else layerd
+    #[arg(long, value_name = "NAME")]
+    snapshotter: Option<String>,
 
     /// Younger snapshots are not compared: containerd may be about to record them
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
@@ -99,13 +99,13 @@ async fn compare(
 ) -> Result<Vec<Difference>, Error> {
     let address = args.containerd_address.as_deref();
     let containerd = client.connect_containerd(address, daemon.timeout).await?;
-    let seen = look(client, &containerd, &args.snapshotter).await?;
+    let snapshotter = match &args.snapshotter {
+        Some(name) => name.clone(),
+        None => client.snapshotter().await?,
+    };
+    let seen = look(client, &containerd, &snapshotter).await?;
     let grace = i64::try_from(args.grace.as_secs()).unwrap_or(i64::MAX);
-    Ok(differences(
-        &seen,
-        now.saturating_sub(grace),
-        &args.snapshotter,
-    ))
+    Ok(differences(&seen, now.saturating_sub(grace), &snapshotter))
 }
 
 /// Looks at both sides twice.

@@ -16,10 +16,10 @@ use main_config::Change;
 
 use super::Daemon;
 use crate::atomic_file;
-use crate::containerd::dropin::{DropIn, host_platform};
+use crate::containerd::dropin::{DropIn, Served, host_platform};
 use crate::containerd::effective::{Effective, Others};
 use crate::containerd::main_file::{self, MainFile};
-use crate::containerd::{Schema, Version};
+use crate::containerd::{SNAPSHOTTER, Schema, Version};
 use crate::error::Error;
 use crate::host_file;
 use crate::managed_file::{self, Done, Owner};
@@ -139,6 +139,11 @@ struct Containerd {
     #[arg(long)]
     no_unpack: bool,
 
+    /// Also the layerd of layerd@NAME.service, as the snapshotter layerd-NAME, with its default socket and data
+    /// directory; for each instance once. --remap-ids and --parallel are for the one without a name
+    #[arg(long, value_name = "NAME", value_parser = crate::containerd::instance)]
+    instance: Vec<String>,
+
     /// Platform to unpack images for; this machine's by default
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
@@ -168,7 +173,7 @@ fn containerd(args: Containerd, daemon: &Daemon, out: &mut Output) -> Result<(),
     let files_read = Effective::read_without(&files.config, Some(&path));
     let others = files_read.map_err(|why| main_config::unreadable(&why.path, why.to_string()))?;
     let drop_in = drop_in(&args, version, main.as_ref(), (others.others, daemon))?;
-    let socket = drop_in.socket.clone();
+    let socket = drop_in.served[0].socket.clone();
     if let Some(warning) = drop_in.warning() {
         out.progress(&format!("layerctl: warning: {warning}"))?;
     }
@@ -178,8 +183,37 @@ fn containerd(args: Containerd, daemon: &Daemon, out: &mut Output) -> Result<(),
         return announce(&change, &files.config);
     }
     let is_loaded = |dump: &str| has_layerd(dump, &socket);
+    refuse_to_drop(&args.instance, &path)?;
     let done = files.write(version, &path, &drop_in, (&change, &is_loaded), out)?;
     tell(done, &change, &path, out)
+}
+
+/// Refuses to take an instance away by leaving it out: containerd would not know its snapshots any more.
+fn refuse_to_drop(instances: &[String], path: &Path) -> Result<(), Error> {
+    let written = host_file::read_to_string(path).unwrap_or_default();
+    let written = toml::from_str::<toml::Table>(&written).unwrap_or_default();
+    let proxies = written.get("proxy_plugins").and_then(toml::Value::as_table);
+    let snapshotters = proxies
+        .into_iter()
+        .flatten()
+        .filter(|(_, proxy)| proxy.get("type").and_then(toml::Value::as_str) == Some("snapshot"));
+    let names = snapshotters.filter_map(|(name, _)| name.strip_prefix("layerd-"));
+    let left_out: Vec<&str> = names
+        .filter(|name| !instances.iter().any(|one| one == name))
+        .collect();
+    match left_out.first() {
+        None => Ok(()),
+        Some(first) => Err(Error::Refused {
+            what: format!("write {}", path.display()),
+            why: format!(
+                "it has the instances {}, which are not named",
+                left_out.join(", ")
+            ),
+            hint: format!(
+                "Add --instance {first}, or take all away first: layerctl setup containerd --remove"
+            ),
+        }),
+    }
 }
 
 /// True for a configuration with layerd as a snapshotter at `socket`.
@@ -223,11 +257,19 @@ fn drop_in(
     (others, daemon): (Others, &Daemon),
 ) -> Result<DropIn, Error> {
     let socket = args.socket.as_deref().unwrap_or(&daemon.address);
+    let mut served = vec![Served {
+        name: SNAPSHOTTER.to_owned(),
+        socket: absolute("--socket", socket)?,
+        root: absolute("--root", &args.root)?,
+    }];
+    let mut named = args.instance.clone();
+    named.sort();
+    named.dedup();
+    served.extend(named.iter().map(|name| Served::instance(name)));
     let drop_in = DropIn {
         version,
         schema: Schema::choose(version, main.map(|main| main.schema)),
-        socket: absolute("--socket", socket)?,
-        root: absolute("--root", &args.root)?,
+        served,
         platform: args.platform.clone().unwrap_or_else(host_platform),
         remap_ids: args.remap_ids,
         annotations: args.annotations,

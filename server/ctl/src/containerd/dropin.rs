@@ -7,29 +7,53 @@
 use toml::{Table, Value};
 
 use super::effective::{DIFF, Others, TRANSFER};
-use super::{Schema, Version};
+use super::main_file::ROOT;
+use super::{SNAPSHOTTER, Schema, Version};
 
-/// Name of layerd's diff service: a proxy has one type, and `layerd` is the snapshotter.
-pub(crate) const DIFFER: &str = "layerd-diff";
 /// containerd's own differ.
 const WALKING: &str = "walking";
+
+/// A layerd, as containerd knows it.
+#[derive(Debug)]
+pub(crate) struct Served {
+    /// Name of the snapshotter.
+    pub(crate) name: String,
+    /// Path of the daemon's socket.
+    pub(crate) socket: String,
+    /// Data directory of the daemon.
+    pub(crate) root: String,
+}
+
+impl Served {
+    /// That of `layerd@NAME.service`.
+    pub(crate) fn instance(name: &str) -> Self {
+        Self {
+            name: format!("{SNAPSHOTTER}-{name}"),
+            socket: format!("/run/layerd/{name}.sock"),
+            root: format!("{ROOT}-{name}"),
+        }
+    }
+}
+
+/// Name of a layerd's diff service: a proxy has one type, and `layerd` is the snapshotter.
+pub(crate) fn differ_of(snapshotter: &str) -> String {
+    format!("{snapshotter}-diff")
+}
 
 /// Everything the text depends on.
 #[derive(Debug)]
 pub(crate) struct DropIn {
     pub(crate) version: Version,
     pub(crate) schema: Schema,
-    /// Path of the daemon's socket.
-    pub(crate) socket: String,
-    /// Data directory of the daemon.
-    pub(crate) root: String,
+    /// The layerd without a name, and instances.
+    pub(crate) served: Vec<Served>,
     /// As `linux/amd64`.
     pub(crate) platform: String,
-    /// Let containerd map ids while mounting.
+    /// Let containerd map ids while mounting, in the layerd without a name.
     pub(crate) remap_ids: bool,
     /// Have image names and layer digests passed on as labels.
     pub(crate) annotations: bool,
-    /// Have the layers of an image unpacked at the same time.
+    /// Have the layers of an image unpacked at the same time, in the layerd without a name.
     pub(crate) parallel: bool,
     /// Have layerd unpack and pack layers, where the release can be told so safely.
     pub(crate) differ: bool,
@@ -83,9 +107,11 @@ impl DropIn {
         if let Some(line) = self.schema.line() {
             text.push_str(&format!("{line}\n"));
         }
-        text.push_str(&self.proxy());
-        if self.knows_exports() {
-            text.push_str(&self.exports());
+        for served in &self.served {
+            text.push_str(&self.proxy(served));
+            if self.knows_exports() {
+                text.push_str(&self.exports(served));
+            }
         }
         if self.uses_differ() {
             text.push_str(&self.differ());
@@ -97,19 +123,19 @@ impl DropIn {
         text
     }
 
-    fn proxy(&self) -> String {
-        let mut text = format!(
-            "\n[proxy_plugins.layerd]\ntype = \"snapshot\"\naddress = {}\n",
-            quoted(&self.socket)
-        );
+    fn proxy(&self, served: &Served) -> String {
+        let (name, address) = (&served.name, quoted(&served.socket));
+        let mut text =
+            format!("\n[proxy_plugins.{name}]\ntype = \"snapshot\"\naddress = {address}\n");
+        let is_unnamed = name == SNAPSHOTTER;
         let mut capabilities = Vec::new();
-        if self.remap_ids {
+        if self.remap_ids && is_unnamed {
             text.push_str(
                 "# Pods with user namespaces share layers instead of copying them (Linux 5.19).\n",
             );
             capabilities.push("remap-ids");
         }
-        if self.parallel {
+        if self.parallel && is_unnamed {
             text.push_str(
                 "# Layers are unpacked before the ones below are there. layerd refuses them unless\n\
                  # its configuration has `rebase = true` under [overlayfs].\n",
@@ -123,9 +149,9 @@ impl DropIn {
         if !self.knows_exports() {
             text.push_str(&format!(
                 "# This release looks for the data directory, to tell the kubelet how full its\n\
-                 # disk is, in one place only: io.containerd.snapshotter.v1.layerd below its own root.\n\
+                 # disk is, in one place only: io.containerd.snapshotter.v1.{name} below its own root.\n\
                  # The daemon uses {}.\n",
-                self.root
+                served.root
             ));
         }
         text
@@ -140,12 +166,13 @@ impl DropIn {
         }
     }
 
-    fn exports(&self) -> String {
+    fn exports(&self, served: &Served) -> String {
         let mut text = format!(
-            "\n[proxy_plugins.layerd.exports]\n\
+            "\n[proxy_plugins.{}.exports]\n\
              # The daemon's data directory. The kubelet is told how full its disk is.\n\
              root = {}\n",
-            quoted(&self.root)
+            served.name,
+            quoted(&served.root)
         );
         if self.annotations {
             text.push_str("# Labels of new layers name the image and the layer's digest.\n");
@@ -169,22 +196,28 @@ impl DropIn {
     fn differ(&self) -> String {
         let listed = self.others.diff.get("default").and_then(Value::as_array);
         let listed = listed.into_iter().flatten().filter_map(Value::as_str);
-        let mut differs: Vec<&str> = listed.filter(|name| *name != DIFFER).collect();
-        if differs.is_empty() {
-            differs.push(WALKING);
+        let own: Vec<String> = self.served.iter().map(|one| differ_of(&one.name)).collect();
+        let mut others: Vec<&str> = listed
+            .filter(|name| !own.iter().any(|own| own == name))
+            .collect();
+        if others.is_empty() {
+            others.push(WALKING);
         }
-        differs.insert(0, DIFFER);
-        let differs: Vec<String> = differs.into_iter().map(quoted).collect();
-        format!(
+        let all = own.iter().map(String::as_str).chain(others);
+        let all: Vec<String> = all.map(quoted).collect();
+        let mut text = String::from(
             "\n# layerd unpacks and packs the layers of its own snapshots. What is not its own goes on to\n\
-             # containerd's differ, but not while layerd is down: then nothing is unpacked at all.\n\
-             [proxy_plugins.{DIFFER}]\ntype = \"diff\"\naddress = {}\n\n\
-             [plugins.\"{DIFF}\"]\n{}\
-             default = [{}]\n",
-            quoted(&self.socket),
-            self.kept(&self.others.diff, "default"),
-            differs.join(", ")
-        )
+             # containerd's differ, but not while layerd is down: then nothing is unpacked at all.\n",
+        );
+        for (name, served) in own.iter().zip(&self.served) {
+            let address = quoted(&served.socket);
+            text.push_str(&format!(
+                "[proxy_plugins.{name}]\ntype = \"diff\"\naddress = {address}\n\n"
+            ));
+        }
+        let kept = self.kept(&self.others.diff, "default");
+        let all = all.join(", ");
+        text + &format!("[plugins.\"{DIFF}\"]\n{kept}default = [{all}]\n")
     }
 
     /// The lines of another file's table but for its list, where they would be lost.
@@ -194,12 +227,16 @@ impl DropIn {
         kept.map(line).collect()
     }
 
-    /// Entries of other files' list for other snapshotters than layerd; none if there is no such list.
+    /// Entries of other files' list for other snapshotters than those served; none if there is no such list.
     fn other_entries(&self) -> Vec<&Table> {
         let listed = self.others.transfer.get("unpack_config");
         let listed = listed.and_then(Value::as_array).into_iter().flatten();
-        let is_other =
-            |entry: &&Table| entry.get("snapshotter").and_then(Value::as_str) != Some("layerd");
+        let is_other = |entry: &&Table| {
+            let name = entry.get("snapshotter").and_then(Value::as_str);
+            self.served
+                .iter()
+                .all(|one| Some(one.name.as_str()) != name)
+        };
         listed
             .filter_map(Value::as_table)
             .filter(is_other)
@@ -238,7 +275,6 @@ impl DropIn {
                  max_concurrent_unpacks = {AT_ONCE}\n"
             ));
         }
-        let differ = if self.uses_differ() { DIFFER } else { WALKING };
         let entry = |snapshotter: &str, differ: &str| {
             format!(
                 "platform = {}\nsnapshotter = \"{snapshotter}\"\ndiffer = \"{differ}\"\n",
@@ -250,7 +286,10 @@ impl DropIn {
         if entries.is_empty() {
             entries.push(entry("overlayfs", WALKING));
         }
-        entries.push(entry("layerd", differ));
+        entries.extend(self.served.iter().map(|one| match self.uses_differ() {
+            true => entry(&one.name, &differ_of(&one.name)),
+            false => entry(&one.name, WALKING),
+        }));
         for entry in entries {
             text.push_str(&format!(
                 "[[plugins.\"{TRANSFER}\".unpack_config]]\n{entry}"

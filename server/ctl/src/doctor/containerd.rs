@@ -1,6 +1,6 @@
 //! containerd: its release, what its files say of layerd, and what it has loaded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -8,10 +8,10 @@ use std::path::Path;
 use layerd_proto::containerd::services::introspection::v1::Plugin;
 
 use super::{Action, Finding, quoted};
-use crate::containerd::Version;
-use crate::containerd::dropin::DIFFER;
+use crate::containerd::dropin::differ_of;
 use crate::containerd::effective::{Effective, Proxy};
 use crate::containerd::main_file::{MAIN, ROOT};
+use crate::containerd::{Version, instance, instance_at};
 
 const DROP_IN: &str = "containerd's drop-in";
 const DIFF: &str = "containerd's differ";
@@ -176,7 +176,7 @@ impl Facts<'_> {
         if told == Some(root) && is_known {
             return None;
         }
-        let is_default = root.ends_with("/io.containerd.snapshotter.v1.layerd");
+        let is_default = root.ends_with(&format!("/io.containerd.snapshotter.v1.{}", self.name));
         match told {
             Some(told) if is_known => Some(Finding::warning(
                 DROP_IN,
@@ -194,13 +194,14 @@ impl Facts<'_> {
     }
 
     fn differ(&self, version: Option<Version>) -> Vec<Finding> {
+        let own = differ_of(self.name);
         let differs = self
             .files
             .proxies
             .iter()
             .filter(|(_, proxy)| proxy.kind == "diff");
         let ours: Vec<_> = differs
-            .filter(|(name, proxy)| name.as_str() == DIFFER || is_same(&proxy.address, self.socket))
+            .filter(|(name, proxy)| **name == own || is_same(&proxy.address, self.socket))
             .collect();
         let Some((name, proxy)) = ours.first() else {
             let impact =
@@ -293,6 +294,7 @@ impl Facts<'_> {
 
     fn options(&self) -> String {
         let mut options = options_of_settings(self.main, self.settings);
+        options.push_str(&self.instances());
         let version = self.installed;
         let since =
             |major, minor, patch| version.is_some_and(|version| version.since(major, minor, patch));
@@ -322,6 +324,21 @@ impl Facts<'_> {
     }
 }
 
+impl Facts<'_> {
+    /// Options for all instances that the files have, and for this layerd if it is one.
+    fn instances(&self) -> String {
+        let named = self.files.proxies.iter();
+        let named = named.filter(|(_, proxy)| proxy.kind == "snapshot");
+        let named = named.map(|(name, _)| name.as_str()).chain([self.name]);
+        let named = named.filter_map(|name| name.strip_prefix("layerd-"));
+        let named: BTreeSet<&str> = named.filter(|name| instance(name).is_ok()).collect();
+        named
+            .into_iter()
+            .map(|name| format!(" --instance {name}"))
+            .collect()
+    }
+}
+
 /// Options of `layerctl setup containerd --write` that follow from layerd's settings.
 pub(crate) fn options_of_settings(main: &Path, settings: &BTreeMap<String, String>) -> String {
     let mut options = String::new();
@@ -331,7 +348,10 @@ pub(crate) fn options_of_settings(main: &Path, settings: &BTreeMap<String, Strin
             quoted(&main.display().to_string())
         ));
     }
-    if let Some(root) = settings.get("root").filter(|root| *root != ROOT) {
+    let socket = settings.get("socket.path").map_or("", String::as_str);
+    let root = settings.get("root").filter(|root| *root != ROOT);
+    // The data of an instance lie where its name says.
+    if let Some(root) = root.filter(|_| instance_at(Path::new(socket)).is_none()) {
         options.push_str(&format!(" --root {}", quoted(root)));
     }
     let unpacks = settings.get("unpack.enabled");

@@ -13,8 +13,8 @@ pub(crate) const ARGUMENTS: [&str; 5] = [
     "layerd.socket",
     DOCKER,
 ];
-/// Holds the socket of the volume plugin.
-const DOCKER: &str = "layerd-docker.socket";
+/// Holds the socket of the volume plugin, which instances have none of.
+pub(crate) const DOCKER: &str = "layerd-docker.socket";
 const ENABLE: &str = "systemctl enable layerd.socket layerd.service";
 const RESTART: &str = "systemctl restart layerd.service";
 /// Capabilities in deploy/layerd.service, which explains each.
@@ -107,6 +107,33 @@ pub(crate) fn main_pid(output: &str) -> Option<u32> {
         .parse()
         .ok()?;
     (pid > 0).then_some(pid)
+}
+
+/// What `systemctl show` prints of an instance, as if it were about the units without a name.
+pub(crate) fn without_instance(output: &str) -> String {
+    let line = |line: &str| match line.strip_prefix("Id=layerd@") {
+        Some(rest) => format!("Id=layerd.{}", rest.rsplit('.').next().unwrap_or_default()),
+        None => line.to_owned(),
+    };
+    output.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A finding about the units of an instance, whose texts name those without one.
+pub(crate) fn of_instance(finding: &mut Finding, name: &str) {
+    let texts = [
+        &mut finding.found,
+        &mut finding.impact,
+        &mut finding.fix,
+        &mut finding.advice,
+    ];
+    for text in texts {
+        for kind in ["service", "socket"] {
+            let own = format!("layerd@{name}.{kind}");
+            *text = text.replace(&format!("layerd.{kind}"), &own);
+        }
+        *text = text.replace("-u layerd ", &format!("-u layerd@{name} "));
+        *text = text.replace("-u layerd`", &format!("-u layerd@{name}`"));
+    }
 }
 
 /// `systemctl show` prints lines of `NAME=VALUE` for each unit, and an empty line between units.

@@ -22,8 +22,9 @@ use nix::sys::statvfs::statvfs;
 use super::{Args, Daemon};
 use crate::client::Client;
 use crate::cmd::du;
+use crate::containerd::instance_at;
 use crate::doctor::mounts::{self, Layers};
-use crate::doctor::{Action, Finding, Severity, daemon as checks, files, quoted, volumes};
+use crate::doctor::{Action, Finding, Severity, daemon as checks, files, quoted, unit, volumes};
 use crate::error::Error;
 
 const DEFAULT_SOCKET: &str = "/run/layerd/layerd.sock";
@@ -78,10 +79,15 @@ pub(super) async fn findings(args: &Args, daemon: &Daemon, now: i64) -> Vec<Find
     found
 }
 
-/// Commands reach the daemon that was asked.
+/// Commands reach the daemon that was asked, and its units.
 fn address(found: &mut [Finding], socket: &Path) {
     if socket == Path::new(DEFAULT_SOCKET) {
         return;
+    }
+    if let Some(name) = instance_at(socket) {
+        for finding in &mut *found {
+            unit::of_instance(finding, &name);
+        }
     }
     let with = format!(
         "layerctl --address {} ",
@@ -123,7 +129,9 @@ fn unreachable(error: &Error, socket: &Path, can_start: bool) -> Finding {
         Action::advice(
             "`journalctl -u layerd` says what it waits for; systemd's watchdog starts it anew if it hangs.",
         )
-    } else if host::is_booted() && socket == Path::new(DEFAULT_SOCKET) {
+    } else if host::is_booted()
+        && (socket == Path::new(DEFAULT_SOCKET) || instance_at(socket).is_some())
+    {
         Action::safe("start", "systemctl restart layerd.socket layerd.service")
     } else {
         Action::advice("Start it, or name its socket with --address.")

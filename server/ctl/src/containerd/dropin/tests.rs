@@ -1,14 +1,17 @@
 use toml::{Table, Value};
 
-use super::{DropIn, Others, Schema, Version};
+use super::{DropIn, Others, Schema, Served, Version};
 
 fn drop_in(version: &str) -> DropIn {
     let version = Version::parse(version).unwrap();
     DropIn {
         version,
         schema: Schema::choose(version, None),
-        socket: "/run/layerd/layerd.sock".to_owned(),
-        root: "/var/lib/l \"q\"".to_owned(),
+        served: vec![Served {
+            name: "layerd".to_owned(),
+            socket: "/run/layerd/layerd.sock".to_owned(),
+            root: "/var/lib/l \"q\"".to_owned(),
+        }],
         platform: "linux/amd64".to_owned(),
         remap_ids: false,
         annotations: false,
@@ -275,4 +278,43 @@ fn what_other_files_have_in_the_lists_stays() {
         assert_eq!(kept.0.is_some() && kept.1.is_some(), is_whole, "{version}");
         assert_eq!(kept.0.is_none() && kept.1.is_none(), !is_whole, "{version}");
     }
+}
+
+#[test]
+fn each_instance_is_a_snapshotter_and_a_differ_of_its_own() {
+    let mut both = drop_in("2.1");
+    both.remap_ids = true;
+    both.served.push(Served::instance("copies"));
+    let table = parsed(&both);
+    let proxies = &table["proxy_plugins"];
+    let names: Vec<_> = proxies.as_table().unwrap().keys().collect();
+    let wanted = [
+        "layerd",
+        "layerd-copies",
+        "layerd-copies-diff",
+        "layerd-diff",
+    ];
+    assert_eq!(names, wanted);
+    let copies = &proxies["layerd-copies"];
+    assert_eq!(copies["address"].as_str(), Some("/run/layerd/copies.sock"));
+    assert_eq!(
+        copies["exports"]["root"].as_str(),
+        Some("/var/lib/containerd/io.containerd.snapshotter.v1.layerd-copies")
+    );
+    assert!(copies.get("capabilities").is_none(), "{copies}");
+    assert!(proxies["layerd"].get("capabilities").is_some());
+    let plugins = &table["plugins"];
+    let differs = &plugins["io.containerd.service.v1.diff-service"]["default"];
+    let wanted = ["layerd-diff", "layerd-copies-diff", "walking"];
+    assert_eq!(differs, &Value::from(wanted.to_vec()));
+    let entries = &plugins["io.containerd.transfer.v1.local"]["unpack_config"];
+    let pairs: Vec<_> = (entries.as_array().unwrap().iter())
+        .map(|entry| [&entry["snapshotter"], &entry["differ"]].map(|one| one.as_str().unwrap()))
+        .collect();
+    let wanted = [
+        ["overlayfs", "walking"],
+        ["layerd", "layerd-diff"],
+        ["layerd-copies", "layerd-copies-diff"],
+    ];
+    assert_eq!(pairs, wanted);
 }

@@ -25,7 +25,7 @@ impl World {
         };
         let entry = Unpack {
             snapshotter: "layerd".to_owned(),
-            differ: DIFFER.to_owned(),
+            differ: differ_of("layerd"),
         };
         let plugin = Plugin {
             r#type: SNAPSHOTTERS.to_owned(),
@@ -42,7 +42,7 @@ impl World {
                 files: vec!["/etc/containerd/config.toml".into()],
                 proxies: [
                     ("layerd".to_owned(), proxy("snapshot")),
-                    (DIFFER.to_owned(), proxy("diff")),
+                    (differ_of("layerd"), proxy("diff")),
                 ]
                 .into(),
                 unpack: Some(vec![entry]),
@@ -142,10 +142,15 @@ const MISTAKES: [(&str, Severity, Change); 16] = [
         world.proxy().exports.clear()
     }),
     ("layerd does not unpack", Severity::Info, |world| {
-        world.files.proxies.remove(DIFFER);
+        world.files.proxies.remove(&differ_of("layerd"));
     }),
     ("layerd-diff names the socket", Severity::Error, |world| {
-        world.files.proxies.get_mut(DIFFER).unwrap().address = "/elsewhere".to_owned();
+        world
+            .files
+            .proxies
+            .get_mut(&differ_of("layerd"))
+            .unwrap()
+            .address = "/elsewhere".to_owned();
     }),
     ("a proxy of type \"diff\"", Severity::Error, |world| {
         world.release("1.7.3")

@@ -9,7 +9,7 @@ use crate::cmd::doctor::Args;
 use crate::cmd::{Daemon, orphans as look};
 use crate::containerd::effective::{Effective, Unreadable};
 use crate::containerd::main_file::{DROP_INS, MAIN};
-use crate::containerd::{ADDRESS, Version};
+use crate::containerd::{ADDRESS, Version, snapshotter};
 use crate::doctor::containerd::{Facts, Running, options_of_settings};
 use crate::doctor::{Action, Finding, Severity, quoted, references};
 use crate::error::Error;
@@ -29,11 +29,12 @@ pub(super) async fn findings(
     let configured = settings.get("containerd.address").map(PathBuf::from);
     let address = args.containerd_address.clone().or(configured);
     let address = address.unwrap_or_else(|| ADDRESS.into());
+    let name = name(args, settings);
     let asked = async {
         let containerd = Containerd::connect(&address, daemon.timeout).await?;
         let running = Running {
             version: containerd.version().await?,
-            plugins: containerd.plugins(&args.snapshotter).await?,
+            plugins: containerd.plugins(name).await?,
         };
         Ok::<_, Error>((containerd, running))
     };
@@ -58,9 +59,16 @@ pub(super) async fn findings(
     if let (Some((containerd, running)), Some(client)) = (&answered, client)
         && !running.plugins.is_empty()
     {
-        found.extend(compare(client, containerd, &args.snapshotter, now).await);
+        found.extend(compare(client, containerd, name, now).await);
     }
     found
+}
+
+/// Name of layerd in containerd's configuration.
+fn name<'a>(args: &'a Args, settings: &'a Settings) -> &'a str {
+    let root = settings.get("root").map_or("", String::as_str);
+    let own = args.snapshotter.as_deref();
+    own.unwrap_or_else(|| snapshotter(Path::new(root)))
 }
 
 fn unreachable(error: &Error) -> Finding {
@@ -91,7 +99,7 @@ async fn files(
             edited,
             socket: &daemon.address,
             settings,
-            name: &args.snapshotter,
+            name: name(args, settings),
         }
         .findings(),
         Err(why) => vec![unreadable(

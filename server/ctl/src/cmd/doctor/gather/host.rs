@@ -12,6 +12,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use super::{Settings, output};
 use crate::cmd::Daemon;
 use crate::cmd::doctor::Args;
+use crate::containerd::instance_at;
 use crate::doctor::csi;
 use crate::doctor::host::{self, Checked};
 use crate::doctor::unit::{self, Process};
@@ -105,9 +106,15 @@ pub(super) async fn units(daemon: &Daemon) -> (Vec<Finding>, bool) {
         let few = peer(&daemon.address).and_then(|pid| unit::few_of_process(pid, &process(pid)));
         return (few.into_iter().chain([unit]).collect(), false);
     }
-    let arguments = unit::ARGUMENTS.map(str::to_owned);
+    let arguments = match instance_at(&daemon.address) {
+        None => unit::ARGUMENTS.map(str::to_owned).to_vec(),
+        Some(name) => (unit::ARGUMENTS.iter())
+            .filter(|argument| **argument != unit::DOCKER)
+            .map(|argument| argument.replace("layerd.", &format!("layerd@{name}.")))
+            .collect(),
+    };
     let output = output(Path::new("systemctl"), &arguments, daemon.timeout).await;
-    let output = output.unwrap_or_default();
+    let output = unit::without_instance(&output.unwrap_or_default());
     let process = unit::main_pid(&output).map(process).unwrap_or_default();
     (unit::findings(&output, &process), unit::is_down(&output))
 }
