@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use layerd_crash::disk::{Filesystem, Recorder};
+use layerd_crash::disk::{Filesystem, Later, Recorder};
 use layerd_integration::image::write_layer;
 use layerd_integration::{Entry, Scratch, Snapshots};
 use nix::mount::{MntFlags, umount2};
@@ -161,7 +161,8 @@ fn empty(site: &Site, client: &mut Snapshots) -> Verdict {
 
 fn survive(disk: Filesystem, seed: u64, count: usize) {
     let mut recording = record(disk);
-    let bad = examine(&mut recording, seed, count, ALL_OF_THEM, &look);
+    let cuts = recording.cuts(seed, count, &Later::ALL);
+    let bad = examine(&mut recording, &cuts, ALL_OF_THEM, &look);
     println!("{disk:?}: {count} images, bad: {}", bad.len());
     assert!(bad.is_empty(), "{}", bad.join("\n\n"));
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::Path;
 
-use layerd_crash::disk::{Filesystem, Recorder, Recording};
+use layerd_crash::disk::{Filesystem, Later, Recorder, Recording};
 use layerd_integration::{Scratch, Snapshots};
 use nix::sys::stat::{Mode, SFlag, mknod};
 
@@ -139,7 +139,8 @@ fn shows(client: &mut Snapshots, number: usize) -> Verdict {
 fn survive(seed: u64, count: usize) {
     for (disk, seed) in Filesystem::ALL.into_iter().zip(seed..) {
         let mut recording = record(disk);
-        let bad = examine(&mut recording, seed, count, ALL_OF_THEM, &look);
+        let cuts = recording.cuts(seed, count, &Later::ALL);
+        let bad = examine(&mut recording, &cuts, ALL_OF_THEM, &look);
         println!("{disk:?}: {count} imports, bad: {}", bad.len());
         assert!(bad.is_empty(), "{}", bad.join("\n\n"));
     }

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use layerd_crash::disk::{Filesystem, Later, Marker, Recorder, Recording};
+use layerd_crash::disk::{Cut, Filesystem, Later, Marker, Recorder, Recording};
 use layerd_crash::trace::{Class, Plan, Times, Tracer};
 use layerd_integration::Scratch;
 
@@ -130,10 +130,10 @@ impl Load {
 }
 
 impl Run {
-    /// Examines up to `count` images, until one is bad in a way that is `enough`.
-    fn examine(&mut self, seed: u64, count: usize, enough: Enough) -> Vec<String> {
+    /// Examines the disk after each cut, until one is bad in a way that is `enough`.
+    fn examine(&mut self, cuts: &[Cut], enough: Enough) -> Vec<String> {
         let (histories, workers) = (&self.histories, &self.workers);
-        examine(&mut self.recording, seed, count, enough, &|site, marks| {
+        examine(&mut self.recording, cuts, enough, &|site, marks| {
             let world = compare_all(histories, workers, site, marks)?;
             go_on(site, &world)
         })
@@ -146,30 +146,34 @@ pub(crate) type Enough = fn(&str) -> bool;
 /// Examines every image, whatever is found.
 pub(crate) const ALL_OF_THEM: Enough = |_| false;
 
-/// Images among which a loss must be found where there are losses; the search ends with the first one. Few of
-/// them would do mostly: which images there are depends on when the disk was written to, and some
-/// show another fault than the one that is looked for, such as a database that is damaged.
-pub(crate) const SEARCHED: usize = 64;
+/// Cuts among which a loss must be found where there are losses; the search ends with the first one. Late cuts
+/// that leave nothing unflushed come first: after the others, which are looked at as well, the database is
+/// damaged more often than something is lost.
+pub(crate) fn losing_cuts(recording: &Recording, seed: u64) -> Vec<Cut> {
+    const COUNT: usize = 32;
+    let mut cuts = recording.cuts(seed, COUNT, &[Later::Nothing]);
+    cuts.reverse();
+    cuts.extend(recording.cuts(seed, COUNT, &Later::ALL));
+    cuts
+}
 
-/// Looks at the disks after up to `count` cuts, each with what was marked before it; answers what is
-/// wrong with which.
+/// Looks at the disks after cuts, each with what was marked before it; answers what is wrong with which.
 pub(crate) fn examine(
     recording: &mut Recording,
-    seed: u64,
-    count: usize,
+    cuts: &[Cut],
     enough: Enough,
     look: &dyn Fn(&Site, &[u64]) -> Verdict,
 ) -> Vec<String> {
     let scratch = Scratch::new();
     let mut bad = Vec::new();
-    for cut in recording.cuts(seed, count, &Later::ALL) {
+    for cut in cuts {
         let mut look_at = || {
-            let image = recording.image(&cut).unwrap();
+            let image = recording.image(cut).unwrap();
             let mounted = image.mount().map_err(|error| format!("mount: {error}"))?;
             let site = Site::new(mounted.path().join("root"), scratch.path());
             // Each image's log for itself.
             let _ = std::fs::remove_file(&site.log);
-            look(&site, &recording.marks(&cut))
+            look(&site, &recording.marks(cut))
                 .map_err(|why| format!("{why}; log:\n{}", site.tail()))?;
             mounted
                 .unmount()
@@ -269,7 +273,8 @@ fn survive(disk: Filesystem, steps: usize, seeds: std::ops::Range<u64>, count: u
         let acknowledged = run.histories.iter().map(|history| history.len() - 1);
         operations += acknowledged.sum::<usize>();
         images += count;
-        bad.extend(run.examine(seed, count, ALL_OF_THEM));
+        let cuts = run.recording.cuts(seed, count, &Later::ALL);
+        bad.extend(run.examine(&cuts, ALL_OF_THEM));
         println!(
             "{:?}: {operations} operations, {images} images, bad: {}",
             disk,
@@ -346,7 +351,9 @@ fn root_content_that_lacks_syncfs_is_found() {
 
 fn loses_content(load: &Load) {
     let is_content: Enough = |why| why.contains(" is (") || why.contains("directory");
-    let bad = load.record().examine(10, SEARCHED, is_content);
+    let mut run = load.record();
+    let cuts = losing_cuts(&run.recording, 10);
+    let bad = run.examine(&cuts, is_content);
     assert!(bad.iter().any(|why| is_content(why)), "{load:?}: {bad:?}");
 }
 
@@ -359,7 +366,9 @@ fn root_lost_records_are_found() {
             ..Load::new(disk, 12, 11)
         };
         let is_record: Enough = |why| why.contains("is lost");
-        let bad = load.record().examine(11, SEARCHED, is_record);
+        let mut run = load.record();
+        let cuts = losing_cuts(&run.recording, 11);
+        let bad = run.examine(&cuts, is_record);
         assert!(bad.iter().any(|why| is_record(why)), "{disk:?}: {bad:?}");
     }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use layerd_crash::disk::{Filesystem, Recorder, Recording};
+use layerd_crash::disk::{Filesystem, Later, Recorder, Recording};
 use layerd_crash::trace::{Moment, Plan};
 use layerd_integration::image::write_layer;
 use layerd_integration::{Entry, Scratch, Snapshots};
@@ -233,7 +233,8 @@ fn look(site: &Site, marks: &[u64]) -> Verdict {
 
 fn survive(disk: Filesystem, seed: u64, count: usize) {
     let mut recording = record(disk);
-    let bad = examine(&mut recording, seed, count, ALL_OF_THEM, &look);
+    let cuts = recording.cuts(seed, count, &Later::ALL);
+    let bad = examine(&mut recording, &cuts, ALL_OF_THEM, &look);
     println!("{disk:?}: {count} whole trees, bad: {}", bad.len());
     assert!(bad.is_empty(), "{}", bad.join("\n\n"));
 }

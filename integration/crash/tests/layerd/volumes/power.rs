@@ -6,7 +6,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use layerd_crash::disk::{Filesystem, Marker, Recorder, Recording};
+use layerd_crash::disk::{Cut, Filesystem, Later, Marker, Recorder, Recording};
 use layerd_integration::Scratch;
 use layerd_integration::scratch::mounts_below;
 use nix::mount::{MntFlags, umount2};
@@ -22,7 +22,7 @@ use crate::Verdict;
 use crate::home::furnish;
 use crate::model::World;
 use crate::operation::{commit, prepare};
-use crate::power::{ALL_OF_THEM, Enough, SEARCHED, SIZE, Waits, examine, marked};
+use crate::power::{ALL_OF_THEM, Enough, SIZE, Waits, examine, losing_cuts, marked};
 use crate::process::{Layerd, Site};
 
 /// Clients at a time; number 0 has what was there before.
@@ -218,9 +218,9 @@ impl After<'_> {
 }
 
 impl Run {
-    fn examine(&mut self, seed: u64, count: usize, enough: Enough) -> Vec<String> {
+    fn examine(&mut self, cuts: &[Cut], enough: Enough) -> Vec<String> {
         let (workers, ground) = (&self.workers, &self.ground);
-        examine(&mut self.recording, seed, count, enough, &|site, marks| {
+        examine(&mut self.recording, cuts, enough, &|site, marks| {
             let site = site.clone().rebooted();
             let found = compare(&site, workers, marks)?;
             go_on(&site, workers, ground, &found)
@@ -292,7 +292,8 @@ fn survive(disk: Filesystem, steps: usize, seeds: std::ops::Range<u64>, count: u
         let acknowledged = run.workers.iter().map(|worker| worker.history.len() - 1);
         operations += acknowledged.sum::<usize>();
         images += count;
-        bad.extend(run.examine(seed, count, ALL_OF_THEM));
+        let cuts = run.recording.cuts(seed, count, &Later::ALL);
+        bad.extend(run.examine(&cuts, ALL_OF_THEM));
         println!(
             "{disk:?}, volumes: {operations} operations, {images} images, bad: {}",
             bad.len()
@@ -348,7 +349,9 @@ fn assert_found(disk: Filesystem, waits: Waits, is_loss: Enough) {
         seed: 24,
         waits,
     };
-    let bad = load.record().examine(24, SEARCHED, is_loss);
+    let mut run = load.record();
+    let cuts = losing_cuts(&run.recording, 24);
+    let bad = run.examine(&cuts, is_loss);
     assert!(bad.iter().any(|why| is_loss(why)), "{load:?}: {bad:?}");
 }
 
