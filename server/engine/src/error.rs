@@ -231,8 +231,15 @@ fn driver_kind(error: &layerd_mounts::Error) -> ErrorKind {
         | layerd_mounts::Error::Altered { .. }
         | layerd_mounts::Error::BadImage { .. } => ErrorKind::Damaged,
         full if full.is_full() => ErrorKind::Full,
+        other => disk_kind(other.errno()),
+    }
+}
+
+/// Class of a failed system call that says nothing of what was asked for.
+fn disk_kind(errno: Option<i32>) -> ErrorKind {
+    match errno.map(Errno::from_raw) {
         // The disk of volumes alone, or that of layers: the operator mounts it again to be written.
-        other if other.errno() == Some(Errno::EROFS as i32) => ErrorKind::Refused,
+        Some(Errno::EROFS) => ErrorKind::Refused,
         _ => ErrorKind::Internal,
     }
 }
@@ -254,8 +261,7 @@ fn copy_kind(error: &layerd_layers::Error) -> ErrorKind {
         Error::Image { .. } if error.errno().is_none() => ErrorKind::Invalid,
         Error::Unmapped { .. } => ErrorKind::Refused,
         Error::Stopped => ErrorKind::Stopping,
-        other if other.errno() == Some(Errno::EROFS as i32) => ErrorKind::Refused,
-        _ => ErrorKind::Internal,
+        other => disk_kind(other.errno()),
     }
 }
 

@@ -7,7 +7,7 @@ use layerd_mounts::mounter::MountError;
 use layerd_spec::BadSpec;
 use layerd_store::Key;
 
-use super::{Error, ErrorKind, is_full};
+use super::{Error, ErrorKind, disk_kind, is_full};
 
 /// A failure of an attachment or its mount. Unless a variant says otherwise, nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +134,7 @@ fn mount_kind(error: &MountError) -> ErrorKind {
         | MountError::Dangling { .. }
         | MountError::Escape { .. }
         | MountError::BadPath { .. } => ErrorKind::Invalid,
-        MountError::Io { .. } => ErrorKind::Internal,
+        MountError::Io { .. } => disk_kind(error.errno()),
         _ => ErrorKind::Refused,
     }
 }

@@ -279,6 +279,7 @@ fn volumes_and_attachments_have_their_class() {
         (full(Errno::EIO).into(), ErrorKind::Internal),
         (mounting(Errno::ENOSPC).into(), ErrorKind::Full),
         (mounting(Errno::EIO).into(), ErrorKind::Internal),
+        (mounting(Errno::EROFS).into(), ErrorKind::Refused),
         (
             MountError::Missing { path: path() }.into(),
             ErrorKind::Missing,
