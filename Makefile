@@ -70,7 +70,7 @@ prepush: tools ## Check a push: format, words, and clippy and unit tests of the 
 .PHONY: test
 test: as-root machine ## Run everything that CI runs (as root); installs what it needs
 	@.ci/prepare
-	$(own_mounts) $(nextest) --profile ci
+	$(own_mounts) $(nextest) --profile ci --test-threads $$(($$(nproc) + 1))
 
 # What the tests are, beside what `build` makes.
 .PHONY: compile
