@@ -298,6 +298,36 @@ fn root_what_is_mounted_without_a_record_goes_if_it_is_a_volume() {
 }
 
 #[test]
+fn root_what_layerd_mounted_for_itself_is_not_unpublished() {
+    let mut world = World::new();
+    let id = world.create(&create("pvc-1")).unwrap().volume_id;
+    let volume = world.json(&["volume", "inspect", "pvc-1"]).remove(0);
+    let data = Path::new(volume["path"].as_str().unwrap()).to_owned();
+    let (root, published) = (world.path().join("root"), world.target("pod-1"));
+    let inside = [&data, &root.join("mnt"), &root.join("volumes/missing")];
+    assert!(world.is_mounted_for_layerd(&data));
+    for id in [id.as_str(), "vol-9-9"] {
+        for path in inside {
+            let refused = world.unpublish(id, path).unwrap_err();
+            refused.is(Code::InvalidArgument, "layerd's data directory");
+            let refused = world.publish(&publish(&id, path)).unwrap_err();
+            assert!(
+                matches!(refused.code, Code::InvalidArgument | Code::NotFound),
+                "{refused:?}"
+            );
+        }
+        assert!(world.is_mounted_for_layerd(&data));
+    }
+    world.publish(&publish(&id, &published)).unwrap();
+    // A path in a volume that is published is the pods'.
+    let other = world.create(&create("pvc-2")).unwrap().volume_id;
+    let inner = published.join("inner");
+    world.publish(&publish(&other, &inner)).unwrap();
+    world.unpublish(&other, &inner).unwrap();
+    world.unpublish(&id, &published).unwrap();
+}
+
+#[test]
 fn root_a_mount_that_was_taken_away_is_made_again() {
     let mut world = World::new();
     let id = world.create(&create("pvc-1")).unwrap().volume_id;

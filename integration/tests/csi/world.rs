@@ -201,6 +201,14 @@ impl World {
         all.iter().filter(|mount| *mount == target).count()
     }
 
+    /// True if something is mounted at a path, as layerd sees it.
+    pub(crate) fn is_mounted_for_layerd(&self, target: &Path) -> bool {
+        let table = format!("/proc/{}/mountinfo", self.server.pid());
+        let table = fs::read_to_string(table).unwrap();
+        let mut points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        points.any(|point| Path::new(point) == target)
+    }
+
     /// Mount options at a path.
     pub(crate) fn options(&self, target: &Path) -> String {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();

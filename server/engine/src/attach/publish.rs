@@ -50,6 +50,7 @@ impl Attachments {
         let path = path.ok_or_else(|| BadInput::new("target_path", "must not be empty"))?;
         let path = target::clean(path)?;
         self.volumes.volume_by_id(request.volume)?;
+        self.refuse_own_place(&path)?;
         self.recognise_copy(&request.attach.key)?;
         let made = self.make_mount_point(&path)?;
         let published = self.publish_at(owner, request);
@@ -83,9 +84,11 @@ impl Attachments {
     /// Removes no more than that directory, and only if it is empty.
     ///
     /// # Errors
-    /// `Refused` if the mount is in use, or something else is mounted there or lies there.
+    /// `Refused` if the mount is in use, or something else is mounted there or lies there; `Invalid` for a
+    /// path in the data root, where nothing is changed.
     pub fn unpublish(&self, key: &Key, path: &Path) -> Result<(), Error> {
         let path = target::clean(path)?;
+        self.refuse_own_place(&path)?;
         self.recognise_copy(key)?;
         self.detach(std::slice::from_ref(key), false)?;
         self.clear_unrecorded(&path)?;
@@ -130,6 +133,24 @@ impl Attachments {
         }
         let table = mountinfo::read().map_err(Error::driver("read the mount table"))?;
         Ok(table.iter().any(|entry| entry.target == target))
+    }
+
+    /// Refuses paths in layerd's own directories, before anything is made or taken away there: the image of
+    /// a volume with a limit is mounted in one, and looks as if it was published there.
+    fn refuse_own_place(&self, path: &Path) -> Result<(), Error> {
+        let above = path.parent().unwrap_or(path);
+        // What cannot be opened is told by what would use it.
+        let Ok(above) = self.mounter.open_source(above, Symlinks::Refuse) else {
+            return Ok(());
+        };
+        match self.reserved().has(&above, &|id| self.is_given_out(id))? {
+            false => Ok(()),
+            true => {
+                let (path, root) = (path.display(), self.root.path.display());
+                let rule = format!("{path:?} lies in layerd's data directory {root}");
+                Err(BadInput::new("target_path", rule).into())
+            }
+        }
     }
 
     /// Refuses directories of layerd's own, and what holds them: they are no orchestrator's mount points.
