@@ -89,15 +89,20 @@ impl Parts {
         done.map_err(|lost| status::lost(&lost))?
     }
 
-    /// As [`call`](Self::call), while no other such call works on `what`.
-    async fn call_alone<T, W>(&self, what: String, work: W) -> Result<T, Status>
+    /// As [`call`](Self::call), while no other such call works on one of `what`.
+    async fn call_alone<T, W>(
+        &self,
+        what: impl IntoIterator<Item = String>,
+        work: W,
+    ) -> Result<T, Status>
     where
         T: Send + 'static,
         W: FnOnce(&Engine) -> Result<T, Status> + Send + 'static,
     {
-        let turn = self.busy.begin(what)?;
+        let turns = what.into_iter().map(|one| self.busy.begin(one));
+        let turns = turns.collect::<Result<Vec<_>, _>>()?;
         self.call(move |engine| {
-            let _turn = turn;
+            let _turns = turns;
             work(engine)
         })
         .await

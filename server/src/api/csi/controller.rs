@@ -50,7 +50,7 @@ impl Controller for Service {
         let wanted = volumes::Wanted::parse(&self.parts, &request)?;
         let turn = format!("the volume named {:?}", request.name);
         let create = move |engine: &layerd_engine::Engine| wanted.create(engine);
-        let entry = self.parts.call_alone(turn, create).await?;
+        let entry = self.parts.call_alone([turn], create).await?;
         let volume = Some(self.parts.volume(&entry));
         Ok(Response::new(pb::CreateVolumeResponse { volume }))
     }
@@ -68,7 +68,7 @@ impl Controller for Service {
                 None => Ok(()),
             }
         };
-        self.parts.call_alone(turn(&id), delete).await?;
+        self.parts.call_alone([turn(&id)], delete).await?;
         Ok(Response::new(pb::DeleteVolumeResponse {}))
     }
 
@@ -197,7 +197,7 @@ impl Controller for Service {
         let create = move |engine: &layerd_engine::Engine| {
             snapshots::create(engine, &request.source_volume_id, &request.name)
         };
-        let snapshot = self.parts.call_alone(turn, create).await?;
+        let snapshot = self.parts.call_alone([turn], create).await?;
         let snapshot = Some(snapshots::snapshot(&snapshot));
         Ok(Response::new(pb::CreateSnapshotResponse { snapshot }))
     }
@@ -215,7 +215,7 @@ impl Controller for Service {
                 None => Ok(()),
             }
         };
-        self.parts.call_alone(turn(&id), delete).await?;
+        self.parts.call_alone([turn(&id)], delete).await?;
         Ok(Response::new(pb::DeleteSnapshotResponse {}))
     }
 
@@ -243,7 +243,7 @@ impl Controller for Service {
             volumes::expand(engine, &entry, capacity)
         };
         Ok(Response::new(pb::ControllerExpandVolumeResponse {
-            capacity_bytes: self.parts.call_alone(turn, expand).await?,
+            capacity_bytes: self.parts.call_alone([turn], expand).await?,
             node_expansion_required: false,
         }))
     }

@@ -61,9 +61,9 @@ impl Node for Service {
         let capability = request.volume_capability.as_ref();
         let way = Use::parse("volume_capability", capability);
         let way = way.map_err(|unfit| unfit.into_refusal())?;
-        let turn = turn(&request.volume_id);
+        let turns = turns(&request.volume_id, &request.target_path);
         let publish = move |engine: &Engine| publish(engine, &request, &way);
-        self.parts.call_alone(turn, publish).await?;
+        self.parts.call_alone(turns, publish).await?;
         Ok(Response::new(pb::NodePublishVolumeResponse {}))
     }
 
@@ -74,11 +74,12 @@ impl Node for Service {
         let request = request.into_inner();
         required("volume_id", &request.volume_id)?;
         required("target_path", &request.target_path)?;
-        let (turn, walks) = (turn(&request.volume_id), self.parts.walks.clone());
+        let turns = turns(&request.volume_id, &request.target_path);
+        let walks = self.parts.walks.clone();
         let unpublish = move |engine: &Engine| {
             unpublish(engine, &request.volume_id, &request.target_path, &walks)
         };
-        self.parts.call_alone(turn, unpublish).await?;
+        self.parts.call_alone(turns, unpublish).await?;
         Ok(Response::new(pb::NodeUnpublishVolumeResponse {}))
     }
 
@@ -115,7 +116,7 @@ impl Node for Service {
             volumes::expand(engine, &entry, capacity)
         };
         Ok(Response::new(pb::NodeExpandVolumeResponse {
-            capacity_bytes: self.parts.call_alone(turn, expand).await?,
+            capacity_bytes: self.parts.call_alone([turn], expand).await?,
         }))
     }
 
@@ -162,6 +163,14 @@ fn target(field: &str, text: &str) -> Result<(PathBuf, Key), Status> {
     let path = path.as_path().to_owned();
     let key = Key::parse(field, &record::attachment_key(&path)).map_err(super::status::bad)?;
     Ok((path, key))
+}
+
+/// Names under which calls about a volume or about a target path exclude each other: a path has one
+/// attachment, by whatever volume it is asked for.
+fn turns(id: &str, path: &str) -> impl Iterator<Item = String> + use<> {
+    let path = layerd_spec::HostPath::new(path);
+    let path = path.map(|path| format!("target path {:?}", path.as_path()));
+    std::iter::once(turn(id)).chain(path)
 }
 
 /// The mount's specification. The path inside the container is kubelet's to know; in its place stands what else
@@ -276,4 +285,32 @@ fn published(engine: &Engine, id: &str, path: &str) -> Result<VolumeEntry, Statu
         let shown: String = path.chars().take(256).collect();
         Status::not_found(format!("volume_path: {id} is not published at {shown:?}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::busy::Busy;
+    use super::*;
+
+    #[test]
+    fn calls_about_one_path_or_one_volume_exclude_each_other() {
+        let busy = Busy::default();
+        let begin = |id, path| {
+            let turns = turns(id, path).map(|one| busy.begin(one));
+            turns.collect::<Result<Vec<_>, _>>()
+        };
+        let first = begin("vol-1-1", "/pods/a").unwrap();
+        for (id, path) in [
+            ("vol-1-1", "/pods/b"),
+            ("vol-2-2", "/pods/a"),
+            ("vol-2-2", "/pods//b/../a/"),
+        ] {
+            let second = begin(id, path).unwrap_err();
+            assert_eq!(second.code(), tonic::Code::Aborted, "{id} {path}");
+        }
+        // What was begun for the path of a refused call is over.
+        begin("vol-2-2", "/pods/b").unwrap();
+        drop(first);
+        begin("vol-2-2", "/pods/a").unwrap();
+    }
 }
