@@ -115,3 +115,32 @@ fn root_a_pod_that_never_came_back_is_swept_up() {
     assert_eq!(world.json(&["attachments"]).len(), 1);
     assert!(stays.exists());
 }
+
+/// As a kill leaves it between the two steps of a deletion for good.
+#[test]
+fn root_what_a_pod_left_in_the_trash_is_swept_up() {
+    let mut world = World::new();
+    let (gone, stays) = (world.target("pod-1"), world.target("pod-2"));
+    for (id, target) in [("csi-1", &gone), ("csi-2", &stays)] {
+        let request = pb::NodePublishVolumeRequest {
+            volume_context: context(&[]),
+            ..publish(id, target)
+        };
+        world.publish(&request).unwrap();
+        let key = format!("csi:{}", target.display());
+        world.ctl(0, &["detach", &key]);
+        let name = format!("{id}.inline");
+        world.ctl(0, &["volume", "rm", "--force", &name]);
+        world.unpublish(id, target).unwrap();
+    }
+    assert_eq!(world.json(&["volume", "ls", "--deleted"]).len(), 2);
+    world.remove_pod("pod-1");
+    world.crash();
+    let left = |world: &World| world.json(&["volume", "ls", "--deleted"]);
+    wait_until(
+        "the volume of the pod to go",
+        Duration::from_secs(30),
+        || left(&world).len() == 1,
+    );
+    assert_eq!(left(&world)[0]["name"], "csi-2.inline");
+}

@@ -272,3 +272,25 @@ fn root_limits_are_there_again_after_a_crash() {
         "{refused:?}"
     );
 }
+
+/// As a kill leaves it between the move to the trash and the unmount.
+#[test]
+fn root_a_volume_in_the_trash_is_not_mounted_after_a_start() {
+    let mut world = apart();
+    world.run(&["volume", "create", "--size", "16m", "data"]);
+    fs::write(world.path("data").join("file"), "kept").unwrap();
+    let path = world.path("data");
+    let slot = path.parent().unwrap().file_name().unwrap().to_owned();
+    world.run(&["volume", "rm", "data"]);
+    let trashed = world.daemon.root().join("volumes/.trash").join(slot);
+    let mounted = || mounts_below(&trashed).len();
+    assert_eq!(mounted(), 0);
+    let mut mount = Command::new("mount");
+    mount.args(["-o", "loop"]).arg(trashed.join("image"));
+    output(mount.arg(trashed.join("data")));
+    assert_eq!(mounted(), 1);
+    world.crash();
+    assert_eq!(mounted(), 0);
+    world.run(&["volume", "undelete", "data"]);
+    assert_eq!(world.read("data"), "kept");
+}

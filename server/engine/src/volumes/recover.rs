@@ -81,6 +81,10 @@ impl Engine {
                 );
             }
         }
+        // An interrupted deletion leaves it mounted.
+        for removed in volumes.removed().map(|volume| slot(volume.id)) {
+            note(self.volumes.dirs.rest(removed), "unmount a deleted volume");
+        }
         self.volumes.forget_gone(found);
         let names: BTreeMap<_, _> = volumes
             .iter()

@@ -84,24 +84,35 @@ fn size(text: &str) -> Result<u64, Status> {
 /// Deletes the volume of a pod for good, unless something holds it: no other caller was told of it.
 pub(super) fn delete(engine: &Engine, entry: &VolumeEntry) -> Result<(), Status> {
     record::delete(engine, entry)?;
+    purge(engine, entry);
+    Ok(())
+}
+
+/// Deletes one in the trash; if that fails or is interrupted, the next [`sweep`] does it.
+fn purge(engine: &Engine, entry: &VolumeEntry) {
     let purged = engine.volumes.purge_volume(Some(entry.volume.id), None);
-    // It is in the trash then, and goes with it.
     if let Err(cause) = purged {
         warn!(error = &cause as &dyn std::error::Error, name = %entry.volume.name, "delete an inline volume for good");
     }
-    Ok(())
+}
+
+/// The target path of an inline volume whose pod is gone.
+fn target_gone(entry: &VolumeEntry) -> Option<PathBuf> {
+    let target = entry.volume.labels.get(TARGET).map(PathBuf::from);
+    target.filter(|target| is_gone(target))
 }
 
 /// Deletes volumes of pods whose directories are gone. They may have been published before the machine
 /// was started anew, and the pod deleted before kubelet came to unpublish them.
 pub(super) fn sweep(engine: &Engine) {
+    let deleted = record::all_deleted(engine, Kind::Inline).into_iter();
+    for entry in deleted.filter(|entry| target_gone(entry).is_some()) {
+        purge(engine, &entry);
+    }
     for entry in record::all(engine, Kind::Inline) {
-        let Some(target) = entry.volume.labels.get(TARGET).map(PathBuf::from) else {
+        let Some(target) = target_gone(&entry) else {
             continue;
         };
-        if !is_gone(&target) {
-            continue;
-        }
         let swept = Key::parse("target_path", &record::attachment_key(&target))
             .map_err(layerd_engine::Error::Bad)
             .and_then(|key| engine.attachments.unpublish(&key, &target))

@@ -129,9 +129,20 @@ pub(super) fn kind(volume: &Volume) -> Option<Kind> {
 
 /// Volumes of one kind, oldest first. Reads memory only.
 pub(super) fn all(engine: &Engine, wanted: Kind) -> Vec<VolumeEntry> {
-    let mut all = engine
-        .volumes
-        .volumes(&layerd_engine::VolumeFilter::default());
+    of_kind(engine, wanted, false)
+}
+
+/// As [`all`], of those in the trash.
+pub(super) fn all_deleted(engine: &Engine, wanted: Kind) -> Vec<VolumeEntry> {
+    of_kind(engine, wanted, true)
+}
+
+fn of_kind(engine: &Engine, wanted: Kind, deleted: bool) -> Vec<VolumeEntry> {
+    let filter = layerd_engine::VolumeFilter {
+        deleted,
+        ..layerd_engine::VolumeFilter::default()
+    };
+    let mut all = engine.volumes.volumes(&filter);
     all.retain(|entry| kind(&entry.volume) == Some(wanted));
     all
 }
