@@ -203,6 +203,7 @@ fn sizes() -> Vec<Row> {
             Code::OutOfRange,
             "9, which is above limit_bytes, 8",
         ),
+        sized(bytes(1, 2), Code::OutOfRange, "has at least 4194304"),
         sized(
             bytes(i64::MAX, 0),
             Code::ResourceExhausted,
@@ -240,6 +241,11 @@ fn root_a_volume_is_created_where_it_may_be() {
     assert_eq!(here.accessible_topology, [place("node-1")]);
     let elsewhere = world.create(&at("elsewhere", &["node-2"])).unwrap_err();
     elsewhere.is(Code::ResourceExhausted, "topologies");
+    let least = pb::CreateVolumeRequest {
+        capacity_range: bytes(1, 0),
+        ..create("least")
+    };
+    assert_eq!(world.create(&least).unwrap().capacity_bytes, 4 << 20);
     let capacity = |topology, ways| pb::GetCapacityRequest {
         accessible_topology: topology,
         volume_capabilities: ways,
@@ -254,6 +260,7 @@ fn root_a_volume_is_created_where_it_may_be() {
     let free = ask(capacity(None, vec![]));
     assert!(free.available_capacity > 0);
     assert_eq!(free.maximum_volume_size, Some(free.available_capacity));
+    assert_eq!(free.minimum_volume_size, Some(4 << 20));
     assert!(ask(capacity(Some(place("node-1")), vec![writer()])).available_capacity > 0);
     assert_eq!(
         ask(capacity(Some(place("node-2")), vec![])).available_capacity,

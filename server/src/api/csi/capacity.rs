@@ -1,6 +1,7 @@
 //! Sizes that are asked for. They are recorded and shown; nothing holds a volume to one yet.
 
 use layerd_engine::size_asked;
+use layerd_mounts::limit::Limit;
 use layerd_proto::csi::v1::CapacityRange;
 use layerd_store::Volume;
 use tonic::Status;
@@ -52,6 +53,20 @@ impl Capacity {
         }
     }
 
+    /// The size of a new volume: at least what a volume can be held to, which is more than was asked for then.
+    ///
+    /// # Errors
+    /// OUT_OF_RANGE if that is more than is allowed.
+    pub(super) fn of_new(self) -> Result<Option<u64>, Status> {
+        const MIN: u64 = Limit::MIN_BYTES;
+        match self.limit {
+            Some(limit) if limit < MIN => Err(Status::out_of_range(format!(
+                "capacity_range: limit_bytes is {limit}, and a volume has at least {MIN}"
+            ))),
+            _ => Ok(self.wanted().map(|wanted| wanted.max(MIN))),
+        }
+    }
+
     /// True if a volume of that size will do.
     pub(super) fn fits(self, size: Option<u64>) -> bool {
         match size {
@@ -63,10 +78,10 @@ impl Capacity {
     /// The size of a copy of something that has `source`, and at least that.
     ///
     /// # Errors
-    /// OUT_OF_RANGE if it is to be smaller.
+    /// OUT_OF_RANGE if it is to be smaller; as [`of_new`](Self::of_new) without a size of the source.
     pub(super) fn of_copy(self, source: Option<u64>) -> Result<Option<u64>, Status> {
         let Some(source) = source else {
-            return Ok(self.wanted());
+            return self.of_new();
         };
         let wanted = match self.required {
             0 => source,
@@ -126,6 +141,22 @@ mod tests {
     }
 
     #[test]
+    fn a_new_volume_has_at_least_what_it_can_be_held_to() {
+        const MIN: i64 = 4 << 20;
+        for (given, size) in [
+            (None, Ok(None)),
+            (range(1, 0), Ok(Some(4 << 20))),
+            (range(1, MIN), Ok(Some(4 << 20))),
+            (range(MIN + 1, 0), Ok(Some((4 << 20) + 1))),
+            (range(1, MIN - 1), Err(Code::OutOfRange)),
+            (range(0, 1), Err(Code::OutOfRange)),
+        ] {
+            let new = Capacity::parse(given).unwrap().of_new();
+            assert_eq!(new.map_err(|status| status.code()), size, "{given:?}");
+        }
+    }
+
+    #[test]
     fn a_volume_fits_if_its_size_is_within() {
         for (given, size, fits) in [
             (None, Some(7), true),
@@ -149,7 +180,7 @@ mod tests {
             (range(0, 9), Some(7), Ok(Some(7))),
             (range(5, 0), Some(7), Err(Code::OutOfRange)),
             (range(0, 5), Some(7), Err(Code::OutOfRange)),
-            (range(5, 0), None, Ok(Some(5))),
+            (range(5, 0), None, Ok(Some(Limit::MIN_BYTES))),
         ] {
             let copy = Capacity::parse(given).unwrap().of_copy(source);
             assert_eq!(copy.map_err(|status| status.code()), size, "{given:?}");

@@ -1,5 +1,6 @@
 //! `csi.v1.Controller`: decodes and answers; the work is in `volumes.rs` and `snapshots.rs`.
 
+use layerd_mounts::limit::Limit;
 use layerd_proto::csi::v1::controller_server::Controller;
 use layerd_proto::csi::v1::controller_service_capability::rpc::Type as Rpc;
 use layerd_proto::csi::v1::controller_service_capability::{self as capability};
@@ -167,7 +168,7 @@ impl Controller for Service {
         Ok(Response::new(pb::GetCapacityResponse {
             available_capacity: free,
             maximum_volume_size: Some(free),
-            minimum_volume_size: None,
+            minimum_volume_size: Some(signed(Limit::MIN_BYTES)),
         }))
     }
 

@@ -78,7 +78,7 @@ impl Wanted {
             .map(|source| find(engine, source))
             .transpose()?;
         let size = match &source {
-            None => self.capacity.wanted(),
+            None => self.capacity.of_new()?,
             Some(source) => self.capacity.of_copy(size_asked(&source.volume))?,
         };
         self.check_room(engine, size)?;
