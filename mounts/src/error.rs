@@ -63,6 +63,14 @@ pub enum Error {
         /// The mount point, or the directory that holds it.
         path: PathBuf,
     },
+    /// A file system cannot become so large without moving what is in it.
+    #[error("{} has an ext4 that can be enlarged to {most} bytes at most", path.display())]
+    TooLarge {
+        /// Its image.
+        path: PathBuf,
+        /// Most bytes that it can have.
+        most: u64,
+    },
     /// The caller wanted no more of it. What was done stays done.
     #[error("stopped before the end")]
     Stopped,

@@ -11,6 +11,8 @@
 //! and no block is shared with others. Mounts outlive the process; a boot takes them away. Blocks that
 //! are freed inside are given back (discard).
 
+mod ext4;
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -214,12 +216,17 @@ impl Holder {
     /// unmounted for it, unless it `is_held`. Durable on return.
     ///
     /// # Errors
-    /// [`Error::Busy`] if it would have to be unmounted, and is in use; [`Error::Io`]. It has its old size
-    /// then, or the new one.
+    /// [`Error::Busy`] if it would have to be unmounted, and is in use; [`Error::TooLarge`] if what is in it
+    /// would have to be moved; [`Error::Io`]. It has its old size then, or the new one.
     pub fn grow(&self, data: std::os::fd::OwnedFd, bytes: u64, is_held: bool) -> Result<(), Error> {
         let (image, content) = (self.image(), self.data());
         let file = open_image(&image)?;
         let failed = |cause| io_error("enlarge", &image, cause);
+        if let Some(most) = ext4::most_bytes(&file).map_err(failed)?
+            && bytes > most
+        {
+            return Err(Error::TooLarge { path: image, most });
+        }
         if file.metadata().map_err(failed)?.len() < bytes {
             file.set_len(bytes).map_err(failed)?;
             file.sync_all().map_err(failed)?;

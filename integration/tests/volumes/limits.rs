@@ -178,6 +178,25 @@ fn root_a_small_volume_is_enlarged_while_nothing_uses_it() {
     assert_eq!(names, ["file"]);
 }
 
+/// Beyond what it keeps blocks for, resize2fs moves content, and has lost it.
+#[test]
+fn root_a_volume_that_was_made_too_small_is_not_enlarged() {
+    let world = apart();
+    world.run(&["volume", "create", "--size", "4m", "data"]);
+    let data = world.path("data");
+    let enlarge = ["volume", "update", "data", "--size"];
+    let refused = world.fail(5, &[&enlarge[..], &["5g"]].concat());
+    assert!(refused.contains("4294967296 bytes at most"), "{refused}");
+    assert!(size(&data) <= 4 * MIB);
+    fs::write(data.join("file"), "content").unwrap();
+    world.run(&[&enlarge[..], &["4g"]].concat());
+    assert!(size(&data) > 3 << 30);
+    world.run(&["volume", "clone", "--size", "5g", "data", "larger"]);
+    for name in ["data", "larger"] {
+        assert_eq!(world.read(name), "content");
+    }
+}
+
 #[test]
 fn root_what_is_done_with_volumes_works_with_limited_ones() {
     let world = apart();

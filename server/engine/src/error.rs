@@ -224,9 +224,9 @@ fn barrier_kind(cause: &(dyn StdError + Send + Sync + 'static)) -> ErrorKind {
 fn driver_kind(error: &layerd_mounts::Error) -> ErrorKind {
     match error {
         layerd_mounts::Error::Stopped => ErrorKind::Stopping,
-        layerd_mounts::Error::Busy { .. } | layerd_mounts::Error::WrittenBeside { .. } => {
-            ErrorKind::Refused
-        }
+        layerd_mounts::Error::Busy { .. }
+        | layerd_mounts::Error::TooLarge { .. }
+        | layerd_mounts::Error::WrittenBeside { .. } => ErrorKind::Refused,
         layerd_mounts::Error::Lost { .. }
         | layerd_mounts::Error::Altered { .. }
         | layerd_mounts::Error::BadImage { .. } => ErrorKind::Damaged,

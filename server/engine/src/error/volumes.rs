@@ -122,6 +122,17 @@ pub enum VolumeError {
         /// The volume.
         name: VolumeName,
     },
+    /// A volume was made too small to become so large.
+    #[error(
+        "size: the ext4 of volume {name} was made so small that it can be enlarged to {most} bytes at most; \
+         `layerctl volume clone --size SIZE {name} NEW` makes a larger copy"
+    )]
+    TooLarge {
+        /// The volume.
+        name: VolumeName,
+        /// Most bytes that it can have.
+        most: u64,
+    },
     /// A volume was to become smaller.
     #[error(
         "size: {bytes} bytes are less than the {have} of volume {name}, whose file system does not shrink; \
@@ -166,6 +177,7 @@ impl VolumeError {
             | Self::NoLimits { .. }
             | Self::NoLimit { .. }
             | Self::NoGrowth { .. }
+            | Self::TooLarge { .. }
             | Self::NoShrink { .. }
             | Self::NotDeleted { .. } => ErrorKind::Refused,
             Self::Random { .. } => ErrorKind::Internal,

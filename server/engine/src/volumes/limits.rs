@@ -59,7 +59,7 @@ impl Volumes {
     ///
     /// # Errors
     /// `Missing`; `Refused` if it has no limit that is enforced, or a larger one, or is an ext4 in use
-    /// that the kernel does not enlarge; `Invalid` if it can have no such limit; `Full`.
+    /// that the kernel does not enlarge, or one that was made too small for that; `Invalid` if it can have no such limit; `Full`.
     pub fn resize_volume(&self, volume: &VolumeRef, bytes: u64) -> Result<VolumeEntry, Error> {
         let held = match volume {
             VolumeRef::Name(name) => self.hold_volume(name)?,
@@ -81,6 +81,9 @@ impl Volumes {
         match self.dirs.grow(slot(volume.id), bytes, is_held) {
             Err(layerd_mounts::Error::Busy { .. }) => {
                 return Err(Error::Volume(VolumeError::NoGrowth { name }));
+            }
+            Err(layerd_mounts::Error::TooLarge { most, .. }) => {
+                return Err(Error::Volume(VolumeError::TooLarge { name, most }));
             }
             grown => grown.map_err(Error::driver("enlarge a volume"))?,
         }

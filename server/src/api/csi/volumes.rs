@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use layerd_engine::{CreateVolume, Engine, VolumeEntry, VolumeRef, size_asked};
+use layerd_engine::{CreateVolume, Engine, Error, VolumeEntry, VolumeError, VolumeRef, size_asked};
 use layerd_proto::csi::v1::volume_content_source::Type as Source;
 use layerd_proto::csi::v1::{CreateVolumeRequest, VolumeCapability};
 use layerd_store::{Labels, VolumeName};
@@ -224,7 +224,7 @@ pub(super) fn check_expansion(
 /// Notes a larger size. Answers the size that the volume has then.
 ///
 /// # Errors
-/// OUT_OF_RANGE if it is larger than is allowed already, or the disk cannot hold that.
+/// OUT_OF_RANGE if it is larger than is allowed already, or the disk or its file system cannot hold that.
 pub(super) fn expand(
     engine: &Engine,
     entry: &VolumeEntry,
@@ -248,6 +248,10 @@ pub(super) fn expand(
             wanted - have
         )));
     }
-    let grown = engine.volumes.grow_volume(entry.volume.id, wanted);
-    Ok(shown(&grown.map_err(failed)?.volume))
+    match engine.volumes.grow_volume(entry.volume.id, wanted) {
+        Err(Error::Volume(cause @ VolumeError::TooLarge { .. })) => {
+            Err(Status::out_of_range(format!("capacity_range: {cause}")))
+        }
+        grown => Ok(shown(&grown.map_err(failed)?.volume)),
+    }
 }
