@@ -69,6 +69,30 @@ fn root_images_are_volumes_of_containers() {
     }
 }
 
+/// The runtime tells of the removal of a container that was never created.
+#[test]
+fn root_what_a_container_had_that_another_plugin_refused_is_let_go() {
+    for version in [Version::V1_7, Version::V2_1] {
+        let mut world = World::new(version);
+        let mut second = world.second_plugin();
+        let config = pod("shop", &[("volumes.layerd.io/web", DATA)]);
+        let sandbox = world.run_pod(&config);
+        let refused = world.try_create(&sandbox, &config, container("web", IMAGE));
+        let status = refused.unwrap_err();
+        assert!(status.message().contains("/data"), "{status:?}");
+        let of_first = |world: &World| {
+            let mut all = world.holders();
+            all.retain(|owner| owner.starts_with("container:nri:"));
+            all
+        };
+        wait_until("what it had to be let go", WAIT_LIMIT, || {
+            of_first(&world).is_empty()
+        });
+        second.kill9();
+        world.remove_pod(&sandbox);
+    }
+}
+
 /// The CRI hands the annotations of a pod on for the snapshot of its sandbox alone: the default is what
 /// holds containers.
 #[test]

@@ -142,6 +142,16 @@ impl World {
         symlink(self.daemon.socket(), way(&self.scratch)).unwrap();
     }
 
+    /// A second plugin, which asks for the same mounts after the first one.
+    pub(crate) fn second_plugin(&self) -> Server {
+        let arguments = ["--instance", "second", "--index", "60"];
+        let second = plugin_with(&self.scratch, &arguments, "second.log");
+        wait_until("the second plugin to register", LIMIT, || {
+            second.log().contains("registered runtime")
+        });
+        second
+    }
+
     pub(crate) fn kill_plugin(&mut self) {
         self.nri.kill9();
     }
@@ -301,13 +311,18 @@ fn way(scratch: &Scratch) -> PathBuf {
 }
 
 fn plugin(scratch: &Scratch) -> Server {
+    plugin_with(scratch, &[], "nri.log")
+}
+
+fn plugin_with(scratch: &Scratch, arguments: &[&str], log: &str) -> Server {
     let mut command = Command::new(profile().join("layerd-nri"));
     command.env("NOTIFY_SOCKET", scratch.path().join("notify"));
     command.arg("--address").arg(way(scratch));
     command
         .arg("--socket")
         .arg(scratch.path().join("c/nri.sock"));
-    Server::start(&command, &scratch.path().join("nri.log"))
+    command.args(arguments);
+    Server::start(&command, &scratch.path().join(log))
 }
 
 /// CRI comes to know images that others import a moment later.

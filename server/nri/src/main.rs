@@ -89,6 +89,10 @@ enum Command {
 fn instance(text: &str) -> Result<String, &'static str> {
     let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match (1..=64).contains(&text.len()) && text.chars().all(is_fit) {
+        // Their containers are in no list of the runtime's, and would be let go.
+        true if text == "oci" => {
+            Err("it is the one of containers with the hooks of `layerctl oci-hook`")
+        }
         true => Ok(text.to_owned()),
         false => Err("1 to 64 letters, digits, dots, hyphens and underscores"),
     }
@@ -198,6 +202,21 @@ fn man(dir: &Path) -> ExitCode {
                 dir.display()
             );
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::instance;
+
+    #[test]
+    fn an_instance_is_none_of_the_hooks() {
+        for good in ["nri", "crio-2", "a.b_c"] {
+            assert_eq!(instance(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "a:b", "oci"] {
+            assert!(instance(bad).is_err(), "{bad}");
         }
     }
 }
