@@ -183,6 +183,7 @@ fn parameters() -> Vec<Row> {
     vec![
         parameter("speed", "9", "parameters[\"speed\"]"),
         parameter("uid", "me", "\"me\" is not a user id"),
+        parameter("gid", "4294967295", "\"4294967295\" is not a group id"),
         parameter("csi.storage.k8s.io/x", &"v".repeat(4096), "parameters"),
         (mutable, Code::InvalidArgument, "mutable_parameters"),
     ]

@@ -310,7 +310,7 @@ fn root_what_layerd_mounted_for_itself_is_not_unpublished() {
         for path in inside {
             let refused = world.unpublish(id, path).unwrap_err();
             refused.is(Code::InvalidArgument, "layerd's data directory");
-            let refused = world.publish(&publish(&id, path)).unwrap_err();
+            let refused = world.publish(&publish(id, path)).unwrap_err();
             assert!(
                 matches!(refused.code, Code::InvalidArgument | Code::NotFound),
                 "{refused:?}"
@@ -362,4 +362,10 @@ fn root_a_group_owns_the_content_and_what_is_made_in_it() {
     std::os::unix::fs::chown(target.join("file"), None, Some(0)).unwrap();
     world.publish(&request).unwrap();
     assert_eq!(of(&target.join("file")).gid(), 0);
+    let none = pb::NodePublishVolumeRequest {
+        volume_capability: Some(group("4294967295")),
+        ..request
+    };
+    let refused = world.publish(&none).unwrap_err();
+    refused.is(Code::InvalidArgument, "\"4294967295\" is not a group id");
 }

@@ -70,8 +70,8 @@ pub(crate) fn top_asked(options: &BTreeMap<String, String>) -> Result<Top, BadIn
         let field = format!("options[{key:?}]");
         let bad = |rule: &str| BadInput::new(field.clone(), format!("{text:?} {rule}"));
         match key.as_str() {
-            "uid" => top.uid = Some(text.parse().map_err(|_| bad("is not a user id"))?),
-            "gid" => top.gid = Some(text.parse().map_err(|_| bad("is not a group id"))?),
+            "uid" => top.uid = Some(owner_id(text).ok_or_else(|| bad("is not a user id"))?),
+            "gid" => top.gid = Some(owner_id(text).ok_or_else(|| bad("is not a group id"))?),
             "mode" => {
                 let mode = u32::from_str_radix(text, 8)
                     .ok()
@@ -92,6 +92,12 @@ pub(crate) fn top_asked(options: &BTreeMap<String, String>) -> Result<Top, BadIn
         }
     }
     Ok(top)
+}
+
+/// Id of a user or group. The last number is none: chown(2) leaves an owner as it is for it.
+#[must_use]
+pub fn owner_id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 /// Options as they are recorded: a size in bytes, a truth value in one spelling, so that two ways to
@@ -239,6 +245,8 @@ mod tests {
             ("size", "-1", "\"-1\" is not a size"),
             ("nocopy", "yes", "\"yes\" is not true, 1, false or 0"),
             ("mode", "9", "\"9\" is not a mode"),
+            ("uid", "4294967295", "\"4294967295\" is not a user id"),
+            ("gid", "4294967295", "\"4294967295\" is not a group id"),
             (
                 "quota",
                 "1g",

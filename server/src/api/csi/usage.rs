@@ -1,5 +1,6 @@
 //! The ways in which a volume is to be used (`VolumeCapability`), and which of them there are.
 
+use layerd_engine::owner_id;
 use layerd_proto::csi::v1::VolumeCapability;
 use layerd_proto::csi::v1::volume_capability::AccessType;
 use layerd_proto::csi::v1::volume_capability::access_mode::Mode;
@@ -57,7 +58,7 @@ impl Use {
         }
         let group = match mount.volume_mount_group.as_str() {
             "" => None,
-            text => Some(text.parse().map_err(|_| {
+            text => Some(owner_id(text).ok_or_else(|| {
                 let field = format!("{field}.mount.volume_mount_group");
                 Unfit::Malformed(bad(&field, format!("{text:?} is not a group id")))
             })?),
