@@ -223,3 +223,33 @@ fn root_a_name_that_others_took_is_not_taken_over() {
     let path = handle["path"].as_str().unwrap();
     assert_eq!(fs::read_dir(path).unwrap().count(), 0);
 }
+
+/// CSI knows its volumes again by labels: one that another client could write would be taken for the volume
+/// or snapshot of a claim.
+#[test]
+fn root_labels_of_csi_are_written_by_csi_alone() {
+    let mut world = World::new();
+    let (kind, name) = (
+        "csi.layerd.dev/kind=volume",
+        "csi.layerd.dev/name=of-a-claim",
+    );
+    let mount = format!(
+        "type=volume,src=forged,dst=/data,on-missing=create,volume-label={kind},volume-label={name}"
+    );
+    let calls: [&[&str]; 3] = [
+        &["volume", "create", "forged", "--label", kind],
+        &["volume", "update", "plain", "--label-add", name],
+        &["attach", "--owner", "container:web", "--mount", &mount],
+    ];
+    world.ctl(0, &["volume", "create", "plain"]);
+    for call in calls {
+        let refused = world.ctl(6, call);
+        assert!(refused.contains("is layerd's to write"), "{refused}");
+    }
+    assert_eq!(world.json(&["volume", "ls"]).len(), 1);
+    let id = world.create(&create("of-a-claim")).unwrap().volume_id;
+    let own = world.json(&["volume", "inspect", "of-a-claim"]).remove(0);
+    assert_eq!(own["labels"]["csi.layerd.dev/name"], "of-a-claim");
+    let target = world.target("pod-1");
+    world.publish(&publish(&id, &target)).unwrap();
+}

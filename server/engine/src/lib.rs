@@ -59,7 +59,7 @@ pub use reserved::{Level, Reserved};
 pub use trash::{Discarded, TrashOptions};
 pub use volumes::{
     Candidate, CreateVolume, Filled, Fullness, Plan, Pruned, Purged, Source, VolumeEntry,
-    VolumeFilter, VolumeRef, Volumes, is_nocopy, limit_of, owner_id, size_asked,
+    VolumeFilter, VolumeRef, Volumes, is_nocopy, limit_of, owner_id, refuse_own_labels, size_asked,
 };
 
 use layers::file_digests::DigestFiles;

@@ -31,7 +31,7 @@ use layerd_store::{
 use tracing::{debug, warn};
 
 pub use archive::Filled;
-pub use create::{is_nocopy, owner_id};
+pub use create::{is_nocopy, owner_id, refuse_own_labels};
 pub use fill::Source;
 pub use fullness::Fullness;
 pub use sizes::{limit_of, size_asked};

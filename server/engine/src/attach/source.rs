@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::mount::no_source;
 use super::options::new_source;
-use crate::volumes::{CreateVolume, check_asked, check_settings};
+use crate::volumes::{CreateVolume, check_asked, check_settings, refuse_own_labels};
 use crate::{AttachError, Attachments, Error, VolumeError};
 
 /// The source of an attachment, found or made.
@@ -338,6 +338,7 @@ fn find<'v>(view: &'v Records, volume: &layerd_spec::Volume) -> Option<&'v std::
 }
 
 fn create_request(volume: &layerd_spec::Volume) -> Result<CreateVolume, BadInput> {
+    refuse_own_labels(volume.create_with.labels.keys())?;
     Ok(CreateVolume {
         name: volume.name.clone(),
         driver: volume.create_with.driver.clone().unwrap_or_default(),

@@ -15,6 +15,26 @@ use crate::{Error, VolumeError};
 /// The option that keeps an empty volume from being filled from an image.
 const NOCOPY: &str = "nocopy";
 
+/// Prefix of the labels by which the CSI driver knows its volumes again.
+const OWN_LABELS: &str = "csi.layerd.dev/";
+
+/// Refuses labels that are layerd's own to write, where a client of another API asks for them: a volume
+/// that has them is taken for the one that an orchestrator had made.
+///
+/// # Errors
+/// [`BadInput`] naming the label.
+pub fn refuse_own_labels<'k>(keys: impl IntoIterator<Item = &'k String>) -> Result<(), BadInput> {
+    let mut keys = keys.into_iter();
+    match keys.find(|key| key.starts_with(OWN_LABELS)) {
+        None => Ok(()),
+        Some(key) => {
+            let shown: String = key.chars().take(64).collect();
+            let rule = format!("is layerd's to write, as all labels that begin with {OWN_LABELS}");
+            Err(BadInput::new(format!("labels[{shown:?}]"), rule))
+        }
+    }
+}
+
 pub(crate) fn new_volume(
     id: VolumeId,
     request: &CreateVolume,

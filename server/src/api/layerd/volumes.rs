@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use layerd_engine::layerd_layers::archive::Exported;
 use layerd_engine::{
     CreateVolume, Error, Event, Pruned, Topic, VolumeEntry, VolumeError, VolumeFilter, VolumeRef,
-    Watcher, limit_of, size_asked,
+    Watcher, limit_of, refuse_own_labels, size_asked,
 };
 use layerd_proto::layerd::v1::volumes_server::Volumes;
 use layerd_proto::layerd::v1::{self as pb};
@@ -58,12 +58,8 @@ impl Volumes for Service {
         request: Request<pb::GetVolumeRequest>,
     ) -> Result<Response<pb::Volume>, Status> {
         let name = name("name", &request.into_inner().name)?;
-        let entry = self
-            .parts
-            .engine
-            .volumes
-            .volume(&name)
-            .map_err(|error| status::of(&error))?;
+        let found = self.parts.engine.volumes.volume(&name);
+        let entry = found.map_err(|error| status::of(&error))?;
         Ok(Response::new(volume(entry)))
     }
 
@@ -92,6 +88,7 @@ impl Volumes for Service {
     ) -> Result<Response<pb::Volume>, Status> {
         let request = request.into_inner();
         let name = name("name", &request.name)?;
+        refuse_own_labels(request.labels.keys()).map_err(status::bad)?;
         let changes = request
             .labels
             .iter()
@@ -399,6 +396,7 @@ fn dated(source: &VolumeName) -> Result<VolumeName, Status> {
 }
 
 pub(crate) fn create(message: pb::CreateVolumeRequest) -> Result<CreateVolume, Status> {
+    refuse_own_labels(message.labels.keys()).map_err(status::bad)?;
     Ok(CreateVolume {
         name: optional("name", &message.name, VolumeName::parse)?,
         driver: message.driver,
