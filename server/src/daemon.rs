@@ -206,7 +206,7 @@ fn start_tasks(config: &Config, engine: &Arc<Engine>, tasks: &Tasks, waker: &Wak
             stop,
         )
     });
-    tasks.spawn(|stop| fullness::run(engine.clone(), tasks.clone(), config.reap_every, stop));
+    fullness::start(engine, tasks, config.reap_every);
     tasks.spawn(|stop| watch(engine.clone(), tasks.clone(), calls.clone(), stop));
 }
 

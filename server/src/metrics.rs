@@ -5,8 +5,8 @@
 //! volumes, space) are read at each scrape.
 
 mod bounded;
+mod fullness;
 mod names;
-mod volumes;
 
 use std::fs::Permissions;
 use std::net::SocketAddr;
@@ -84,22 +84,24 @@ impl fmt::Display for Address {
 #[derive(Debug, Clone)]
 pub(crate) struct Look {
     engine: Arc<Engine>,
-    /// Largest number of volumes that have series of their own.
-    volumes: usize,
+    /// Largest number of volumes, and of layers with a limit, that have series of their own.
+    series: usize,
 }
 
 impl Look {
-    pub(crate) fn new(volumes: usize, engine: &Arc<Engine>) -> Self {
+    pub(crate) fn new(series: usize, engine: &Arc<Engine>) -> Self {
         Self {
             engine: engine.clone(),
-            volumes,
+            series,
         }
     }
 
-    /// Sets all gauges. Answers the series of volumes, as text: those of a volume end with it.
+    /// Sets all gauges. Answers the series of volumes and layers, as text: they end with theirs.
     fn all(&self) -> String {
         look(&self.engine);
-        volumes::render(&self.engine.volumes.fullness(self.volumes))
+        let volumes = self.engine.volumes.fullness(self.series);
+        let layers = self.engine.layers.limited_fullness(self.series);
+        fullness::render("volume", &volumes) + &fullness::render("snapshot", &layers)
     }
 }
 
@@ -207,14 +209,14 @@ async fn gather(handle: PrometheusHandle, stop: CancellationToken) {
 /// One look at everything, as Prometheus reads it.
 async fn page(look: Look, tasks: Tasks, handle: PrometheusHandle) -> String {
     let looked = tasks.call(move || look.all()).await;
-    let volumes = looked.unwrap_or_else(|lost| {
+    let series = looked.unwrap_or_else(|lost| {
         error!(
             error = &lost as &dyn std::error::Error,
             "gather the metrics"
         );
         String::new()
     });
-    handle.render() + &volumes
+    handle.render() + &series
 }
 
 /// Notes how a call ended. Measured to the end of its answer.

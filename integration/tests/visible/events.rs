@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -181,6 +181,14 @@ fn root_a_volume_that_fills_up_is_told_and_measured() {
         fs::write(volume.join(file), content).unwrap();
         assert_eq!(watcher.told(1), [told]);
     }
+    let listed = world.ctl(&["volume", "ls", "--size"]).out;
+    let mut lines = listed.lines().filter(|line| line.contains('%'));
+    let line = lines.next().unwrap();
+    assert!(line.contains(" 9") && line.ends_with("  data"), "{listed}");
+    assert!(
+        listed.contains("FULL") && lines.next().is_none(),
+        "{listed}"
+    );
     let page = get(Path::new("/run/layerd-metrics.sock"), "/metrics").1;
     let of = |name: &str| {
         let name = format!("layerd_volume_{name}{{volume=\"data\"}} ");
@@ -208,6 +216,68 @@ fn root_a_volume_that_fills_up_is_told_and_measured() {
     run(&world, &["volume", "rm", "data"]);
     let page = get(Path::new("/run/layerd-metrics.sock"), "/metrics").1;
     assert!(!page.contains("layerd_volume_"), "{page}");
+}
+
+#[test]
+fn root_a_limited_layer_that_fills_up_is_told_and_measured() {
+    let more = "metrics.address = \"unix:/run/layerd-metrics.sock\"";
+    own_run();
+    let mut world = World::new(more);
+    world.fill();
+    let mut watcher = Watcher::start(&mut world, &["events", "--topic", "snapshot"]);
+    let limit = &[("containerd.io/snapshot/layerd.size", "16m")];
+    let mounts = world.client.prepare("one", "top", limit).unwrap();
+    let options = mounts[0].options.iter();
+    let mut upper = options.filter_map(|option| option.strip_prefix("upperdir="));
+    let upper = PathBuf::from(upper.next().unwrap());
+    assert_eq!(watcher.told(1), ["snapshot prepared one"]);
+    let inside = statvfs(&upper).unwrap();
+    let size = inside.blocks() * inside.fragment_size();
+    for (file, percent, told) in [
+        ("one", 82, "snapshot 80_percent_full one"),
+        ("two", 15, "snapshot 95_percent_full one"),
+    ] {
+        let content = vec![1; usize::try_from(size * percent / 100).unwrap()];
+        fs::write(upper.join(file), content).unwrap();
+        assert_eq!(watcher.told(1), [told]);
+    }
+    let page = || get(Path::new("/run/layerd-metrics.sock"), "/metrics").1;
+    let of = |name: &str| {
+        let name = format!("layerd_snapshot_{name}{{snapshot=\"one\"}} ");
+        let page = page();
+        let line = page.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let (limit, used) = (of("limit_bytes"), of("used_bytes"));
+    assert!(limit == size && used * 100 >= limit * 95, "{used}");
+    assert!(of("limit_inodes") > of("used_inodes") && of("used_inodes") > 2);
+    assert!(!page().contains("snapshot=\"work\""), "it has no limit");
+
+    for command in [&["snapshot", "ls", "--usage"][..], &["du"]] {
+        let rows = world.json(command);
+        let row = |name: &str| rows.iter().find(|row| row["name"] == name).unwrap();
+        assert_eq!(row("one")["fullness"]["limit_bytes"], limit);
+        assert_eq!(row("one")["fullness"]["used_bytes"], used);
+        assert_eq!(row("work")["fullness"], Value::Null);
+        let text = world.ctl(command).out;
+        let line = text.lines().find(|line| line.ends_with(" one")).unwrap();
+        let percent = format!(" {}% ", used * 100 / limit);
+        assert!(text.contains("FULL") && line.contains(&percent), "{text}");
+    }
+    let shown = world.ctl(&["snapshot", "inspect", "one"]).out;
+    assert!(shown.contains("Limit: 16m\nUsed of it: "), "{shown}");
+
+    fs::write(upper.join("one"), "").unwrap();
+    fs::write(upper.join("two"), "").unwrap();
+    assert_eq!(watcher.told(1), ["snapshot below_80_percent one"]);
+    // What was unmounted is not mounted for a look.
+    let image = upper.parent().unwrap();
+    output(Command::new("umount").arg(image));
+    assert!(!page().contains("layerd_snapshot_limit_bytes"));
+    assert!(!upper.exists(), "not mounted");
+    world.client.remove("one").unwrap();
+    assert_eq!(watcher.told(1), ["snapshot removed one"]);
+    assert!(!page().contains("snapshot=\"one\""));
 }
 
 #[test]

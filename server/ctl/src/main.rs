@@ -16,6 +16,7 @@ mod doctor;
 mod error;
 mod examples;
 mod format;
+mod fullness;
 mod help;
 mod host_file;
 mod human;

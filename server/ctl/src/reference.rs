@@ -55,11 +55,11 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
         &["snapshot ls", "snapshot label"],
         "name, parent (\"\" for none), kind (active, view, committed), created_at, updated_at, labels \
          (an object); ls: also images (names, null if containerd does not answer); ls --size: also bytes, \
-         inodes",
+         inodes, fullness (used_bytes, limit_bytes, used_inodes, limit_inodes; null without a limit)",
     ),
     (
         &["snapshot tree"],
-        "as ls --size without images, and depth (0 for the bottom layer), children (a number)",
+        "as ls --size without images and fullness, and depth (0 for the bottom layer), children (a number)",
     ),
     (
         &["snapshot show"],
@@ -82,7 +82,7 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
     ),
     (
         &["du"],
-        "name, kind, layers, own_bytes, shared_bytes, images (as of snapshot ls)",
+        "name, kind, layers, own_bytes, shared_bytes, images and fullness (as of snapshot ls)",
     ),
     (&["report"], "file, bytes"),
     (

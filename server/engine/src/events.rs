@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topic {
     /// A snapshot: `prepared`, `viewed`, `committed` (under its new name), `updated`, `removed` or
-    /// `restored`.
+    /// `restored`; of one with a limit also `80_percent_full`, `95_percent_full` or `below_80_percent`.
     Snapshot,
     /// The content of a snapshot: `unpacked` into it, or `packed` from it.
     Layer,

@@ -1,6 +1,7 @@
 //! The wing of snapshots and their layers: its fields, and what its parts share.
 
 pub(crate) mod file_digests;
+mod fullness;
 mod labels;
 mod layer_pool;
 pub(crate) mod limits;
@@ -23,6 +24,7 @@ pub use snapshots::{Counts, Mounted};
 pub use trash::Removed;
 pub use unpack::{Active, Changes, Pack, Unpack, UnpackOptions};
 
+use crate::fullness::Marks;
 use crate::root::Root;
 use crate::stack::{Top, lineage};
 use crate::{Durability, Error, LayerError, slot};
@@ -45,6 +47,7 @@ pub struct Layers {
     pub(crate) quarantine: Quarantine,
     pub(crate) unpacks: Unpacks,
     pub(crate) digest_files: DigestFiles,
+    marks: Marks<LayerId>,
 }
 
 impl Layers {
@@ -65,6 +68,7 @@ impl Layers {
             quarantine: Quarantine::default(),
             unpacks: Unpacks::default(),
             digest_files,
+            marks: Marks::default(),
             driver,
             root,
         })

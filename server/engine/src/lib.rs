@@ -13,6 +13,7 @@ mod content;
 mod error;
 mod events;
 pub mod filter;
+mod fullness;
 #[cfg(test)]
 mod gate;
 mod health;
@@ -49,6 +50,7 @@ pub use check::{Fix, Problem, VolumeProblem};
 pub use content::{ContentCounts, survey_content};
 pub use error::{AttachError, Error, ErrorKind, LayerError, VolumeError};
 pub use events::{Amount, Event, Topic, Watcher};
+pub use fullness::Fullness;
 pub use health::Health;
 pub use layers::limits::layer_size;
 pub use layers::{Active, Changes, Counts, Layers, Mounted, Pack, Removed, Unpack, UnpackOptions};
@@ -58,8 +60,8 @@ pub use recover::{Finding, NewestCopy, Restored, newest_copy, restore_records, s
 pub use reserved::{Level, Reserved};
 pub use trash::{Discarded, TrashOptions};
 pub use volumes::{
-    Candidate, CreateVolume, Filled, Fullness, Plan, Pruned, Purged, Source, VolumeEntry,
-    VolumeFilter, VolumeRef, Volumes, is_nocopy, limit_of, owner_id, refuse_own_labels, size_asked,
+    Candidate, CreateVolume, Filled, Plan, Pruned, Purged, Source, VolumeEntry, VolumeFilter,
+    VolumeRef, Volumes, is_nocopy, limit_of, owner_id, refuse_own_labels, size_asked,
 };
 
 use layers::file_digests::DigestFiles;

@@ -33,7 +33,6 @@ use tracing::{debug, warn};
 pub use archive::Filled;
 pub use create::{is_nocopy, owner_id, refuse_own_labels};
 pub use fill::Source;
-pub use fullness::Fullness;
 pub use sizes::{limit_of, size_asked};
 
 pub use prune::{Candidate, Plan, Pruned};
@@ -41,13 +40,13 @@ pub use purge::Purged;
 pub(crate) use recover::survey_volumes;
 
 use crate::events::Topic;
+use crate::fullness::Marks;
 use crate::reserve::Area;
 use crate::trash::Discarded;
 use crate::{Error, Root, VolumeError, volume_slot as slot};
 pub(crate) use create::{check_asked, check_settings, top_asked};
 use create::{new_volume, top};
 use fill::Pins;
-use fullness::Marks;
 pub(crate) use locks::{Held, Locks};
 use prune::Plans;
 use sizes::limit_asked;
@@ -113,7 +112,7 @@ pub struct Volumes {
     pub(crate) locks: Locks,
     pins: Pins,
     plans: Plans,
-    marks: Marks,
+    marks: Marks<VolumeId>,
 }
 
 impl Volumes {

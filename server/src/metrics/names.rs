@@ -140,6 +140,26 @@ pub(super) const METRICS: &[(&str, Kind, &str)] = &[
         "Inodes that a volume with a limit is held to, where they have a fixed number.",
     ),
     (
+        "layerd_snapshot_used_bytes",
+        Kind::Gauge,
+        "Bytes used of the limit of an active snapshot, as the kernel counts them.",
+    ),
+    (
+        "layerd_snapshot_used_inodes",
+        Kind::Gauge,
+        "Inodes used of the limit of an active snapshot, likewise.",
+    ),
+    (
+        "layerd_snapshot_limit_bytes",
+        Kind::Gauge,
+        "Bytes that an active snapshot with a limit is held to.",
+    ),
+    (
+        "layerd_snapshot_limit_inodes",
+        Kind::Gauge,
+        "Inodes that an active snapshot with a limit is held to, where they have a fixed number.",
+    ),
+    (
         "layerd_disk_bytes",
         Kind::Gauge,
         "Size of the file system under the root.",

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use layerd_layers::Layering;
 use layerd_mounts::limit::Enforcement;
-use layerd_mounts::{Error, Slot, Usage};
+use layerd_mounts::{Error, Slot, Space, Usage};
 
 use super::{Base, ImageCounts, ImageFile, Stamp};
 #[cfg(doc)]
@@ -102,6 +102,14 @@ pub trait Limits {
     /// True if a layer is held to a limit, or was until Commit and what enforced it is not deleted yet.
     /// Reads memory only.
     fn is_limited(&self, slot: Slot) -> bool;
+
+    /// Room in a layer that is held to a limit, as those see it who write to it; `None` for any other, and
+    /// while nothing can be written to it because its file system is not mounted: nothing is mounted for a
+    /// look. Costs a few system calls, whatever the layer holds.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn space(&self, slot: Slot) -> Result<Option<Space>, Error>;
 
     /// Number of such layers. Reads memory only.
     fn count(&self) -> usize;

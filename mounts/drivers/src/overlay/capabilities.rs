@@ -6,7 +6,7 @@ use layerd_layers::Layering;
 use layerd_layers::copy::Markers;
 use layerd_mounts::folder::c_name;
 use layerd_mounts::limit::Enforcement;
-use layerd_mounts::{Error, Slot, Usage, sys};
+use layerd_mounts::{Error, Slot, Space, Usage, sys};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 
@@ -22,6 +22,10 @@ impl Limits for Overlay {
 
     fn is_limited(&self, slot: Slot) -> bool {
         self.limited.has(slot)
+    }
+
+    fn space(&self, slot: Slot) -> Result<Option<Space>, Error> {
+        self.limited.space(slot)
     }
 
     fn count(&self) -> usize {

@@ -31,10 +31,11 @@ use layerd_layers::Durable;
 use layerd_layers::copy::{self, copy_tree};
 use layerd_mounts::folder::{FLAGS, Folder, c_name, move_over, rename_over};
 use layerd_mounts::limit::{self, DATA, Enforcement, Holder, Limit};
-use layerd_mounts::{Error, Slot, Usage, sys, tree};
+use layerd_mounts::{Error, Slot, Space, Usage, sys, tree};
 use nix::errno::Errno;
 use nix::fcntl::{openat, renameat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Gid, Uid, fchown};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
@@ -93,6 +94,23 @@ impl LimitedLayers {
     /// Number of layers that are held to a size.
     pub(super) fn count(&self) -> usize {
         self.known.read().len()
+    }
+
+    /// Room in a layer, as those see it who write to it; `None` if it has no limit or is not mounted. One
+    /// that is deleted meanwhile has none.
+    pub(super) fn space(&self, slot: Slot) -> Result<Option<Space>, Error> {
+        if !self.has(slot) || !self.is_ready(slot)? {
+            return Ok(None);
+        }
+        match self.open_layer(slot) {
+            Ok(upper) => {
+                let disk = fstatvfs(upper);
+                disk.map(|disk| Some(Space::from(disk)))
+                    .map_err(|cause| Error::io("look at", &self.path(&slot.to_string()), cause))
+            }
+            Err(cause) if cause.errno() == Some(Errno::ENOENT as i32) => Ok(None),
+            Err(cause) => Err(cause),
+        }
     }
 
     /// True if the image of a layer is there.

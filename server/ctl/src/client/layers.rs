@@ -9,12 +9,34 @@ use std::time::Duration;
 use layerd_proto::layerd::v1 as wire;
 use sha2::{Digest, Sha256};
 use tokio_stream::StreamExt;
+use tonic::Code;
 
 use super::archives::in_pieces;
 use super::{Client, answer, failed, within};
 use crate::error::Error;
 
 impl Client {
+    /// What active snapshots and volumes hold, and what they are held to, oldest first. Empty from a daemon
+    /// of an older release, as while a package is upgraded.
+    pub(crate) async fn fullness(&mut self) -> Result<Vec<wire::Fullness>, Error> {
+        let what = "ask what limits are used";
+        let call = self.admin.fullness(wire::FullnessRequest {});
+        let mut stream = match answer(what, self.timeout, call).await {
+            Err(Error::Call { status, .. }) if status.code() == Code::Unimplemented => {
+                return Ok(Vec::new());
+            }
+            stream => stream?,
+        };
+        let mut all = Vec::new();
+        while let Some(message) = within(what, self.timeout, stream.message())
+            .await?
+            .map_err(|status| failed(what, status))?
+        {
+            all.extend(message.fullness);
+        }
+        Ok(all)
+    }
+
     /// Unpacks the layer that `input` gives into a snapshot; `read` learns how many bytes of it are
     /// on their way. The time limit begins anew with each piece.
     pub(crate) async fn apply_layer(

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Daemon;
 use crate::client::Client;
 use crate::error::Error;
+use crate::fullness::{self, Fullness, Limits};
 use crate::human::size;
 use crate::images::Images;
 use crate::output::Output;
@@ -21,7 +22,8 @@ use crate::text::escape;
 /// One line for each snapshot that nothing builds on: a container, a view, or the top layer of an
 /// image. OWN goes when it is removed together with the layers that only it needs; SHARED is
 /// held by layers below it that others need too, and counts once in the total. IMAGE is as containerd
-/// names it; the column is left out where containerd does not answer. Costs a call for each snapshot.
+/// names it; the column is left out where containerd does not answer. LIMIT is what a container's layer is
+/// held to, and FULL how much of that is used; both are left out where none has a limit. Costs a call for each snapshot.
 /// Volumes have `layerctl volume usage`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -56,6 +58,7 @@ struct Json<'a> {
     #[serde(flatten)]
     holder: &'a Holder,
     images: Option<Vec<&'a str>>,
+    fullness: Option<Fullness>,
 }
 
 pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
@@ -69,15 +72,17 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
         holders.truncate(args.limit);
     }
     let images = Images::ask(&mut client).await;
+    let limits = Limits::of_snapshots(&mut client).await?;
     if out.json {
         return holders.iter().try_for_each(|holder| {
             out.object(&Json {
                 holder,
                 images: images.as_ref().map(|images| images.of(&holder.name)),
+                fullness: limits.get(&holder.name),
             })
         });
     }
-    out.table(&table(&holders, images.as_ref()))?;
+    out.table(&table(&holders, images.as_ref(), &limits))?;
     let info = client.info().await?;
     let trash = client.trash().await?;
     let in_trash: u64 = trash.iter().filter_map(|removed| removed.bytes).sum();
@@ -97,10 +102,14 @@ pub(crate) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
     Ok(())
 }
 
-fn table(holders: &[Holder], images: Option<&Images>) -> Table {
+fn table(holders: &[Holder], images: Option<&Images>, limits: &Limits) -> Table {
     let mut heading = vec!["OWN", "SHARED", "LAYERS", "KIND", "NAME"];
     if images.is_some() {
         heading.insert(4, "IMAGE");
+    }
+    let has_limits = limits.any(holders.iter().map(|holder| holder.name.as_str()));
+    if has_limits {
+        heading.splice(2..2, ["LIMIT", "FULL"]);
     }
     let mut table = Table::new(&heading);
     for holder in holders {
@@ -112,6 +121,11 @@ fn table(holders: &[Holder], images: Option<&Images>) -> Table {
         ];
         row.extend(images.map(|images| images.cell(&holder.name, false)));
         row.push(Cell::left(escape(&holder.name)));
+        if has_limits {
+            let used = limits.get(&holder.name);
+            let limit = used.map_or_else(|| "-".to_owned(), |used| size(used.limit_bytes));
+            row.splice(2..2, [Cell::right(limit), fullness::cell(used)]);
+        }
         table.push(row);
     }
     table

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use layerd_engine::{Discarded, Durability, Engine, Removed, Reserved};
+use layerd_engine::{Discarded, Durability, Engine, Fullness, Removed, Reserved};
 use layerd_proto::layerd::v1::admin_server::Admin;
 use layerd_proto::layerd::v1::{self as pb, InfoRequest, InfoResponse};
 use layerd_store::LayerId;
@@ -38,6 +38,7 @@ impl Service {
 impl Admin for Service {
     type ListTrashStream = Messages<pb::ListTrashResponse>;
     type EventsStream = Watched;
+    type FullnessStream = Messages<pb::FullnessResponse>;
     type BackupStream = Messages<pb::Chunk>;
     type CheckContentStream = content::Messages;
 
@@ -142,6 +143,22 @@ impl Admin for Service {
         self.ring.watch(request.into_inner()).map(Response::new)
     }
 
+    async fn fullness(
+        &self,
+        _request: Request<pb::FullnessRequest>,
+    ) -> Result<Response<Self::FullnessStream>, Status> {
+        let fullness = self.parts.call(|engine| {
+            let layers = engine.layers.fullness().into_iter();
+            let volumes = engine.volumes.fullness(usize::MAX).into_iter();
+            let layers = layers.map(|one| fullness("snapshot", one));
+            let volumes = volumes.map(|one| fullness("volume", one));
+            Ok(layers.chain(volumes).collect())
+        });
+        Ok(Response::new(in_messages(fullness.await?, |fullness| {
+            pb::FullnessResponse { fullness }
+        })))
+    }
+
     async fn backup(
         &self,
         _request: Request<pb::BackupRequest>,
@@ -165,6 +182,17 @@ impl Admin for Service {
         Err(Status::failed_precondition(
             "the records are sound; to go back to an older state all the same, stop layerd and run `layerd restore`",
         ))
+    }
+}
+
+fn fullness(kind: &str, one: Fullness) -> pb::Fullness {
+    pb::Fullness {
+        kind: kind.to_owned(),
+        name: one.name,
+        used_bytes: one.used.map(|used| used.bytes),
+        used_inodes: one.used.map(|used| used.inodes),
+        limit_bytes: one.limit.map(|limit| limit.bytes),
+        limit_inodes: one.limit.map(|limit| limit.inodes).filter(|all| *all > 0),
     }
 }
 

@@ -65,6 +65,7 @@ pub(crate) fn router(
 impl Admin for Rescue {
     type ListTrashStream = Empty<Result<pb::ListTrashResponse, Status>>;
     type EventsStream = Empty<Result<pb::EventsResponse, Status>>;
+    type FullnessStream = Empty<Result<pb::FullnessResponse, Status>>;
     type BackupStream = Empty<Result<pb::Chunk, Status>>;
     type CheckContentStream = Empty<Result<pb::CheckContentResponse, Status>>;
 
@@ -117,6 +118,13 @@ impl Admin for Rescue {
         &self,
         _: Request<pb::EventsRequest>,
     ) -> Result<Response<Self::EventsStream>, Status> {
+        Err(Status::unavailable(&self.trouble))
+    }
+
+    async fn fullness(
+        &self,
+        _: Request<pb::FullnessRequest>,
+    ) -> Result<Response<Self::FullnessStream>, Status> {
         Err(Status::unavailable(&self.trouble))
     }
 

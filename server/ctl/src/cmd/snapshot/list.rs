@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::cmd::Daemon;
 use crate::error::Error;
+use crate::fullness::{self, Fullness, Limits};
 use crate::human;
 use crate::images::Images;
 use crate::output::Output;
@@ -19,7 +20,7 @@ use crate::view::View;
 ///
 /// IMAGE names the images that need a snapshot, as containerd has them; the column is left out where
 /// containerd does not answer. LIMIT is what a container's layer can hold; the column is left out where
-/// none has a limit.
+/// none has a limit. With --size, FULL is how much of it is used, of bytes or inodes, whichever is fuller.
 #[derive(Debug, clap::Args)]
 #[command(visible_alias = "list")]
 pub(crate) struct Args {
@@ -91,6 +92,14 @@ impl Choice {
 /// A snapshot, with its usage if that was asked for and it is still there.
 type Row = (Snapshot, Option<Usage>);
 
+/// What others know of the snapshots.
+struct Known {
+    /// None if containerd does not answer.
+    images: Option<Images>,
+    /// Empty if no sizes are shown.
+    limits: Limits,
+}
+
 #[derive(Serialize)]
 struct Json<'a> {
     #[serde(flatten)]
@@ -104,6 +113,7 @@ struct Json<'a> {
 struct Measured {
     bytes: Option<u64>,
     inodes: Option<u64>,
+    fullness: Option<Fullness>,
 }
 
 pub(super) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
@@ -128,22 +138,28 @@ async fn show(args: &Args, client: &mut Client, out: &mut Output) -> Result<(), 
         return names(&found, args.null, out);
     }
     let images = Images::ask(client).await;
-    let rows = match args.size {
-        true => sized(found, args.sort, client).await?,
-        false => found.into_iter().map(|one| (one, None)).collect(),
+    let (rows, limits) = match args.size {
+        true => (
+            sized(found, args.sort, client).await?,
+            Limits::of_snapshots(client).await?,
+        ),
+        false => (
+            found.into_iter().map(|one| (one, None)).collect(),
+            Limits::default(),
+        ),
     };
+    let known = Known { images, limits };
     let fields = || {
-        rows.iter()
-            .map(|row| fields(row, images.as_ref()))
-            .collect()
+        let rows = rows.iter();
+        rows.map(|row| fields(row, known.images.as_ref())).collect()
     };
     if args.view.print(fields, out)? {
         return Ok(());
     }
     if out.json {
-        return json(&rows, args.size, images.as_ref(), out);
+        return json(&rows, args.size, &known, out);
     }
-    out.table(&table(&rows, args, images.as_ref(), out.now))
+    out.table(&table(&rows, args, &known, out.now))
 }
 
 async fn sized(found: Vec<Snapshot>, sort: Sort, client: &mut Client) -> Result<Vec<Row>, Error> {
@@ -183,25 +199,25 @@ fn names(found: &[Snapshot], null: bool, out: &mut Output) -> Result<(), Error> 
     Ok(())
 }
 
-fn json(
-    rows: &[Row],
-    with_size: bool,
-    images: Option<&Images>,
-    out: &mut Output,
-) -> Result<(), Error> {
+fn json(rows: &[Row], with_size: bool, known: &Known, out: &mut Output) -> Result<(), Error> {
     rows.iter().try_for_each(|(snapshot, usage)| {
         out.object(&Json {
             snapshot,
             usage: with_size.then(|| Measured {
                 bytes: usage.map(|usage| usage.bytes),
                 inodes: usage.map(|usage| usage.inodes),
+                fullness: known.limits.get(&snapshot.name),
             }),
-            images: images.map(|images| images.of(&snapshot.name)),
+            images: known
+                .images
+                .as_ref()
+                .map(|images| images.of(&snapshot.name)),
         })
     })
 }
 
-fn table(rows: &[Row], args: &Args, images: Option<&Images>, now: i64) -> Table {
+fn table(rows: &[Row], args: &Args, known: &Known, now: i64) -> Table {
+    let images = known.images.as_ref();
     let full = args.view.no_trunc;
     let mut heading = vec!["KIND", "AGE"];
     heading.extend(
@@ -212,6 +228,7 @@ fn table(rows: &[Row], args: &Args, images: Option<&Images>, now: i64) -> Table 
     );
     let has_limits = rows.iter().any(|(snapshot, _)| snapshot.limit().is_some());
     heading.extend(has_limits.then_some("LIMIT"));
+    heading.extend((has_limits && args.size).then_some("FULL"));
     heading.extend(images.map(|_| "IMAGE"));
     heading.extend(["PARENT", "NAME"]);
     let mut table = Table::new(&heading);
@@ -227,6 +244,9 @@ fn table(rows: &[Row], args: &Args, images: Option<&Images>, now: i64) -> Table 
         if has_limits {
             let limit = snapshot.limit().unwrap_or_else(|| "-".to_owned());
             row.push(Cell::right(escape(&limit)));
+        }
+        if has_limits && args.size {
+            row.push(fullness::cell(known.limits.get(&snapshot.name)));
         }
         row.extend(images.map(|images| images.cell(&snapshot.name, full)));
         row.extend([parent(snapshot, full), Cell::left(escape(&snapshot.name))]);

@@ -6,6 +6,7 @@ use crate::client::Client;
 use crate::cmd::Daemon;
 use crate::complete;
 use crate::error::{Error, reason};
+use crate::fullness::{Fullness, Limits};
 use crate::human;
 use crate::output::Output;
 use crate::snapshot::{self, Kind, Snapshot};
@@ -45,6 +46,7 @@ struct Shown {
     snapshot: Snapshot,
     bytes: u64,
     inodes: u64,
+    fullness: Option<Fullness>,
     children: Vec<String>,
     mounts: Vec<snapshot::Mount>,
 }
@@ -70,10 +72,16 @@ pub(super) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
         Kind::Active | Kind::View => client.mounts(&snapshot.name).await?,
         Kind::Committed | Kind::Unknown => Vec::new(),
     };
+    // After the mounts, which mount what the limit is enforced on.
+    let fullness = match snapshot.limit() {
+        Some(_) => Limits::of_snapshots(&mut client).await?.get(&snapshot.name),
+        None => None,
+    };
     let shown = Shown {
         snapshot,
         bytes: usage.bytes,
         inodes: usage.inodes,
+        fullness,
         children,
         mounts,
     };
@@ -103,6 +111,8 @@ fn lines(shown: &Shown, now: i64) -> Vec<String> {
         format!("Inodes: {}", shown.inodes),
     ];
     lines.extend(snapshot.limit().map(|limit| format!("Limit: {limit}")));
+    let fullness = shown.fullness.iter();
+    lines.extend(fullness.map(|used| format!("Used of it: {}", used.text())));
     lines.push(format!("Labels: {}", snapshot.labels.len()));
     let labels = snapshot.labels.iter();
     lines.extend(labels.map(|(key, value)| format!(" {key}={value}")));

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::filter::{self, Filter};
 use crate::cmd::Daemon;
 use crate::error::Error;
+use crate::fullness::{self, Limits};
 use crate::human;
 use crate::output::Output;
 use crate::table::{Cell, Table};
@@ -27,7 +28,7 @@ pub(crate) struct Ls {
     #[arg(short, long = "filter", value_name = "FILTER", value_parser = Filter::parse)]
     filters: Vec<Filter>,
 
-    /// Also show sizes, as last measured
+    /// Also show sizes, as last measured, and how much of a limit is used (FULL)
     #[arg(short, long, conflicts_with = "format")]
     size: bool,
 
@@ -64,7 +65,11 @@ pub(super) async fn ls(args: Ls, daemon: &Daemon, out: &mut Output) -> Result<()
         let mut found = client.volumes(request.clone()).await?;
         found.retain(|volume| filter::lets_through(&args.filters, volume, out.now));
         args.sort.apply(&mut found);
-        print(&found, &args, out)
+        let limits = match args.size && !args.deleted && !out.json {
+            true => Limits::of_volumes(&mut client).await?,
+            false => Limits::default(),
+        };
+        print(&found, &args, &limits, out)
     };
     args.view.show(out, list).await
 }
@@ -82,7 +87,7 @@ impl Sort {
     }
 }
 
-fn print(found: &[Volume], args: &Ls, out: &mut Output) -> Result<(), Error> {
+fn print(found: &[Volume], args: &Ls, limits: &Limits, out: &mut Output) -> Result<(), Error> {
     if args.quiet {
         return found.iter().try_for_each(|volume| match args.deleted {
             true => out.line(&escape(&volume.id)),
@@ -95,7 +100,7 @@ fn print(found: &[Volume], args: &Ls, out: &mut Output) -> Result<(), Error> {
     if out.json {
         return found.iter().try_for_each(|volume| out.object(volume));
     }
-    out.table(&table(found, args, out.now))
+    out.table(&table(found, args, limits, out.now))
 }
 
 /// Fields of `--format`, with Docker's names.
@@ -121,7 +126,7 @@ fn size(volume: &Volume) -> String {
     volume.bytes.map_or_else(|| "N/A".to_owned(), human::size)
 }
 
-fn table(found: &[Volume], args: &Ls, now: i64) -> Table {
+fn table(found: &[Volume], args: &Ls, limits: &Limits, now: i64) -> Table {
     let (first, time) = match args.deleted {
         true => ("ID", "DELETED"),
         false => ("USES", "AGE"),
@@ -129,6 +134,10 @@ fn table(found: &[Volume], args: &Ls, now: i64) -> Table {
     let mut heading = vec![first, time, "DRIVER", "NAME"];
     if args.size {
         heading.insert(3, "SIZE");
+    }
+    let has_limits = limits.any(found.iter().map(|volume| volume.name.as_str()));
+    if has_limits {
+        heading.insert(4, "FULL");
     }
     let mut table = Table::new(&heading);
     for volume in found {
@@ -144,6 +153,9 @@ fn table(found: &[Volume], args: &Ls, now: i64) -> Table {
         ];
         if args.size {
             row.insert(3, Cell::right(size(volume)));
+        }
+        if has_limits {
+            row.insert(4, fullness::cell(limits.get(&volume.name)));
         }
         table.push(row);
     }
