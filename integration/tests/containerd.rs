@@ -15,6 +15,8 @@ mod instances;
 mod limits;
 #[path = "containerd/pairs.rs"]
 mod pairs;
+#[path = "containerd/top.rs"]
+mod top;
 #[path = "containerd/traces.rs"]
 mod traces;
 
@@ -229,6 +231,18 @@ impl World {
             self.container(),
         ];
         self.containerd.ctr(&[&run[..], &shell].concat());
+    }
+
+    /// A container of this name, with options of `ctr run`.
+    fn run_with(&self, name: &str, options: &[&str], command: &[&str]) {
+        let run = ["run", "--detach", "--null-io", "--snapshotter", "layerd"];
+        let all = [&run[..], options, &[NAME, name], command].concat();
+        self.containerd.ctr(&all);
+    }
+
+    fn kill_and_remove(&self, name: &str) {
+        self.containerd.ctr(&["tasks", "rm", "--force", name]);
+        self.containerd.ctr(&["containers", "rm", name]);
     }
 
     fn exec(&self, command: &[&str]) -> String {

@@ -21,6 +21,8 @@ mod monitoring;
 mod orphans;
 #[path = "visible/report.rs"]
 mod report;
+#[path = "visible/top.rs"]
+mod top;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -31,6 +31,23 @@ pub struct Mount {
     pub options: Vec<String>,
 }
 
+impl Mount {
+    /// The directory that is written to through the mount, as its options name it: the upper directory of an
+    /// overlay, or the source of a bind. `None` for a mount of another type, and for one without an upper
+    /// directory.
+    #[must_use]
+    pub fn written(&self) -> Option<&str> {
+        match self.kind.as_str() {
+            "bind" => Some(&self.source),
+            "overlay" => {
+                let mut options = self.options.iter();
+                options.find_map(|option| option.strip_prefix("upperdir="))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Disk space of a tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -38,4 +55,26 @@ pub struct Usage {
     pub bytes: u64,
     /// Inodes, the top directory included.
     pub inodes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Mount;
+
+    #[test]
+    fn a_mount_names_what_it_writes_to() {
+        let written = |kind: &str, options: &[&str]| {
+            let mount = Mount {
+                kind: kind.to_owned(),
+                source: "/source".to_owned(),
+                options: options.iter().map(ToString::to_string).collect(),
+            };
+            mount.written().map(str::to_owned)
+        };
+        let overlay = ["index=off", "upperdir=/r/l/3", "lowerdir=/r/l/1"];
+        assert_eq!(written("overlay", &overlay).as_deref(), Some("/r/l/3"));
+        assert_eq!(written("overlay", &overlay[2..]), None);
+        assert_eq!(written("bind", &["rbind"]).as_deref(), Some("/source"));
+        assert_eq!(written("aufs", &["br:/b=rw"]), None);
+    }
 }

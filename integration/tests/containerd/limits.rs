@@ -12,9 +12,7 @@ const WRITE: &str = "dd if=/dev/zero of=/large bs=65536 count=512 2>&1; echo end
 
 impl World {
     fn run_as(&self, name: &str, labels: &[&str]) {
-        let run = ["run", "--detach", "--null-io", "--snapshotter", "layerd"];
-        let command = [NAME, name, "/bin/sleep", "1000"];
-        self.containerd.ctr(&[&run[..], labels, &command].concat());
+        self.run_with(name, labels, &["/bin/sleep", "1000"]);
     }
 
     fn shell_in(&self, name: &str, command: &str) -> String {
@@ -37,11 +35,6 @@ impl World {
         let said = self.shell_in(name, "/bin/busybox df -P -k /");
         let line = said.lines().last().unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-
-    fn kill_and_remove(&self, name: &str) {
-        self.containerd.ctr(&["tasks", "rm", "--force", name]);
-        self.containerd.ctr(&["containers", "rm", name]);
     }
 }
 

@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::address::{self, ADDRESS};
 use crate::cmd::{
     attach, attachments, backup, completions, doctor, du, events, fsck, import, info, layer, man,
-    mount, oci_apply, oci_hook, orphans, report, restore, setup, snapshot, trash, version, volume,
-    why,
+    mount, oci_apply, oci_hook, orphans, report, restore, setup, snapshot, top, trash, version,
+    volume, why,
 };
 use crate::human;
 
@@ -91,6 +91,7 @@ pub(crate) enum Command {
     OciHook(oci_hook::Args),
     Doctor(doctor::Args),
     Du(du::Args),
+    Top(top::Args),
     Report(report::Args),
     Events(events::Args),
     Orphans(orphans::Args),

@@ -20,6 +20,7 @@ pub(crate) mod report;
 pub(crate) mod restore;
 pub(crate) mod setup;
 pub(crate) mod snapshot;
+pub(crate) mod top;
 pub(crate) mod trash;
 pub(crate) mod version;
 pub(crate) mod volume;

@@ -4,7 +4,7 @@ use crate::cli::{Cli, Command};
 use crate::client::wait;
 use crate::cmd::{
     Daemon, attach, attachments, backup, completions, doctor, du, events, fsck, import, info,
-    layer, man, mount, oci_apply, oci_hook, orphans, report, restore, setup, snapshot, trash,
+    layer, man, mount, oci_apply, oci_hook, orphans, report, restore, setup, snapshot, top, trash,
     version, volume, why,
 };
 use crate::error::Error;
@@ -29,6 +29,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<(), Error> {
         Command::Doctor(args) => wait(doctor::run(&args, &daemon, out)),
         Command::Events(args) => wait(events::run(&args, &daemon, out)),
         Command::Du(args) => wait(du::run(&args, &daemon, out)),
+        Command::Top(args) => wait(top::run(&args, &daemon, out)),
         Command::Orphans(args) => wait(orphans::run(&args, &daemon, out)),
         Command::Report(args) => wait(report::run(&args, &daemon, out)),
         Command::Why(args) => wait(why::run(&args, &daemon, out)),

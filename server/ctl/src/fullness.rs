@@ -1,4 +1,4 @@
-//! What snapshots and volumes with a limit use of it.
+//! Usage of the limits of snapshots and volumes.
 
 use std::collections::HashMap;
 

@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         colour: !plain && is_coloured(&stdout),
         terminal: stdout.is_terminal(),
         columns: columns(&stdout),
+        lines: terminal_size::terminal_size_of(&stdout).map(|(_, height)| height.0),
         now: human::now(),
         out: Box::new(io::BufWriter::new(stdout)),
     };

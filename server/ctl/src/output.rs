@@ -16,6 +16,8 @@ pub(crate) struct Output {
     pub(crate) terminal: bool,
     /// Width of the terminal; `None` where nothing is to be cut.
     pub(crate) columns: Option<u16>,
+    /// Height of the terminal, if standard output is one.
+    pub(crate) lines: Option<u16>,
     /// Seconds since 1970.
     pub(crate) now: i64,
     pub(crate) out: Box<dyn Write>,

@@ -84,6 +84,12 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
         &["du"],
         "name, kind, layers, own_bytes, shared_bytes, images and fullness (as of snapshot ls)",
     ),
+    (
+        &["top"],
+        "at, kind (container, volume), name, key (of the snapshot; \"\" for a volume), counted (processes, \
+         growth, null), bytes_per_second and written_bytes (since the start of the view; null if counted is), \
+         used_bytes (null if never measured), fullness (as of snapshot ls), one object for each row of a table",
+    ),
     (&["report"], "file, bytes"),
     (
         &["why"],

@@ -178,7 +178,7 @@ impl Containerd {
     }
 
     /// Containers with a snapshot.
-    async fn containers(
+    pub(crate) async fn containers(
         &self,
         namespace: &str,
         snapshotter: &str,

@@ -16,7 +16,7 @@ use super::{Client, answer, failed, within};
 use crate::error::Error;
 
 impl Client {
-    /// What active snapshots and volumes hold, and what they are held to, oldest first. Empty from a daemon
+    /// Usage of active snapshots and volumes, and their limits, oldest first. Empty from a daemon
     /// of an older release, as while a package is upgraded.
     pub(crate) async fn fullness(&mut self) -> Result<Vec<wire::Fullness>, Error> {
         let what = "ask what limits are used";

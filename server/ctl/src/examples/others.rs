@@ -117,6 +117,17 @@ pub(super) const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     ("du", &[("The ten largest", "layerctl du -n 10")]),
     (
+        "top",
+        &[
+            ("Until it is interrupted", "layerctl top"),
+            (
+                "One look at the last ten seconds",
+                "layerctl top -n 1 --interval 10s",
+            ),
+            ("Closest to their limits", "layerctl top --sort full"),
+        ],
+    ),
+    (
         "report",
         &[("A page to look at", "layerctl report --html node.html")],
     ),

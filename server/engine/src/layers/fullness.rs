@@ -1,9 +1,10 @@
 //! Fullness of writable layers: events at marks of their limits, and figures for metrics.
 
 use layerd_mounts::{Error, Space};
-use layerd_store::{Kind, LayerId, Record};
+use layerd_store::{Kind, LayerId, Record, Records};
 
 use crate::events::Topic;
+use crate::stack::Top;
 use crate::{Fullness, Layers, slot};
 
 impl Layers {
@@ -33,17 +34,25 @@ impl Layers {
         fullness.take(most).collect()
     }
 
-    /// Fullness of all active snapshots, those without a limit included. Costs as much.
+    /// Fullness of all active snapshots, those without a limit included, each with the directory that its
+    /// mounts write to, if they name one. Costs as much, and the plan of their mounts.
     #[must_use]
-    pub fn fullness(&self) -> Vec<Fullness> {
+    pub fn fullness(&self) -> Vec<(Fullness, Option<String>)> {
         let records = self.root.store.records();
         let active = records.iter().filter(|one| one.kind == Kind::Active);
         let fullness = active.map(|record| {
             let space = self.space(record.id).ok().flatten();
             let measured = self.usage_scanner.last(record.id);
-            Fullness::new(record.key.as_str(), space, measured)
+            let fullness = Fullness::new(record.key.as_str(), space, measured);
+            (fullness, self.written_path(&records, record))
         });
         fullness.collect()
+    }
+
+    fn written_path(&self, records: &Records, record: &Record) -> Option<String> {
+        let stack = Top::recorded(records, record, None).stack(records);
+        let mounts = self.driver.plan(&stack).ok()?;
+        mounts.last()?.written().map(str::to_owned)
     }
 
     fn is_held(&self, record: &Record) -> bool {

@@ -149,8 +149,11 @@ impl Admin for Service {
     ) -> Result<Response<Self::FullnessStream>, Status> {
         let fullness = self.parts.call(|engine| {
             let layers = engine.layers.fullness().into_iter();
+            let layers = layers.map(|(one, path)| pb::Fullness {
+                written_path: path.unwrap_or_default(),
+                ..fullness("snapshot", one)
+            });
             let volumes = engine.volumes.fullness(usize::MAX).into_iter();
-            let layers = layers.map(|one| fullness("snapshot", one));
             let volumes = volumes.map(|one| fullness("volume", one));
             Ok(layers.chain(volumes).collect())
         });
@@ -193,6 +196,7 @@ fn fullness(kind: &str, one: Fullness) -> pb::Fullness {
         used_inodes: one.used.map(|used| used.inodes),
         limit_bytes: one.limit.map(|limit| limit.bytes),
         limit_inodes: one.limit.map(|limit| limit.inodes).filter(|all| *all > 0),
+        written_path: String::new(),
     }
 }
 

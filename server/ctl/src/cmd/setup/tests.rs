@@ -52,6 +52,7 @@ fn run(dir: &Path, more: &[&str]) -> Result<String, Error> {
         colour: false,
         terminal: false,
         columns: None,
+        lines: None,
         now: 0,
         out: Box::new(seen.clone()),
     };

@@ -92,7 +92,7 @@ impl Choice {
 /// A snapshot, with its usage if that was asked for and it is still there.
 type Row = (Snapshot, Option<Usage>);
 
-/// What others know of the snapshots.
+/// Images and limits of the snapshots.
 struct Known {
     /// None if containerd does not answer.
     images: Option<Images>,
