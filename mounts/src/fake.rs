@@ -368,6 +368,10 @@ impl Mounter for FakeMounter {
         Ok(expected.iter().map(stands).collect())
     }
 
+    fn is_on_top(&self, target: &Path, mount: MountId) -> Result<bool, MountError> {
+        Ok(self.table().under(target) == Some(mount))
+    }
+
     fn holders(
         &self,
         directory: &Handle,

@@ -218,6 +218,12 @@ pub trait Mounter: Send + Sync + fmt::Debug {
     /// [`MountError::Io`].
     fn are_mounted(&self, expected: &[(&Path, Attached)]) -> Result<Vec<bool>, MountError>;
 
+    /// True if a path leads to a mount: no other one hides it, on top of it or above its path.
+    ///
+    /// # Errors
+    /// As for [`open_source`](Mounter::open_source), but for a path that is not there.
+    fn is_on_top(&self, target: &Path, mount: MountId) -> Result<bool, MountError>;
+
     /// Finds the mounts of a directory, or of what is in it, in all mount namespaces that a process
     /// of `/proc` is in. Mounts of this namespace numbered in `known` are left out, and so is the
     /// mount that `directory` itself was reached through. A namespace that was cloned while

@@ -363,3 +363,29 @@ fn root_nested_targets_come_and_go_together() {
         assert_eq!(world.mounts(), [] as [PathBuf; 0]);
     }
 }
+
+/// A mount at the target, or above it, shows something else to those who look there.
+#[test]
+fn root_what_another_mount_hides_is_not_attached() {
+    let world = World::new();
+    let data = world.create_with("data", "content");
+    let (above, seen) = (world.scratch.dir("above"), world.scratch.dir("above/seen"));
+    let target = format!("/data={}", seen.display());
+    let flags = ["-v", "data:/data", "--target", &target];
+    let attach = [&["attach"], &OWNER[..], &flags].concat();
+    world.run(&attach);
+    for hidden in [&seen, &above] {
+        output(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "none"])
+                .arg(hidden),
+        );
+        std::fs::create_dir_all(&seen).unwrap();
+        world.fail(5, &attach);
+        output(Command::new("umount").arg(hidden));
+        world.run(&attach);
+        assert!(seen.join("file").exists() == data.join("file").exists());
+        let at_target = world.mounts();
+        assert_eq!(at_target.iter().filter(|path| **path == seen).count(), 1);
+    }
+}

@@ -155,6 +155,13 @@ impl Mounter for KernelMounter {
         table::are_mounted(expected)
     }
 
+    fn is_on_top(&self, target: &Path, mount: MountId) -> Result<bool, MountError> {
+        match path::open_source(target, Symlinks::Refuse) {
+            Err(MountError::Missing { .. } | MountError::NotADirectory { .. }) => Ok(false),
+            found => Ok(found?.mount_id()? == mount),
+        }
+    }
+
     fn holders(
         &self,
         directory: &Handle,

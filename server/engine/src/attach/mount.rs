@@ -105,8 +105,19 @@ impl Attachments {
                 let recorded = as_recorded(mount);
                 let target = Path::new(&mount.target);
                 Ok(self.mounter.is_mounted(target, &recorded)?
+                    && self.is_seen(attachment, &recorded)?
                     && self.is_current(spec, attachment, &recorded)?)
             }
+        }
+    }
+
+    /// True unless another mount hides the one that was put at a target. Nothing but layerd mounts at its
+    /// own mount points.
+    fn is_seen(&self, attachment: &Attachment, mount: &Attached) -> Result<bool, Error> {
+        let target = attachment.target.as_deref().map(Path::new);
+        match target {
+            None => Ok(true),
+            Some(target) => Ok(self.mounter.is_on_top(target, mount.id)?),
         }
     }
 
