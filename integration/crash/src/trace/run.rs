@@ -133,6 +133,7 @@ impl<'session> Run<'session> {
             // Gone again, or begun by a thread of ours a moment ago and thus ours already.
             Err(Errno::ESRCH) => return Ok(()),
             Err(Errno::EPERM) if is_ours(thread) => {}
+            Err(Errno::EPERM) if is_over(thread) => return Ok(()),
             other => other.map_err(|cause| Error::Ptrace {
                 what: "seize",
                 thread,
@@ -257,6 +258,16 @@ fn is_ours(thread: Pid) -> bool {
     let own = format!("TracerPid:\t{}", std::process::id());
     fs::read_to_string(format!("/proc/{thread}/status"))
         .is_ok_and(|status| status.lines().any(|line| line == own))
+}
+
+/// True if a thread has ended, whether or not its remains are there still.
+fn is_over(thread: Pid) -> bool {
+    match fs::read_to_string(format!("/proc/{thread}/status")) {
+        Ok(status) => ["State:\tZ", "State:\tX"]
+            .iter()
+            .any(|state| status.lines().any(|line| line.starts_with(state))),
+        Err(_) => true,
+    }
 }
 
 /// True if the process is this program before its exec.
