@@ -213,23 +213,13 @@ pub(crate) fn attached(
     state: AttachState,
     mount: Option<MountedAt>,
 ) -> Decision<Arc<Attachment>> {
-    let Some(attachment) = records.volumes().stored_attachment(id) else {
-        return Err(Refusal::NotAttached { id });
-    };
-    let made = match state {
-        AttachState::Preparing => attachment.made.clone(),
-        AttachState::Attached | AttachState::Waiting => MadeSource::default(),
-    };
-    let attachment = Arc::new(Attachment {
-        state,
-        mount,
-        made,
-        ..Attachment::clone(attachment)
-    });
-    Ok((
-        vec![Edit::Put(Item::Attachment(attachment.clone()))],
-        attachment,
-    ))
+    changed(records, id, |attachment| {
+        attachment.state = state;
+        attachment.mount = mount;
+        if state != AttachState::Preparing {
+            attachment.made = MadeSource::default();
+        }
+    })
 }
 
 /// Records what is made for an attachment.
@@ -238,13 +228,32 @@ pub(crate) fn made(
     id: AttachmentId,
     made: MadeSource,
 ) -> Decision<Arc<Attachment>> {
+    changed(records, id, |attachment| attachment.made = made)
+}
+
+/// Makes an attachment an intent again, with what was made for it.
+pub(crate) fn revoked(
+    records: &Records,
+    id: AttachmentId,
+    made: MadeSource,
+) -> Decision<Arc<Attachment>> {
+    changed(records, id, |attachment| {
+        attachment.state = AttachState::Preparing;
+        attachment.made = made;
+    })
+}
+
+fn changed(
+    records: &Records,
+    id: AttachmentId,
+    change: impl FnOnce(&mut Attachment),
+) -> Decision<Arc<Attachment>> {
     let Some(attachment) = records.volumes().stored_attachment(id) else {
         return Err(Refusal::NotAttached { id });
     };
-    let attachment = Arc::new(Attachment {
-        made,
-        ..Attachment::clone(attachment)
-    });
+    let mut attachment = Attachment::clone(attachment);
+    change(&mut attachment);
+    let attachment = Arc::new(attachment);
     Ok((
         vec![Edit::Put(Item::Attachment(attachment.clone()))],
         attachment,

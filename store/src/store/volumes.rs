@@ -192,6 +192,18 @@ impl Store {
         })
     }
 
+    /// Makes an attachment an intent again, with what was made for it: it was acknowledged to no caller, and is
+    /// about to be undone.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it does not exist; [`Error::Write`].
+    pub fn revoke_attached(&self, id: AttachmentId, made: MadeSource) -> Result<(), Error> {
+        let written = self.writer.write(Class::Records, move |records| {
+            volume_state::revoked(records, id, made)
+        });
+        written.map(drop)
+    }
+
     /// Drops an attachment whose mount is gone.
     ///
     /// # Errors

@@ -72,11 +72,28 @@ impl Attachments {
         Ok(())
     }
 
+    /// Has a record name again what was `made` for it: the next call about it takes back what is left, should
+    /// this one be interrupted.
+    fn revoke(&self, attachment: &Attachment, made: &MadeSource) {
+        if !made.is_some() {
+            return;
+        }
+        let store = &self.root.store;
+        if let Err(cause) = store.revoke_attached(attachment.id, made.to_record()) {
+            warn!(
+                error = &cause as &dyn std::error::Error,
+                key = attachment.key.as_str(),
+                "record what an attachment is undone with"
+            );
+        }
+    }
+
     /// Undoes what a failed call attached itself, last first, and what it made for that. The caller has the turns of the keys,
     /// so no other one was told of these attachments.
     pub(super) fn undo(&self, done: &[Done]) {
         for one in done.iter().rev().filter(|one| one.is_new) {
             let attachment = &one.entry.attachment;
+            self.revoke(attachment, &one.made);
             match self.detach_held(attachment, &one.made, false) {
                 Ok(()) => self.take_back_volume(&one.made, one.entry.filled),
                 Err(cause) => warn!(

@@ -74,9 +74,10 @@ impl Attachments {
         let volume = attachment.volume.and_then(|id| view.volumes().get(id));
         Ok(AttachmentEntry {
             volume: volume.map(|volume| volume.name.clone()),
-            state: match stands {
-                true => attachment.state,
-                false => AttachState::Waiting,
+            state: match attachment.state {
+                // An intent waits for nothing, with or without a mount.
+                AttachState::Attached if !stands => AttachState::Waiting,
+                recorded => recorded,
             },
             oci: self.oci_mounts(&spec, &attachment),
             spec,
