@@ -17,6 +17,8 @@ const FILES: &str = "\
 -rw-r--r-- usr/lib/systemd/system/layerd-nri.service
 -rw-r--r-- usr/lib/systemd/system/layerd.service
 -rw-r--r-- usr/lib/systemd/system/layerd.socket
+-rw-r--r-- usr/lib/systemd/system/layerd@.service
+-rw-r--r-- usr/lib/systemd/system/layerd@.socket
 -rw-r--r-- usr/lib/tmpfiles.d/layerd.conf
 -rw-r--r-- usr/share/bash-completion/completions/layerctl
 -rw-r--r-- usr/share/doc/layerd/README.md
@@ -58,6 +60,7 @@ fn root_package_holds_what_an_operator_needs() {
     for name in [
         "layerd.service",
         "layerd.socket",
+        "layerd@.socket",
         "layerd-docker.socket",
         "layerd-csi.socket",
         "layerd-nri.service",
@@ -65,6 +68,36 @@ fn root_package_holds_what_an_operator_needs() {
         let packed = read_to_string(tree.join("usr/lib/systemd/system").join(name));
         assert_eq!(packed.unwrap(), read_to_string(deploy(name)).unwrap());
     }
+    instance_is_the_service(&tree);
+}
+
+/// The unit of instances is layerd.service but for what belongs to an instance.
+fn instance_is_the_service(tree: &Path) {
+    let service = read_to_string(deploy("layerd.service")).unwrap();
+    let instance = read_to_string(tree.join("usr/lib/systemd/system/layerd@.service")).unwrap();
+    let settings = |unit: &str| -> Vec<String> {
+        let lines = unit.lines().filter(|line| !line.starts_with('#'));
+        lines.map(str::to_owned).collect()
+    };
+    let (service, instance) = (settings(&service), settings(&instance));
+    assert_eq!(service.len(), instance.len());
+    let changed = service
+        .iter()
+        .zip(&instance)
+        .filter(|(one, two)| one != two);
+    let changed: Vec<_> = changed.map(|(_, line)| line.as_str()).collect();
+    let data = "/var/lib/containerd/io.containerd.snapshotter.v1.layerd-%i";
+    let wanted = [
+        "Description=layerd, the storage daemon for containers: instance %i",
+        "Requires=layerd@%i.socket",
+        "After=layerd@%i.socket local-fs.target",
+        &format!("RequiresMountsFor={data}"),
+        &format!(
+            "ExecStart=/usr/bin/layerd --config /etc/layerd/%i.toml --socket /run/layerd/%i.sock --root {data}"
+        ),
+        "Also=layerd@%i.socket",
+    ];
+    assert_eq!(changed, wanted);
 }
 
 /// Debian's own verdict, and what it leaves to dpkg.
