@@ -347,24 +347,6 @@ fn root_a_client_that_does_not_see_the_folder_is_told() {
     assert_eq!(world.holders("data"), Vec::<String>::new());
 }
 
-/// `podman volume prune` removes what it sees and no container of its own has.
-#[test]
-fn root_a_volume_of_an_orchestrator_is_not_removed_between_two_pods() {
-    let world = World::new();
-    let plugin = world.plugin();
-    for kind in ["volume", "snapshot", "inline"] {
-        let label = format!("csi.layerd.dev/kind={kind}");
-        world.layerctl(&["volume", "create", "pvc-1", "--label", &label]);
-        let refused = plugin.refused("Remove", &json!({ "Name": "pvc-1" }));
-        assert!(
-            refused.contains("created through CSI") && refused.contains("rm --force pvc-1"),
-            "{refused}"
-        );
-        assert_eq!(plugin.names(), ["pvc-1"]);
-        world.layerctl(&["volume", "rm", "--force", "pvc-1"]);
-    }
-}
-
 /// A client that does not finish its request is not waited for; a stop takes a moment.
 #[test]
 fn root_half_a_request_does_not_keep_a_stop() {
