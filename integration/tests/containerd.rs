@@ -267,7 +267,8 @@ impl World {
     }
 
     fn finish(mut self) {
-        self.daemon.assert_empty();
+        let collect = || self.containerd.collect_garbage();
+        self.daemon.assert_empty_with(collect);
         self.daemon.assert_no_errors_logged();
         self.daemon.stop();
     }

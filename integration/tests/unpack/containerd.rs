@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use layerd_integration::image;
-use layerd_integration::process::{WAIT_LIMIT, output, wait_until};
+use layerd_integration::process::{output, wait_until};
 use layerd_integration::{Containerd, Daemon, Entry, Image, Scratch, Version};
 
 use super::command::layerctl;
@@ -164,17 +164,9 @@ impl World {
         self.containerd.ctr(&["content", "prune", "references"]);
     }
 
-    /// Requires that nothing is left, once the collector has taken what a pass of it left to the next one.
-    fn assert_empty(&self) {
-        wait_until("containerd's collector to take all", WAIT_LIMIT, || {
-            self.containerd.collect_garbage();
-            self.daemon.snapshots().list().is_empty()
-        });
-        self.daemon.assert_empty();
-    }
-
     fn finish(mut self) {
-        self.assert_empty();
+        let collect = || self.containerd.collect_garbage();
+        self.daemon.assert_empty_with(collect);
         self.daemon.assert_no_errors_logged();
         self.daemon.stop();
     }
@@ -201,7 +193,8 @@ fn unpacks_and_packs_in(world: World) {
         world.assert_tree(&image, "layerd");
         if world.imports().len() > 1 {
             world.remove_image();
-            world.assert_empty();
+            let collect = || world.containerd.collect_garbage();
+            world.daemon.assert_empty_with(collect);
         }
     }
     let (by_memory, by_walk) = trusted(&world.daemon);

@@ -44,7 +44,13 @@ pub(crate) fn instance(text: &str) -> Result<String, String> {
     }
 }
 
-/// The instance whose socket this is, by its default path.
+/// Name of the instance that a snapshotter is; `None` for the layerd without a name, and for others.
+pub(crate) fn instance_of(snapshotter: &str) -> Option<&str> {
+    let name = snapshotter.strip_prefix(SNAPSHOTTER)?.strip_prefix('-')?;
+    instance(name).is_ok().then_some(name)
+}
+
+/// Name of the instance whose socket this is, by its default path.
 pub(crate) fn instance_at(socket: &Path) -> Option<String> {
     let file = socket.strip_prefix("/run/layerd").ok()?.to_str()?;
     instance(file.strip_suffix(".sock")?).ok()
@@ -185,7 +191,7 @@ impl<'a> BackendKey<'a> {
 mod tests {
     use std::path::Path;
 
-    use super::{BackendKey, Schema, Version, instance, instance_at, snapshotter};
+    use super::{BackendKey, Schema, Version, instance, instance_at, instance_of, snapshotter};
 
     fn version(text: &str) -> Version {
         Version::parse(text).unwrap()
@@ -240,6 +246,10 @@ mod tests {
         ];
         for bad in bad {
             assert!(instance(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(instance_of("layerd-btrfs"), Some("btrfs"));
+        for other in ["layerd", "layerd-", "layerd-diff", "overlayfs", "layerdx"] {
+            assert_eq!(instance_of(other), None, "{other}");
         }
         for other in ["/run/layerd/layerd.sock", "/run/a.sock", "/run/layerd/a"] {
             assert_eq!(instance_at(Path::new(other)), None, "{other}");

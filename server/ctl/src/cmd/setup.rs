@@ -19,7 +19,7 @@ use crate::atomic_file;
 use crate::containerd::dropin::{DropIn, Served, host_platform};
 use crate::containerd::effective::{Effective, Others};
 use crate::containerd::main_file::{self, MainFile};
-use crate::containerd::{SNAPSHOTTER, Schema, Version};
+use crate::containerd::{SNAPSHOTTER, Schema, Version, instance_of};
 use crate::error::Error;
 use crate::host_file;
 use crate::managed_file::{self, Done, Owner};
@@ -197,7 +197,7 @@ fn refuse_to_drop(instances: &[String], path: &Path) -> Result<(), Error> {
         .into_iter()
         .flatten()
         .filter(|(_, proxy)| proxy.get("type").and_then(toml::Value::as_str) == Some("snapshot"));
-    let names = snapshotters.filter_map(|(name, _)| name.strip_prefix("layerd-"));
+    let names = snapshotters.filter_map(|(name, _)| instance_of(name));
     let left_out: Vec<&str> = names
         .filter(|name| !instances.iter().any(|one| one == name))
         .collect();

@@ -25,7 +25,7 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// That of `layerd@NAME.service`.
+    /// The instance that `layerd@NAME.service` runs.
     pub(crate) fn instance(name: &str) -> Self {
         Self {
             name: format!("{SNAPSHOTTER}-{name}"),

@@ -11,7 +11,7 @@ use super::{Action, Finding, quoted};
 use crate::containerd::dropin::differ_of;
 use crate::containerd::effective::{Effective, Proxy};
 use crate::containerd::main_file::{MAIN, ROOT};
-use crate::containerd::{Version, instance, instance_at};
+use crate::containerd::{Version, instance_at, instance_of};
 
 const DROP_IN: &str = "containerd's drop-in";
 const DIFF: &str = "containerd's differ";
@@ -330,8 +330,7 @@ impl Facts<'_> {
         let named = self.files.proxies.iter();
         let named = named.filter(|(_, proxy)| proxy.kind == "snapshot");
         let named = named.map(|(name, _)| name.as_str()).chain([self.name]);
-        let named = named.filter_map(|name| name.strip_prefix("layerd-"));
-        let named: BTreeSet<&str> = named.filter(|name| instance(name).is_ok()).collect();
+        let named: BTreeSet<&str> = named.filter_map(instance_of).collect();
         named
             .into_iter()
             .map(|name| format!(" --instance {name}"))

@@ -109,7 +109,7 @@ pub(crate) fn main_pid(output: &str) -> Option<u32> {
     (pid > 0).then_some(pid)
 }
 
-/// What `systemctl show` prints of an instance, as if it were about the units without a name.
+/// Output of `systemctl show` about the units of an instance, with the names of those without one.
 pub(crate) fn without_instance(output: &str) -> String {
     let line = |line: &str| match line.strip_prefix("Id=layerd@") {
         Some(rest) => format!("Id=layerd.{}", rest.rsplit('.').next().unwrap_or_default()),
