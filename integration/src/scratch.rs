@@ -71,6 +71,28 @@ impl Scratch {
         scratch
     }
 
+    /// As [`on_xfs`](Self::on_xfs), with quotas of projects where the kernel has them; tells if it has.
+    ///
+    /// # Panics
+    /// If xfs or loop devices cannot be had.
+    #[must_use]
+    pub fn on_xfs_with_quotas(mebibytes: u64) -> (Self, bool) {
+        let scratch = Self::on_xfs(mebibytes);
+        let (disk, image) = (scratch.dir("disk"), scratch.path().join("disk.image"));
+        process::output(Command::new("umount").arg(&disk));
+        let mount = |options: &str| {
+            let mut mount = Command::new("mount");
+            mount.args(["-o", options]).args([&image, &disk]);
+            mount
+        };
+        let quotas = mount("loop,prjquota").output();
+        let has_quotas = quotas.is_ok_and(|ended| ended.status.success());
+        if !has_quotas {
+            process::output(&mut mount("loop"));
+        }
+        (scratch, has_quotas)
+    }
+
     /// As [`new`](Self::new), with a tmpfs on `disk`, where no upper layer of overlayfs can be on
     /// older kernels.
     ///

@@ -24,6 +24,7 @@ const SHORT: Form = Form {
             binary: "layerd-mounts",
             folder: "mounts",
             tests: &[
+                "limit::project::",
                 "mounter::features::",
                 "mounter::tests::going::root_a_number_alone_does_not_tell_a_mount",
                 "mounter::tests::going::root_what_came_along_goes_along",
@@ -39,6 +40,7 @@ const SHORT: Form = Form {
             tests: &[
                 "conformance::tests::root_overlay_keeps_the_contract_on_xfs",
                 "overlay::images::tests::root_an_image_lives_and_goes_on_ext4",
+                "overlay::limited::project_tests::",
                 "overlay::probe::tests::root_good_disks_are_taken",
             ],
         },
@@ -53,7 +55,7 @@ const SHORT: Form = Form {
         Suite {
             binary: "layerd-integration::volumes",
             folder: "integration",
-            tests: &["attach::root_flags_are_normalised"],
+            tests: &["attach::root_flags_are_normalised", "quotas::"],
         },
         Suite {
             binary: "layerd-integration::unpack",
@@ -131,7 +133,13 @@ macro_rules! long {
                 Suite {
                     binary: "layerd-integration::volumes",
                     folder: "integration",
-                    tests: &["attach::", "containers::", "images::", "owners::"],
+                    tests: &[
+                        "attach::",
+                        "containers::",
+                        "images::",
+                        "owners::",
+                        "quotas::",
+                    ],
                 },
                 Suite {
                     binary: "layerd-integration::unpack",
@@ -153,7 +161,7 @@ macro_rules! long {
                 Suite {
                     binary: "layerd-integration::snapshots",
                     folder: "integration",
-                    tests: &["mounts::", "space::root_usage_is_what_du_says"],
+                    tests: &["limits::", "mounts::", "space::root_usage_is_what_du_says"],
                 },
                 Suite {
                     binary: "layerd-integration::service",

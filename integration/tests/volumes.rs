@@ -28,6 +28,8 @@ mod many;
 mod owners;
 #[path = "volumes/prune.rs"]
 mod prune;
+#[path = "volumes/quotas.rs"]
+mod quotas;
 #[path = "volumes/trash.rs"]
 mod trash;
 

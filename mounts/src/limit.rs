@@ -1,17 +1,19 @@
-//! Limits of bytes and inodes: an image of a file system, mounted in the folder that holds it.
+//! Limits of bytes and inodes: by a [quota](project) where the file system counts projects, else by an image
+//! of a file system, mounted in the folder that holds it.
 //!
 //! ```text
 //! <folder>/<name>/image  a file system as large as the limit, in a sparse file
 //! <folder>/<name>/data   where it is mounted, through a loop device
 //! ```
 //!
-//! It is xfs where it can be, since that grows while it is mounted with CAP_SYS_ADMIN alone; ext4, which
+//! The image is xfs where it can be, since that grows while it is mounted with CAP_SYS_ADMIN alone; ext4, which
 //! needs CAP_SYS_RESOURCE for that, where inodes are limited, the limit is below what mkfs.xfs takes, or
 //! there is no xfs. Works on every file system below, at the cost of a second one: each write passes both,
 //! and no block is shared with others. Mounts outlive the process; a boot takes them away. Blocks that
 //! are freed inside are given back (discard).
 
 mod ext4;
+pub mod project;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -26,10 +28,11 @@ use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sys::statfs::{XFS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Uid, syncfs};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::error::Error;
 use crate::folder::{Folder, c_name, open_file};
+use crate::limit::project::Projects;
 use crate::mount::let_go;
 use crate::sys::{self, loop_device};
 
@@ -58,9 +61,35 @@ impl Limit {
     pub const MAX_BYTES: u64 = 16 << 40;
 }
 
+/// Choice of the way in which new limits are enforced. What is there keeps its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Method {
+    /// By quotas of projects where the kernel enforces them, else by images.
+    #[default]
+    Auto,
+    /// By images.
+    Images,
+}
+
+impl Method {
+    /// All of them, the default first.
+    pub const ALL: [Self; 2] = [Self::Auto, Self::Images];
+
+    /// Name in configurations.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Images => "images",
+        }
+    }
+}
+
 /// Way in which limits are enforced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Enforcement {
+    /// By a quota of the project that the files belong to.
+    Quota,
     /// By an image for each.
     Image {
         /// Set if larger ones are xfs; they are ext4 otherwise.
@@ -71,11 +100,16 @@ pub enum Enforcement {
 }
 
 impl Enforcement {
-    /// Looks for what it takes. Runs two programs.
+    /// Looks for what it takes in the folder of `projects`. Tries a quota there, or runs two programs.
     #[must_use]
-    pub fn probe() -> Self {
+    pub fn probe(projects: &Projects, method: Method) -> Self {
         if !Uid::effective().is_root() {
             return Self::None("layerd does not run as root".to_owned());
+        }
+        match projects.are_enforced() {
+            Ok(()) if method == Method::Auto => return Self::Quota,
+            Ok(()) => {}
+            Err(why) => debug!(%why, "limits are not by quotas of projects"),
         }
         if !Path::new("/dev/loop-control").exists() {
             return Self::None("the kernel has no loop devices (/dev/loop-control)".to_owned());
@@ -94,6 +128,7 @@ impl Enforcement {
 impl fmt::Display for Enforcement {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Quota => formatter.write_str("project quotas of xfs"),
             Self::Image { has_xfs: true } => {
                 formatter.write_str("image files on loop devices (xfs from 300 MiB, else ext4)")
             }

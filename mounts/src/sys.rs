@@ -13,6 +13,7 @@ use nix::fcntl::OFlag;
 
 pub mod btrfs;
 pub mod loop_device;
+pub mod project;
 
 /// Flags with which layerd's own directories are opened.
 pub const FLAGS: OFlag = OFlag::O_RDONLY

@@ -47,6 +47,37 @@ impl LoopDisk {
         Self::new("mkfs.xfs", &[&["-q"], options].concat(), 300)
     }
 
+    /// An empty xfs with quotas of projects; `None` where the kernel has none.
+    ///
+    /// # Panics
+    /// If xfsprogs is not installed or there is no loop device.
+    #[must_use]
+    pub fn xfs_with_project_quotas() -> Option<Self> {
+        let disk = Self::xfs(&[]);
+        let has_quotas = disk.mount_again("loop,prjquota");
+        assert!(
+            has_quotas || disk.mount_again("loop"),
+            "it was mounted before"
+        );
+        has_quotas.then_some(disk)
+    }
+
+    /// Unmounts a disk, which nothing uses, and mounts it with these options, of which one is `loop`. Answers
+    /// false if the kernel refuses them; it is not mounted then.
+    ///
+    /// # Panics
+    /// If it cannot be unmounted.
+    pub fn mount_again(&self, options: &str) -> bool {
+        let image = self.folder.join("image");
+        // Below the mount, if there is one.
+        if !image.exists() {
+            run("umount", &[text(&self.folder)]);
+        }
+        let arguments = ["-o", options, text(&image), text(&self.folder)];
+        let mounted = Command::new("mount").args(arguments).output();
+        mounted.is_ok_and(|output| output.status.success())
+    }
+
     /// An empty btrfs.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/volumes/<slot>/data           a volume's content; stays where it is while it is attached
 //! <root>/volumes/<slot>/image          of one with a limit: a file system, mounted on data
+//! <root>/volumes/<slot>/project        or a symlink that notes the project of data, which has a quota
 //! <root>/volumes/<slot>/new            until its record is written
 //! <root>/volumes/.staging/<slot>/data  content that is being made, or deleted
 //! <root>/volumes/.trash/<slot>         a deleted volume, whole
@@ -29,7 +30,8 @@ use crate::Slot;
 use crate::barrier::Barrier;
 use crate::error::Error;
 use crate::folder::{FLAGS, Folder, c_name, move_over};
-use crate::limit::{DATA, Enforcement, Limit};
+use crate::limit::project::Projects;
+use crate::limit::{DATA, Enforcement, Limit, Method};
 use crate::space::Space;
 use crate::types::Usage;
 use crate::{sys, tree};
@@ -96,8 +98,8 @@ pub struct FoundVolumes {
     pub new: Vec<Slot>,
     /// Of those in their place, the ones whose content is gone.
     pub hollow: Vec<Slot>,
-    /// Of those in their place, the ones with an image, as volumes with a limit have.
-    pub with_image: Vec<Slot>,
+    /// Of those in their place, the ones with what holds them to a limit.
+    pub with_limit: Vec<Slot>,
     /// Links for people: the name, and the volume it leads to.
     pub links: BTreeMap<String, Slot>,
     /// Unknown entries.
@@ -111,6 +113,8 @@ pub struct VolumeDirs {
     own: OnceLock<Own>,
     barrier: Barrier,
     enforcement: OnceLock<Enforcement>,
+    projects: Projects,
+    method: Method,
     /// Held while an image is mounted or enlarged.
     mounting: Mutex<()>,
     /// Told of each step, in tests.
@@ -130,6 +134,8 @@ impl VolumeDirs {
             // A disk of its own may be mounted here.
             barrier: Barrier::open(&live.path)?,
             own: OnceLock::new(),
+            projects: Projects::new(&live.path),
+            method: Method::default(),
             live,
             enforcement: OnceLock::new(),
             mounting: Mutex::default(),
@@ -199,7 +205,7 @@ impl VolumeDirs {
         Ok(disk.flags().contains(FsFlags::ST_RDONLY))
     }
 
-    /// Makes an empty volume in the staging area, in an image if it has a limit, and opens its content.
+    /// Makes an empty volume in the staging area, held to a limit if it has one, and opens its content.
     /// Deletes remains of an earlier call first. After a failure nothing stays staged.
     ///
     /// # Errors
@@ -224,7 +230,7 @@ impl VolumeDirs {
         mkdirat(&holder, DATA, Mode::S_IRWXU).map_err(fail)?;
         let data = match limit {
             None => openat(&holder, DATA, FLAGS, Mode::empty()).map_err(fail)?,
-            Some(limit) => self.stage_image(slot, limit)?,
+            Some(limit) => self.stage_limited(slot, limit)?,
         };
         top.of_new().give(&data).map_err(fail)?;
         self.sync_image(&data, slot)?;
@@ -344,7 +350,7 @@ impl VolumeDirs {
     }
 
     fn delete_staged(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
-        self.unmount_staged(slot)?;
+        self.release_staged(slot)?;
         let (folder, name) = (self.staging()?, c_name(&slot.to_string()));
         let parent = folder.fd.as_fd();
         tree::delete(parent, &name, &folder.path, &self.barrier, keep_going)

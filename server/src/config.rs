@@ -16,6 +16,7 @@ use clap::ValueEnum;
 use layerd_drivers::{LayerForm, factory};
 use layerd_engine::layerd_layers::apply;
 use layerd_engine::{Durability, TrashOptions, UnpackOptions};
+use layerd_mounts::limit::Method;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
@@ -197,6 +198,7 @@ impl TryFrom<Raw> for Config {
             None => std::env::temp_dir(),
         };
         let socket: SocketConfig = raw.socket.try_into()?;
+        let limits = enforcement(raw.limits.enforcement.as_deref())?;
         Ok(Self {
             root: absolute("root", root)?,
             log: raw.log.try_into()?,
@@ -204,6 +206,7 @@ impl TryFrom<Raw> for Config {
                 kind: driver,
                 mount_options: raw.overlayfs.mount_options.unwrap_or_default(),
                 layers: layer_form(raw.overlayfs.layers.as_deref())?,
+                limits,
             },
             engine: layerd_engine::Options {
                 socket: Some(socket.path.clone()),
@@ -225,16 +228,12 @@ impl TryFrom<Raw> for Config {
                 import_keep_percent: import_keep_percent(&raw.volumes)?,
                 keep_free_percent: keep_free_percent(&raw.limits)?,
                 container_size: container_size(&raw.limits, driver)?,
+                limits,
             },
             socket,
             limits: raw.limits.try_into()?,
             metrics_volumes: count("metrics.volumes", raw.metrics.volumes, 100, 0..=10_000)?,
-            metrics: raw
-                .metrics
-                .address
-                .filter(|address| !address.is_empty())
-                .map(|address| metrics_address(&address))
-                .transpose()?,
+            metrics: metrics(raw.metrics.address.as_deref())?,
             tracing: raw.tracing.try_into()?,
             csi: raw.csi.try_into()?,
             content: raw.containerd.try_into()?,
@@ -384,6 +383,22 @@ fn driver(name: Option<&str>) -> Result<factory::Kind, ConfigError> {
     };
     name.parse()
         .map_err(|cause: factory::UnknownDriver| value("driver", name, cause.to_string()))
+}
+
+/// Where metrics are read; nowhere by default.
+fn metrics(address: Option<&str>) -> Result<Option<metrics::Address>, ConfigError> {
+    let given = address.filter(|address| !address.is_empty());
+    given.map(metrics_address).transpose()
+}
+
+fn enforcement(name: Option<&str>) -> Result<Method, ConfigError> {
+    let Some(name) = name else {
+        return Ok(Method::default());
+    };
+    let mut all = Method::ALL.into_iter();
+    let rule = r#"must be "auto" or "images""#;
+    all.find(|method| method.name() == name)
+        .ok_or_else(|| value("limits.enforcement", name, rule))
 }
 
 fn layer_form(name: Option<&str>) -> Result<LayerForm, ConfigError> {

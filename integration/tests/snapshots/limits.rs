@@ -114,6 +114,41 @@ fn root_a_layer_is_held_to_its_label() {
     world.assert_no_errors_logged();
 }
 
+/// By a quota where the kernel has them, and by an image elsewhere: what a client sees is the same.
+#[test]
+fn root_a_layer_is_held_to_its_label_on_xfs_with_quotas() {
+    let (scratch, has_quotas) = Scratch::on_xfs_with_quotas(512);
+    let disk = scratch.dir("disk");
+    let mut world = World::configured_in(scratch, &disk, "");
+    world.client.committed("base", "").unwrap();
+    let labels = [(SIZE, "16m"), (INODES, "100")];
+    let mounts = world.client.prepare("one", "base", &labels).unwrap();
+    assert_eq!(is_limited(&mounts), !has_quotas, "in an image");
+    let seen = Seen::new(&world, &mounts);
+    assert!(size(&seen.0) <= 16 * MIB && size(&seen.0) > 10 * MIB);
+    assert_eq!(write(&seen.0.join("large"), 32 * MIB), Some(Errno::ENOSPC));
+    world.kill9_and_restart();
+    assert_eq!(world.client.mounts("one").unwrap(), mounts);
+    fs::remove_file(seen.0.join("large")).unwrap();
+    assert_eq!(write(&seen.0.join("large"), 32 * MIB), Some(Errno::ENOSPC));
+    drop(seen);
+    world.client.commit("done", "one", &[]).unwrap();
+    let view = world.client.view("view", "done", &[]).unwrap();
+    let lower = crate::option(&view[0], "lowerdir").unwrap();
+    let top = PathBuf::from(lower.split(':').next().unwrap());
+    assert!(top.join("large").exists());
+    wait_until("the limit to go", Duration::from_secs(20), || {
+        let notes = fs::read_dir(world.daemon.root().join("c")).unwrap();
+        notes.count() == 0
+    });
+    assert_eq!(world.daemon.problems(), None);
+    for key in ["view", "done", "base"] {
+        world.client.remove(key).unwrap();
+    }
+    world.daemon.assert_empty();
+    world.assert_no_errors_logged();
+}
+
 #[test]
 fn root_a_large_limit_is_a_file_system_that_grows() {
     let mut world = world("");

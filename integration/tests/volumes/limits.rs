@@ -34,13 +34,13 @@ fn world_on(filesystem: &str) -> World {
 }
 
 /// Bytes that a file system has in all.
-fn size(of: &Path) -> u64 {
+pub(super) fn size(of: &Path) -> u64 {
     let disk = statvfs(of).unwrap();
     disk.blocks() * disk.fragment_size()
 }
 
 /// Writes a file of so many bytes, as far as it goes; answers why it ended early.
-fn write(path: &Path, bytes: u64) -> Option<Errno> {
+pub(super) fn write(path: &Path, bytes: u64) -> Option<Errno> {
     let mut file = File::create(path).unwrap();
     let piece = vec![7; 64 << 10];
     let pieces = bytes / (64 << 10);

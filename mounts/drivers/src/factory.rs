@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use layerd_mounts::Error;
 use layerd_mounts::folder::{open_file, sync_path};
+use layerd_mounts::limit::Method;
 
 use crate::aufs::{self, Aufs};
 use crate::btrfs::Btrfs;
@@ -112,6 +113,8 @@ pub struct Settings {
     pub mount_options: Vec<String>,
     /// Form of layers of [`Kind::Overlay`] that are unpacked from now on.
     pub layers: LayerForm,
+    /// Way in which [`Kind::Overlay`] holds layers to a size from now on.
+    pub limits: Method,
 }
 
 impl Settings {
@@ -119,6 +122,7 @@ impl Settings {
         Options {
             mount_options: self.mount_options.clone(),
             layers: self.layers,
+            limits: self.limits,
         }
     }
 }

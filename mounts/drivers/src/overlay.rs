@@ -10,11 +10,12 @@
 //! See `dirs.rs` for the others, and for what they have in common. Layers that are unpacked may be
 //! images instead of directories (`images.rs`); a root may hold both.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use layerd_mounts::folder::Folder;
-use layerd_mounts::limit::Limit;
+use layerd_mounts::limit::{Limit, Method};
 use layerd_mounts::{Error, IdMaps, Mount, Slot, Usage};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
@@ -85,6 +86,8 @@ pub struct Options {
     pub mount_options: Vec<String>,
     /// Form of layers that are unpacked from now on.
     pub layers: LayerForm,
+    /// Way in which layers are held to a size from now on.
+    pub limits: Method,
 }
 
 /// Layers as directories below one root.
@@ -116,7 +119,7 @@ impl Overlay {
         let images = LayerImages::open(&root, checked.makes_images)?;
         let dirs = LayerDirs::open(&root)?;
         images.recover(&dirs)?;
-        let limited = LimitedLayers::open(&root)?;
+        let limited = LimitedLayers::open(&root, options.limits)?;
         Ok(Self {
             dirs,
             images,
@@ -180,11 +183,27 @@ impl Overlay {
         if self.dirs.layers.has(&name)? {
             return Err(Error::io("create directory", &path(), Errno::EEXIST));
         }
+        if self.limited.are_projects() {
+            return self.create_in_project(slot, base, limit);
+        }
         let work = &self.dirs.work;
         let made = mkdirat(&work.fd, name.as_str(), Mode::S_IRWXU);
         self.dirs.barrier.note();
         made.map_err(|cause| Error::io("create work directory", &work.path.join(&name), cause))?;
         self.limited.create(slot, limit)
+    }
+
+    /// Makes a writable layer that the quota of a project holds to a size.
+    fn create_in_project(&self, slot: Slot, base: &Base, limit: Limit) -> Result<(), Error> {
+        let top = self.top(base)?;
+        self.limited.take_project(slot, limit)?;
+        let made = self.dirs.make_layer(slot, top).map(drop);
+        let made = made.and_then(|()| self.create_work(slot));
+        if made.as_ref().is_err_and(is_taken) {
+            self.limited.free(slot)?;
+        }
+        made?;
+        self.limited.give_project(slot, &self.dirs)
     }
 
     /// Has the image of a layer that is held to a size mounted. Of a `stack` that is about to be mounted
@@ -250,7 +269,7 @@ impl Survey for Overlay {
     }
 
     fn open_layer(&self, slot: Slot) -> Result<OwnedFd, Error> {
-        if self.limited.has(slot) {
+        if self.limited.has_image(slot) {
             self.mount_limited(slot, None)?;
             return self.limited.open_layer(slot);
         }
@@ -311,7 +330,7 @@ impl Driver for Overlay {
 
     /// Of a layer that is held to a size nothing is written, since `freeze` copies it.
     fn write_back(&self, slot: Slot) -> Result<Usage, Error> {
-        if self.limited.has(slot) {
+        if self.limited.has_image(slot) {
             return self.usage(slot, &|| true);
         }
         match self.images.has(slot) {
@@ -324,7 +343,7 @@ impl Driver for Overlay {
     /// is held to a size is copied.
     fn freeze(&self, stack: &Stack) -> Result<(), Error> {
         let slot = stack.writable_layer()?;
-        if self.limited.has(slot) {
+        if self.limited.has_image(slot) {
             self.mount_limited(slot, Some(stack))?;
             return self.limited.copy_out(slot, &self.dirs);
         }
@@ -336,8 +355,11 @@ impl Driver for Overlay {
 
     fn make_mountable(&self, stack: &Stack) -> Result<(), Error> {
         match stack.own {
-            Some(own) if self.limited.has(own) => self.mount_limited(own, Some(stack))?,
-            Some(own) => self.images.expand(own, &self.dirs)?,
+            Some(own) if self.limited.has_image(own) => self.mount_limited(own, Some(stack))?,
+            Some(own) => {
+                self.limited.check_enforced(own)?;
+                self.images.expand(own, &self.dirs)?;
+            }
             None => {}
         }
         let mut parents = stack.parents.iter();
@@ -350,8 +372,8 @@ impl Driver for Overlay {
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
         let needs_directories = needs_directories(stack);
         let is_image = |slot| !needs_directories && self.images.has(slot);
-        let is_limited =
-            stack.limit.is_some() || stack.own.is_some_and(|own| self.limited.has(own));
+        let is_new = stack.limit.is_some() && !self.limited.are_projects();
+        let is_limited = is_new || stack.own.is_some_and(|own| self.limited.has_image(own));
         self.layout.plan(stack, &is_image, is_limited)
     }
 
@@ -360,7 +382,7 @@ impl Driver for Overlay {
     }
 
     fn has(&self, slot: Slot) -> Result<bool, Error> {
-        if self.limited.has(slot) {
+        if self.limited.has_image(slot) {
             return self.limited.is_there(slot);
         }
         match self.images.has(slot) {
@@ -370,7 +392,7 @@ impl Driver for Overlay {
     }
 
     fn usage(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<Usage, Error> {
-        if self.limited.has(slot) {
+        if self.limited.has_image(slot) {
             self.mount_limited(slot, None)?;
             return self.limited.usage(slot, keep_going);
         }
@@ -399,10 +421,11 @@ impl Driver for Overlay {
         let Found::Slot(SlotKind::Layer, slot) = found else {
             return self.dirs.move_to_lost_found(found);
         };
-        if self.limited.has(*slot) && !self.dirs.layers.has(&slot.to_string())? {
+        if self.limited.has_image(*slot) && !self.dirs.layers.has(&slot.to_string())? {
             let image = Found::UnknownEntry(self.limited.release(*slot)?);
             return self.dirs.move_to_lost_found(&image);
         }
+        self.limited.free(*slot)?;
         if !self.images.has(*slot) {
             return self.dirs.move_to_lost_found(found);
         }
@@ -436,6 +459,11 @@ impl Driver for Overlay {
     fn shared_journal_device(&self) -> Option<u64> {
         self.dirs.barrier.journal()
     }
+}
+
+/// True if something of a slot was there that a call did not make.
+fn is_taken(cause: &Error) -> bool {
+    cause.io_kind() == Some(ErrorKind::AlreadyExists)
 }
 
 /// True if clients map the ids of the layers of a stack: containerd from 2.1 on clones the folder that

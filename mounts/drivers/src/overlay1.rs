@@ -36,7 +36,7 @@ use crate::driver::{
     Base, Content, Directories, Driver, Features, Found, Info, SlotKind, Stack, Survey, WorkDirs,
 };
 use crate::finding::Finding;
-use crate::overlay::{LayerForm, Options, Overlay, probe};
+use crate::overlay::{Options, Overlay, probe};
 use offline::{OfflineOverlay1, unknown_trees};
 
 mod offline;
@@ -431,7 +431,7 @@ fn options(root: &Path, configured: &[String]) -> Result<Options, Error> {
     }
     Ok(Options {
         mount_options,
-        layers: LayerForm::Directories,
+        ..Options::default()
     })
 }
 

@@ -20,7 +20,7 @@ impl VolumeDirs {
     pub fn exchange(&self, slot: Slot) -> Result<(), Error> {
         let staging = self.staging()?;
         self.step("exchange", slot);
-        if self.has_image(slot)? {
+        if self.has_limit(slot)? {
             return self.exchange_whole(slot);
         }
         let (staged, live) = (open_holder(staging, slot)?, open_holder(&self.live, slot)?);
@@ -35,8 +35,8 @@ impl VolumeDirs {
         )
     }
 
-    /// Exchanges the folders, since the content of a volume with an image is a mount point. The staged
-    /// one has an image too, and loses its marker, for its record is there.
+    /// Exchanges the folders, since the content of a volume with a limit is a mount point, or belongs to a
+    /// project that is noted beside it. The staged one has a limit too, and loses its marker, for its record is there.
     fn exchange_whole(&self, slot: Slot) -> Result<(), Error> {
         let staging = self.staging()?;
         let name = slot.to_string();

@@ -1,9 +1,11 @@
-//! Volumes with a limit of bytes or inodes: an [image](crate::limit), mounted at the content's place.
+//! Volumes with a limit of bytes or inodes: content that belongs to a [project](crate::limit::project) with a
+//! quota, which a symlink beside it notes, or an [image](crate::limit), mounted at the content's place.
 //!
 //! The mount point below is immutable, so that nothing is written past the limit while nothing is
 //! mounted. A boot takes mounts away, and [`ready`](VolumeDirs::ready) makes them anew.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::sys::statvfs::fstatvfs;
@@ -14,18 +16,57 @@ use super::{DATA, VolumeDirs};
 use crate::Slot;
 use crate::error::Error;
 use crate::folder::Folder;
-use crate::limit::{self, Enforcement, Holder, Limit};
+use crate::limit::project::Project;
+use crate::limit::{self, Enforcement, Holder, Limit, Method};
 use crate::space::Space;
 
+/// Symlink in a volume's folder that notes its project.
+const PROJECT: &str = "project";
+/// Inodes beside those of the content: its top folder.
+const OWN_INODES: u64 = 1;
+
 impl VolumeDirs {
+    /// The same, with new limits by this method.
+    #[must_use]
+    pub fn limited_by(self, method: Method) -> Self {
+        Self { method, ..self }
+    }
+
     /// Way in which limits of new volumes are enforced. Looked for once.
     pub fn enforcement(&self) -> &Enforcement {
-        self.enforcement.get_or_init(Enforcement::probe)
+        let probe = || Enforcement::probe(&self.projects, self.method);
+        self.enforcement.get_or_init(probe)
+    }
+
+    /// Has the content of a staged volume, which is empty, held to a limit, and opens it.
+    pub(super) fn stage_limited(&self, slot: Slot, limit: Limit) -> Result<OwnedFd, Error> {
+        match self.enforcement() {
+            Enforcement::Quota => self.stage_in_project(slot, limit),
+            _ => self.stage_image(slot, limit),
+        }
+    }
+
+    /// The note is there before the content belongs to the project.
+    fn stage_in_project(&self, slot: Slot, limit: Limit) -> Result<OwnedFd, Error> {
+        let staging = self.staging()?;
+        let (file, note) = (staging.fd.as_fd(), project_note(slot));
+        let fail = |attempt, cause| Error::io(attempt, &staging.path.join(&note), cause);
+        let taken = self.projects.take(file, limit, OWN_INODES);
+        let project = taken.map_err(|cause| fail("set a quota for", cause))?;
+        if let Err(cause) = project.note(file, &note) {
+            // What stays without a note is a number that is not used again.
+            let _ = self.projects.free(file, project);
+            return Err(fail("create symlink", cause));
+        }
+        let data = super::open_data(staging, slot)?;
+        let given = project.give(data.as_fd());
+        given.map_err(|cause| fail("set the project of", cause))?;
+        Ok(data)
     }
 
     /// Makes the image of a staged volume and mounts it on its content, which is empty. Answers the
     /// mounted content. The image is on the disk then, and the names in it are not.
-    pub(super) fn stage_image(&self, slot: Slot, limit: Limit) -> Result<OwnedFd, Error> {
+    fn stage_image(&self, slot: Slot, limit: Limit) -> Result<OwnedFd, Error> {
         let staging = self.staging()?;
         let holder = Holder::new(staging, &slot.to_string());
         holder.make(limit, self.enforcement())?;
@@ -35,13 +76,16 @@ impl VolumeDirs {
         super::open_data(staging, slot)
     }
 
-    /// Has the content of a volume with an image mounted. Costs two looks where it is, or has none; else a
-    /// mount, which replays the journal of a file system that was not unmounted.
+    /// Has the content of a volume with an image mounted. Costs three looks where it is, or has none; else
+    /// a mount, which replays the journal of a file system that was not unmounted.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Unsuitable`] if it has a quota that is not enforced any more; [`Error::Io`].
     pub fn ready(&self, slot: Slot) -> Result<(), Error> {
-        if !self.has_image(slot)? || is_mounted(&self.live, slot)? {
+        if !self.has_image(slot)? {
+            return self.check_enforced(slot);
+        }
+        if is_mounted(&self.live, slot)? {
             return Ok(());
         }
         let _lock = self.mounting.lock();
@@ -51,11 +95,30 @@ impl VolumeDirs {
         }
     }
 
-    /// True if a volume in its place has an image.
+    fn check_enforced(&self, slot: Slot) -> Result<(), Error> {
+        match project_of(&self.live, slot)? {
+            Some(_) => self.projects.require(&format!("volume {slot}")),
+            None => Ok(()),
+        }
+    }
+
+    /// True if there is what holds a volume in its place to a limit.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn has_image(&self, slot: Slot) -> Result<bool, Error> {
+    pub fn has_limit(&self, slot: Slot) -> Result<bool, Error> {
+        has_limit(&self.live, slot)
+    }
+
+    /// Where the note of a volume's project is, or else its image.
+    #[must_use]
+    pub fn limit_path(&self, slot: Slot, is_project: bool) -> PathBuf {
+        let name = if is_project { PROJECT } else { limit::IMAGE };
+        self.live.path.join(slot.to_string()).join(name)
+    }
+
+    /// True if a volume in its place has an image.
+    pub(super) fn has_image(&self, slot: Slot) -> Result<bool, Error> {
         limit::has_image(&self.live, &slot.to_string())
     }
 
@@ -73,9 +136,21 @@ impl VolumeDirs {
         unmount(self.trash()?, slot)
     }
 
-    /// Takes away what is mounted on staged content, which is about to be deleted.
-    pub(super) fn unmount_staged(&self, slot: Slot) -> Result<(), Error> {
-        unmount(self.staging()?, slot)
+    /// Takes away what is mounted on staged content, which is about to be deleted, and its limit.
+    pub(super) fn release_staged(&self, slot: Slot) -> Result<(), Error> {
+        let staging = self.staging()?;
+        unmount(staging, slot)?;
+        let Some(project) = project_of(staging, slot)? else {
+            return Ok(());
+        };
+        match self.projects.free(staging.fd.as_fd(), project) {
+            // Quotas are off: there is no limit.
+            Ok(()) | Err(Errno::ESRCH | Errno::ENOSYS | Errno::EOPNOTSUPP) => Ok(()),
+            Err(cause) => {
+                let path = staging.path.join(project_note(slot));
+                Err(Error::io("take the quota from", &path, cause))
+            }
+        }
     }
 
     /// Brings what was made in an image to the disk: all of its file system. Nothing without an image.
@@ -88,18 +163,26 @@ impl VolumeDirs {
         syncfs(data).map_err(|cause| Error::io("sync", &path, cause))
     }
 
-    /// Enlarges a volume with an image, also while it is in use, as [`Holder::grow`] says.
+    /// Enlarges the limit of a volume, also while it is in use: an image as [`Holder::grow`] says, a quota
+    /// in one call.
     ///
     /// # Errors
     /// As there.
     pub fn grow(&self, slot: Slot, bytes: u64, is_held: bool) -> Result<(), Error> {
         self.step("grow", slot);
         let data = self.open_data(slot)?;
+        if let Some(project) = project_of(&self.live, slot)? {
+            let path = self.data_path(slot);
+            let grown = project
+                .resize(data.as_fd(), bytes)
+                .and_then(|()| syncfs(&data));
+            return grown.map_err(|cause| Error::io("enlarge the quota of", &path, cause));
+        }
         let _lock = self.mounting.lock();
         Holder::new(&self.live, &slot.to_string()).grow(data, bytes, is_held)
     }
 
-    /// Room in a volume with an image, as those see it who write to it; none without an image. Has the
+    /// Room in a volume with a limit, as those see it who write to it; none without a limit. Has an
     /// image mounted, as [`ready`](Self::ready) does; then a few looks.
     ///
     /// # Errors
@@ -109,12 +192,16 @@ impl VolumeDirs {
         self.space_if_mounted(slot)
     }
 
-    /// The same, and none as well while the image is not mounted: nothing is mounted for a look.
+    /// The same, and none as well while an image is not mounted: nothing is mounted for a look.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn space_if_mounted(&self, slot: Slot) -> Result<Option<Space>, Error> {
-        if !self.has_image(slot)? || !is_mounted(&self.live, slot)? {
+        let is_there = match self.has_image(slot)? {
+            true => is_mounted(&self.live, slot)?,
+            false => project_of(&self.live, slot)?.is_some(),
+        };
+        if !is_there {
             return Ok(None);
         }
         let disk = fstatvfs(super::open_data(&self.live, slot)?);
@@ -122,6 +209,24 @@ impl VolumeDirs {
         disk.map(|disk| Some(Space::from(disk)))
             .map_err(|cause| Error::io("look at", &path, cause))
     }
+}
+
+/// Name of the symlink that notes the project of a volume, in the folder that the volume is in.
+fn project_note(slot: Slot) -> String {
+    format!("{slot}/{PROJECT}")
+}
+
+/// Project of a volume in a folder; `None` if it has none, or is not there.
+fn project_of(folder: &Folder, slot: Slot) -> Result<Option<Project>, Error> {
+    let note = project_note(slot);
+    let noted = Project::noted(folder.fd.as_fd(), &note);
+    noted.map_err(|cause| Error::io("read", &folder.path.join(note), cause))
+}
+
+/// True if there is what holds a volume in a folder to a limit.
+pub(super) fn has_limit(folder: &Folder, slot: Slot) -> Result<bool, Error> {
+    let is_image = limit::has_image(folder, &slot.to_string())?;
+    Ok(is_image || project_of(folder, slot)?.is_some())
 }
 
 /// Keeps all from writing below a mount, where the file system has the flag for that.

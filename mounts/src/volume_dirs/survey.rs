@@ -9,11 +9,11 @@ use nix::errno::Errno;
 use nix::fcntl::{open, openat, readlinkat};
 use nix::sys::stat::Mode;
 
+use super::limited::has_limit;
 use super::{DATA, FoundVolumes, NEW, VolumeDirs};
 use crate::Slot;
 use crate::error::Error;
 use crate::folder::{FLAGS, Folder};
-use crate::limit::IMAGE;
 
 /// Our folders below `volumes`, and what mkfs puts on a disk of its own that is mounted there.
 const OWN: [&str; 5] = [".staging", ".trash", "by-name", ".lost", "lost+found"];
@@ -35,7 +35,7 @@ impl VolumeDirs {
         }
     }
 
-    /// Lists what is on disk, in no order. Cost: a read of each of layerd's own directories, and two
+    /// Lists what is on disk, in no order. Cost: a read of each of layerd's own directories, and four
     /// looks at each volume.
     ///
     /// # Errors
@@ -79,8 +79,8 @@ fn live_ones(folder: &Folder, found: &mut FoundVolumes) -> Result<(), Error> {
         if !folder.has(&format!("{slot}/{DATA}"))? {
             found.hollow.push(*slot);
         }
-        if folder.has(&format!("{slot}/{IMAGE}"))? {
-            found.with_image.push(*slot);
+        if has_limit(folder, *slot)? {
+            found.with_limit.push(*slot);
         }
     }
     Ok(())

@@ -226,6 +226,7 @@ fn driver_kind(error: &layerd_mounts::Error) -> ErrorKind {
         layerd_mounts::Error::Stopped => ErrorKind::Stopping,
         layerd_mounts::Error::Busy { .. }
         | layerd_mounts::Error::TooLarge { .. }
+        | layerd_mounts::Error::Unsuitable { .. }
         | layerd_mounts::Error::WrittenBeside { .. } => ErrorKind::Refused,
         layerd_mounts::Error::Lost { .. }
         | layerd_mounts::Error::Altered { .. }

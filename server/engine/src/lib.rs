@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use layerd_drivers::Driver;
+use layerd_mounts::limit::Method;
 use layerd_mounts::mounter::Mounter;
 use layerd_mounts::{Slot, VolumeDirs};
 use layerd_store::call_phase::{self, enter_at};
@@ -95,6 +96,8 @@ pub struct Options {
     pub keep_free_percent: u64,
     /// Bytes that the layer of each container can hold, unless labels say otherwise.
     pub container_size: Option<u64>,
+    /// Way in which volumes are held to a size from now on.
+    pub limits: Method,
 }
 
 impl Default for Options {
@@ -111,6 +114,7 @@ impl Default for Options {
             import_keep_percent: 5,
             keep_free_percent: 0,
             container_size: None,
+            limits: Method::default(),
         }
     }
 }
@@ -166,7 +170,7 @@ impl Engine {
         enter_at("opening the folder of volumes", &volumes_path);
         let volume_dirs =
             VolumeDirs::open(root).map_err(Error::driver("open the folder of volumes"))?;
-        let volume_dirs = Arc::new(volume_dirs);
+        let volume_dirs = Arc::new(volume_dirs.limited_by(options.limits));
         enter_at("opening the folder of file digests", &root.join("m"));
         let digest_files =
             DigestFiles::open(root).map_err(Error::driver("open the folder of manifests"))?;

@@ -153,7 +153,13 @@ impl Volumes {
         let filled_from = source.as_ref().map(Source::filled_from);
         let id = self.root.store.volume_id()?;
         let limit = limit_asked(&request.options)?;
-        let volume = new_volume(id, request, filled_from.unwrap_or_default(), None, limit)?;
+        let volume = new_volume(
+            id,
+            request,
+            filled_from.unwrap_or_default(),
+            None,
+            self.held_by(limit),
+        )?;
         let data = self.stage(id, top, limit)?;
         if let Some(source) = &source {
             self.copy_volume(source.id(), &volume, &data)?;

@@ -93,7 +93,7 @@ fn daemon(config: &Config) -> [(&'static str, String); 15] {
     ]
 }
 
-fn engine(config: &Config) -> [(&'static str, String); 13] {
+fn engine(config: &Config) -> [(&'static str, String); 14] {
     let (engine, trash) = (&config.engine, &config.engine.trash);
     let durability = match engine.durability {
         Durability::Full => "full",
@@ -127,6 +127,7 @@ fn engine(config: &Config) -> [(&'static str, String); 13] {
                 .container_size
                 .map_or_else(|| "none".to_owned(), |bytes| bytes.to_string()),
         ),
+        ("limits.enforcement", engine.limits.name().to_owned()),
     ]
 }
 

@@ -99,6 +99,7 @@ pub(super) struct RawLimits {
     pub(super) long_call_timeout_secs: Option<u64>,
     pub(super) keep_free_percent: Option<u64>,
     pub(super) container_size: Option<String>,
+    pub(super) enforcement: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

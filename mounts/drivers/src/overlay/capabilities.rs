@@ -25,7 +25,7 @@ impl Limits for Overlay {
     }
 
     fn space(&self, slot: Slot) -> Result<Option<Space>, Error> {
-        self.limited.space(slot)
+        self.limited.space(slot, &self.dirs)
     }
 
     fn count(&self) -> usize {
@@ -65,7 +65,7 @@ impl Directories for Overlay {
     }
 
     fn stamp(&self, slot: Slot) -> Result<Option<Stamp>, Error> {
-        if self.images.has(slot) || self.limited.has(slot) {
+        if self.images.has(slot) || self.limited.has_image(slot) {
             return Ok(None);
         }
         let stamp = self.dirs.stamp(slot)?;
@@ -117,7 +117,7 @@ impl Images for Overlay {
 impl WorkDirs for Overlay {
     fn restore(&self, slot: Slot) -> Result<(), Error> {
         let name = slot.to_string();
-        if !self.limited.has(slot) {
+        if !self.limited.has_image(slot) {
             self.dirs.stat(&self.dirs.layers, &c_name(&name))?;
         }
         match mkdirat(&self.dirs.work.fd, name.as_str(), Mode::S_IRWXU) {

@@ -1,6 +1,8 @@
-//! Writable layers that are held to a size: an [image](layerd_mounts::limit) of a file system each.
+//! Writable layers that are held to a size: by a quota of a project, or by an [image](layerd_mounts::limit)
+//! of a file system each.
 //!
 //! ```text
+//! <root>/c/<slot>         a symlink that notes a project (limited/project.rs), or a folder:
 //! <root>/c/<slot>/image   the file system
 //! <root>/c/<slot>/data    where it is mounted; made with the first mount
 //! <root>/c/<slot>/data/u  the upper directory
@@ -9,7 +11,7 @@
 //! <root>/t/<slot>.c       all of this, while it is being deleted
 //! ```
 //!
-//! Such a layer has no `l/<slot>` until it is committed: Commit copies what is in the image there, and
+//! A layer in an image has no `l/<slot>` until it is committed: Commit copies what is in the image there, and
 //! deletes the image once that is recorded. `w/<slot>` is there as beside other writable layers, and
 //! stays empty. As long as there is no `data`, mounts of the layer were never answered. Without its mount
 //! there is no `u`, so that overlayfs refuses, and nothing is written past the limit.
@@ -21,7 +23,7 @@
 //! | `c/<slot>/copy`, or `l/<slot>` of an active layer | Commit | copied again by the next Commit |
 //! | `c/<slot>` of a committed layer | Commit, after the record | deleted, with the work directory |
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -30,7 +32,8 @@ use std::sync::OnceLock;
 use layerd_layers::Durable;
 use layerd_layers::copy::{self, copy_tree};
 use layerd_mounts::folder::{FLAGS, Folder, c_name, move_over, rename_over};
-use layerd_mounts::limit::{self, DATA, Enforcement, Holder, Limit};
+use layerd_mounts::limit::project::{Project, Projects};
+use layerd_mounts::limit::{self, DATA, Enforcement, Holder, Limit, Method};
 use layerd_mounts::{Error, Slot, Space, Usage, sys, tree};
 use nix::errno::Errno;
 use nix::fcntl::{openat, renameat};
@@ -42,7 +45,9 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use crate::dirs::{LAYER_MODE, LayerDirs, Top, limited_name};
 use crate::driver::{Found, SlotKind};
 
-/// Folder of the images.
+mod project;
+
+/// Folder of the images, and of the notes of projects.
 pub(super) const LIMITED: &str = "c";
 /// The upper directory, in a mounted image.
 pub(super) const UPPER: &str = "data/u";
@@ -56,39 +61,56 @@ const COPY: &str = "copy";
 /// Locks that the slots share.
 const LOCKS: usize = 16;
 
+/// What holds a layer to a size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// An image that it is in.
+    Image,
+    /// The quota of a project, to which its directories belong.
+    Project(Project),
+}
+
 /// The layers of a root that are held to a size.
 #[derive(Debug)]
 pub(super) struct LimitedLayers {
     folder: Folder,
+    projects: Projects,
+    method: Method,
     enforcement: OnceLock<Enforcement>,
-    known: RwLock<HashSet<Slot>>,
+    known: RwLock<HashMap<Slot, Form>>,
     locks: [Mutex<()>; LOCKS],
 }
 
 impl LimitedLayers {
     /// Opens the folder of `root`, making it if it is missing, and reads which layers there are. Mounts
-    /// are left as they are.
-    pub(super) fn open(root: &Path) -> Result<Self, Error> {
-        let layers = Self {
-            folder: Folder::open(root, c"c")?,
+    /// are left as they are. New layers are held by `method`.
+    pub(super) fn open(root: &Path, method: Method) -> Result<Self, Error> {
+        let known = entries(root)?.into_iter().flatten().collect();
+        let folder = Folder::open(root, c"c")?;
+        Ok(Self {
+            projects: Projects::new(&folder.path),
+            method,
+            folder,
             enforcement: OnceLock::new(),
-            known: RwLock::default(),
+            known: RwLock::new(known),
             locks: Default::default(),
-        };
-        for slot in slots(root)?.into_iter().flatten() {
-            layers.known.write().insert(slot);
-        }
-        Ok(layers)
+        })
     }
 
     /// Way in which limits of new layers are enforced. Looked for once.
     pub(super) fn enforcement(&self) -> &Enforcement {
-        self.enforcement.get_or_init(Enforcement::probe)
+        let probe = || Enforcement::probe(&self.projects, self.method);
+        self.enforcement.get_or_init(probe)
     }
 
     /// True if a layer is held to a size. Reads memory only.
     pub(super) fn has(&self, slot: Slot) -> bool {
-        self.known.read().contains(&slot)
+        self.known.read().contains_key(&slot)
+    }
+
+    /// True if an image holds a layer to a size. Reads memory only.
+    pub(super) fn has_image(&self, slot: Slot) -> bool {
+        self.known.read().get(&slot) == Some(&Form::Image)
     }
 
     /// Number of layers that are held to a size.
@@ -96,10 +118,10 @@ impl LimitedLayers {
         self.known.read().len()
     }
 
-    /// Room in a layer, as those see it who write to it; `None` if it has no limit or is not mounted. One
+    /// Room in an image, as those see it who write to it; `None` if there is none or it is not mounted. One
     /// that is deleted meanwhile has none.
-    pub(super) fn space(&self, slot: Slot) -> Result<Option<Space>, Error> {
-        if !self.has(slot) || !self.is_ready(slot)? {
+    pub(super) fn space_in_image(&self, slot: Slot) -> Result<Option<Space>, Error> {
+        if !self.has_image(slot) || !self.is_ready(slot)? {
             return Ok(None);
         }
         match self.open_layer(slot) {
@@ -141,7 +163,7 @@ impl LimitedLayers {
         let name = slot.to_string();
         let made = mkdirat(&self.folder.fd, name.as_str(), Mode::S_IRWXU);
         made.map_err(|cause| Error::io("create directory", &self.path(&name), cause))?;
-        self.known.write().insert(slot);
+        self.known.write().insert(slot, Form::Image);
         self.holder(slot).make(limit, self.enforcement())
     }
 
@@ -282,10 +304,10 @@ impl LimitedLayers {
         Ok(())
     }
 
-    /// Deletes the image of a layer that was copied out of it. None there is success.
+    /// Deletes the image of a layer that was copied out of it, or ends its quota. None there is success.
     pub(super) fn remove(&self, slot: Slot, dirs: &LayerDirs) -> Result<(), Error> {
-        if !self.has(slot) || !dirs.layers.has(&slot.to_string())? {
-            return Ok(());
+        if !self.has_image(slot) || !dirs.layers.has(&slot.to_string())? {
+            return self.free(slot);
         }
         let _lock = self.lock(slot);
         self.holder(slot).let_go()?;
@@ -293,14 +315,14 @@ impl LimitedLayers {
         let (parent, name) = (self.folder.fd.as_fd(), c_name(&slot.to_string()));
         let deleted = tree::delete(parent, &name, &self.folder.path, &dirs.barrier, &|| true);
         deleted.inspect_err(|_| {
-            self.known.write().insert(slot);
+            self.known.write().insert(slot, Form::Image);
         })
     }
 
-    /// Moves a layer to the trash, unmounted. What has it mounted goes on.
+    /// Moves an image to the trash, unmounted, or ends a quota. What has the layer mounted goes on.
     pub(super) fn discard(&self, slot: Slot, dirs: &LayerDirs) -> Result<(), Error> {
-        if !self.has(slot) {
-            return Ok(());
+        if !self.has_image(slot) {
+            return self.free(slot);
         }
         let _lock = self.lock(slot);
         self.holder(slot).let_go()?;
@@ -325,7 +347,8 @@ impl LimitedLayers {
 }
 
 /// Adds layers that are held to a size, and unknown entries beside them. An image beside a directory is
-/// what Commit left of the layer: it is among what is kept while a layer is written.
+/// what Commit left of the layer, and a project is beside it as long as it is written: both are among what
+/// is kept while a layer is written.
 pub(super) fn list(root: &Path, found: &mut Vec<Found>) -> Result<(), Error> {
     let there: HashSet<(SlotKind, Slot)> = found
         .iter()
@@ -334,12 +357,13 @@ pub(super) fn list(root: &Path, found: &mut Vec<Found>) -> Result<(), Error> {
             Found::UnknownEntry(_) => None,
         })
         .collect();
-    for entry in slots(root)? {
+    for entry in entries(root)? {
         match entry {
-            Ok(slot) => {
-                let kind = match there.contains(&(SlotKind::Layer, slot)) {
-                    false => SlotKind::Layer,
-                    true => SlotKind::Work,
+            Ok((slot, form)) => {
+                let is_layer = form == Form::Image && !there.contains(&(SlotKind::Layer, slot));
+                let kind = match is_layer {
+                    true => SlotKind::Layer,
+                    false => SlotKind::Work,
                 };
                 if !there.contains(&(kind, slot)) {
                     found.push(Found::Slot(kind, slot));
@@ -357,24 +381,37 @@ pub(super) fn was_mounted(root: &Path, slot: Slot) -> bool {
     folder.join(DATA).exists()
 }
 
-/// The layers of a root that are held to a size, and paths of unknown entries.
-fn slots(root: &Path) -> Result<Vec<Result<Slot, PathBuf>>, Error> {
+/// A layer that is held to a size, or the path of an unknown entry.
+type Entry = Result<(Slot, Form), PathBuf>;
+
+/// All that is in the folder of a root.
+fn entries(root: &Path) -> Result<Vec<Entry>, Error> {
     let folder = root.join(LIMITED);
     let fail = |cause| Error::io("read directory", &folder, cause);
     let entries = match fs::read_dir(&folder) {
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(fail)?,
     };
-    let slot = |entry: std::io::Result<fs::DirEntry>| {
+    let opened = fs::File::open(&folder).map_err(fail)?;
+    let known = |entry: std::io::Result<fs::DirEntry>| {
         let entry = entry.map_err(fail)?;
-        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let name = entry.file_name();
-        let slot = name.to_str().filter(|_| is_dir);
-        let slot = slot.and_then(|name| name.parse().ok());
-        Ok(slot.ok_or_else(|| entry.path()))
+        let (path, name) = (entry.path(), entry.file_name());
+        let slot = name.to_str().and_then(|name| name.parse().ok());
+        let form = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => Some(Form::Image),
+            Ok(kind) if kind.is_symlink() => {
+                let noted = Project::noted(opened.as_fd(), name.to_str().unwrap_or_default());
+                let noted = noted.map_err(|cause| Error::io("read", &path, cause))?;
+                noted.map(Form::Project)
+            }
+            _ => None,
+        };
+        Ok(slot.zip(form).ok_or(path))
     };
-    entries.map(slot).collect()
+    entries.map(known).collect()
 }
 
+#[cfg(test)]
+mod project_tests;
 #[cfg(test)]
 mod tests;

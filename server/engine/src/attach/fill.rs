@@ -85,6 +85,7 @@ impl Attachments {
         self.root
             .store
             .set_volume_filled(id, format!("image {from} {inside}"))?;
+        self.volumes.note_limit_again(&record)?;
         self.volumes.drop_stage(id);
         info!(%id, from = from.as_str(), files, "volume filled");
         Ok(Filling::Done)

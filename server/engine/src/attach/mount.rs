@@ -291,7 +291,7 @@ impl Attachments {
             Kind::Volume(wanted) => {
                 let id = volume.ok_or(no_source("volume"))?;
                 let path = self.volumes.dirs.data_path(slot(id));
-                self.volumes.check_image(id)?;
+                self.volumes.check_limited(id)?;
                 let data = self
                     .volumes
                     .dirs

@@ -51,8 +51,8 @@ pub enum VolumeProblem {
         /// Its name.
         name: VolumeName,
     },
-    /// A volume with a limit whose image is gone, and its content with it.
-    #[error("the image of volume {name} is missing")]
+    /// A volume with a limit whose image is gone, and its content with it, or whose project nothing notes.
+    #[error("the image of volume {name} is missing, or the note of its project")]
     NoImage {
         /// The volume.
         id: VolumeId,
@@ -194,7 +194,7 @@ impl VolumeFacts<'_> {
             all.push(VolumeProblem::NoFolder { id, name: name() });
         } else if limit_of(volume).is_some()
             && self.found.live.contains(&there)
-            && !self.found.with_image.contains(&there)
+            && !self.found.with_limit.contains(&there)
         {
             all.push(VolumeProblem::NoImage { id, name: name() });
         }

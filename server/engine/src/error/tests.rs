@@ -235,6 +235,17 @@ fn a_layer_that_is_too_large_names_the_setting() {
 }
 
 #[test]
+fn volumes_whose_content_is_gone_are_damaged() {
+    let (name, path) = (name(), path());
+    let no_content = VolumeError::NoContent {
+        name: name.clone(),
+        path: path.clone(),
+    };
+    let no_limit = VolumeError::NoLimitThere { name, path };
+    assert_kinds([no_content, no_limit].map(|error| (error.into(), ErrorKind::Damaged)));
+}
+
+#[test]
 fn volumes_and_attachments_have_their_class() {
     let what = "propagation";
     let full = |errno| AttachError::MountPoint {
@@ -260,14 +271,6 @@ fn volumes_and_attachments_have_their_class() {
         (
             VolumeError::BeingRead { name: name() }.into(),
             ErrorKind::Refused,
-        ),
-        (
-            VolumeError::NoContent {
-                name: name(),
-                path: path(),
-            }
-            .into(),
-            ErrorKind::Damaged,
         ),
         (AttachError::NotHonoured { what }.into(), ErrorKind::Refused),
         (AttachError::NoSource { what }.into(), ErrorKind::Damaged),

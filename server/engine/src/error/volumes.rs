@@ -49,6 +49,18 @@ pub enum VolumeError {
         /// The snapshot.
         name: VolumeName,
     },
+    /// What holds a volume to its limit is not on the disk, and with an image its content.
+    #[error(
+        "the content of volume {name} is missing, or what holds it to its limit: there is no {}; put it \
+         back from a backup, or delete the volume (`layerctl fsck` lists all)",
+        path.display()
+    )]
+    NoLimitThere {
+        /// The volume.
+        name: VolumeName,
+        /// Where the image, or the note of the project, would be.
+        path: PathBuf,
+    },
     /// The folder of a volume is not on the disk.
     #[error(
         "the content of volume {name} is missing: there is no folder {}; put it back from a backup, \
@@ -181,7 +193,7 @@ impl VolumeError {
             | Self::NoShrink { .. }
             | Self::NotDeleted { .. } => ErrorKind::Refused,
             Self::Random { .. } => ErrorKind::Internal,
-            Self::NoContent { .. } => ErrorKind::Damaged,
+            Self::NoContent { .. } | Self::NoLimitThere { .. } => ErrorKind::Damaged,
         }
     }
 }

@@ -35,7 +35,7 @@ impl Layers {
         let why = match self.driver.limits() {
             None => "it keeps no layer in a file system of its own; overlay does".to_owned(),
             Some(limits) => match limits.enforcement() {
-                Enforcement::Image { .. } => return Ok(Some(limit)),
+                Enforcement::Quota | Enforcement::Image { .. } => return Ok(Some(limit)),
                 Enforcement::None(why) => why.clone(),
             },
         };

@@ -70,7 +70,7 @@ impl Volumes {
         self.root.check_reserve(Area::Volumes)?;
         let id = self.root.store.volume_id()?;
         let limit = limit_asked(&request.options)?;
-        let volume = new_volume(id, request, "archive".to_owned(), None, limit)?;
+        let volume = new_volume(id, request, "archive".to_owned(), None, self.held_by(limit))?;
         let data = self.stage(id, top(request)?, limit)?;
         let imported = self.unpack(input, &volume, &data)?;
         // The call that the archive came with, if another one was first, is answered with that

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 
-use layerd_mounts::limit::Limit;
 use layerd_mounts::volume_dirs::Top;
 use layerd_store::{BadInput, Timestamp, Volume, VolumeId, VolumeName};
 
-use super::sizes::{INODES, LIMIT, SIZE, inodes, limit_asked, note_limit, size};
+use super::sizes::{INODES, LIMIT, SIZE, inodes, limit_asked, size};
 use super::{CreateVolume, LOCAL, VolumeRef, Volumes};
 use crate::{Error, VolumeError};
 
@@ -40,10 +39,10 @@ pub(crate) fn new_volume(
     request: &CreateVolume,
     filled_from: String,
     snapshot_of: Option<VolumeId>,
-    limit: Option<Limit>,
+    held_by: Option<&str>,
 ) -> Result<Volume, Error> {
     let mut options = recorded(&request.options)?;
-    note_limit(&mut options, limit);
+    options.extend(held_by.map(|what| (LIMIT.to_owned(), what.to_owned())));
     let now = Timestamp::now();
     Ok(Volume {
         id,

@@ -116,7 +116,7 @@ impl Volumes {
             false => None,
         };
         let from = (source.filled_from(), Some(source.id()));
-        let volume = new_volume(id, &request, from.0, from.1, limit)?;
+        let volume = new_volume(id, &request, from.0, from.1, self.held_by(limit))?;
         let data = self.stage(id, top(&request)?, limit)?;
         self.copy_volume(source.id(), &volume, &data)?;
         self.publish_volume(volume, &request)

@@ -9,13 +9,13 @@ use layerd_mounts::volume_dirs::Top;
 use layerd_store::{Refusal, Volume, VolumeId};
 use tracing::info;
 
-use super::sizes::{SIZE, limit_asked, limit_of, size_asked};
+use super::sizes::{LIMIT, QUOTA, SIZE, limit_asked, limit_of, note_of, size_asked};
 use super::{VolumeEntry, VolumeRef, slot};
 use crate::events::Topic;
 use crate::{Error, VolumeError, Volumes};
 
 impl Volumes {
-    /// Stages a new volume, in a file system of its own if it has a limit.
+    /// Stages a new volume, held to its limit if it has one.
     ///
     /// # Errors
     /// `Refused` if nothing here enforces limits.
@@ -37,6 +37,21 @@ impl Volumes {
             None => None,
         };
         self.stage(volume.id, Top::default(), limit)
+    }
+
+    /// What holds a new volume to this limit, as it is recorded.
+    pub(super) fn held_by(&self, limit: Option<Limit>) -> Option<&'static str> {
+        limit.map(|_| note_of(self.dirs.enforcement()))
+    }
+
+    /// Notes what holds a volume to its limit whose content was exchanged, if that is something else now.
+    pub(crate) fn note_limit_again(&self, volume: &Volume) -> Result<(), Error> {
+        let held_by = note_of(self.dirs.enforcement());
+        if limit_of(volume).is_some_and(|noted| noted != held_by) {
+            let store = &self.root.store;
+            store.set_volume_option(volume.id, LIMIT, held_by.to_owned())?;
+        }
+        Ok(())
     }
 
     fn check_enforced(&self, limit: Option<Limit>) -> Result<(), Error> {
@@ -98,22 +113,20 @@ impl Volumes {
         Ok(self.volume_entry(grown))
     }
 
-    /// Refuses a volume whose image is not there: its folder would take what is written without a limit.
-    pub(crate) fn check_image(&self, id: VolumeId) -> Result<(), Error> {
+    /// Refuses a volume without what held it to its limit: its folder would take what is written without a limit.
+    pub(crate) fn check_limited(&self, id: VolumeId) -> Result<(), Error> {
         let view = self.root.store.records();
-        let volume = view.volumes().get(id);
-        if volume.is_none_or(|volume| limit_of(volume).is_none()) {
+        let Some(volume) = view.volumes().get(id) else {
             return Ok(());
-        }
-        match self.dirs.has_image(slot(id)) {
-            Ok(false) => {
-                let gone = layerd_mounts::Error::Io {
-                    attempt: "open the image of",
-                    path: self.dirs.data_path(slot(id)),
-                    cause: std::io::ErrorKind::NotFound.into(),
-                };
-                Err(self.not_opened(id, gone))
-            }
+        };
+        let Some(held_by) = limit_of(volume) else {
+            return Ok(());
+        };
+        match self.dirs.has_limit(slot(id)) {
+            Ok(false) => Err(Error::Volume(VolumeError::NoLimitThere {
+                name: volume.name.clone(),
+                path: self.dirs.limit_path(slot(id), held_by == QUOTA),
+            })),
             Ok(true) => Ok(()),
             Err(cause) => Err(self.not_opened(id, cause)),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use layerd_mounts::limit::Limit;
+use layerd_mounts::limit::{Enforcement, Limit};
 use layerd_store::{BadInput, Volume};
 
 use crate::limit_text;
@@ -13,8 +13,9 @@ pub(super) const SIZE: &str = "size";
 pub(super) const INODES: &str = "inodes";
 /// The option by which layerd notes how a volume is held to its size. Not to be asked for.
 pub(super) const LIMIT: &str = "limit";
-/// Value of the option [`LIMIT`] of a volume that is held to its size by an image.
+/// Values of the option [`LIMIT`].
 const IMAGE: &str = "image";
+pub(super) const QUOTA: &str = "quota";
 
 /// Limit that the options of a new volume ask for.
 pub(crate) fn limit_asked(options: &BTreeMap<String, String>) -> Result<Option<Limit>, BadInput> {
@@ -39,17 +40,18 @@ pub(super) fn inodes(text: &str) -> Result<u64, BadInput> {
     limit_text::inodes(text).map_err(|rule| BadInput::new(format!("options[{INODES:?}]"), rule))
 }
 
-/// What holds a volume to its size: `image`; none if nothing does, as with sizes that older releases
+/// What holds a volume to its size: `image` or `quota`; none if nothing does, as with sizes that older releases
 /// recorded.
 #[must_use]
 pub fn limit_of(volume: &Volume) -> Option<&str> {
     volume.options.get(LIMIT).map(String::as_str)
 }
 
-/// Options of a volume with a limit, as they are recorded.
-pub(super) fn note_limit(options: &mut BTreeMap<String, String>, limit: Option<Limit>) {
-    if limit.is_some() {
-        options.insert(LIMIT.to_owned(), IMAGE.to_owned());
+/// Value of the option [`LIMIT`] of a volume that is made now.
+pub(super) fn note_of(enforcement: &Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::Quota => QUOTA,
+        Enforcement::Image { .. } | Enforcement::None(_) => IMAGE,
     }
 }
 

@@ -93,11 +93,11 @@ impl Drop for Ground {
     }
 }
 
-fn root(disk: &Path) -> PathBuf {
+pub(super) fn root(disk: &Path) -> PathBuf {
     disk.join("root")
 }
 
-fn open(disk: &Path) -> Overlay {
+pub(super) fn open(disk: &Path) -> Overlay {
     Overlay::open(&root(disk), &Options::default()).expect("open")
 }
 
@@ -109,7 +109,7 @@ fn mounts(disk: &Path) -> Vec<PathBuf> {
 }
 
 /// Writes a file of so many bytes, as far as it goes; answers why it ended early.
-fn write(path: &Path, bytes: u64) -> Option<Errno> {
+pub(super) fn write(path: &Path, bytes: u64) -> Option<Errno> {
     let mut file = File::create(path).expect("create");
     let piece = vec![7; 64 << 10];
     let written = (0..bytes >> 16).try_for_each(|_| file.write_all(&piece));
