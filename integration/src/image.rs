@@ -119,6 +119,25 @@ impl Entry {
 /// The entries of one layer, in the order of the archive.
 pub type Layer = Vec<Entry>;
 
+/// Layers without the attributes that the file system of the directory `disk` does not take: tmpfs has those
+/// of users from Linux 6.6 on, and containerd logs them and goes on without.
+///
+/// # Panics
+/// If no file can be made there.
+#[must_use]
+pub fn fitting(layers: &[Layer], disk: &Path) -> Vec<Layer> {
+    let tried = tempfile::NamedTempFile::new_in(disk).expect("a file on the disk");
+    let flags = rustix::fs::XattrFlags::empty();
+    let set = rustix::fs::fsetxattr(tried.as_file(), "user.tried", b"x", flags);
+    let mut layers = layers.to_vec();
+    if set == Err(rustix::io::Errno::OPNOTSUPP) {
+        for entry in layers.iter_mut().flatten() {
+            entry.xattrs.retain(|(name, _)| !name.starts_with("user."));
+        }
+    }
+    layers
+}
+
 /// Writes the archive of one layer, as `docker import` takes it.
 ///
 /// # Panics

@@ -195,7 +195,8 @@ impl World {
     }
 
     fn image(&self, name: &str, layers: &[Layer]) -> Image {
-        Image::build(&self.scratch.dir("i"), name, layers)
+        let layers = image::fitting(layers, self.daemon.root().parent().unwrap());
+        Image::build(&self.scratch.dir("i"), name, &layers)
     }
 
     fn import(&self, image: &Image, snapshotter: &str) {

@@ -55,7 +55,7 @@ const SHORT: Form = Form {
         Suite {
             binary: "layerd-integration::volumes",
             folder: "integration",
-            tests: &["attach::root_flags_are_normalised", "quotas::"],
+            tests: &["attach::root_flags_are_normalised"],
         },
         Suite {
             binary: "layerd-integration::unpack",

@@ -347,12 +347,12 @@ mod tests {
             inodes
         };
         assert_eq!(count(0), 2001);
-        let changed = info(folder.as_fd()).expect("info").changed;
+        let open = File::open(&top).expect("open");
+        let changed = info(open.as_fd()).expect("info").changed;
         fs::write(top.join("late"), "x").expect("write");
         nix::unistd::syncfs(&folder).expect("sync");
         let new = count(changed + 1);
         assert!((1..500).contains(&new), "{new}");
-        let open = File::open(&top).expect("open");
         let stopped = each_item(open.as_fd(), 0, INODE, &|| false, &mut |_| ());
         assert_eq!(stopped, Ok(false));
     }
