@@ -53,6 +53,14 @@ fn root_a_volume_is_held_to_its_size_by_a_quota() {
         assert_eq!(size(&target), 64 * MIB);
         assert_eq!(write(&target.join("large"), 32 * MIB), None);
         assert_eq!(write(&target.join("larger"), 64 * MIB), Some(Errno::ENOSPC));
+        fs::remove_file(target.join("larger")).unwrap();
+        let shrink = ["volume", "update", "data", "--size"];
+        let refused = world.fail(5, &[&shrink[..], &["24m"]].concat());
+        assert!(refused.contains("with --force"), "{refused}");
+        world.run(&[&shrink[..], &["24m", "--force"]].concat());
+        fs::File::create(target.join("larger")).unwrap_err();
+        world.run(&[&shrink[..], &["48m"]].concat());
+        assert_eq!(size(&target), 48 * MIB);
     }
     world.daemon.kill9();
     world.daemon.restart();

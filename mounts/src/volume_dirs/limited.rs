@@ -163,13 +163,13 @@ impl VolumeDirs {
         syncfs(data).map_err(|cause| Error::io("sync", &path, cause))
     }
 
-    /// Enlarges the limit of a volume, also while it is in use: an image as [`Holder::grow`] says, a quota
-    /// in one call.
+    /// Changes the limit of a volume, also while it is in use: an image is enlarged as [`Holder::grow`] says,
+    /// a quota set in one call.
     ///
     /// # Errors
     /// As there.
-    pub fn grow(&self, slot: Slot, bytes: u64, is_held: bool) -> Result<(), Error> {
-        self.step("grow", slot);
+    pub fn resize(&self, slot: Slot, bytes: u64, is_held: bool) -> Result<(), Error> {
+        self.step("resize", slot);
         let data = self.open_data(slot)?;
         if let Some(project) = project_of(&self.live, slot)? {
             let path = self.data_path(slot);

@@ -64,7 +64,7 @@ impl Client {
         name: &str,
         labels: BTreeMap<String, String>,
     ) -> Result<Volume, Error> {
-        self.update_volume(name, labels, String::new()).await
+        self.update_volume(name, labels, String::new(), false).await
     }
 
     /// Changes labels, and the size unless it is empty.
@@ -73,6 +73,7 @@ impl Client {
         name: &str,
         labels: BTreeMap<String, String>,
         size: String,
+        force: bool,
     ) -> Result<Volume, Error> {
         let what = match size.is_empty() {
             true => format!("change the labels of volume \"{name}\""),
@@ -82,6 +83,7 @@ impl Client {
             name: name.to_owned(),
             labels,
             size,
+            force,
         };
         one(&what, self.timeout, self.volumes.update(request)).await
     }

@@ -158,6 +158,19 @@ pub enum VolumeError {
         /// The requested size.
         bytes: u64,
     },
+    /// A volume was to be held to less than it holds.
+    #[error(
+        "size: {bytes} bytes are less than the {used} that volume {name} holds; with --force it is held to \
+         them all the same, and nothing more can be written to it"
+    )]
+    HoldsMore {
+        /// The volume.
+        name: VolumeName,
+        /// What it holds in bytes.
+        used: u64,
+        /// The requested size.
+        bytes: u64,
+    },
     /// The kernel gave no random bytes.
     #[error("read random bytes for a name")]
     Random {
@@ -191,6 +204,7 @@ impl VolumeError {
             | Self::NoGrowth { .. }
             | Self::TooLarge { .. }
             | Self::NoShrink { .. }
+            | Self::HoldsMore { .. }
             | Self::NotDeleted { .. } => ErrorKind::Refused,
             Self::Random { .. } => ErrorKind::Internal,
             Self::NoContent { .. } | Self::NoLimitThere { .. } => ErrorKind::Damaged,

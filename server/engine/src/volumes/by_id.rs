@@ -47,7 +47,7 @@ impl Volumes {
         if limit_of(&there.volume).is_some() {
             return match size_asked(&there.volume) {
                 Some(have) if have >= bytes => Ok(there),
-                _ => self.resize_volume(&VolumeRef::Id(id), bytes),
+                _ => self.resize_volume(&VolumeRef::Id(id), bytes, false),
             };
         }
         let held = self.hold_volume_id(id).ok_or(Refusal::VolumeGone { id })?;

@@ -69,13 +69,20 @@ impl Volumes {
         self.dirs.enforcement().to_string()
     }
 
-    /// Enlarges the limit of a volume, also while it is in use; one that is as large is success. Durable on
-    /// return. Costs as many new groups of blocks as there are.
+    /// Changes the limit of a volume, also while it is in use; one that is as large is success. That of an
+    /// image only grows, and with `force` a quota is set to less than is used. Durable on return. Costs one
+    /// call for a quota, and for an image as many new groups of blocks as there are.
     ///
     /// # Errors
-    /// `Missing`; `Refused` if it has no limit that is enforced, or a larger one, or is an ext4 in use
-    /// that the kernel does not enlarge, or one that was made too small for that; `Invalid` if it can have no such limit; `Full`.
-    pub fn resize_volume(&self, volume: &VolumeRef, bytes: u64) -> Result<VolumeEntry, Error> {
+    /// `Missing`; `Refused` if it has no limit that is enforced, or would shrink and cannot, or holds more
+    /// than `bytes`, or is an ext4 in use that the kernel does not enlarge, or one that was made too small for
+    /// that; `Invalid` if it can have no such limit; `Full`.
+    pub fn resize_volume(
+        &self,
+        volume: &VolumeRef,
+        bytes: u64,
+        force: bool,
+    ) -> Result<VolumeEntry, Error> {
         let held = match volume {
             VolumeRef::Name(name) => self.hold_volume(name)?,
             VolumeRef::Id(id) => self
@@ -89,28 +96,47 @@ impl Volumes {
         };
         limit_asked(&BTreeMap::from([(SIZE.to_owned(), text.clone())]))?;
         if bytes < have {
-            return Err(Error::Volume(VolumeError::NoShrink { name, have, bytes }));
+            self.check_shrinkable(volume, (have, bytes), force)?;
         }
         let records = self.root.store.records();
         let is_held = records.volumes().holders(volume.id).next().is_some();
-        match self.dirs.grow(slot(volume.id), bytes, is_held) {
+        match self.dirs.resize(slot(volume.id), bytes, is_held) {
             Err(layerd_mounts::Error::Busy { .. }) => {
                 return Err(Error::Volume(VolumeError::NoGrowth { name }));
             }
             Err(layerd_mounts::Error::TooLarge { most, .. }) => {
                 return Err(Error::Volume(VolumeError::TooLarge { name, most }));
             }
-            grown => grown.map_err(Error::driver("enlarge a volume"))?,
+            resized => resized.map_err(Error::driver("resize a volume"))?,
         }
         if bytes == have {
             return Ok(self.volume_entry(volume.clone()));
         }
-        let grown = self.root.store.set_volume_option(volume.id, SIZE, text)?;
+        let resized = self.root.store.set_volume_option(volume.id, SIZE, text)?;
         self.root
             .events
             .tell(Topic::Volume, "updated", name.as_str());
-        info!(%name, bytes, "volume enlarged");
-        Ok(self.volume_entry(grown))
+        info!(%name, bytes, "volume resized");
+        Ok(self.volume_entry(resized))
+    }
+
+    /// Refuses to make a volume smaller that an image holds, or that holds more already.
+    fn check_shrinkable(
+        &self,
+        volume: &Volume,
+        (have, bytes): (u64, u64),
+        force: bool,
+    ) -> Result<(), Error> {
+        let name = volume.name.clone();
+        if limit_of(volume) != Some(QUOTA) {
+            return Err(Error::Volume(VolumeError::NoShrink { name, have, bytes }));
+        }
+        let space = self.space_in(volume.id)?.unwrap_or_default();
+        let used = space.bytes.saturating_sub(space.bytes_free);
+        match used > bytes && !force {
+            true => Err(Error::Volume(VolumeError::HoldsMore { name, used, bytes })),
+            false => Ok(()),
+        }
     }
 
     /// Refuses a volume without what held it to its limit: its folder would take what is written without a limit.

@@ -96,13 +96,13 @@ impl Volumes for Service {
         let changes = changes
             .collect::<Result<Vec<_>, _>>()
             .map_err(status::bad)?;
-        let size = size("size", &request.size)?;
+        let (size, force) = (size("size", &request.size)?, request.force);
         let entry = self
             .parts
             .call(move |engine| {
                 let size = size.map(|size| {
                     let volume = VolumeRef::Name(name.clone());
-                    engine.volumes.resize_volume(&volume, size)
+                    engine.volumes.resize_volume(&volume, size, force)
                 });
                 match (size.transpose()?, changes.is_empty()) {
                     (Some(entry), true) => Ok(entry),

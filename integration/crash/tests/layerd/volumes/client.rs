@@ -83,6 +83,7 @@ impl Client {
             name: name.into(),
             labels: [(label.0.into(), label.1.into())].into(),
             size: String::new(),
+            force: false,
         };
         self.volumes(async |mut client| client.update(request).await.map(drop))
     }

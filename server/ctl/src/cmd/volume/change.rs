@@ -37,7 +37,7 @@ pub(crate) struct Label {
     remove: Vec<String>,
 }
 
-/// Adds and removes labels of a volume, enlarges it, and prints its name
+/// Adds and removes labels of a volume, changes its size, and prints its name
 #[derive(Debug, clap::Args)]
 pub(crate) struct Update {
     /// The volume
@@ -57,9 +57,14 @@ pub(crate) struct Update {
     #[arg(long = "label-rm", value_name = "KEY")]
     remove: Vec<String>,
 
-    /// A larger size for a volume that was created with one, also while it is in use
+    /// Another size for a volume that was created with one, also while it is in use; a smaller one if a quota
+    /// holds it
     #[arg(long)]
     size: Option<String>,
+
+    /// Take a size below what the volume holds, so that nothing more can be written to it
+    #[arg(long, requires = "size")]
+    force: bool,
 }
 
 pub(super) async fn rename(args: &Rename, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
@@ -75,7 +80,8 @@ pub(super) async fn update(args: Update, daemon: &Daemon, out: &mut Output) -> R
     let labels = args.add.into_iter().chain(removed).collect();
     let mut client = daemon.connect().await?;
     let size = args.size.unwrap_or_default();
-    print_name(&client.update_volume(&args.name, labels, size).await?, out)
+    let change = client.update_volume(&args.name, labels, size, args.force);
+    print_name(&change.await?, out)
 }
 
 pub(super) async fn label(args: Label, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
