@@ -27,6 +27,7 @@ mod source;
 mod target;
 #[cfg(test)]
 mod tests;
+mod under_way;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,7 @@ use again::Removed;
 use fill::Filling;
 use selinux::Selinux;
 use source::{Ground, MadeSource, committed};
+use under_way::UnderWay;
 
 use crate::keyed_lock::KeyedLock;
 use crate::{Error, Layers, Root, Volumes};
@@ -126,6 +128,7 @@ pub struct Attachments {
     features: OnceLock<Vec<Feature>>,
     /// One call at a time for an attachment.
     locks: KeyedLock<Key>,
+    under_way: UnderWay,
     /// This boot of the machine: mounts of another one are gone. Where it cannot be told (empty), mounts
     /// are looked up by number alone.
     boot: String,
@@ -147,6 +150,7 @@ impl Attachments {
             selinux: Selinux::of_host(),
             features: OnceLock::new(),
             locks: KeyedLock::default(),
+            under_way: UnderWay::default(),
             boot: layerd_store::boot_id(),
         }
     }
@@ -183,6 +187,7 @@ impl Attachments {
             .collect::<Result<Vec<_>, _>>()?;
         // Held to the end: another call with one of these keys gets an answer that stays true.
         let keys: BTreeSet<&Key> = mounts.iter().map(|mount| &mount.key).collect();
+        let _under_way = self.under_way.begin(owner, keys.iter().copied());
         let _guards: Vec<_> = keys.into_iter().map(|key| self.locks.lock(key)).collect();
         wanted.sort_by_key(|one| one.spec.target.depth());
         let attached = self.attach_all(owner, &wanted);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use layerd_store::{AttachState, Attachment, Key};
+use layerd_store::{AttachState, Attachment, Key, Owner};
 use tracing::{debug, warn};
 
 use super::source::MadeSource;
@@ -14,12 +14,33 @@ use crate::events::Topic;
 use crate::{Attachments, Error};
 
 impl Attachments {
+    /// Keys of an owner, in the order of their creation, then those of its calls that attach just now. Reads
+    /// memory only.
+    #[must_use]
+    pub fn keys_of(&self, owner: &Owner) -> Vec<Key> {
+        // Before the records: a call that ends meanwhile is in one of both.
+        let coming = self.under_way.of(owner);
+        let view = self.root.store.records();
+        let recorded = view.volumes().attachments();
+        let recorded = recorded.filter(|one| one.owner == *owner);
+        let mut keys: Vec<_> = recorded.map(|one| one.key.clone()).collect();
+        for key in coming {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
     /// Undoes attachments, those that stand inside others first; those that do not exist are passed
-    /// over. Answers the keys of those that did, in the order asked for.
+    /// over. Answers the keys of those that did, in the order asked for. Waits for calls that attach them.
     ///
     /// # Errors
     /// `Refused` if a mount is in use, naming who uses it; what was undone before stays undone.
     pub fn detach(&self, keys: &[Key], lazy: bool) -> Result<Vec<Key>, Error> {
+        for key in keys {
+            drop(self.locks.lock(key));
+        }
         let view = self.root.store.records();
         let found = keys.iter().filter_map(|key| view.volumes().attachment(key));
         let mut found: Vec<_> = found.cloned().collect();

@@ -88,11 +88,7 @@ impl Attachments for Service {
         let mut keys = keys(&request.keys)?;
         if let Some(owner) = request.owner {
             let owner = parse_owner(&owner)?;
-            let all = self
-                .parts
-                .call(move |engine| engine.attachments.attachments(Some(&owner), None));
-            let all = all.await?.into_iter();
-            keys.extend(all.map(|entry| entry.attachment.key.clone()));
+            keys.extend(self.parts.engine.attachments.keys_of(&owner));
         } else if keys.is_empty() {
             return Err(status::bad(BadInput::new(
                 "keys",

@@ -80,3 +80,35 @@ fn root_a_failed_call_leaves_what_others_were_given() {
 fn root_a_failed_call_does_not_take_back_what_another_was_answered() {
     fails_beside_another(true);
 }
+
+/// A client gave up on a call, and has what its owner holds detached while the call goes on.
+#[test]
+fn root_a_detach_takes_what_a_call_that_goes_on_attaches() {
+    let host = Host::new();
+    host.commit("image");
+    let made = host.attach(&[volume("made")]).unwrap();
+    let slow = made[0].attachment.volume.unwrap();
+    let filling = Attach {
+        fill_from: Some(key("image")),
+        ..mount("slow", "type=volume,src=made,dst=/a")
+    };
+    let attachments = &host.engine.attachments;
+    let turn = host.engine.volumes.locks.filling.lock(&slow);
+    thread::scope(|scope| {
+        let attaching = scope.spawn(|| attachments.attach(&owner(), &[filling, volume("late")]));
+        wait_for("the call to begin", || {
+            attachments.locks.is_held(&key("late"))
+        });
+        let keys = attachments.keys_of(&owner());
+        assert!(keys.contains(&key("late")), "{keys:?}");
+        let detaching = scope.spawn(move || attachments.detach(&keys, false));
+        wait_for("the detach to wait", || attachments.waiting() > 0);
+        assert!(!detaching.is_finished());
+        drop(turn);
+        attaching.join().unwrap().unwrap();
+        let mut detached = detaching.join().unwrap().unwrap();
+        detached.sort_unstable();
+        assert_eq!(detached, ["late", "made", "slow"].map(key));
+    });
+    assert!(host.keys().is_empty() && attachments.keys_of(&owner()).is_empty());
+}
