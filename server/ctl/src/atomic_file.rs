@@ -3,8 +3,10 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::Path;
+
+use tempfile::Builder;
 
 /// Mode of a file that was not there, whatever the umask: other programs read it.
 const NEW_FILE: u32 = 0o644;
@@ -24,31 +26,22 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     };
     let dir = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(dir)?;
-    let temporary = temporary(&path);
-    let written =
-        write_like(&temporary, content, old.as_ref()).and_then(|()| fs::rename(&temporary, &path));
-    if let Err(cause) = written {
-        let _ = fs::remove_file(&temporary); // the first error counts
-        return Err(cause);
-    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push("."); // and no `*.toml`
+    let mut temporary = Builder::new()
+        .prefix(&name)
+        .suffix(".tmp")
+        .tempfile_in(dir)?;
+    write_like(temporary.as_file_mut(), content, old.as_ref())?;
+    temporary.persist(&path)?;
     File::open(dir)?.sync_all()
 }
 
-/// A name beside `path` that matches no `*.toml`.
-fn temporary(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    path.with_file_name(name)
-}
-
 /// With owner and mode of `old`; until it has them others cannot read it.
-fn write_like(path: &Path, content: &[u8], old: Option<&Metadata>) -> io::Result<()> {
-    let mut options = File::options();
-    options.write(true).create_new(true).mode(0o600);
-    let mut file = options.open(path)?;
+fn write_like(file: &mut File, content: &[u8], old: Option<&Metadata>) -> io::Result<()> {
     file.write_all(content)?;
     if let Some(old) = old {
-        fchown(&file, Some(old.uid()), Some(old.gid()))?;
+        fchown(&*file, Some(old.uid()), Some(old.gid()))?;
     }
     let mode = old.map_or(NEW_FILE, |old| old.mode() & 0o7777);
     file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -95,5 +88,18 @@ mod tests {
         replace(&path, b"one").unwrap_err();
         assert!(path.is_dir());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_one_left_is_no_hindrance_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let left = dir
+            .path()
+            .join(format!("config.json.{}.tmp", std::process::id()));
+        fs::write(&left, "theirs").unwrap();
+        replace(&path, b"new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::read_to_string(&left).unwrap(), "theirs");
     }
 }

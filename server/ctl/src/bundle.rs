@@ -1,8 +1,10 @@
 //! The config.json of an OCI bundle, as far as mounts go. All else in it stays as it is.
 
+use std::fs::File;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Map, Value};
 
 use crate::atomic_file;
@@ -23,7 +25,10 @@ impl Bundle {
     /// Reads and checks it, and whether a file can be made beside it. Links are followed, so that
     /// saving replaces what they lead to.
     pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join("config.json");
+        Self::read(&dir.join("config.json"))
+    }
+
+    fn read(path: &Path) -> Result<Self, Error> {
         let what = format!("read {}", path.display());
         let io = |cause| Error::Io {
             what: what.clone(),
@@ -57,8 +62,25 @@ impl Bundle {
         label.and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// Puts mounts in, in their order, and writes it so that after a crash either the old or the new file is
+    /// there; durable on return. Mode and owner stay. Reads it anew, as others may have written it since, and
+    /// is alone in that among programs of layerd. Writes nothing if nothing changes.
+    pub(crate) fn put(&self, mounts: &[OciMount]) -> Result<(), Error> {
+        let lock = || {
+            let dir = File::open(self.path.parent().unwrap_or(Path::new("/")))?;
+            Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, cause)| io::Error::from(cause))
+        };
+        let _alone = lock().map_err(|cause| Error::Io {
+            what: format!("lock the directory of {}", self.path.display()),
+            cause,
+        })?;
+        let mut now = Self::read(&self.path)?;
+        now.splice(mounts);
+        now.save()
+    }
+
     /// Puts mounts in, in their order.
-    pub(crate) fn splice(&mut self, mounts: &[OciMount]) {
+    fn splice(&mut self, mounts: &[OciMount]) {
         let list = self
             .config
             .entry("mounts")
@@ -80,9 +102,7 @@ impl Bundle {
         }
     }
 
-    /// Writes it so that after a crash either the old or the new file is there; durable on return.
-    /// Mode and owner stay. Writes nothing if nothing changed.
-    pub(crate) fn save(&self) -> Result<(), Error> {
+    fn save(&self) -> Result<(), Error> {
         if self.config == self.before {
             return Ok(());
         }
@@ -100,11 +120,16 @@ impl Bundle {
 }
 
 /// Checks the preconditions of `splice`: an object, whose mounts are an array and whose linux is an
-/// object.
+/// object, with a label that is text.
 fn check(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     let config: Map<String, Value> =
         serde_json::from_slice(bytes).map_err(|cause| cause.to_string())?;
-    match (config.get("mounts"), config.get("linux")) {
+    let linux = config.get("linux");
+    let label = linux.and_then(|linux| linux.get("mountLabel"));
+    if label.is_some_and(|label| !label.is_string() && !label.is_null()) {
+        return Err("its linux.mountLabel is no string".to_owned());
+    }
+    match (config.get("mounts"), linux) {
         (Some(mounts), _) if !mounts.is_array() => Err("its mounts are no array".to_owned()),
         (_, Some(linux)) if !linux.is_object() => Err("its linux is no object".to_owned()),
         _ => Ok(config),

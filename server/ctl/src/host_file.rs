@@ -7,21 +7,31 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
+/// Largest content, in bytes.
+const SIZE_MAX: u64 = 64 * 1024 * 1024;
+
 /// Content of a file, symlinks followed.
 ///
 /// # Errors
-/// Those of open(2) and read(2); [`io::ErrorKind::InvalidData`] for what is no regular file.
+/// Those of open(2) and read(2); [`io::ErrorKind::InvalidData`] for what is no regular file, or larger than
+/// 64 MiB.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
-    let mut file = options.open(path)?;
+    let file = options.open(path)?;
     if !file.metadata()?.is_file() {
         let refused = "it is no regular file";
         return Err(io::Error::new(io::ErrorKind::InvalidData, refused));
     }
     let mut content = Vec::new();
-    file.read_to_end(&mut content)?;
-    Ok(content)
+    file.take(SIZE_MAX + 1).read_to_end(&mut content)?;
+    match u64::try_from(content.len()) {
+        Ok(0..=SIZE_MAX) => Ok(content),
+        _ => {
+            let refused = format!("it has over {SIZE_MAX} bytes");
+            Err(io::Error::new(io::ErrorKind::InvalidData, refused))
+        }
+    }
 }
 
 /// The same, of text.
@@ -55,6 +65,10 @@ mod tests {
         fs::write(&file, "text").unwrap();
         symlink(&file, &link).unwrap();
         assert_eq!(read_to_string(&link).unwrap(), "text");
+        let large = fs::File::create(folder.path().join("large")).unwrap();
+        large.set_len(super::SIZE_MAX + 1).unwrap();
+        let cause = read(&folder.path().join("large")).unwrap_err();
+        assert_eq!(cause.kind(), io::ErrorKind::InvalidData, "{cause}");
         fs::write(&file, b"\xff").unwrap();
         let cause = read_to_string(&file).unwrap_err();
         assert_eq!(cause.kind(), io::ErrorKind::InvalidData);

@@ -102,9 +102,10 @@ fn all_else_stays_and_so_do_mode_and_links() {
     fs::write(&real, config.to_string()).unwrap();
     fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
     std::os::unix::fs::symlink("real.json", &link).unwrap();
-    let mut bundle = Bundle::open(dir.path()).unwrap();
-    bundle.splice(&[mount("/data", &["rbind", "rshared"])]);
-    bundle.save().unwrap();
+    let bundle = Bundle::open(dir.path()).unwrap();
+    bundle
+        .put(&[mount("/data", &["rbind", "rshared"])])
+        .unwrap();
     let mut wanted = config;
     wanted["linux"] = json!({"rootfsPropagation": "rshared"});
     let added = json!({
@@ -129,10 +130,26 @@ fn what_is_no_bundle_is_refused_before_anything_happens() {
         "{\"mounts\": {}}",
         "{\"linux\": []}",
         "{\"mounts\": null}",
+        "{\"linux\": {\"mountLabel\": 7}}",
     ] {
         assert!(check(bad.as_bytes()).is_err(), "{bad}");
     }
     check(b"{}").unwrap();
     let dir = tempfile::tempdir().unwrap();
     Bundle::open(dir.path()).unwrap_err();
+}
+
+#[test]
+fn what_others_put_in_meanwhile_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.json"), "{}").unwrap();
+    let all: Vec<Bundle> = (0..8).map(|_| Bundle::open(dir.path()).unwrap()).collect();
+    std::thread::scope(|scope| {
+        for (number, bundle) in all.iter().enumerate() {
+            scope.spawn(move || bundle.put(&[mount(&format!("/d{number}"), &[])]).unwrap());
+        }
+    });
+    let text = fs::read(dir.path().join("config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(config["mounts"].as_array().unwrap().len(), all.len());
 }

@@ -32,7 +32,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
     // What could fail without the daemon fails before anything is attached.
-    let mut bundle = Bundle::open(&args.bundle)?;
+    let bundle = Bundle::open(&args.bundle)?;
     let mut client = daemon.connect().await?;
     let mut what = args.what;
     what.selinux_label
@@ -42,8 +42,7 @@ pub(crate) async fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result
         .iter()
         .flat_map(|one| one.oci_mounts.iter().cloned())
         .collect();
-    bundle.splice(&mounts);
-    if let Err(error) = bundle.save() {
+    if let Err(error) = bundle.put(&mounts) {
         return Err(Error::Several(
             std::iter::once(error)
                 .chain(undo(&attachments, &mut client).await)
