@@ -163,7 +163,7 @@ fn ways() -> Vec<Row> {
         used(vec![pb::VolumeCapability::default()], "access_mode"),
         used(vec![writer(), block], "volume_capabilities[1].block"),
         used(vec![fs], "fs_type: \"ext4\""),
-        used(vec![flags], "mount_flags: \"noatime\""),
+        used(vec![flags], "mount_flags[0]: is unknown"),
         used(vec![multi], "MULTI_NODE"),
     ]
 }

@@ -122,6 +122,24 @@ fn root_a_request_that_breaks_a_rule_names_it_and_makes_nothing() {
 }
 
 #[test]
+fn root_a_path_that_is_too_long_is_the_caller_s_fault() {
+    let mut world = World::new();
+    let id = world.create(&create("pvc-1")).unwrap().volume_id;
+    let target = world.target("pod-1");
+    let path = target.to_str().unwrap();
+    for (path, words) in [
+        (format!("{path}-{}", "n".repeat(300)), "File name too long"),
+        (format!("/{}", "n/".repeat(3000)), "of at most 4095 bytes"),
+    ] {
+        let published = world.publish(&publish(&id, Path::new(&path)));
+        published.unwrap_err().is(Code::InvalidArgument, words);
+        let unpublished = world.unpublish(&id, Path::new(&path));
+        unpublished.unwrap_err().is(Code::InvalidArgument, words);
+    }
+    assert_eq!(world.json(&["attachments"]).len(), 0);
+}
+
+#[test]
 fn root_unpublishing_needs_a_volume_and_a_path() {
     let mut world = World::new();
     for (id, target, words) in [("", "/x", "volume_id"), ("vol-1-1", "", "target_path")] {

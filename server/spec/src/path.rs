@@ -89,6 +89,9 @@ impl Target {
 }
 
 impl HostPath {
+    /// The rule that a text breaks for which [`new`](Self::new) answers `None`, as a predicate.
+    pub const RULE: &str = "is not an absolute path of UTF-8, of at most 4095 bytes without NUL";
+
     /// Checks and cleans an absolute path; `None` if it is not absolute, holds a NUL or is longer
     /// than 4095 bytes.
     #[must_use]

@@ -134,8 +134,8 @@ impl Attachments {
 pub(super) fn clean(target: &Path) -> Result<PathBuf, Error> {
     let text = target.to_str().and_then(HostPath::new);
     let text = text.ok_or_else(|| {
-        let rule = format!("{:?} is not an absolute path of UTF-8", target.display());
-        BadInput::new("target_path", rule)
+        let shown: String = target.to_string_lossy().chars().take(256).collect();
+        BadInput::new("target_path", format!("{shown:?} {}", HostPath::RULE))
     })?;
     Ok(text.as_path().to_owned())
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use layerd_mounts::mounter::MountError;
 use layerd_spec::BadSpec;
 use layerd_store::Key;
+use nix::errno::Errno;
 
 use super::{Error, ErrorKind, disk_kind, is_full};
 
@@ -106,6 +107,9 @@ impl AttachError {
             Self::AttachmentDrift { .. } => ErrorKind::Exists,
             Self::Mount(cause) => mount_kind(cause),
             Self::MountPoint { cause, .. } if is_full(cause) => ErrorKind::Full,
+            Self::MountPoint { cause, .. } if is_too_long(cause.raw_os_error()) => {
+                ErrorKind::Invalid
+            }
             Self::MountPoint { .. } => ErrorKind::Internal,
             Self::NoSource { .. } => ErrorKind::Damaged,
         }
@@ -134,7 +138,14 @@ fn mount_kind(error: &MountError) -> ErrorKind {
         | MountError::Dangling { .. }
         | MountError::Escape { .. }
         | MountError::BadPath { .. } => ErrorKind::Invalid,
+        MountError::Io { .. } if is_too_long(error.errno()) => ErrorKind::Invalid,
         MountError::Io { .. } => disk_kind(error.errno()),
         _ => ErrorKind::Refused,
     }
+}
+
+/// True for a path with a name that is longer than the file system takes: how long that is, only the kernel
+/// can tell. Names of layerd's own are short.
+fn is_too_long(errno: Option<i32>) -> bool {
+    errno == Some(Errno::ENAMETOOLONG as i32)
 }

@@ -158,7 +158,7 @@ fn target(field: &str, text: &str) -> Result<(PathBuf, Key), Status> {
     let path = layerd_spec::HostPath::new(text);
     let path = path.ok_or_else(|| {
         let shown: String = text.chars().take(256).collect();
-        bad(field, format!("{shown:?} is not an absolute path"))
+        bad(field, format!("{shown:?} {}", layerd_spec::HostPath::RULE))
     })?;
     let path = path.as_path().to_owned();
     let key = Key::parse(field, &record::attachment_key(&path)).map_err(super::status::bad)?;

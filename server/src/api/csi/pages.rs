@@ -17,7 +17,7 @@ pub(super) fn page(
         bad("max_entries", rule)
     })?;
     if !starting_token.is_empty() {
-        let after: u64 = starting_token.parse().map_err(|_| {
+        let after = number(starting_token).ok_or_else(|| {
             let shown: String = starting_token.chars().take(64).collect();
             Status::aborted(format!(
                 "starting_token: {shown:?} is not a token that was handed out; begin anew without one"
@@ -32,4 +32,34 @@ pub(super) fn page(
     let last = all.last().filter(|_| is_cut);
     let token = last.map_or_else(String::new, |entry| entry.volume.id.0.to_string());
     Ok((all, token))
+}
+
+/// The number of a token, in the one spelling that is handed out.
+fn number(token: &str) -> Option<u64> {
+    let number: u64 = token.parse().ok()?;
+    (number > 0 && number.to_string() == token).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn tokens_have_one_spelling() {
+        for (token, wanted) in [("7", 7), ("18446744073709551615", u64::MAX)] {
+            assert_eq!(number(token), Some(wanted));
+        }
+        for token in [
+            "",
+            "0",
+            "07",
+            "+7",
+            "-7",
+            " 7",
+            "7 ",
+            "18446744073709551616",
+        ] {
+            assert_eq!(number(token), None, "{token:?}");
+        }
+    }
 }
