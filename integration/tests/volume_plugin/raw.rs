@@ -177,14 +177,14 @@ const BAD: [(&str, &str, &str, u16, &str); 14] = [
         "POST",
         "/VolumeDriver.Create",
         r#"{"Name":"xx","Opts":{"size":"big"}}"#,
-        500,
+        400,
         "\"big\" is not a size",
     ),
     (
         "POST",
         "/VolumeDriver.Create",
         r#"{"Name":"xx","Opts":{"uid":"root"}}"#,
-        500,
+        400,
         "\"root\" is not a user id",
     ),
     (
@@ -198,7 +198,7 @@ const BAD: [(&str, &str, &str, u16, &str); 14] = [
         "POST",
         "/VolumeDriver.Create",
         r#"{"Name":"xx","Opts":{"nocopy":"perhaps"}}"#,
-        500,
+        400,
         "\"perhaps\" is not true",
     ),
 ];

@@ -237,7 +237,10 @@ impl Refused {
 impl From<Status> for Refused {
     fn from(status: Status) -> Self {
         Self {
-            http: StatusCode::INTERNAL_SERVER_ERROR,
+            http: match status.code() {
+                Code::InvalidArgument => StatusCode::BAD_REQUEST,
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            },
             code: status.code(),
             text: status.message().to_owned(),
         }
