@@ -71,6 +71,24 @@ pub enum Error {
         /// Most bytes that it can have.
         most: u64,
     },
+    /// A pool of blocks has come to its reserve, which is kept for what is there.
+    #[error(
+        "{} has {free} of {total} bytes of {what} free, and nothing new takes the last {percent} %: \
+         remove layers, or enlarge it",
+        path.display()
+    )]
+    PoolReserve {
+        /// The pool.
+        path: PathBuf,
+        /// Which of its parts: data or metadata.
+        what: &'static str,
+        /// Bytes that are free there.
+        free: u64,
+        /// Its bytes.
+        total: u64,
+        /// Share that is kept.
+        percent: u64,
+    },
     /// The caller wanted no more of it. What was done stays done.
     #[error("stopped before the end")]
     Stopped,
@@ -152,10 +170,13 @@ impl Error {
         }
     }
 
-    /// True if the disk, the inode table, a quota or a limit of this process is exhausted, so that
-    /// the same call may succeed later.
+    /// True if the disk, a pool, the inode table, a quota or a limit of this process is exhausted, so
+    /// that the same call may succeed later.
     #[must_use]
     pub fn is_full(&self) -> bool {
+        if matches!(self, Self::PoolReserve { .. }) {
+            return true;
+        }
         let full = [
             Errno::ENOSPC,
             Errno::EDQUOT,

@@ -15,6 +15,7 @@ pub mod mountinfo;
 pub mod overlay_options;
 pub mod space;
 pub mod sys;
+pub mod thin;
 pub mod tree;
 pub mod types;
 pub mod volume_dirs;

@@ -1,12 +1,18 @@
 //! Makes planned mounts, for `layerctl` and the tests, and mounts images of layers.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::openat;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen,
+};
 
 use crate::error::Error;
 use crate::overlay_options::{data as mount_data, shorten};
@@ -26,8 +32,8 @@ pub enum Unmounted {
 /// Needs CAP_SYS_ADMIN.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::UnknownOption`] for types other than `bind`, `overlay` and `aufs`, and for
-/// the id mappings, which only containerd carries out.
+/// [`Error::Io`]; [`Error::UnknownOption`] for types other than `bind`, `overlay`, `aufs`, `ext4` and
+/// `xfs`, and for the id mappings, which only containerd carries out.
 pub fn mount(mounts: &[Mount], target: &Path) -> Result<(), Error> {
     let target = &target
         .canonicalize()
@@ -128,6 +134,7 @@ fn mount_one(mount: &Mount, target: &Path) -> Result<(), Error> {
         "bind" => bind(mount, target),
         "overlay" => overlay(mount, target),
         "aufs" => aufs(mount, target),
+        "ext4" | "xfs" => device(mount, target),
         other => Err(unknown(other)),
     }
 }
@@ -177,6 +184,52 @@ fn aufs(mount: &Mount, target: &Path) -> Result<(), Error> {
         flags,
         Some(&mount_data(&rest)),
     )
+}
+
+/// Mounts the file system of a block device.
+fn device(mount: &Mount, target: &Path) -> Result<(), Error> {
+    let (flags, rest) = split_flags(&mount.options);
+    let (source, kind) = (Path::new(&mount.source), Some(mount.kind.as_str()));
+    sys_mount(Some(source), target, kind, flags, Some(&mount_data(&rest)))
+}
+
+/// Mounts the file system of a block device where no mount table shows it, and answers its top
+/// directory: the mount goes with the last descriptor below it. `options` are words without a value; with
+/// `is_read_only` nothing can be written through the mount, whatever the file system allows. Needs
+/// CAP_SYS_ADMIN.
+///
+/// # Errors
+/// The kernel's answer to fsopen(2), fsconfig(2) or fsmount(2); the log has what else it says.
+pub fn detached(
+    kind: &str,
+    device: &Path,
+    options: &[&str],
+    is_read_only: bool,
+) -> Result<OwnedFd, Errno> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(errno)?;
+    let told = |cause| {
+        let mut line = [0; 1024];
+        while let Ok(length @ 1..) = nix::unistd::read(&context, &mut line) {
+            let said = String::from_utf8_lossy(&line[..length]);
+            tracing::info!(device = %device.display(), "{}", said.trim());
+        }
+        errno(cause)
+    };
+    fsconfig_set_string(&context, "source", device).map_err(told)?;
+    for option in options {
+        fsconfig_set_flag(&context, *option).map_err(told)?;
+    }
+    fsconfig_create(&context).map_err(told)?;
+    let attributes = match is_read_only {
+        true => MountAttrFlags::MOUNT_ATTR_RDONLY,
+        false => MountAttrFlags::empty(),
+    };
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(told)?;
+    openat(&mount, ".", sys::FLAGS, Mode::empty())
+}
+
+fn errno(cause: rustix::io::Errno) -> Errno {
+    Errno::from_raw(cause.raw_os_error())
 }
 
 /// Runs `act` with `dir` as working directory, on a thread that shares it with no other.

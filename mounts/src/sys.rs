@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 pub mod btrfs;
+pub mod device_mapper;
 pub mod loop_device;
 pub mod project;
 

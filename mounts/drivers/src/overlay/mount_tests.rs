@@ -196,7 +196,7 @@ fn what_is_not_known_is_refused() {
         options: vec![option.to_owned()],
     };
     for bad in [
-        with("ext4", "ro"),
+        with("tmpfs", "ro"),
         with("bind", "uidmap=0:1:1"),
         with("overlay", "gidmap=0:1:1"),
         with("bind", "lowerdir=/"),
