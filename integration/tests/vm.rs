@@ -15,7 +15,7 @@ mod machine;
 use machine::{Form, Machine, Suite};
 
 /// Behaviour that can differ between kernels, in about a minute: ids and propagation of mounts, views
-/// of images, id mappings, overlayfs on each file system, layers that are EROFS images.
+/// of images, id mappings, overlayfs on each file system, layers that are EROFS images or thin devices.
 const SHORT: Form = Form {
     test_limit: 300,
     limit: 900,
@@ -39,6 +39,7 @@ const SHORT: Form = Form {
             folder: "mounts/drivers",
             tests: &[
                 "conformance::tests::root_overlay_keeps_the_contract_on_xfs",
+                "devicemapper::tests::root_devicemapper_keeps_the_contract_on_ext4",
                 "overlay::images::tests::root_an_image_lives_and_goes_on_ext4",
                 "overlay::limited::project_tests::",
                 "overlay::probe::tests::root_good_disks_are_taken",
@@ -65,8 +66,8 @@ const SHORT: Form = Form {
     ],
 };
 
-/// Part of [`SHORT`] for a kernel between the oldest and the newest: which features it has, mounts, views,
-/// and layers as directories and as images. `make test-vm` runs all there as well.
+/// For a kernel between the oldest and the newest, mostly part of [`SHORT`]: which features it has, mounts,
+/// views, and layers as directories, as images and as thin devices. `make test-vm` runs all there as well.
 const FEW: Form = Form {
     test_limit: 300,
     limit: 900,
@@ -85,6 +86,8 @@ const FEW: Form = Form {
             folder: "mounts/drivers",
             tests: &[
                 "conformance::tests::root_overlay_keeps_the_contract_on_xfs",
+                "devicemapper::tests::root_devicemapper_keeps_the_contract_on_ext4",
+                "devicemapper::tests::root_devicemapper_keeps_the_contract_on_xfs",
                 "overlay::images::tests::root_an_image_lives_and_goes_on_ext4",
             ],
         },

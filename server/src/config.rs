@@ -3,6 +3,7 @@
 //! Every key is documented in `deploy/config.toml`; a test holds the two together.
 
 mod csi;
+mod devicemapper;
 mod effective;
 mod raw;
 mod value;
@@ -207,6 +208,7 @@ impl TryFrom<Raw> for Config {
                 mount_options: raw.overlayfs.mount_options.unwrap_or_default(),
                 layers: layer_form(raw.overlayfs.layers.as_deref())?,
                 limits,
+                devicemapper: raw.devicemapper.try_into()?,
             },
             engine: layerd_engine::Options {
                 socket: Some(socket.path.clone()),

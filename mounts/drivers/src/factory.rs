@@ -18,6 +18,7 @@ use layerd_mounts::limit::Method;
 
 use crate::aufs::{self, Aufs};
 use crate::btrfs::Btrfs;
+use crate::devicemapper::{self, Devicemapper};
 use crate::driver::{Driver, Survey};
 use crate::finding::Finding;
 use crate::memory::Memory;
@@ -37,6 +38,8 @@ pub enum Kind {
     Aufs,
     /// Subvolumes of btrfs, shown by bind mounts.
     Btrfs,
+    /// Thin devices of the device mapper, each with a file system of its own.
+    Devicemapper,
     /// Whole trees, copied and shown by bind mounts.
     Native,
     /// Nothing on the disk, nothing to mount: for authors of clients.
@@ -45,11 +48,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, the default first.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Overlay,
         Self::Overlay1,
         Self::Aufs,
         Self::Btrfs,
+        Self::Devicemapper,
         Self::Native,
         Self::Memory,
     ];
@@ -62,6 +66,7 @@ impl Kind {
             Self::Overlay1 => "overlay1",
             Self::Aufs => "aufs",
             Self::Btrfs => "btrfs",
+            Self::Devicemapper => "devicemapper",
             Self::Native => "native",
             Self::Memory => "memory",
         }
@@ -88,7 +93,9 @@ impl fmt::Display for Kind {
 
 /// A name that is no driver's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("there is no such driver; there are overlay, overlay1, aufs, btrfs, native and memory")]
+#[error(
+    "there is no such driver; there are overlay, overlay1, aufs, btrfs, devicemapper, native and memory"
+)]
 pub struct UnknownDriver;
 
 impl FromStr for Kind {
@@ -115,6 +122,8 @@ pub struct Settings {
     pub layers: LayerForm,
     /// Way in which [`Kind::Overlay`] holds layers to a size from now on.
     pub limits: Method,
+    /// Those of [`Kind::Devicemapper`].
+    pub devicemapper: devicemapper::Options,
 }
 
 impl Settings {
@@ -139,6 +148,8 @@ pub fn open(root: &Path, settings: &Settings) -> Result<Arc<dyn Driver>, Error> 
         Kind::Overlay => Arc::new(Overlay::open(root, &settings.options())?),
         // Recorded only where the kernel has it: another driver may have the root then.
         Kind::Aufs => Arc::new(Aufs::open(root)?),
+        // Likewise only with a pool.
+        Kind::Devicemapper => Arc::new(Devicemapper::open(root, &settings.devicemapper)?),
         // Recorded before there is anything that would be taken for overlayfs's.
         Kind::Overlay1 => {
             record(root, settings.kind)?;
@@ -170,6 +181,7 @@ pub fn check(root: &Path, settings: &Settings) -> Result<Vec<Finding>, Error> {
         Kind::Overlay1 => Overlay1::check(root, &settings.mount_options)?,
         Kind::Aufs => Aufs::check(root)?,
         Kind::Btrfs => Btrfs::check(root)?,
+        Kind::Devicemapper => Devicemapper::check(root, &settings.devicemapper)?,
         Kind::Native => Native::check(root)?,
         Kind::Memory => Vec::new(),
     });
@@ -188,6 +200,7 @@ pub fn survey(root: &Path, kind: Kind) -> Result<Box<dyn Survey>, Error> {
         Kind::Overlay1 => Ok(Box::new(Overlay1::survey(root))),
         Kind::Aufs => Ok(Box::new(Aufs::survey(root))),
         Kind::Btrfs => Ok(Box::new(Btrfs::survey(root))),
+        Kind::Devicemapper => Ok(Box::new(Devicemapper::survey(root))),
         Kind::Native => Ok(Box::new(Native::survey(root))),
         Kind::Memory => Err(unsuitable(
             root,
@@ -206,10 +219,13 @@ fn owner(root: &Path) -> Result<Option<String>, Error> {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
         Err(cause) => return Err(Error::io("read", &path, cause)),
     }
-    // Records that are lost may have taken the name along: `aufs` and `r` are made by one driver each,
+    // Records that are lost may have taken the name along: `aufs`, `d` and `r` are made by one driver each,
     // and `e` by overlay and overlay1.
     if root.join(aufs::HOME).exists() {
         return Ok(Some(Kind::Aufs.name().to_owned()));
+    }
+    if root.join(devicemapper::HOME).exists() {
+        return Ok(Some(Kind::Devicemapper.name().to_owned()));
     }
     if root.join(overlay1::TREES).exists() {
         return Ok(Some(Kind::Overlay1.name().to_owned()));

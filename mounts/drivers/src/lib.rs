@@ -6,6 +6,7 @@
 
 pub mod aufs;
 pub mod btrfs;
+pub mod devicemapper;
 mod dirs;
 pub mod driver;
 pub mod factory;
@@ -19,6 +20,7 @@ mod whole_tree;
 
 pub use aufs::Aufs;
 pub use btrfs::Btrfs;
+pub use devicemapper::Devicemapper;
 pub use driver::{
     Base, CheckedImage, Content, Directories, Driver, Features, Found, ImageCounts, ImageFile,
     Images, Info, LayerPool, Limits, Owner, SlotKind, Stack, Stamp, Survey, WorkDirs,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use layerd_drivers::devicemapper::Options;
 use layerd_engine::Durability;
 
 use super::{Config, CsiConfig, DockerConfig};
@@ -51,7 +52,8 @@ pub(super) fn all(config: &Config) -> BTreeMap<String, String> {
         .chain(unpacking(config))
         .chain(tracing(&config.tracing))
         .chain(docker(&config.docker))
-        .chain(csi(&config.csi));
+        .chain(csi(&config.csi))
+        .chain(devicemapper(&config.driver.devicemapper));
     entries
         .map(|(key, value)| (key.to_owned(), value))
         .collect()
@@ -191,6 +193,16 @@ fn csi(config: &CsiConfig) -> [(&'static str, String); 3] {
         ),
         ("csi.node_id", config.node_id.clone()),
         ("csi.node_expansion", config.node_expansion.to_string()),
+    ]
+}
+
+fn devicemapper(options: &Options) -> [(&'static str, String); 4] {
+    let percent = options.keep_free_percent.to_string();
+    [
+        ("devicemapper.pool", options.pool.clone()),
+        ("devicemapper.file_system", options.file_system.to_string()),
+        ("devicemapper.base_size", options.base_bytes.to_string()),
+        ("devicemapper.keep_free_percent", percent),
     ]
 }
 

@@ -19,6 +19,7 @@ pub(super) struct Raw {
     pub(super) tracing: RawTracing,
     pub(super) driver: Option<String>,
     pub(super) overlayfs: RawOverlayfs,
+    pub(super) devicemapper: RawDevicemapper,
     pub(super) usage: RawUsage,
     pub(super) containerd: RawContainerd,
     pub(super) docker: RawDocker,
@@ -69,6 +70,15 @@ pub(super) struct RawOverlayfs {
     pub(super) id_mapping: Option<bool>,
     pub(super) rebase: Option<bool>,
     pub(super) spare_layers: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawDevicemapper {
+    pub(super) pool: Option<String>,
+    pub(super) file_system: Option<String>,
+    pub(super) base_size: Option<String>,
+    pub(super) keep_free_percent: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
