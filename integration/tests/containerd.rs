@@ -7,6 +7,8 @@
     reason = "the whole file is tests"
 )]
 
+#[path = "containerd/devices.rs"]
+mod devices;
 #[path = "containerd/import.rs"]
 mod import;
 #[path = "containerd/instances.rs"]
@@ -52,6 +54,7 @@ on_version!(
     lifecycle_on_xfs
     lifecycle_with_restarts_of_containerd
     lifecycle_of_subvolumes_with_crashes
+    lifecycle_of_devices
     same_trees_as_the_built_in
     layers_128
     crash_while_importing
@@ -61,6 +64,7 @@ on_version!(
     Version::V1_7,
     lifecycle
     lifecycle_of_whole_trees_on_overlayfs_with_crashes
+    lifecycle_of_devices_with_crashes
     same_trees_as_the_built_in
     crash_while_importing
 );
@@ -72,6 +76,7 @@ on_version!(
     lifecycle_with_crashes
     lifecycle_of_whole_trees_on_tmpfs
     lifecycle_of_subvolumes
+    lifecycle_of_devices
     same_trees_as_the_built_in
     layers_500
     crash_while_importing
@@ -131,6 +136,8 @@ struct World {
     containerd: Containerd,
     daemon: Daemon,
     scratch: Scratch,
+    /// Set if a differ of containerd cannot read the layer of a container that runs.
+    is_device: bool,
 }
 
 impl World {
@@ -180,6 +187,7 @@ impl World {
             containerd,
             daemon,
             scratch,
+            is_device: false,
         }
     }
 
@@ -290,26 +298,17 @@ fn lifecycle(mut world: World, between: fn(&mut World)) {
         world.exec(&["/bin/cat", "/new/file"]) == "end\n"
     });
     between(&mut world);
-    let diff = diff(&world);
-    for line in [
-        "etc/motd",
-        "names/.wh.hidden",
-        "kinds/.wh.empty",
-        "kinds/full",
-        "new/file",
-    ] {
-        assert!(
-            diff.lines().any(|have| have == line),
-            "no {line} in:\n{diff}"
-        );
+    if !world.is_device {
+        shows_changes(&world);
+        between(&mut world);
     }
-    between(&mut world);
     world
         .tree("layerd", image.top())
         .assert_equals(image.tree());
     between(&mut world);
     world.end();
     between(&mut world);
+    shows_changes(&world);
     commit(&mut world, &image, between);
     world
         .containerd
@@ -346,6 +345,20 @@ fn commit(world: &mut World, image: &Image, between: fn(&mut World)) {
     between(world);
 }
 
+fn shows_changes(world: &World) {
+    let diff = diff(world);
+    for line in [
+        "etc/motd",
+        "names/.wh.hidden",
+        "kinds/.wh.empty",
+        "kinds/full",
+        "new/file",
+    ] {
+        let is_there = diff.lines().any(|have| have == line);
+        assert!(is_there, "no {line} in:\n{diff}");
+    }
+}
+
 /// The names in the archive that containerd makes of a container's changes.
 fn diff(world: &World) -> String {
     let archive = world.scratch.path().join("diff.tar.gz");
@@ -364,20 +377,6 @@ fn diff(world: &World) -> String {
     );
     std::fs::write(&archive, made.stdout).unwrap();
     output(Command::new("tar").arg("-tzf").arg(archive))
-}
-
-fn same_trees_as_the_built_in(version: Version) {
-    let world = World::new(version);
-    let image = world.image(NAME, &image::corpus());
-    for snapshotter in ["layerd", "overlayfs"] {
-        world.import(&image, snapshotter);
-    }
-    for chain in image.chain() {
-        let ours = world.tree("layerd", chain);
-        ours.assert_equals(&world.tree("overlayfs", chain));
-    }
-    world.remove_image(NAME);
-    world.finish();
 }
 
 /// `ctr` mounts all the layers. A container runs on one less: from 1.7 on, containerd looks into

@@ -1,6 +1,8 @@
 //! The tests of one containerd with one form of layers; `containerd.rs` chooses the pairs.
 
-use super::{Version, World};
+use layerd_integration::image;
+
+use super::{NAME, Version, World};
 
 pub(super) fn lifecycle(version: Version) {
     super::lifecycle(World::new(version), |_| ());
@@ -34,8 +36,26 @@ pub(super) fn lifecycle_of_subvolumes_with_crashes(version: Version) {
     super::lifecycle(World::on_subvolumes(version), World::crash);
 }
 
+pub(super) fn lifecycle_of_devices(version: Version) {
+    super::devices::lifecycle(version, |_| ());
+}
+
+pub(super) fn lifecycle_of_devices_with_crashes(version: Version) {
+    super::devices::lifecycle(version, World::crash);
+}
+
 pub(super) fn same_trees_as_the_built_in(version: Version) {
-    super::same_trees_as_the_built_in(version);
+    let world = World::new(version);
+    let image = world.image(NAME, &image::corpus());
+    for snapshotter in ["layerd", "overlayfs"] {
+        world.import(&image, snapshotter);
+    }
+    for chain in image.chain() {
+        let ours = world.tree("layerd", chain);
+        ours.assert_equals(&world.tree("overlayfs", chain));
+    }
+    world.remove_image(NAME);
+    world.finish();
 }
 
 pub(super) fn layers_128(version: Version) {

@@ -2,8 +2,8 @@
 //!
 //! A request is a header of 312 bytes and what belongs to the call behind it, in one buffer that the
 //! kernel overwrites with its answer. Each number in an answer is checked before it is used. All calls
-//! need CAP_SYS_ADMIN. No udev rules act on devices that are made here, as the events carry no cookie:
-//! the caller makes the names in /dev/mapper.
+//! need CAP_SYS_ADMIN. Events carry no cookie, so that nothing waits for udev: the caller makes the names in
+//! /dev/mapper.
 
 #![expect(
     clippy::host_endian_bytes,

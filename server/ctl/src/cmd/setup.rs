@@ -1,5 +1,6 @@
 //! `layerctl setup`: what other programs need to know of layerd.
 
+mod devicemapper;
 mod kubernetes;
 mod main_config;
 mod nri;
@@ -26,7 +27,7 @@ use crate::managed_file::{self, Done, Owner};
 use crate::output::Output;
 use crate::text::escape;
 
-/// Configures other programs to use layerd
+/// Configures other programs to use layerd, and makes a pool for it
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -40,6 +41,7 @@ enum Command {
     Podman(plugin::Podman),
     Kubernetes(kubernetes::Kubernetes),
     Nri(nri::Nri),
+    Devicemapper(devicemapper::Devicemapper),
 }
 
 /// Options of drop-ins for containerd.
@@ -156,6 +158,7 @@ pub(crate) fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), E
         Command::Podman(args) => plugin::podman(&args, out),
         Command::Kubernetes(args) => kubernetes::run(&args, out),
         Command::Nri(args) => nri::run(args, out),
+        Command::Devicemapper(args) => devicemapper::run(&args, out),
     }
 }
 

@@ -208,6 +208,19 @@ pub(super) const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     ("setup nri", &[("Write it", "layerctl setup nri --write")]),
     (
+        "setup devicemapper",
+        &[
+            (
+                "Try it on files",
+                "layerctl setup devicemapper --data-file 20g --write",
+            ),
+            (
+                "Use it on disks",
+                "layerctl setup devicemapper --data-device /dev/vg/d --metadata-device /dev/vg/m --write",
+            ),
+        ],
+    ),
+    (
         "completions",
         &[(
             "For bash",
