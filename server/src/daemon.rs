@@ -160,7 +160,7 @@ async fn serve(config: Config) -> Result<Option<Served>, DaemonError> {
         failures: failures.clone(),
     };
     if let Some(address) = &config.metrics {
-        let look = metrics::Look::new(config.metrics_volumes, &engine);
+        let look = metrics::Look::new(config.metrics_volumes, &engine, &admission);
         metrics::serve(address, look, &tasks, &failures).await;
     }
     docker.serve(Door::new(parts.clone(), admission.clone(), &config.docker));

@@ -19,6 +19,7 @@ use std::{fmt, fs, io};
 use axum::Router;
 use axum::routing::get;
 use layerd_engine::{Engine, Level, VolumeFilter};
+use layerd_store::Timestamp;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tracing::{error, info};
 
+use crate::api::admission::Admission;
 use crate::listener::remove_stale;
 use crate::optional::Failures;
 use crate::tasks::Tasks;
@@ -84,14 +86,16 @@ impl fmt::Display for Address {
 #[derive(Debug, Clone)]
 pub(crate) struct Look {
     engine: Arc<Engine>,
+    admission: Admission,
     /// Largest number of volumes, and of layers with a limit, that have series of their own.
     series: usize,
 }
 
 impl Look {
-    pub(crate) fn new(series: usize, engine: &Arc<Engine>) -> Self {
+    pub(crate) fn new(series: usize, engine: &Arc<Engine>, admission: &Admission) -> Self {
         Self {
             engine: engine.clone(),
+            admission: admission.clone(),
             series,
         }
     }
@@ -99,6 +103,12 @@ impl Look {
     /// Sets all gauges. Answers the series of volumes and layers, as text: they end with theirs.
     fn all(&self) -> String {
         look(&self.engine);
+        for (work, running, queued) in self.admission.counts() {
+            for (state, count) in [("running", running), ("queued", queued)] {
+                let labels = [("work", work), ("state", state)];
+                gauge!("layerd_calls", &labels).set(number(count as u64));
+            }
+        }
         let volumes = self.engine.volumes.fullness(self.series);
         let layers = self.engine.layers.limited_fullness(self.series);
         fullness::render("volume", &volumes) + &fullness::render("snapshot", &layers)
@@ -321,7 +331,10 @@ fn look(engine: &Engine) {
             "layerd_disk_free_bytes",
             disk.blocks_available() * disk.fragment_size(),
         );
+        set("layerd_disk_inodes", disk.files());
+        set("layerd_disk_free_inodes", disk.files_available());
     }
+    look_at_exports(engine);
     for reserved in engine.reserves() {
         let labels = [("path", reserved.path.display().to_string())];
         gauge!("layerd_reserve_level", &labels).set(match reserved.level {
@@ -332,6 +345,15 @@ fn look(engine: &Engine) {
         gauge!("layerd_reserve_bytes", &labels).set(number(reserved.bytes()));
     }
     set("layerd_database_failed", u64::from(engine.has_failed()));
+}
+
+/// Time since the newest export of the records, while they have changed since.
+fn look_at_exports(engine: &Engine) {
+    let health = engine.health();
+    let exported = health.exported.filter(|_| health.export_is_behind);
+    let nanoseconds = exported.map_or(0, |time| Timestamp::now().0.saturating_sub(time.0));
+    let seconds = u64::try_from(nanoseconds / 1_000_000_000).unwrap_or_default();
+    set("layerd_export_behind_seconds", seconds);
 }
 
 fn look_at_trash(engine: &Engine) {

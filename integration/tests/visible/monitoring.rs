@@ -30,6 +30,27 @@ fn root_alerts_fire_when_they_should() {
     );
 }
 
+/// Each alert names its section of the page for people, and the page has no others.
+#[test]
+fn every_alert_has_its_section() {
+    let rules = fs::read_to_string(source("deploy/alerts.yml")).unwrap();
+    let page = fs::read_to_string(source("docs/alerts.md")).unwrap();
+    let of = |text: &str, start: &str| -> Vec<String> {
+        let lines = text.lines().map(str::trim);
+        lines
+            .filter_map(|line| line.strip_prefix(start))
+            .map(str::to_owned)
+            .collect()
+    };
+    let alerts = of(&rules, "- alert: ");
+    assert_eq!(of(&page, "## "), alerts);
+    let sections = alerts.iter().map(|name| name.to_lowercase());
+    assert_eq!(
+        of(&rules, "runbook: docs/alerts.md#"),
+        sections.collect::<Vec<_>>()
+    );
+}
+
 #[test]
 fn root_metrics_pass_promtool() {
     let scratch = Scratch::new();

@@ -10,21 +10,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tonic::codegen::http::{Request, Response};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::calls::{Call, Calls};
-use crate::traces::{self, Trace};
+use crate::traces::Trace;
+
+use pool::Pool;
+
+mod pool;
 
 /// Duration after which a call is logged as slow: one that moves no content, and one that does.
 const SLOW: Duration = Duration::from_secs(10);
 const SLOW_LONG: Duration = Duration::from_secs(300);
-
-/// Phase noted for a queued call.
-const QUEUED: &str = "waiting for other calls to end";
 
 /// Deadlines of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,61 +173,6 @@ fn csi(method: &str) -> Option<Rule> {
     })
 }
 
-/// Permits and queue of one kind of work.
-#[derive(Debug)]
-struct Pool {
-    permits: Arc<Semaphore>,
-    /// Permits to wait.
-    queue: Arc<Semaphore>,
-    permits_max: usize,
-    queue_max: usize,
-    /// Description of its calls, for messages.
-    work: &'static str,
-}
-
-impl Pool {
-    fn new(permits_max: usize, queue_max: usize, work: &'static str) -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(permits_max)),
-            queue: Arc::new(Semaphore::new(queue_max)),
-            permits_max,
-            queue_max,
-            work,
-        }
-    }
-
-    /// Takes a permit, in the order of arrival.
-    ///
-    /// # Errors
-    /// RESOURCE_EXHAUSTED if the queue is full, DEADLINE_EXCEEDED if `until` passes first.
-    async fn enter(&self, until: Instant) -> Result<OwnedSemaphorePermit, Status> {
-        let permits = self.permits.clone();
-        if let Ok(permit) = permits.clone().try_acquire_owned() {
-            return Ok(permit);
-        }
-        let begun = std::time::Instant::now();
-        let (most, queue, work) = (self.permits_max, self.queue_max, self.work);
-        let Ok(_waiting) = self.queue.try_acquire() else {
-            let text = format!(
-                "{most} calls that {work} are under way and {queue} more wait; try again later"
-            );
-            return Err(Status::new(Code::ResourceExhausted, text));
-        };
-        let entered = timeout_at(until, permits.acquire_owned()).await;
-        traces::waited(QUEUED, begun);
-        match entered {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(Status::unavailable("layerd is stopping")),
-            Err(_) => {
-                let text = format!(
-                    "it waited for one of {most} calls that {work} to end; nothing was done"
-                );
-                Err(Status::new(Code::DeadlineExceeded, text))
-            }
-        }
-    }
-}
-
 /// Admission of all connections of one daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission(Arc<Pools>);
@@ -253,6 +198,17 @@ impl Admission {
             volumes: Pool::new(64, 1024, "work on volumes"),
             admin: Pool::new(16, 64, "answer operators"),
         }))
+    }
+
+    /// Calls that run and calls that wait, by the kind of their work.
+    pub(crate) fn counts(&self) -> [(&'static str, usize, usize); 4] {
+        let all = [
+            ("snapshots", &self.0.snapshots),
+            ("layers", &self.0.layers),
+            ("volumes", &self.0.volumes),
+            ("admin", &self.0.admin),
+        ];
+        all.map(|(work, pool)| (work, pool.running(), pool.queued()))
     }
 
     fn pool(&self, kind: Kind) -> &Pool {

@@ -170,6 +170,26 @@ pub(super) const METRICS: &[(&str, Kind, &str)] = &[
         "Free space of the file system under the root.",
     ),
     (
+        "layerd_disk_inodes",
+        Kind::Gauge,
+        "Inodes of the file system under the root; 0 where it has no fixed number of them.",
+    ),
+    (
+        "layerd_disk_free_inodes",
+        Kind::Gauge,
+        "Inodes of the file system under the root that are free.",
+    ),
+    (
+        "layerd_export_behind_seconds",
+        Kind::Gauge,
+        "Age of the newest export of the records, or 0 while nothing has changed since.",
+    ),
+    (
+        "layerd_calls",
+        Kind::Gauge,
+        "Calls by work (snapshots, layers, volumes, admin) and state: running or queued.",
+    ),
+    (
         "layerd_reserve_level",
         Kind::Gauge,
         "How close the reserve of each file system with data is: 0 far, 1 near, 2 reached.",
