@@ -95,6 +95,8 @@ pub enum Enforcement {
         /// Set if larger ones are xfs; they are ext4 otherwise.
         has_xfs: bool,
     },
+    /// By the file system that holds the layers, in bytes alone; which one.
+    Bytes(&'static str),
     /// In no way, and why.
     None(String),
 }
@@ -135,6 +137,7 @@ impl fmt::Display for Enforcement {
             Self::Image { has_xfs: false } => {
                 formatter.write_str("image files on loop devices (ext4)")
             }
+            Self::Bytes(of) => write!(formatter, "{of}, in bytes"),
             Self::None(why) => write!(formatter, "none: {why}"),
         }
     }

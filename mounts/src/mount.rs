@@ -32,8 +32,8 @@ pub enum Unmounted {
 /// Needs CAP_SYS_ADMIN.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::UnknownOption`] for types other than `bind`, `overlay`, `aufs`, `ext4` and
-/// `xfs`, and for the id mappings, which only containerd carries out.
+/// [`Error::Io`]; [`Error::UnknownOption`] for types other than `bind`, `overlay`, `aufs`, `ext4`,
+/// `xfs` and `zfs`, and for the id mappings, which only containerd carries out.
 pub fn mount(mounts: &[Mount], target: &Path) -> Result<(), Error> {
     let target = &target
         .canonicalize()
@@ -134,7 +134,7 @@ fn mount_one(mount: &Mount, target: &Path) -> Result<(), Error> {
         "bind" => bind(mount, target),
         "overlay" => overlay(mount, target),
         "aufs" => aufs(mount, target),
-        "ext4" | "xfs" => device(mount, target),
+        "ext4" | "xfs" | "zfs" => device(mount, target),
         other => Err(unknown(other)),
     }
 }
@@ -186,21 +186,32 @@ fn aufs(mount: &Mount, target: &Path) -> Result<(), Error> {
     )
 }
 
-/// Mounts the file system of a block device.
+/// Mounts the file system of a block device, or a dataset.
 fn device(mount: &Mount, target: &Path) -> Result<(), Error> {
     let (flags, rest) = split_flags(&mount.options);
     let (source, kind) = (Path::new(&mount.source), Some(mount.kind.as_str()));
     sys_mount(Some(source), target, kind, flags, Some(&mount_data(&rest)))
 }
 
-/// Mounts the file system of a block device where no mount table shows it, and answers its top
-/// directory: the mount goes with the last descriptor below it. `options` are words without a value; with
-/// `is_read_only` nothing can be written through the mount, whatever the file system allows. Needs
-/// CAP_SYS_ADMIN.
+/// Mounts the file system of a block device, or a dataset of ZFS, where no mount table shows it, and answers
+/// its top directory: the mount goes with the last descriptor below it. `options` are words without a
+/// value; with `is_read_only` nothing can be written through the mount, whatever the file system allows.
+/// Access times stay as they are. Needs CAP_SYS_ADMIN.
 ///
 /// # Errors
 /// The kernel's answer to fsopen(2), fsconfig(2) or fsmount(2); the log has what else it says.
 pub fn detached(
+    kind: &str,
+    device: &Path,
+    options: &[&str],
+    is_read_only: bool,
+) -> Result<OwnedFd, Errno> {
+    let mount = mount_detached(kind, device, options, is_read_only)?;
+    openat(&mount, ".", sys::FLAGS, Mode::empty())
+}
+
+/// As [`detached`]; answers the mount.
+pub(crate) fn mount_detached(
     kind: &str,
     device: &Path,
     options: &[&str],
@@ -220,12 +231,11 @@ pub fn detached(
         fsconfig_set_flag(&context, *option).map_err(told)?;
     }
     fsconfig_create(&context).map_err(told)?;
-    let attributes = match is_read_only {
-        true => MountAttrFlags::MOUNT_ATTR_RDONLY,
-        false => MountAttrFlags::empty(),
-    };
-    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(told)?;
-    openat(&mount, ".", sys::FLAGS, Mode::empty())
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOATIME;
+    if is_read_only {
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(told)
 }
 
 fn errno(cause: rustix::io::Errno) -> Errno {

@@ -29,6 +29,7 @@ pub(super) fn view(mounter: &KernelMounter, plan: &[Mount]) -> Result<Tree, Moun
     match plan {
         [one] if one.kind == "bind" => bind(mounter, one),
         [one] if one.kind == "overlay" => overlay(mounter, one),
+        [one] if one.kind == "zfs" => dataset(one),
         other => Err(odd(Path::new(
             other.first().map_or("nothing", |mount| &mount.source),
         ))),
@@ -42,6 +43,14 @@ fn bind(mounter: &KernelMounter, mount: &Mount) -> Result<Tree, MountError> {
         ..BindOptions::default()
     };
     mounter.bind(&source, &options)
+}
+
+/// A snapshot of ZFS.
+fn dataset(mount: &Mount) -> Result<Tree, MountError> {
+    let shown = PathBuf::from(&mount.source);
+    let fd = mount::mount_detached(&mount.kind, &shown, &["ro"], true)
+        .map_err(|cause| MountError::io("mount", &shown, cause))?;
+    new_tree(fd, &shown, Propagation::Private, Effective::Recursive)
 }
 
 fn overlay(mounter: &KernelMounter, mount: &Mount) -> Result<Tree, MountError> {
@@ -189,7 +198,7 @@ fn odd(path: &Path) -> MountError {
     MountError::Unsupported {
         what: "a read-only view",
         path: path.to_owned(),
-        advice: "the plan must be one bind, or one overlay without an upper directory",
+        advice: "the plan must be one bind, one dataset, or one overlay without an upper directory",
         cause: None,
     }
 }

@@ -15,8 +15,8 @@ use super::{Handle, Identity, MountError, MountId, Mounter, Position, Symlinks};
 use crate::Slot;
 
 /// Folders of the data root on which a disk can be mounted.
-const FOLDERS: [&str; 14] = [
-    "meta", "l", "w", "t", "e", "i", "x", "g", "r", "aufs", "m", "lost", "volumes", "mnt",
+const FOLDERS: [&str; 15] = [
+    "meta", "l", "w", "t", "e", "i", "x", "g", "r", "z", "aufs", "m", "lost", "volumes", "mnt",
 ];
 
 /// The daemon's own paths.

@@ -36,6 +36,10 @@ impl Layers {
             None => "it keeps no layer in a file system of its own; overlay does".to_owned(),
             Some(limits) => match limits.enforcement() {
                 Enforcement::Quota | Enforcement::Image { .. } => return Ok(Some(limit)),
+                Enforcement::Bytes(_) if limit.inodes.is_none() => return Ok(Some(limit)),
+                Enforcement::Bytes(of) => {
+                    format!("{of} are of bytes alone, and the label {INODES} asks for inodes")
+                }
                 Enforcement::None(why) => why.clone(),
             },
         };

@@ -51,7 +51,8 @@ pub fn limit_of(volume: &Volume) -> Option<&str> {
 pub(super) fn note_of(enforcement: &Enforcement) -> &'static str {
     match enforcement {
         Enforcement::Quota => QUOTA,
-        Enforcement::Image { .. } | Enforcement::None(_) => IMAGE,
+        // Layers alone are held to bytes.
+        Enforcement::Image { .. } | Enforcement::Bytes(_) | Enforcement::None(_) => IMAGE,
     }
 }
 

@@ -158,6 +158,7 @@ impl Rules {
         Ok(here.any(|one| match one.kind.to_str() {
             Some("overlay") => has_layers(&one.super_options, &self.root),
             Some("erofs") => one.target.starts_with(&images),
+            Some("zfs") => self.root.join("z").exists() && is_dataset(&one.source),
             _ => false,
         }))
     }
@@ -183,6 +184,13 @@ impl Rules {
             socket: Some(&self.socket),
         }
     }
+}
+
+/// True if the name of a dataset of ZFS, or of its snapshot at Commit, ends as those of layers do.
+fn is_dataset(source: &OsStr) -> bool {
+    let name = source.to_str().and_then(|name| name.rsplit('/').next());
+    let name = name.map(|name| name.strip_suffix("@layerd").unwrap_or(name));
+    name.is_some_and(|name| name.parse::<Slot>().is_ok())
 }
 
 /// Folders with what binds of layers show: layers, whole trees of the driver overlay1, and branches.
@@ -229,6 +237,13 @@ fn has_layers(options: &OsStr, root: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn datasets_are_told_by_their_names() {
+        let is = |name: &str| is_dataset(OsStr::new(name));
+        assert!(is("tank/layers/1a") && is("tank/layers/1a@layerd"));
+        assert!(!is("tank/layers/1a@daily") && !is("tank/HOME") && !is("tank/a-b"));
+    }
 
     #[test]
     fn overlays_are_told_by_their_layers() {
