@@ -7,6 +7,7 @@ mod devicemapper;
 mod effective;
 mod raw;
 mod value;
+mod zfs;
 
 use std::fs;
 use std::io;
@@ -209,6 +210,7 @@ impl TryFrom<Raw> for Config {
                 layers: layer_form(raw.overlayfs.layers.as_deref())?,
                 limits,
                 devicemapper: raw.devicemapper.try_into()?,
+                dataset: zfs::dataset(raw.zfs.dataset, driver)?,
             },
             engine: layerd_engine::Options {
                 socket: Some(socket.path.clone()),

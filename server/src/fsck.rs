@@ -140,7 +140,7 @@ fn open_driver(config: &Config) -> Result<Arc<dyn Driver>, String> {
 }
 
 fn layers_of(config: &Config) -> Result<Box<dyn Survey>, String> {
-    factory::survey(&config.root, config.driver.kind).map_err(|error| with_causes(&error))
+    factory::survey(&config.root, &config.driver).map_err(|error| with_causes(&error))
 }
 
 fn summary(found: usize, repaired: usize) -> String {

@@ -90,7 +90,7 @@ pub(crate) struct Settings {
     /// Directory that holds all data
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Storage driver: overlay, btrfs, native or memory
+    /// Storage driver: overlay, btrfs, native, zfs or memory
     #[arg(long, value_name = "NAME")]
     driver: Option<String>,
     /// Unix socket to serve on

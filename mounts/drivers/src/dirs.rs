@@ -157,15 +157,22 @@ impl LayerDirs {
     }
 
     pub(crate) fn discard(&self, slot: Slot) -> Result<(), Error> {
-        let (name, work) = (slot.to_string(), work_name(slot));
-        let mut moved = move_over(&self.barrier, &self.layers, &name, &self.trash, &name);
-        // A rename of nothing, too, takes the lock that all renames of the file system share.
-        if self.work.has(&name).unwrap_or(true) {
-            moved =
-                moved.and_then(|()| rename_over(&self.work, &name, &self.trash, &work).map(drop));
-        }
+        let name = slot.to_string();
+        let moved = move_over(&self.barrier, &self.layers, &name, &self.trash, &name);
+        let moved = moved.and_then(|()| self.discard_work(slot));
         self.barrier.note();
         moved
+    }
+
+    /// Moves what is kept beside a layer to the trash. Nothing there is success.
+    pub(crate) fn discard_work(&self, slot: Slot) -> Result<(), Error> {
+        let (name, work) = (slot.to_string(), work_name(slot));
+        // A rename of nothing, too, takes the lock that all renames of the file system share.
+        if self.work.has(&name).unwrap_or(true) {
+            rename_over(&self.work, &name, &self.trash, &work)?;
+        }
+        self.barrier.note();
+        Ok(())
     }
 
     pub(crate) fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {

@@ -25,6 +25,7 @@ use crate::memory::Memory;
 use crate::native::Native;
 use crate::overlay::{LayerForm, Options, Overlay};
 use crate::overlay1::{self, Overlay1};
+use crate::zfs::{self, Zfs};
 
 /// Drivers that there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,19 +43,22 @@ pub enum Kind {
     Devicemapper,
     /// Whole trees, copied and shown by bind mounts.
     Native,
+    /// Datasets of ZFS, shown as such.
+    Zfs,
     /// Nothing on the disk, nothing to mount: for authors of clients.
     Memory,
 }
 
 impl Kind {
     /// All of them, the default first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Overlay,
         Self::Overlay1,
         Self::Aufs,
         Self::Btrfs,
         Self::Devicemapper,
         Self::Native,
+        Self::Zfs,
         Self::Memory,
     ];
 
@@ -68,6 +72,7 @@ impl Kind {
             Self::Btrfs => "btrfs",
             Self::Devicemapper => "devicemapper",
             Self::Native => "native",
+            Self::Zfs => "zfs",
             Self::Memory => "memory",
         }
     }
@@ -75,7 +80,7 @@ impl Kind {
     /// True if writable layers can be held to a size, where the machine can.
     #[must_use]
     pub fn has_limits(self) -> bool {
-        self == Self::Overlay
+        matches!(self, Self::Overlay | Self::Zfs)
     }
 
     /// True if layers outlive the daemon, so that its root may be persistent.
@@ -94,7 +99,7 @@ impl fmt::Display for Kind {
 /// A name that is no driver's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "there is no such driver; there are overlay, overlay1, aufs, btrfs, devicemapper, native and memory"
+    "there is no such driver; there are overlay, overlay1, aufs, btrfs, devicemapper, native, zfs and memory"
 )]
 pub struct UnknownDriver;
 
@@ -124,6 +129,8 @@ pub struct Settings {
     pub limits: Method,
     /// Those of [`Kind::Devicemapper`].
     pub devicemapper: devicemapper::Options,
+    /// Dataset of [`Kind::Zfs`], below which its layers are. Its name was [checked](zfs::check_name).
+    pub dataset: Option<String>,
 }
 
 impl Settings {
@@ -163,6 +170,8 @@ pub fn open(root: &Path, settings: &Settings) -> Result<Arc<dyn Driver>, Error> 
             record(root, settings.kind)?;
             Arc::new(Native::open(root)?)
         }
+        // Recorded only where there is a dataset.
+        Kind::Zfs => Arc::new(Zfs::open(root, settings.dataset.as_deref())?),
         Kind::Memory => return Ok(Arc::new(Memory::new())),
     };
     record(root, settings.kind)?;
@@ -183,6 +192,7 @@ pub fn check(root: &Path, settings: &Settings) -> Result<Vec<Finding>, Error> {
         Kind::Btrfs => Btrfs::check(root)?,
         Kind::Devicemapper => Devicemapper::check(root, &settings.devicemapper)?,
         Kind::Native => Native::check(root)?,
+        Kind::Zfs => Zfs::check(root, settings.dataset.as_deref())?,
         Kind::Memory => Vec::new(),
     });
     Ok(findings)
@@ -193,15 +203,16 @@ pub fn check(root: &Path, settings: &Settings) -> Result<Vec<Finding>, Error> {
 /// # Errors
 /// [`Error::Unsuitable`] if the root belongs to another driver, or if the driver keeps nothing on the
 /// disk; [`Error::Io`].
-pub fn survey(root: &Path, kind: Kind) -> Result<Box<dyn Survey>, Error> {
-    refuse_other(root, kind)?;
-    match kind {
+pub fn survey(root: &Path, settings: &Settings) -> Result<Box<dyn Survey>, Error> {
+    refuse_other(root, settings.kind)?;
+    match settings.kind {
         Kind::Overlay => Ok(Box::new(Overlay::survey(root))),
         Kind::Overlay1 => Ok(Box::new(Overlay1::survey(root))),
         Kind::Aufs => Ok(Box::new(Aufs::survey(root))),
         Kind::Btrfs => Ok(Box::new(Btrfs::survey(root))),
         Kind::Devicemapper => Ok(Box::new(Devicemapper::survey(root))),
         Kind::Native => Ok(Box::new(Native::survey(root))),
+        Kind::Zfs => Ok(Box::new(Zfs::survey(root, settings.dataset.as_deref())?)),
         Kind::Memory => Err(unsuitable(
             root,
             "the driver memory keeps nothing on the disk".to_owned(),
@@ -219,8 +230,8 @@ fn owner(root: &Path) -> Result<Option<String>, Error> {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
         Err(cause) => return Err(Error::io("read", &path, cause)),
     }
-    // Records that are lost may have taken the name along: `aufs`, `d` and `r` are made by one driver each,
-    // and `e` by overlay and overlay1.
+    // Records that are lost may have taken the name along: `aufs`, `d`, `r` and `z` are made by one driver
+    // each, and `e` by overlay and overlay1.
     if root.join(aufs::HOME).exists() {
         return Ok(Some(Kind::Aufs.name().to_owned()));
     }
@@ -229,6 +240,9 @@ fn owner(root: &Path) -> Result<Option<String>, Error> {
     }
     if root.join(overlay1::TREES).exists() {
         return Ok(Some(Kind::Overlay1.name().to_owned()));
+    }
+    if root.join(zfs::HOME).exists() {
+        return Ok(Some(Kind::Zfs.name().to_owned()));
     }
     let is_old = root.join("e").exists() || root.join("meta/format").exists();
     Ok(is_old.then(|| Kind::Overlay.name().to_owned()))
@@ -315,9 +329,9 @@ mod tests {
         let before = fs::read(root.join("meta/driver")).ok();
         refused(open(root, &settings(other)), &says);
         refused(check(root, &settings(other)), &says);
-        refused(survey(root, other), &says);
+        refused(survey(root, &settings(other)), &says);
         assert_eq!(fs::read(root.join("meta/driver")).ok(), before);
-        survey(root, owner).expect("its own driver reads it");
+        survey(root, &settings(owner)).expect("its own driver reads it");
     }
 
     #[test]
@@ -388,7 +402,7 @@ mod tests {
     fn a_driver_of_the_future_is_named() {
         let root = tempfile::tempdir().expect("a temporary directory");
         fs::create_dir(root.path().join("meta")).expect("a directory");
-        fs::write(root.path().join("meta/driver"), "zfs\n").expect("write");
-        refused(open(root.path(), &settings(Kind::Native)), "\"zfs\"");
+        fs::write(root.path().join("meta/driver"), "bcachefs\n").expect("write");
+        refused(open(root.path(), &settings(Kind::Native)), "\"bcachefs\"");
     }
 }

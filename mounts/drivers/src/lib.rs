@@ -17,6 +17,7 @@ pub mod native;
 pub mod overlay;
 pub mod overlay1;
 mod whole_tree;
+pub mod zfs;
 
 pub use aufs::Aufs;
 pub use btrfs::Btrfs;
@@ -33,6 +34,7 @@ pub use memory::Memory;
 pub use native::Native;
 pub use overlay::{LayerForm, Options, Overlay};
 pub use overlay1::Overlay1;
+pub use zfs::Zfs;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod conformance;

@@ -99,7 +99,11 @@ fn layers_are_whole_trees() {
 
     let root = rig.dir.path().join("root");
     drop(rig.engine);
-    let layers = factory::survey(&root, factory::Kind::Native);
+    let settings = factory::Settings {
+        kind: factory::Kind::Native,
+        ..factory::Settings::default()
+    };
+    let layers = factory::survey(&root, &settings);
     // The root was not opened by the factory, and its layers would be taken for an old root's.
     assert!(layers.is_err(), "{layers:?}");
     let problems = survey(&root, &Native::survey(&root)).unwrap();

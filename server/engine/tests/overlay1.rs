@@ -90,7 +90,7 @@ fn root_layers_are_changes_that_are_mounted_as_whole_trees() {
     assert!(engine.fsck(false).unwrap().is_empty());
 
     drop(engine);
-    let offline = factory::survey(&root, factory::Kind::Overlay1).unwrap();
+    let offline = factory::survey(&root, &settings()).unwrap();
     assert_eq!(survey(&root, offline.as_ref()).unwrap(), [], "offline");
     // As in a backup without what can be made again.
     fs::rename(root.join("r"), dir.path().join("away")).unwrap();

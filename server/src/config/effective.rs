@@ -59,7 +59,7 @@ pub(super) fn all(config: &Config) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn daemon(config: &Config) -> [(&'static str, String); 15] {
+fn daemon(config: &Config) -> [(&'static str, String); 16] {
     let socket = &config.socket;
     let metrics = match &config.metrics {
         None => String::new(),
@@ -92,6 +92,10 @@ fn daemon(config: &Config) -> [(&'static str, String); 15] {
             config.driver.mount_options.join(","),
         ),
         ("overlayfs.layers", config.driver.layers.name().to_owned()),
+        (
+            "zfs.dataset",
+            config.driver.dataset.clone().unwrap_or_default(),
+        ),
     ]
 }
 

@@ -20,6 +20,7 @@ pub(super) struct Raw {
     pub(super) driver: Option<String>,
     pub(super) overlayfs: RawOverlayfs,
     pub(super) devicemapper: RawDevicemapper,
+    pub(super) zfs: RawZfs,
     pub(super) usage: RawUsage,
     pub(super) containerd: RawContainerd,
     pub(super) docker: RawDocker,
@@ -79,6 +80,12 @@ pub(super) struct RawDevicemapper {
     pub(super) file_system: Option<String>,
     pub(super) base_size: Option<String>,
     pub(super) keep_free_percent: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawZfs {
+    pub(super) dataset: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
