@@ -13,6 +13,8 @@ root_tests := test(/(^|::)root_/)
 peers_tests := package(layerd-integration) & binary(/^(clients|containerd|cri|csi|docker|mount_grammar|conformance|odd_archives|volumes|volume_plugin|package|visible|vm)$$/) | (package(layerd-bench) & binary(peers)) | (package(layerd-layers) & test(/(^|::)root_peers_/))
 # Each pair of a containerd and a form of layers, and every row of Docker's dialect.
 peers_full_tests := package(layerd-integration) & (binary(containerd) | binary(mount_grammar) & test(/^root_full_/))
+# Tests that only run in a machine of `make test-vm`.
+vm_only_tests := test(/(^|::)root_full_vm_/)
 # Mounts of the tests, whatever becomes of them, are gone with the namespace.
 own_mounts := unshare --mount --propagation private --
 nextest := cargo nextest run --workspace --locked
@@ -97,14 +99,15 @@ test-peers: as-root peers tools build ## Run containerd's suite and the real cli
 # `make test` has each of them once, not each pair, and a third of the rows. Its time was not measured.
 .PHONY: test-peers-full
 test-peers-full: as-root peers tools build ## Run each containerd with each form of layers, and all of Docker's dialect (as root)
-	$(own_mounts) $(nextest) --ignore-default-filter -E '$(peers_full_tests)'
+	$(own_mounts) $(nextest) --ignore-default-filter -E '$(peers_full_tests) - $(vm_only_tests)'
 
 .PHONY: test-crash
 test-crash: as-root peers tools build ## Crash layerd at every call, write and error there is (as root; an hour and a half)
-	$(own_mounts) $(nextest) --ignore-default-filter --no-capture -E 'test(/(^|::)root_full_/) - binary(vm) - ($(peers_full_tests))'
+	$(own_mounts) $(nextest) --ignore-default-filter --no-capture -E 'test(/(^|::)root_full_/) - binary(vm) - ($(peers_full_tests)) - $(vm_only_tests)'
 
 .PHONY: test-vm
 test-vm: as-root peers tools build ## Run tests on the kernels of Debian 12, 13 and the next, emulated (as root; an hour)
+	@integration/peers/install.sh zfs
 	$(own_mounts) $(nextest) --ignore-default-filter --no-capture -E 'package(layerd-integration) & binary(vm) & test(/(^|::)root_full_/)'
 
 .PHONY: soak

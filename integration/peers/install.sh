@@ -4,7 +4,8 @@
 # Prometheus versions the tests name. Those come from other Debian releases, so they are only unpacked
 # there, never installed; three kernels and a qemu to boot them (vm/fetch.sh); and three releases of Debian
 # as directory trees. Run as root. `install.sh mariadb` also downloads a database, for `make demo-docker`;
-# `install.sh packages` installs the packages alone, which the build needs some of.
+# `install.sh packages` installs the packages alone, which the build needs some of; `install.sh zfs`
+# builds OpenZFS for one of the kernels that are there, for `make test-vm`.
 #
 # Which archive: the one this machine's apt is set up to use, whatever suites it lists itself.
 # A second run finds everything in place and downloads nothing.
@@ -260,6 +261,7 @@ unpack_kubernetes_validate() {
 }
 
 . "$here/../vm/fetch.sh"
+. "$here/../vm/zfs.sh"
 
 # What comes from several releases by one set of package lists, one after the other.
 unpack_wanted() {
@@ -311,11 +313,12 @@ unpack_all() {
 }
 
 ((EUID == 0)) || die "must run as root"
-(($# == 0)) || [[ $* == mariadb || $* == packages ]] || die "usage: install.sh [mariadb | packages]"
+(($# == 0)) || [[ $* == mariadb || $* == packages || $* == zfs ]] || die "usage: install.sh [mariadb | packages | zfs]"
 mkdir -p "$peers"
 exec 9>"$peers/.lock"
 flock 9
 install_packages
 [[ ${1:-} != packages ]] || exit 0
+[[ ${1:-} != zfs ]] || { unpack_zfs && exit 0; }
 unpack_all
 [[ ${1:-} != mariadb || -e $peers/mariadb/VERSIONS ]] || download_mariadb

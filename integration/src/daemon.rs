@@ -186,9 +186,9 @@ impl Daemon {
         let is_empty = |path: &Path| path.read_dir().map_or(true, |mut all| all.next().is_none());
         let may_be_spare =
             |path: &Path| !path.starts_with(&trash) && !used.contains(path) && is_empty(path);
-        // Images, their mounts and limited layers are folders of the overlay driver alone.
-        let of_images = ["i", "x", "c"].map(|part| self.root.join(part));
-        ["l", "w", "t"]
+        // Images, their mounts and limited layers are folders of the overlay driver alone; zfs has no `l`.
+        let of_images = ["l", "i", "x", "c"].map(|part| self.root.join(part));
+        ["w", "t"]
             .map(|part| self.root.join(part))
             .into_iter()
             .chain(of_images.into_iter().filter(|dir| dir.exists()))

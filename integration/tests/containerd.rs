@@ -21,6 +21,8 @@ mod pairs;
 mod top;
 #[path = "containerd/traces.rs"]
 mod traces;
+#[path = "containerd/zfs.rs"]
+mod zfs;
 
 use std::path::Path;
 use std::process::Command;
@@ -135,6 +137,7 @@ fn changes() -> Layer {
 struct World {
     containerd: Containerd,
     daemon: Daemon,
+    pool: Option<zfs::Pool>,
     scratch: Scratch,
     /// Set if a differ of containerd cannot read the layer of a container that runs.
     is_device: bool,
@@ -186,6 +189,7 @@ impl World {
         Self {
             containerd,
             daemon,
+            pool: None,
             scratch,
             is_device: false,
         }
@@ -278,7 +282,10 @@ impl World {
     fn finish(mut self) {
         let collect = || self.containerd.collect_garbage();
         self.daemon.assert_empty_with(collect);
-        self.daemon.assert_no_errors_logged();
+        match &self.pool {
+            None => self.daemon.assert_no_errors_logged(),
+            Some(pool) => pool.assert_empty(&self.daemon.log()),
+        }
         self.daemon.stop();
     }
 }
@@ -424,8 +431,13 @@ fn many_layers(version: Version, count: usize) {
 }
 
 /// Whatever the first import got to, a second one completes it.
-fn crash_while_importing(mut world: World) {
-    let image = world.image(NAME, &image::tiny(60));
+fn crash_while_importing(world: World) {
+    crash_while_importing_of(world, 60, 20);
+}
+
+/// The same with an image of `layers`, killed when there are more than `seen`.
+fn crash_while_importing_of(mut world: World, layers: usize, seen: usize) {
+    let image = world.image(NAME, &image::tiny(layers));
     let mut import = world
         .containerd
         .command(&[
@@ -441,7 +453,7 @@ fn crash_while_importing(mut world: World) {
     wait_until(
         "the import to be under way",
         Duration::from_secs(20),
-        || client.list().len() > 20,
+        || client.list().len() > seen,
     );
     world.daemon.kill9();
     let first = import.wait().unwrap();

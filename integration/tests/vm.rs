@@ -179,6 +179,28 @@ macro_rules! long {
     };
 }
 
+/// The driver zfs, whose tests need a kernel with its module: all it promises, and a container's life with the
+/// containerd of the kernel's Debian.
+const ZFS: Form = Form {
+    test_limit: 900,
+    limit: 3600,
+    suites: &[
+        Suite {
+            binary: "layerd-drivers",
+            folder: "mounts/drivers",
+            tests: &[
+                "zfs::tests::kernel::root_full_vm_",
+                "zfs::tests::removal::root_full_vm_",
+            ],
+        },
+        Suite {
+            binary: "layerd-integration::containerd",
+            folder: "integration",
+            tests: &["zfs::root_full_vm_"],
+        },
+    ],
+};
+
 #[test]
 fn root_short_linux_6_1() {
     Machine::new("linux-6.1").run(&SHORT);
@@ -197,6 +219,11 @@ fn root_short_linux_newest() {
 #[test]
 fn root_full_linux_6_1() {
     Machine::new("linux-6.1").run(&long!("containerd_1_6"));
+}
+
+#[test]
+fn root_full_linux_6_1_zfs() {
+    Machine::with("linux-6.1", "zfs-6.1").run(&ZFS);
 }
 
 #[test]

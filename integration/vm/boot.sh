@@ -1,10 +1,11 @@
 #!/bin/bash
 # Boots a kernel that peers/install.sh unpacked, in a virtual machine without a disk that sees the
-# files of this one, and runs tests there: boot.sh KERNEL LIST DISK LIMIT SECONDS.
+# files of this one, and runs tests there: boot.sh KERNEL LIST DISK LIMIT SECONDS [EXTRA].
 #
 # KERNEL is a folder of target/peers, as linux-6.1. LIST is described in guest.sh. DISK is the folder
 # that is a disk of its own there; LIMIT are the seconds that one test may take, SECONDS those of
-# all. Exits with 124 if they are over. qemu itself always succeeds: who calls this counts what the
+# all. EXTRA is another folder of target/peers: its modules are loaded as well, and its tree/ has programs
+# that the tests find. Exits with 124 if they are over. qemu itself always succeeds: who calls this counts what the
 # machine printed.
 set -euo pipefail
 
@@ -25,7 +26,12 @@ cp "$here/init" "$work/root/"
 cp -r "$kernel/modules" "$work/root/"
 cp "$here/guest.sh" "$work/root/vm/"
 cp "$2" "$work/root/vm/list"
-printf 'disk=%q\nlimit=%q\n' "$3" "$4" >"$work/root/vm/settings"
+printf 'disk=%q\nlimit=%q\nextra=\n' "$3" "$4" >"$work/root/vm/settings"
+if [[ -n ${6-} ]]; then
+    [[ -e $peers/$6/VERSIONS ]] || { echo "boot.sh: no $6: run install.sh for it" >&2 && exit 1; }
+    cp "$peers/$6"/modules/* "$work/root/modules/"
+    printf 'extra=%q\n' "$(cd "$peers/$6" && pwd -P)/tree" >>"$work/root/vm/settings"
+fi
 (cd "$work/root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initrd"
 
 run=(qemu-system-x86_64)

@@ -25,8 +25,13 @@ one() {
     rm -f "$log" "$log.told"
 }
 
-. /run/vm/settings # limit, disk
+. /run/vm/settings # limit, disk, extra
 export limit PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+if [[ -n $extra ]]; then
+    PATH=$extra/usr/sbin:$extra/sbin:$PATH
+    LD_LIBRARY_PATH=$(printf '%s:' "$extra"/usr/lib/*-linux-gnu "$extra"/lib/*-linux-gnu)
+    export LD_LIBRARY_PATH=${LD_LIBRARY_PATH%:}
+fi
 # Without hardware virtualisation random cases cost much, and they are tried natively.
 export PROPTEST_CASES=4
 mkdir -p /dev/pts /dev/shm

@@ -106,6 +106,7 @@ pub(super) fn lifecycle(version: Version, between: fn(&mut World)) {
     let world = World {
         containerd,
         daemon,
+        pool: None,
         scratch,
         is_device,
     };

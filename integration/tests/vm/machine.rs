@@ -32,6 +32,8 @@ pub(crate) struct Form {
 /// A kernel, and the test binaries it finds on this machine.
 pub(crate) struct Machine {
     kernel: &'static str,
+    /// Folder of further modules and of their programs.
+    extra: Option<&'static str>,
     scratch: Scratch,
     binaries: Value,
 }
@@ -40,8 +42,17 @@ impl Machine {
     pub(crate) fn new(kernel: &'static str) -> Self {
         Self {
             kernel,
+            extra: None,
             scratch: Scratch::new(),
             binaries: binaries(),
+        }
+    }
+
+    /// One with further modules, which `peers/install.sh` builds when it is asked to.
+    pub(crate) fn with(kernel: &'static str, extra: &'static str) -> Self {
+        Self {
+            extra: Some(extra),
+            ..Self::new(kernel)
         }
     }
 
@@ -83,7 +94,7 @@ impl Machine {
         let mut found = BTreeSet::new();
         for start in suite.tests {
             // A long test runs where it is asked for as such.
-            let is_long = start.starts_with("root_full_");
+            let is_long = start.contains("root_full_");
             let named = all.iter().filter(|name| name.starts_with(start));
             let named = named.filter(|name| is_long || mounts(name));
             let before = found.len();
@@ -106,6 +117,7 @@ impl Machine {
             .arg(list)
             .arg(disk)
             .args([form.test_limit, form.limit].map(|limit| limit.to_string()))
+            .args(self.extra)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
