@@ -1,7 +1,11 @@
 //! Podman 4.3 and 5.4, each in the Debian it comes from.
 
+use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 
+use layerd_integration::process::output;
+use layerd_integration::scratch::profile;
 use layerd_integration::{Podman, PodmanVersion, Transcript};
 
 use super::{World, image};
@@ -118,4 +122,77 @@ fn root_podman_4_3_works_with_volumes_of_the_plugin() {
 #[test]
 fn root_podman_5_works_with_volumes_of_the_plugin() {
     works_with_volumes(PodmanVersion::V5);
+}
+
+const PLAIN: &str = "volumes.layerd.io/mounts=type=volume,src=data,dst=/data";
+const QUOTED: &str = "\"volumes.layerd.io/mounts=type=volume,src=data,dst=/data\"";
+
+/// The address of layerd that the hooks know.
+const ADDRESS: &str = "/run/layerd/layerd.sock";
+
+/// A Podman with the hooks of deploy/, whose /run has layerd's socket.
+fn with_hooks(world: &World, version: PodmanVersion) -> Podman {
+    let address = Path::new(ADDRESS);
+    fs::create_dir_all(address.parent().unwrap()).unwrap();
+    File::create(address).unwrap();
+    let mut bind = Command::new("mount");
+    output(bind.arg("--bind").args([world.daemon.socket(), address]));
+    let podman = with_podman(world, version);
+    let program = podman.root().join("usr/bin/layerctl");
+    fs::copy(profile().join("layerctl"), program).unwrap();
+    let hooks = podman.root().join("usr/share/containers/oci/hooks.d");
+    fs::create_dir_all(&hooks).unwrap();
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/oci-hooks");
+    for name in ["layerd-create-runtime.json", "layerd-poststop.json"] {
+        fs::copy(deploy.join(name), hooks.join(name)).unwrap();
+    }
+    podman
+}
+
+/// `right` is the form of the annotation that this release takes, and with `wrong` nothing is started.
+fn hooks_bring_a_volume(version: PodmanVersion, right: &str, wrong: &str) {
+    let world = World::new();
+    let podman = with_hooks(&world, version);
+    world.layerctl(&["volume", "create", "data"]);
+    let run = |name: &str, annotation: &str| {
+        let limits = [
+            "--ulimit",
+            "nofile=1024:1024",
+            "--ulimit",
+            "nproc=1024:1024",
+        ];
+        let run = ["run", "--detach", "--network", "none", "--name", name];
+        let what = ["--annotation", annotation, "base", "sleep", "1000"];
+        let command = [&run[..], &limits, &what].concat();
+        podman.command(&command).output().unwrap()
+    };
+    let refused = run("none", wrong);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success(),
+        "started without its volume: {said}"
+    );
+    assert_eq!(world.holders("data"), Vec::<String>::new());
+    let started = run("web", right);
+    assert!(started.status.success(), "{started:?}");
+    podman.podman(&["exec", "web", "sh", "-c", "echo written > /data/file"]);
+    let file = world.daemon.root().join("volumes/by-name/data/file");
+    assert_eq!(fs::read_to_string(file).unwrap(), "written\n");
+    let holders = world.holders("data");
+    assert!(
+        holders.len() == 1 && holders[0].starts_with("container:oci:"),
+        "{holders:?}"
+    );
+    podman.podman(&["rm", "--force", "--time", "0", "web"]);
+    assert_eq!(world.holders("data"), Vec::<String>::new());
+}
+
+#[test]
+fn root_podman_4_3_brings_volumes_by_hooks() {
+    hooks_bring_a_volume(PodmanVersion::V4_3, QUOTED, PLAIN);
+}
+
+#[test]
+fn root_podman_5_brings_volumes_by_hooks() {
+    hooks_bring_a_volume(PodmanVersion::V5, PLAIN, QUOTED);
 }

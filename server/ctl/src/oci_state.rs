@@ -100,6 +100,7 @@ impl Config {
         let root = root
             .filter(|path| !path.is_empty())
             .ok_or_else(|| broken(shown, "root.path", "missing", "must be a path"))?;
+        refuse_quoted(config, shown)?;
         let pointer = format!("/annotations/{}", ANNOTATION.replace('/', "~1"));
         let lines = get(&pointer, &format!("annotations[{ANNOTATION:?}]"))?;
         let lines = lines.unwrap_or_default().lines().map(str::trim);
@@ -113,6 +114,24 @@ impl Config {
                 .unwrap_or_default()
                 .to_owned(),
         })
+    }
+}
+
+/// Refuses the annotation under a name with quotes, which a shell or a runtime has left there: the container
+/// would be started without what it asks for.
+fn refuse_quoted(config: &Value, shown: &str) -> Result<(), Error> {
+    let annotations = config.get("annotations").and_then(Value::as_object);
+    let mut names = annotations.into_iter().flatten().map(|(name, _)| name);
+    let is_quoted = |name: &&String| {
+        let plain = name.trim_matches(['"', '\'', ' ']);
+        plain == ANNOTATION && *name != ANNOTATION
+    };
+    match names.find(is_quoted) {
+        None => Ok(()),
+        Some(name) => {
+            let rule = format!("must be {ANNOTATION}, without quotes");
+            Err(broken(shown, "the name of an annotation", name, &rule))
+        }
     }
 }
 
@@ -262,6 +281,10 @@ mod tests {
             (
                 json!({"root": root, "annotations": {"volumes.layerd.io/mounts": []}}),
                 "annotations[\"volumes.layerd.io/mounts\"] is [], and must be a string",
+            ),
+            (
+                json!({"root": root, "annotations": {"\"volumes.layerd.io/mounts": "type=a\""}}),
+                "the name of an annotation is \"volumes.layerd.io/mounts, and must be",
             ),
             (
                 json!({"root": root, "linux": {"mountLabel": true}}),

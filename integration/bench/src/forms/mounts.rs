@@ -61,7 +61,8 @@ fn measure(place: &Place, count: usize) -> Vec<String> {
     let memory = kernel_memory().saturating_sub(memory) / (count.max(1) as u64);
 
     let table = table();
-    let is_image = |line: &&str| line.contains(" - erofs ");
+    let below = dir.display().to_string();
+    let is_image = |line: &&str| line.contains(" - erofs ") && line.contains(&below);
     assert_eq!(table.lines().filter(is_image).count(), count, "mounted");
     let base = caller.base(10);
     let mut number = 0;

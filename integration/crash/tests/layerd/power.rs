@@ -357,7 +357,7 @@ fn loses_content(load: &Load) {
     assert!(bad.iter().any(|why| is_content(why)), "{load:?}: {bad:?}");
 }
 
-/// With a disk that is told nothing of syncs, records are lost.
+/// With a disk that is told nothing of syncs, records are lost, and removals of them.
 #[test]
 fn root_lost_records_are_found() {
     for disk in Filesystem::ALL {
@@ -365,7 +365,7 @@ fn root_lost_records_are_found() {
             waits: Waits::Nothing,
             ..Load::new(disk, 12, 11)
         };
-        let is_record: Enough = |why| why.contains("is lost");
+        let is_record: Enough = |why| why.contains("is lost") || why.contains("should not exist");
         let mut run = load.record();
         let cuts = losing_cuts(&run.recording, 11);
         let bad = run.examine(&cuts, is_record);
