@@ -131,6 +131,7 @@ macro_rules! long {
                     tests: &[
                         concat!("root_", $containerd, "::lifecycle"),
                         concat!("root_full_", $containerd, "::lifecycle"),
+                        "devices::root_crash_while_importing_devices",
                     ],
                 },
                 Suite {

@@ -33,10 +33,23 @@ impl Pool {
         let again = output(&mut pool.setup(&folder, &["--write"]));
         assert!(again.contains("is active\n"), "{again}");
         assert!(again.contains("is up to date"), "{again}");
+        let mut larger = pool.layerctl();
+        larger.args(["--data-file", "1280m", "--dir", text(&folder), "--write"]);
+        let grown = output(&mut larger);
+        assert!(grown.contains("has 1342177280 bytes now"), "{grown}");
+        let mut other = pool.layerctl();
+        other.args(["--data-file", "1g", "--dir", text(&scratch.dir("other"))]);
+        let refused = other.arg("--write").output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains("it is active on other disks"), "{said}");
         // A boot takes the pool away, and leaves its files.
         pool.take_away();
         let again = output(&mut pool.setup(&folder, &["--write"]));
-        assert!(again.contains("is active: 1073741824 bytes"), "{again}");
+        assert!(again.contains("is active: 1342177280 bytes"), "{again}");
+        assert!(
+            again.contains("thin_check finds the metadata in order"),
+            "{again}"
+        );
         pool
     }
 
@@ -84,6 +97,18 @@ impl Drop for Pool {
 
 /// The life of an image and a container; `between` happens between any two steps.
 pub(super) fn lifecycle(version: Version, between: fn(&mut World)) {
+    with_world(version, |world| super::lifecycle(world, between));
+}
+
+/// Devices are made in the middle of Prepare; none stays that no layer is made of.
+#[test]
+fn root_crash_while_importing_devices() {
+    with_world(Version::V2_1, |world| {
+        super::crash_while_importing_of(world, 12, 4)
+    });
+}
+
+fn with_world(version: Version, act: impl FnOnce(World)) {
     let scratch = Scratch::new();
     if !Path::new("/dev/mapper/control").exists() {
         return says_that_there_is_none(&scratch);
@@ -103,14 +128,13 @@ pub(super) fn lifecycle(version: Version, between: fn(&mut World)) {
         _ => (Containerd::start_unpacking, false),
     };
     let containerd = start(version, &scratch.dir("c"), daemon.socket());
-    let world = World {
+    act(World {
         containerd,
         daemon,
         pool: None,
         scratch,
         is_device,
-    };
-    super::lifecycle(world, between);
+    });
     drop(pool);
 }
 

@@ -9,7 +9,7 @@ use layerd_mounts::thin::{METADATA_BLOCK, SECTOR};
 use layerd_mounts::{Error, Mount, Slot, Usage, sys};
 
 use super::devices::{BASE, Devices, PATIENCE};
-use super::figures::{self, FROZEN};
+use super::figures::{self, FROZEN, Figures};
 use super::settings::Access;
 use super::{Devicemapper, FOLDERS, check_id};
 use crate::driver::{
@@ -104,10 +104,7 @@ impl Driver for Devicemapper {
         check_id(slot)?;
         let source = match base.content {
             Content::Empty => (BASE, self.base),
-            Content::Of(parent) => {
-                self.must_exist(parent)?;
-                (parent, self.figures(parent)?)
-            }
+            Content::Of(parent) => (parent, self.frozen(parent)?),
             Content::Deferred => {
                 return Err(Error::NotAStack {
                     problem: "a device starts from its parent's, which is not known",
@@ -134,20 +131,7 @@ impl Driver for Devicemapper {
 
     /// Waits up to five seconds for clients to unmount the layer.
     fn freeze(&self, stack: &Stack) -> Result<(), Error> {
-        let slot = stack.writable_layer()?;
-        self.must_exist(slot)?;
-        if self.access(slot)? == Access::Read {
-            return Ok(());
-        }
-        let _barred = self.mounted.bar(slot);
-        let top = self.devices().open(slot, Access::Write)?;
-        self.devices().write_back(slot, &top)?;
-        let figures = self.devices().figures(slot, &top)?;
-        drop(top);
-        self.devices().deactivate(slot, PATIENCE)?;
-        figures::note(&self.dirs, slot, FROZEN, figures)?;
-        self.filling.lock().remove(&slot);
-        Ok(())
+        self.frozen(stack.writable_layer()?).map(drop)
     }
 
     fn make_mountable(&self, stack: &Stack) -> Result<(), Error> {
@@ -162,7 +146,8 @@ impl Driver for Devicemapper {
                 self.dirs.remove_work(own)
             }
             (None, Some(parent)) => {
-                self.must_exist(*parent)?;
+                // A call for the mounts may have come between its freezing and its record.
+                self.frozen(*parent)?;
                 self.ready(*parent)
             }
             (None, None) => Ok(()),
@@ -266,6 +251,26 @@ impl Driver for Devicemapper {
 }
 
 impl Devicemapper {
+    /// Figures of a layer that is not written to from now on.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if it is mounted to be written.
+    fn frozen(&self, slot: Slot) -> Result<Figures, Error> {
+        self.must_exist(slot)?;
+        if let Some(figures) = figures::noted(&self.dirs, slot, FROZEN)? {
+            return Ok(figures);
+        }
+        let _barred = self.mounted.bar(slot);
+        let top = self.devices().open(slot, Access::Write)?;
+        self.devices().write_back(slot, &top)?;
+        let figures = self.devices().figures(slot, &top)?;
+        drop(top);
+        self.devices().deactivate(slot, PATIENCE)?;
+        figures::note(&self.dirs, slot, FROZEN, figures)?;
+        self.filling.lock().remove(&slot);
+        Ok(figures)
+    }
+
     /// Makes the device of a layer active, as it may be used.
     fn ready(&self, slot: Slot) -> Result<(), Error> {
         let access = self.access(slot)?;

@@ -298,6 +298,30 @@ fn root_a_commit_that_came_to_nothing_is_repeated() {
     assert_eq!(read(ground.driver(), 1, "two").expect("read"), b"x");
 }
 
+/// A call for the mounts may come between the freezing of a layer and its record.
+#[test]
+fn root_what_was_committed_is_frozen_before_it_is_shown() {
+    let Some(ground) = Ground::new(FileSystem::Ext4) else {
+        return;
+    };
+    ground.create(1, &Base::empty());
+    ground.put(1, "file", 1);
+    ground.commit(1);
+    ground.driver().make_mountable(&own(1)).expect("thaw");
+    drop(ground.mount(&crate::stacks::view([1]), "ro"));
+    let device = ground.driver().devices().path(Slot(1));
+    let written = File::options().write(true).open(&device);
+    let refused = written.and_then(|mut device| device.write_all(&[0; 4096]));
+    assert!(refused.is_err(), "it is frozen again");
+    ground.driver().make_mountable(&own(1)).expect("thaw");
+    let mounted = ground.mount(&own(1), "rw");
+    let busy = ground.driver().create(Slot(2), &Base::on(Slot(1)));
+    assert!(matches!(busy, Err(Error::Busy { .. })), "{busy:?}");
+    drop(mounted);
+    ground.driver().discard(Slot(2)).expect("discard");
+    ground.create(3, &Base::on(Slot(1)));
+}
+
 #[test]
 fn root_an_owner_is_given_to_the_top() {
     use std::os::unix::fs::MetadataExt as _;
