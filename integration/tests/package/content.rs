@@ -90,7 +90,7 @@ fn instance_is_the_service(tree: &Path) {
     let wanted = [
         "Description=layerd, the storage daemon for containers: instance %i",
         "Requires=layerd@%i.socket",
-        "After=layerd@%i.socket local-fs.target",
+        "After=layerd@%i.socket local-fs.target zfs-import.target",
         &format!("RequiresMountsFor={data}"),
         &format!(
             "ExecStart=/usr/bin/layerd --config /etc/layerd/%i.toml --socket /run/layerd/%i.sock --root {data}"
