@@ -114,7 +114,7 @@ fn settings_that_do_not_fit_are_refused() {
         ),
         (
             ["--driver", "vfs", "--root", "/nowhere"],
-            "setting `driver` is \"vfs\": there is no such driver; there are overlay, overlay1, aufs, btrfs, devicemapper, native and memory",
+            "setting `driver` is \"vfs\": there is no such driver; there are overlay, overlay1, aufs, btrfs, devicemapper, native, zfs and memory",
         ),
     ] {
         let refused = Command::new(profile().join("layerd"))
