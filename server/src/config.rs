@@ -389,7 +389,7 @@ fn driver(name: Option<&str>) -> Result<factory::Kind, ConfigError> {
         .map_err(|cause: factory::UnknownDriver| value("driver", name, cause.to_string()))
 }
 
-/// Where metrics are read; nowhere by default.
+/// Address at which metrics are read; none by default.
 fn metrics(address: Option<&str>) -> Result<Option<metrics::Address>, ConfigError> {
     let given = address.filter(|address| !address.is_empty());
     given.map(metrics_address).transpose()

@@ -349,8 +349,8 @@ fn look(engine: &Engine) {
 
 /// Time since the newest export of the records, while they have changed since.
 fn look_at_exports(engine: &Engine) {
-    let health = engine.health();
-    let exported = health.exported.filter(|_| health.export_is_behind);
+    let (exported, is_behind) = engine.export();
+    let exported = exported.filter(|_| is_behind);
     let nanoseconds = exported.map_or(0, |time| Timestamp::now().0.saturating_sub(time.0));
     let seconds = u64::try_from(nanoseconds / 1_000_000_000).unwrap_or_default();
     set("layerd_export_behind_seconds", seconds);

@@ -46,11 +46,11 @@ use layerd_mounts::folder::{Folder, c_name, sync_path};
 use layerd_mounts::thin::{MAX_ID, METADATA_BLOCK, PoolTable, SECTOR, Share};
 use layerd_mounts::{Error, Slot, Usage};
 use nix::errno::Errno;
-use nix::sys::stat::{Mode, fchmod, mkdirat};
-use nix::unistd::{Gid, Uid, fchown};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid};
 use parking_lot::Mutex;
 
-use crate::dirs::{LayerDirs, prepare_root};
+use crate::dirs::{LAYER_MODE, LayerDirs, give, prepare_root};
 use crate::driver::{Base, Survey};
 use crate::finding::Finding;
 use devices::{Devices, PATIENCE};
@@ -213,12 +213,6 @@ impl Devicemapper {
         Ok(())
     }
 
-    fn mark(&self, slot: Slot) -> Result<(), Error> {
-        let (name, work) = (slot.to_string(), &self.dirs.work);
-        let made = mkdirat(&work.fd, name.as_str(), Mode::S_IRWXU);
-        made.map_err(|cause| Error::io("create directory", &work.path.join(name), cause))
-    }
-
     /// Makes entry and device of a layer that starts as `source`, whose figures are given.
     fn make(&self, slot: Slot, base: &Base, (source, from): (Slot, Figures)) -> Result<(), Error> {
         let own = (Uid::effective().as_raw(), Gid::effective().as_raw());
@@ -229,11 +223,7 @@ impl Devicemapper {
         if let Some(owner) = base.owner {
             let top = self.devices().open(slot, Access::Write)?;
             let path = self.devices().path(slot);
-            let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-            fchown(&top, Some(uid), Some(gid))
-                .map_err(|cause| Error::io("change the owner of", &path, cause))?;
-            fchmod(&top, crate::dirs::LAYER_MODE)
-                .map_err(|cause| Error::io("change the mode of", &path, cause))?;
+            give(&top, (owner.uid, owner.gid, LAYER_MODE), &path)?;
             self.devices().write_back(slot, &top)?;
         }
         if !base.writable {

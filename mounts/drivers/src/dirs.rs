@@ -87,6 +87,13 @@ impl LayerDirs {
         self.correct(&name, top)
     }
 
+    /// Marks a layer that is being made, beside it.
+    pub(crate) fn mark(&self, slot: Slot) -> Result<(), Error> {
+        let (name, work) = (slot.to_string(), &self.work);
+        let made = mkdirat(&work.fd, name.as_str(), Mode::S_IRWXU);
+        made.map_err(|cause| Error::io("create directory", &work.path.join(name), cause))
+    }
+
     /// Opens the top directory of a layer, and gives it its owner and mode.
     pub(crate) fn correct(&self, name: &str, (uid, gid, mode): Top) -> Result<OwnedFd, Error> {
         let path = self.layers.path.join(name);
@@ -251,6 +258,13 @@ impl LayerDirs {
     pub(crate) fn move_to_lost_found(&self, found: &Found) -> Result<PathBuf, Error> {
         lost::move_to_lost_found(&self.root, &self.layers.path, found)
     }
+}
+
+/// Gives an open top directory owner, group and mode.
+pub(crate) fn give(dir: &OwnedFd, (uid, gid, mode): Top, path: &Path) -> Result<(), Error> {
+    fchown(dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+        .map_err(|cause| Error::io("change the owner of", path, cause))?;
+    fchmod(dir, mode).map_err(|cause| Error::io("change the mode of", path, cause))
 }
 
 /// Makes `root` if it is missing, durably, and answers its path without symlinks.

@@ -126,6 +126,30 @@ impl Stack {
         let own = self.own.filter(|_| self.writable);
         own.ok_or(Error::NotAStack { problem })
     }
+
+    /// The layer that is shown by drivers whose layers hold everything: its own, or the nearest parent.
+    ///
+    /// # Errors
+    /// [`Error::NotAStack`] if there is none, or ids are to be mapped.
+    pub(crate) fn shown(&self) -> Result<Slot, Error> {
+        let refused = |problem| Error::NotAStack { problem };
+        if self.ids.is_some() {
+            return Err(refused("the driver maps no ids"));
+        }
+        if self.writable {
+            return self.writable_layer();
+        }
+        let shown = self.own.or_else(|| self.parents.first().copied());
+        shown.ok_or(refused("it has no layers"))
+    }
+
+    /// Option of a mount by its access: `rw` or `ro`.
+    pub(crate) fn access(&self) -> &'static str {
+        match self.writable {
+            true => "rw",
+            false => "ro",
+        }
+    }
 }
 
 /// State of a layer's top directory; equal as long as nothing is made, renamed or removed in it.

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use layerd_layers::Layering;
 use layerd_mounts::folder::c_name;
 use layerd_mounts::{Error, Mount, Slot, Usage};
-use nix::sys::stat::{Mode, mkdirat};
 
 use crate::dirs::{LAYERS, LayerDirs, Offline, Top, prepare_root};
 use crate::driver::{
@@ -181,12 +180,6 @@ impl<T: Trees> WholeTrees<T> {
     fn layer(&self, slot: Slot) -> String {
         format!("{}/l/{slot}", self.root)
     }
-
-    fn mark(&self, slot: Slot) -> Result<(), Error> {
-        let (name, work) = (slot.to_string(), &self.dirs.work);
-        let made = mkdirat(&work.fd, name.as_str(), Mode::S_IRWXU);
-        made.map_err(|cause| Error::io("create directory", &work.path.join(name), cause))
-    }
 }
 
 impl<T: Trees> Survey for WholeTrees<T> {
@@ -272,7 +265,7 @@ impl<T: Trees> Driver for WholeTrees<T> {
             }
         };
         let top = self.dirs.top(base)?;
-        self.mark(slot)?;
+        self.dirs.mark(slot)?;
         let made = match &source {
             None => self.trees.make(&self.dirs, slot, top),
             Some((parent, open)) => {
@@ -310,23 +303,10 @@ impl<T: Trees> Driver for WholeTrees<T> {
     }
 
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
-        let refused = |problem| Err(Error::NotAStack { problem });
-        if stack.ids.is_some() {
-            return refused("the driver maps no ids");
-        }
-        let (shown, access) = match (stack.own, stack.parents.first(), stack.writable) {
-            (Some(own), _, true) => (own, "rw"),
-            (None, _, true) => {
-                return refused("it is to be written but has no layer of its own");
-            }
-            (Some(own), _, false) => (own, "ro"),
-            (None, Some(parent), false) => (*parent, "ro"),
-            (None, None, false) => return refused("it has no layers"),
-        };
         Ok(vec![Mount {
             kind: "bind".to_owned(),
-            source: self.layer(shown),
-            options: vec![access.to_owned(), "rbind".to_owned()],
+            source: self.layer(stack.shown()?),
+            options: vec![stack.access().to_owned(), "rbind".to_owned()],
         }])
     }
 

@@ -295,23 +295,15 @@ impl Driver for Zfs {
     }
 
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
-        let refused = |problem| Err(Error::NotAStack { problem });
-        if stack.ids.is_some() {
-            return refused("the driver maps no ids");
-        }
-        let (source, access) = match (stack.own, stack.parents.first(), stack.writable) {
-            (Some(own), _, true) => (self.datasets.layer(own), "rw"),
-            (None, _, true) => {
-                return refused("it is to be written but has no layer of its own");
-            }
-            (Some(own), _, false) => (self.datasets.layer(own), "ro"),
-            (None, Some(parent), false) => (self.datasets.frozen(*parent), "ro"),
-            (None, None, false) => return refused("it has no layers"),
+        let shown = stack.shown()?;
+        let source = match stack.own {
+            Some(_) => self.datasets.layer(shown),
+            None => self.datasets.frozen(shown),
         };
         Ok(vec![Mount {
             kind: "zfs".to_owned(),
             source,
-            options: vec![access.to_owned()],
+            options: vec![stack.access().to_owned()],
         }])
     }
 

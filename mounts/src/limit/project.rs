@@ -64,7 +64,7 @@ impl Projects {
     /// Tells if limits in the folder are enforced: tries, once, whether writing past one ends.
     ///
     /// # Errors
-    /// What is missing, in words.
+    /// The thing that is missing, in words.
     pub fn are_enforced(&self) -> Result<(), String> {
         self.tried.get_or_init(|| self.probe()).clone()
     }
@@ -102,12 +102,35 @@ impl Projects {
         Err(Errno::EAGAIN)
     }
 
-    /// Takes the limit of a project away. It is handed out again once nothing is in it.
+    /// The same, with a symlink `name` in `dir` that notes the project. After a failure neither stays.
+    ///
+    /// # Errors
+    /// As for [`take`](Self::take), or the kernel's answer to symlinkat(2).
+    pub fn take_noted(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &str,
+        limit: Limit,
+        own: u64,
+    ) -> Result<Project, Errno> {
+        let project = self.take(dir, limit, own)?;
+        project.note(dir, name).inspect_err(|_| {
+            // What stays without a note is a number that is not used again.
+            let _ = self.free(dir, project);
+        })?;
+        Ok(project)
+    }
+
+    /// Takes the limit of a project away. It is handed out again once nothing is in it. Success where quotas
+    /// are off, since there is no limit.
     ///
     /// # Errors
     /// The kernel's answer to quotactl_fd(2).
     pub fn free(&self, file: BorrowedFd<'_>, project: Project) -> Result<(), Errno> {
-        project.free(file)?;
+        match project.free(file) {
+            Ok(()) | Err(Errno::ESRCH | Errno::ENOSYS | Errno::EOPNOTSUPP) => {}
+            Err(cause) => return Err(cause),
+        }
         let mut next = self.next.lock();
         if (self.first..*next).contains(&project.0) {
             *next = project.0;

@@ -51,13 +51,8 @@ impl VolumeDirs {
         let staging = self.staging()?;
         let (file, note) = (staging.fd.as_fd(), project_note(slot));
         let fail = |attempt, cause| Error::io(attempt, &staging.path.join(&note), cause);
-        let taken = self.projects.take(file, limit, OWN_INODES);
+        let taken = self.projects.take_noted(file, &note, limit, OWN_INODES);
         let project = taken.map_err(|cause| fail("set a quota for", cause))?;
-        if let Err(cause) = project.note(file, &note) {
-            // What stays without a note is a number that is not used again.
-            let _ = self.projects.free(file, project);
-            return Err(fail("create symlink", cause));
-        }
         let data = super::open_data(staging, slot)?;
         let given = project.give(data.as_fd());
         given.map_err(|cause| fail("set the project of", cause))?;
@@ -110,7 +105,7 @@ impl VolumeDirs {
         has_limit(&self.live, slot)
     }
 
-    /// Where the note of a volume's project is, or else its image.
+    /// Path of the note of a volume's project, or else of its image.
     #[must_use]
     pub fn limit_path(&self, slot: Slot, is_project: bool) -> PathBuf {
         let name = if is_project { PROJECT } else { limit::IMAGE };
@@ -143,14 +138,9 @@ impl VolumeDirs {
         let Some(project) = project_of(staging, slot)? else {
             return Ok(());
         };
-        match self.projects.free(staging.fd.as_fd(), project) {
-            // Quotas are off: there is no limit.
-            Ok(()) | Err(Errno::ESRCH | Errno::ENOSYS | Errno::EOPNOTSUPP) => Ok(()),
-            Err(cause) => {
-                let path = staging.path.join(project_note(slot));
-                Err(Error::io("take the quota from", &path, cause))
-            }
-        }
+        let freed = self.projects.free(staging.fd.as_fd(), project);
+        let path = || staging.path.join(project_note(slot));
+        freed.map_err(|cause| Error::io("take the quota from", &path(), cause))
     }
 
     /// Brings what was made in an image to the disk: all of its file system. Nothing without an image.

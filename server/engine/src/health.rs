@@ -39,13 +39,12 @@ impl Engine {
     /// records, which waits for the disk.
     #[must_use]
     pub fn health(&self) -> Health {
-        let meta = meta_folder(&self.root.path);
         let view = self.root.store.records();
-        let exported = newest_export(&meta, view.sequence());
+        let (exported, export_is_behind) = self.export();
         Health {
             ended_uncleanly: self.root.store.was_unclean(),
-            exported: exported.map(|(_, time)| time),
-            export_is_behind: exported.map_or(0, |(sequence, _)| sequence) < view.sequence(),
+            exported,
+            export_is_behind,
             low: Room::LOW,
             enough: Room::ENOUGH,
             is_full: self.root.store.is_full(),
@@ -63,6 +62,17 @@ impl Engine {
 }
 
 impl Engine {
+    /// Time of the newest export of the records, and whether records were changed since. Costs a look at the
+    /// folder of the records, which waits for the disk.
+    #[must_use]
+    pub fn export(&self) -> (Option<Timestamp>, bool) {
+        let sequence = self.root.store.records().sequence();
+        match newest_export(&meta_folder(&self.root.path), sequence) {
+            Some((exported, time)) => (Some(time), exported < sequence),
+            None => (None, sequence > 0),
+        }
+    }
+
     /// Folders in which `chattr +i` or `+a` keeps layerd from making or deleting anything.
     fn closed_folders(&self) -> Vec<PathBuf> {
         let own = [

@@ -112,7 +112,7 @@ impl Driver for Devicemapper {
             }
         };
         self.check_room()?;
-        self.mark(slot)?;
+        self.dirs.mark(slot)?;
         self.make(slot, base, source).inspect_err(|cause| {
             if cause.io_kind() == Some(ErrorKind::AlreadyExists) {
                 // It is another's, and must not be taken for one that is being made.
@@ -155,21 +155,13 @@ impl Driver for Devicemapper {
     }
 
     fn plan(&self, stack: &Stack) -> Result<Vec<Mount>, Error> {
-        let refused = |problem| Err(Error::NotAStack { problem });
-        if stack.ids.is_some() {
-            return refused("the driver maps no ids");
-        }
-        let (shown, word, access) = match (stack.own, stack.parents.first(), stack.writable) {
-            (Some(own), _, true) => (own, "rw", Access::Write),
-            (None, _, true) => {
-                return refused("it is to be written but has no layer of its own");
-            }
-            (Some(own), _, false) => (own, "ro", Access::Read),
-            (None, Some(parent), false) => (*parent, "ro", Access::Read),
-            (None, None, false) => return refused("it has no layers"),
+        let shown = stack.shown()?;
+        let access = match stack.writable {
+            true => Access::Write,
+            false => Access::Read,
         };
         let kind = self.devices().file_system;
-        let options = [word]
+        let options = [stack.access()]
             .into_iter()
             .chain(kind.options(access).iter().copied());
         Ok(vec![Mount {

@@ -37,12 +37,11 @@ use layerd_mounts::limit::{self, DATA, Enforcement, Holder, Limit, Method};
 use layerd_mounts::{Error, Slot, Space, Usage, sys, tree};
 use nix::errno::Errno;
 use nix::fcntl::{openat, renameat};
-use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statvfs::fstatvfs;
-use nix::unistd::{Gid, Uid, fchown};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::dirs::{LAYER_MODE, LayerDirs, Top, limited_name};
+use crate::dirs::{LAYER_MODE, LayerDirs, Top, give, limited_name};
 use crate::driver::{Found, SlotKind};
 
 mod project;
@@ -61,7 +60,7 @@ const COPY: &str = "copy";
 /// Locks that the slots share.
 const LOCKS: usize = 16;
 
-/// What holds a layer to a size.
+/// Means by which a layer is held to a size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// An image that it is in.
@@ -216,13 +215,8 @@ impl LimitedLayers {
         self.make_dir(&format!("{name}/{WORK}"))?;
         let new = format!("{name}/{NEW_UPPER}");
         self.make_dir(&new)?;
-        let (uid, gid, mode) = top()?;
         let path = self.path(&new);
-        let dir = self.open_below(&new)?;
-        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        fchown(&dir, owner.0, owner.1)
-            .map_err(|cause| Error::io("change the owner of", &path, cause))?;
-        fchmod(&dir, mode).map_err(|cause| Error::io("change the mode of", &path, cause))?;
+        give(&self.open_below(&new)?, top()?, &path)?;
         let renamed = renameat(
             &self.folder.fd,
             new.as_str(),

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use layerd_mounts::{Error, Slot};
 use nix::errno::Errno;
-use nix::sys::stat::{Mode, fchmod, mkdirat};
-use nix::unistd::{Gid, Uid, fchown, syncfs};
+use nix::unistd::syncfs;
 
 use super::{Known, Zfs, unmade};
-use crate::dirs::LAYER_MODE;
+use crate::dirs::{LAYER_MODE, give};
 use crate::driver::{Base, Owner, Survey as _};
 
 impl Zfs {
@@ -42,9 +41,7 @@ impl Zfs {
     }
 
     pub(super) fn mark(&self, slot: Slot) -> Result<(), Error> {
-        let (name, work) = (slot.to_string(), &self.dirs.work);
-        let made = mkdirat(&work.fd, name.as_str(), Mode::S_IRWXU);
-        made.map_err(|cause| Error::io("create directory", &work.path.join(name), cause))?;
+        self.dirs.mark(slot)?;
         // Before the dataset, which is on another disk.
         self.dirs.barrier.note();
         self.dirs.barrier.pass()
@@ -84,11 +81,7 @@ impl Zfs {
     pub(super) fn give_away(&self, slot: Slot, owner: Owner) -> Result<(), Error> {
         let dataset = PathBuf::from(self.datasets.layer(slot));
         let top = self.open_layer(slot)?;
-        let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-        fchown(&top, Some(uid), Some(gid))
-            .map_err(|cause| Error::io("change the owner of", &dataset, cause))?;
-        fchmod(&top, LAYER_MODE)
-            .map_err(|cause| Error::io("change the mode of", &dataset, cause))?;
+        give(&top, (owner.uid, owner.gid, LAYER_MODE), &dataset)?;
         drop(top);
         self.datasets.sync()
     }

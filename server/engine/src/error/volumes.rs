@@ -49,7 +49,7 @@ pub enum VolumeError {
         /// The snapshot.
         name: VolumeName,
     },
-    /// What holds a volume to its limit is not on the disk, and with an image its content.
+    /// The image of a volume with a limit, or the note of its project, is not on the disk.
     #[error(
         "the content of volume {name} is missing, or what holds it to its limit: there is no {}; put it \
          back from a backup, or delete the volume (`layerctl fsck` lists all)",
@@ -58,7 +58,7 @@ pub enum VolumeError {
     NoLimitThere {
         /// The volume.
         name: VolumeName,
-        /// Where the image, or the note of the project, would be.
+        /// Path of the image, or of the note of the project.
         path: PathBuf,
     },
     /// The folder of a volume is not on the disk.
@@ -166,7 +166,7 @@ pub enum VolumeError {
     HoldsMore {
         /// The volume.
         name: VolumeName,
-        /// What it holds in bytes.
+        /// Bytes that it holds.
         used: u64,
         /// The requested size.
         bytes: u64,

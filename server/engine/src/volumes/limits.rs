@@ -39,7 +39,7 @@ impl Volumes {
         self.stage(volume.id, Top::default(), limit)
     }
 
-    /// What holds a new volume to this limit, as it is recorded.
+    /// Means by which a new volume is held to this limit, as it is recorded.
     pub(super) fn held_by(&self, limit: Option<Limit>) -> Option<&'static str> {
         limit.map(|_| note_of(self.dirs.enforcement()))
     }

@@ -40,17 +40,11 @@ impl LimitedLayers {
     /// Takes a project for a new layer, whose directories are about to be made, and sets its limit.
     pub(in crate::overlay) fn take_project(&self, slot: Slot, limit: Limit) -> Result<(), Error> {
         let (name, folder) = (slot.to_string(), &self.folder);
-        let fail = |attempt| {
-            let path = folder.path.join(&name);
-            move |cause: Errno| Error::io(attempt, &path, cause)
-        };
-        let taken = self.projects.take(folder.fd.as_fd(), limit, OWN_INODES);
-        let project = taken.map_err(fail("set a quota for"))?;
-        if let Err(cause) = project.note(folder.fd.as_fd(), &name) {
-            // What stays without a note is a number that is not used again.
-            let _ = self.projects.free(folder.fd.as_fd(), project);
-            return Err(fail("create symlink")(cause));
-        }
+        let taken = self
+            .projects
+            .take_noted(folder.fd.as_fd(), &name, limit, OWN_INODES);
+        let project =
+            taken.map_err(|cause| Error::io("set a quota for", &folder.path.join(&name), cause))?;
         self.known.write().insert(slot, Form::Project(project));
         Ok(())
     }
@@ -109,17 +103,12 @@ impl LimitedLayers {
             return Ok(());
         };
         let (name, folder) = (slot.to_string(), &self.folder);
-        match self.projects.free(folder.fd.as_fd(), project) {
-            // Quotas are off: there is no limit.
-            Ok(()) | Err(Errno::ESRCH | Errno::ENOSYS | Errno::EOPNOTSUPP) => {}
-            Err(cause) => {
-                let path = folder.path.join(name);
-                return Err(Error::io("take the quota from", &path, cause));
-            }
-        }
+        let freed = self.projects.free(folder.fd.as_fd(), project);
+        let path = || folder.path.join(&name);
+        freed.map_err(|cause| Error::io("take the quota from", &path(), cause))?;
         match unlinkat(&folder.fd, name.as_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
-            Err(cause) => return Err(Error::io("delete", &folder.path.join(name), cause)),
+            Err(cause) => return Err(Error::io("delete", &path(), cause)),
         }
         self.known.write().remove(&slot);
         Ok(())
