@@ -11,6 +11,7 @@
 //! layerd never unmounts unasked: neither at start nor when an owner is silent.
 
 mod again;
+mod aside;
 mod current;
 mod detach;
 mod fill;

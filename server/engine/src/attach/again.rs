@@ -3,12 +3,12 @@
 //!
 //! All that can be refused is refused before a mount goes. A mount that goes is kept until the call
 //! has succeeded, and is put back if it fails. One that only goes because it stands inside another
-//! is put back as it was, with what a tmpfs holds.
+//! is put back as it was, with what a tmpfs holds ([`aside`](super::aside)).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use layerd_mounts::mounter::{Propagation, Tree};
+use layerd_mounts::mounter::{DetachMode, Propagation, Tree};
 use layerd_spec::Kind;
 use layerd_store::{AttachState, Attachment, MountedAt};
 use tracing::{debug, warn};
@@ -91,20 +91,34 @@ impl Attachments {
     /// Takes a mount away, and keeps it out of sight.
     fn remove_kept(&self, attachment: &Attachment) -> Result<Option<Tree>, Error> {
         let mount = attachment.mount.as_ref();
-        let kept = match mount.filter(|mount| mount.boot == self.boot) {
-            None => None,
-            Some(mount) => {
-                let propagation = match parse(&attachment.spec)?.kind {
-                    Kind::Bind(bind) => propagation(bind.propagation),
-                    Kind::Volume(_) | Kind::Image(_) | Kind::Tmpfs(_) => Propagation::Private,
-                };
-                let target = Path::new(&mount.target);
-                self.mounter
-                    .keep(target, &as_recorded(mount), propagation)?
-            }
+        let Some(mount) = mount.filter(|mount| mount.boot == self.boot) else {
+            self.clear_place(attachment)?;
+            return Ok(None);
         };
-        self.clear_place(attachment)?;
+        let kind = parse(&attachment.spec)?.kind;
+        let propagation = match &kind {
+            Kind::Bind(bind) => propagation(bind.propagation),
+            Kind::Volume(_) | Kind::Image(_) | Kind::Tmpfs(_) => Propagation::Private,
+        };
+        let target = Path::new(&mount.target);
+        let kept = self
+            .mounter
+            .keep(target, &as_recorded(mount), propagation)?;
+        let is_aside = matches!(kind, Kind::Tmpfs(_)) && self.set_aside(attachment, mount)?;
+        let unmounted = self.unmount_again(&kind, attachment);
+        if unmounted.is_err() && is_aside {
+            self.clear_aside(attachment);
+        }
+        unmounted?;
         Ok(kept)
+    }
+
+    /// Takes away a mount that is to be made anew, but nothing that was set aside for that.
+    fn unmount_again(&self, kind: &Kind, attachment: &Attachment) -> Result<(), Error> {
+        match kind {
+            Kind::Tmpfs(_) => self.unmount_recorded(attachment, DetachMode::Normal),
+            Kind::Bind(_) | Kind::Volume(_) | Kind::Image(_) => self.clear_place(attachment),
+        }
     }
 
     /// Puts back, after a failed call, the mounts that it took away; those that it made in their place
@@ -118,7 +132,7 @@ impl Attachments {
         });
         for one in removed.iter_mut().rev() {
             match self.put_back_one(&one.attachment, &mut one.kept) {
-                Ok(Some(_)) => {}
+                Ok(Some(_)) => self.clear_aside(&one.attachment),
                 Ok(None) => self.wait_on(&one.attachment),
                 Err(cause) => not_put_back(&one.attachment, &cause),
             }
@@ -133,7 +147,7 @@ impl Attachments {
         };
         match one.is_current && one.kept.is_none() {
             true => one.kept = self.remove_kept(now)?,
-            false => self.clear_place(now)?,
+            false => self.unmount_again(&parse(&now.spec)?.kind, now)?,
         }
         Ok(())
     }
@@ -185,9 +199,10 @@ impl Attachments {
             self.ready_path(&wanted.spec, &there, &mut made)?;
             self.attachment_entry(there, true)?
         } else {
-            self.clear_place(&there)?;
+            self.unmount_again(&wanted.spec.kind, &there)?;
             self.attach_again(wanted, &there, &mut made)?
         };
+        self.clear_aside(&entry.attachment);
         Ok(Done {
             entry,
             is_new,

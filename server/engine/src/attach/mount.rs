@@ -11,7 +11,7 @@ use layerd_mounts::mounter::{
 };
 use layerd_spec::{Bind, Kind, MountSpec};
 use layerd_store::{AttachState, Attachment, MountedAt, VolumeId, file};
-use tracing::info;
+use tracing::debug;
 
 use super::options::{id_maps, read_only, tmpfs_options};
 use crate::volume_slot as slot;
@@ -132,38 +132,62 @@ impl Attachments {
         } else {
             DetachMode::Normal
         };
+        self.unmount_recorded(attachment, mode)?;
+        self.clear_own_mount_point(&self.own_mount_point(attachment), mode)?;
+        self.remove_place(attachment)
+    }
+
+    /// Takes away the recorded mount of an attachment alone.
+    pub(super) fn unmount_recorded(
+        &self,
+        attachment: &Attachment,
+        mode: DetachMode,
+    ) -> Result<(), Error> {
         let of_this_boot = |mount: &&MountedAt| mount.boot == self.boot;
         if let Some(mount) = attachment.mount.as_ref().filter(of_this_boot) {
             let expected = as_recorded(mount);
             self.mounter
                 .detach(Path::new(&mount.target), &expected, mode)?;
         }
-        self.clear_own_mount_point(&self.own_mount_point(attachment), mode)?;
-        self.remove_place(attachment)
+        Ok(())
     }
 
-    /// Takes away the image that an interrupted call put at the attachment's own mount point to take a
-    /// part of it. It has no record; nothing but layerd mounts below its private folder.
-    fn clear_own_mount_point(&self, mount_point: &Path, mode: DetachMode) -> Result<(), Error> {
+    /// Takes away what an interrupted call put at the attachment's own mount point: an image, to take a
+    /// part of it, or a tmpfs that was set aside. It has no record; nothing but layerd mounts below its
+    /// private folder.
+    pub(super) fn clear_own_mount_point(
+        &self,
+        mount_point: &Path,
+        mode: DetachMode,
+    ) -> Result<(), Error> {
+        let mut last = None;
+        while let Some(top) = self.standing_on(mount_point)?
+            && last.replace(top.id) != Some(top.id)
+        {
+            self.mounter.detach(mount_point, &top, mode)?;
+            debug!(mount_point = %mount_point.display(), "took away a mount without a record");
+        }
+        Ok(())
+    }
+
+    /// The topmost mount at a mount point of layerd's own.
+    pub(super) fn standing_on(&self, mount_point: &Path) -> Result<Option<Attached>, Error> {
         if !mount_point.exists() || !self.is_mount_point(mount_point)? {
-            return Ok(());
+            return Ok(None);
         }
         let folder = self.root.path.join("mnt");
         let mut standing = self.mounter.mounts_below(&folder)?;
         standing.retain(|entry| entry.target == mount_point);
-        for entry in standing.into_iter().rev() {
-            let handle = self.mounter.open_source(mount_point, Symlinks::Refuse)?;
-            let expected = Attached {
-                id: entry.id,
-                last_id: entry.id,
-                device: handle.device(),
-                inode: handle.inode(),
-            };
-            drop(handle);
-            self.mounter.detach(mount_point, &expected, mode)?;
-            info!(mount_point = %mount_point.display(), "took away a mount that an interrupted call left");
-        }
-        Ok(())
+        let Some(top) = standing.last() else {
+            return Ok(None);
+        };
+        let handle = self.mounter.open_source(mount_point, Symlinks::Refuse)?;
+        Ok(Some(Attached {
+            id: top.id,
+            last_id: top.id,
+            device: handle.device(),
+            inode: handle.inode(),
+        }))
     }
 
     /// Mount point, if it is to be mounted. A runtime gets a path of layerd's own wherever
@@ -192,7 +216,7 @@ impl Attachments {
     }
 
     /// The folder of the places of layerd's own, and the mount that keeps those below it private.
-    fn private_folder(&self) -> Result<(), Error> {
+    pub(super) fn private_folder(&self) -> Result<(), Error> {
         let folder = self.root.path.join("mnt");
         fs::DirBuilder::new()
             .recursive(true)
@@ -208,7 +232,11 @@ impl Attachments {
         Ok(())
     }
 
-    fn make_own_mount_point(&self, mount_point: &Path, is_dir: bool) -> Result<(), Error> {
+    pub(super) fn make_own_mount_point(
+        &self,
+        mount_point: &Path,
+        is_dir: bool,
+    ) -> Result<(), Error> {
         let made = match is_dir {
             // Not over what is there: the file may show what is mounted on it, and a symlink leads elsewhere.
             false
@@ -232,7 +260,7 @@ impl Attachments {
         })
     }
 
-    fn remove_place(&self, attachment: &Attachment) -> Result<(), Error> {
+    pub(super) fn remove_place(&self, attachment: &Attachment) -> Result<(), Error> {
         let mount_point = self.own_mount_point(attachment);
         let removed = match fs::symlink_metadata(&mount_point) {
             Ok(found) if found.is_dir() => fs::remove_dir(&mount_point),
@@ -329,9 +357,10 @@ impl Attachments {
             }
             (Kind::Bind(bind), Some(source)) => self.bound(spec, bind, &source),
             (Kind::Image(image), _) => self.image_tree(image, attachment),
-            (Kind::Tmpfs(tmpfs), _) => {
-                Ok(self.mounter.tmpfs(&tmpfs_options(tmpfs, spec.read_only)?)?)
-            }
+            (Kind::Tmpfs(tmpfs), _) => match self.take_aside(attachment)? {
+                Some(tree) => Ok(tree),
+                None => Ok(self.mounter.tmpfs(&tmpfs_options(tmpfs, spec.read_only)?)?),
+            },
             (Kind::Volume(_) | Kind::Bind(_), None) => Err(no_source("volume or path").into()),
         }
     }

@@ -213,6 +213,48 @@ fn root_a_tmpfs_lives_as_long_as_its_mount() {
     assert_eq!(host.mounts().len(), 0);
 }
 
+/// A kill takes the descriptors of the process along, and no mounts.
+#[test]
+fn root_a_tmpfs_outlives_a_kill_while_what_it_stands_in_is_mounted_anew() {
+    let mut host = Host::new();
+    let (source, outer) = (host.dir("source"), host.dir("outer"));
+    host.dir("source/inner");
+    let inner = outer.join("inner");
+    let both = [bind_at("outer", &source, &outer), tmpfs_at("inner", &inner)];
+    host.attach(&both).unwrap();
+    fs::write(inner.join("in-memory"), "kept").unwrap();
+    fs::rename(&source, host.disk.path().join("old")).unwrap();
+    host.dir("source/inner");
+    let wanted = both.each_ref().map(|one| Wanted::parse(one).unwrap());
+    drop(host.engine.attachments.unmount_stale(&wanted).unwrap());
+    assert!(!inner.exists(), "both are unmounted");
+    host.reopen();
+    // Its place is missing: a call that fails meanwhile does not end it.
+    fs::remove_dir(source.join("inner")).unwrap();
+    host.attach(&both).unwrap_err();
+    host.dir("source/inner");
+    host.attach(&both).unwrap();
+    assert_eq!(fs::read(inner.join("in-memory")).unwrap(), b"kept");
+    assert_eq!(host.mounts().len(), 2, "nothing stays set aside");
+
+    // Killed once more, after it was put back.
+    let view = host.engine.root.store.records();
+    let there = view.volumes().attachment(&key("inner")).unwrap();
+    let mount = there.mount.as_ref().unwrap();
+    assert!(host.engine.attachments.set_aside(there, mount).unwrap());
+    drop(view);
+    host.reopen();
+    assert_eq!(host.mounts().len(), 3);
+    host.attach(&both).unwrap();
+    assert_eq!(host.mounts().len(), 2);
+    super::umount(&inner);
+    host.attach(&both).unwrap();
+    assert_eq!(fs::read_dir(&inner).unwrap().count(), 0, "a new one");
+    let keys = ["inner", "outer"].map(key);
+    host.engine.attachments.detach(&keys, false).unwrap();
+    assert_eq!(host.mounts().len(), 0);
+}
+
 /// Where there is no journal, a power cut may leave a name with what had its inode before.
 #[test]
 fn root_what_has_the_name_of_an_own_mount_point_is_not_written_through() {
