@@ -19,6 +19,8 @@ mod faults;
 mod instances;
 #[path = "package/machine.rs"]
 mod machine;
+#[path = "package/slow_start.rs"]
+mod slow_start;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
