@@ -18,6 +18,7 @@ pub mod sys;
 pub mod thin;
 pub mod tree;
 pub mod types;
+pub mod user_namespace;
 pub mod volume_dirs;
 
 pub use error::Error;

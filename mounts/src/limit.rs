@@ -35,6 +35,7 @@ use crate::folder::{Folder, c_name, open_file};
 use crate::limit::project::Projects;
 use crate::mount::let_go;
 use crate::sys::{self, loop_device};
+use crate::user_namespace;
 
 /// Name of the image in its holder.
 pub const IMAGE: &str = "image";
@@ -107,6 +108,11 @@ impl Enforcement {
     pub fn probe(projects: &Projects, method: Method) -> Self {
         if !Uid::effective().is_root() {
             return Self::None("layerd does not run as root".to_owned());
+        }
+        if user_namespace::current().is_some() {
+            let why = "layerd runs in a user namespace, and the kernel keeps quotas and loop devices to \
+                       root of the machine";
+            return Self::None(why.to_owned());
         }
         match projects.are_enforced() {
             Ok(()) if method == Method::Auto => return Self::Quota,

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use layerd_mounts::Error;
 use layerd_mounts::folder::{open_file, sync_path};
 use layerd_mounts::limit::Method;
+use layerd_mounts::{Error, user_namespace};
 
 use crate::aufs::{self, Aufs};
 use crate::btrfs::Btrfs;
@@ -81,6 +81,22 @@ impl Kind {
     #[must_use]
     pub fn has_limits(self) -> bool {
         matches!(self, Self::Overlay | Self::Zfs)
+    }
+
+    /// Why it works for root of the machine alone, and not for root of a user namespace.
+    #[must_use]
+    fn needs_root_of_machine(self) -> Option<&'static str> {
+        match self {
+            Self::Overlay | Self::Overlay1 | Self::Native | Self::Memory => None,
+            Self::Aufs => Some("the kernel mounts AUFS for root of the machine alone"),
+            Self::Btrfs => Some(
+                "usage is read by searching the trees of btrfs, which the kernel keeps to root of the machine",
+            ),
+            Self::Devicemapper => {
+                Some("the kernel makes devices, and mounts them, for root of the machine alone")
+            }
+            Self::Zfs => Some("datasets are made and mounted by root of the machine alone"),
+        }
     }
 
     /// True if layers outlive the daemon, so that its root may be persistent.
@@ -151,6 +167,7 @@ impl Settings {
 /// case nothing is changed. [`Error::Io`].
 pub fn open(root: &Path, settings: &Settings) -> Result<Arc<dyn Driver>, Error> {
     refuse_other(root, settings.kind)?;
+    refuse_in_namespace(root, settings.kind)?;
     let driver: Arc<dyn Driver> = match settings.kind {
         Kind::Overlay => Arc::new(Overlay::open(root, &settings.options())?),
         // Recorded only where the kernel has it: another driver may have the root then.
@@ -184,6 +201,7 @@ pub fn open(root: &Path, settings: &Settings) -> Result<Arc<dyn Driver>, Error> 
 /// As [`open`], if the root cannot be used at all.
 pub fn check(root: &Path, settings: &Settings) -> Result<Vec<Finding>, Error> {
     refuse_other(root, settings.kind)?;
+    refuse_in_namespace(root, settings.kind)?;
     let mut findings = vec![Finding::good("driver", settings.kind.name())];
     findings.extend(match settings.kind {
         Kind::Overlay => Overlay::check(root, &settings.options())?,
@@ -257,6 +275,18 @@ fn refuse_other(root: &Path, kind: Kind) -> Result<(), Error> {
             root,
             format!("it belongs to the driver {owner:?}, and the setting is {kind}"),
             format!("set `driver = {owner:?}`, or choose another root"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses the drivers that need root of the machine, where this process is root of a user namespace.
+fn refuse_in_namespace(root: &Path, kind: Kind) -> Result<(), Error> {
+    match kind.needs_root_of_machine() {
+        Some(why) if user_namespace::current().is_some() => Err(unsuitable(
+            root,
+            format!("layerd runs in a user namespace, where the driver {kind} cannot work: {why}"),
+            "set `driver = \"overlay\"` or `driver = \"native\"`".to_owned(),
         )),
         _ => Ok(()),
     }

@@ -16,6 +16,7 @@
 use std::fmt;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 use crate::copy::Markers;
 use crate::durable::Durable;
@@ -142,11 +143,14 @@ pub struct Options<'a> {
     pub progress: &'a dyn Progress,
     /// Receiver of file digests. Costs a hash of all content.
     pub digests: Option<&'a dyn DigestSink>,
+    /// Leaves out entries for devices, as containerd does in a user namespace, where none can be made: as
+    /// if the archive did not have them.
+    pub leaves_out_devices: bool,
 }
 
 impl Default for Options<'_> {
     /// Detected compression, no expected length or digest, the default limits, nothing durable, one
-    /// worker, no progress.
+    /// worker, no progress, devices as other files.
     fn default() -> Self {
         Self {
             compression: Compression::Detect,
@@ -156,6 +160,7 @@ impl Default for Options<'_> {
             workers: 1,
             progress: &Silent,
             digests: None,
+            leaves_out_devices: false,
         }
     }
 }
@@ -168,6 +173,7 @@ impl fmt::Debug for Options<'_> {
         shown.field("limits", &self.limits);
         shown.field("durable", &self.durable);
         shown.field("workers", &self.workers);
+        shown.field("leaves_out_devices", &self.leaves_out_devices);
         shown.finish_non_exhaustive()
     }
 }
@@ -192,6 +198,10 @@ pub struct Applied {
     pub whiteouts: Option<Vec<Vec<u8>>>,
     /// Set if the archive has an entry for the root directory.
     pub top: bool,
+    /// Devices that were left out, and the path of the first.
+    pub left_out: u64,
+    /// See [`left_out`](Self::left_out).
+    pub first_left_out: Option<PathBuf>,
 }
 
 /// Unpacks the blob that `source` yields into the directory `target.layer`.

@@ -17,6 +17,7 @@ use super::{
     TmpfsOptions, Tree, layout, table,
 };
 use crate::sys::{self, MountAttributes};
+use crate::user_namespace;
 
 /// Mounts for real, in the mount namespace of the calling thread.
 #[derive(Debug, Clone, Copy, Default)]
@@ -97,8 +98,26 @@ pub(super) fn clone(source: &Handle, recursive: bool) -> Result<OwnedFd, MountEr
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    open_tree(source.as_fd(), c"", flags)
-        .map_err(|cause| MountError::io("bind", source.path(), cause))
+    open_tree(source.as_fd(), c"", flags).map_err(|cause| match cause {
+        rustix::io::Errno::INVAL if !recursive && user_namespace::current().is_some() => {
+            MountError::Unsupported {
+                what: "a bind without the mounts below it",
+                path: source.path().to_owned(),
+                advice: "layerd runs in a user namespace, where the kernel uncovers nothing that another one \
+                         has mounted over; bind it recursively",
+                cause: Some(cause.into()),
+            }
+        }
+        cause => MountError::io("bind", source.path(), cause),
+    })
+}
+
+/// A clone of the mount of `source`, with those below where the kernel gives no other.
+pub(super) fn clone_any(source: &Handle) -> Result<OwnedFd, MountError> {
+    clone(source, false).or_else(|error| match error {
+        MountError::Unsupported { .. } => clone(source, true),
+        error => Err(error),
+    })
 }
 
 /// See [`Attached::last_id`]. For unique numbers that of one more clone, which is higher than those
@@ -114,7 +133,7 @@ pub(super) fn last_id(
     };
     let top = number(tree)?;
     if table::is_unique(top) {
-        return number(&clone(source, false)?);
+        return number(&clone_any(source)?);
     }
     let count = layout::copied(source, options)?.len();
     Ok(top.saturating_add(u64::try_from(count).unwrap_or(u64::MAX)))
@@ -186,6 +205,11 @@ pub(super) fn shift(
             "its file system (or, in a recursive bind, one below) cannot shift ids; ext4, xfs, \
              btrfs and, from Linux 6.3 on, tmpfs can, overlay cannot: map its layers, or change \
              the owners",
+            cause,
+        ),
+        Errno::EPERM if user_namespace::current().is_some() => unsupported(
+            "layerd runs in a user namespace, and the kernel shifts the ids of a file system for root of \
+             the namespace that mounted it; change the owners",
             cause,
         ),
         Errno::EPERM => unsupported("it is id-mapped already; bind its origin", cause),

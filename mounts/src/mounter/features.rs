@@ -113,7 +113,7 @@ pub(super) fn probe(mounter: &KernelMounter) -> Vec<Feature> {
 }
 
 fn clones(mounter: &KernelMounter) -> Result<(), MountError> {
-    detached::clone(&top(mounter)?, false).map(drop)
+    detached::clone_any(&top(mounter)?).map(drop)
 }
 
 fn makes_tmpfs(mounter: &KernelMounter) -> Result<(), MountError> {
@@ -126,7 +126,7 @@ fn resolves(mounter: &KernelMounter) -> Result<(), MountError> {
 }
 
 fn sets_attributes(mounter: &KernelMounter) -> Result<(), MountError> {
-    let tree = detached::clone(&top(mounter)?, false)?;
+    let tree = detached::clone_any(&top(mounter)?)?;
     let nothing = MountAttributes::default();
     sys::mount_setattr(tree.as_fd(), true, &nothing)
         .map_err(|cause| MountError::io("change a mount of", Path::new("/"), cause))

@@ -25,6 +25,7 @@ use super::{
     Tree, holders, path, table,
 };
 use crate::sys::{self, Identity, MountAttributes};
+use crate::user_namespace;
 
 /// Attempts while the mount is busy for a moment, as during a path walk by another process.
 const TRIES: u32 = 20;
@@ -229,7 +230,9 @@ fn refuse_foreign_submounts(below: &[MountEntry], expected: &Attached) -> Result
 
 /// Takes a mount away with those below it. Nothing goes while a process uses one of them: of such a
 /// tree the mounts go one by one, and the first ones would be missing under the rest. Users that
-/// are no processes, such as loop devices, are found when it is the turn of their mount.
+/// are no processes, such as loop devices, are found when it is the turn of their mount. In a user
+/// namespace the kernel lets those below go with the whole tree alone (MNT_LOCKED), so that it goes in one
+/// step once no process uses it.
 fn take_all(
     mount_point: &MountPoint<'_>,
     id: MountId,
@@ -237,6 +240,9 @@ fn take_all(
 ) -> Result<Option<Detached>, MountError> {
     if !below.is_empty() {
         refuse_used(mount_point, id, below)?;
+        if user_namespace::current().is_some() {
+            return drop_lazily(mount_point, id);
+        }
         take_below(below)?;
     }
     take(mount_point, id)

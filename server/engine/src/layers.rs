@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use layerd_drivers::{Directories, Driver, Stack};
 use layerd_layers::Layering;
-use layerd_mounts::{IdMaps, Mount};
+use layerd_mounts::{IdMaps, Mount, user_namespace};
 use layerd_store::{BadInput, Key, Labels, LayerId, Refusal};
 
 pub use snapshots::{Counts, Mounted};
@@ -112,6 +112,9 @@ impl Layers {
         };
         if !self.root.options.id_mapping {
             return Err(Error::Layer(LayerError::MappingOff));
+        }
+        if user_namespace::current().is_some() {
+            return Err(Error::Layer(LayerError::MappingInNamespace));
         }
         if !self.driver.features().id_mapping {
             return Err(self.lacks("id mappings"));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use layerd_mounts::Error;
 use layerd_mounts::mount::{self, ImageAccess};
+use layerd_mounts::user_namespace::{self, UserNamespace};
 use nix::errno::Errno;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 
@@ -32,11 +33,11 @@ pub(crate) struct Checked {
 /// [`Error::Unsuitable`] for a path or options that cannot be used at all, [`Error::Io`] if the
 /// root cannot be written.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<Checked, Error> {
-    let in_userns = in_user_namespace();
+    let namespace = user_namespace::current();
     let form = options.layers;
     trial::load_module();
     let index = Path::new("/sys/module/overlay/parameters/index").exists();
-    let options = complete(&options.mount_options, in_userns, index);
+    let options = complete(&options.mount_options, namespace.is_some(), index);
     let layout = Layout::new(root, options.clone(), mount::page_size())?;
     let (finding, file_system) = file_system(root)?;
     let mut findings = vec![on_overlay(root)?, finding];
@@ -49,7 +50,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<Checked, Error> {
         findings.push(forms.finding);
         makes_images = forms.makes_images;
     }
-    findings.push(user_namespace(in_userns));
+    findings.extend(in_namespace(namespace));
     Ok(Checked {
         layout,
         findings,
@@ -109,21 +110,20 @@ fn on_overlay(root: &Path) -> Result<Finding, Error> {
     Ok(Finding::good(NAME, "yes"))
 }
 
-fn in_user_namespace() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_whole(&map))
-}
-
-fn is_whole(uid_map: &str) -> bool {
-    uid_map.split_whitespace().eq(["0", "0", "4294967295"])
-}
-
-fn user_namespace(inside: bool) -> Finding {
-    let detail = if inside {
-        "inside one; overlayfs keeps its marks in user.overlay attributes"
-    } else {
-        "not inside one"
+/// Findings about the user namespace of this process.
+fn in_namespace(namespace: Option<&UserNamespace>) -> Vec<Finding> {
+    const NAME: &str = "user namespace";
+    let Some(namespace) = namespace else {
+        return vec![Finding::good(NAME, "not inside one")];
     };
-    Finding::good("user namespace", detail)
+    let marks = "overlayfs keeps its marks in user.overlay attributes";
+    vec![
+        Finding::good(NAME, format!("inside one, with {namespace}; {marks}")),
+        Finding::good(
+            "devices in layers",
+            "left out and logged, as containerd does: the kernel keeps making them to root of the machine",
+        ),
+    ]
 }
 
 /// Name of the directory that one process tries things in.

@@ -20,6 +20,7 @@
 //! - A hard link must lead to a file that the layer itself brings (overlayfs could not show it
 //!   as the same file anyhow), and gives that file the attributes of its own entry: its owner even
 //!   if that is the same, which takes the capabilities that the entry does not repeat.
+//! - Devices that are left out are passed over before all else, whatever their names.
 //! - Attributes in `trusted.` are never set; of others, those are left out that the file system
 //!   cannot hold.
 //!
@@ -66,6 +67,8 @@ pub(super) struct Extracted {
     pub(super) implied: Vec<Vec<u8>>,
     pub(super) whiteouts: Option<Vec<Vec<u8>>>,
     pub(super) top: bool,
+    pub(super) left_out: u64,
+    pub(super) first_left_out: Option<PathBuf>,
 }
 
 /// Makes the names of a layer.
@@ -79,6 +82,8 @@ pub(super) struct Extractor<'a> {
     batch_from: u64,
     entries: u64,
     top: bool,
+    left_out: u64,
+    first_left_out: Option<PathBuf>,
     whiteouts: Option<Vec<Vec<u8>>>,
     listed: usize,
     /// Set if the directory was not empty, or a file was removed again: then usage is not the sum of
@@ -135,6 +140,8 @@ impl<'a> Extractor<'a> {
             batch_from: 0,
             entries: 0,
             top: false,
+            left_out: 0,
+            first_left_out: None,
             whiteouts: Some(Vec::new()),
             listed: 0,
             disturbed: !fresh,
@@ -182,6 +189,8 @@ impl<'a> Extractor<'a> {
             implied: self.dirs.implied(),
             whiteouts: self.whiteouts,
             top: self.top,
+            left_out: self.left_out,
+            first_left_out: self.first_left_out,
         })
     }
 
@@ -193,6 +202,12 @@ impl<'a> Extractor<'a> {
     fn entry(&mut self, entry: Entry) -> Result<(), Error> {
         let parts = names::clean(&entry.path);
         let path = parts.join(&b'/');
+        if self.options.leaves_out_devices && entry.kind.is_device() {
+            self.left_out += 1;
+            self.first_left_out
+                .get_or_insert_with(|| shown(&path[..path.len().min(4096)]));
+            return Ok(());
+        }
         let Some((name, parents)) = parts.split_last() else {
             return self.top(&entry);
         };

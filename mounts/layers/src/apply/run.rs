@@ -24,6 +24,8 @@ pub(super) fn run(
         implied: placed.implied,
         whiteouts: placed.whiteouts,
         top: placed.top,
+        left_out: placed.left_out,
+        first_left_out: placed.first_left_out,
     })
 }
 

@@ -21,6 +21,13 @@ pub enum EntryKind {
     Fifo,
 }
 
+impl EntryKind {
+    /// True for what only root of the machine makes.
+    pub(crate) fn is_device(self) -> bool {
+        matches!(self, Self::Character | Self::Block)
+    }
+}
+
 /// One file of an archive, as the archive has it: nothing in it has been checked against what a
 /// file system takes.
 #[derive(Debug, Clone)]

@@ -19,6 +19,12 @@ pub enum LayerError {
         "the labels ask for id mappings, which `id_mapping = false` in layerd's configuration refuses"
     )]
     MappingOff,
+    /// The kernel maps ids of disks for root of the machine alone.
+    #[error(
+        "the labels ask for id mappings, and layerd runs in a user namespace, where the kernel maps no ids of files \
+         on a disk: leave them out, and give the files their owners"
+    )]
+    MappingInNamespace,
     /// Nothing holds a layer to a size, and one was asked for.
     #[error(
         "{from} asks for a layer that is held to a size, which the driver {driver} cannot do: {why}; \
@@ -178,6 +184,7 @@ impl LayerError {
             Self::Foreign { .. } | Self::NeedsMount { .. } => ErrorKind::Unsupported,
             Self::NotMountable { .. }
             | Self::MappingOff
+            | Self::MappingInNamespace
             | Self::NoLimits { .. }
             | Self::Plan { .. }
             | Self::BeingUnpacked { .. }

@@ -187,6 +187,7 @@ fn snapshots_have_their_class() {
     let (text, key) = (String::new, key);
     let refused = [
         LayerError::MappingOff,
+        LayerError::MappingInNamespace,
         LayerError::NotMountable { key: key() },
         LayerError::BeingUnpacked { key: key() },
         LayerError::HalfUnpacked { key: key() },

@@ -29,7 +29,7 @@ use layerd_layers::apply::{
 };
 use layerd_layers::file_digests::Writer;
 use layerd_layers::{Durable, Layering, Progress};
-use layerd_mounts::tree;
+use layerd_mounts::{tree, user_namespace};
 use layerd_store::{Kind, LayerId, Record, Records, Refusal, Usage};
 use metrics::{counter, histogram};
 use tracing::{debug, warn};
@@ -154,6 +154,13 @@ impl Layers {
     fn tell_applied(&self, record: &Record, applied: &Applied) {
         let key = record.key.as_str();
         debug!(key, id = %record.id, bytes = applied.size, "applied");
+        if let Some(first) = &applied.first_left_out {
+            let first = first.display();
+            warn!(
+                key, id = %record.id, devices = applied.left_out, %first,
+                "devices of a layer were left out: none can be made in a user namespace"
+            );
+        }
         self.root.events.tell(Topic::Layer, "unpacked", key);
     }
 
@@ -262,6 +269,7 @@ impl Layers {
             workers: self.root.options.unpack.workers,
             progress: &watch,
             digests,
+            leaves_out_devices: user_namespace::current().is_some(),
         };
         let source = Watched {
             source,

@@ -8,6 +8,7 @@ use layerd_layers::apply::IMAGE_TOP;
 use layerd_layers::erofs::{Attributes, Options, Writer};
 use layerd_mounts::error::with_causes;
 use layerd_mounts::mount::{self, ImageAccess, mount_image};
+use layerd_mounts::user_namespace;
 use nix::errno::Errno;
 
 use super::Finding;
@@ -88,6 +89,11 @@ fn try_mount(scratch: &Path, image: &Path) -> Result<ImageAccess, String> {
     let access = mount_image(image, file.as_fd(), &target).map_err(|error| {
         match error.errno().map(Errno::from_raw) {
             Some(Errno::ENODEV) => "the kernel has no EROFS".to_owned(),
+            Some(Errno::EPERM) if user_namespace::current().is_some() => {
+                "layerd runs in a user namespace, and the kernel mounts EROFS for root of the machine \
+                 alone"
+                    .to_owned()
+            }
             _ => with_causes(&error),
         }
     })?;

@@ -4,7 +4,7 @@ use std::path::Path;
 use layerd_mounts::test_support::{LoopDisk, Mounted, enter_private_mounts};
 use layerd_mounts::{Error, Mount};
 
-use super::{Finding, complete, is_whole};
+use super::{Finding, complete};
 use crate::overlay::{Options, Overlay};
 
 fn open(root: &Path) -> Result<Overlay, Error> {
@@ -46,13 +46,6 @@ fn options_are_completed_unless_configured() {
         let configured: Vec<String> = configured.iter().map(|o| (*o).to_owned()).collect();
         assert_eq!(complete(&configured, userns, index), expected);
     }
-}
-
-#[test]
-fn whole_maps_are_told_apart() {
-    assert!(is_whole("         0          0 4294967295\n"));
-    assert!(!is_whole("0 1000 1\n"));
-    assert!(!is_whole("0 0 4294967295\n1 1 1\n"));
 }
 
 #[test]

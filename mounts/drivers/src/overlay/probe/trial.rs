@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use layerd_mounts::barrier::Barrier;
 use layerd_mounts::error::with_causes;
 use layerd_mounts::mounter::{BindOptions, KernelMounter, Mounter, Symlinks};
-use layerd_mounts::{Error, IdMaps, mount, overlay_options, tree};
+use layerd_mounts::{Error, IdMaps, mount, overlay_options, tree, user_namespace};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -251,6 +251,11 @@ fn use_it(scratch: &Path, merged: &Path) -> Result<(), Trouble> {
 /// Tries layers whose owners are shifted, as containerd mounts them for pods with user namespaces.
 fn idmapped_layers(scratch: &Path) -> Finding {
     const NAME: &str = "id-mapped layers";
+    if user_namespace::current().is_some() {
+        let detail =
+            "refused: the kernel maps ids of files on a disk for root of the machine alone";
+        return Finding::good(NAME, detail);
+    }
     let tried = mount::on_thread(|| try_idmapped(scratch));
     match tried.unwrap_or_else(|cause| Err(cause.to_string())) {
         Ok(()) => Finding::good(NAME, "work"),

@@ -125,3 +125,33 @@ fn many_files_do_not_deadlock() {
     let applied = bench.apply(&archive(&members), OVERLAY, &options).unwrap();
     assert_eq!(applied.inodes, 3 + 100 * 601);
 }
+
+/// Nothing of such an entry is made, not even the directories on the way, and nothing of its name goes.
+#[test]
+fn devices_that_are_left_out_are_counted() {
+    let bench = Bench::new();
+    let options = Options {
+        leaves_out_devices: true,
+        ..Options::default()
+    };
+    let node = |kind, name: &[u8]| with(kind, name, b"", b"", |_| {});
+    let members = [
+        file("kept"),
+        node(b'3', b"./kept"),
+        node(b'4', b"missing/disk"),
+        node(b'3', b".wh.kept"),
+        node(b'6', b"fifo"),
+    ];
+    let applied = bench.apply(&archive(&members), OVERLAY, &options).unwrap();
+    let first = applied.first_left_out.as_deref();
+    assert_eq!((applied.left_out, first), (3, Some(Path::new("kept"))));
+    assert_eq!((applied.inodes, applied.implied.len()), (3, 0));
+    assert!(bench.at("kept").is_file() && bench.at("fifo").exists());
+    let linked = [node(b'3', b"null"), hard_link("link", "null")];
+    let refused = bench.apply(&archive(&linked), OVERLAY, &options);
+    let said = chain(&refused.expect_err("a link to nothing"));
+    assert!(
+        said.contains("a file that this layer does not have"),
+        "{said}"
+    );
+}
