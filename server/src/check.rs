@@ -13,7 +13,7 @@ use layerd_mounts::mounter::{Feature, KernelMounter, Mounter, Without};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use serde::Serialize;
 
-use crate::config::{Config, Effective};
+use crate::config::Config;
 use crate::{Settings, with_causes};
 
 /// One thing that was looked at, as `--json` prints it.
@@ -95,8 +95,8 @@ pub(crate) fn run(settings: &Settings, json: bool) -> ExitCode {
     all.extend(features.into_iter().map(Looked::from));
     all.extend(volumes(&config));
     all.extend(metrics::look(&config));
-    all.extend(unit::look(&config, settings.config.as_deref()));
-    let settings = Effective::new(&config, settings).settings;
+    all.extend(unit::look(&config, config.effective.file.as_deref()));
+    let settings = config.effective.settings;
     verdict(&all, Some(Told { settings }), json)
 }
 

@@ -5,6 +5,7 @@
 mod csi;
 mod devicemapper;
 mod effective;
+mod places;
 mod raw;
 mod value;
 mod zfs;
@@ -30,6 +31,7 @@ use crate::metrics;
 use crate::traces::TracingConfig;
 pub(crate) use csi::CsiConfig;
 pub(crate) use effective::Effective;
+use places::Places;
 use raw::{
     Raw, RawContainerd, RawDocker, RawDurability, RawLimits, RawLog, RawSocket, RawTracing,
     RawTrash, RawUnpack, RawVolumes,
@@ -39,13 +41,6 @@ use value::{
     ratio, seconds, socket_path, value,
 };
 
-/// Where containerd looks for a proxy's data by itself, so that its disk figures are right.
-const ROOT: &str = "/var/lib/containerd/io.containerd.snapshotter.v1.layerd";
-const SOCKET: &str = "/run/layerd/layerd.sock";
-/// Where containerd is by default.
-const CONTAINERD: &str = "/run/containerd/containerd.sock";
-const CONTAINERD_ROOT: &str = "/var/lib/containerd";
-const DOCKER_API: &str = "/run/docker.sock";
 /// A terabyte in a layer, and ten million names, are mistakes or malice.
 const MOST_BYTES: u64 = 1 << 40;
 const MOST_ENTRIES: u64 = 10_000_000;
@@ -138,12 +133,11 @@ pub(crate) enum ConfigError {
 }
 
 impl Config {
-    /// Reads the file, if one is named, puts the command line over it and checks all of it.
+    /// Reads the file, if one is named or a user's is in its place, puts the command line over it and checks
+    /// all of it.
     pub(crate) fn load(settings: &Settings) -> Result<Self, ConfigError> {
-        let mut raw = settings
-            .config
-            .as_deref()
-            .map_or_else(|| Ok(Raw::default()), read)?;
+        let file = file(settings);
+        let mut raw = file.as_deref().map_or_else(|| Ok(Raw::default()), read)?;
         let over = |target: &mut Option<PathBuf>, value: &Option<PathBuf>| {
             if value.is_some() {
                 target.clone_from(value);
@@ -159,7 +153,7 @@ impl Config {
         raw.log.level = settings.log_level.clone().or(raw.log.level);
         raw.log.format = settings.log_format.or(raw.log.format);
         let mut config = Self::try_from(raw)?;
-        config.effective = Effective::new(&config, settings);
+        config.effective = Effective::new(&config, settings, file.as_deref());
         Ok(config)
     }
 
@@ -171,6 +165,12 @@ impl Config {
             .settings
             .insert(key, root.display().to_string());
     }
+}
+
+/// The configuration file that counts, if any.
+fn file(settings: &Settings) -> Option<PathBuf> {
+    let usual = || Places::new().config.filter(|path| path.exists());
+    settings.config.clone().or_else(usual)
 }
 
 fn read(path: &Path) -> Result<Raw, ConfigError> {
@@ -195,7 +195,7 @@ impl TryFrom<Raw> for Config {
                 return Err(value("root", root.to_string_lossy(), rule));
             }
             Some(root) => root,
-            None if driver.is_persistent() => ROOT.into(),
+            None if driver.is_persistent() => Places::new().root,
             // The daemon makes a folder there for the time it runs.
             None => std::env::temp_dir(),
         };
@@ -276,7 +276,10 @@ impl TryFrom<RawSocket> for SocketConfig {
 
     fn try_from(raw: RawSocket) -> Result<Self, ConfigError> {
         Ok(Self {
-            path: socket_path("socket.path", raw.path.unwrap_or_else(|| SOCKET.into()))?,
+            path: socket_path(
+                "socket.path",
+                raw.path.unwrap_or_else(|| Places::new().socket),
+            )?,
             mode: mode(raw.mode.as_deref().unwrap_or("0600"))?,
             group: raw.group.as_deref().map(group).transpose()?,
         })
@@ -312,11 +315,13 @@ impl TryFrom<RawContainerd> for ContentConfig {
     type Error = ConfigError;
 
     fn try_from(raw: RawContainerd) -> Result<Self, ConfigError> {
-        let address = raw.address.unwrap_or_else(|| CONTAINERD.into());
-        let root = match raw.root.as_deref().unwrap_or(CONTAINERD_ROOT) {
-            "" => None,
-            root => Some(absolute("containerd.root", root.into())?),
-        };
+        let places = Places::new();
+        let address = raw.address.unwrap_or(places.containerd);
+        let root = raw.root.map_or(places.containerd_root, PathBuf::from);
+        let root = Some(root).filter(|root| !root.as_os_str().is_empty());
+        let root = root
+            .map(|root| absolute("containerd.root", root))
+            .transpose()?;
         let address = socket_path("containerd.address", address)?;
         Ok(Self { address, root })
     }
@@ -326,10 +331,10 @@ impl TryFrom<RawDocker> for DockerConfig {
     type Error = ConfigError;
 
     fn try_from(raw: RawDocker) -> Result<Self, ConfigError> {
-        let path = |key, given: Option<String>, default: &str| {
-            let given = given.unwrap_or_else(|| default.to_owned());
-            let given = Some(given).filter(|text| !text.is_empty());
-            given.map(|text| socket_path(key, text.into())).transpose()
+        let path = |key, given: Option<String>, default: PathBuf| {
+            let given = given.map_or(default, PathBuf::from);
+            let given = Some(given).filter(|path| !path.as_os_str().is_empty());
+            given.map(|path| socket_path(key, path)).transpose()
         };
         let grace = range(
             "docker.mount_grace_secs",
@@ -338,8 +343,8 @@ impl TryFrom<RawDocker> for DockerConfig {
             0..=86_400,
         )?;
         Ok(Self {
-            socket: path("docker.socket", raw.socket, "")?,
-            api: path("docker.api", raw.api, DOCKER_API)?,
+            socket: path("docker.socket", raw.socket, PathBuf::new())?,
+            api: path("docker.api", raw.api, Places::new().docker_api)?,
             mount_grace: Duration::from_secs(grace),
         })
     }

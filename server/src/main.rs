@@ -84,7 +84,8 @@ enum Command {
 /// Settings on the command line win over those of the file.
 #[derive(Debug, Args)]
 pub(crate) struct Settings {
-    /// Configuration file (TOML); none is read unless it is named here
+    /// Configuration file (TOML); none is read unless it is named here, but in a user namespace that of the
+    /// user, $XDG_CONFIG_HOME/layerd/config.toml, if it is there
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Directory that holds all data

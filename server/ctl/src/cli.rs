@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::address::{self, ADDRESS};
+use crate::address;
 use crate::cmd::{
     attach, attachments, backup, completions, doctor, du, events, fsck, import, info, layer, man,
     mount, oci_apply, oci_hook, orphans, report, restore, setup, snapshot, top, trash, version,
@@ -22,14 +22,14 @@ use crate::human;
     max_term_width = 100
 )]
 pub(crate) struct Cli {
-    /// Socket of the daemon
+    /// Socket of the daemon; by default that of this user's rootless layerd, if there is one
     #[arg(
         long,
         global = true,
         env = "LAYERD_ADDRESS",
         hide_env_values = true,
         value_name = "PATH",
-        default_value = ADDRESS,
+        default_value = address::usual(),
         value_parser = address::parse
     )]
     pub(crate) address: PathBuf,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
-use crate::address::{self, ADDRESS};
+use crate::address;
 use crate::client::{self, Client};
 use crate::error::Error;
 use layerd_proto::layerd::v1::ListVolumesRequest;
@@ -73,7 +73,7 @@ fn typed_address(words: &[OsString], variable: Option<OsString>) -> PathBuf {
     let variable = variable.and_then(|value| value.into_string().ok());
     let text = given.map(str::to_owned).or(variable);
     text.and_then(|text| address::parse(&text).ok())
-        .unwrap_or_else(|| ADDRESS.into())
+        .unwrap_or_else(|| address::usual().into())
 }
 
 /// Names that begin so, each once; those that a shell would need quotes for are left out.

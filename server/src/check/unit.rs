@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use layerd_mounts::user_namespace;
+
 use super::Looked;
 use crate::config::Config;
 use crate::ending::CLOSE_LIMIT;
@@ -15,8 +17,8 @@ const PROPERTIES: &str = "LoadState,ExecStart,RestrictAddressFamilies,IPAddressA
 
 /// Compares the configuration with layerd.service, or with an instance, if that starts layerd with this `file`.
 pub(super) fn look(config: &Config, file: Option<&Path>) -> Vec<Looked> {
-    // As sd_booted(3) tells.
-    if !Path::new("/run/systemd/system").exists() {
+    // As sd_booted(3) tells. The unit of a user sets no such limits.
+    if !Path::new("/run/systemd/system").exists() || user_namespace::current().is_some() {
         return Vec::new();
     }
     let mut show = Command::new("systemctl");

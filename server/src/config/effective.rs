@@ -1,7 +1,7 @@
 //! The checked settings as text, for those who compare a file with the daemon that runs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use layerd_drivers::devicemapper::Options;
@@ -24,7 +24,7 @@ pub(crate) struct Effective {
 }
 
 impl Effective {
-    pub(crate) fn new(config: &Config, settings: &Settings) -> Self {
+    pub(crate) fn new(config: &Config, settings: &Settings, file: Option<&Path>) -> Self {
         let given = [
             ("root", settings.root.is_some()),
             ("driver", settings.driver.is_some()),
@@ -35,7 +35,6 @@ impl Effective {
             ("log.format", settings.log_format.is_some()),
         ];
         let given = given.into_iter().filter(|(_, is_given)| *is_given);
-        let file = settings.config.as_deref();
         Self {
             settings: all(config),
             overridden: given.map(|(key, _)| key.to_owned()).collect(),

@@ -1,5 +1,6 @@
 use nix::unistd::Gid;
 
+use super::places::ROOT;
 use super::*;
 
 fn parse(text: &str) -> Result<Config, String> {

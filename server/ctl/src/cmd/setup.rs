@@ -5,6 +5,7 @@ mod kubernetes;
 mod main_config;
 mod nri;
 mod plugin;
+mod user;
 
 use std::fs;
 use std::io::{self, Write};
@@ -146,6 +147,11 @@ struct Containerd {
     #[arg(long, value_name = "NAME", value_parser = crate::containerd::instance)]
     instance: Vec<String>,
 
+    /// For the rootless containerd of this user: files below $XDG_CONFIG_HOME/containerd, and the socket and
+    /// data directory that a layerd in its user namespace has
+    #[arg(long, conflicts_with_all = ["instance", "remap_ids"])]
+    user: bool,
+
     /// Platform to unpack images for; this machine's by default
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
@@ -163,10 +169,11 @@ pub(crate) fn run(args: Args, daemon: &Daemon, out: &mut Output) -> Result<(), E
 }
 
 fn containerd(args: Containerd, daemon: &Daemon, out: &mut Output) -> Result<(), Error> {
-    let files = &args.files;
+    let args = args.of_user()?;
+    let (files, restart) = (&args.files, user::restart(args.user));
     let path = files.dir.join("layerd.toml");
     if files.remove {
-        return remove(&path, &files.config, out);
+        return remove(&path, &files.config, restart, out);
     }
     let version = files.version()?;
     let text = read_main(&files.config)?;
@@ -188,7 +195,7 @@ fn containerd(args: Containerd, daemon: &Daemon, out: &mut Output) -> Result<(),
     let is_loaded = |dump: &str| has_layerd(dump, &socket);
     refuse_to_drop(&args.instance, &path)?;
     let done = files.write(version, &path, &drop_in, (&change, &is_loaded), out)?;
-    tell(done, &change, &path, out)
+    tell((done, &change), &path, restart, out)
 }
 
 /// Refuses to take an instance away by leaving it out: containerd would not know its snapshots any more.
@@ -346,7 +353,7 @@ fn write(path: &Path, text: &str) -> Result<Done, Error> {
 }
 
 /// Removes the drop-in first: a config.toml that imports nothing is harmless.
-fn remove(path: &Path, main: &Path, out: &mut Output) -> Result<(), Error> {
+fn remove(path: &Path, main: &Path, restart: &str, out: &mut Output) -> Result<(), Error> {
     let name = escape(&path.display().to_string());
     let removed = match managed_file::owner(path).map_err(|cause| failed("read", path, cause))? {
         Owner::Absent => false,
@@ -363,7 +370,7 @@ fn remove(path: &Path, main: &Path, out: &mut Output) -> Result<(), Error> {
     // Only an empty directory goes.
     let _ = path.parent().map(fs::remove_dir);
     match removed {
-        true => out.line("Restart containerd: systemctl restart containerd"),
+        true => out.line(restart),
         false => Ok(()),
     }
 }
@@ -392,7 +399,12 @@ fn edited(attempt: &str, path: &Path, difference: &str) -> Error {
     }
 }
 
-fn tell(done: Done, change: &Change, path: &Path, out: &mut Output) -> Result<(), Error> {
+fn tell(
+    (done, change): (Done, &Change),
+    path: &Path,
+    restart: &str,
+    out: &mut Output,
+) -> Result<(), Error> {
     let name = escape(&path.display().to_string());
     match done {
         Done::Already => out.line(&format!("{name} is up to date"))?,
@@ -401,10 +413,10 @@ fn tell(done: Done, change: &Change, path: &Path, out: &mut Output) -> Result<()
     if done == Done::Already && *change == Change::Nothing {
         return Ok(());
     }
-    out.line(
-        "Restart containerd: systemctl restart containerd\n\
+    out.line(&format!(
+        "{restart}\n\
          Then `ctr plugins ls` lists layerd, and `ctr images pull --snapshotter layerd` uses it.",
-    )
+    ))
 }
 
 /// Beside a printed drop-in the change of config.toml goes to standard error, so that the output

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::main_config::{self, Change};
-use super::{Files, announce, read_main};
+use super::{Files, announce, read_main, user};
 use crate::containerd::effective::{Effective, Unreadable};
 use crate::containerd::main_file::MainFile;
 use crate::containerd::nri::{self, State};
@@ -32,7 +32,7 @@ pub(super) fn run(args: Nri, out: &mut Output) -> Result<(), Error> {
     let options = &args.files;
     let path = options.dir.join("layerd-nri.toml");
     if options.remove {
-        return super::remove(&path, &options.config, out);
+        return super::remove(&path, &options.config, user::restart(false), out);
     }
     let version = options.version()?;
     let files = Effective::read(&options.config).map_err(|why| unreadable(&why))?;
