@@ -19,6 +19,8 @@ const FILES: &str = "\
 -rw-r--r-- usr/lib/systemd/system/layerd.socket
 -rw-r--r-- usr/lib/systemd/system/layerd@.service
 -rw-r--r-- usr/lib/systemd/system/layerd@.socket
+-rw-r--r-- usr/lib/systemd/user/layerd.service
+-rw-r--r-- usr/lib/systemd/user/layerd.socket
 -rw-r--r-- usr/lib/tmpfiles.d/layerd.conf
 -rw-r--r-- usr/share/bash-completion/completions/layerctl
 -rw-r--r-- usr/share/doc/layerd/README.md
@@ -67,6 +69,11 @@ fn root_package_holds_what_an_operator_needs() {
     ] {
         let packed = read_to_string(tree.join("usr/lib/systemd/system").join(name));
         assert_eq!(packed.unwrap(), read_to_string(deploy(name)).unwrap());
+    }
+    for name in ["layerd.service", "layerd.socket"] {
+        let packed = read_to_string(tree.join("usr/lib/systemd/user").join(name));
+        let own = read_to_string(deploy("user").join(name));
+        assert_eq!(packed.unwrap(), own.unwrap());
     }
     instance_is_the_service(&tree);
 }
