@@ -1,6 +1,6 @@
 #!/bin/bash
-# Makes the transcripts in docs/evidence of what tests have left in target/evidence, and of a run of
-# recovery.sh. Called by `make evidence`.
+# Makes the transcripts in docs/evidence of what tests have left in target/evidence, and of runs of
+# recovery.sh and rootless.sh. Called by `make evidence`.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -41,3 +41,4 @@ for client in "${clients[@]}"; do
     } >"$to/$name.txt"
 done
 integration/demos/recovery.sh >"$to/recovery.txt" 2>&1
+integration/demos/rootless.sh >"$to/rootless.txt" 2>&1

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use layerd_proto::containerd::services::snapshots::v1::Kind;
 use nix::sys::signal::Signal;
 
+use crate::namespace::UserNamespace;
 use crate::process::{Server, WAIT_LIMIT};
 use crate::scratch::profile;
 use crate::snapshots::Snapshots;
@@ -21,6 +23,7 @@ pub struct Daemon {
     socket: PathBuf,
     log: PathBuf,
     arguments: Vec<String>,
+    within: Option<Arc<UserNamespace>>,
 }
 
 impl Daemon {
@@ -39,16 +42,30 @@ impl Daemon {
     /// With its log, if it does not come up.
     #[must_use]
     pub fn start_with(dir: &Path, arguments: &[&str]) -> Self {
+        Self::begin(dir, arguments, None)
+    }
+
+    /// As [`start_with`](Self::start_with), in a user namespace.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up.
+    #[must_use]
+    pub fn start_within(namespace: &Arc<UserNamespace>, dir: &Path, arguments: &[&str]) -> Self {
+        Self::begin(dir, arguments, Some(namespace.clone()))
+    }
+
+    fn begin(dir: &Path, arguments: &[&str], within: Option<Arc<UserNamespace>>) -> Self {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let (root, socket) = (dir.join("root"), dir.join("layerd.sock"));
         let log = dir.join("layerd.log");
-        let server = launch(&root, &socket, &log, &arguments);
+        let server = launch(within.as_deref(), (&root, &socket), &log, &arguments);
         Self {
             server,
             root,
             socket,
             log,
             arguments,
+            within,
         }
     }
 
@@ -86,7 +103,8 @@ impl Daemon {
     /// # Panics
     /// With its log, if it does not come up.
     pub fn restart(&mut self) {
-        self.server = launch(&self.root, &self.socket, &self.log, &self.arguments);
+        let paths = (self.root.as_path(), self.socket.as_path());
+        self.server = launch(self.within.as_deref(), paths, &self.log, &self.arguments);
     }
 
     /// Asks it to end, as an operator does, and requires that it ends with 0.
@@ -201,7 +219,12 @@ impl Daemon {
     }
 }
 
-fn launch(root: &Path, socket: &Path, log: &Path, arguments: &[String]) -> Server {
+fn launch(
+    within: Option<&UserNamespace>,
+    (root, socket): (&Path, &Path),
+    log: &Path,
+    arguments: &[String],
+) -> Server {
     // sun_path holds 108 bytes with its NUL.
     assert!(
         socket.as_os_str().len() < 108,
@@ -214,7 +237,10 @@ fn launch(root: &Path, socket: &Path, log: &Path, arguments: &[String]) -> Serve
         "{} is missing: run `cargo build`",
         program.display()
     );
-    let mut command = Command::new(program);
+    let mut command = match within {
+        Some(namespace) => namespace.command(&program),
+        None => Command::new(program),
+    };
     command
         .arg("--root")
         .arg(root)

@@ -5,12 +5,14 @@ mod runc;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
 use nix::mount::umount;
 use nix::sys::signal::Signal;
 
 use super::{peer, search_path};
 use crate::image::architecture;
+use crate::namespace::UserNamespace;
 use crate::process::{Server, WAIT_LIMIT, output, wait_until};
 use crate::tree::Tree;
 
@@ -57,6 +59,8 @@ pub struct Extra {
     pub configuration: String,
     /// Variables of its environment.
     pub variables: Vec<(&'static str, String)>,
+    /// The user namespace that it runs in; the machine's by default.
+    pub within: Option<Arc<UserNamespace>>,
 }
 
 impl Containerd {
@@ -93,6 +97,25 @@ impl Containerd {
     ) -> Self {
         let extra = Extra {
             configuration: differ(snapshotter) + more,
+            ..Extra::default()
+        };
+        Self::begin(version, dir, snapshotter, &extra, DIFFER)
+    }
+
+    /// As [`start_unpacking`](Self::start_unpacking), in a user namespace, whose user owns `dir`.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up; if it is not installed.
+    #[must_use]
+    pub fn start_unpacking_within(
+        namespace: &Arc<UserNamespace>,
+        version: Version,
+        dir: &Path,
+        snapshotter: &Path,
+    ) -> Self {
+        let extra = Extra {
+            configuration: differ(snapshotter),
+            within: Some(namespace.clone()),
             ..Extra::default()
         };
         Self::begin(version, dir, snapshotter, &extra, DIFFER)
@@ -178,7 +201,7 @@ impl Containerd {
         );
         std::fs::write(dir.join("containerd.toml"), config).expect("the directory can be written");
         let extra = Extra::default();
-        let server = launch(&programs, dir, &socket, &extra.variables);
+        let server = launch(&programs, dir, &socket, &extra);
         Self {
             server,
             programs,
@@ -195,8 +218,7 @@ impl Containerd {
     /// With its log, if it does not come up.
     pub fn crash(&mut self) {
         self.server.kill9();
-        let variables = &self.extra.variables;
-        self.server = launch(&self.programs, &self.dir, &self.socket, variables);
+        self.server = launch(&self.programs, &self.dir, &self.socket, &self.extra);
     }
 
     fn begin(
@@ -217,7 +239,7 @@ impl Containerd {
         let config =
             configuration(version, dir, &socket, snapshotter, differ) + &extra.configuration;
         std::fs::write(dir.join("containerd.toml"), config).expect("the directory can be written");
-        let server = launch(&programs, dir, &socket, &extra.variables);
+        let server = launch(&programs, dir, &socket, extra);
         Self {
             server,
             programs,
@@ -254,8 +276,7 @@ impl Containerd {
     /// With its log, if it does not come up.
     pub fn restart(&mut self) {
         self.stop();
-        let variables = &self.extra.variables;
-        self.server = launch(&self.programs, &self.dir, &self.socket, variables);
+        self.server = launch(&self.programs, &self.dir, &self.socket, &self.extra);
     }
 
     /// Everything it has logged.
@@ -344,11 +365,15 @@ impl Containerd {
     }
 }
 
-fn launch(programs: &Path, dir: &Path, socket: &Path, variables: &[(&str, String)]) -> Server {
-    let mut command = Command::new(programs.join("usr/bin/containerd"));
+fn launch(programs: &Path, dir: &Path, socket: &Path, extra: &Extra) -> Server {
+    let program = programs.join("usr/bin/containerd");
+    let mut command = match &extra.within {
+        Some(namespace) => namespace.command(&program),
+        None => Command::new(program),
+    };
     command
         .env("PATH", search_path(&[programs.to_owned()]))
-        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .envs(extra.variables.iter().map(|(name, value)| (name, value)))
         .arg("--config")
         .arg(dir.join("containerd.toml"));
     let mut server = Server::start(&command, &dir.join("containerd.log"));

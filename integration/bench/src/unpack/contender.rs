@@ -201,6 +201,7 @@ root_path = "{}"
         Extra {
             configuration,
             variables,
+            within: None,
         }
     }
 }
