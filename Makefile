@@ -44,6 +44,11 @@ demo-docker: ## Play a day of Docker 28 on layerd: builds, volumes, a MariaDB, c
 	@cargo build --locked -p layerd -p layerctl
 	@integration/demos/docker.sh
 
+.PHONY: demo-rootless
+demo-rootless: peers ## Show layerd and containerd of an ordinary user, in a user namespace (as root)
+	@cargo build --locked -p layerd -p layerctl
+	@integration/demos/rootless.sh
+
 .PHONY: peers
 peers: ## Install what the end-to-end tests drive: Debian packages, containerd and Docker (as root)
 	@integration/peers/install.sh
