@@ -22,7 +22,7 @@ use crate::human;
     max_term_width = 100
 )]
 pub(crate) struct Cli {
-    /// Socket of the daemon; by default that of this user's rootless layerd, if there is one
+    /// Socket of the daemon
     #[arg(
         long,
         global = true,
