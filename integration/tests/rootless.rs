@@ -33,22 +33,27 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self::configured("")
+        Self::start(&[])
     }
 
-    /// With `more` in the configuration, which names a containerd that lives in `c`.
-    fn configured(more: &str) -> Self {
+    /// With another driver than overlay.
+    fn with_driver(name: &str) -> Self {
+        Self::start(&["--driver", name])
+    }
+
+    /// The configuration names a containerd that lives in `c`.
+    fn start(arguments: &[&str]) -> Self {
         let scratch = Scratch::new();
         let namespace = Arc::new(UserNamespace::new(&scratch));
         let containerd = owned(&scratch, "c");
         let text = format!(
-            "[containerd]\naddress = \"{0}/containerd.sock\"\nroot = \"{0}/root\"\n{more}\n",
+            "[containerd]\naddress = \"{0}/containerd.sock\"\nroot = \"{0}/root\"\n",
             text(&containerd)
         );
         let config = scratch.path().join("layerd.toml");
         std::fs::write(&config, text).unwrap();
         let dir = owned(&scratch, "d");
-        let arguments = ["--config", self::text(&config)];
+        let arguments = [&["--config", self::text(&config)], arguments].concat();
         let daemon = Daemon::start_within(&namespace, &dir, &arguments);
         Self {
             daemon,

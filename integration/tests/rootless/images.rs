@@ -6,6 +6,7 @@ use std::process::Command;
 use layerd_integration::image::{self, Layer};
 use layerd_integration::namespace::{SUBORDINATE, USER};
 use layerd_integration::process::output;
+use layerd_integration::scratch::profile;
 use layerd_integration::tree::{Content, Node};
 use layerd_integration::{Containerd, Entry, Image, Tree, Version};
 
@@ -137,6 +138,43 @@ fn apply_again(world: &World, containerd: &Containerd, parent: &str, archive: &s
     let found = tree(world, containerd, "layerd", "again");
     containerd.snapshots(&["rm", "again"]);
     found
+}
+
+#[test]
+fn root_other_drivers_keep_layers() {
+    for driver in ["overlay1", "native"] {
+        let mut world = World::with_driver(driver);
+        let file = world.scratch.path().join("layer.tar");
+        let base = ["a", "b"].map(|name| Entry::file(format!("dir/{name}"), name).owner(1000, 7));
+        let top = [
+            Entry::file("dir/.wh.a", ""),
+            Entry::file("dir/c", "c").owner(0, 8),
+        ];
+        let mut parent = Vec::new();
+        for (name, layer) in [("base", base), ("top", top)] {
+            image::write_layer(&file, &layer);
+            world.layerctl(&[&["snapshot", "prepare", "active"], &parent[..]].concat());
+            world.layerctl(&["layer", "apply", "active", text(&file)]);
+            world.layerctl(&["snapshot", "commit", name, "active"]);
+            parent = vec![name];
+        }
+        world.daemon.kill9();
+        world.daemon.restart();
+        world.layerctl(&["snapshot", "prepare", "container", "top"]);
+        let (target, socket) = (world.scratch.dir("m"), world.daemon.socket());
+        let mut mount = world.namespace.command(&profile().join("layerctl"));
+        mount.arg("--address").arg(socket);
+        output(mount.args(["snapshot", "mount", "container", text(&target)]));
+        let list = format!("cd {} && stat -c %n:%u:%g dir/*", text(&target));
+        assert_eq!(world.within(&list), "dir/b:1000:7\ndir/c:0:8\n", "{driver}");
+        world.within(&format!("umount {}", text(&target)));
+        for name in ["container", "top", "base"] {
+            world.layerctl(&["snapshot", "rm", name]);
+        }
+        assert_eq!(world.daemon.problems(), None);
+        world.assert_log(&|_| false);
+        world.daemon.stop();
+    }
 }
 
 /// The owner that cannot be given is named, with where to get it.

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use layerd_layers::copy::{self, copy_tree};
 use layerd_layers::{Durable, Layering};
 use layerd_mounts::folder::{FLAGS, Folder, c_name, move_over, rename_over};
-use layerd_mounts::{Error, Mount, Slot, Usage, tree};
+use layerd_mounts::{Error, Mount, Slot, Usage, tree, user_namespace};
 use nix::errno::Errno;
 use nix::fcntl::openat;
 use nix::sys::stat::{Mode, mkdirat};
@@ -408,6 +408,9 @@ fn options(root: &Path, configured: &[String]) -> Result<Options, Error> {
     // The parameters tell which options there are.
     probe::load_module();
     let mut mount_options = configured.to_vec();
+    // With `userxattr` the kernel has both off, and refuses to be told so.
+    let is_off = user_namespace::current().is_some()
+        || configured.iter().any(|option| option == "userxattr");
     for name in ["redirect_dir", "metacopy"] {
         let of_name = |option: &&String| option.split('=').next() == Some(name);
         match configured.iter().find(of_name) {
@@ -420,9 +423,10 @@ fn options(root: &Path, configured: &[String]) -> Result<Options, Error> {
                     advice: format!("remove it, or set `{name}=off`, or `driver = \"overlay\"`"),
                 });
             }
-            None if Path::new("/sys/module/overlay/parameters")
-                .join(name)
-                .exists() =>
+            None if !is_off
+                && Path::new("/sys/module/overlay/parameters")
+                    .join(name)
+                    .exists() =>
             {
                 mount_options.push(format!("{name}=off"));
             }
