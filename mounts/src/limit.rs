@@ -399,3 +399,6 @@ fn io_error(attempt: &'static str, path: &Path, cause: io::Error) -> Error {
         cause,
     }
 }
+
+#[cfg(test)]
+mod tests;

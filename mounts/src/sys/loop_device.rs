@@ -3,17 +3,26 @@
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::Once;
 
 use nix::errno::Errno;
+use tracing::info;
 
 const GET_FREE: libc::Ioctl = 0x4c82;
 const CONFIGURE: libc::Ioctl = 0x4c0a;
 const SET_CAPACITY: libc::Ioctl = 0x4c07;
 const GET_STATUS: libc::Ioctl = 0x4c05;
 
+/// Major number of loop devices.
+const MAJOR: u32 = 7;
+
 const READ_ONLY: u32 = 1;
 const AUTOCLEAR: u32 = 4;
 const DIRECT_IO: u32 = 16;
+
+/// Bytes of a block of each device, whatever the file system below reads and writes at once: what is in a file
+/// was made for blocks of this size, and a larger one refuses it.
+const BLOCK_SIZE: u32 = 512;
 
 /// Devices that other programs may take first before this one gives up.
 const ATTEMPTS: usize = 64;
@@ -75,15 +84,24 @@ pub fn attach(file: BorrowedFd<'_>) -> Result<(PathBuf, File), Errno> {
 }
 
 /// As [`attach`], of a file that is open for writing, to be written to. It bypasses the page cache of the file
-/// where the file system below can, so that nothing is cached twice.
+/// where the file system below can in blocks of 512 bytes, so that nothing is cached twice: xfs cannot for a
+/// file that shares blocks, nor any where the disk has larger sectors. The log says so once.
 ///
 /// # Errors
 /// As there.
 pub fn attach_writable(file: BorrowedFd<'_>) -> Result<(PathBuf, File), Errno> {
-    match attach_as(file, AUTOCLEAR | DIRECT_IO) {
+    let (path, device) = match attach_as(file, AUTOCLEAR | DIRECT_IO) {
         Err(Errno::EINVAL) => attach_as(file, AUTOCLEAR),
         other => other,
+    }?;
+    if status(&device).is_ok_and(|info| info.flags & DIRECT_IO == 0) {
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            let device = path.display();
+            info!(%device, "the file system below has no direct I/O in blocks of 512 bytes: images are cached twice");
+        });
     }
+    Ok((path, device))
 }
 
 /// The loop device that has this file already, by whatever program, mounted wherever: a second one would
@@ -108,6 +126,13 @@ pub fn of_file(device: u64, inode: u64) -> Result<Option<PathBuf>, Errno> {
         }
     }
     Ok(None)
+}
+
+/// True if a device is a loop device that has this file.
+#[must_use]
+pub fn holds(number: (u32, u32), device: u64, inode: u64) -> bool {
+    let info = path_of(number).and_then(|path| status(&open(path, false)?));
+    number.0 == MAJOR && info.is_ok_and(|info| (info.device, info.inode) == (device, inode))
 }
 
 fn status(device: &File) -> Result<Info, Errno> {
@@ -169,7 +194,7 @@ fn errno(cause: std::io::Error) -> Errno {
 fn configure(device: &File, file: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> {
     let config = Config {
         file: file.as_raw_fd().cast_unsigned(),
-        block_size: 0, // that of the file system below
+        block_size: BLOCK_SIZE,
         info: Info::new(flags),
         reserved: [0; 8],
     };
