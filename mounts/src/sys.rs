@@ -14,6 +14,8 @@ use nix::fcntl::OFlag;
 pub mod btrfs;
 pub mod device_mapper;
 pub mod loop_device;
+#[cfg(target_env = "gnu")]
+pub mod names;
 pub mod project;
 
 /// Flags with which layerd's own directories are opened.

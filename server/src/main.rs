@@ -116,6 +116,11 @@ fn main() -> ExitCode {
     // directory is closed to others as a whole; within it, layers must have their mode from the
     // start, as changing it afterwards is one more thing to wait for.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    #[cfg(all(target_feature = "crt-static", target_env = "gnu"))]
+    if let Err(cause) = layerd_mounts::sys::names::look_up_without_modules() {
+        logging::complain(&cause);
+        return ExitCode::from(2);
+    }
     let arguments = Arguments::parse();
     match arguments.command {
         Some(Command::Check { settings, json }) => check::run(&settings, json),
