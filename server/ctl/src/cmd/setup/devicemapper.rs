@@ -267,7 +267,10 @@ impl Devicemapper {
                 "There is no {folder}: run the same command after each boot, before layerd starts."
             ));
         }
-        let text = managed_file::sealed(&self.unit_text()?);
+        // Wherever it was installed.
+        let program = std::env::current_exe()
+            .map_err(|cause| failed("read", Path::new("/proc/self/exe"), cause))?;
+        let text = managed_file::sealed(&self.unit_text(&program)?);
         match super::write(&path, &text)? {
             Done::Already => out.line(&format!("{shown} is up to date")),
             Done::Now => out.line(&format!(
@@ -277,7 +280,8 @@ impl Devicemapper {
         }
     }
 
-    fn unit_text(&self) -> Result<String, Error> {
+    /// Unit that runs this program anew after a boot.
+    fn unit_text(&self, program: &Path) -> Result<String, Error> {
         let mut words = vec!["--pool".to_owned(), self.pool.clone()];
         match (&self.data_device, &self.metadata_device, self.data_file) {
             (Some(data), Some(metadata), _) => {
@@ -300,10 +304,11 @@ impl Devicemapper {
         Ok(format!(
             "[Unit]\nDescription=thin pool {0} of layerd\nAfter=local-fs.target\nBefore=layerd.service\n\n\
              [Service]\nType=oneshot\nRemainAfterExit=yes\n\
-             ExecStart=/usr/bin/layerctl setup devicemapper {1} --write\n\n\
+             ExecStart={2} setup devicemapper {1} --write\n\n\
              [Install]\nRequiredBy=layerd.service\n",
             self.pool,
-            words.join(" ")
+            words.join(" "),
+            quoted("layerctl", program)?
         ))
     }
 

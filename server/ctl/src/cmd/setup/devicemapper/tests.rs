@@ -85,8 +85,8 @@ fn files_are_named_by_the_pool() {
 #[test]
 fn the_unit_says_all_that_is_not_usual() {
     let args = parsed(&["--data-file", "1g", "--dir", "/a \"b\" %c"]).unwrap();
-    let text = args.unit_text().unwrap();
-    let line = "ExecStart=/usr/bin/layerctl setup devicemapper --pool layerd \
+    let text = args.unit_text(Path::new("/usr/bin/layerctl")).unwrap();
+    let line = "ExecStart=\"/usr/bin/layerctl\" setup devicemapper --pool layerd \
                 --dir \"/a \\\"b\\\" %%c\" --data-file 1073741824 --metadata-file 16777216 \
                 --units \"/etc/systemd/system\" --rules \"/etc/udev/rules.d\" --write\n";
     assert!(text.contains(line), "{text}");
@@ -94,7 +94,7 @@ fn the_unit_says_all_that_is_not_usual() {
         text.contains("Before=layerd.service\n") && text.contains("RequiredBy=layerd.service\n")
     );
     let args = parsed(&["--data-device", "/dev/a", "--metadata-device", "/dev/b"]).unwrap();
-    let text = args.unit_text().unwrap();
+    let text = args.unit_text(Path::new("/usr/bin/layerctl")).unwrap();
     let line = "--pool layerd --data-device \"/dev/a\" --metadata-device \"/dev/b\" --units";
     assert!(text.contains(line), "{text}");
     assert!(managed_file::is_sealed(&managed_file::sealed(&text)));
