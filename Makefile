@@ -184,6 +184,14 @@ release: ## Build layerd and what measures it, optimised
 	@cargo build --release --locked -p layerd -p layerd-bench
 
 .PHONY: package
-package: tools ## Make the Debian package, and that of its debug symbols, in target/debian
-	@cargo build --release --locked -p layerd -p layerctl -p layerd-nri
+package: tools ## Make the packages for all distributions and an image, with checksums, in target/packages
+	@.ci/tools auditable
+	@cargo build --locked -p layerd-rpm
+	@deploy/build.sh
+	@rm -rf target/packages
 	@deploy/package.sh release
+	@deploy/packages.sh release target/packages/layerd_*.deb target/packages
+
+.PHONY: package-reproducible
+package-reproducible: ## Make the packages of this commit twice, in two folders, and compare them byte by byte
+	@deploy/reproducible.sh

@@ -1,5 +1,5 @@
-//! The Debian package: what is in it, and what it does to a machine, from the first installation to
-//! the last trace.
+//! The packages: what is in them, and what they do to a machine, from the first installation to the last
+//! trace.
 #![allow(
     clippy::panic,
     clippy::tests_outside_test_module,
@@ -15,6 +15,10 @@ mod content;
 mod debians;
 #[path = "package/faults.rs"]
 mod faults;
+#[path = "package/forms.rs"]
+mod forms;
+#[path = "package/installer.rs"]
+mod installer;
 #[path = "package/instances.rs"]
 mod instances;
 #[path = "package/machine.rs"]
@@ -57,33 +61,47 @@ const NOT_OURS: [&str; 6] = [
     "var/tmp/",
 ];
 
-/// Puts the package of what is built into a directory of a tree; its path there. All tests of one run of
-/// nextest share it, which starts each of them in a process of its own.
-fn package(top: &Path) -> String {
-    let dir = top.join("packages");
-    std::fs::create_dir_all(&dir).unwrap();
+/// A folder below `target` that all tests of one run of nextest share, which starts each of them in a process of
+/// its own: filled by `fill` when it is first asked for.
+fn shared(name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
     let target = profile().parent().unwrap().to_owned();
-    let lock = File::create(target.join("package-dev.lock")).unwrap();
+    let lock = File::create(target.join(format!("{name}.lock"))).unwrap();
     let _held = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
     #[expect(
         clippy::disallowed_methods,
         reason = "nextest says so which run this is"
     )]
     let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
-    let all = target.join("package-dev");
+    let all = target.join(name);
     let own = all.join(run);
     if !own.exists() {
         let new = all.join("new");
         output(Command::new("rm").arg("-rf").arg(&all));
         std::fs::create_dir_all(&new).unwrap();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/package.sh");
-        output(Command::new(script).args(["dev", VERSION]).arg(&new));
+        fill(&new);
         std::fs::rename(&new, &own).unwrap();
     }
-    let mut made = std::fs::read_dir(&own).unwrap();
-    let made = made.next().unwrap().unwrap();
-    std::fs::copy(made.path(), dir.join(made.file_name())).unwrap();
-    format!("/packages/{}", made.file_name().to_str().unwrap())
+    own
+}
+
+/// The package of what is built, in a folder of its own.
+fn built() -> PathBuf {
+    let dir = shared("package-dev", |new| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/package.sh");
+        output(Command::new(script).args(["dev", VERSION]).arg(new));
+    });
+    let mut made = std::fs::read_dir(dir).unwrap();
+    made.next().unwrap().unwrap().path()
+}
+
+/// Puts the package of what is built into a directory of a tree; its path there.
+fn package(top: &Path) -> String {
+    let dir = top.join("packages");
+    std::fs::create_dir_all(&dir).unwrap();
+    let made = built();
+    let name = made.file_name().unwrap();
+    std::fs::copy(&made, dir.join(name)).unwrap();
+    format!("/packages/{}", name.to_str().unwrap())
 }
 
 /// The same package as [`NEXT`].

@@ -43,7 +43,7 @@ impl World {
         let top = copy_of_debian(&scratch, release);
         let old = package(&top);
         next(&top, &old);
-        let layout = top.join("root/target/debian");
+        let layout = top.join("root/target/packages");
         fs::create_dir_all(&layout).unwrap();
         let mut move_old = Command::new("mv");
         output(
@@ -147,7 +147,7 @@ fn readme_holds_on(release: Debian) {
     let [upgrade, downgrade] = &commands("Upgrade, and go back to an older package")[..] else {
         panic!("two commands");
     };
-    world.machine.run("mv /root/target/debian/*.deb /root/layerd_OLD.deb; mv /packages/*.deb /root/target/debian/");
+    world.machine.run("mv /root/target/packages/*.deb /root/layerd_OLD.deb; mv /packages/*.deb /root/target/packages/");
     world.follow("README: upgrade it.", &[upgrade]);
     world.assert_container_runs();
     assert!(world.has_layerd());
@@ -197,7 +197,7 @@ fn metrics_stop_nothing(machine: &Machine) {
 
 /// Purges the package without the documented steps.
 fn purged_with_the_drop_in(world: &mut World) {
-    world.machine.run("mv /root/layerd_OLD.deb /root/target/debian/layerd_0.1.0-1_all.deb; rm -f /root/target/debian/*0.1.1*");
+    world.machine.run("mv /root/layerd_OLD.deb /root/target/packages/layerd_0.1.0-1_all.deb; rm -f /root/target/packages/*0.1.1*");
     world.install();
     assert!(world.has_layerd());
     let said = world.follow(
