@@ -104,7 +104,7 @@ pub(super) fn lifecycle(version: Version, between: fn(&mut World)) {
 #[test]
 fn root_crash_while_importing_devices() {
     with_world(Version::V2_1, |world| {
-        super::crash_while_importing_of(world, 12, 4)
+        super::crash::while_importing_of(world, 12, 4)
     });
 }
 

@@ -67,5 +67,5 @@ pub(super) fn layers_500(version: Version) {
 }
 
 pub(super) fn crash_while_importing(version: Version) {
-    super::crash_while_importing(World::new(version));
+    super::crash::while_importing(World::new(version));
 }

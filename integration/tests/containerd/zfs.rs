@@ -9,7 +9,8 @@ use layerd_integration::process::{output, wait_until};
 use layerd_integration::scratch::profile;
 use layerd_integration::{Containerd, Daemon, Scratch, Tree, Version};
 
-use crate::{CHANGES, NAME, World, crash_while_importing_of, lifecycle, shows_changes, text};
+use crate::crash::while_importing_of;
+use crate::{CHANGES, NAME, World, lifecycle, shows_changes, text};
 
 /// A pool in a file. Destroyed when dropped.
 pub(crate) struct Pool {
@@ -169,7 +170,7 @@ fn root_full_vm_layerd_packs_what_runs() {
 #[test]
 fn root_full_vm_crash_while_importing() {
     // An emulated machine takes seconds for a layer.
-    crash_while_importing_of(World::on_zfs(Version::V1_6), 6, 1);
+    while_importing_of(World::on_zfs(Version::V1_6), 6, 1);
 }
 
 /// Whatever call of zfs(8) a kill meets, the next start goes on, and nothing stays.

@@ -1,12 +1,15 @@
 //! containerd 1.7 and 2.1 with layerd as snapshotter and differ; 1.6 on layers that are images.
 
+#[path = "containerd/down.rs"]
+mod down;
+
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::time::Duration;
 
 use layerd_integration::image;
 use layerd_integration::process::{output, wait_until};
-use layerd_integration::{Containerd, Daemon, Entry, Image, Scratch, Version};
+use layerd_integration::{Containerd, Daemon, Image, Scratch, Version};
 
 use super::command::layerctl;
 use super::{moved, text, trusted};
@@ -38,7 +41,7 @@ macro_rules! on_version {
 
             #[test]
             fn a_layerd_that_is_down_is_named() {
-                super::a_layerd_that_is_down_is_named($version);
+                super::down::a_layerd_that_is_down_is_named($version);
             }
 
             #[test]
@@ -48,7 +51,7 @@ macro_rules! on_version {
 
             #[test]
             fn a_crash_while_importing_is_made_good() {
-                super::a_crash_while_importing_is_made_good($version);
+                super::down::a_crash_while_importing_is_made_good($version);
             }
         }
     };
@@ -436,67 +439,5 @@ fn switched_off_containerd_does_it(version: Version) {
         assert!(log.contains("`unpack.enabled = false`"), "{log}");
         world.remove_image();
     }
-    world.finish();
-}
-
-/// The diff service goes on to the next differ when one says that it is not for it, and only then.
-fn a_layerd_that_is_down_is_named(version: Version) {
-    let mut world = World::new(version, "");
-    let image = world.image(&[vec![Entry::file("f", "f")]]);
-    world.import(&image, "layerd", &["--local"]);
-    world.remove_image();
-    world.daemon.kill9();
-    for snapshotter in ["layerd", "overlayfs"] {
-        let import = [
-            "images",
-            "import",
-            "--local",
-            "--snapshotter",
-            snapshotter,
-            image.archive(),
-        ];
-        let failed = world.containerd.try_ctr(&import);
-        let said = String::from_utf8_lossy(&failed.stderr).into_owned();
-        assert!(!failed.status.success(), "{snapshotter}");
-        assert!(
-            said.contains(text(world.daemon.socket())),
-            "{snapshotter}: {said}"
-        );
-    }
-    world.daemon.restart();
-    world.containerd.wait_for_snapshotter();
-    world.import(&image, "layerd", &["--local"]);
-    world.remove_image();
-    world.finish();
-}
-
-/// A half-unpacked layer is not committed, and a second import completes it.
-fn a_crash_while_importing_is_made_good(version: Version) {
-    let mut world = World::new(version, "");
-    let image = world.image(&image::tiny(60));
-    let import = [
-        "images",
-        "import",
-        "--local",
-        "--snapshotter",
-        "layerd",
-        image.archive(),
-    ];
-    let mut running = world.containerd.command(&import).spawn().unwrap();
-    wait_until(
-        "the import to be under way",
-        Duration::from_secs(20),
-        || moved(&world.daemon).0 > 10,
-    );
-    world.daemon.kill9();
-    assert!(
-        !running.wait().unwrap().success(),
-        "the crash came too late"
-    );
-    world.daemon.restart();
-    world.containerd.wait_for_snapshotter();
-    world.import(&image, "layerd", &["--local"]);
-    world.assert_tree(&image, "layerd");
-    world.remove_image();
     world.finish();
 }
