@@ -40,7 +40,7 @@ pub(super) const FAULTS: [Fault; 36] = [
     fix("give-capabilities", "a capability is taken away",
         "unit",
         "lacks CAP_MKNOD",
-        "unit CapabilityBoundingSet= 'CapabilityBoundingSet=CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_FOWNER CAP_LINUX_IMMUTABLE CAP_CHOWN CAP_FSETID CAP_SETFCAP'",
+        "unit CapabilityBoundingSet=~CAP_MKNOD",
         "unit_back",
     ),
     fix("share-mounts", "PrivateMounts=yes", "unit", "a mount namespace of its own", "unit PrivateMounts=yes", "unit_back"),

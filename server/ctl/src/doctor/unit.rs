@@ -18,7 +18,7 @@ pub(crate) const DOCKER: &str = "layerd-docker.socket";
 const ENABLE: &str = "systemctl enable layerd.socket layerd.service";
 const RESTART: &str = "systemctl restart layerd.service";
 /// Capabilities in deploy/layerd.service, which explains each.
-const CAPABILITIES: [&str; 8] = [
+const CAPABILITIES: [&str; 9] = [
     "cap_sys_admin",
     "cap_dac_override",
     "cap_fowner",
@@ -27,6 +27,7 @@ const CAPABILITIES: [&str; 8] = [
     "cap_fsetid",
     "cap_setfcap",
     "cap_mknod",
+    "cap_sys_resource",
 ];
 /// New starts after which one that is under way is no accident.
 const MANY_RESTARTS: u64 = 3;
@@ -338,7 +339,7 @@ fn incapable(service: &Unit<'_>) -> Option<Finding> {
         Finding::error(
             CHECK,
             format!("layerd.service lacks {lacks} in CapabilityBoundingSet="),
-            "Layers of images with other owners, modes or devices can be neither unpacked nor deleted.",
+            "Layers with other owners, modes or devices can be neither unpacked nor deleted, or limited volumes not grow.",
             Action::safe("give-capabilities", change("capabilities", &[&format!("CapabilityBoundingSet={lacks}")])),
         )
     })
