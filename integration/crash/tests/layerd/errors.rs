@@ -106,7 +106,8 @@ impl Fault {
             // Content that was written before and then found no place is lost.
             code == Code::ResourceExhausted || (self.class == Class::Sync && code == Code::DataLoss)
         } else {
-            [Code::Unavailable, Code::Internal, Code::DataLoss].contains(&code)
+            let is_closed = self.errno == libc::EROFS && code == Code::FailedPrecondition;
+            is_closed || [Code::Unavailable, Code::Internal, Code::DataLoss].contains(&code)
         }
     }
 }
