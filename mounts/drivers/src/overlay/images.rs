@@ -5,6 +5,7 @@
 //! <root>/i/<slot>.part   an image that is being written
 //! <root>/i/<slot>.dir    its files, while it is being turned into a directory
 //! <root>/i/<slot>.whole  all of them, on the way to l/<slot>
+//! <root>/i/<slot>.old    the image meanwhile
 //! <root>/x/<slot>        where it is mounted; the layer is f in it
 //! <root>/t/<slot>.i      an image that is being deleted
 //! ```
@@ -19,22 +20,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use layerd_layers::Durable;
 use layerd_layers::apply::IMAGE_TOP;
-use layerd_layers::copy::{self, copy_tree};
 use layerd_layers::erofs::{self, Seal};
 use layerd_mounts::folder::{FLAGS, Folder, c_name, move_over, open_file, rename_over};
 use layerd_mounts::mount::ImageAccess;
-use layerd_mounts::{Error, Slot, Usage, mount, sys, tree};
+use layerd_mounts::{Error, Slot, Usage, mount, sys};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, fdatasync, unlinkat};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::dirs::{LAYER_MODE, LayerDirs, Top, holds_nothing, image_name};
+use crate::dirs::{LayerDirs, Top, image_name};
 use crate::driver::{CheckedImage, ImageCounts, ImageFile};
 
+mod expand;
 pub(super) mod recover;
 
 pub(super) const IMAGES: &str = "i";
@@ -334,84 +334,6 @@ impl LayerImages {
         keep_going: &dyn Fn(u64) -> bool,
     ) -> Result<CheckedImage, Error> {
         checked(&self.images.path, slot, keep_going)
-    }
-
-    /// Turns an image into a directory. A crash leaves one or the other; see `recover.rs`.
-    pub(super) fn expand(&self, slot: Slot, dirs: &LayerDirs) -> Result<(), Error> {
-        if !self.has(slot) {
-            return Ok(());
-        }
-        let _lock = self.lock(slot);
-        if !self.has(slot) {
-            return Ok(()); // another call was faster
-        }
-        self.mount(slot)?;
-        if !holds_nothing(&dirs.layers, slot)? {
-            let path = dirs.layers.path.join(slot.to_string());
-            return Err(Error::WrittenBeside { path });
-        }
-        let source = openat(&self.points.fd, below(slot).as_str(), FLAGS, Mode::empty());
-        let source = source.map_err(|cause| Error::io("open", &self.point(slot), cause))?;
-        let image = self.open_file(slot)?;
-        let (copy, whole) = (format!("{slot}.dir"), format!("{slot}.whole"));
-        self.copy(&source, &image, &copy, dirs)?;
-        dirs.barrier.filled()?;
-        rename_over(&self.images, &copy, &self.images, &whole)?;
-        drop((source, image));
-        self.unmount(slot)?;
-        self.put_whole(slot, dirs)?;
-        self.set_known(slot, false);
-        dirs.barrier.filled()
-    }
-
-    /// Copies a layer to a new directory of this name beside the images.
-    fn copy(
-        &self,
-        source: &OwnedFd,
-        image: &File,
-        name: &str,
-        dirs: &LayerDirs,
-    ) -> Result<(), Error> {
-        let path = self.images.path.join(name);
-        tree::delete(
-            self.images.fd.as_fd(),
-            &c_name(name),
-            &self.images.path,
-            &dirs.barrier,
-            &|| true,
-        )?;
-        let made = mkdirat(&self.images.fd, name, LAYER_MODE);
-        made.map_err(|cause| Error::io("create directory", &path, cause))?;
-        let to = openat(&self.images.fd, name, FLAGS, Mode::empty());
-        let to = to.map_err(|cause| Error::io("open directory", &path, cause))?;
-        let options = copy::Options {
-            durable: Durable::Content,
-            images: &[Some(image.as_fd())],
-            ..copy::Options::default()
-        };
-        let copied = copy_tree(&[source.as_fd()], Path::new(""), to.as_fd(), &options);
-        match copied {
-            Ok(_) => Ok(()),
-            Err(layerd_layers::Error::Io {
-                path: file, cause, ..
-            }) => Err(Error::io("copy to", &path.join(file), cause)),
-            Err(cause) => Err(Error::io("copy to", &path, std::io::Error::other(cause))),
-        }
-    }
-
-    /// Deletes the image of a layer whose files are all there, and gives those the layer's name.
-    fn put_whole(&self, slot: Slot, dirs: &LayerDirs) -> Result<(), Error> {
-        let name = slot.to_string();
-        unlink(&self.images, &name)?;
-        let there = unlinkat(&dirs.layers.fd, name.as_str(), UnlinkatFlags::RemoveDir);
-        if !matches!(there, Ok(()) | Err(Errno::ENOENT)) {
-            let path = dirs.layers.path.join(name);
-            return Err(Error::WrittenBeside { path });
-        }
-        let whole = format!("{slot}.whole");
-        move_over(&dirs.barrier, &self.images, &whole, &dirs.layers, &name)?;
-        dirs.barrier.note();
-        Ok(())
     }
 
     /// Deletes the directory beside an image, which must be empty.

@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | `i/<slot>.part` | Apply | deleted |
 //! | `i/<slot>.dir` | the turning of an image into a directory | deleted; the image is whole |
-//! | `i/<slot>.whole` | the same, after all was copied | the image is deleted, and this put in its place |
+//! | `i/<slot>.whole` | the same, after all was copied | put in its place, and the image is deleted |
+//! | `i/<slot>.old` | the same, when the image had made room | deleted if the directory is in its place, else the layer again |
 //! | `x/<slot>` without an image | Remove, after the image was moved | unmounted and deleted |
 //! | `x/<slot>` without a mount | the end of the machine, or a copy of the data directory that followed mounts | deleted, with the copy |
 
@@ -24,11 +25,12 @@ use crate::driver::{Found, SlotKind};
 impl LayerImages {
     /// Reads which images there are, and makes good what a crash left.
     pub(in crate::overlay) fn recover(&self, dirs: &LayerDirs) -> Result<(), Error> {
-        let mut whole = Vec::new();
+        let (mut whole, mut old) = (Vec::new(), Vec::new());
         for name in names(&self.images.path)? {
             match Name::of(&name) {
                 Some((slot, Name::Image)) => self.set_known(slot, true),
                 Some((slot, Name::Whole)) => whole.push(slot),
+                Some((slot, Name::Old)) => old.push(slot),
                 Some((slot, Name::Part)) => unlink(&self.images, &format!("{slot}.part"))?,
                 Some((slot, Name::Copy)) => delete(&self.images, &format!("{slot}.dir"), dirs)?,
                 None => {}
@@ -53,6 +55,9 @@ impl LayerImages {
             self.put_whole(slot, dirs)?;
             self.set_known(slot, false);
         }
+        for slot in old {
+            self.recover_old(slot, dirs)?;
+        }
         Ok(())
     }
 }
@@ -63,6 +68,7 @@ enum Name {
     Part,
     Copy,
     Whole,
+    Old,
 }
 
 impl Name {
@@ -73,6 +79,7 @@ impl Name {
             Some((slot, "part")) => (slot, Self::Part),
             Some((slot, "dir")) => (slot, Self::Copy),
             Some((slot, "whole")) => (slot, Self::Whole),
+            Some((slot, "old")) => (slot, Self::Old),
             Some(_) => return None,
         };
         Some((slot.parse().ok()?, kind))
@@ -86,13 +93,13 @@ pub(in crate::overlay) fn list(root: &Path, found: &mut Vec<Found>) -> Result<()
         Found::Slot(SlotKind::Layer, slot) => Some(*slot),
         _ => None,
     });
-    let layers: HashSet<Slot> = layers.collect();
+    let mut layers: HashSet<Slot> = layers.collect();
     let folder = root.join(IMAGES);
     for name in names(&folder)? {
         let path = folder.join(&name);
         match Name::of(&name) {
-            Some((slot, Name::Image)) if is_file(&path) => {
-                if !layers.contains(&slot) {
+            Some((slot, Name::Image | Name::Old)) if is_file(&path) => {
+                if layers.insert(slot) {
                     found.push(Found::Slot(SlotKind::Layer, slot));
                 }
             }

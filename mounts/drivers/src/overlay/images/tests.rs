@@ -311,7 +311,7 @@ fn root_what_a_crash_left_is_taken_away() {
     let disk = Disk::new(LoopDisk::ext4(32));
     let at = |name: &str| disk.path().join(name);
     let driver = open(disk.path(), LayerForm::Images);
-    for slot in [1, 2, 3] {
+    for slot in [1, 2, 3, 4, 5, 6] {
         driver.create(Slot(slot), &Base::empty()).expect("create");
         fill(&driver, Slot(slot), b"content");
     }
@@ -323,6 +323,13 @@ fn root_what_a_crash_left_is_taken_away() {
     fs::write(at("i/2.dir/file"), b"half").expect("write");
     fs::create_dir(at("i/3.whole")).expect("mkdir");
     fs::write(at("i/3.whole/file"), b"expanded").expect("write");
+    // When the image had made room: before the move, after it, and with the directory lost.
+    for slot in [4, 5, 6] {
+        fs::rename(at(&format!("i/{slot}")), at(&format!("i/{slot}.old"))).expect("rename");
+    }
+    fs::create_dir(at("i/4.whole")).expect("mkdir");
+    fs::write(at("i/4.whole/file"), b"expanded").expect("write");
+    fs::write(at("l/5/file"), b"expanded").expect("write");
     drop(driver);
     let driver = open(disk.path(), LayerForm::Images);
     assert_eq!(mounts(disk.path()), Vec::<PathBuf>::new());
@@ -331,9 +338,14 @@ fn root_what_a_crash_left_is_taken_away() {
         .map(|entry| entry.expect("an entry").file_name())
         .collect();
     left.sort();
-    assert_eq!(left, ["2"]);
-    assert_eq!(fs::read(at("l/3/file")).expect("read"), b"expanded");
-    assert_eq!(read(&driver, Slot(2)), b"content");
+    assert_eq!(left, ["2", "6"]);
+    for slot in [3, 4, 5] {
+        let file = at(&format!("l/{slot}/file"));
+        assert_eq!(fs::read(file).expect("read"), b"expanded");
+    }
+    for slot in [2, 6] {
+        assert_eq!(read(&driver, Slot(slot)), b"content");
+    }
     driver.discard(Slot(1)).expect("go on");
     driver.delete(Slot(1), &|| true).expect("delete");
     assert!(driver.is_empty(Slot(1)).expect("look"));
