@@ -21,12 +21,30 @@ pub(crate) fn io_error(attempt: &'static str, path: &Path) -> impl FnOnce(io::Er
     }
 }
 
-/// Requires that sled's folder holds files alone, and `blobs`: sled would follow a symlink, and wait for a
-/// FIFO.
+/// Requires that a name which is there is a folder itself: below a symlink lie the files of others.
+///
+/// # Errors
+/// One that says what it is.
+pub(crate) fn check_folder(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(cause) => Err(cause),
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => {
+            let kind = file::stranger(path).unwrap_or("a file");
+            let rule = "and no folder; another disk's is to be bound to it by mount(8)";
+            Err(io::Error::other(format!("it is {kind}, {rule}")))
+        }
+    }
+}
+
+/// Requires that sled's folder is one, and holds files alone, and `blobs`: sled would follow a symlink, and
+/// wait for a FIFO.
 ///
 /// # Errors
 /// One that names what is neither; those of reading the folder.
 pub(crate) fn check_files(folder: &Path) -> io::Result<()> {
+    check_folder(folder)?;
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let is_folder = file::stranger(&path) == Some("a directory");

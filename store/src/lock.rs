@@ -10,7 +10,7 @@ use tracing::warn;
 
 use crate::error::Error;
 use crate::file::{self, open_or_create};
-use crate::folder::io_error;
+use crate::folder::{check_folder, io_error};
 
 /// The lock file, held. It names its holder while the store is open and is empty after an orderly
 /// end.
@@ -23,6 +23,7 @@ pub(crate) struct Lock {
 impl Lock {
     /// Takes the lock.
     pub(crate) fn take(folder: &Path) -> Result<Self, Error> {
+        check_folder(folder).map_err(io_error("open", folder))?;
         let path = folder.join("lock");
         clear_stranger(folder, &path)?;
         let mut file = open_or_create(&path).map_err(io_error("open", &path))?;

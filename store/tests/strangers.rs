@@ -112,6 +112,34 @@ fn open_or_restore(folder: &Path) -> (Result<Store, Error>, Option<Error>) {
     }
 }
 
+/// The store's own folders are no symlinks: files of others would be written over.
+#[test]
+fn folders_of_others_behind_symlinks_are_left_alone() {
+    let other = TempDir::new().unwrap();
+    for name in ["conf", "db", "lock", "format", "sequence"] {
+        fs::write(other.path().join(name), "another's").unwrap();
+    }
+    let (root, _) = closed();
+    let linked = root.path().join("linked");
+    symlink(other.path(), &linked).unwrap();
+    let error = open(&linked).unwrap_err();
+    let error = std::error::Error::source(&error).unwrap().to_string();
+    assert!(error.contains("it is a symlink, and no folder"), "{error}");
+    let (db, aside) = (root.path().join("db"), TempDir::new().unwrap());
+    fs::rename(&db, aside.path().join("db")).unwrap();
+    fs::rename(&linked, &db).unwrap();
+    let (opened, first) = open_or_restore(root.path());
+    let error = first.unwrap().to_string();
+    assert!(error.contains("it is a symlink, and no folder"), "{error}");
+    drop(opened.unwrap());
+    let mut left = Vec::new();
+    files(other.path(), Path::new(""), &mut left);
+    assert_eq!(left.len(), 5, "{left:?}");
+    for name in left {
+        assert_eq!(fs::read(other.path().join(name)).unwrap(), b"another's");
+    }
+}
+
 #[test]
 fn what_is_no_file_neither_hangs_nor_is_written_through() {
     let (whole, records) = closed();

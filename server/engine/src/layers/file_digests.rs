@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use layerd_layers::Durable;
 use layerd_layers::file_digests::Writer;
-use layerd_mounts::folder::sync_path;
+use layerd_mounts::folder::{Folder, sync_path};
 use layerd_mounts::{Error as MountError, Slot};
 use layerd_store::{Kind, LayerId, Record, file};
 use tracing::{debug, warn};
@@ -94,7 +94,10 @@ impl DigestFiles {
         let made = DirBuilder::new().mode(0o700).create(&digest_files.folder);
         match made {
             Ok(()) => sync_path(root)?,
-            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
+            // A symlink would lead to the files of others.
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
+                drop(Folder::make(root, c"m")?);
+            }
             Err(cause) => return Err(failed("create directory", &digest_files.folder, cause)),
         }
         Ok(digest_files)
@@ -345,5 +348,16 @@ mod tests {
             assert_eq!(fs::read_dir(root.path().join("m")).unwrap().count(), 0);
             assert_eq!(fs::read_to_string(&other).unwrap(), "another's");
         }
+    }
+
+    #[test]
+    fn files_of_others_behind_a_symlink_are_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join("1"), "another's").unwrap();
+        std::os::unix::fs::symlink(other.path(), root.path().join("m")).unwrap();
+        let refused = DigestFiles::open(root.path()).unwrap_err().to_string();
+        assert!(refused.contains("open directory"), "{refused}");
+        assert!(other.path().join("1").exists());
     }
 }
