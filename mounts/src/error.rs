@@ -71,6 +71,19 @@ pub enum Error {
         /// Most bytes that it can have.
         most: u64,
     },
+    /// A disk has no room for a file system to grow.
+    #[error(
+        "{} needs up to {need} bytes of the disk to be enlarged, and {free} are free; nothing was changed",
+        path.display()
+    )]
+    NoRoom {
+        /// Its image.
+        path: PathBuf,
+        /// Bytes that it may take.
+        need: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// A pool of blocks has come to its reserve, which is kept for what is there.
     #[error(
         "{} has {free} of {total} bytes of {what} free, and nothing new takes the last {percent} %: \
@@ -174,7 +187,7 @@ impl Error {
     /// that the same call may succeed later.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        if matches!(self, Self::PoolReserve { .. }) {
+        if matches!(self, Self::PoolReserve { .. } | Self::NoRoom { .. }) {
             return true;
         }
         let full = [

@@ -13,6 +13,7 @@
 //! are freed inside are given back (discard).
 
 mod ext4;
+mod grow;
 pub mod project;
 
 use std::ffi::OsStr;
@@ -26,9 +27,8 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::mount::MsFlags;
-use nix::sys::statfs::{XFS_SUPER_MAGIC, fstatfs};
-use nix::unistd::{Uid, syncfs};
-use tracing::{debug, warn};
+use nix::unistd::Uid;
+use tracing::debug;
 
 use crate::error::Error;
 use crate::folder::{Folder, c_name, open_file};
@@ -202,6 +202,9 @@ impl Holder {
 
     fn mount_with(&self, may_be_mounted: bool) -> Result<(), Error> {
         let (image, target) = (self.image(), self.data());
+        if may_be_mounted {
+            self.drop_copy();
+        }
         let file = open_image(&image)?;
         let mut magic = [0; 4];
         let read = file.read_exact_at(&mut magic, 0);
@@ -253,72 +256,6 @@ impl Holder {
             Err(cause) if !passed.contains(&cause.kind()) => Err(io_error("delete", &lost, cause)),
             _ => Ok(()),
         }
-    }
-
-    /// Enlarges a mounted image, of which `data` is a file, also while it is in use. A size that it has is
-    /// success. An ext4 that the kernel does not enlarge while it is mounted (CAP_SYS_RESOURCE) is
-    /// unmounted for it, unless it `is_held`. Durable on return.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] if it would have to be unmounted, and is in use; [`Error::TooLarge`] if what is in it
-    /// would have to be moved; [`Error::Io`]. It has its old size then, or the new one.
-    pub fn grow(&self, data: std::os::fd::OwnedFd, bytes: u64, is_held: bool) -> Result<(), Error> {
-        let (image, content) = (self.image(), self.data());
-        let file = open_image(&image)?;
-        let failed = |cause| io_error("enlarge", &image, cause);
-        if let Some(most) = ext4::most_bytes(&file).map_err(failed)?
-            && bytes > most
-        {
-            return Err(Error::TooLarge { path: image, most });
-        }
-        if file.metadata().map_err(failed)?.len() < bytes {
-            file.set_len(bytes).map_err(failed)?;
-            file.sync_all().map_err(failed)?;
-        }
-        let of_content = |cause| Error::io("enlarge the file system on", &content, cause);
-        let device = sys::stat(data.as_fd(), c"").map_err(of_content)?.device;
-        let device = loop_device::path_of(device).map_err(of_content)?;
-        loop_device::refresh_size(device.clone()).map_err(of_content)?;
-        if fstatfs(&data).map_err(of_content)?.filesystem_type() == XFS_SUPER_MAGIC {
-            let grown = run("xfs_growfs", &[OsStr::new("-d"), content.as_os_str()]);
-            grown.map_err(|cause| io_error("enlarge", &content, cause))?;
-            return syncfs(&data).map_err(of_content);
-        }
-        match run("resize2fs", &[device.as_os_str()]) {
-            Ok(()) => syncfs(&data).map_err(of_content),
-            Err(cause) if is_held => {
-                warn!(
-                    error = &cause as &dyn std::error::Error,
-                    "enlarge a volume in use"
-                );
-                Err(Error::Busy { path: content })
-            }
-            Err(_) => {
-                drop(data);
-                self.grow_unmounted(&device)
-            }
-        }
-    }
-
-    /// Enlarges an ext4 that nothing uses to the size of its image, while it is not mounted.
-    fn grow_unmounted(&self, device: &Path) -> Result<(), Error> {
-        let (image, content) = (self.image(), self.data());
-        crate::mount::unmount(&content)?;
-        // One that is mounted elsewhere keeps its device, and must not be written to.
-        let name = device.file_name().unwrap_or_default();
-        let is_gone = !Path::new("/sys/block").join(name).join("loop").exists();
-        let failed = |cause| io_error("enlarge", &image, cause);
-        let grown = match is_gone {
-            false => Err(Error::Busy {
-                path: content.clone(),
-            }),
-            true => run("e2fsck", &[OsStr::new("-fp"), image.as_os_str()])
-                .and_then(|()| run("resize2fs", &[image.as_os_str()]))
-                .map_err(failed),
-        };
-        let mounted = self.mount().and_then(|()| self.delete_lost_and_found());
-        grown?;
-        mounted
     }
 }
 
@@ -375,7 +312,8 @@ fn make_image(image: &Path, limit: Limit, is_xfs: bool) -> Result<(), Error> {
 /// Runs a program to its end; an error has what it says.
 fn run(program: &str, arguments: &[&OsStr]) -> io::Result<()> {
     let mut command = Command::new(program);
-    let ended = command.args(arguments).stdin(Stdio::null()).output();
+    command.args(arguments).stdin(Stdio::null());
+    let ended = command.env("LC_ALL", "C").output();
     let ended =
         ended.map_err(|cause| io::Error::new(cause.kind(), format!("{program}: {cause}")))?;
     // e2fsck has 1 for what it repaired.
@@ -383,6 +321,9 @@ fn run(program: &str, arguments: &[&OsStr]) -> io::Result<()> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&ended.stderr);
+    if text.contains(Errno::ENOSPC.desc()) {
+        return Err(Errno::ENOSPC.into());
+    }
     let text = text.trim().replace('\n', "; ");
     Err(io::Error::other(format!("{program}: {text}")))
 }

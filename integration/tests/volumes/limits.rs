@@ -313,3 +313,50 @@ fn root_a_volume_in_the_trash_is_not_mounted_after_a_start() {
     world.run(&["volume", "undelete", "data"]);
     assert_eq!(world.read("data"), "kept");
 }
+
+/// On a disk with no room for that, nothing is begun; what fails half-way leaves the volume as it was.
+fn is_not_damaged_by_a_full_disk(filesystem: &str) {
+    let mut world = world_on(filesystem);
+    world.run(&["volume", "create", "--size", "8m", "data"]);
+    let data = world.path("data");
+    fs::write(data.join("file"), vec![5; 2 << 20]).unwrap();
+    File::open(&data).and_then(|data| data.sync_all()).unwrap();
+    nix::unistd::sync();
+    let other = world.scratch.path().join("disk/other");
+    let mut file = File::create(&other).unwrap();
+    for bytes in [1 << 20, 64 << 10, 4 << 10] {
+        let piece = vec![1; bytes];
+        while file.write_all(&piece).is_ok() {}
+        let _ = file.sync_all();
+    }
+    let error = world.fail(10, &["volume", "update", "--size", "24m", "data"]);
+    assert!(error.contains("to be enlarged"), "{error}");
+    assert_eq!(fs::read(data.join("file")).unwrap(), vec![5; 2 << 20]);
+    drop(file);
+    fs::remove_file(&other).unwrap();
+    fs::write(data.join("new"), "content").unwrap();
+    world.daemon.kill9();
+    output(Command::new("umount").arg(&data));
+    let image = data.with_file_name("image");
+    output(Command::new("e2fsck").arg("-fn").arg(&image));
+    world.daemon.restart();
+    world.run(&["volume", "update", "--size", "24m", "data"]);
+    assert!(size(&data) > 16 * MIB);
+    assert_eq!(fs::read(data.join("file")).unwrap(), vec![5; 2 << 20]);
+    assert_eq!(fs::read_dir(data.parent().unwrap()).unwrap().count(), 2);
+}
+
+#[test]
+fn root_a_volume_is_not_damaged_by_its_growth_on_a_full_ext4() {
+    is_not_damaged_by_a_full_disk("ext4");
+}
+
+#[test]
+fn root_a_volume_is_not_damaged_by_its_growth_on_a_full_xfs() {
+    is_not_damaged_by_a_full_disk("xfs");
+}
+
+#[test]
+fn root_a_volume_is_not_damaged_by_its_growth_on_a_full_btrfs() {
+    is_not_damaged_by_a_full_disk("btrfs");
+}
