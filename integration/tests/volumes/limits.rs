@@ -314,6 +314,22 @@ fn root_a_volume_in_the_trash_is_not_mounted_after_a_start() {
     assert_eq!(world.read("data"), "kept");
 }
 
+/// As a power cut leaves a volume whose move out of the trash did not reach the disk.
+#[test]
+fn root_a_limited_volume_that_a_start_takes_out_of_the_trash_is_mounted() {
+    let mut world = apart();
+    world.run(&["volume", "create", "--size", "16m", "data"]);
+    let data = world.path("data");
+    fs::write(data.join("file"), "content").unwrap();
+    world.daemon.kill9();
+    output(Command::new("umount").arg(&data));
+    let folder = data.parent().unwrap();
+    let trash = world.daemon.root().join("volumes/.trash");
+    fs::rename(folder, trash.join(folder.file_name().unwrap())).unwrap();
+    world.daemon.restart();
+    assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "content");
+}
+
 /// On a disk with no room for that, nothing is begun; what fails half-way leaves the volume as it was.
 fn is_not_damaged_by_a_full_disk(filesystem: &str) {
     let mut world = world_on(filesystem);

@@ -72,7 +72,8 @@ impl Engine {
             }
         }
         for volume in volumes.iter().map(|volume| slot(volume.id)) {
-            if found.live.contains(&volume) {
+            // Some of those in the trash were moved back just now.
+            if found.live.contains(&volume) || found.trashed.contains(&volume) {
                 let data = self.volumes.dirs.data_path(volume);
                 enter_at("making the content of a volume ready", &data);
                 note(
