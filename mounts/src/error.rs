@@ -46,6 +46,17 @@ pub enum Error {
         /// The fault.
         problem: String,
     },
+    /// The file system that holds content to a size is not what was made, or gone.
+    #[error(
+        "the file system in {} cannot be used: {problem}; put it back from a backup, or remove what is in it",
+        path.display()
+    )]
+    BadFileSystem {
+        /// Its image.
+        path: PathBuf,
+        /// The fault.
+        problem: String,
+    },
     /// A layer that is an image was written to as well, through mounts that were answered before it was
     /// unpacked.
     #[error(

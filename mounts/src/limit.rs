@@ -15,13 +15,14 @@
 mod ext4;
 mod grow;
 pub mod project;
+mod superblock;
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -33,7 +34,9 @@ use tracing::debug;
 use crate::error::Error;
 use crate::folder::{Folder, c_name, open_file};
 use crate::limit::project::Projects;
+use crate::limit::superblock::Kind;
 use crate::mount::let_go;
+use crate::mountinfo::Entry;
 use crate::sys::{self, loop_device};
 use crate::user_namespace;
 
@@ -163,6 +166,13 @@ impl Holder {
         Self { path }
     }
 
+    /// Those in the directory at `path`. Looks at nothing.
+    #[must_use]
+    pub fn at(path: &Path) -> Self {
+        let path = path.to_owned();
+        Self { path }
+    }
+
     fn image(&self) -> PathBuf {
         self.path.join(IMAGE)
     }
@@ -205,14 +215,10 @@ impl Holder {
         if may_be_mounted {
             self.drop_copy();
         }
-        let file = open_image(&image)?;
-        let mut magic = [0; 4];
-        let read = file.read_exact_at(&mut magic, 0);
-        read.map_err(|cause| io_error("read", &image, cause))?;
-        // The image is sparse, and reads as zeros where nothing was written.
-        let (kind, options) = match &magic {
-            b"XFSB" => ("xfs", "discard"),
-            _ => ("ext4", "discard,noinit_itable,errors=remount-ro"),
+        let (file, kind) = superblock::open(&image)?;
+        let (kind, options) = match kind {
+            Kind::Xfs => ("xfs", "discard"),
+            Kind::Ext4 => ("ext4", "discard,noinit_itable,errors=remount-ro"),
         };
         let found = file.metadata();
         let found = found.map_err(|cause| io_error("look at", &image, cause))?;
@@ -233,15 +239,27 @@ impl Holder {
         let none = MsFlags::empty();
         let mounted = nix::mount::mount(Some(&device), &target, Some(kind), none, Some(options));
         drop(open);
-        mounted.map_err(|cause| Error::io("mount the image on", &target, cause))
+        mounted.map_err(|cause| match cause {
+            Errno::EINVAL | Errno::EUCLEAN | Errno::EBADMSG => Error::BadFileSystem {
+                path: image,
+                problem: format!("the kernel does not mount its {kind} ({})", cause.desc()),
+            },
+            _ => Error::io("mount the image on", &target, cause),
+        })
     }
 
     /// Unmounts the image, also while it is in use: what uses it goes on. Nothing mounted is success.
     ///
     /// # Errors
+    /// [`Error::Busy`] for a mount of another program on the mount point or in the image, which stays;
     /// [`Error::Io`].
     pub fn let_go(&self) -> Result<(), Error> {
-        let_go(&self.data())
+        let found = fs::symlink_metadata(self.image()).ok();
+        let is_own = |mount: &Entry| {
+            let mut images = found.iter();
+            images.any(|image| loop_device::holds(mount.device, image.dev(), image.ino()))
+        };
+        let_go(&self.data(), &is_own)
     }
 
     /// Deletes the folder that mkfs.ext4 and e2fsck make in a file system, unless something is in it: a
@@ -267,20 +285,38 @@ pub fn has_image(folder: &Folder, name: &str) -> Result<bool, Error> {
     folder.has(&format!("{name}/{IMAGE}"))
 }
 
-/// True if an image in the directory `name` of a folder is mounted: another mount is on its mount point
-/// than the folder is on. Cost: two looks. A missing mount point has no mount.
+/// Fault of the image in the directory at `path` that shows without a mount: it is gone, no file, cut short, or
+/// without the superblock of a file system. Two reads.
 ///
 /// # Errors
 /// [`Error::Io`].
+pub fn image_problem(path: &Path) -> Result<Option<String>, Error> {
+    match superblock::open(&path.join(IMAGE)) {
+        Ok(_) => Ok(None),
+        Err(Error::BadFileSystem { problem, .. }) => Ok(Some(problem)),
+        Err(cause) => Err(cause),
+    }
+}
+
+/// True if an image in the directory `name` of a folder is mounted: on its mount point is a loop device that
+/// has the image. Cost: three looks, and one at the device. A missing mount point has no mount.
+///
+/// # Errors
+/// [`Error::Busy`] if it is a mount of another program that is there; [`Error::Io`].
 pub fn is_mounted(folder: &Folder, name: &str) -> Result<bool, Error> {
     let data = format!("{name}/{DATA}");
+    let path = folder.path.join(&data);
     let look = |name: &str| sys::stat(folder.fd.as_fd(), &c_name(name));
-    match (look(name), look(&data)) {
-        (Ok(outer), Ok(inner)) => Ok(!inner.same_mount(&outer)),
-        (Ok(_), Err(Errno::ENOENT)) => Ok(false),
-        (Err(cause), _) | (_, Err(cause)) => {
-            Err(Error::io("look at", &folder.path.join(data), cause))
-        }
+    let device = match (look(name), look(&data)) {
+        (Ok(outer), Ok(inner)) if inner.same_mount(&outer) => return Ok(false),
+        (Ok(_), Ok(inner)) => inner.device,
+        (Ok(_), Err(Errno::ENOENT)) => return Ok(false),
+        (Err(cause), _) | (_, Err(cause)) => return Err(Error::io("look at", &path, cause)),
+    };
+    let image = fs::symlink_metadata(folder.path.join(name).join(IMAGE));
+    match image.is_ok_and(|image| loop_device::holds(device, image.dev(), image.ino())) {
+        true => Ok(true),
+        false => Err(Error::Busy { path }),
     }
 }
 

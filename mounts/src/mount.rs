@@ -1,7 +1,9 @@
 //! Makes planned mounts, for `layerctl` and the tests, and mounts images of layers.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -15,6 +17,7 @@ use rustix::mount::{
 };
 
 use crate::error::Error;
+use crate::mountinfo::{self, Entry};
 use crate::overlay_options::{data as mount_data, shorten};
 use crate::sys;
 use crate::types::Mount;
@@ -89,19 +92,48 @@ pub fn mount_image(
     }
 }
 
-/// Takes the mounts on `target` away, also while they are in use: what uses them goes on. Nothing
-/// mounted is success.
+/// Takes the mounts on `target` away that `is_own` knows, also while they are in use: what uses them goes on.
+/// Nothing mounted is success. Costs two looks, and for each mount one at the mount table.
 ///
 /// # Errors
-/// [`Error::Io`].
-pub fn let_go(target: &Path) -> Result<(), Error> {
+/// [`Error::Busy`] for a mount of another program on `target`, or on something in it: that one stays, and
+/// what is below it; [`Error::Io`].
+pub fn let_go(target: &Path, is_own: &dyn Fn(&Entry) -> bool) -> Result<(), Error> {
     let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
-    loop {
+    while let Some(id) = topmost(target)? {
+        let table = mountinfo::read()?;
+        let busy = |path: &Path| Error::Busy {
+            path: path.to_owned(),
+        };
+        let is_it = |entry: &&Entry| id.map_or(entry.target == target, |id| entry.id == id);
+        let found = table.iter().rev().find(is_it).filter(|entry| is_own(entry));
+        let own = found.ok_or_else(|| busy(target))?;
+        let mut others = table.iter().filter(|entry| entry.id != own.id);
+        if let Some(inside) = others.find(|entry| entry.parent == own.id) {
+            return Err(busy(&inside.target));
+        }
         match umount2(target, flags) {
             Ok(()) => {}
-            Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
+            Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()), // another call was faster
             Err(cause) => return Err(Error::io("unmount", target, cause)),
         }
+    }
+    Ok(())
+}
+
+/// Id of the topmost mount on a directory, if there is one; without its number before Linux 5.8.
+fn topmost(target: &Path) -> Result<Option<Option<u64>>, Error> {
+    let look = |path: &Path| {
+        let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+        sys::stat(rustix::fs::CWD, &name)
+    };
+    let holder = target.parent().unwrap_or(target);
+    match (look(target), look(holder)) {
+        (Ok(found), Ok(outer)) => Ok((!found.same_mount(&outer)).then_some(found.mount)),
+        (Err(Errno::ENOENT | Errno::ENOTDIR), _) | (_, Err(Errno::ENOENT | Errno::ENOTDIR)) => {
+            Ok(None)
+        }
+        (Err(cause), _) | (_, Err(cause)) => Err(Error::io("look at", target, cause)),
     }
 }
 

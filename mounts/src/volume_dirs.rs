@@ -344,6 +344,8 @@ impl VolumeDirs {
     ) -> Result<(), Error> {
         self.step("delete", slot);
         let name = slot.to_string();
+        // A mount of another program keeps the volume whole.
+        limited::unmount(from, slot)?;
         self.delete_staged(slot, keep_going)?;
         self.move_over(from, &name, self.staging()?)?;
         self.delete_staged(slot, keep_going)

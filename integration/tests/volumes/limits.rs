@@ -314,6 +314,77 @@ fn root_a_volume_in_the_trash_is_not_mounted_after_a_start() {
     assert_eq!(world.read("data"), "kept");
 }
 
+/// A mount point on which the image is not mounted is no content.
+#[test]
+fn root_a_limited_volume_whose_image_is_gone_is_not_read() {
+    let world = apart();
+    world.run(&["volume", "create", "--size", "16m", "data"]);
+    let data = world.path("data");
+    fs::write(data.join("file"), "content").unwrap();
+    output(Command::new("umount").arg(&data));
+    fs::remove_file(data.with_file_name("image")).unwrap();
+    assert_not_read(&world, 9, "content of volume data is missing");
+}
+
+/// Requires that no call takes what lies at the content's place for the content.
+fn assert_not_read(world: &World, code: i32, why: &str) {
+    let archive = world.scratch.path().join("data.tar");
+    let archive = archive.to_str().unwrap();
+    let calls: [&[&str]; 6] = [
+        &["volume", "export", "data", archive],
+        &["volume", "clone", "data", "cloned"],
+        &["volume", "snapshot", "data", "snapped"],
+        &["volume", "usage", "data", "--exact"],
+        &["volume", "update", "--size", "20m", "data"],
+        &["attach", "--owner", "container:c", "-v", "data:/data"],
+    ];
+    for call in calls {
+        let error = world.fail(code, call);
+        assert!(error.contains(why), "{call:?}: {error}");
+    }
+    assert_eq!(world.names(&[]), ["data"]);
+    let staging = world.daemon.root().join("volumes/.staging");
+    assert_eq!(fs::read_dir(staging).unwrap().count(), 0);
+}
+
+fn mount_tmpfs(on: &Path) {
+    output(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "foreign"])
+            .arg(on),
+    );
+}
+
+#[test]
+fn root_a_mount_of_another_program_on_a_limited_volume_is_not_its_content_and_stays() {
+    let world = apart();
+    world.run(&["volume", "create", "--size", "16m", "data"]);
+    let data = world.path("data");
+    fs::write(data.join("file"), "content").unwrap();
+    fs::create_dir(data.join("inside")).unwrap();
+    mount_tmpfs(&data);
+    fs::write(data.join("other"), "foreign").unwrap();
+    assert_not_read(&world, 5, "is a mount point; unmount it");
+    output(Command::new("umount").arg(&data));
+    for below in ["", "inside"] {
+        mount_tmpfs(&data.join(below));
+        fs::write(data.join(below).join("other"), "foreign").unwrap();
+        let slot = data.parent().unwrap().file_name().unwrap();
+        let trashed = world.daemon.root().join("volumes/.trash").join(slot);
+        world.run(&["volume", "rm", "data"]);
+        let purged = world.ctl(&["volume", "purge", "--force", "data"]);
+        assert_ne!(purged.code, 0, "{purged:?}");
+        let place = trashed.join("data").join(below);
+        assert_eq!(fs::read_to_string(place.join("other")).unwrap(), "foreign");
+        output(Command::new("umount").arg(&place));
+        world.run(&["volume", "undelete", "data"]);
+        assert_eq!(world.read("data"), "content");
+    }
+    world.run(&["volume", "rm", "data"]);
+    world.run(&["volume", "purge", "--force", "data"]);
+    assert_eq!(mounts_below(world.daemon.root()), [] as [PathBuf; 0]);
+}
+
 /// As a power cut leaves a volume whose move out of the trash did not reach the disk.
 #[test]
 fn root_a_limited_volume_that_a_start_takes_out_of_the_trash_is_mounted() {

@@ -410,6 +410,7 @@ impl Driver for Overlay {
     }
 
     fn delete(&self, slot: Slot, keep_going: &dyn Fn() -> bool) -> Result<(), Error> {
+        LimitedLayers::rest(slot, &self.dirs)?;
         self.dirs.delete(slot, keep_going)
     }
 

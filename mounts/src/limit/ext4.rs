@@ -27,12 +27,37 @@ pub(super) fn most_bytes(image: &File) -> io::Result<Option<u64>> {
     Ok(most(&block))
 }
 
-fn most(block: &[u8; LENGTH]) -> Option<u64> {
-    let number = |at: usize, bytes: usize| {
-        let field = block.get(at..at + bytes).unwrap_or_default();
-        let digits = field.iter().rev();
-        digits.fold(0_u64, |number, digit| number << 8 | u64::from(*digit))
+/// Bytes of the ext4 of an image; `None` without one. One read.
+///
+/// # Errors
+/// As for [`most_bytes`].
+pub(super) fn bytes(image: &File) -> io::Result<Option<u64>> {
+    let mut block = [0; LENGTH];
+    image.read_exact_at(&mut block, AT)?;
+    Ok(length(&block))
+}
+
+fn number(block: &[u8; LENGTH], at: usize, bytes: usize) -> u64 {
+    let field = block.get(at..at + bytes).unwrap_or_default();
+    let digits = field.iter().rev();
+    digits.fold(0_u64, |number, digit| number << 8 | u64::from(*digit))
+}
+
+fn length(block: &[u8; LENGTH]) -> Option<u64> {
+    let number = |at, bytes| number(block, at, bytes);
+    if number(0x38, 2) != MAGIC {
+        return None;
+    }
+    let high = match number(0x60, 4) & WIDE {
+        0 => 0,
+        _ => number(0x150, 4),
     };
+    let block_size = 1024_u64.checked_shl(u32::try_from(number(0x18, 4)).ok()?)?;
+    (high << 32 | number(0x4, 4)).checked_mul(block_size)
+}
+
+fn most(block: &[u8; LENGTH]) -> Option<u64> {
+    let number = |at, bytes| number(block, at, bytes);
     let features = number(0x60, 4);
     if number(0x38, 2) != MAGIC || features & META_BG != 0 {
         return None;

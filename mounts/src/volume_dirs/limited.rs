@@ -131,6 +131,18 @@ impl VolumeDirs {
         unmount(self.trash()?, slot)
     }
 
+    /// Unmounts the content of a volume whose directory is at `path`, and is to be moved to another place. What
+    /// has no image has no mount.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] for a mount of another program; [`Error::Io`].
+    pub fn release(path: &std::path::Path) -> Result<(), Error> {
+        match path.join(limit::IMAGE).is_file() {
+            true => Holder::at(path).let_go(),
+            false => Ok(()),
+        }
+    }
+
     /// Takes away what is mounted on staged content, which is about to be deleted, and its limit.
     pub(super) fn release_staged(&self, slot: Slot) -> Result<(), Error> {
         let staging = self.staging()?;
@@ -232,8 +244,9 @@ pub(super) fn is_mounted(folder: &Folder, slot: Slot) -> Result<bool, Error> {
     limit::is_mounted(folder, &slot.to_string())
 }
 
-/// Unmounts the content of a volume. Nothing there, or mounted, is success.
-fn unmount(folder: &Folder, slot: Slot) -> Result<(), Error> {
+/// Unmounts the content of a volume. Nothing there, or mounted, is success; a mount of another program is not
+/// touched.
+pub(super) fn unmount(folder: &Folder, slot: Slot) -> Result<(), Error> {
     let name = slot.to_string();
     match limit::has_image(folder, &name) {
         Ok(false) => Ok(()),

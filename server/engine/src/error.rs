@@ -230,6 +230,7 @@ fn driver_kind(error: &layerd_mounts::Error) -> ErrorKind {
         | layerd_mounts::Error::WrittenBeside { .. } => ErrorKind::Refused,
         layerd_mounts::Error::Lost { .. }
         | layerd_mounts::Error::Altered { .. }
+        | layerd_mounts::Error::BadFileSystem { .. }
         | layerd_mounts::Error::BadImage { .. } => ErrorKind::Damaged,
         full if full.is_full() => ErrorKind::Full,
         other => disk_kind(other.errno()),

@@ -300,6 +300,7 @@ impl Volumes {
         }
         // As of the moment when the walk begins: what is written later may not be in it.
         let taken = Timestamp::now();
+        self.check_limited(volume.id)?;
         let measured = self
             .dirs
             .usage(slot(volume.id), &|| !self.root.backlog.is_stopping());

@@ -35,6 +35,7 @@ use crate::dirs::{LayerDirs, Top, image_name};
 use crate::driver::{CheckedImage, ImageCounts, ImageFile};
 
 mod expand;
+mod let_go;
 pub(super) mod recover;
 
 pub(super) const IMAGES: &str = "i";
@@ -300,7 +301,7 @@ impl LayerImages {
         }
         let access = mount::mount_image(&self.path(slot), file.as_fd(), &point)?;
         if !self.is_mounted(slot)? {
-            mount::let_go(&point)?;
+            self.let_go(slot)?;
             return Err(self.bad(slot, "it does not show the layer"));
         }
         self.fresh().remove(&slot);
@@ -311,7 +312,7 @@ impl LayerImages {
 
     /// Takes the mount and its mount point away, if they are there.
     fn unmount(&self, slot: Slot) -> Result<(), Error> {
-        mount::let_go(&self.point(slot))?;
+        self.let_go(slot)?;
         self.accesses().remove(&slot);
         let name = slot.to_string();
         match unlinkat(&self.points.fd, name.as_str(), UnlinkatFlags::RemoveDir) {

@@ -183,12 +183,17 @@ impl LimitedLayers {
         }
     }
 
-    /// True if the upper directory is there, in a mount.
+    /// True if the upper directory is there, in the mounted image.
     fn is_ready(&self, slot: Slot) -> Result<bool, Error> {
         let look = |name: &str| sys::stat(self.folder.fd.as_fd(), &c_name(name));
-        let upper = format!("{slot}/{UPPER}");
-        match (look(&upper), look("")) {
-            (Ok(upper), Ok(folder)) => Ok(!upper.same_mount(&folder)),
+        let (upper, data) = (format!("{slot}/{UPPER}"), format!("{slot}/{DATA}"));
+        match (look(&upper), look(&data)) {
+            (Ok(upper), Ok(data)) if upper.same_mount(&data) => {
+                limit::is_mounted(&self.folder, &slot.to_string())
+            }
+            (Ok(_), Ok(_)) => Err(Error::Busy {
+                path: self.path(&upper),
+            }),
             (Err(Errno::ENOENT), _) => Ok(false),
             (Err(cause), _) | (_, Err(cause)) => {
                 Err(Error::io("look at", &self.path(&upper), cause))
@@ -313,13 +318,17 @@ impl LimitedLayers {
         })
     }
 
-    /// Moves an image to the trash, unmounted, or ends a quota. What has the layer mounted goes on.
+    /// Moves an image to the trash, unmounted, or ends a quota. What has the layer mounted goes on. Mounts of
+    /// other programs go with it, and keep it from being deleted.
     pub(super) fn discard(&self, slot: Slot, dirs: &LayerDirs) -> Result<(), Error> {
         if !self.has_image(slot) {
             return self.free(slot);
         }
         let _lock = self.lock(slot);
-        self.holder(slot).let_go()?;
+        match self.holder(slot).let_go() {
+            Ok(()) | Err(Error::Busy { .. }) => {}
+            Err(cause) => return Err(cause),
+        }
         rename_over(
             &self.folder,
             &slot.to_string(),
@@ -329,6 +338,11 @@ impl LimitedLayers {
         dirs.barrier.note();
         self.known.write().remove(&slot);
         Ok(())
+    }
+
+    /// Unmounts an image in the trash. Nothing there is success; a mount of another program is an error.
+    pub(super) fn rest(slot: Slot, dirs: &LayerDirs) -> Result<(), Error> {
+        Holder::new(&dirs.trash, &limited_name(slot)).let_go()
     }
 
     /// Path of a layer that is to be moved to another place, unmounted.

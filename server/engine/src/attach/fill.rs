@@ -133,10 +133,7 @@ impl Attachments {
         if !volume.filled_from.is_empty() || is_closed {
             return Ok(false);
         }
-        self.volumes
-            .dirs
-            .is_empty(slot(volume.id))
-            .map_err(|cause| self.volumes.not_opened(volume.id, cause))
+        self.volumes.is_empty(volume.id)
     }
 
     /// Copies a directory of an image to the staging area. Answers the number of names, or what

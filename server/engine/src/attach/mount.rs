@@ -319,13 +319,7 @@ impl Attachments {
             Kind::Volume(wanted) => {
                 let id = volume.ok_or(no_source("volume"))?;
                 let path = self.volumes.dirs.data_path(slot(id));
-                self.volumes.check_limited(id)?;
-                let data = self
-                    .volumes
-                    .dirs
-                    .open_data(slot(id))
-                    .map_err(|cause| self.volumes.not_opened(id, cause))?;
-                let data = Handle::new(data, &path)?;
+                let data = Handle::new(self.volumes.open_content(id)?, &path)?;
                 Some(match &wanted.subpath {
                     Some(subpath) => {
                         self.mounter

@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::progress::Telling;
 use super::sizes::{limit_asked, limit_of};
-use super::{CreateVolume, VolumeEntry, VolumeRef, new_volume, slot, top};
+use super::{CreateVolume, VolumeEntry, VolumeRef, new_volume, top};
 use crate::reserve::Area;
 use crate::{Error, VolumeError, Volumes};
 
@@ -40,10 +40,7 @@ impl Volumes {
     /// `Missing`; `Internal` if it cannot be read or `out` fails.
     pub fn export_volume(&self, name: &VolumeName, out: impl Write) -> Result<Exported, Error> {
         let source = self.pinned(&VolumeRef::Name(name.clone()))?;
-        let data = self
-            .dirs
-            .open_data(slot(source.id()))
-            .map_err(Error::driver("open a volume"))?;
+        let data = self.open_content(source.id())?;
         let options = archive::ExportOptions {
             progress: &self.until_stop(),
             ..archive::ExportOptions::default()

@@ -31,7 +31,7 @@ impl Volumes {
         let Some(held) = self.hold_volume_id(id) else {
             return Ok(());
         };
-        if !filled && !self.dirs.is_empty(slot(id)).map_err(look)? {
+        if !filled && !self.is_empty(id)? {
             return Ok(());
         }
         match self.move_to_trash(held) {

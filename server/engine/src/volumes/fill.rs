@@ -155,10 +155,11 @@ impl Volumes {
         to: &Volume,
         staged: &OwnedFd,
     ) -> Result<(), Error> {
-        let data = self
-            .dirs
-            .open_data(slot(from))
-            .map_err(Error::driver("open a volume"))?;
+        let opened = self.open_content(from);
+        let data = opened.inspect_err(|_| {
+            // The next start deletes it too.
+            let _ = self.dirs.drop_stage(slot(to.id));
+        })?;
         let source = self.root.store.records().volumes().get(from).cloned();
         let measured = source.and_then(|source| source.usage);
         let expected = measured.map_or(0, |(usage, _)| usage.inodes);

@@ -95,6 +95,7 @@ impl Volumes {
             return Err(Error::Volume(VolumeError::NoLimit { name }));
         };
         limit_asked(&BTreeMap::from([(SIZE.to_owned(), text.clone())]))?;
+        drop(self.open_content(volume.id)?);
         if bytes < have {
             self.check_shrinkable(volume, (have, bytes), force)?;
         }
@@ -140,7 +141,7 @@ impl Volumes {
     }
 
     /// Refuses a volume without what held it to its limit: its folder would take what is written without a limit.
-    pub(crate) fn check_limited(&self, id: VolumeId) -> Result<(), Error> {
+    pub(super) fn check_limited(&self, id: VolumeId) -> Result<(), Error> {
         let view = self.root.store.records();
         let Some(volume) = view.volumes().get(id) else {
             return Ok(());
@@ -158,11 +159,34 @@ impl Volumes {
         }
     }
 
+    /// Opens the content of a volume, mounted if it is in an image: all that reads it or lends it comes here.
+    /// A mount point at which the image is not mounted is no content.
+    ///
+    /// # Errors
+    /// `Damaged` if the content is missing, or what holds it to its limit; `Refused` if another program has
+    /// mounted something in its place; `Internal`.
+    pub(crate) fn open_content(&self, id: VolumeId) -> Result<OwnedFd, Error> {
+        self.check_limited(id)?;
+        let data = self.dirs.open_data(slot(id));
+        data.map_err(|cause| self.not_opened(id, cause))
+    }
+
+    /// True if a volume is empty.
+    ///
+    /// # Errors
+    /// As for [`open_content`](Self::open_content).
+    pub(crate) fn is_empty(&self, id: VolumeId) -> Result<bool, Error> {
+        self.check_limited(id)?;
+        let looked = self.dirs.is_empty(slot(id));
+        looked.map_err(|cause| self.not_opened(id, cause))
+    }
+
     /// Room in a volume that is held to a size, as those see it who write to it; none in others.
     ///
     /// # Errors
-    /// [`Error::Driver`].
+    /// `Damaged` if what holds it to its limit is missing; [`Error::Driver`].
     pub fn space_in(&self, id: VolumeId) -> Result<Option<Space>, Error> {
+        self.check_limited(id)?;
         let space = self.dirs.space_in(slot(id));
         space.map_err(Error::driver("look for room in a volume"))
     }

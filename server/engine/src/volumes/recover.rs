@@ -178,11 +178,11 @@ impl Engine {
         problem: &VolumeProblem,
     ) -> Result<Option<PathBuf>, MountError> {
         match problem {
-            VolumeProblem::Unrecorded { path } => self
-                .layers
-                .driver
-                .move_to_lost_found(&Found::UnknownEntry(path.clone()))
-                .map(Some),
+            VolumeProblem::Unrecorded { path } => {
+                VolumeDirs::release(path)?;
+                let found = Found::UnknownEntry(path.clone());
+                self.layers.driver.move_to_lost_found(&found).map(Some)
+            }
             VolumeProblem::UnknownMountPoint { path } => delete_empty(path).map(|()| None),
             _ => Ok(None),
         }

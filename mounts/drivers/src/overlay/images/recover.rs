@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use layerd_mounts::folder::{Folder, c_name};
-use layerd_mounts::{Error, Slot, mount, tree};
+use layerd_mounts::{Error, Slot, tree};
 
 use super::{IMAGES, LayerImages, MOUNT_POINTS, unlink};
 use crate::dirs::{LayerDirs, image_name};
@@ -45,7 +45,7 @@ impl LayerImages {
                     self.accesses().insert(slot, access);
                 }
                 _ => {
-                    mount::let_go(&self.point(slot))?;
+                    self.let_go(slot)?;
                     delete(&self.points, &slot.to_string(), dirs)?;
                 }
             }

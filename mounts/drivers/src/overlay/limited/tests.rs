@@ -88,7 +88,7 @@ impl Ground {
 impl Drop for Ground {
     fn drop(&mut self) {
         for target in mounts(self.disk.path()) {
-            mount::let_go(&target).expect("unmount");
+            mount::let_go(&target, &|_| true).expect("unmount");
         }
     }
 }
@@ -170,7 +170,7 @@ fn root_a_limited_layer_is_mounted_again() {
     ground.reopen();
     assert_eq!(ground.driver.plan(&ground.stack()).expect("plan"), before);
     for target in mounts(ground.disk.path()) {
-        mount::let_go(&target).expect("unmount");
+        mount::let_go(&target, &|_| true).expect("unmount");
     }
     ground.reopen();
     assert!(!ground.driver.is_unused(OWN).expect("look"));
@@ -255,6 +255,37 @@ fn root_a_limited_layer_that_was_never_mounted_goes_like_others() {
     ground.driver.discard(OWN).expect("again");
     assert_eq!(ground.found(), [Found::Slot(SlotKind::Trash, OWN)]);
     assert!(!ground.driver.is_empty(OWN).expect("look"));
+    ground.driver.delete(OWN, &|| true).expect("delete");
+    ground.assert_gone();
+}
+
+/// A mount of another program goes to the trash with the layer, and keeps it from being deleted.
+#[test]
+fn root_a_mount_of_another_program_on_a_limited_layer_stays() {
+    let ground = Ground::new();
+    fs::write(ground.see().path("new"), "content").expect("write");
+    let data = root(ground.disk.path())
+        .join("c")
+        .join(OWN.to_string())
+        .join("data");
+    let tmpfs = |on: &Path| {
+        let mut mount = std::process::Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "foreign"]).arg(on).status();
+        assert!(mounted.expect("mount").success());
+        fs::write(on.join("file"), "foreign").expect("write");
+    };
+    tmpfs(&data);
+    let stack = ground.stack();
+    let busy = |outcome| assert!(matches!(outcome, Err(layerd_mounts::Error::Busy { .. })));
+    busy(ground.driver.make_mountable(&stack));
+    ground.driver.discard(OWN).expect("discard");
+    busy(ground.driver.delete(OWN, &|| true));
+    let trashed = ground.driver.list().expect("list");
+    assert!(trashed.contains(&Found::Slot(SlotKind::Trash, OWN)));
+    let others = mounts(ground.disk.path());
+    let other = others.iter().find(|mount| mount.join("file").exists());
+    let other = other.expect("the mount is there");
+    mount::unmount(other).expect("unmount");
     ground.driver.delete(OWN, &|| true).expect("delete");
     ground.assert_gone();
 }

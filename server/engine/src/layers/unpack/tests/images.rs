@@ -31,7 +31,7 @@ impl Drop for Images {
         let root = rig.dir.path().canonicalize().unwrap();
         for entry in mountinfo::read().unwrap() {
             if entry.target.starts_with(&root) {
-                mount::let_go(&entry.target).unwrap();
+                mount::let_go(&entry.target, &|_| true).unwrap();
             }
         }
     }
