@@ -17,6 +17,7 @@ mod fullness;
 #[cfg(test)]
 mod gate;
 mod health;
+mod host_directory;
 mod ids;
 mod keyed_lock;
 mod last_usage;

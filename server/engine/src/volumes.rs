@@ -8,6 +8,7 @@ mod archive;
 mod by_id;
 mod create;
 mod delete;
+mod directory;
 mod fill;
 mod fullness;
 mod limits;

@@ -124,6 +124,7 @@ fn rule(path: &str) -> Option<Rule> {
                 Kind::Volumes,
                 "no volume was made: import the archive again",
             ),
+            "ImportDirectory" => long("Volumes.ImportDirectory", Kind::Volumes),
             "Export" => long("Volumes.Export", Kind::Volumes),
             "Usage" => long("Volumes.Usage", Kind::Volumes),
             "Purge" => long("Volumes.Purge", Kind::Volumes),

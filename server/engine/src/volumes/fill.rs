@@ -4,12 +4,12 @@
 //! in between leaves staged content, which start-up deletes.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
 use layerd_layers::Durable;
-use layerd_layers::copy::{self, copy_tree};
+use layerd_layers::copy::{self, Copied, copy_tree};
 use layerd_store::{Labels, Refusal, Volume, VolumeId, VolumeName};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -163,15 +163,30 @@ impl Volumes {
         let source = self.root.store.records().volumes().get(from).cloned();
         let measured = source.and_then(|source| source.usage);
         let expected = measured.map_or(0, |(usage, _)| usage.inodes);
+        self.copy_directory(data.as_fd(), expected, to, staged)
+            .map(drop)
+    }
+
+    /// As [`copy_volume`](Self::copy_volume), of any directory, with `expected` files in it; 0 if that is not
+    /// known.
+    pub(super) fn copy_directory(
+        &self,
+        from: BorrowedFd<'_>,
+        expected: u64,
+        to: &Volume,
+        staged: &OwnedFd,
+    ) -> Result<Copied, Error> {
         let progress = self.telling(to.name.as_str(), expected);
         let options = copy::Options {
             durable: Durable::Content,
             progress: &progress,
             ..copy::Options::default()
         };
-        let copied = copy_tree(&[data.as_fd()], Path::new(""), staged.as_fd(), &options);
-        copied.map_err(|cause| self.drop_staged(to.id, "copy a volume", &progress, cause))?;
-        self.finish_stage(to, staged)
+        let copied = copy_tree(&[from], Path::new(""), staged.as_fd(), &options);
+        let copied =
+            copied.map_err(|cause| self.drop_staged(to.id, "copy a volume", &progress, cause))?;
+        self.finish_stage(to, staged)?;
+        Ok(copied)
     }
 
     /// Gives the staged top folder of `volume` the owner and mode that were asked for at its

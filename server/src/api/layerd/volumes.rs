@@ -1,11 +1,14 @@
 //! `layerd.v1.Volumes`.
 
+mod watch;
+
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use layerd_engine::layerd_layers::archive::Exported;
 use layerd_engine::{
-    CreateVolume, Error, Event, Pruned, Topic, VolumeEntry, VolumeError, VolumeFilter, VolumeRef,
-    Watcher, limit_of, refuse_own_labels, size_asked,
+    CreateVolume, Error, Pruned, VolumeEntry, VolumeError, VolumeFilter, VolumeRef, limit_of,
+    refuse_own_labels, size_asked,
 };
 use layerd_proto::layerd::v1::volumes_server::Volumes;
 use layerd_proto::layerd::v1::{self as pb};
@@ -19,6 +22,7 @@ use crate::api::outgoing::{Outgoing, Outlet};
 use crate::api::wire::{optional, timestamp};
 use crate::api::{Messages, Parts, csi, in_messages, status};
 use crate::tasks::Lost;
+use watch::Sender;
 
 /// Events that a watcher may be behind before its stream ends.
 const EVENTS_WAITING: usize = 1024;
@@ -309,10 +313,7 @@ impl Volumes for Service {
         let first = messages.message().await?.unwrap_or_default();
         let missing = || status::bad(BadInput::new("volume", "must be set in the first message"));
         let request = create(first.volume.ok_or_else(missing)?)?;
-        if request.clone_of.is_some() {
-            let rule = "must be empty: the archive is what the volume is filled with";
-            return Err(status::bad(BadInput::new("volume.clone_of", rule)));
-        }
+        check_no_clone(&request, "the archive")?;
         let (sender, chunks) = mpsc::channel(CHUNKS_WAITING);
         let input = ChunkReader::new(first.data, chunks);
         let filling = self
@@ -334,6 +335,26 @@ impl Volumes for Service {
         }))
     }
 
+    async fn import_directory(
+        &self,
+        request: Request<pb::ImportDirectoryRequest>,
+    ) -> Result<Response<pb::ImportDirectoryResponse>, Status> {
+        let request = request.into_inner();
+        let missing = || status::bad(BadInput::new("volume", "must be set"));
+        let wanted = create(request.volume.ok_or_else(missing)?)?;
+        check_no_clone(&wanted, "the directory")?;
+        let source = PathBuf::from(request.source);
+        let call =
+            (self.parts).call(move |engine| engine.volumes.import_directory(&wanted, &source));
+        let (entry, copied) = call.await?;
+        Ok(Response::new(pb::ImportDirectoryResponse {
+            volume: Some(volume(entry)),
+            files: copied.files,
+            bytes: copied.bytes,
+            cloned_bytes: copied.cloned_bytes,
+        }))
+    }
+
     async fn watch(
         &self,
         request: Request<pb::WatchVolumesRequest>,
@@ -348,28 +369,12 @@ impl Volumes for Service {
     }
 }
 
-/// Passes events on to a client, unless it is behind.
-struct Sender {
-    events: mpsc::Sender<Result<pb::VolumeEvent, Status>>,
-    /// Set to receive progress of copies, too.
-    progress: bool,
-}
-
-impl Watcher for Sender {
-    fn wants(&self, topic: Topic) -> bool {
-        matches!(topic, Topic::Volume | Topic::Attachment)
+fn check_no_clone(request: &CreateVolume, source: &str) -> Result<(), Status> {
+    if request.clone_of.is_none() {
+        return Ok(());
     }
-
-    fn tell(&self, event: &Event) -> bool {
-        if event.amount.is_some() && !self.progress {
-            return self.is_open();
-        }
-        self.events.try_send(Ok(happened(event))).is_ok()
-    }
-
-    fn is_open(&self) -> bool {
-        !self.events.is_closed()
-    }
+    let rule = format!("must be empty: {source} is what the volume is filled with");
+    Err(status::bad(BadInput::new("volume.clone_of", rule)))
 }
 
 fn last_chunk(done: Exported) -> pb::ExportVolumeResponse {
@@ -480,17 +485,5 @@ fn outcome(pruned: Pruned) -> pb::PruneOutcome {
         id: pruned.id.to_string(),
         name: pruned.name.as_str().to_owned(),
         skipped: pruned.skipped,
-    }
-}
-
-fn happened(event: &Event) -> pb::VolumeEvent {
-    let amount = event.amount.unwrap_or_default();
-    pb::VolumeEvent {
-        what: event.what.to_owned(),
-        subject: event.subject.clone(),
-        at: Some(timestamp(event.at)),
-        files: amount.files,
-        bytes: amount.bytes,
-        files_expected: amount.files_expected,
     }
 }

@@ -6,12 +6,11 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use layerd_layers::Progress;
 use layerd_layers::copy::{Copied, Options, copy_tree};
-use layerd_store::{BadInput, Record};
-use rustix::fs::{Mode, OFlags};
+use layerd_store::Record;
 use tracing::info;
 
 use super::memory::Claim;
@@ -19,10 +18,7 @@ use super::{Active, Opened};
 use crate::call_phase::enter;
 use crate::events::Topic;
 use crate::reserve::Area;
-use crate::{Error, LayerError, Layers};
-
-/// Bytes of a path with the NUL at its end (path_resolution(7)).
-const PATH_MAX: usize = 4096;
+use crate::{Error, LayerError, Layers, host_directory};
 
 impl Layers {
     /// Fills an empty active layer with what the directory `source` of the host holds, a layer in the
@@ -47,7 +43,7 @@ impl Layers {
         if !self.directories()?.layering().is_overlayfs() {
             return Err(self.lacks("layers in the form of overlayfs"));
         }
-        let from = self.open_import(source)?;
+        let from = host_directory::open(source, &self.root.path)?;
         let (claim, view, record) = self.claim(active)?;
         let checked = self.root.check_reserve(Area::Layers);
         checked.inspect_err(|_| claim.undone())?;
@@ -93,29 +89,5 @@ impl Layers {
         info!(key, id = %record.id, files = copied.files, copied = copied.bytes, "imported");
         self.root.events.tell(Topic::Layer, "imported", key);
         Ok(copied)
-    }
-
-    fn open_import(&self, source: &Path) -> Result<File, Error> {
-        let bad = |rule: String| Error::Bad(BadInput::new("source", rule));
-        let shown = source.display();
-        let is_plain = source
-            .components()
-            .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-        if source.as_os_str().len() >= PATH_MAX {
-            return Err(bad(format!("must be shorter than {PATH_MAX} bytes")));
-        }
-        if !source.is_absolute() || !is_plain {
-            let rule = format!("must be an absolute path without \"..\", not {shown:?}");
-            return Err(bad(rule));
-        }
-        let unreadable = |cause: std::io::Error| bad(format!("cannot open {shown:?}: {cause}"));
-        let real = source.canonicalize().map_err(unreadable)?;
-        let root = self.root.path.canonicalize();
-        if root.is_ok_and(|root| real.starts_with(root)) {
-            return Err(bad(format!("{shown:?} lies in layerd's data directory")));
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(&real, flags, Mode::empty());
-        Ok(opened.map_err(|cause| unreadable(cause.into()))?.into())
     }
 }
