@@ -12,9 +12,7 @@ mod resolve;
 mod volumes;
 
 pub(crate) use archives::Exported;
-#[cfg(test)]
-pub(crate) use containerd::Blob;
-pub(crate) use containerd::{Containerd, Holder, Leased, Namespace, Reference};
+pub(crate) use containerd::{Blob, Containerd, Holder, Leased, Namespace, NewBlob, Reference};
 
 use std::collections::BTreeMap;
 use std::future::Future;

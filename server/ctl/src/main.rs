@@ -12,6 +12,7 @@ mod complete;
 mod confirm;
 mod containerd;
 mod dispatch;
+mod docker_root;
 mod doctor;
 mod error;
 mod examples;

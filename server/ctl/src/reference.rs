@@ -205,6 +205,11 @@ pub(crate) const JSON_FIELDS: &[(&[&str], &str)] = &[
          object for each image that was imported, or with --dry-run would be",
     ),
     (
+        &["import docker-root"],
+        "kind (image, volume, container), name, id, layers, imported (layers), bytes (of these, or of a volume), \
+         copied_bytes, note, one object for each image and volume that was imported; with --dry-run for everything",
+    ),
+    (
         &["trash ls"],
         "id, key, parent (\"\" for none), kind, removed_at, bytes (null if not known)",
     ),

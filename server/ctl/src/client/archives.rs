@@ -115,7 +115,13 @@ impl Client {
 
 /// Reads on a thread of its own, because a pipe may keep it waiting while the daemon has something
 /// to say. The thread ends with the input, or with the one who wants it.
-pub(super) fn in_pieces(
+pub(super) fn in_pieces(input: impl Read + Send + 'static) -> (ReceiverStream<Vec<u8>>, ReadError) {
+    in_pieces_of(CHUNK, input)
+}
+
+/// As [`in_pieces`], with at most `size` bytes in a piece.
+pub(super) fn in_pieces_of(
+    size: usize,
     mut input: impl Read + Send + 'static,
 ) -> (ReceiverStream<Vec<u8>>, ReadError) {
     let (sender, pieces) = mpsc::channel(PIECES_WAITING);
@@ -123,8 +129,8 @@ pub(super) fn in_pieces(
     let failed = failure.clone();
     thread::spawn(move || {
         loop {
-            let mut piece = Vec::with_capacity(CHUNK);
-            match input.by_ref().take(CHUNK as u64).read_to_end(&mut piece) {
+            let mut piece = Vec::with_capacity(size);
+            match input.by_ref().take(size as u64).read_to_end(&mut piece) {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(cause) => {

@@ -1,5 +1,6 @@
 //! The calls to containerd itself: what it knows of the snapshots that it has layerd keep.
 
+mod blobs;
 mod leased;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use tonic::{Code, Request, Streaming};
 use super::{MAX_MESSAGE, answer, channel, failed, within};
 use crate::error::{Error, Peer};
 use crate::snapshot::Snapshot;
+pub(crate) use blobs::Blob as NewBlob;
 pub(crate) use leased::Leased;
 
 /// Label of a blob that needs another one; a suffix tells several apart.

@@ -33,6 +33,22 @@ impl Client {
             .ok_or(Error::Malformed { what, lacks })
     }
 
+    /// Has the daemon create a volume with a copy of a directory of the host. Answers how much was copied.
+    pub(crate) async fn import_directory(
+        &mut self,
+        volume: wire::CreateVolumeRequest,
+        source: &str,
+    ) -> Result<wire::ImportDirectoryResponse, Error> {
+        let what = format!("import volume \"{}\" from {source}", volume.name);
+        let filling = self.filling(vec![volume.name.clone()], true).await?;
+        let request = wire::ImportDirectoryRequest {
+            volume: Some(volume),
+            source: source.to_owned(),
+        };
+        let call = self.volumes.import_directory(request);
+        about(filling.answer(&what, self.timeout, call).await)
+    }
+
     pub(crate) async fn volume(&mut self, name: &str) -> Result<Volume, Error> {
         let request = wire::GetVolumeRequest {
             name: name.to_owned(),

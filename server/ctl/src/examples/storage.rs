@@ -244,10 +244,34 @@ pub(super) const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     (
         "import",
-        &[(
-            "What could be taken over from containerd's own snapshotter",
-            "layerctl import containerd --dry-run",
-        )],
+        &[
+            (
+                "What could be taken over from containerd's own snapshotter",
+                "layerctl import containerd --dry-run",
+            ),
+            (
+                "What could be taken over from a Docker with a graph driver",
+                "layerctl import docker-root --dry-run",
+            ),
+        ],
+    ),
+    (
+        "import docker-root",
+        &[
+            (
+                "What would be imported, while Docker is stopped",
+                "layerctl import docker-root --dry-run",
+            ),
+            (
+                "Everything, for a Docker that uses layerd from now on",
+                "layerctl import docker-root --force",
+            ),
+            (
+                "Images for nerdctl, of a root that was mounted here",
+                "layerctl import docker-root /mnt/docker --namespace default --no-volumes",
+            ),
+            ("Volumes alone", "layerctl import docker-root --no-images"),
+        ],
     ),
     (
         "import containerd",

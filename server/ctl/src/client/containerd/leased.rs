@@ -23,7 +23,7 @@ const EXPIRES: &str = "containerd.io/gc.expire";
 
 /// A lease in a namespace of containerd. It stays until its time is over unless it is [ended](Self::end).
 pub(crate) struct Leased<'c> {
-    containerd: &'c Containerd,
+    pub(super) containerd: &'c Containerd,
     namespace: &'c str,
     id: String,
 }
@@ -175,7 +175,7 @@ impl Leased<'_> {
         SnapshotsClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
     }
 
-    fn under_lease<T>(&self, message: T) -> Result<Request<T>, Error> {
+    pub(super) fn under_lease<T>(&self, message: T) -> Result<Request<T>, Error> {
         let mut request = within_namespace(self.namespace, message)?;
         let value = self.id.parse().map_err(|_| Error::Malformed {
             what: format!("use the lease {:?}", self.id),

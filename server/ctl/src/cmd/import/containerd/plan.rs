@@ -1,8 +1,9 @@
 //! Layers to import, in an order in which each has its parent.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use crate::client::Namespace;
+use crate::cmd::import::target::Layer;
 use crate::error::Error;
 use crate::snapshot::{Kind, Snapshot};
 
@@ -24,15 +25,6 @@ pub(super) struct Image {
     pub(super) missing: Vec<Layer>,
     /// Set if the image says already that it is unpacked.
     pub(super) is_referred: bool,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Layer {
-    pub(super) name: String,
-    /// Empty for none.
-    pub(super) parent: String,
-    /// Labels that the snapshot keeps.
-    pub(super) labels: BTreeMap<String, String>,
 }
 
 /// Plans the import of all images of a namespace. `from` are the snapshots that there are, `there` the
