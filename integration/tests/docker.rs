@@ -10,6 +10,8 @@
 mod import;
 #[path = "docker/limits.rs"]
 mod limits;
+#[path = "docker/root.rs"]
+mod root;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -27,10 +27,8 @@ impl Docker {
     /// With its log, if it does not come up; if it is not installed.
     #[must_use]
     pub fn start(dir: &Path, snapshotter: &Path) -> Self {
-        Self::begin(
-            dir,
-            Some(Containerd::start(Version::V2_1, dir, snapshotter)),
-        )
+        let containerd = Containerd::start(Version::V2_1, dir, snapshotter);
+        Self::begin(dir, Some(containerd), "layerd")
     }
 
     /// As [`start`](Self::start), with layerd unpacking and packing layers.
@@ -40,7 +38,7 @@ impl Docker {
     #[must_use]
     pub fn start_unpacking(dir: &Path, snapshotter: &Path) -> Self {
         let containerd = Containerd::start_unpacking(Version::V2_1, dir, snapshotter);
-        Self::begin(dir, Some(containerd))
+        Self::begin(dir, Some(containerd), "layerd")
     }
 
     /// As [`start`](Self::start), with Docker's own storage of images, on a containerd that dockerd
@@ -50,10 +48,19 @@ impl Docker {
     /// With its log, if it does not come up; if it is not installed.
     #[must_use]
     pub fn start_alone(dir: &Path) -> Self {
-        Self::begin(dir, None)
+        Self::start_alone_on(dir, "vfs")
     }
 
-    fn begin(dir: &Path, containerd: Option<Containerd>) -> Self {
+    /// As [`start_alone`](Self::start_alone), with this graph driver.
+    ///
+    /// # Panics
+    /// With its log, if it does not come up; if it is not installed.
+    #[must_use]
+    pub fn start_alone_on(dir: &Path, driver: &str) -> Self {
+        Self::begin(dir, None, driver)
+    }
+
+    fn begin(dir: &Path, containerd: Option<Containerd>, driver: &str) -> Self {
         let programs = peer("docker-28");
         let mut settings = json!({
             "data-root": dir.join("data"),
@@ -61,7 +68,7 @@ impl Docker {
             "pidfile": dir.join("docker.pid"),
             "hosts": [address(dir)],
             "features": { "containerd-snapshotter": containerd.is_some() },
-            "storage-driver": if containerd.is_some() { "layerd" } else { "vfs" },
+            "storage-driver": driver,
             "log-level": "warn",
             "bridge": "none",
             "iptables": false,
