@@ -31,7 +31,7 @@ use nix::mount::MsFlags;
 use nix::unistd::Uid;
 use tracing::debug;
 
-use crate::error::Error;
+use crate::error::{Error, with_causes};
 use crate::folder::{Folder, c_name, open_file};
 use crate::limit::project::Projects;
 use crate::limit::superblock::Kind;
@@ -215,7 +215,7 @@ impl Holder {
         if may_be_mounted {
             self.drop_copy();
         }
-        let (file, kind) = superblock::open(&image)?;
+        let (file, kind) = superblock::open(&image, true)?;
         let (kind, options) = match kind {
             Kind::Xfs => ("xfs", "discard"),
             Kind::Ext4 => ("ext4", "discard,noinit_itable,errors=remount-ro"),
@@ -286,15 +286,13 @@ pub fn has_image(folder: &Folder, name: &str) -> Result<bool, Error> {
 }
 
 /// Fault of the image in the directory at `path` that shows without a mount: it is gone, no file, cut short, or
-/// without the superblock of a file system. Two reads.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn image_problem(path: &Path) -> Result<Option<String>, Error> {
-    match superblock::open(&path.join(IMAGE)) {
-        Ok(_) => Ok(None),
-        Err(Error::BadFileSystem { problem, .. }) => Ok(Some(problem)),
-        Err(cause) => Err(cause),
+/// without the superblock of a file system; or the answer of a disk that cannot read it. Two reads.
+#[must_use]
+pub fn image_problem(path: &Path) -> Option<String> {
+    match superblock::open(&path.join(IMAGE), false) {
+        Ok(_) => None,
+        Err(Error::BadFileSystem { problem, .. }) => Some(problem),
+        Err(cause) => Some(with_causes(&cause)),
     }
 }
 

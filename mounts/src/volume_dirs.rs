@@ -100,6 +100,8 @@ pub struct FoundVolumes {
     pub hollow: Vec<Slot>,
     /// Of those in their place, the ones with what holds them to a limit.
     pub with_limit: Vec<Slot>,
+    /// Of those in their place, the ones whose image shows a fault without a mount, with that.
+    pub bad_images: BTreeMap<Slot, String>,
     /// Links for people: the name, and the volume it leads to.
     pub links: BTreeMap<String, Slot>,
     /// Unknown entries.
@@ -344,7 +346,6 @@ impl VolumeDirs {
     ) -> Result<(), Error> {
         self.step("delete", slot);
         let name = slot.to_string();
-        // A mount of another program keeps the volume whole.
         limited::unmount(from, slot)?;
         self.delete_staged(slot, keep_going)?;
         self.move_over(from, &name, self.staging()?)?;

@@ -401,6 +401,44 @@ fn root_a_limited_volume_that_a_start_takes_out_of_the_trash_is_mounted() {
     assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "content");
 }
 
+#[test]
+fn root_an_image_that_is_none_is_data_loss_and_named_by_fsck() {
+    let world = apart();
+    world.run(&["volume", "create", "--size", "16m", "data"]);
+    let data = world.path("data");
+    output(Command::new("umount").arg(&data));
+    let image = data.with_file_name("image");
+    fs::write(&image, "").unwrap();
+    let found = world.ctl(&["fsck"]);
+    let named = "the image of volume data cannot be used: it is cut short";
+    assert!(found.out.contains(named), "{found:?}");
+    assert_not_read(&world, 9, "cannot be used: it is cut short");
+    world.run(&["volume", "rm", "data"]);
+    let refused = world.fail(9, &["volume", "undelete", "data"]);
+    assert!(refused.contains("it is cut short"), "{refused}");
+    world.run(&["volume", "purge", "--force", "data"]);
+    assert_eq!(world.run(&["fsck"]).trim(), "No problems.");
+}
+
+#[test]
+fn root_what_is_moved_to_lost_is_unmounted_first() {
+    let world = apart();
+    world.run(&["volume", "create", "--size", "16m", "data"]);
+    let slot = world.daemon.root().join("volumes/zz");
+    let data = world.path("data");
+    fs::create_dir_all(slot.join("data")).unwrap();
+    fs::copy(data.with_file_name("image"), slot.join("image")).unwrap();
+    let mut mount = Command::new("mount");
+    output(
+        mount
+            .args(["-o", "loop"])
+            .args([slot.join("image"), slot.join("data")]),
+    );
+    world.run(&["fsck", "--repair"]);
+    assert!(!slot.exists());
+    assert_eq!(mounts_below(world.daemon.root()), [data]);
+}
+
 /// On a disk with no room for that, nothing is begun; what fails half-way leaves the volume as it was.
 fn is_not_damaged_by_a_full_disk(filesystem: &str) {
     let mut world = world_on(filesystem);

@@ -420,6 +420,9 @@ impl Driver for Overlay {
 
     fn move_to_lost_found(&self, found: &Found) -> Result<PathBuf, Error> {
         let Found::Slot(SlotKind::Layer, slot) = found else {
+            if let Found::UnknownEntry(path) = found {
+                LimitedLayers::release_unknown(path)?;
+            }
             return self.dirs.move_to_lost_found(found);
         };
         if self.limited.has_image(*slot) && !self.dirs.layers.has(&slot.to_string())? {

@@ -16,11 +16,11 @@ pub(super) enum Kind {
     Xfs,
 }
 
-/// Opens an image, to be written to, whose superblock tells of a file system that is all there. Two reads.
+/// Opens an image, with `write` to be written to, whose superblock tells of a file system that is all there. Two reads.
 ///
 /// # Errors
 /// [`Error::BadFileSystem`]; [`Error::Io`].
-pub(super) fn open(image: &Path) -> Result<(File, Kind), Error> {
+pub(super) fn open(image: &Path, write: bool) -> Result<(File, Kind), Error> {
     let bad = |problem: String| Error::BadFileSystem {
         path: image.to_owned(),
         problem,
@@ -35,7 +35,7 @@ pub(super) fn open(image: &Path) -> Result<(File, Kind), Error> {
             cause,
         },
     };
-    let file = open_file(image, true).map_err(failed)?;
+    let file = open_file(image, write).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
     let mut start = [0; 16];
     file.read_exact_at(&mut start, 0).map_err(failed)?;

@@ -122,6 +122,24 @@ impl VolumeDirs {
         limit::has_image(self.trash()?, &slot.to_string())
     }
 
+    /// Refuses a volume in the trash whose image shows a fault without a mount.
+    ///
+    /// # Errors
+    /// [`Error::BadFileSystem`]; [`Error::Io`].
+    pub fn check_trashed(&self, slot: Slot) -> Result<(), Error> {
+        let path = self.trash()?.path.join(slot.to_string());
+        match self
+            .has_trashed_image(slot)?
+            .then(|| limit::image_problem(&path))
+        {
+            Some(Some(problem)) => Err(Error::BadFileSystem {
+                path: path.join(limit::IMAGE),
+                problem,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes the mount of a volume in the trash away, so that it holds no loop device there. What has
     /// it mounted elsewhere goes on.
     ///

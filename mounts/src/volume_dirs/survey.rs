@@ -14,6 +14,7 @@ use super::{DATA, FoundVolumes, NEW, VolumeDirs};
 use crate::Slot;
 use crate::error::Error;
 use crate::folder::{FLAGS, Folder};
+use crate::limit;
 
 /// Our folders below `volumes`, and what mkfs puts on a disk of its own that is mounted there.
 const OWN: [&str; 5] = [".staging", ".trash", "by-name", ".lost", "lost+found"];
@@ -36,7 +37,7 @@ impl VolumeDirs {
     }
 
     /// Lists what is on disk, in no order. Cost: a read of each of layerd's own directories, and four
-    /// looks at each volume.
+    /// looks at each volume, and two reads of an image.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -81,6 +82,11 @@ fn live_ones(folder: &Folder, found: &mut FoundVolumes) -> Result<(), Error> {
         }
         if has_limit(folder, *slot)? {
             found.with_limit.push(*slot);
+        }
+        if limit::has_image(folder, &slot.to_string())?
+            && let Some(problem) = limit::image_problem(&folder.path.join(slot.to_string()))
+        {
+            found.bad_images.insert(*slot, problem);
         }
     }
     Ok(())

@@ -257,6 +257,10 @@ impl Volumes {
             .volumes()
             .get_removed(id)
             .is_some();
+        if is_removed {
+            let checked = self.dirs.check_trashed(slot(id));
+            checked.map_err(Error::driver("take a volume out of the trash"))?;
+        }
         let is_back = is_removed
             && self
                 .dirs

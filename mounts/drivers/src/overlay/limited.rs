@@ -345,6 +345,13 @@ impl LimitedLayers {
         Holder::new(&dirs.trash, &limited_name(slot)).let_go()
     }
 
+    /// Unmounts an unknown entry that is to be moved to another place, if it has an image.
+    pub(super) fn release_unknown(path: &Path) -> Result<(), Error> {
+        let holds_image = path.join(limit::IMAGE).is_file();
+        holds_image.then(|| Holder::at(path).let_go()).transpose()?;
+        Ok(())
+    }
+
     /// Path of a layer that is to be moved to another place, unmounted.
     pub(super) fn release(&self, slot: Slot) -> Result<PathBuf, Error> {
         let _lock = self.lock(slot);
@@ -356,7 +363,8 @@ impl LimitedLayers {
 
 /// Adds layers that are held to a size, and unknown entries beside them. An image beside a directory is
 /// what Commit left of the layer, and a project is beside it as long as it is written: both are among what
-/// is kept while a layer is written.
+/// is kept while a layer is written. A layer whose image cannot be used is missing, and its folder an unknown
+/// entry.
 pub(super) fn list(root: &Path, found: &mut Vec<Found>) -> Result<(), Error> {
     let there: HashSet<(SlotKind, Slot)> = found
         .iter()
@@ -367,6 +375,10 @@ pub(super) fn list(root: &Path, found: &mut Vec<Found>) -> Result<(), Error> {
         .collect();
     for entry in entries(root)? {
         match entry {
+            // Deleted as what an interrupted Prepare left, as long as its mounts were never answered.
+            Ok((slot, Form::Image)) if was_mounted(root, slot) && is_bad(root, slot) => {
+                found.push(Found::UnknownEntry(holder(root, slot)));
+            }
             Ok((slot, form)) => {
                 let is_layer = form == Form::Image && !there.contains(&(SlotKind::Layer, slot));
                 let kind = match is_layer {
@@ -385,8 +397,16 @@ pub(super) fn list(root: &Path, found: &mut Vec<Found>) -> Result<(), Error> {
 
 /// True if mounts of a layer of a root were answered; `false` for one that has no limit.
 pub(super) fn was_mounted(root: &Path, slot: Slot) -> bool {
-    let folder = root.join(LIMITED).join(slot.to_string());
-    folder.join(DATA).exists()
+    holder(root, slot).join(DATA).exists()
+}
+
+/// True if the image of a layer shows a fault without a mount.
+fn is_bad(root: &Path, slot: Slot) -> bool {
+    limit::image_problem(&holder(root, slot)).is_some()
+}
+
+fn holder(root: &Path, slot: Slot) -> PathBuf {
+    root.join(LIMITED).join(slot.to_string())
 }
 
 /// A layer that is held to a size, or the path of an unknown entry.

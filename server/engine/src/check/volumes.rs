@@ -59,6 +59,16 @@ pub enum VolumeProblem {
         /// Its name.
         name: VolumeName,
     },
+    /// A volume whose image holds no file system that can be mounted.
+    #[error("the image of volume {name} cannot be used: {problem}")]
+    BadImage {
+        /// The volume.
+        id: VolumeId,
+        /// Its name.
+        name: VolumeName,
+        /// The fault.
+        problem: String,
+    },
     /// A volume that people do not find by its name.
     #[error("the link volumes/by-name/{name} is missing or leads to another volume")]
     NoLink {
@@ -97,7 +107,7 @@ impl VolumeProblem {
             Self::InTrash { .. } => Fix::Safe("move it back"),
             Self::NotInTrash { .. } => Fix::Safe("move it to the trash"),
             Self::NoLink { .. } => Fix::Safe("make it anew"),
-            Self::NoFolder { .. } | Self::NoImage { .. } => {
+            Self::NoFolder { .. } | Self::NoImage { .. } | Self::BadImage { .. } => {
                 Fix::Advice("put it back from a backup, or delete the volume")
             }
             Self::HoldsNothing { .. } => Fix::Advice("detach it"),
@@ -197,6 +207,9 @@ impl VolumeFacts<'_> {
             && !self.found.with_limit.contains(&there)
         {
             all.push(VolumeProblem::NoImage { id, name: name() });
+        } else if let Some(problem) = self.found.bad_images.get(&there) {
+            let (name, problem) = (name(), problem.clone());
+            all.push(VolumeProblem::BadImage { id, name, problem });
         }
         if self.found.links.get(volume.name.as_str()) != Some(&there) {
             all.push(VolumeProblem::NoLink { id, name: name() });

@@ -289,3 +289,31 @@ fn root_a_mount_of_another_program_on_a_limited_layer_stays() {
     ground.driver.delete(OWN, &|| true).expect("delete");
     ground.assert_gone();
 }
+
+#[test]
+fn root_a_layer_whose_image_cannot_be_used_is_missing() {
+    let ground = Ground::new();
+    let folder = root(ground.disk.path()).join("c").join(OWN.to_string());
+    let image = folder.join("image");
+    fs::write(ground.see().path("new"), "content").expect("write");
+    mount::unmount(&folder.join("data")).expect("unmount");
+    let kept = fs::read(&image).expect("read");
+    fs::write(&image, &kept[..1 << 20]).expect("cut");
+    let found = ground.found();
+    assert!(
+        found.contains(&Found::UnknownEntry(folder.clone())),
+        "{found:?}"
+    );
+    assert!(!found.contains(&Found::Slot(SlotKind::Layer, OWN)));
+    let refused = ground.driver.make_mountable(&ground.stack());
+    assert!(matches!(
+        refused,
+        Err(layerd_mounts::Error::BadFileSystem { .. })
+    ));
+    fs::write(&image, kept).expect("write");
+    assert!(ground.found().contains(&Found::Slot(SlotKind::Layer, OWN)));
+    fs::write(&image, "").expect("empty");
+    ground.driver.discard(OWN).expect("discard");
+    ground.driver.delete(OWN, &|| true).expect("delete");
+    ground.assert_gone();
+}
