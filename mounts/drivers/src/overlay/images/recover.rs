@@ -17,6 +17,7 @@ use std::path::Path;
 
 use layerd_mounts::folder::{Folder, c_name};
 use layerd_mounts::{Error, Slot, tree};
+use tracing::warn;
 
 use super::{IMAGES, LayerImages, MOUNT_POINTS, unlink};
 use crate::dirs::{LayerDirs, image_name};
@@ -45,8 +46,13 @@ impl LayerImages {
                     self.accesses().insert(slot, access);
                 }
                 _ => {
-                    self.let_go(slot)?;
-                    delete(&self.points, &slot.to_string(), dirs)?;
+                    let gone = self.let_go(slot);
+                    match gone.and_then(|()| delete(&self.points, &slot.to_string(), dirs)) {
+                        Err(cause @ Error::Busy { .. }) => {
+                            warn!("{cause}; it was left alone");
+                        }
+                        done => done?,
+                    }
                 }
             }
         }

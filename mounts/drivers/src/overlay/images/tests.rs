@@ -462,3 +462,29 @@ fn root_layers_of_no_record_are_moved_away_whole() {
         assert!(disk.path().join("lost").join(name).exists(), "{name}");
     }
 }
+
+/// Neither a start nor a removal unmounts what is not layerd's.
+#[test]
+fn root_a_mount_of_another_program_on_an_image_stays() {
+    enter_private_mounts();
+    let disk = Disk::new(LoopDisk::ext4(32));
+    let root = disk.path().to_owned();
+    let driver = open(&root, LayerForm::Images);
+    commit(&driver, Slot(1), &Base::empty(), b"one");
+    assert_eq!(read(&driver, Slot(1)), b"one");
+    let point = root.join("x/1");
+    let mut mount = std::process::Command::new("mount");
+    let mounted = mount.args(["-t", "tmpfs", "foreign"]).arg(&point).status();
+    assert!(mounted.expect("mount").success());
+    fs::write(point.join("file"), "foreign").expect("write");
+    let refused = driver.discard(Slot(1));
+    assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+    drop(driver);
+    let driver = open(&root, LayerForm::Images);
+    let kept = fs::read_to_string(point.join("file")).expect("read");
+    assert_eq!(kept, "foreign");
+    mount::unmount(&point).expect("unmount");
+    driver.discard(Slot(1)).expect("discard");
+    driver.delete(Slot(1), &|| true).expect("delete");
+    assert_eq!(mounts(&root), Vec::<PathBuf>::new());
+}
