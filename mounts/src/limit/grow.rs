@@ -177,3 +177,55 @@ fn copy_sparse(from: &File, to: &File) -> io::Result<()> {
         at = u64::try_from(end).map_err(io::Error::other)?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::limit::is_mounted;
+    use crate::limit::tests::made;
+    use crate::test_support::{LoopDisk, enter_private_mounts};
+
+    fn fill(path: &Path) {
+        let mut file = File::create(path).expect("create");
+        for bytes in [1 << 20, 64 << 10, 4 << 10] {
+            let piece = vec![1; bytes];
+            while file.write_all(&piece).is_ok() {}
+            let _ = file.sync_all();
+        }
+    }
+
+    /// As if other programs had taken the room that was there.
+    #[test]
+    fn root_what_fails_half_way_leaves_the_image_as_it_was() {
+        enter_private_mounts();
+        for disk in [LoopDisk::xfs(&[]), LoopDisk::ext4(64)] {
+            let (folder, holder) = made(&disk, 8);
+            holder.mount().expect("mount");
+            let (path, content) = (holder.data().join("file"), vec![5; 2 << 20]);
+            fs::write(&path, &content).expect("write");
+            let data = File::open(holder.data()).expect("open");
+            syncfs(&data).expect("sync");
+            let number = sys::stat(data.as_fd(), c"").expect("look").device;
+            let device = loop_device::path_of(number).expect("a loop device");
+            drop(data);
+            let other = disk.path().join("other");
+            fill(&other);
+            let file = open_image(&holder.image()).expect("open");
+            let before = file.metadata().expect("look").len();
+            file.set_len(1 << 30).expect("enlarge");
+            let failed = holder.grow_unmounted(&device, &file, before, 0);
+            let failed = failed.expect_err("there is no room");
+            assert!(failed.is_full(), "{failed:?}");
+            assert!(is_mounted(&folder, "v").expect("look"));
+            assert!(fs::read(&path).expect("read") == content);
+            assert_eq!(file.metadata().expect("look").len(), before);
+            assert!(!holder.copy().exists());
+            fs::remove_file(&other).expect("remove");
+            fs::write(holder.data().join("new"), "content").expect("write");
+            holder.let_go().expect("let go");
+            run("e2fsck", &[OsStr::new("-fn"), holder.image().as_os_str()]).expect("clean");
+        }
+    }
+}

@@ -9,7 +9,7 @@ const MIB: u64 = 1 << 20;
 const IMAGES: Enforcement = Enforcement::Image { has_xfs: true };
 
 /// An image in the folder `v` of a disk, with a mount point, not mounted.
-fn made(disk: &LoopDisk, mib: u64) -> (Folder, Holder) {
+pub(super) fn made(disk: &LoopDisk, mib: u64) -> (Folder, Holder) {
     let folder = Folder::make(disk.path(), c"held").expect("a folder");
     fs::create_dir(folder.path.join("v")).expect("a directory");
     fs::create_dir(folder.path.join("v/data")).expect("a mount point");

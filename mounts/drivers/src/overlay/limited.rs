@@ -375,8 +375,13 @@ pub(super) fn list(root: &Path, found: &mut Vec<Found>) -> Result<(), Error> {
         .collect();
     for entry in entries(root)? {
         match entry {
-            // Deleted as what an interrupted Prepare left, as long as its mounts were never answered.
-            Ok((slot, Form::Image)) if was_mounted(root, slot) && is_bad(root, slot) => {
+            // Without answered mounts it is what an interrupted Prepare left, and beside the layer what an
+            // interrupted deletion did.
+            Ok((slot, Form::Image))
+                if !there.contains(&(SlotKind::Layer, slot))
+                    && was_mounted(root, slot)
+                    && is_bad(root, slot) =>
+            {
                 found.push(Found::UnknownEntry(holder(root, slot)));
             }
             Ok((slot, form)) => {

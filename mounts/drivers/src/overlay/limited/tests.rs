@@ -317,3 +317,20 @@ fn root_a_layer_whose_image_cannot_be_used_is_missing() {
     ground.driver.delete(OWN, &|| true).expect("delete");
     ground.assert_gone();
 }
+
+/// As a crash leaves it while the image of what Commit copied is deleted.
+#[test]
+fn root_half_an_image_beside_a_committed_layer_is_deleted() {
+    let mut ground = Ground::new();
+    fs::write(ground.see().path("new"), "content").expect("write");
+    ground.driver.freeze(&ground.stack()).expect("freeze");
+    let folder = root(ground.disk.path()).join("c").join(OWN.to_string());
+    mount::unmount(&folder.join("data")).expect("unmount");
+    fs::remove_file(folder.join("image")).expect("remove");
+    ground.reopen();
+    let found = ground.found();
+    let is_unknown = |entry: &Found| matches!(entry, Found::UnknownEntry(_));
+    assert!(!found.iter().any(is_unknown), "{found:?}");
+    WorkDirs::remove(&ground.driver, OWN).expect("remove");
+    assert_eq!(ground.found(), [Found::Slot(SlotKind::Layer, OWN)]);
+}
