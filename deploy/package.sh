@@ -53,8 +53,8 @@ finish() {
     dpkg-deb --raw-extract "$1" "$tree"
     # Static programs need no libraries: docs/packages.md says why they are static.
     if [[ $profile == release && -d $tree/usr/bin ]]; then
-        sed -i '/^Depends:/s/libgcc-s1, *//' "$tree/DEBIAN/control"
-        echo 'layerd: statically-linked-binary [usr/bin/*]' >>"$tree/usr/share/lintian/overrides/layerd"
+        sed -i '/^Depends:/{s/, *libgcc-s1//; s/libgcc-s1, *//}' "$tree/DEBIAN/control"
+        echo 'layerd: shared-library-lacks-prerequisites [usr/bin/*]' >>"$tree/usr/share/lintian/overrides/layerd"
     fi
     (cd "$tree" && find . -path ./DEBIAN -prune -o -path ./etc -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum) >"$made/md5sums"
     install -m 644 "$made/md5sums" "$tree/DEBIAN/md5sums"
