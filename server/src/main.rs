@@ -91,7 +91,7 @@ pub(crate) struct Settings {
     /// Directory that holds all data
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Storage driver: overlay, btrfs, native, zfs or memory
+    /// Storage driver: overlay, overlay1, aufs, btrfs, devicemapper, native, zfs or memory
     #[arg(long, value_name = "NAME")]
     driver: Option<String>,
     /// Unix socket to serve on
