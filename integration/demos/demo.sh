@@ -11,6 +11,7 @@ if [[ ${1:-} != inside ]]; then
 fi
 
 here=$(cd "$(dirname "$0")" && pwd -P)
+. "$here/image.sh"
 target=$here/../../target
 bin=$(cd "$target" && pwd -P)/debug
 peer=$(cd "$target" && pwd -P)/peers/containerd-2.1/usr/bin
@@ -106,10 +107,6 @@ differ = "walking"
 END
 }
 
-digest() {
-    sha256sum "$1" | cut -d' ' -f1
-}
-
 # Two layers in the archive format of `docker save`: busybox, and a file.
 make_image() {
     local dir=$demo/image applet
@@ -117,16 +114,7 @@ make_image() {
     cp /bin/busybox "$dir/base/bin/"
     for applet in cat echo sh sleep; do ln -s busybox "$dir/base/bin/$applet"; done
     echo "hello from the image" >"$dir/top/etc/greeting"
-    tar -C "$dir/base" --owner=0 --group=0 --numeric-owner -cf "$dir/base.tar" .
-    tar -C "$dir/top" --owner=0 --group=0 --numeric-owner -cf "$dir/top.tar" .
-    cat >"$dir/config.json" <<END
-{"architecture": "$(dpkg --print-architecture)", "os": "linux", "config": {"Cmd": ["/bin/sh"]},
- "rootfs": {"type": "layers",
-  "diff_ids": ["sha256:$(digest "$dir/base.tar")", "sha256:$(digest "$dir/top.tar")"]}}
-END
-    echo '[{"Config": "config.json", "RepoTags": ["'$image'"], "Layers": ["base.tar", "top.tar"]}]' \
-        >"$dir/manifest.json"
-    tar -C "$dir" -cf "$demo/image.tar" manifest.json config.json base.tar top.tar
+    pack_image "$dir" "$image" "$demo/image.tar"
 }
 
 in_container() {

@@ -14,11 +14,8 @@ image=docker.io/demo/greeter:1
 uid=20001
 ranges="layerd-demo:300000:65536"
 
+. "$here/image.sh"
 . "$here/transcript.sh"
-
-digest() {
-    sha256sum "$1" | cut -d' ' -f1
-}
 
 # An image of two layers, whose files belong to several users: busybox with a device, and a change.
 make_image() {
@@ -31,16 +28,7 @@ make_image() {
     echo "mail of user 1000" >"$dir/base/home/mail" && chown 1000:1001 "$dir/base/home/mail"
     : >"$dir/top/etc/.wh.greeting"
     echo "hello from the image" >"$dir/top/etc/motd"
-    tar -C "$dir/base" --numeric-owner -cf "$dir/base.tar" .
-    tar -C "$dir/top" --owner=0 --group=0 --numeric-owner -cf "$dir/top.tar" .
-    cat >"$dir/config.json" <<END
-{"architecture": "$(dpkg --print-architecture)", "os": "linux", "config": {"Cmd": ["/bin/sh"]},
- "rootfs": {"type": "layers",
-  "diff_ids": ["sha256:$(digest "$dir/base.tar")", "sha256:$(digest "$dir/top.tar")"]}}
-END
-    echo '[{"Config": "config.json", "RepoTags": ["'$image'"], "Layers": ["base.tar", "top.tar"]}]' \
-        >"$dir/manifest.json"
-    tar -C "$dir" -cf "$dir/image.tar" manifest.json config.json base.tar top.tar
+    pack_image "$dir" "$image" "$dir/image.tar"
 }
 
 # As root: a user that is seen here alone, and programs and files that it can reach.
@@ -64,7 +52,7 @@ prepare() {
     echo "$ranges" >"$demo/etc/subgid"
     for name in passwd group subuid subgid; do mount --bind "$demo/etc/$name" "/etc/$name"; done
     cp target/debug/{layerd,layerctl} target/peers/containerd-2.1/usr/bin/* "$demo/home/bin/"
-    cp integration/demos/{rootless,transcript}.sh "$demo/home/"
+    cp integration/demos/{image,rootless,transcript}.sh "$demo/home/"
     chmod 700 "$demo/run"
     chown -R $uid:$uid "$demo/home" "$demo/run"
     # The user may not enter all folders on the way.

@@ -24,6 +24,7 @@ layerd_pid=
 containerd_pid=
 export PATH=$peer/usr/bin:$PATH
 
+. integration/demos/image.sh
 . integration/demos/transcript.sh
 
 layerctl() {
@@ -52,25 +53,13 @@ name_of() {
     layerctl snapshot ls -q | grep "/$1\$"
 }
 
-digest() {
-    sha256sum "$1" | cut -d' ' -f1
-}
-
 # An image of two layers.
 make_image() {
     local dir=$demo/image
     mkdir -p "$dir/base/etc" "$dir/top/etc"
     head -c 2000000 /dev/zero >"$dir/base/data"
     echo "hello from the image" >"$dir/top/etc/greeting"
-    tar -C "$dir/base" --owner=0 --group=0 --numeric-owner -cf "$dir/base.tar" .
-    tar -C "$dir/top" --owner=0 --group=0 --numeric-owner -cf "$dir/top.tar" .
-    cat >"$dir/config.json" <<END
-{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers",
-  "diff_ids": ["sha256:$(digest "$dir/base.tar")", "sha256:$(digest "$dir/top.tar")"]}}
-END
-    echo '[{"Config": "config.json", "RepoTags": ["'$image'"], "Layers": ["base.tar", "top.tar"]}]' \
-        >"$dir/manifest.json"
-    tar -C "$dir" -cf "$demo/image.tar" manifest.json config.json base.tar top.tar
+    pack_image "$dir" "$image" "$demo/image.tar"
 }
 
 [[ -x $bin/layerd && -x $bin/layerctl ]] || die "run \`cargo build\` first"

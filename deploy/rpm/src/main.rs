@@ -1,6 +1,6 @@
 //! Makes the RPM package of layerd from a tree of files, as `deploy/packages.sh` lays it out.
 //!
-//! What a file is follows from its path: below `/etc` configuration that an upgrade does not replace,
+//! Types of files follow from their paths: below `/etc` configuration that an upgrade does not replace,
 //! below `/usr/share/doc` and `/usr/share/man` documentation. Owners are root, modes those of the tree, times the
 //! one that is given, and names are sorted: the same tree gives the same bytes.
 

@@ -15,7 +15,7 @@ use layerd_integration::{Containerd, Daemon, Scratch, Tree, Version};
 
 use left::{Left, copy_whole, copy_with_names};
 
-/// Who takes a root over.
+/// The containerd and layerd that take a root over.
 struct Heir {
     containerd: Containerd,
     daemon: Daemon,

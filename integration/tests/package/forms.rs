@@ -147,7 +147,7 @@ fn root_forms_hold_the_files_of_the_package() {
     assert_eq!(count, "3\n");
 }
 
-/// What rpm itself says of the package.
+/// The verdict of rpm itself on the package.
 #[test]
 fn root_rpm_package_is_as_rpm_wants_it() {
     let rpm = Forms::make().rpm();

@@ -58,7 +58,7 @@ fn make_the_same_trees(version: Version, imports: &[&[&str]]) {
     world.daemon.stop();
 }
 
-/// What was unpacked is there after a kill, and fsck finds nothing.
+/// An unpacked image is there after a kill, and fsck finds nothing.
 fn crash_keeps_it(world: &mut World, containerd: &Containerd, top: &str, wanted: &Tree) {
     world.daemon.kill9();
     world.daemon.restart();
@@ -68,7 +68,7 @@ fn crash_keeps_it(world: &mut World, containerd: &Containerd, top: &str, wanted:
     assert!(said.starts_with("Layers compared: 5 ("), "{said}");
 }
 
-/// What a container changes comes out as a layer with ids of the namespace, and goes in again.
+/// Changes of a container come out as a layer with ids of the namespace, and go in again.
 #[test]
 fn root_changes_become_a_layer() {
     let mut world = World::new();

@@ -26,7 +26,7 @@ pub(crate) type Pairs<'d> = Vec<(&'d [u8], &'d [u8])>;
 /// Keys and values of the bucket `name`; none if there is no such bucket. Buckets in it are left out.
 ///
 /// # Errors
-/// What is wrong with the database.
+/// The fault of the database.
 pub(crate) fn bucket<'d>(data: &'d [u8], name: &[u8]) -> Result<Option<Pairs<'d>>, &'static str> {
     let meta = SIZES
         .into_iter()

@@ -28,7 +28,7 @@ pub(crate) struct Volume {
     pub(crate) size: u64,
 }
 
-/// What the database has of a volume.
+/// A volume in the database.
 #[derive(Deserialize, Default)]
 struct Metadata {
     #[serde(rename = "Driver", default)]

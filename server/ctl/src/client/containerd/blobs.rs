@@ -31,8 +31,8 @@ pub(crate) struct Blob {
 }
 
 impl Leased<'_> {
-    /// Writes the blob that `input` gives, and answers whether it was not there before. Length and digest are checked by containerd, and it is durable on return. The lease
-    /// holds it.
+    /// Writes the blob that `input` gives, and answers whether it was not there before. Length and digest
+    /// are checked by containerd, and it is durable on return. The lease holds it.
     pub(crate) async fn write_blob(
         &self,
         blob: &Blob,

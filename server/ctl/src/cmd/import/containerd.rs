@@ -10,7 +10,7 @@ use serde::Serialize;
 use tonic::Code;
 
 use super::target::{Filling, Layer, Target, forgiving};
-use super::{LEASE, check_snapshotter};
+use super::{LEASE, UNKNOWN, check_snapshotter};
 use crate::client::{Containerd, Holder, Leased, New};
 use crate::cmd::Daemon;
 use crate::confirm::Confirmation;
@@ -96,8 +96,7 @@ pub(super) async fn run(args: &Args, daemon: &Daemon, out: &mut Output) -> Resul
     }
     let address = args.containerd_address.as_deref();
     let containerd = client.connect_containerd(address, daemon.timeout).await?;
-    let hint = "`layerctl setup containerd --write` makes layerd known; then restart containerd.";
-    check_snapshotter(&containerd, &own, hint).await?;
+    check_snapshotter(&containerd, &own, UNKNOWN).await?;
     let hint = "`ctr plugins ls` shows those that it has; name one with --snapshotter.";
     check_snapshotter(&containerd, &args.snapshotter, hint).await?;
     let found = look(args, &containerd, &own).await?;

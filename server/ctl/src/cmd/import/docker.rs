@@ -96,7 +96,7 @@ struct Json<'a> {
     /// Bytes of the archives of these, or of a volume that was imported.
     bytes: u64,
     copied_bytes: u64,
-    /// What is not taken over, and why.
+    /// Reason why it is left, or why a part of it is; empty if all is taken over.
     note: &'a str,
 }
 

@@ -43,7 +43,7 @@ pub(super) fn manifest(config: (&str, u64), layers: &[(&str, u64)]) -> Vec<u8> {
     serde_json::to_vec(&manifest).unwrap_or_default()
 }
 
-/// What containerd calls it.
+/// Its descriptor in containerd.
 pub(super) fn target(manifest: &[u8]) -> layerd_proto::containerd::types::Descriptor {
     layerd_proto::containerd::types::Descriptor {
         media_type: MANIFEST.to_owned(),

@@ -295,7 +295,7 @@ async fn plan_images(
     Ok(found.into_iter().map(plan).collect())
 }
 
-/// What a namespace of containerd has.
+/// Images, blobs and layers that a namespace of containerd has.
 struct There {
     /// Names of images with the digests of their manifests.
     names: HashMap<String, String>,
@@ -393,7 +393,7 @@ async fn plan_volumes(
     Ok(found.into_iter().map(plan).collect())
 }
 
-/// What of a container is left.
+/// A container with the place of its changes, which are not taken over.
 fn noted(root: &Root, container: Container) -> (Container, String) {
     let note = match container.written.as_str() {
         "" => "is not taken over".to_owned(),
